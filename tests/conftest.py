@@ -1,0 +1,32 @@
+"""One setting for all tests: four CPU devices, strict promotion, a compilation cache."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
+
+jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_compilation_cache_dir', str(CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='session')
+def manual_dir():
+    """The folder of real data sets, or a skip with the reason."""
+    path = os.environ.get('LECTURE4_MANUAL_DIR')
+    if not path or not pathlib.Path(path).is_dir():
+        pytest.skip('LECTURE4_MANUAL_DIR does not name a folder of data sets')
+    return pathlib.Path(path)
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
