@@ -1,0 +1,169 @@
+"""Curves show the numbers that they were given."""
+
+import itertools
+
+import matplotlib.colors
+import numpy as np
+import pytest
+
+from lecture4.figures import curves, style
+
+
+def panel(figure, title):
+    return next(axes for axes in figure.axes if axes.get_title('left') == title)
+
+
+def screen(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[:, :, :3].astype(int)
+
+
+def ink(figure, colour):
+    """How many pixels of the screen have just that colour."""
+    wanted = np.round(255 * np.array(matplotlib.colors.to_rgb(colour)))
+    return int((screen(figure) == wanted).all(2).sum())
+
+
+def test_learning_has_a_panel_per_metric_and_gaps_where_nothing_is_known():
+    rows = [
+        {'step': 0, 'loss': 2.0, 'dead': 3, 'done': False, 'note': 'text'},
+        {'step': 10, 'loss': None, 'dead': 2},
+        {'step': 20, 'loss': float('nan'), 'dead': 2, 'evaluation/loss': 1.5},
+        {'step': 30, 'loss': 1.0, 'dead': 0, 'evaluation/loss': float('inf')},
+        {'started': 5.0},
+    ]
+    figure = curves.learning(rows, title='run')
+    assert [axes.get_title('left') for axes in figure.axes] == ['loss', 'dead']
+    training, evaluation = panel(figure, 'loss').lines
+    assert training.get_xdata().tolist() == [0, 10, 20, 30]
+    np.testing.assert_array_equal(training.get_ydata(), [2, np.nan, np.nan, 1])
+    assert evaluation.get_xdata().tolist() == [20, 30]
+    np.testing.assert_array_equal(evaluation.get_ydata(), [1.5, np.nan])
+    labels = [text.get_text() for text in panel(figure, 'loss').get_legend().get_texts()]
+    assert labels == ['training', 'evaluation']
+    assert panel(figure, 'dead').get_legend() is None
+    assert ink(figure, style.COLOURS[0]) > 100 and ink(figure, style.COLOURS[1]) > 10
+
+
+def test_learning_scales_are_logarithmic_where_it_helps():
+    steps = np.arange(20)
+    values = {
+        'gap': 10.0 ** -(steps / 4),
+        'small_change': 1 + steps / 20,
+        'reaches_zero': np.maximum(10.0 - steps, 0),
+        'signed': np.where(steps % 2, -1.0, 100.0),
+    }
+    rows = [{'step': int(s), **{n: float(v[s]) for n, v in values.items()}} for s in steps]
+    figure = curves.learning(rows)
+    scales = {axes.get_title('left'): axes.get_yscale() for axes in figure.axes}
+    assert scales == {
+        'gap': 'log',
+        'small change': 'linear',
+        'reaches zero': 'linear',
+        'signed': 'linear',
+    }
+    chosen = curves.learning(rows, metrics=['signed', 'gap'])
+    assert [axes.get_title('left') for axes in chosen.axes] == ['signed', 'gap']
+    screen(figure)
+
+
+def test_long_runs_get_a_running_mean():
+    n = 1000
+    rows = [{'step': s, 'loss': 3.0 + (-1) ** s, 'gap': 1.0} for s in range(n)]
+    for s in range(400, 600):
+        rows[s]['gap'] = float('nan')
+    figure = curves.learning(rows)
+    raw, mean = panel(figure, 'loss').lines
+    assert len(raw.get_xdata()) == n and raw.get_alpha() < 1
+    assert abs(mean.get_ydata() - 3).max() < 0.05
+    step = mean.get_xdata()
+    assert step[0] > 0 and step[-1] < n and np.allclose(step, 999 - step[::-1])  # centred
+    gap = panel(figure, 'gap').lines[1]
+    unknown = np.isnan(gap.get_ydata())
+    assert unknown[(gap.get_xdata() > 420) & (gap.get_xdata() < 580)].all()
+    assert (gap.get_ydata()[~unknown] == 1).all()
+
+
+def test_learning_errors():
+    with pytest.raises(ValueError, match="no row holds 'step'"):
+        curves.learning([{'loss': 1.0}])
+    with pytest.raises(ValueError, match="no row has the metric 'lss'; there are: loss"):
+        curves.learning([{'step': 1, 'loss': 1.0}], metrics=['lss'])
+
+
+def test_accuracy_shows_means_errors_and_plain_numbers():
+    rng = np.random.default_rng(0)
+    given = {'raw': rng.uniform(0.3, 0.4, (4, 20)), 'codes': rng.uniform(0.9, 1.0, (4, 20))}
+    figure = curves.labelled_accuracy(given, (1, 2, 5, 20), chance=1 / 3, title='textures')
+    (axes,) = figure.axes
+    assert axes.get_xscale() == 'log'
+    figure.canvas.draw()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ['1', '2', '5', '20']
+    assert all(tick.get_text().endswith('%') for tick in axes.get_yticklabels())
+    for container, values in zip(axes.containers, given.values(), strict=True):
+        line, _, (bars,) = container.lines
+        mean = values.mean(1)
+        np.testing.assert_allclose(line.get_ydata(), mean)
+        np.testing.assert_allclose(line.get_xdata(), [1, 2, 5, 20], rtol=0.02)
+        error = np.sqrt(((values - mean[:, None]) ** 2).sum(1) / 19 / 20)
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends, np.stack([mean - error, mean + error], 1))
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == [f'{100 * v[-1].mean():.1f}%' for v in given.values()] + ['chance']
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['raw', 'codes']
+    assert '20 draws' in axes.get_legend().get_title().get_text()
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == '--']
+    assert levels == [1 / 3]
+    assert ink(figure, style.COLOURS[0]) > 200 and ink(figure, style.COLOURS[1]) > 200
+
+
+def test_equal_accuracies_are_written_apart():
+    same = np.full((2, 3), 0.97)
+    figure = curves.labelled_accuracy(dict.fromkeys('abcd', same), (1, 10), chance=0.1)
+    screen(figure)
+    boxes = sorted(
+        (text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0
+    )
+    assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(boxes))
+
+
+def test_one_draw_has_no_error_bar():
+    figure = curves.labelled_accuracy({'raw': [[0.5], [0.75]]}, (100, 1000), xlabel='labels')
+    (container,) = figure.axes[0].containers
+    assert not container.lines[2]
+    assert figure.axes[0].get_xlabel() == 'labels'
+    screen(figure)
+
+
+def test_accuracy_errors():
+    with pytest.raises(ValueError, match=r"'raw' has shape \(3, 2\).*4 label counts"):
+        curves.labelled_accuracy({'raw': np.ones((3, 2))}, (1, 2, 5, 20))
+    with pytest.raises(ValueError, match='no curve'):
+        curves.labelled_accuracy({}, (1, 2))
+
+
+def test_usage_is_sorted_and_the_dead_stand_at_the_end():
+    shares = np.array([0.0, 0.2, 0.01, 0.4, 0.0])
+    figure = curves.usage(shares)
+    (axes,) = figure.axes
+    outline = axes.collections[0].get_paths()[0].vertices
+    heights = [outline[outline[:, 0] == x, 1].max() for x in (0.0, 1.0, 2.0)]
+    np.testing.assert_allclose(heights, [0.4, 0.4, 0.2])  # at a step's edge the left one is higher
+    assert axes.get_yscale() == 'log'
+    (span,) = axes.patches
+    assert (span.get_x(), span.get_width()) == (3, 2)
+    assert axes.get_title('left') == '2 of 5 atoms dead'
+    assert any('12.2%' in text.get_text() for text in axes.texts)
+    right = screen(figure)[:, figure.canvas.get_width_height()[0] // 2 :]
+    assert ((right[:, :, 0] > right[:, :, 2] + 40).sum(1) > 50).any()  # the orange band
+
+
+def test_usage_takes_a_mask_and_all_dead():
+    figure = curves.usage(np.array([0.3, 0.2, 0.1]), dead=[False, True, False], title='t')
+    assert figure.axes[0].get_title('left') == 't: 1 of 3 atoms dead'
+    figure = curves.usage(np.zeros(4))
+    assert figure.axes[0].get_title('left') == '4 of 4 atoms dead'
+    assert figure.axes[0].get_ylim()[0] == 0
+    screen(figure)
+    with pytest.raises(ValueError, match=r'\[k\]'):
+        curves.usage(np.ones(3), dead=[True])
