@@ -1,0 +1,22 @@
+"""What experiment files take from here."""
+
+from lecture4.train.cli import main
+from lecture4.train.config import Common, UsageError, require
+from lecture4.train.report import Picture, Report, Table
+from lecture4.train.sweep import grid
+from lecture4.train.task import Data, Task, in_memory, optimise
+
+__all__ = [
+    'Common',
+    'Data',
+    'Picture',
+    'Report',
+    'Table',
+    'Task',
+    'UsageError',
+    'grid',
+    'in_memory',
+    'main',
+    'optimise',
+    'require',
+]

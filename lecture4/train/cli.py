@@ -1,0 +1,174 @@
+"""The command line of an experiment: from its dataclass to a run, a sweep and a report."""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import inspect
+import io
+import logging
+import pathlib
+import sys
+
+from absl import app, flags
+
+from lecture4.train import ablation, loop, workdir
+from lecture4.train import report as reports
+from lecture4.train.checkpoint import CheckpointError
+from lecture4.train.config import Common, UsageError
+from lecture4.train.experiment import Experiment, load, single
+from lecture4.train.runtime import INTERRUPTED, Interrupted, start
+
+
+def main(config, data, build, report, presets=None, sweeps=None):
+    """Run an experiment from the command line; exits with 0, 2 (usage), 75 (saved, start again)."""
+    experiment = Experiment(config, data, build, report, presets or {}, sweeps or {})
+    app.run(functools.partial(_main, experiment), flags_parser=_absl_flags)
+
+
+def _absl_flags(argv):
+    """Absl takes its own flags and --flagfile; --help and all others are the experiment's."""
+    flags.FLAGS.set_gnu_getopt(True)
+    if {'-h', '--help'} & set(argv):
+        flags.FLAGS.mark_as_parsed()
+        return argv
+    try:
+        return flags.FLAGS([argv[0], *flags.FLAGS.read_flags_from_files(argv[1:])], known_only=True)
+    except flags.Error as error:
+        _stop(f'{str(error).splitlines()[0]}', 2)
+
+
+def _main(experiment: Experiment, argv):
+    for name in ('absl', 'orbax'):  # libraries that tell each step of theirs
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger('lecture4').setLevel(logging.INFO)
+    try:
+        config = parse(experiment, argv[1:])
+        run(experiment, config)
+    except Interrupted as error:
+        _stop(str(error), INTERRUPTED)
+    except loop.Diverged as error:
+        _stop(str(error), 1)
+    except (UsageError, CheckpointError) as error:
+        _stop(str(error), 2)
+
+
+def _stop(message: str, code: int):
+    print(f'{pathlib.Path(sys.argv[0]).stem}: {" ".join(message.split())}', file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(experiment: Experiment, argv: list[str]) -> Common:
+    """The config that a command line asks for.
+
+    Errors  UsageError, one line with the nearest name, for an unknown option, preset or sweep, an
+            ill-typed value, or one outside its domain.
+    """
+    import tyro
+
+    preset = _peek(argv, 'preset')
+    _known('preset', preset, experiment.presets)
+    default = experiment.config(**experiment.presets.get(preset, {}))
+    description = _description(experiment)
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            config, unknown = tyro.cli(
+                experiment.config,
+                args=argv,
+                default=default,
+                description=description,
+                prog=f'python -m {_module(experiment)}',
+                return_unknown_args=True,
+                use_underscores=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(f'{_first_line(caught.getvalue())} (--help lists all options)') from None
+    if unknown:
+        raise UsageError(_unknown(experiment, unknown[0]))
+    _known('sweep', config.sweep, experiment.sweeps)
+    return config
+
+
+def _module(experiment: Experiment) -> str:
+    spec = getattr(inspect.getmodule(experiment.data), '__spec__', None)
+    return spec.name if spec else experiment.name
+
+
+def _peek(argv, option: str) -> str:
+    """The value of an option that has to be known before the others can be read."""
+    for i, word in enumerate(argv):
+        if word == f'--{option}' and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f'--{option}='):
+            return word.partition('=')[2]
+    return ''
+
+
+def _known(kind: str, name: str, names):
+    if name and name not in names:
+        nearest = difflib.get_close_matches(name, names, 1)
+        hint = (
+            f'did you mean {nearest[0]}?' if nearest else f'there are {", ".join(names) or "none"}'
+        )
+        raise UsageError(f'unknown {kind} {name!r}; {hint}')
+
+
+def _unknown(experiment: Experiment, word: str) -> str:
+    option = word.partition('=')[0]
+    options = [f'--{field.name}' for field in dataclasses.fields(experiment.config)]
+    nearest = difflib.get_close_matches(option.replace('-', '_').replace('__', '--', 1), options, 1)
+    hint = f'did you mean {nearest[0]}? ' if nearest else ''
+    return f'unknown option {option}; {hint}(--help lists all options)'
+
+
+def _first_line(box: str) -> str:
+    """The message of tyro's framed error, without its frame."""
+    lines = [line.strip('│╭╮╰╯─ ') for line in box.splitlines()]
+    message = []
+    for line in lines[1:]:
+        if not line:
+            break
+        message.append(line)
+    return ' '.join(message) or box.strip()
+
+
+def _description(experiment: Experiment) -> str:
+    parts = [experiment.about]
+    for kind, named in (('Presets', experiment.presets), ('Sweeps', experiment.sweeps)):
+        if named:
+            parts.append(f'{kind}:')
+        for name, value in named.items():
+            if kind == 'Presets':
+                told = ' '.join(f'{field}={_short(item)}' for field, item in value.items())
+            else:
+                told = f'{len(value)} variants of {", ".join(value[0])}'
+            parts.append(f'  {name}: {told}')
+    return '\n'.join(parts)
+
+
+def _short(value) -> str:
+    return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def run(experiment: Experiment, config: Common) -> pathlib.Path:
+    """Carry out what the config asks for; returns the path of report.html."""
+    directory = pathlib.Path(
+        config.workdir
+        or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, config.sweep]))
+    )
+    workdir.check(directory, config, config.overwrite)
+    if config.sweep:
+        path, report = ablation.run(experiment, config, directory)
+    else:
+        data = load(experiment, config)
+        runtime = start(config)
+        path, report = single(experiment, config, data, runtime, directory)
+    if report.summary:
+        print(report.summary)
+    for table in report.tables:
+        print(reports.text(table))
+    print(f'report: {path}')
+    return path

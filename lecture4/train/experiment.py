@@ -1,0 +1,74 @@
+"""An experiment file's parts, and one run of it in one directory: data, loop, report."""
+
+import inspect
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lecture4.train import loop, workdir
+from lecture4.train import report as reports
+from lecture4.train.config import Common, UsageError
+from lecture4.train.metrics import read
+from lecture4.train.runtime import Runtime
+from lecture4.train.step import bind, check_divisible
+
+
+class Experiment(NamedTuple):
+    """The parts of an experiment file, as `main` takes them."""
+
+    config: type[Common]
+    data: Callable
+    build: Callable
+    report: Callable
+    presets: dict[str, dict[str, Any]]
+    sweeps: dict[str, tuple[dict[str, Any], ...]]
+
+    @property
+    def name(self) -> str:
+        """The file's name without .py."""
+        return pathlib.Path(inspect.getfile(self.data)).stem
+
+    @property
+    def about(self) -> str:
+        """The file's docstring."""
+        return inspect.cleandoc(inspect.getmodule(self.data).__doc__ or '')
+
+
+def load(experiment: Experiment, config: Common):
+    """The experiment's data; whatever is wrong with it is the user's to mend."""
+    try:
+        return experiment.data(config)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_devices(config: Common, runtime: Runtime):
+    """UsageError where the devices do not divide the batch."""
+    try:
+        check_divisible(config.batch_size, runtime.mesh.size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def single(experiment: Experiment, config: Common, data, runtime: Runtime, directory: pathlib.Path):
+    """One run in one directory: train (or resume), then report. Returns (path, report)."""
+    check_devices(config, runtime)
+    with workdir.claim(directory, config, config.overwrite, runtime.describe()):
+        program = bind(experiment.build(config), data, config.seed)
+        state = loop.run(program, config, runtime, directory, experiment.name)
+        return conclude(experiment, config, state, data, directory)
+
+
+def conclude(experiment: Experiment, config: Common, state, data, directory: pathlib.Path):
+    """Write the report of a final state. Returns (path, report)."""
+    report = experiment.report(config, state, data)
+    title = experiment.name.replace('_', ' ')
+    rows = read(directory / 'metrics.jsonl')
+    try:
+        reports.write(directory, report, title=title, about=experiment.about, rows=rows)
+    except OSError as error:
+        raise UsageError(
+            f'cannot write the report to {directory}: {error.strerror}; the trained state is saved:'
+            ' make room, then run the same command'
+        ) from error
+    return directory / 'report.html', report

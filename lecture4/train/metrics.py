@@ -1,0 +1,77 @@
+"""metrics.jsonl: one line a logged step, the truth of a run that curves and reports read."""
+
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+
+def _plain(value):
+    """Floats and nested lists of floats; NaN and inf become null, which JSON has."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if math.isfinite(value) else None
+
+
+def read(path) -> list[dict]:
+    """All whole rows. A last line that a kill cut short is left out; any other bad line raises."""
+    path = pathlib.Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text().split('\n')
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line:
+                rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):  # text after the last newline was never finished
+                raise ValueError(f'{path} line {number} is not JSON; repair or remove it') from None
+    return rows
+
+
+class Log:
+    """Appends rows; opened at a step, it first drops the rows past it (they will come again)."""
+
+    def __init__(self, path, restored_step: int, tensorboard_dir=None):
+        self._path = pathlib.Path(path)
+        kept = [row for row in read(path) if row['step'] <= restored_step]
+        temporary = self._path.with_suffix('.tmp')
+        temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        os.replace(temporary, self._path)
+        self._file = self._path.open('a')
+        self._events = _tensorboard(tensorboard_dir, restored_step)
+
+    def write(self, step: int, values: dict, seconds: float):
+        """One row: the step, seconds since the run's start, and the metrics, flushed at once."""
+        values = {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
+        self._file.write(json.dumps({'step': step, 'seconds': round(seconds, 3), **values}) + '\n')
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(name, value, step)
+
+    def sync(self):
+        """Rows are on disk when this returns: called before a checkpoint that follows them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self):
+        """No rows after this."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _tensorboard(directory, restored_step):
+    """An event writer where the `tensorboard` extra is installed, else None."""
+    if directory is None:
+        return None
+    try:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory), purge_step=restored_step + 1)

@@ -1,0 +1,180 @@
+"""Sweeps: variants of one experiment as pure data, run one by one or as one compiled program."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lecture4.train.config import UsageError, replace_traced
+from lecture4.train.step import Program, bind
+
+TINY = 20_000  # numbers in the state, below which vmap beats a loop on a CPU
+
+
+def grid(**fields) -> tuple[dict[str, Any], ...]:
+    """Every combination of the fields' values: rate=(1., 2.), seed=(0, 1) make 4 variants."""
+    names = list(fields)
+    return tuple(
+        dict(zip(names, values, strict=True)) for values in itertools.product(*fields.values())
+    )
+
+
+def name(variant: dict[str, Any]) -> str:
+    """A directory's name for a variant: 'rate=1.0,seed=0'."""
+    return ','.join(f'{field}={value}' for field, value in variant.items()).replace('/', '_')
+
+
+def variants(config, sweep) -> tuple[dict[str, Any], ...]:
+    """The sweep's variants, each checked as a config of its own.
+
+    Errors  UsageError for a field that the config lacks or a value outside its domain.
+    """
+    fields = [field.name for field in dataclasses.fields(config)]
+    for variant in sweep:
+        for field in variant:
+            if field not in fields:
+                raise UsageError(f'the sweep names {field}, which is no field of the experiment')
+        try:
+            dataclasses.replace(config, **variant)
+        except ValueError as error:
+            raise UsageError(f'variant {name(variant)}: {error}') from None
+    return tuple(sweep)
+
+
+def traceable(config, variant) -> set[str]:
+    """Fields that may be traced: floats, which only enter the arithmetic, and the seed."""
+    return {
+        field for field in variant if field == 'seed' or isinstance(getattr(config, field), float)
+    }
+
+
+def groups(config, sweep) -> dict[str, list[dict[str, Any]]]:
+    """Variants that can share one program: equal in every field that changes shapes or code."""
+    result: dict[str, list[dict[str, Any]]] = {}
+    for variant in sweep:
+        traced = traceable(config, variant)
+        fixed = {field: value for field, value in variant.items() if field not in traced}
+        result.setdefault(name(fixed) or 'all', []).append(variant)
+    return result
+
+
+def fields_read(function: Callable, config) -> tuple[Any, set[str]]:
+    """function(config), and the names of the config's fields that it looked at."""
+    seen = set()
+
+    class Recording(type(config)):
+        def __getattribute__(self, field):
+            seen.add(field)
+            return super().__getattribute__(field)
+
+    recording = object.__new__(Recording)
+    recording.__dict__.update(config.__dict__)
+    seen.clear()
+    result = function(recording)
+    return result, seen & {field.name for field in dataclasses.fields(config)}
+
+
+def stack(config, group, data_fn, build_fn) -> Program:
+    """All variants of a group as one program: every array gains a leading axis [n_variants].
+
+    The swept fields reach `build_fn` as traced values. The data may depend on the seed (then
+    each variant has its own batches) and on nothing else that is swept.
+
+    Errors  UsageError where a swept field decides the data, or enters a Python `if`.
+    """
+    concrete = [dataclasses.replace(config, **variant) for variant in group]
+    first_data, read = fields_read(data_fn, concrete[0])
+    swept = traceable(config, group[0])
+    if others := sorted((read & swept) - {'seed'}):
+        raise UsageError(
+            f'--vectorize vmap: the data depends on {", ".join(others)}; use --vectorize loop'
+        )
+    by_seed = {concrete[0].seed: first_data}
+    if 'seed' in read & swept:
+        for variant in concrete:
+            if variant.seed not in by_seed:
+                by_seed[variant.seed] = data_fn(variant)
+    datas = [by_seed.get(variant.seed, first_data) for variant in concrete]
+    resident, resident_axis = _shared([data.resident for data in datas])
+    evaluation, evaluation_axis = _shared([data.evaluation for data in datas])
+    own_batches = len(by_seed) > 1
+    batch_axis = 0 if own_batches else None
+    values = {
+        field: jnp.asarray(
+            [variant[field] for variant in group],
+            jnp.uint32 if field == 'seed' else jnp.result_type(float),
+        )
+        for field in sorted(swept)
+    }
+
+    def one(fields) -> Program:
+        return bind(build_fn(replace_traced(concrete[0], **fields)), first_data, 0)
+
+    def init(keys, resident, batch):
+        run = lambda fields, *rest: one(fields).init(*rest)  # noqa: E731
+        return jax.vmap(run, (0, 0, resident_axis, batch_axis))(values, keys, resident, batch)
+
+    def step(states, resident, batch, keys, n, *, axis_name=None):
+        def run(fields, state, resident, batch, key):
+            return one(fields).step(state, resident, batch, key, n, axis_name=axis_name)
+
+        axes = (0, 0, resident_axis, batch_axis, 0)
+        return jax.vmap(run, axes)(values, states, resident, batch, keys)
+
+    def evaluate(states, evaluation):
+        run = lambda fields, *rest: one(fields).evaluate(*rest)  # noqa: E731
+        return jax.vmap(run, (0, 0, evaluation_axis))(values, states, evaluation)
+
+    def batch(n):
+        if not own_batches:
+            return first_data.batch(n)
+        rows = {seed: data.batch(n) for seed, data in by_seed.items()}
+        each = [rows[variant.seed] for variant in concrete]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+
+    keys = jnp.stack([jax.random.key(variant.seed) for variant in concrete])
+    program = Program(
+        init,
+        step,
+        None if build_fn(concrete[0]).evaluate is None else evaluate,
+        batch,
+        resident,
+        evaluation,
+        keys,
+        batch_axis=1 if own_batches else 0,
+    )
+    try:
+        state = jax.eval_shape(init, keys, resident, batch(0))
+        jax.eval_shape(step, state, resident, batch(0), keys, jnp.int32(0))
+    except jax.errors.ConcretizationTypeError as error:
+        raise UsageError(
+            f'--vectorize vmap: {", ".join(sorted(swept))} cannot all be traced '
+            f'({str(error).splitlines()[0]}); use --vectorize loop'
+        ) from error
+    return program
+
+
+def _shared(trees):
+    """(tree, None) where all are equal, else (stacked, 0)."""
+    first = jax.tree.leaves(trees[0])
+    if all(
+        len(leaves := jax.tree.leaves(tree)) == len(first)
+        and all(a is b or np.array_equal(a, b) for a, b in zip(leaves, first, strict=True))
+        for tree in trees
+    ):
+        return trees[0], None
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees), 0
+
+
+def take(tree, i: int):
+    """Variant i of a stacked pytree."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def size(like) -> int:
+    """How many numbers a state holds."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(like))
