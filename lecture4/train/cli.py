@@ -40,7 +40,8 @@ def _absl_flags(argv):
 
 def _main(experiment: Experiment, argv):
     for name in ('absl', 'orbax'):  # libraries that tell each step of theirs
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger('jax').setLevel(logging.WARNING)
     logging.getLogger('lecture4').setLevel(logging.INFO)
     try:
         config = parse(experiment, argv[1:])
@@ -132,21 +133,22 @@ def _first_line(box: str) -> str:
         if not line:
             break
         message.append(line)
-    return ' '.join(message) or box.strip()
+    text = ' '.join(message) or box.strip()
+    return text.removeprefix('Error parsing Config: ')
 
 
 def _description(experiment: Experiment) -> str:
     parts = [experiment.about]
     for kind, named in (('Presets', experiment.presets), ('Sweeps', experiment.sweeps)):
-        if named:
-            parts.append(f'{kind}:')
+        lines = [f'{kind}:'] if named else []
         for name, value in named.items():
             if kind == 'Presets':
                 told = ' '.join(f'{field}={_short(item)}' for field, item in value.items())
             else:
                 told = f'{len(value)} variants of {", ".join(value[0])}'
-            parts.append(f'  {name}: {told}')
-    return '\n'.join(parts)
+            lines.append(f'  {name}: {told}')
+        parts.append('\n'.join(lines))
+    return '\n\n'.join(filter(None, parts))
 
 
 def _short(value) -> str:

@@ -12,31 +12,40 @@ class UsageError(Exception):
 class Run:
     """How a run is carried out. These fields may change when a run is resumed."""
 
-    preset: str = ''  # named settings of this experiment, listed above; later options override them
-    sweep: str = ''  # run a named sweep of this experiment, listed above, instead of one run
-    vectorize: Literal['auto', 'vmap', 'loop'] = (
-        'auto'  # sweep as one program, or one after another
-    )
-    workdir: str = ''  # where results go; default runs/EXPERIMENT[-PRESET][-SWEEP]
-    overwrite: bool = False  # throw away the run that workdir holds
-    manual_dir: str = ''  # folder of data sets already fetched; default $LECTURE4_MANUAL_DIR
-    data_dir: str = (
-        ''  # where prepared data sets lie; default $TFDS_DATA_DIR, ~/tensorflow_datasets
-    )
-    download: bool = False  # allow fetching missing data sets over the network
-    devices: int = (
-        0  # devices to use; 0 takes all, on a CPU one. A CPU is divided into as many as asked
-    )
-    parallel: Literal['jit', 'pmap'] = 'jit'  # how a step is spread over devices: same numbers
-    steps_per_call: int = 1  # steps compiled into one call (a scan)
-    log_every: int = 10  # steps between rows of metrics.jsonl
-    evaluate_every: int = 100  # steps between evaluations
-    save_every: int = 100  # steps between checkpoints
-    keep: int = 2  # checkpoints kept
-    progress: Literal['auto', 'bar', 'plain', 'none'] = (
-        'auto'  # auto: a bar on a terminal, else lines
-    )
-    cache_dir: str = 'auto'  # compiled programs are kept here between runs; 'none' turns it off
+    # Named settings of this experiment, listed above; options given beside it override them.
+    preset: str = ''
+    # Run a named sweep of this experiment, listed above, instead of one run.
+    sweep: str = ''
+    # Run a sweep as one compiled program (vmap) or one variant after another (loop).
+    vectorize: Literal['auto', 'vmap', 'loop'] = 'auto'
+    # Where results go. Default: runs/EXPERIMENT[-PRESET][-SWEEP].
+    workdir: str = ''
+    # Throw away the run that workdir holds.
+    overwrite: bool = False
+    # Folder of data sets already fetched. Default: $LECTURE4_MANUAL_DIR.
+    manual_dir: str = ''
+    # Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    data_dir: str = ''
+    # Allow fetching missing data sets over the network.
+    download: bool = False
+    # Devices to use; 0 takes all. A CPU counts as one, and is divided into as many as asked for.
+    devices: int = 0
+    # How a step is spread over devices; the numbers are the same.
+    parallel: Literal['jit', 'pmap'] = 'jit'
+    # Steps compiled into one call (a scan).
+    steps_per_call: int = 1
+    # Steps between rows of metrics.jsonl.
+    log_every: int = 10
+    # Steps between evaluations.
+    evaluate_every: int = 100
+    # Steps between checkpoints.
+    save_every: int = 100
+    # How many checkpoints are kept.
+    keep: int = 2
+    # How progress is shown; auto is a bar on a terminal and plain lines elsewhere.
+    progress: Literal['auto', 'bar', 'plain', 'none'] = 'auto'
+    # Where compiled programs are kept between runs; 'none' turns that off.
+    cache_dir: str = 'auto'
 
     def __post_init__(self):
         for name in ('steps_per_call', 'log_every', 'evaluate_every', 'save_every', 'keep'):

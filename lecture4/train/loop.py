@@ -117,8 +117,8 @@ class _Book:
                     self._write(step, values)
 
     def evaluation(self, step: int, metrics):
-        """A row of its own for an evaluation, its metrics named eval_*."""
-        values = {f'eval_{name}': value for name, value in jax.device_get(metrics).items()}
+        """A row of its own for an evaluation, its metrics named evaluation/*."""
+        values = {f'evaluation/{name}': value for name, value in jax.device_get(metrics).items()}
         self._check(step, values)
         self._write(step, values)
 

@@ -108,7 +108,8 @@ def optimise(init_fn, loss_fn, optimizer: optax.GradientTransformation, evaluate
         metrics = {'loss': loss, **metrics}
         if axis_name is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return Trained(optax.apply_updates(state.params, updates), opt_state), metrics
 
     evaluate_state = None

@@ -1,0 +1,118 @@
+"""Self-taught learning's features: codes of whole signals, and of an image's dense patches, pooled.
+
+The encoder is any function from signals to responses (sparse codes through a dictionary, principal
+components, ...), so that two kinds of features differ in nothing but the encoder.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lecture4.ops import linalg, patches
+from lecture4.sparse import solvers
+
+
+def sparse_encoder(D, weight, **options) -> Callable[[jax.Array], jax.Array]:
+    """signals [n, d] -> codes [n, k] through the dictionary D [d, k]; options as solvers.encode."""
+    return lambda x: solvers.encode(x, D, weight, **options).codes
+
+
+def linear_encoder(affine: linalg.Affine) -> Callable[[jax.Array], jax.Array]:
+    """signals [n, d] -> (signals - mean) @ matrix, for instance principal components."""
+    return lambda x: linalg.apply(affine, x)
+
+
+def rectify(responses):
+    """[..., k] -> [..., 2k]: positive and negative parts side by side, both non-negative.
+
+    Pooling would otherwise let an atom's positive and negative uses cancel.
+    Source  Coates & Ng 2011, section 3.
+    """
+    return jnp.concatenate([jnp.maximum(responses, 0), jnp.maximum(-responses, 0)], axis=-1)
+
+
+def pool_regions(responses, regions: int, reduce: str = 'mean'):
+    """Pool a map of responses over regions x regions equal parts of the picture.
+
+    Shapes  responses [n, rows, cols, k] -> [n, regions * regions * k], region by region. Where
+            rows are not divisible the borders are rounded, so parts differ by at most one row.
+    Errors  ValueError where there are more regions than rows or columns, or for another `reduce`.
+    """
+    n, rows, cols, _ = responses.shape
+    if regions < 1 or regions > min(rows, cols):
+        raise ValueError(
+            f'{regions} x {regions} regions do not fit a map of {rows} x {cols} responses; use 1 to '
+            f'{min(rows, cols)} regions or a smaller stride'
+        )
+    if reduce not in ('mean', 'max'):
+        raise ValueError(f"reduce is 'mean' or 'max', not {reduce!r}")
+    pool = {'mean': jnp.mean, 'max': jnp.max}[reduce]
+    row_edges = [round(i * rows / regions) for i in range(regions + 1)]
+    col_edges = [round(i * cols / regions) for i in range(regions + 1)]
+    parts = [
+        pool(responses[:, top:bottom, left:right], axis=(1, 2))
+        for top, bottom in zip(row_edges[:-1], row_edges[1:], strict=True)
+        for left, right in zip(col_edges[:-1], col_edges[1:], strict=True)
+    ]
+    return jnp.stack(parts, axis=1).reshape(n, -1)
+
+
+def preprocess(signals, floor, whitening: linalg.Affine):
+    """Contrast-normalised and whitened signals: what dictionaries are learned on.
+
+    Shapes  signals [..., d] -> [..., m]; floor as in patches.normalise_contrast.
+    """
+    return linalg.apply(whitening, patches.normalise_contrast(signals, floor))
+
+
+def encode_images(
+    images,
+    encoder,
+    *,
+    size: int,
+    stride: int,
+    floor,
+    whitening: linalg.Affine,
+    regions: int = 1,
+    reduce: str = 'mean',
+    tile: int = 16,
+):
+    """Features of images: dense patches, preprocessed, encoded, rectified, pooled.
+
+    Works through `tile` images at a time, so that memory does not grow with their number.
+    Shapes  images [n, h, w, c] float; encoder signals [p, m] -> responses [p, k]. Returns
+            [n, regions^2 * 2k] of the responses' dtype.
+    Errors  ValueError where a patch, the regions or the whitening do not fit the images.
+    Source  Raina et al. 2007, section 3; pooling as in Coates, Lee & Ng 2011.
+    """
+    n, *image_shape = images.shape
+
+    def features(tile_images):
+        dense = patches.extract(tile_images, size, stride)
+        shape = dense.shape[:3]
+        signals = preprocess(dense.reshape(-1, dense.shape[-1]), floor, whitening)
+        responses = encoder(signals).reshape(*shape, -1)
+        return pool_regions(rectify(responses), regions, reduce)
+
+    tile = min(tile, max(n, 1))
+    n_tiles = -(-n // tile)
+    padded = jnp.pad(images, ((0, n_tiles * tile - n), (0, 0), (0, 0), (0, 0)))
+    if n_tiles <= 1:
+        return features(padded)[:n]
+    tiled = jax.lax.map(features, padded.reshape(n_tiles, tile, *image_shape))
+    return tiled.reshape(n_tiles * tile, -1)[:n]
+
+
+def with_raw(features, raw):
+    """Features beside the raw values, each block scaled to unit mean squared norm.
+
+    Shapes  features [n, p], raw [n, d] -> [n, p + d].
+    Source  Raina et al. 2007, table 5, where raw + codes beat either on characters.
+    """
+
+    def scaled(block):
+        energy = jnp.mean(jnp.sum(block * block, axis=1))
+        return block / jnp.sqrt(jnp.where(energy > 0, energy, 1))
+
+    return jnp.concatenate([scaled(features), scaled(raw)], axis=1)

@@ -1,0 +1,143 @@
+"""What a user types: options, presets, mistakes; one clear line each, and nothing touched."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from lecture4.train import cli
+from lecture4.train.config import UsageError
+from lecture4.train.experiment import Experiment
+from tests.train import toy
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+
+
+def parse(*argv):
+    return cli.parse(EXPERIMENT, list(argv))
+
+
+def run(directory, *argv):
+    return cli.run(EXPERIMENT, parse('--workdir', str(directory), '--progress', 'none', *argv))
+
+
+def shell(*argv):
+    return subprocess.run(
+        [sys.executable, '-m', 'tests.train.toy', *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_options_override_the_preset():
+    config = parse('--preset', 'smoke', '--seed', '3')
+    assert (config.steps, config.seed, config.hidden) == (4, 3, 3)
+    assert parse('--preset=wide', '--hidden', '7').hidden == 7
+    assert parse('--learning-rate', '0.5').learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (('--stepss', '3'), 'unknown option --stepss; did you mean --steps?'),
+        (('--learning-rat=3',), 'did you mean --learning_rate?'),
+        (('--steps', 'x'), 'Error parsing --steps: invalid literal'),
+        (('--steps',), "Missing value for argument '--steps'"),
+        (('--parallel', 'tmap'), "invalid choice 'tmap' for argument '--parallel'"),
+        (('--weight', '-1'), '--weight is -1.0; it has to be at least 0'),
+        (('--weight', 'nan'), '--weight is nan; it has to be at least 0'),
+        (('--preset', 'smok'), "unknown preset 'smok'; did you mean smoke?"),
+        (('--sweep', 'depth'), "unknown sweep 'depth'; there are"),
+        (('--seed', '-1'), '--seed is -1; it has to be between 0'),
+        (('--steps_per_call', '4', '--save_every', '10'), 'a multiple of steps_per_call'),
+    ],
+)
+def test_mistakes_are_one_line(argv, message):
+    with pytest.raises(UsageError) as error:
+        parse(*argv)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_help_teaches():
+    result = shell('--help')
+    assert result.returncode == 0
+    for text in ('smallest experiment', 'smoke: steps=4', '6 variants of weight, seed'):
+        assert text in result.stdout
+    assert 'Throw away the run that workdir holds.' in result.stdout
+
+
+def test_a_mistake_exits_with_2_and_no_traceback(tmp_path):
+    for argv in (['--stepss', '3'], ['--examples', '0'], ['--flagfile', str(tmp_path / 'none')]):
+        result = shell('--workdir', str(tmp_path / 'run'), *argv)
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith('toy: ')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_flagfile_gives_options(tmp_path):
+    (tmp_path / 'flags').write_text('--preset=smoke\n--verbosity=0\n--progress=none\n')
+    result = shell('--workdir', str(tmp_path / 'run'), '--flagfile', str(tmp_path / 'flags'))
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['steps'] == 4
+
+
+def test_a_run_leaves_all_its_files(tmp_path, capsys):
+    path = run(tmp_path, '--preset', 'smoke')
+    assert 'report: ' in capsys.readouterr().out
+    assert path == tmp_path / 'report.html'
+    environment = json.loads((tmp_path / 'environment.json').read_text())
+    assert environment['versions']['jax'] and environment['devices']
+    assert json.loads((tmp_path / 'results.json').read_text())['metrics']['final_error'] > 0
+    page = path.read_text()
+    assert 'data:image/png;base64,' in page and '<td>3</td>' in page and 'src="http' not in page
+    assert (tmp_path / 'figures' / 'learning.png').stat().st_size > 1000
+
+
+def test_another_config_is_refused_and_nothing_touched(tmp_path):
+    run(tmp_path, '--preset', 'smoke')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    with pytest.raises(UsageError, match=r'holds a run with weight=0.01, not 0.5; .*--overwrite'):
+        run(tmp_path, '--preset', 'smoke', '--weight', '0.5')
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+    # how it is carried out may change
+    run(tmp_path, '--preset', 'smoke', '--parallel', 'pmap', '--log_every', '2')
+    (tmp_path / 'mine.txt').write_text('not a run file')
+    run(tmp_path, '--preset', 'smoke', '--weight', '0.5', '--overwrite')
+    assert json.loads((tmp_path / 'config.json').read_text())['weight'] == 0.5
+    assert (tmp_path / 'mine.txt').exists()
+
+
+def test_bad_data_leaves_the_old_run_even_with_overwrite(tmp_path):
+    run(tmp_path, '--preset', 'smoke')
+    with pytest.raises(UsageError, match='a set needs at least 1'):
+        run(tmp_path, '--preset', 'smoke', '--examples', '0', '--overwrite')
+    assert (tmp_path / 'report.html').exists()
+
+
+def test_a_batch_that_does_not_divide_leaves_no_directory(tmp_path):
+    with pytest.raises(UsageError, match='use 8 or 12'):
+        run(tmp_path / 'run', '--devices', '4', '--batch_size', '10')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_two_runs_cannot_share_a_directory(tmp_path):
+    from lecture4.train import workdir
+
+    config = parse('--preset', 'smoke')
+    with (
+        workdir.claim(tmp_path, config, False, {}),
+        pytest.raises(UsageError, match='another process'),
+    ):
+        workdir.claim(tmp_path, config, False, {})
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UsageError, match=r'cannot write to .* choose another --workdir'):
+        run(tmp_path / 'file' / 'run', '--preset', 'smoke')

@@ -1,0 +1,133 @@
+"""A sweep in one program gives the numbers of its variants run alone."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lecture4.train import cli, sweep
+from lecture4.train.config import UsageError
+from lecture4.train.experiment import Experiment
+from lecture4.train.metrics import read
+from tests.train import toy
+
+EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+
+
+def run(directory, *argv, experiment=EXPERIMENT):
+    options = ['--workdir', str(directory), '--preset', 'smoke', '--progress', 'none', *argv]
+    cli.run(experiment, cli.parse(experiment, options))
+    with (directory / 'sweep.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope='module')
+def looped(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('loop')
+    return directory, run(directory, '--sweep', 'weight', '--vectorize', 'loop', '--noise', '0.2')
+
+
+def test_vmap_equals_the_loop(tmp_path, looped):
+    directory, expected = looped
+    found = run(tmp_path, '--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
+    assert len(found) == 6
+    # the seeds have their own data, batches, initial values and noise: the rows differ
+    assert len({row['loss'] for row in found}) == 6
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours['weight'] == theirs['weight'] and ours['seed'] == theirs['seed']
+        for name in ('loss', 'error', 'evaluation/error', 'final_error'):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-6)
+    for variant in toy.SWEEPS['weight']:
+        place = 'variants/' + sweep.name(variant)
+        ours, theirs = (
+            read(tmp_path / place / 'metrics.jsonl'),
+            read(directory / place / 'metrics.jsonl'),
+        )
+        assert len(ours) == len(theirs)
+        np.testing.assert_allclose(
+            [row['error'] for row in ours if 'error' in row],
+            [row['error'] for row in theirs if 'error' in row],
+            rtol=1e-6,
+        )
+        assert (tmp_path / place / 'report.html').exists()
+
+
+def test_vmap_over_devices(tmp_path, looped):
+    for parallel in ('jit', 'pmap'):
+        argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--devices', '4')
+        found = run(tmp_path / parallel, *argv, '--parallel', parallel)
+        reference = run(tmp_path / f'{parallel}-loop', *argv[:2], '--vectorize', 'loop')
+        for ours, theirs in zip(found, reference, strict=True):
+            assert float(ours['final_error']) == pytest.approx(
+                float(theirs['final_error']), rel=1e-5
+            )
+
+
+def test_fields_that_change_shapes_get_programs_of_their_own(tmp_path):
+    found = run(tmp_path, '--sweep', 'hidden', '--vectorize', 'vmap')
+    assert [row['hidden'] for row in found] == ['2', '2', '3', '3']
+    assert sorted(path.name for path in (tmp_path / 'groups').iterdir()) == ['hidden=2', 'hidden=3']
+
+
+def test_auto_takes_one_program_for_a_tiny_model(tmp_path):
+    run(tmp_path, '--sweep', 'weight')
+    assert (tmp_path / 'groups').exists()
+
+
+def test_finished_variants_are_not_run_again(looped, monkeypatch):
+    directory, before = looped
+    monkeypatch.setattr('lecture4.train.loop.run', None)
+    argv = ('--sweep', 'weight', '--vectorize', 'loop', '--noise', '0.2')
+    assert run(directory, *argv) == before
+
+
+def test_data_that_depends_on_a_swept_field_cannot_be_one_program(tmp_path):
+    with pytest.raises(UsageError, match=r'the data depends on delay; use --vectorize loop'):
+        run(tmp_path, '--sweep', 'data', '--vectorize', 'vmap')
+    # auto falls back to the loop
+    assert len(run(tmp_path / 'auto', '--sweep', 'data')) == 2
+
+
+def test_a_python_if_on_a_swept_field_is_named(tmp_path):
+    def build(config):
+        if config.weight > 0.05:
+            config = dataclasses.replace(config, weight=0.05)
+        return toy.build(config)
+
+    experiment = EXPERIMENT._replace(build=build)
+    with pytest.raises(UsageError, match=r'seed, weight cannot all be traced .* --vectorize loop'):
+        run(tmp_path, '--sweep', 'weight', '--vectorize', 'vmap', experiment=experiment)
+
+
+def test_a_diverging_variant_does_not_stop_the_others(tmp_path):
+    sweeps = {'rate': ({'learning_rate': 0.05}, {'learning_rate': 1e30})}
+    experiment = EXPERIMENT._replace(sweeps=sweeps)
+    found = run(tmp_path, '--sweep', 'rate', '--vectorize', 'vmap', experiment=experiment)
+    assert np.isfinite(float(found[0]['final_error']))
+    assert found[1]['loss'] == ''  # null in the rows, empty in the table
+
+
+def test_unknown_fields_are_an_error_before_anything_starts(tmp_path):
+    with pytest.raises(UsageError, match='widht'):
+        run(tmp_path / 'run', '--sweep', 'unknown')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_fields_read():
+    _, read_fields = sweep.fields_read(toy.data, toy.Config())
+    assert read_fields == {'seed', 'examples', 'batch_size', 'delay', 'bad_at'}
+    config = dataclasses.replace(toy.Config(), hidden=9)
+    assert sweep.fields_read(lambda c: c.hidden, config) == (9, {'hidden'})
+
+
+def test_a_stacked_group_resumes(tmp_path, looped):
+    argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
+    run(tmp_path, *argv)
+    group = tmp_path / 'groups' / 'all'
+    last = json.loads((group / 'metrics.jsonl').read_text().splitlines()[-1])
+    for path in (tmp_path / 'variants').rglob('results.json'):
+        path.unlink()
+    assert len(run(tmp_path, *argv)) == 6
+    assert json.loads((group / 'metrics.jsonl').read_text().splitlines()[-1]) == last
