@@ -80,7 +80,7 @@ def test_long_runs_get_a_running_mean():
     assert step[0] > 0 and step[-1] < n and np.allclose(step, 999 - step[::-1])  # centred
     gap = panel(figure, 'gap').lines[1]
     unknown = np.isnan(gap.get_ydata())
-    assert unknown[(gap.get_xdata() > 420) & (gap.get_xdata() < 580)].all()
+    assert unknown[(gap.get_xdata() > 402) & (gap.get_xdata() < 597)].all()
     assert (gap.get_ydata()[~unknown] == 1).all()
 
 

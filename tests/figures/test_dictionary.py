@@ -106,6 +106,11 @@ def test_saved_file_is_what_the_canvas_shows():
     assert (shown[:30] < 100).any()  # the title's ink
 
 
+def test_canvas_has_the_pixels_asked_for():
+    for n in range(101, 1400, 17):
+        assert style.figure(n / style.DPI, 300 / style.DPI).canvas.get_width_height() == (n, 300)
+
+
 def test_codes_tell_the_sum():
     rng = np.random.default_rng(1)
     D = rng.standard_normal((36, 8))

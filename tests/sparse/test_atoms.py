@@ -144,6 +144,20 @@ def test_no_general_search_fits_better():
         assert r2 > best - 1e-3
 
 
+def test_search_directions_are_the_derivatives():
+    """At a zero residual the projected Jacobian is exact: minus the residual's differences."""
+    shape = (9, 9)
+    p = np.array([[4.2, 3.6, 0.7, np.log(0.2), np.log(0.4), np.log(2.5)]])
+    true = gabor(shape, 4.2, 3.6, 0.7, 0.2, 0.9, 2.0, 2.5).reshape(1, -1)
+    residual, _, columns = atoms._project(p, true, shape)
+    assert abs(residual).max() < 1e-8
+    for i in range(6):
+        step = 1e-5 * np.eye(6)[i]
+        ahead = atoms._project(p + step, true, shape, jacobian=False)[0]
+        behind = atoms._project(p - step, true, shape, jacobian=False)[0]
+        np.testing.assert_allclose((behind - ahead) / 2e-5, columns[:, i], atol=1e-6)
+
+
 def test_noise_blobs_and_pixels_are_refused_and_edges_kept():
     rng = np.random.default_rng(7)
     assert not atoms.fit_gabors(rng.standard_normal((64, 150)), (8, 8)).good.any()
@@ -154,6 +168,10 @@ def test_noise_blobs_and_pixels_are_refused_and_edges_kept():
     for atom, good in ((blob, False), (stroke, False), (ramp, True)):
         fit = atoms.fit_gabor(atom)
         assert fit.r2 > 0.9 and fit.good == good
+    # A dark corner with a faint rim adds up to nothing, but is half a blob, not a grating.
+    corner = gabor((8, 8), 5.6, 7.5, np.deg2rad(53), 0.112, 2.6, 1.74, 5.3)
+    assert abs(corner.sum()) < 0.2 * abs(corner).sum()
+    assert atoms.fit_gabor(corner).r2 > 0.99 and not atoms.fit_gabor(corner).good
     # The ramp's wave vector is (0.8, 0.6) in (right, down): its bars rise at atan(0.8 / 0.6).
     assert apart(atoms.fit_gabor(ramp).orientation, np.arctan2(0.8, 0.6), np.pi) < 0.02
 
