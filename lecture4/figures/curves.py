@@ -102,7 +102,7 @@ def labelled_accuracy(
     if chance is not None:
         axes.axhline(chance, color=style.FAINT, linestyle='--', linewidth=1)
     axes.set_xscale('log')
-    axes.xaxis.set_major_locator(FixedLocator(labels))
+    axes.xaxis.set_major_locator(FixedLocator(labels.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     axes.set_xlim(labels.min() / 1.25, labels.max() * 1.25)

@@ -5,8 +5,10 @@ grey and a flat tile is a dead atom. Atoms are the columns of D [d, k], as every
 """
 
 import math
+from typing import Any, cast
 
 import numpy as np
+from matplotlib.projections.polar import PolarAxes
 
 from lecture4.figures import style
 
@@ -168,20 +170,17 @@ def gabors(D, fits, fitted, patch_shape, *, n=12, title=''):
     good, r2 = np.asarray(fits.good, bool), np.nan_to_num(fits.r2)
     best = np.argsort(-np.where(good, r2, -np.inf), kind='stable')[: min(n, int(good.sum()))]
     made = style.figure(9.4, 4.0)
-    axes = made.add_axes((0.045, -0.02, 0.45, 0.98), projection='polar')
+    axes = cast(PolarAxes, made.add_axes((0.045, -0.02, 0.45, 0.98), projection='polar'))
     axes.set_thetalim(0, np.pi)
     size = 42 * np.clip(r2, 0, 1)
-    for chosen, look in (
-        (~good, {'facecolors': 'none', 'edgecolors': '#aaaaaa', 'label': 'others'}),
-        (good, {'color': style.COLOURS[0], 'alpha': 0.65, 'linewidths': 0, 'label': 'good fits'}),
-    ):
-        # The bars of pi are those of 0, but the half disc has two ends: no dot sits beyond one.
-        points = np.asarray(fits.orientation)[chosen], np.asarray(fits.frequency)[chosen]
-        axes.scatter(*points, s=size[chosen], zorder=3, **look)
+    angle, radius = np.asarray(fits.orientation, float), np.asarray(fits.frequency, float)
+    ring: dict[str, Any] = {'facecolors': 'none', 'edgecolors': '#aaaaaa', 'zorder': 3}
+    axes.scatter(angle[~good], radius[~good], s=size[~good], label='others', **ring)
+    dot: dict[str, Any] = {'color': style.COLOURS[0], 'alpha': 0.65, 'linewidths': 0, 'zorder': 3}
+    axes.scatter(angle[good], radius[good], s=size[good], label='good fits', **dot)
     bars = {0: '—', 45: '/', 90: '|', 135: '\\', 180: '—'}
     axes.set_thetagrids(list(bars), [f'{angle}°  {bar}' for angle, bar in bars.items()])
-    frequencies = np.asarray(fits.frequency)[np.isfinite(fits.frequency)]
-    reach = 0.1 * math.ceil(10 * max(frequencies.max(initial=0.0), 0.25) + 0.2)
+    reach = 0.1 * math.ceil(10 * max(np.nan_to_num(radius).max(initial=0.0), 0.25) + 0.2)
     axes.set_rlim(0, reach)
     axes.set_rticks(np.arange(0.1, reach, 0.1))
     axes.tick_params(labelsize=8)

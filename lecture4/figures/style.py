@@ -5,6 +5,7 @@ settings hold only while a figure is being made.
 """
 
 import contextlib
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,7 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 WARN = COLOURS[1]
 BACKGROUND = 0.62  # grey between tiles; zero inside a tile is 0.5, so that tiles have edges
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     'axes.axisbelow': True,
     'axes.edgecolor': FAINT,
     'axes.grid': True,

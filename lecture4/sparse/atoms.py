@@ -114,7 +114,7 @@ def fit_gabors(D, patch_shape):
     that at the carrier, both in the patch and in the whole plane. This refuses blobs, strokes of
     one sign and single pixels, whose orientation means nothing, and keeps edges. Eight parameters
     also fit noise where pixels are few: of 1000 white noise atoms 60 of 4 x 4 pixels, 1 of
-    5 x 5 and none of 6 x 6 to 12 x 12 were good.
+    5 x 5 and none of 6 x 6 to 8 x 8 were good.
 
     Shapes  D [d, k] with d = prod(patch_shape); patch_shape (h, w) or (h, w, c), h, w >= 4.
             Returns GaborFits of float64 arrays [k] ([k, 2] for centre and widths).
@@ -133,7 +133,9 @@ def fit_gabors(D, patch_shape):
         raise ValueError(f'a Gabor needs patches of 4 x 4 pixels or more; got {patch_shape}')
     if not np.isfinite(D).all():
         raise ValueError(f'atom {np.flatnonzero(~np.isfinite(D).all(0))[0]} is not finite')
-    parts = [_fit(*_grey(D[:, i : i + 256], patch_shape)) for i in range(0, D.shape[1], 256)]
+    parts = [
+        _fit(*_grey(D[:, i : i + 256], patch_shape)) for i in range(0, max(D.shape[1], 1), 256)
+    ]
     return GaborFits(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
 
@@ -232,7 +234,7 @@ def _fit(pictures, norm, outside, total):
     p, cost = _descend(p.reshape(-1, 6), np.repeat(flat, 3, 0), (h, w), 80)
     best = np.arange(len(y)) * 3 + cost.reshape(-1, 3).argmin(1)
     p, cost = p[best], cost[best]
-    residual, linear = _project(p, flat, (h, w), jacobian=False)
+    residual, linear, _ = _project(p, flat, (h, w), jacobian=False)
     shown = flat - residual
 
     turns = np.floor(p[:, 2] / np.pi)
@@ -286,9 +288,11 @@ def _starts(y):
         f, orientation = np.hypot(fr, fc), np.arctan2(fc, fr)
         wave = np.exp(-2j * np.pi * (fr[:, None, None] * row + fc[:, None, None] * column)) * y
         for width in (side / 12, side / 6, side / 3):
-            smooth = (ndimage.gaussian_filter(part, (0, width, width), mode='constant')
-                      for part in (wave.real, wave.imag))  # fmt: skip
-            answer = sum(part**2 for part in smooth)
+            real, imaginary = (
+                ndimage.gaussian_filter(part, (0, width, width), mode='constant')
+                for part in (wave.real, wave.imag)
+            )
+            answer = real**2 + imaginary**2
             r, c = np.unravel_index(answer.reshape(a, -1).argmax(1), (h, w))
             logs = np.log(f), np.log(f * width), np.full(a, np.log(width))
             starts.append(np.stack([r, c, orientation, *logs], 1))
@@ -299,8 +303,8 @@ def _project(p, y, shape, jacobian=True):
     """Residual of y [s, m] after the best cosine and sine amplitudes, and its Jacobian.
 
     p [s, 6]: row, column, orientation, log f, log (f s_u), log s_v. Returns residual [s, m],
-    amplitudes [s, 2] and, asked for, the model's Jacobian [s, 6, m] with the span of the two waves
-    projected out (Kaufman's approximation: exact at a zero residual).
+    amplitudes [s, 2] and the model's Jacobian [s, 6, m] with the span of the two waves projected
+    out (Kaufman's approximation: exact at a zero residual); [s, 0, m] where not asked for.
     """
     row, column = np.mgrid[: shape[0], : shape[1]].reshape(2, 1, -1)
     r, c, o, log_f, log_n, log_sv = p.T[:, :, None]
@@ -317,7 +321,7 @@ def _project(p, y, shape, jacobian=True):
     amplitudes = np.linalg.solve(gram, waves @ y[:, :, None])[:, :, 0]
     fit = (amplitudes[:, None] @ waves)[:, 0]
     if not jacobian:
-        return y - fit, amplitudes
+        return y - fit, amplitudes, np.empty((len(p), 0, y.shape[1]))
     turned = amplitudes[:, 1:] * waves[:, 0] - amplitudes[:, :1] * waves[:, 1]  # d fit / d angle
     along_u = 2 * np.pi * f * turned - u / su**2 * fit
     along_v = -v / sv**2 * fit
