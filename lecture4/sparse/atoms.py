@@ -193,11 +193,12 @@ def _abs_cosines(D):
 
 def _grey(D, patch_shape):
     """Atoms as unit-norm grey pictures; their norms, what grey leaves out, what r2 divides by."""
-    atoms = D.T.reshape(D.shape[1], patch_shape[0] * patch_shape[1], -1)
+    n_channels = patch_shape[2] if len(patch_shape) == 3 else 1
+    atoms = D.T.reshape(D.shape[1], patch_shape[0] * patch_shape[1], n_channels)
     energy = (atoms**2).sum((1, 2))
     total = ((atoms - atoms.mean(1, keepdims=True)) ** 2).sum((1, 2))
     total[total <= 1e-12 * energy] = 0  # constant up to rounding
-    if atoms.shape[2] == 1:
+    if n_channels == 1:
         grey = atoms[:, :, 0]
     else:
         axis = np.linalg.svd(atoms, full_matrices=False)[2][:, 0]  # [k, c]

@@ -185,6 +185,8 @@ def test_dead_and_constant_atoms_have_no_fit():
     drawn = atoms.draw(fits, (6, 6))
     assert (drawn[:, :2] == 0).all()
     np.testing.assert_allclose(drawn[:, 2], grating.ravel(), atol=1e-2)
+    none = atoms.fit_gabors(np.ones((36, 0)), (6, 6))
+    assert none.centre.shape == (0, 2) and atoms.summarise(none)['share_good'] == 0
 
 
 def test_colour_counts_against_r2_unless_it_is_one_hue():
