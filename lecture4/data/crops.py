@@ -61,7 +61,7 @@ def sample_patches(images, n: int, size: int, seed: int) -> np.ndarray:
         here = np.flatnonzero(chosen == i)
         rows, columns = np.divmod(draws[here] - (ends[i] - places[i]), sizes[i][1] - size + 1)
         patches[here] = to_float(_windows(images[i], size)[rows, columns])
-    return patches.reshape(n, -1)
+    return patches.reshape(n, size * size * sizes[0][2])
 
 
 def halves(images, *, margin: int = 0):
@@ -145,3 +145,23 @@ def _windows(image, size):
     """View [h - size + 1, w - size + 1, size, size, c] of all crops; nothing is copied."""
     view = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
     return view.transpose(0, 1, 3, 4, 2)
+
+
+def resize(images, side: int) -> np.ndarray:
+    """Grey pictures brought to `side` x `side` pixels by antialiased bilinear resampling.
+
+    Shapes  images [n, h, w, 1] or a tuple of [h, w, 1] -> float32 [n, side, side, 1], on the scale
+            of `to_float`; pictures that are not square are stretched.
+    Errors  DataError for other than one channel, or side below 1.
+    """
+    from PIL import Image
+
+    if side < 1:
+        raise DataError(f'side {side} has to be at least 1')
+    resized = np.empty((len(images), side, side, 1), np.float32)
+    for picture, target in zip(images, resized, strict=True):
+        if picture.ndim != 3 or picture.shape[2] != 1:
+            raise DataError(f'a picture has shape {picture.shape}, wanted [h, w, 1]; use grey')
+        image = Image.fromarray(to_float(picture[:, :, 0]))
+        target[:, :, 0] = image.resize((side, side), Image.Resampling.BILINEAR)
+    return resized

@@ -106,8 +106,9 @@ def read_npz(path, split: str = 'train') -> Dataset:
     if not path.is_file():
         raise DataError(f'{path} is not a file; name an .npz file of images and labels')
     try:
-        with np.load(path, allow_pickle=False) as file:
-            splits = _npz_splits(getattr(file, 'files', ()))
+        # numpy leaves a file open whose archive it cannot read, unless it is ours.
+        with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
+            splits = _npz_splits(file.files)
             if split not in splits:
                 raise DataError(
                     f'npz:{path} has no split {split!r}; it has {", ".join(splits)}'

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from lecture4.data import crops
+from lecture4.data.dataset import DataError
+
+
+def numbered(*shapes):
+    """Float pictures in which every pixel and channel has a value of its own."""
+    start, images = 0, []
+    for shape in shapes:
+        size = int(np.prod(shape))
+        images.append(np.arange(start, start + size, dtype=np.float32).reshape(shape))
+        start += size
+    return tuple(images)
+
+
+def test_grey_agrees_with_pillow():
+    colour = np.random.default_rng(0).integers(256, size=(40, 30, 3), dtype=np.uint8)
+    grey = crops.grey(colour[None])
+    assert grey.shape == (1, 40, 30, 1) and grey.dtype == np.float32
+    pillow = np.asarray(Image.fromarray(colour).convert('L')) / 255
+    assert abs(grey[0, ..., 0] - pillow).max() < 0.51 / 255  # Pillow rounds
+    white = crops.grey(np.full((1, 1, 1, 3), 255, np.uint8))
+    np.testing.assert_allclose(white, 1, atol=1e-6)
+
+
+def test_grey_of_one_channel_floats_and_tuples():
+    small = np.array([[0, 51, 255]], np.uint8)[..., None]
+    one, other = crops.grey((small, np.full((2, 2, 3), -3.0, np.float32)))
+    np.testing.assert_array_equal(one[0, :, 0], np.array([0, 51, 255], np.float32) / 255)
+    np.testing.assert_allclose(other, np.full((2, 2, 1), -3), rtol=1e-6)  # no scaling of floats
+    with pytest.raises(DataError, match='4 channels'):
+        crops.grey(np.zeros((1, 2, 2, 4), np.uint8))
+    with pytest.raises(DataError, match='int64'):
+        crops.grey(np.zeros((1, 2, 2, 1), np.int64))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_patches_are_pieces_of_the_pictures_in_c_order(channels):
+    images = numbered((6, 9, channels), (5, 5, channels))
+    patches = crops.sample_patches(images, 50, 4, seed=1)
+    assert patches.shape == (50, 16 * channels) and patches.dtype == np.float32
+    for patch in patches.reshape(50, 4, 4, channels):
+        i = 0 if patch[0, 0, 0] < images[0].size else 1
+        row, column, _ = np.argwhere(images[i] == patch[0, 0, 0])[0]
+        np.testing.assert_array_equal(patch, images[i][row : row + 4, column : column + 4])
+
+
+def test_every_patch_is_as_likely_as_any_other():
+    images = numbered((4, 5, 1), (3, 3, 1), (6, 3, 1))
+    n = 9000
+    corners = crops.sample_patches(images, n, 3, seed=0)[:, 0]
+    values, counts = np.unique(corners, return_counts=True)
+    places = 6 + 1 + 4
+    assert len(values) == places
+    assert (
+        sum((counts - n / places) ** 2 / (n / places)) < 29.6
+    )  # chi squared, 10 degrees, p = .001
+
+
+def test_patches_scale_bytes_and_depend_on_the_seed_only():
+    images = np.random.default_rng(0).integers(256, size=(2, 8, 8, 1), dtype=np.uint8)
+    first = crops.sample_patches(images, 20, 3, seed=5)
+    np.testing.assert_array_equal(first, crops.sample_patches(tuple(images), 20, 3, seed=5))
+    assert (first != crops.sample_patches(images, 20, 3, seed=6)).any()
+    assert first.max() <= 1
+    assert set((first * 255).round().ravel()) <= set(images.ravel())
+    assert crops.sample_patches(images, 0, 3, seed=0).shape == (0, 9)
+
+
+@pytest.mark.parametrize('margin', [0, 3])
+@pytest.mark.parametrize('kind', [tuple, np.stack])
+def test_crops_of_the_two_halves_share_no_pixel(margin, kind):
+    images = kind(numbered((7, 14, 1), (7, 14, 1)))
+    left, right = crops.halves(images, margin=margin)
+    parts = [np.concatenate([np.ravel(image) for image in part]) for part in (left, right)]
+    assert not set(parts[0]) & set(parts[1])
+    assert sum(len(part) for part in parts) == 2 * 7 * (14 - margin)
+    assert left[0].shape[1] + margin + right[0].shape[1] == 14
+    train, _ = crops.random_crops(left, 30, 4, seed=0)
+    test, _ = crops.random_crops(right, 30, 4, seed=0)
+    assert not set(train.ravel()) & set(test.ravel())
+    with pytest.raises(DataError, match='14 wide'):
+        crops.halves(images, margin=13)
+
+
+def test_random_crops_name_their_picture_and_keep_the_type():
+    images = numbered((6, 9, 1), (5, 5, 1), (8, 4, 1))
+    found, sources = crops.random_crops(images, 200, 4, seed=2)
+    assert found.shape == (600, 4, 4, 1) and sources.dtype == np.int32
+    for crop, source in zip(found, sources, strict=True):
+        assert np.isin(crop, images[source]).all()
+    assert len(np.unique(found[:200, 0, 0, 0])) == 3 * 6  # every position comes up
+    assert crops.random_crops(np.zeros((2, 5, 5, 3), np.uint8), 1, 2, seed=0)[0].dtype == np.uint8
+
+
+def test_grid_crops():
+    images = numbered((5, 6, 1), (4, 2, 1))
+    found, sources = crops.grid_crops(images, 2, 2)
+    np.testing.assert_array_equal(sources, [0] * 6 + [1] * 2)
+    np.testing.assert_array_equal(found[1], images[0][:2, 2:4])
+    np.testing.assert_array_equal(found[3], images[0][2:4, :2])
+    np.testing.assert_array_equal(found[7], images[1][2:4])
+    assert len(np.unique(found)) == found.size
+    assert len(crops.grid_crops(images, 2, 1)[0]) == 4 * 5 + 3
+
+
+@pytest.mark.parametrize(
+    'draw',
+    [
+        lambda images, size: crops.sample_patches(images, 2, size, 0),
+        lambda images, size: crops.random_crops(images, 2, size, 0),
+        lambda images, size: crops.grid_crops(images, size, 1),
+    ],
+)
+def test_what_cannot_be_cropped_is_named(draw):
+    with pytest.raises(DataError, match=r'picture 1 of 3 x 9 has no crop of 4 x 4'):
+        draw(numbered((5, 5, 1), (3, 9, 1)), 4)
+    with pytest.raises(DataError, match=r'picture 1 has shape \(5, 5, 1\).*grey'):
+        draw(numbered((5, 5, 3), (5, 5, 1)), 4)
+    with pytest.raises(DataError, match='no picture'):
+        draw((), 4)
