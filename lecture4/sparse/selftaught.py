@@ -4,6 +4,8 @@ The encoder is any function from signals to responses (sparse codes through a di
 components, ...), so that two kinds of features differ in nothing but the encoder.
 """
 
+import itertools
+import math
 from collections.abc import Callable
 
 import jax
@@ -13,13 +15,13 @@ from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
 
 
-def sparse_encoder(D, weight, **options) -> Callable[[jax.Array], jax.Array]:
-    """signals [n, d] -> codes [n, k] through the dictionary D [d, k]; options as solvers.encode."""
-    return lambda x: solvers.encode(x, D, weight, **options).codes
+def sparse_encoder(D, weight, solver=solvers.admm, **options) -> Callable[[jax.Array], jax.Array]:
+    """An encoder: signals [n, d] -> L1 codes [n, k] through D [d, k]; options are the solver's."""
+    return lambda x: solver(x, D, weight, **options).codes
 
 
 def linear_encoder(affine: linalg.Affine) -> Callable[[jax.Array], jax.Array]:
-    """signals [n, d] -> (signals - mean) @ matrix, for instance principal components."""
+    """An encoder: signals [n, d] -> (signals - mean) @ matrix, such as principal components."""
     return lambda x: linalg.apply(affine, x)
 
 
@@ -39,11 +41,11 @@ def pool_regions(responses, regions: int, reduce: str = 'mean'):
             rows are not divisible the borders are rounded, so parts differ by at most one row.
     Errors  ValueError where there are more regions than rows or columns, or for another `reduce`.
     """
-    n, rows, cols, _ = responses.shape
+    _, rows, cols, _ = responses.shape
     if regions < 1 or regions > min(rows, cols):
         raise ValueError(
-            f'{regions} x {regions} regions do not fit a map of {rows} x {cols} responses; use 1 to '
-            f'{min(rows, cols)} regions or a smaller stride'
+            f'{regions} x {regions} regions do not fit a map of {rows} x {cols} responses; '
+            f'use 1 to {min(rows, cols)} regions or a smaller stride'
         )
     if reduce not in ('mean', 'max'):
         raise ValueError(f"reduce is 'mean' or 'max', not {reduce!r}")
@@ -52,10 +54,10 @@ def pool_regions(responses, regions: int, reduce: str = 'mean'):
     col_edges = [round(i * cols / regions) for i in range(regions + 1)]
     parts = [
         pool(responses[:, top:bottom, left:right], axis=(1, 2))
-        for top, bottom in zip(row_edges[:-1], row_edges[1:], strict=True)
-        for left, right in zip(col_edges[:-1], col_edges[1:], strict=True)
+        for top, bottom in itertools.pairwise(row_edges)
+        for left, right in itertools.pairwise(col_edges)
     ]
-    return jnp.stack(parts, axis=1).reshape(n, -1)
+    return jnp.concatenate(parts, axis=1)
 
 
 def preprocess(signals, floor, whitening: linalg.Affine):
@@ -91,8 +93,9 @@ def encode_images(
     def features(tile_images):
         dense = patches.extract(tile_images, size, stride)
         shape = dense.shape[:3]
-        signals = preprocess(dense.reshape(-1, dense.shape[-1]), floor, whitening)
-        responses = encoder(signals).reshape(*shape, -1)
+        signals = preprocess(dense.reshape(math.prod(shape), dense.shape[-1]), floor, whitening)
+        responses = encoder(signals)
+        responses = responses.reshape(*shape, responses.shape[-1])
         return pool_regions(rectify(responses), regions, reduce)
 
     tile = min(tile, max(n, 1))
@@ -101,7 +104,7 @@ def encode_images(
     if n_tiles <= 1:
         return features(padded)[:n]
     tiled = jax.lax.map(features, padded.reshape(n_tiles, tile, *image_shape))
-    return tiled.reshape(n_tiles * tile, -1)[:n]
+    return tiled.reshape(n_tiles * tile, tiled.shape[-1])[:n]
 
 
 def with_raw(features, raw):

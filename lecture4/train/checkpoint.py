@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import sys
 from typing import Any
 
 PyTree = Any
@@ -96,6 +97,17 @@ class Checkpoints:
             f'a checkpoint could not be written ({_first_line(error)}); last good checkpoint: '
             f'{left}; make room or make the disk writable, then run the same command to resume'
         )
+
+
+def hush_late_callbacks():
+    """After a failed write tensorstore's threads still call the event loop that orbax has closed."""
+    usual = sys.excepthook
+
+    def hook(kind, error, trace):
+        if 'Event loop is closed' not in str(error):
+            usual(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _first_line(error: BaseException) -> str:

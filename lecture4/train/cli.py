@@ -14,9 +14,9 @@ from absl import app, flags
 
 from lecture4.train import ablation, loop, workdir
 from lecture4.train import report as reports
-from lecture4.train.checkpoint import CheckpointError
+from lecture4.train.checkpoint import CheckpointError, hush_late_callbacks
 from lecture4.train.config import Common, UsageError
-from lecture4.train.experiment import Experiment, load, single
+from lecture4.train.experiment import Experiment, check_devices, load, single
 from lecture4.train.runtime import INTERRUPTED, Interrupted, start
 
 
@@ -43,6 +43,7 @@ def _main(experiment: Experiment, argv):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger('jax').setLevel(logging.WARNING)
     logging.getLogger('lecture4').setLevel(logging.INFO)
+    hush_late_callbacks()
     try:
         config = parse(experiment, argv[1:])
         run(experiment, config)
@@ -165,8 +166,9 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path:
     if config.sweep:
         path, report = ablation.run(experiment, config, directory)
     else:
-        data = load(experiment, config)
         runtime = start(config)
+        check_devices(config, runtime)
+        data = load(experiment, config)
         path, report = single(experiment, config, data, runtime, directory)
     if report.summary:
         print(report.summary)

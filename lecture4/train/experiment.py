@@ -52,7 +52,6 @@ def check_devices(config: Common, runtime: Runtime):
 
 def single(experiment: Experiment, config: Common, data, runtime: Runtime, directory: pathlib.Path):
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
-    check_devices(config, runtime)
     with workdir.claim(directory, config, config.overwrite, runtime.describe()):
         program = bind(experiment.build(config), data, config.seed)
         state = loop.run(program, config, runtime, directory, experiment.name)

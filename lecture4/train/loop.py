@@ -31,6 +31,7 @@ def run(program: Program, config: Common, runtime: Runtime, directory, title='st
     Errors   Interrupted after SIGTERM or ctrl-C, with everything saved; Diverged; CheckpointError.
     """
     directory = pathlib.Path(directory)
+    LOG.info('%s', runtime)
     compiled = compile_program(program, runtime.mesh, config.parallel)
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:

@@ -66,7 +66,8 @@ def write(directory, report: Report, *, title: str, about: str = '', rows=()):
     directory = pathlib.Path(directory)
     pictures = dict(report.pictures)
     if rows:
-        pictures['learning'] = Picture(curves.learning(rows), 'Metrics during training, by step.')
+        metrics = [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
+        pictures['learning'] = Picture(curves.learning(metrics), 'Metrics during training.')
     figures = directory / 'figures'
     figures.mkdir(exist_ok=True)
     for name, picture in pictures.items():

@@ -1,7 +1,6 @@
 """Devices, processes, signals and the compilation cache, settled before any device is touched."""
 
 import contextlib
-import logging
 import os
 import pathlib
 import signal
@@ -14,7 +13,6 @@ from jax.sharding import Mesh
 from lecture4.train.config import Run, UsageError
 from lecture4.train.step import AXIS
 
-LOG = logging.getLogger(__name__)
 INTERRUPTED = 75  # EX_TEMPFAIL: saved, start me again
 
 
@@ -24,6 +22,13 @@ class Runtime(NamedTuple):
     mesh: Mesh
     process: int = 0
     n_processes: int = 1
+
+    def __str__(self):
+        devices = list(self.mesh.devices.flat)
+        return (
+            f'process {self.process} of {self.n_processes}, '
+            f'{len(devices)} x {devices[0].device_kind}'
+        )
 
     def describe(self) -> dict:
         """For environment.json."""
@@ -56,7 +61,6 @@ def start(config: Run) -> Runtime:
             f'use --devices {len(devices)} or leave it out'
         )
     devices = devices[: config.devices or len(devices)]
-    LOG.info('process 0 of 1, %d x %s', len(devices), devices[0].device_kind)
     return Runtime(Mesh(np.array(devices), (AXIS,)))
 
 

@@ -46,12 +46,14 @@ class Data:
     prepare     (resident, batch, key) -> what `Task.step` sees, inside the compiled step: a
                 gather from the resident arrays, an augmentation.
     evaluation  pytree that `Task.evaluate` sees.
+    extra       whatever the experiment's report needs besides: labelled sets, a fitted whitening.
     """
 
     batch: Callable[[int], PyTree]
     resident: PyTree = ()
     prepare: Callable[[PyTree, PyTree, jax.Array], PyTree] = use_batch
     evaluation: PyTree = None
+    extra: Any = None
 
 
 def gather(resident, rows, key):
@@ -60,7 +62,7 @@ def gather(resident, rows, key):
     return jax.tree.map(lambda array: array[rows], resident)
 
 
-def in_memory(arrays, batch_size, *, seed, evaluation=None):
+def in_memory(arrays, batch_size, *, seed, evaluation=None, extra=None):
     """Data whose arrays lie on the device; what travels at each step are row numbers.
 
     Shapes  every array of `arrays` [n, ...], with the same n.
@@ -75,6 +77,7 @@ def in_memory(arrays, batch_size, *, seed, evaluation=None):
         resident=jax.tree.map(np.asarray, arrays),
         prepare=gather,
         evaluation=evaluation,
+        extra=extra,
     )
 
 
