@@ -100,14 +100,14 @@ class Checkpoints:
 
 
 def hush_late_callbacks():
-    """After a failed write tensorstore's threads still call the event loop that orbax has closed."""
-    usual = sys.excepthook
+    """After a failed write tensorstore's threads still call an event loop that orbax has closed."""
+    usual = sys.unraisablehook
 
-    def hook(kind, error, trace):
-        if 'Event loop is closed' not in str(error):
-            usual(kind, error, trace)
+    def hook(unraisable):
+        if 'Event loop is closed' not in str(unraisable.exc_value):
+            usual(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def _first_line(error: BaseException) -> str:
