@@ -2,7 +2,7 @@
 
 from lecture4.train.cli import main
 from lecture4.train.config import Common, UsageError, require
-from lecture4.train.report import Picture, Report, Table
+from lecture4.train.report import Picture, Report, Table, mean_and_error
 from lecture4.train.sweep import grid
 from lecture4.train.task import Data, Task, in_memory, optimise
 
@@ -17,6 +17,7 @@ __all__ = [
     'grid',
     'in_memory',
     'main',
+    'mean_and_error',
     'optimise',
     'require',
 ]

@@ -61,6 +61,14 @@ class Run:
                 f'a multiple of steps_per_call ({self.steps_per_call}), for instance {lower}',
             )
 
+    def places(self) -> dict[str, Any]:
+        """Where data sets are, as `sources.load` takes them."""
+        return {
+            'data_dir': self.data_dir or None,
+            'manual_dir': self.manual_dir or None,
+            'download': self.download,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Common(Run):

@@ -7,6 +7,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -130,6 +132,14 @@ def text(table: Table) -> str:
         aligned = [first[0].ljust(first[1])] + [cell.rjust(width) for cell, width in others]
         lines.append('  ' + '  '.join(aligned))
     return '\n'.join(lines)
+
+
+def mean_and_error(values) -> str:
+    """'93.1 ± 0.4': mean and standard error of the mean over draws [n]; one draw has no error."""
+    values = np.asarray(values)
+    if values.size < 2:
+        return f'{values.mean():.1f}'
+    return f'{values.mean():.1f} ± {values.std(ddof=1) / values.size**0.5:.1f}'
 
 
 def _cell(value) -> str:

@@ -127,9 +127,8 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
     shapes = jax.eval_shape(program.init, program.key, program.resident, first)
     evaluate = None
     if program.evaluate is not None:
-        evaluate = functools.partial(
-            jax.jit(program.evaluate, out_shardings=replicated), evaluation=evaluation
-        )
+        measured = jax.jit(program.evaluate, out_shardings=replicated)
+        evaluate = lambda state: measured(state, evaluation)  # noqa: E731
     return Compiled(
         init=lambda: init(key, resident, first),
         advance=call,

@@ -107,12 +107,12 @@ def test_sigterm_saves_and_exits_75(tmp_path, unbroken):
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     """A file size limit stands in for the full disk: the writes fail in the same calls."""
     wide = ('--hidden', '20000', '--examples', '16')
-    first = launch(tmp_path, *wide, '--steps', '20', '--delay', '0.1')
+    first = launch(tmp_path, *wide, '--steps', '200', '--delay', '0.1')
     wait_for_step(tmp_path, 12)
     first.send_signal(signal.SIGTERM)
     first.communicate()
     good = Checkpoints(tmp_path / 'checkpoints').latest_step()
-    second = launch(tmp_path, *wide, '--steps', '20', '--delay', '0.1', before='ulimit -f 100')
+    second = launch(tmp_path, *wide, '--steps', '200', '--delay', '0.1', before='ulimit -f 100')
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 2, errors
     assert 'Traceback' not in errors

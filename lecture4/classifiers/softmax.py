@@ -1,0 +1,331 @@
+"""Softmax (multinomial logistic) regression, solved to a certified duality gap.
+
+With one weight vector w_j and bias b_j per class and z_ij = w_j'x_i + b_j,
+
+    min_{W, b}  sum_j |w_j|^2 / 2 + C sum_i s_i (log sum_j exp z_ij - z_i,label(i)).
+
+This is the objective of scikit-learn's LogisticRegression on three classes or more: the bias is free. (On two
+classes scikit-learn fits one weight vector, w = w_1 - w_0, whose |w|^2 / 2 counts twice as much as here.)
+With a bias_scale the bias is instead the regularised weight of a constant feature, exactly as in `svm`, so that
+the two classifiers can be compared.
+
+Newton's method: the direction by conjugate gradients, preconditioned by the Hessian's diagonal blocks, one per
+class, factorised in min(n, d) dimensions; the step by the best of a geometric row of lengths.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lecture4.classifiers.linear import (
+    Fit,
+    check,
+    choose_space,
+    predict,
+    sample_space,
+    scores,
+    weight_space,
+)
+
+__all__ = ['Fit', 'fit', 'fit_gram', 'predict', 'scores']
+
+LENGTHS = tuple(2.0**-k for k in range(16))
+PATIENCE = 8  # Newton steps without a gap below 0.7 of the lowest before the solver gives up
+
+
+def fit(
+    features,
+    labels,
+    *,
+    n_classes,
+    penalty=1.0,
+    bias_scale=None,
+    sample_weight=None,
+    tolerance=1e-4,
+    max_iterations=60,
+    max_directions=400,
+):
+    """Fit one weight vector per class under the softmax likelihood.
+
+    Shapes  features [n, d] float; labels [n] integers; penalty (C) scalar; sample_weight [n]. Returns a Fit with
+            weights [d, c], bias [c] (its mean over classes is zero where it is free) and scalar gap, objective,
+            iterations, converged.
+    Domain  C > 0, weights >= 0 (0: left out); bias_scale None (free bias) or a number >= 0; tolerance on the
+            relative duality gap. Vmaps over features, labels, penalty and sample_weight.
+    Cost    5 to 20 Newton steps, each c Cholesky factorisations of size min(n, d + 1) and at most
+            max_directions products with the features.
+    Errors  ValueError, TypeError for shapes, types and known values out of their domain. A class without a sample
+            would send a free bias to minus infinity: under jit, where it cannot be refused, converged is False.
+    Source  Boehning 1992 (Newton for the multinomial); Nash & Sofer 1990 (truncated Newton).
+    """
+    upper = check(features, labels, n_classes, penalty, sample_weight, name='features')
+    with jax.default_matmul_precision('highest'):
+        n = features.shape[0]
+        free, extended = bias_scale is None, features
+        if not free:
+            constant = jnp.broadcast_to(jnp.asarray(bias_scale, features.dtype), (n, 1))
+            extended = jnp.concatenate([features, constant], axis=1)
+        onehot = jax.nn.one_hot(labels, n_classes, dtype=features.dtype)
+        result = _solve(
+            choose_space(extended), onehot, upper, free, tolerance, max_iterations, max_directions
+        )
+        weights, bias = result.p, result.bias
+        if extended.shape[1] > n:
+            weights = extended.T @ weights
+        # Certified anew: the weights that are handed out are these, rounded.
+        objective, gap = _certify(
+            weight_space(extended), onehot, upper, weights, bias, result.dual, free
+        )
+        if not free:
+            weights, bias = weights[:-1], weights[-1] * jnp.asarray(bias_scale, features.dtype)
+    return _fit(weights, bias, objective, gap, result.iteration, tolerance)
+
+
+def fit_gram(
+    gram,
+    labels,
+    *,
+    n_classes,
+    penalty=1.0,
+    bias_scale=None,
+    sample_weight=None,
+    tolerance=1e-4,
+    max_iterations=60,
+    max_directions=400,
+):
+    """The same regression where the samples are known by their inner products.
+
+    Shapes  gram [n, n], without a constant feature. Returns a Fit with weights [n, c]; a new sample is scored by
+            its inner products with the n samples, `scores(fit, cross)`, cross [m, n].
+    Domain, errors and the other arguments as in `fit`.
+    """
+    upper = check(gram, labels, n_classes, penalty, sample_weight, name='gram')
+    with jax.default_matmul_precision('highest'):
+        free = bias_scale is None
+        constant = jnp.asarray(0 if free else bias_scale, gram.dtype) ** 2
+        onehot = jax.nn.one_hot(labels, n_classes, dtype=gram.dtype)
+        result = _solve(
+            sample_space(gram + constant),
+            onehot,
+            upper,
+            free,
+            tolerance,
+            max_iterations,
+            max_directions,
+        )
+        bias = result.bias if free else constant * jnp.sum(result.p, axis=0)
+    return _fit(result.p, bias, result.objective, result.gap, result.iteration, tolerance)
+
+
+def _fit(weights, bias, objective, gap, iterations, tolerance):
+    gap = gap / jnp.maximum(objective, jnp.finfo(gap.dtype).tiny)
+    return Fit(weights, bias, gap, objective, iterations, gap <= tolerance)
+
+
+class _State(NamedTuple):
+    """Where Newton's method stands, and the best certified point so far (gap, objective: absolute)."""
+
+    inner: tuple  # p [., c], bias [c], dual [n, c] of the iteration
+    p: jax.Array
+    bias: jax.Array
+    dual: jax.Array
+    objective: jax.Array
+    gap: jax.Array
+    lowest: jax.Array
+    since: jax.Array
+    iteration: jax.Array
+
+
+# Probabilities are held with a zero in the label's place. The label's own is 1 minus their sum, and what the
+# gradient needs of it is that sum: taken from 1 it would be rounded away on every sample that is fitted well.
+
+
+def _likelihood(logits, onehot):
+    """Loss [n] and the other classes' probabilities [n, c], both to full relative accuracy."""
+    excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+    excess = jnp.where(onehot > 0, -jnp.inf, excess)
+    top = jnp.maximum(jnp.max(excess, axis=1, keepdims=True), 0)
+    terms = jnp.exp(excess - top)
+    total = jnp.sum(terms, axis=1, keepdims=True)
+    loss = jnp.where(top > 0, top + jnp.log(jnp.exp(-top) + total), jnp.log1p(total))
+    return loss[:, 0], terms / (jnp.exp(-top) + total)
+
+
+def _residual(others, onehot, upper):
+    """Upper * (probabilities - onehot): the derivative of the loss by the logits where they are the model's."""
+    return upper[:, None] * (others - onehot * jnp.sum(others, axis=1, keepdims=True))
+
+
+def _divergence(q, p):
+    """Q log(q/p) - q + p elementwise, without cancellation near q = p; 0 at q = p = 0."""
+    p = jnp.maximum(p, jnp.finfo(p.dtype).tiny)
+    e = (q - p) / p
+    near = jnp.abs(e) < 0.02
+    far = jnp.where(near, 1.0, e)
+    exact = (1 + far) * jnp.log(jnp.maximum(1 + far, jnp.finfo(p.dtype).tiny)) - far
+    small = jnp.where(near, e, 0.0)
+    return p * jnp.where(
+        near, small**2 * (1 / 2 - small * (1 / 6 - small * (1 / 12 - small / 20))), exact
+    )
+
+
+def _certify(space, onehot, upper, p, bias, dual, free):
+    """Primal objective and duality gap; dual [n, c] are other classes' probabilities, of any origin.
+
+    The gap is |W - X'(onehot - q) upper|^2 / 2 plus the divergence of every sample's q from the model's
+    probabilities: a sum of nonnegative terms. A free bias asks the dual to have sum_i upper_i (q_ij - onehot_ij) = 0
+    for every class: q is mixed with the one distribution, the same for all samples, that makes it so.
+    """
+    logits = space.margins(p) + bias[None, :]
+    loss, others = _likelihood(logits, onehot)
+    residual = _residual(dual, onehot, upper)
+    if free:
+        imbalance = jnp.sum(residual, axis=0)
+        mass = upper @ onehot + imbalance
+        share = jnp.max(imbalance / jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
+        share = jnp.clip(share, 0, 1)
+        total = jnp.maximum(jnp.sum(upper), jnp.finfo(mass.dtype).tiny)
+        added = jnp.maximum(share * mass - imbalance, 0) / total
+        dual = jnp.where(onehot > 0, 0, (1 - share) * dual + added[None, :])
+        residual = _residual(dual, onehot, upper)
+    mismatch = p + space.adjoint(residual)
+    own = _divergence(1 - jnp.sum(dual, axis=1), 1 - jnp.sum(others, axis=1))
+    divergence = jnp.sum(_divergence(dual, others), axis=1) + own
+    rounding = jnp.sum(jnp.abs(residual) * space.noise(p))
+    objective = space.dot(p, p) / 2 + upper @ loss
+    gap = jnp.maximum(space.dot(mismatch, mismatch), 0) / 2 + upper @ divergence + rounding
+    return objective, gap
+
+
+def _newton_direction(space, onehot, upper, others, gradient, free, max_directions):
+    """Conjugate gradients on H D = -gradient; returns D = (dp, d_bias), its logits, and how residuals change.
+
+    H (dp, db) = (dp + X'T, sum T) with T = upper (diag(q) - qq') (X dp + db), rows of q the probabilities.
+    """
+    own = 1 - jnp.sum(others, axis=1, keepdims=True)
+
+    def curve(logits):
+        excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+        mean = jnp.sum(others * excess, axis=1, keepdims=True)
+        return _residual(others * (excess - mean), onehot, upper)
+
+    spread = others * (1 - others) + onehot * (own * (1 - own))
+    blocks = upper[:, None] * spread
+    factors = jax.vmap(space.factor, in_axes=1)(blocks)
+    if free:
+        # Bordered by the bias: A^-1 u and the Schur complement 1'q1 - u'A^-1 u, u = X'q1, come from one solve.
+        ones, zero = jnp.ones_like(upper), jnp.zeros_like(gradient[0][:, 0])
+        border, rows = jax.vmap(lambda f: space.solve(f, ones, zero))(factors)
+        border_margins = space.margins(border.T)
+        schur = jnp.maximum(jnp.sum(rows, axis=1), jnp.finfo(ones.dtype).tiny)
+
+    def precondition(residual):
+        p = jax.vmap(space.divide, in_axes=(0, 1), out_axes=1)(factors, residual[0])
+        logits = space.margins(p)
+        if not free:
+            return (p, jnp.zeros_like(residual[1])), logits
+        b = (residual[1] - jnp.sum(blocks * logits, axis=0)) / schur
+        return (p - border.T * b[None, :], b), logits + (1 - border_margins) * b[None, :]
+
+    def dot(a, b):
+        return space.dot(a[0], b[0]) + jnp.sum(a[1] * b[1])
+
+    def add(a, scale, b):
+        return jax.tree.map(lambda x, y: x + scale * y, a, b)
+
+    def step(carry):
+        solution, residual, direction, rho, k = carry
+        (p, b), logits = direction
+        bend = curve(logits)
+        image = p + space.adjoint(bend), jnp.sum(bend, axis=0) if free else jnp.zeros_like(b)
+        length = rho / (space.dot(p, p) + jnp.sum(bend * logits))
+        residual = add(residual, -length, image)
+        conditioned = precondition(residual)
+        new_rho = dot(residual, conditioned[0])
+        direction = add(conditioned, new_rho / rho, direction)
+        return add(solution, length, carry[2]), residual, direction, new_rho, k + 1
+
+    residual = jax.tree.map(jnp.negative, gradient)
+    conditioned = precondition(residual)
+    rho = dot(residual, conditioned[0])
+    start = jax.tree.map(jnp.zeros_like, conditioned)
+    solution, *_ = lax.while_loop(
+        lambda carry: (carry[3] > 1e-4 * rho) & (carry[4] < max_directions),
+        step,
+        (start, residual, conditioned, rho, jnp.int32(0)),
+    )
+    direction, logits = solution
+    excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+    mean = jnp.sum(others * excess, axis=1, keepdims=True)
+    return direction, logits, others * (excess - mean)
+
+
+def _solve(space, onehot, upper, free, tolerance, max_iterations, max_directions):
+    """Damped Newton from zero weights; returns the best certified state."""
+    lengths = jnp.asarray(np.asarray(LENGTHS), onehot.dtype)
+
+    def body(state):
+        p, bias, dual = state.inner
+        logits = space.margins(p) + bias[None, :]
+        _, others = _likelihood(logits, onehot)
+        residual = _residual(others, onehot, upper)
+        gradient = p + space.adjoint(residual), jnp.sum(residual, axis=0)
+        (dp, d_bias), d_logits, change = _newton_direction(
+            space, onehot, upper, others, gradient, free, max_directions
+        )
+        squares = space.dot(p, p), space.dot(p, dp), space.dot(dp, dp)
+
+        def objective_at(t):
+            loss, _ = _likelihood(logits + t * d_logits, onehot)
+            return (squares[0] + 2 * t * squares[1] + t * t * squares[2]) / 2 + upper @ loss
+
+        values = jax.vmap(objective_at)(lengths)
+        # The longest step whose value cannot be told from the best: at the end rounding decides otherwise.
+        good = values <= jnp.min(values) * (1 + 4 * jnp.finfo(values.dtype).eps)
+        t = lengths[jnp.argmax(good)]
+        # The dual follows on the same line, from where X'(onehot - q) upper = W holds to where Newton's
+        # equations make it hold again.
+        full = jnp.maximum(others + change, 0)
+        full = full / jnp.maximum(jnp.sum(full, axis=1, keepdims=True), 1)
+        p, bias, dual = p + t * dp, bias + t * d_bias, dual + t * (full - dual)
+        objective, gap = _certify(space, onehot, upper, p, bias, dual, free)
+        better = gap < state.gap
+        return _State(
+            inner=(p, bias, dual),
+            p=jnp.where(better, p, state.p),
+            bias=jnp.where(better, bias - jnp.mean(bias), state.bias),
+            dual=jnp.where(better, dual, state.dual),
+            objective=jnp.where(better, objective, state.objective),
+            gap=jnp.where(better, gap, state.gap),
+            lowest=jnp.fmin(gap, state.lowest),
+            since=jnp.where(gap < 0.7 * state.lowest, 0, state.since + 1),
+            iteration=state.iteration + 1,
+        )
+
+    def unfinished(state):
+        # Half the tolerance: the last rounding of the weights must not undo what is certified here.
+        short = ~(state.gap <= 0.5 * tolerance * state.objective)
+        return short & (state.since < PATIENCE) & (state.iteration < max_iterations)
+
+    zero = space.adjoint(jnp.zeros_like(onehot))
+    bias = jnp.zeros_like(onehot[0])
+    dual = jnp.zeros_like(
+        onehot
+    )  # all mass on the label: feasible, and the dual point of zero weights
+    loss, _ = _likelihood(jnp.zeros_like(onehot), onehot)
+    objective = upper @ loss
+    start = _State(
+        inner=(zero, bias, dual),
+        p=zero,
+        bias=bias,
+        dual=dual,
+        objective=objective,
+        gap=objective,
+        lowest=jnp.full_like(objective, jnp.inf),
+        since=jnp.int32(0),
+        iteration=jnp.int32(0),
+    )
+    return lax.while_loop(unfinished, body, start)
