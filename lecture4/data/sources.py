@@ -6,12 +6,15 @@
                 splits all, and train (the first 1297) and test (the last 500)
     mnist       LeCun's digits, 28 x 28 x 1, uint8, ink 255; splits train, test
     omniglot    Lake's characters, 105 x 105 x 1, uint8, ink 0; splits train, test, small1, small2
+    cifar10     Krizhevsky's ten classes, 32 x 32 x 3, uint8; splits train, test
+    bsd400, set12, bsd68   grey pictures that denoisers learn from and are tested on, uint8
     olshausen   Olshausen and Field's ten whitened pictures, 512 x 512 x 1, float32
     dir:PATH    pictures in class folders; see `lecture4.data.files.read_folder`
     npz:PATH    arrays in one file; see `lecture4.data.files.read_npz`
 
-The first three need no file and no network. mnist and omniglot are prepared once in data_dir, from
-files in manual_dir or, if asked, from the network. Importing this module loads numpy and no more.
+The first three need no file and no network. mnist, omniglot and cifar10 are prepared once in
+data_dir, from files in manual_dir or, if asked, from the network; olshausen and the denoising sets
+are read from manual_dir. Importing this module loads numpy and no more.
 """
 
 import difflib
@@ -69,10 +72,16 @@ def load(
             return {'photos': _photos, 'textures': _textures, 'digits': _digits}[source](split)
         case 'olshausen':
             return _olshausen(split, manual_dir)
+        case 'bsd400' | 'set12' | 'bsd68':
+            from lecture4.data import denoising
+
+            return denoising.load(source, split, manual_dir)
         case 'mnist':
             from lecture4.data.builders.mnist.builder import Mnist as builder
         case 'omniglot':
             from lecture4.data.builders.omniglot.builder import Omniglot as builder
+        case 'cifar10':
+            from lecture4.data.builders.cifar10.builder import Cifar10 as builder
         case _:
             raise DataError(_unknown(source))
     from lecture4.data import prepared
@@ -84,7 +93,8 @@ def load(
 
 
 def _unknown(source):
-    names = ['photos', 'textures', 'digits', 'mnist', 'omniglot', 'olshausen']
+    names = ['photos', 'textures', 'digits', 'mnist', 'omniglot', 'olshausen', 'cifar10']
+    names += ['bsd400', 'set12', 'bsd68']
     near = difflib.get_close_matches(source, names, n=1)
     hint = ''
     if pathlib.Path(source).expanduser().exists():
