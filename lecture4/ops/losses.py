@@ -1,7 +1,7 @@
 """Reconstruction losses and likelihoods: one value per example, summed over everything else.
 
 Sums, not means, over pixels: a likelihood is a sum, and the mean of one beside a KL divergence that
-is a sum is another objective (a beta-VAE with beta = number of pixels / ...). Average over the batch
+is a sum is another objective, a beta-VAE whose beta is the number of pixels. Average over the batch
 where it is wanted.
 """
 
