@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.autoencoder import contractive, network
+
+D, K = 12, 7
+
+
+@pytest.fixture
+def layer(x64):
+    (made,) = network.init(jax.random.key(0), (D, K), scale='sigmoid', dtype=jnp.float64)
+    return network.Dense(made.weight, jax.random.normal(jax.random.key(9), (K,)))
+
+
+@pytest.fixture
+def x(x64):
+    return jax.random.normal(jax.random.key(1), (5, D))
+
+
+def one(layers, activation):
+    return lambda x: network.apply(layers, x, activation, activation)
+
+
+@pytest.mark.parametrize('activation', [jax.nn.sigmoid, jnp.tanh, jax.nn.relu, jnp.sin])
+def test_closed_form_is_the_jacobians_norm(layer, x, activation):
+    found = contractive.layer_penalty(layer, x, activation)
+    jacobian = jax.vmap(jax.jacrev(one((layer,), activation)))(x)
+    np.testing.assert_allclose(found, (jacobian**2).sum((1, 2)), rtol=1e-12)
+
+
+def test_logistic_closed_form_is_the_papers(layer, x):
+    h = jax.nn.sigmoid(x @ layer.weight + layer.bias[None, :])
+    papers = ((h * (1 - h)) ** 2 * (layer.weight**2).sum(0)[None, :]).sum(1)
+    found = contractive.layer_penalty(layer, x, jax.nn.sigmoid)
+    np.testing.assert_allclose(found, papers, rtol=1e-12)
+
+
+@pytest.mark.parametrize('widths', [(D, 9, 4), (3, 9, 8)])
+def test_exact_penalty_is_finite_differences_either_way(x64, widths):
+    layers = network.init(jax.random.key(0), widths, scale='sigmoid', dtype=jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (2, widths[0]))
+    encode = one(layers, jnp.tanh)
+    step = 1e-5
+    basis = step * jnp.eye(widths[0])
+    numeric = jnp.stack(
+        [(encode(x + e[None, :]) - encode(x - e[None, :])) / (2 * step) for e in basis], axis=2
+    )
+    np.testing.assert_allclose(contractive.jacobian(encode, x), numeric, atol=1e-8)
+    expected = (numeric**2).sum((1, 2))
+    np.testing.assert_allclose(contractive.exact_penalty(encode, x), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize('direction', ['forward', 'backward'])
+@pytest.mark.parametrize('probes', ['rademacher', 'gaussian'])
+def test_estimates_are_unbiased_with_the_known_spread(layer, x, direction, probes):
+    encode = one((layer,), jax.nn.sigmoid)
+    point = x[:1]
+    n = 20_000
+    draws = contractive.estimated_penalty(
+        encode,
+        jnp.broadcast_to(point, (n, D)),
+        jax.random.key(3),
+        direction=direction,
+        probes=probes,
+    )
+    exact = float(contractive.layer_penalty(layer, point, jax.nn.sigmoid)[0])
+    J = np.asarray(contractive.jacobian(encode, point))[0]
+    A = J.T @ J if direction == 'forward' else J @ J.T
+    variance = 2 * (A**2).sum()
+    if probes == 'rademacher':
+        variance -= 2 * (np.diag(A) ** 2).sum()
+    assert abs(float(draws.mean()) - exact) < 4 * np.sqrt(variance / n)
+    assert float(draws.std()) == pytest.approx(np.sqrt(variance), rel=0.05)
+
+
+def test_more_probes_average_and_gradients_agree_in_expectation(layer, x):
+    def estimate(layer, key):
+        return contractive.estimated_penalty(
+            one((layer,), jax.nn.sigmoid), x, key, n_probes=4000
+        ).mean()
+
+    def closed(layer):
+        return contractive.layer_penalty(layer, x, jax.nn.sigmoid).mean()
+
+    found, exact = jax.grad(estimate)(layer, jax.random.key(4)), jax.grad(closed)(layer)
+    for ours, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=0.03 * float(abs(expected).max()))
+
+
+def test_curvature_forms_agree_and_tend_to_the_hessian(layer, x):
+    encode, key = one((layer,), jax.nn.sigmoid), jax.random.key(5)
+    std = 0.1
+    closed = contractive.layer_curvature(layer, x, jax.nn.sigmoid, key, std=std, n_samples=4000)
+    probed = contractive.estimated_curvature(encode, x, key, std=std, n_samples=8000)
+    np.testing.assert_allclose(closed, probed, rtol=0.1)
+    noise = std * jax.random.normal(jax.random.key(6), (4000, D))
+    jacobian = lambda z: jax.jacrev(encode)(z)  # noqa: E731
+    there = jax.vmap(lambda e: jnp.sum((jacobian(x[0] + e) - jacobian(x[0])) ** 2))(noise)
+    assert float(closed[0]) == pytest.approx(float(there.mean()), rel=0.1)
+    small = contractive.layer_curvature(layer, x, jax.nn.sigmoid, key, std=1e-4, n_samples=4000)
+    hessian = jax.vmap(jax.jacfwd(jax.jacrev(encode)))(x)
+    np.testing.assert_allclose(small / 1e-8, (hessian**2).sum((1, 2, 3)), rtol=0.1)
+
+
+def test_singular_values_are_those_of_the_jacobian(layer, x):
+    values = contractive.singular_values(one((layer,), jax.nn.sigmoid), x)
+    assert values.shape == (5, K)
+    exact = contractive.layer_penalty(layer, x, jax.nn.sigmoid)
+    np.testing.assert_allclose((values**2).sum(1), exact, rtol=1e-12)
+    assert (np.diff(values, axis=1) <= 0).all()
+
+
+def test_contraction_of_an_isometry_is_1_and_of_a_shrinking_map_its_factor(x):
+    radii = jnp.array([0.1, 1.0, 5.0])
+    turn = jnp.linalg.qr(jax.random.normal(jax.random.key(7), (D, D)))[0]
+    found = contractive.contraction(lambda z: 0.3 * turn @ z, x, jax.random.key(8), radii)
+    np.testing.assert_allclose(found, 0.3, rtol=1e-12)
+
+
+def test_saturated_counts_both_ends():
+    code = jnp.array([[0.0, 0.04, 0.06, 0.5], [0.94, 0.96, 1.0, 0.5]])
+    assert float(contractive.saturated(code)) == pytest.approx(4 / 8)
+
+
+def test_unknown_probes_and_directions_are_named():
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="not 'reverse'"):
+        contractive.estimated_penalty(jnp.tanh, x, jax.random.key(0), direction='reverse')
+    with pytest.raises(ValueError, match="not 'normal'"):
+        contractive.estimated_penalty(jnp.tanh, x, jax.random.key(0), probes='normal')

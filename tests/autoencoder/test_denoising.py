@@ -1,0 +1,131 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from skimage.metrics import peak_signal_noise_ratio
+
+from lecture4.autoencoder import denoising
+from lecture4.ops import losses
+
+SHAPE = (200, 500)
+
+
+def test_gaussian_noise_has_its_moments():
+    x = jnp.full(SHAPE, 0.3)
+    noise = np.asarray(denoising.gaussian(jax.random.key(0), x, 0.25) - x)
+    assert noise.mean() == pytest.approx(0, abs=4 * 0.25 / noise.size**0.5)
+    assert noise.std() == pytest.approx(0.25, rel=0.01)
+    assert stats.kstest(noise.ravel()[:5000] / 0.25, 'norm').pvalue > 0.01
+
+
+def test_masking_sets_a_share_to_zero_and_keeps_the_rest_as_it_is():
+    x = jax.random.uniform(jax.random.key(1), SHAPE, minval=0.5)
+    y = denoising.masking(jax.random.key(0), x, 0.3)
+    hit = np.asarray(y == 0)
+    assert hit.mean() == pytest.approx(0.3, abs=4 * (0.21 / x.size) ** 0.5)
+    np.testing.assert_array_equal(np.asarray(y)[~hit], np.asarray(x)[~hit])  # no rescaling
+    assert hit.mean(0).max() < 0.5  # every example has its own mask
+
+
+def test_salt_and_pepper_come_alike():
+    x = jnp.full(SHAPE, 0.5)
+    y = np.asarray(denoising.salt_and_pepper(jax.random.key(0), x, 0.4, -1.0, 2.0))
+    for value, share in ((-1.0, 0.2), (2.0, 0.2), (0.5, 0.6)):
+        assert (y == value).mean() == pytest.approx(share, abs=4 * (0.25 / x.size) ** 0.5)
+
+
+@pytest.mark.parametrize('corrupt', [denoising.masking, denoising.salt_and_pepper])
+def test_the_ends_of_the_domain(corrupt):
+    x = jax.random.uniform(jax.random.key(1), (50, 40), minval=0.1, maxval=0.9)
+    np.testing.assert_array_equal(corrupt(jax.random.key(0), x, 0.0), x)
+    assert not (corrupt(jax.random.key(0), x, 1.0) == x).any()
+    np.testing.assert_array_equal(denoising.gaussian(jax.random.key(0), x, 0.0), x)
+
+
+@pytest.mark.parametrize(
+    'corrupt, level, message',
+    [
+        (denoising.gaussian, -0.1, 'std of a corruption is -0.1; it has to be at least 0'),
+        (denoising.masking, 1.5, 'share of a corruption is 1.5; it has to be between 0 and 1'),
+        (denoising.masking, float('nan'), 'is nan'),
+        (denoising.salt_and_pepper, -0.2, 'between 0 and 1'),
+    ],
+)
+def test_levels_outside_the_domain_are_refused(corrupt, level, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt(jax.random.key(0), jnp.ones((2, 3)), level)
+
+
+def test_the_target_is_the_clean_example():
+    x = jnp.ones((3, 4))
+    found = denoising.loss(
+        lambda noisy: noisy, losses.squared_error, lambda key, x: x - 2, x, jax.random.key(0)
+    )
+    np.testing.assert_allclose(found, 4 * 4.0)
+
+
+def test_a_users_corruption_gets_its_key_and_keeps_the_shape():
+    def roll(key, x):
+        return jnp.roll(x, jax.random.randint(key, (), 1, 4), axis=1)
+
+    x = jnp.arange(8.0).reshape(2, 4)
+    keys = jax.random.split(jax.random.key(0), 30)
+    found = {
+        float(denoising.loss(lambda v: v, losses.squared_error, roll, x, key).sum()) for key in keys
+    }
+    assert found == {24.0, 32.0}  # one or three places, two places
+    with pytest.raises(ValueError, match=r'turned x \(2, 4\) into \(2, 2\)'):
+        denoising.loss(lambda v: v, losses.squared_error, lambda key, x: x[:, :2], x, keys[0])
+
+
+@pytest.mark.parametrize('nll', [losses.squared_error, losses.bernoulli_nll])
+def test_emphasis_weighs_changed_and_kept_values(nll):
+    x = jax.random.uniform(jax.random.key(1), (5, 6), minval=0.1)
+    corrupt = lambda key, x: x.at[:, :2].set(0.0)  # noqa: E731
+    run = lambda e: denoising.loss(  # noqa: E731
+        lambda v: v + 0.3, nll, corrupt, x, jax.random.key(0), emphasis=e
+    )
+    changed = nll(jnp.full((5, 2), 0.3), x[:, :2])
+    kept = nll(x[:, 2:] + 0.3, x[:, 2:])
+    np.testing.assert_allclose(run((2.0, 0.5)), 2 * changed + 0.5 * kept, rtol=1e-5)
+    np.testing.assert_allclose(run((1.0, 1.0)), run(None), rtol=1e-5)
+
+
+def fit_linear(x, noisy):
+    """The best affine map from noisy to clean, by least squares: a linear denoiser, converged."""
+    design = np.concatenate([noisy, np.ones((len(noisy), 1))], 1)
+    return np.linalg.lstsq(design, x, rcond=None)[0]
+
+
+@pytest.mark.parametrize('std', [0.1, 0.5])
+def test_on_a_gaussian_the_denoiser_is_the_score_of_the_smoothed_density(x64, std):
+    """r* = mu + C (C + s^2)^-1 (x - mu), and (r* - x) / s^2 the score of N(mu, C + s^2)."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 3)) / 2
+    mu, C = np.array([1.0, -2, 0.5]), root @ root.T + 0.1 * np.eye(3)
+    x = jnp.asarray(rng.multivariate_normal(mu, C, 400_000))
+    noisy = denoising.gaussian(jax.random.key(0), x, std)
+    coefficients = fit_linear(np.asarray(x), np.asarray(noisy))
+    smoothed = C + std**2 * np.eye(3)
+    np.testing.assert_allclose(coefficients[:3].T, C @ np.linalg.inv(smoothed), atol=0.01)
+
+    denoise = lambda v: v @ coefficients[:3] + coefficients[3][None, :]  # noqa: E731
+    found = np.asarray(denoising.smoothed_score(denoise, noisy[:5000], std))
+    away = np.asarray(noisy[:5000]) - mu
+    score, clean = (-away @ np.linalg.inv(matrix) for matrix in (smoothed, C))
+    size = lambda v: np.sqrt((v**2).sum(1).mean())  # noqa: E731
+    assert size(found - score) < 0.02 * size(score)
+    if std == 0.5:  # the density's own score is another thing
+        assert size(found - clean) > 0.2 * size(clean)
+    reached = float(losses.squared_error(x, denoise(noisy)).mean())
+    assert reached == pytest.approx(np.trace(C - C @ np.linalg.inv(smoothed) @ C), rel=0.01)
+
+
+def test_psnr_is_skimages():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(3, 8, 8)).astype(np.float32)
+    y = x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
+    expected = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(denoising.psnr(x, y), expected, rtol=1e-5)
+    assert np.isinf(denoising.psnr(jnp.asarray(x), jnp.asarray(x))).all()

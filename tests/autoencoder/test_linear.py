@@ -1,0 +1,123 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.linalg import subspace_angles
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from lecture4.autoencoder import linear, network
+
+D, K = 64, 8
+
+
+@pytest.fixture(scope='module')
+def digits():
+    pixels, _ = load_digits(return_X_y=True)
+    return np.asarray(pixels) / 16
+
+
+@pytest.fixture(scope='module')
+def pca(digits):
+    return PCA(K, svd_solver='full').fit(digits)
+
+
+def converged(digits, tied, k=K, n_steps=4000):
+    """Adam on the exact mean loss, the rate falling to 0."""
+    mean, covariance = linear.moments(jnp.asarray(digits, jnp.float32))
+    params = linear.init(jax.random.key(0), D, k, tied=tied)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.01, n_steps))
+
+    @jax.jit
+    def run(params):
+        def body(carry, _):
+            params, opt_state = carry
+            grads = jax.grad(linear.expected_loss)(params, mean, covariance)
+            with jax.numpy_dtype_promotion('standard'):
+                updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(body, (params, optimizer.init(params)), None, n_steps)[0][0]
+
+    return run(params)
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_gradient_descent_ends_in_the_principal_subspace(digits, pca, tied):
+    params = converged(digits, tied)
+    angles = subspace_angles(np.asarray(linear.directions(params), float), pca.components_.T)
+    assert angles.max() < 1e-3
+    error = np.asarray(linear.loss(params, jnp.asarray(digits, jnp.float32)), float).mean()
+    tail = ((digits - pca.inverse_transform(pca.transform(digits))) ** 2).sum(1).mean()
+    assert tail * (1 - 1e-5) <= error <= tail * 1.0001
+    W = np.asarray(params.encoder[0].weight, float)
+    gram = W.T @ W
+    cosine = gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
+    off = abs(cosine - np.eye(K)).max()
+    if tied:  # a projection is only made by orthonormal columns; they are turned all the same
+        np.testing.assert_allclose(gram, np.eye(K), atol=2e-3)
+        turned = W.T @ pca.components_.T
+        assert abs(turned).max(0).min() < 0.9
+    else:
+        assert off > 0.1
+
+
+def test_the_loss_of_the_moments_is_the_mean_loss(digits, x64):
+    params = network.init_autoencoder(
+        jax.random.key(1), (D, 20, 5), decoder_widths=(5, D), dtype=jnp.float64
+    )
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    exact = linear.loss(params, jnp.asarray(digits)).mean()
+    found = linear.expected_loss(params, *linear.moments(jnp.asarray(digits)))
+    assert float(found) == pytest.approx(float(exact), rel=1e-10)
+
+
+def test_alternating_least_squares_falls_to_pca(digits, pca):
+    mean, covariance = linear.moments(jnp.asarray(digits, jnp.float32))
+    params = linear.init(jax.random.key(2), D, K)
+    step = jax.jit(linear.alternate)
+    losses = []
+    for _ in range(150):
+        params = step(params, mean, covariance)
+        losses.append(float(linear.expected_loss(params, mean, covariance)))
+    assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
+    angles = subspace_angles(np.asarray(linear.directions(params), float), pca.components_.T)
+    assert angles.max() < 1e-3
+
+
+def test_an_overcomplete_linear_autoencoder_copies_its_input(digits):
+    params = converged(digits, tied=False, k=96, n_steps=3000)
+    x = jnp.asarray(digits[:50], jnp.float32)
+    variance = ((digits - digits.mean(0)) ** 2).sum(1).mean()
+    assert float(linear.loss(params, x).mean()) < 1e-4 * variance
+
+
+@pytest.mark.parametrize('shapes', [(9, 3, 3), (9, 4, 2), (9, 2, 5), (4, 3, 3)])
+def test_principal_angles_are_scipys(x64, shapes):
+    d, k, m = shapes
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(d, k)), rng.normal(size=(d, m))
+    found = linear.principal_angles(jnp.asarray(A), jnp.asarray(B))
+    np.testing.assert_allclose(found, np.sort(subspace_angles(A, B)), atol=1e-7)
+
+
+def test_small_principal_angles_are_exact(x64):
+    t = 1e-9
+    A = jnp.eye(4)[:, :2]
+    B = jnp.array([[1.0, 0], [0, np.cos(t)], [0, np.sin(t)], [0, 0]])
+    np.testing.assert_allclose(linear.principal_angles(A, B), [0, t], rtol=1e-6, atol=1e-20)
+
+
+def test_bad_input_is_refused():
+    mean, covariance = jnp.zeros(4), jnp.eye(4)
+    with pytest.raises(ValueError, match=r'widths \(4, 0\)'):
+        linear.init(jax.random.key(0), 4, 0)
+    with pytest.raises(ValueError, match='untied'):
+        linear.alternate(linear.init(jax.random.key(0), 4, 2, tied=True), mean, covariance)
+    with pytest.raises(ValueError, match='a code of 5 for data of 4'):
+        linear.alternate(linear.init(jax.random.key(0), 4, 5), mean, covariance)
+    with pytest.raises(ValueError, match=r'A \(4, 2\) and B \(5, 2\)'):
+        linear.principal_angles(jnp.ones((4, 2)), jnp.ones((5, 2)))

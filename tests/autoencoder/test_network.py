@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.autoencoder import network
+from lecture4.autoencoder.network import Dense
+
+
+def test_layers_are_applied_in_order_each_with_its_activation():
+    rng = np.random.default_rng(0)
+    layers = tuple(
+        Dense(rng.normal(size=(a, b)).astype(np.float32), rng.normal(size=b).astype(np.float32))
+        for a, b in ((5, 4), (4, 3), (3, 2))
+    )
+    x = rng.normal(size=(6, 5)).astype(np.float32)
+    first = np.tanh(x @ layers[0].weight + layers[0].bias)
+    second = np.maximum(first @ layers[1].weight + layers[1].bias, 0)
+    third = np.exp(second @ layers[2].weight + layers[2].bias)
+    found = network.activations(layers, x, (jnp.tanh, jax.nn.relu), jnp.exp)
+    for ours, expected in zip(found, (first, second, third), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=1e-6)
+    one = network.apply(layers, x[0], (jnp.tanh, jax.nn.relu), jnp.exp)
+    np.testing.assert_allclose(one, third[0], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'scale, std',
+    [('glorot', (2 / 500) ** 0.5), ('sigmoid', 4 * (2 / 500) ** 0.5), ('lecun', 200**-0.5),
+     ('he', (2 / 200) ** 0.5), (0.01, 0.01)],
+)  # fmt: skip
+def test_initial_weights_have_the_spread_that_was_asked_for(scale, std):
+    (layer,) = network.init(jax.random.key(0), (200, 300), scale=scale)
+    assert float(jnp.std(layer.weight)) == pytest.approx(std, rel=0.02)
+    assert abs(float(jnp.mean(layer.weight))) < 0.02 * std
+    assert not layer.bias.any()
+
+
+def test_every_layer_draws_its_own_weights():
+    first, second = network.init(jax.random.key(0), (4, 4, 4))
+    assert not np.allclose(first.weight, second.weight)
+
+
+def test_tied_gradient_is_the_sum_of_both_uses():
+    key = jax.random.key(1)
+    tied = network.init_autoencoder(key, (6, 4, 3), tied=True)
+    x = jax.random.normal(key, (5, 6))
+
+    def value(params):
+        code = network.encode(params, x, jnp.tanh, jnp.tanh)
+        return jnp.sum((x - network.decode(params, code, jnp.tanh)) ** 2)
+
+    untied = network.Autoencoder(tied.encoder, network.decoder_layers(tied))
+    np.testing.assert_allclose(value(tied), value(untied), rtol=1e-6)
+    grads, apart = jax.grad(value)(tied), jax.grad(value)(untied)
+    for i in range(2):
+        both = apart.encoder[i].weight + apart.decoder[1 - i].weight.T
+        np.testing.assert_allclose(grads.encoder[i].weight, both, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(grads.decoder[i], apart.decoder[i].bias, rtol=1e-5, atol=1e-6)
+    assert len(jax.tree.leaves(tied)) == 6  # two weights, two and two biases
+
+
+@pytest.mark.parametrize(
+    'widths, decoder', [((6, 9), (9, 7, 6)), ((6, 2), None), ((5, 8, 3), None)]
+)
+def test_encoder_and_decoder_of_any_shape(widths, decoder):
+    params = network.init_autoencoder(jax.random.key(0), widths, decoder_widths=decoder)
+    code = network.encode(params, jnp.ones((2, widths[0])), jnp.tanh)
+    assert code.shape == (2, widths[-1])
+    assert network.decode(params, code, jnp.tanh).shape == (2, widths[0])
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'widths': (6, 0)}, r'widths \(6, 0\).*at least 1'),
+        ({'widths': (6,)}, 'an input and an output'),
+        ({'widths': (6, 3), 'scale': 'xavier'}, "scale 'xavier' is unknown; there are glorot"),
+        ({'widths': (6, 3), 'decoder_widths': (3, 5)}, 'lead from 3 to 5'),
+        ({'widths': (6, 3), 'decoder_widths': (3, 4, 6), 'tied': True}, 'cannot be tied'),
+    ],
+)
+def test_what_cannot_be_built_is_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        network.init_autoencoder(jax.random.key(0), **arguments)
+
+
+def test_what_does_not_fit_is_named():
+    layers = network.init(jax.random.key(0), (6, 5, 4))
+    with pytest.raises(ValueError, match=r'x of shape \(2, 7\) does not meet a layer that takes 6'):
+        network.apply(layers, jnp.ones((2, 7)), jnp.tanh)
+    with pytest.raises(ValueError, match='2 activations for 1 hidden'):
+        network.apply(layers, jnp.ones((2, 6)), (jnp.tanh, jnp.tanh))

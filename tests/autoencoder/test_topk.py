@@ -1,0 +1,204 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lecture4.autoencoder import topk
+from lecture4.autoencoder.network import Autoencoder, Dense
+
+
+@pytest.mark.parametrize('k', [1, 3, 6])
+def test_top_k_is_a_sort(k):
+    h = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    expected = np.where(h >= np.sort(h, 1)[:, -k, None], h, 0)
+    np.testing.assert_array_equal(topk.top_k(jnp.asarray(h), k), expected)
+
+
+def test_top_k_keeps_k_of_equal_values_and_passes_gradients_to_them():
+    h = jnp.ones((2, 5))
+    kept = topk.top_k(h, 2)
+    assert kept.sum(1).tolist() == [2, 2]
+    slope = jax.grad(lambda v: (topk.top_k(v, 2) * jnp.arange(1.0, 6)[None, :]).sum())(h)
+    np.testing.assert_array_equal(slope, [[1, 2, 0, 0, 0]] * 2)
+
+
+@pytest.mark.parametrize('k', [0, 7])
+def test_k_outside_the_code_is_refused(k):
+    with pytest.raises(ValueError, match=f'k {k} of top-k is not between 1 and 6'):
+        topk.top_k(jnp.ones((2, 6)), k)
+
+
+def problem(width=24, d=8, n=64):
+    x = jax.random.normal(jax.random.key(0), (n, d)) + 1.0
+    return x, topk.init_params(jax.random.key(1), x, width)
+
+
+def kill(params, units):
+    """Units that never answer."""
+    (W, c) = params.encoder[0]
+    return Autoencoder((Dense(W, c.at[units].set(-100.0)),), params.decoder)
+
+
+def test_it_starts_as_transposes_with_unit_rows_and_the_datas_mean():
+    x, params = problem()
+    np.testing.assert_allclose(params.encoder[0].weight, params.decoder[0].weight.T)
+    np.testing.assert_allclose(jnp.linalg.norm(params.decoder[0].weight, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(params.decoder[0].bias, x.mean(0), rtol=1e-6)
+
+
+def test_the_loss_is_its_formula():
+    x, params = problem()
+    (W, c), (U, b) = params.encoder[0], params.decoder[0]
+    h = np.maximum((x - b[None, :]) @ W + c[None, :], 0)
+    code = np.where(h >= np.sort(h, 1)[:, -3, None], h, 0)
+    expected = ((x - code @ U - b[None, :]) ** 2).sum(1)
+    value, (_, used, error) = topk.loss(params, x, 3)
+    np.testing.assert_allclose(error, expected, rtol=1e-5)
+    assert float(value) == pytest.approx(float(expected.mean()), rel=1e-5)
+    np.testing.assert_array_equal(used, (code > 0).any(0))
+
+
+def test_dead_units_get_a_gradient_from_the_auxiliary_loss_alone():
+    x, params = problem()
+    dead = jnp.zeros(24, bool).at[jnp.array([2, 5])].set(True)
+    params = kill(params, jnp.array([2, 5]))
+
+    def slope(dead):
+        grads = jax.grad(lambda p: topk.loss(p, x, 3, dead=dead, k_dead=2)[0])(params)
+        return np.asarray(abs(grads.decoder[0].weight).sum(1))
+
+    assert (slope(None)[[2, 5]] == 0).all()
+    assert (slope(dead)[[2, 5]] > 0).all()
+    others = np.delete(np.arange(24), [2, 5])
+    np.testing.assert_allclose(slope(dead)[others], slope(None)[others], rtol=1e-5)
+
+
+def test_the_auxiliary_reconstruction_has_no_second_bias():
+    """A dead unit that is exactly the residual's direction leaves nothing of it."""
+    direction = jnp.array([0.0, 1, 0])
+    # Unit 0 is alive and codes axis 0; unit 1, dead, would code axis 1, all of the residual.
+    W = jnp.array([[1.0, 0], [0, 1], [0, 0]])
+    bias = jnp.array([5.0, 7, 9])
+    params = Autoencoder((Dense(W, jnp.zeros(2)),), (Dense(W.T, bias),))
+    x = bias[None, :] + jnp.array([[2.0, 0, 0]]) + 0.5 * direction[None, :]
+    value, (metrics, *_) = topk.loss(params, x, 1, dead=jnp.array([False, True]))
+    assert float(metrics['reconstruction']) == pytest.approx(0.25)
+    assert float(metrics['auxiliary']) == pytest.approx(0, abs=1e-12)
+    assert float(value) == pytest.approx(0.25)
+
+
+def test_idle_time_counts_examples_and_dead_units_are_counted():
+    x, params = problem()
+    optimizer = optax.sgd(0.0)
+    state = topk.State(kill(params, jnp.arange(20)), optimizer.init(params), jnp.zeros(24))
+    step = jax.jit(
+        lambda state: topk.step(state, x, jax.random.key(2), optimizer=optimizer, k=3, patience=100)
+    )
+    seen = []
+    for _ in range(3):
+        state, metrics = step(state)
+        seen.append(float(metrics['dead']))
+    assert state.idle[:20].tolist() == [192] * 20  # 3 batches of 64
+    assert (state.idle[20:] == 0).all()
+    assert seen == [0, 0, 20]
+
+
+def test_gradients_along_a_decoder_row_are_taken_out_and_rows_keep_norm_1():
+    x, params = problem()
+    grads = jax.tree.map(jnp.ones_like, params)
+    flat = topk.tangential(grads, params).decoder[0].weight
+    np.testing.assert_allclose((flat * params.decoder[0].weight).sum(1), 0, atol=1e-6)
+    optimizer = optax.adam(0.1)
+    state = topk.init(jax.random.key(1), x, 24, optimizer)
+    state, _ = topk.step(state, x, jax.random.key(0), optimizer=optimizer, k=3, patience=1e9)
+    np.testing.assert_allclose(
+        jnp.linalg.norm(state.params.decoder[0].weight, axis=1), 1, rtol=1e-6
+    )
+
+
+def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
+    x, params = problem()
+    params = kill(params, jnp.arange(4))
+    dead = jnp.arange(24) < 4
+    error = jnp.zeros(64).at[7].set(1.0)
+    new = topk.revive(jax.random.key(0), params, x, error, dead)
+    aim = np.asarray(x[7] - params.decoder[0].bias)
+    aim = aim / np.linalg.norm(aim)
+    np.testing.assert_allclose(new.decoder[0].weight[:4], np.tile(aim, (4, 1)), rtol=1e-5)
+    typical = np.linalg.norm(params.encoder[0].weight[:, 4:], axis=0).mean()
+    np.testing.assert_allclose(
+        new.encoder[0].weight[:, :4], 0.2 * typical * np.tile(aim, (4, 1)).T, rtol=1e-5
+    )
+    assert (new.encoder[0].bias[:4] == 0).all()
+    np.testing.assert_array_equal(new.decoder[0].weight[4:], params.decoder[0].weight[4:])
+    np.testing.assert_array_equal(new.encoder[0].weight[:, 4:], params.encoder[0].weight[:, 4:])
+
+
+def test_examples_are_drawn_in_proportion_to_their_squared_loss():
+    x, params = problem(width=20_000)
+    error = jnp.zeros(64).at[:2].set(jnp.array([1.0, 3.0]))
+    new = topk.revive(jax.random.key(0), params, x, error, jnp.ones(20_000, bool))
+    aims = x[:2] - params.decoder[0].bias[None, :]
+    aims = aims / jnp.linalg.norm(aims, axis=1, keepdims=True)
+    second = (new.decoder[0].weight @ aims[1] > 0.999).mean()
+    assert float(second) == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_step_revives_and_forgets_adams_moments():
+    x, params = problem()
+    optimizer = optax.adam(1e-3)
+    state = topk.State(kill(params, jnp.arange(20)), optimizer.init(params), jnp.zeros(24))
+
+    def run(state, n, revive_dead=False):
+        for i in range(n):
+            state, metrics = topk.step(
+                state, x, jax.random.key(i), optimizer=optimizer, k=3, patience=128, k_dead=4,
+                revive_dead=revive_dead,
+            )  # fmt: skip
+        return state, metrics
+
+    state, _ = run(state, 3)
+    assert (abs(state.opt_state[0].mu.decoder[0].weight[:20]).sum(1) > 0).any()
+    state, metrics = run(state, 1, revive_dead=True)
+    assert metrics['dead'] == 20
+    assert (state.idle[:20] == 0).all()
+    for moments in (state.opt_state[0].mu, state.opt_state[0].nu):
+        assert (moments.decoder[0].weight[:20] == 0).all()
+        assert (moments.encoder[0].weight[:, :20] == 0).all()
+        assert (abs(moments.decoder[0].weight[20:]).sum(1) > 0).any()
+    used = topk.loss(state.params, x, 3)[1][1]
+    assert used[:20].sum() > 5  # they answer again
+
+
+@pytest.mark.parametrize('means', ['auxiliary', 'revival', 'neither'])
+def test_dead_units_come_back_by_either_means_and_not_without(means):
+    """Half of the units start dead; the data are sparse sums of more sources than the rest hold."""
+    sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)) * 1.0
+    mixing = jax.random.normal(jax.random.key(6), (32, 16))
+    x = sources @ mixing / 4
+    params = topk.init_params(jax.random.key(7), x, 40)
+    params = kill(params, jnp.arange(20))
+    optimizer = optax.adam(3e-3)
+    state = topk.State(params, optimizer.init(params), jnp.zeros(40))
+    options = {'optimizer': optimizer, 'k': 4, 'patience': 2000.0, 'k_dead': 8}
+    options['auxiliary'] = 1.0 if means == 'auxiliary' else 0.0
+
+    @jax.jit
+    def run(state):
+        def body(state, n):
+            rows = jax.random.randint(jax.random.fold_in(jax.random.key(8), n), (128,), 0, 2048)
+            return topk.step(state, x[rows], jax.random.key(n), **options)
+
+        def block(state, n):
+            state, _ = jax.lax.scan(body, state, 100 * n + jnp.arange(99))
+            return topk.step(
+                state, x[:128], jax.random.key(n), revive_dead=means == 'revival', **options
+            )
+
+        return jax.lax.scan(block, state, jnp.arange(10))
+
+    state, _ = run(state)
+    used = topk.loss(state.params, x, 4)[1][1]
+    n_back = int(used[:20].sum())
+    assert n_back == 0 if means == 'neither' else n_back >= 15
