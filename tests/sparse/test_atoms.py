@@ -1,10 +1,13 @@
 """Gabor fits find planted parameters and refuse what is none; order, coherence, dead atoms."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import optimize
 
 from lecture4.sparse import atoms
+from lecture4.sparse import gabor as gabor_fits
 
 
 def gabor(shape, row, column, bars, frequency, phase, across, along, amplitude=1.0):
@@ -149,12 +152,12 @@ def test_search_directions_are_the_derivatives():
     shape = (9, 9)
     p = np.array([[4.2, 3.6, 0.7, np.log(0.2), np.log(0.4), np.log(2.5)]])
     true = gabor(shape, 4.2, 3.6, 0.7, 0.2, 0.9, 2.0, 2.5).reshape(1, -1)
-    residual, _, columns = atoms._project(p, true, shape)
+    residual, _, columns = gabor_fits._project(p, true, shape)
     assert abs(residual).max() < 1e-8
     for i in range(6):
         step = 1e-5 * np.eye(6)[i]
-        ahead = atoms._project(p + step, true, shape, jacobian=False)[0]
-        behind = atoms._project(p - step, true, shape, jacobian=False)[0]
+        ahead = gabor_fits._project(p + step, true, shape, jacobian=False)[0]
+        behind = gabor_fits._project(p - step, true, shape, jacobian=False)[0]
         np.testing.assert_allclose((behind - ahead) / 2e-5, columns[:, i], atol=1e-6)
 
 
@@ -280,3 +283,48 @@ def test_errors_name_what_came_and_what_was_wanted():
     D[5, 1] = np.nan
     with pytest.raises(ValueError, match='atom 1 is not finite'):
         atoms.fit_gabors(D, (8, 8))
+
+
+def test_a_turned_over_and_shuffled_copy_is_matched():
+    rng = np.random.default_rng(5)
+    D = rng.standard_normal((12, 30))
+    order = rng.permutation(30)
+    scale = rng.uniform(0.1, 9, 30) * rng.choice([-1, 1], 30)
+    found = atoms.match(D, (D * scale)[:, order])
+    np.testing.assert_array_equal(order[found.partner], np.arange(30))
+    np.testing.assert_allclose(found.cosine, np.sign(scale), rtol=1e-12)
+
+
+@pytest.mark.parametrize(('k', 'm'), [(4, 4), (3, 5), (5, 3)])
+def test_matching_is_the_best_of_all_assignments(k, m):
+    rng = np.random.default_rng(k)
+    D, other = rng.standard_normal((6, k)), rng.standard_normal((6, m))
+    D[:, 0] = 0
+    other[:, 1] = 3 * other[:, 0] + 0.1 * rng.standard_normal(6)  # nearly twins
+    cosine = np.zeros((k, m))
+    for i in range(k):
+        for j in range(m):
+            norm = np.linalg.norm(D[:, i]) * np.linalg.norm(other[:, j])
+            cosine[i, j] = D[:, i] @ other[:, j] / norm if norm else 0
+    table = abs(cosine) if k <= m else abs(cosine.T)
+    best = max(
+        sum(table[i, j] for i, j in enumerate(chosen))
+        for chosen in itertools.permutations(range(max(k, m)), min(k, m))
+    )
+    found = atoms.match(D, other)
+    assert abs(found.cosine).sum() == pytest.approx(best, rel=1e-12)
+    matched = found.partner >= 0
+    assert matched.sum() == min(k, m) == len(set(found.partner[matched]))
+    np.testing.assert_allclose(
+        found.cosine[matched], cosine[np.flatnonzero(matched), found.partner[matched]]
+    )
+    assert (found.cosine[~matched] == 0).all()
+
+
+def test_matching_errors():
+    with pytest.raises(ValueError, match='atoms of 4 values cannot be matched with atoms of 5'):
+        atoms.match(np.ones((4, 2)), np.ones((5, 2)))
+    with pytest.raises(ValueError, match='not finite'):
+        atoms.match(np.ones((2, 2)), np.array([[1, np.inf], [1, 1]]))
+    with pytest.raises(ValueError, match='columns'):
+        atoms.match(np.ones(3), np.ones((3, 1)))
