@@ -31,7 +31,7 @@ def loss(x, D, a, weight, penalty=L1):
     """0.5 ||x - D a||^2 + sum_j weight_j phi(a_j), per signal.
 
     Shapes  x [n, d], D [d, k], a [n, k], weight broadcastable to [n, k]. Returns [n].
-    Errors  TypeError for integers; ValueError where sizes disagree, naming both.
+    Errors  TypeError for integers and 16 bits; ValueError where sizes disagree, naming both.
     Source  Olshausen & Field 1996; Lee et al. 2006, where weight is sigma^2 beta.
     """
     x, D, weight = check(x, D, weight)
@@ -125,6 +125,8 @@ def check(x, D, weight):
         )
     if x.dtype != D.dtype:
         raise TypeError(f'x is {x.dtype} and D is {D.dtype}; convert one to the dtype of the other')
+    if x.dtype.itemsize < 4:
+        raise TypeError(f'x and D are {x.dtype}, in which nothing is certified; give float32')
     n, k = x.shape[0], D.shape[1]
     weight = jnp.asarray(weight, x.dtype)
     shape = (1, 1, *weight.shape)[weight.ndim :]
