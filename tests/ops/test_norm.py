@@ -1,0 +1,119 @@
+"""Local normalisations against loops that are written after the papers' formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from lecture4.ops import norm
+
+
+def loop_response(x, size, alpha, beta, k):
+    """The formula, channel by channel; a window outside the channels is cut."""
+    y = np.empty_like(x)
+    n = x.shape[-1]
+    for c in range(n):
+        inside = x[..., max(0, c - size // 2) : min(n, c + (size - 1) // 2 + 1)]
+        y[..., c] = x[..., c] / (k + alpha * (inside**2).sum(-1)) ** beta
+    return y
+
+
+@pytest.mark.parametrize(
+    'convention, k, share', [('paper', 2, 1), ('cuda_convnet', 2, 0), ('caffe', 1, 0)]
+)
+@pytest.mark.parametrize('size', [1, 4, 5, 20])
+def test_local_response_in_three_conventions(convention, k, share, size, x64):
+    x = np.random.default_rng(0).normal(size=(2, 3, 7)) * 3
+    alpha = 0.3 if share else 0.3 / size
+    y = norm.local_response(x, size, 0.3, convention=convention)
+    np.testing.assert_allclose(y, loop_response(x, size, alpha, 0.75, k), rtol=1e-12)
+    other = norm.local_response(x, size, 0.3, 0.6, 4.0, convention=convention)
+    np.testing.assert_allclose(other, loop_response(x, size, alpha, 0.6, 4.0), rtol=1e-12)
+
+
+def test_the_conventions_differ_as_named():
+    x = jnp.full((1, 9), 50.0)
+    paper, cuda, caffe = (
+        norm.local_response(x, convention=name)[0, 4] for name in ('paper', 'cuda_convnet', 'caffe')
+    )
+    np.testing.assert_allclose(paper, 50 / (2 + 1e-4 * 5 * 2500) ** 0.75, rtol=1e-6)
+    np.testing.assert_allclose(cuda, 50 / (2 + 1e-4 * 2500) ** 0.75, rtol=1e-6)
+    np.testing.assert_allclose(caffe, 50 / (1 + 1e-4 * 2500) ** 0.75, rtol=1e-6)
+    # each is another with its constants given
+    np.testing.assert_allclose(norm.local_response(x, alpha=1e-4 / 5)[0, 4], cuda, rtol=1e-6)
+    np.testing.assert_allclose(
+        norm.local_response(x, k=1.0, convention='cuda_convnet')[0, 4], caffe, rtol=1e-6
+    )
+
+
+def test_local_response_has_gradients_and_traces_its_constants(x64):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6)))
+    check_grads(lambda x: norm.local_response(x, 3, 0.5), (x,), 2)
+    check_grads(lambda x, a, b, k: norm.local_response(x, 3, a, b, k), (x, 0.5, 0.75, 1.5), 1)
+    by_root = norm.local_response(x, 3, 0.5, 0.75)
+    by_power = jax.jit(lambda beta: norm.local_response(x, 3, 0.5, beta))(0.75)
+    np.testing.assert_allclose(by_root, by_power, rtol=1e-12)
+
+
+def loop_contrast(x, size, sigma, floor):
+    n, h, w, _ = x.shape
+    r = size // 2
+
+    def blur(values):
+        out = np.empty((n, h, w))
+        for i, j in np.ndindex(h, w):
+            total = weights = 0.0
+            for p in range(max(0, i - r), min(h, i + r + 1)):
+                for q in range(max(0, j - r), min(w, j + r + 1)):
+                    weight = np.exp(-((p - i) ** 2 + (q - j) ** 2) / (2 * sigma**2))
+                    total = total + weight * values[:, p, q].mean(-1)
+                    weights += weight
+            out[:, i, j] = total / weights
+        return out[..., None]
+
+    v = x - blur(x)
+    s = np.sqrt(blur(v**2))
+    return v / np.maximum(s.mean((1, 2, 3), keepdims=True) if floor is None else floor, s)
+
+
+@pytest.mark.parametrize('size, sigma, floor', [(3, 1.0, None), (5, None, 0.4), (9, 2.0, 0.0)])
+def test_local_contrast_equals_its_formula(size, sigma, floor, x64):
+    x = np.random.default_rng(2).normal(size=(2, 6, 5, 3)) + 4
+    y = norm.local_contrast(x, size, sigma, floor)
+    np.testing.assert_allclose(
+        y, loop_contrast(x, size, sigma or size / 4, floor), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_local_contrast_takes_out_brightness_and_contrast(x64):
+    x = np.random.default_rng(3).normal(size=(1, 8, 8, 2))
+    y = norm.local_contrast(x, 5)
+    np.testing.assert_allclose(norm.local_contrast(7 * x + 3, 5), y, rtol=1e-9, atol=1e-11)
+    flat = jnp.full((1, 6, 6, 1), 5.0)
+    # zero up to the rounding of a mean: the default floor must not blow that up
+    assert jnp.abs(norm.local_contrast(flat, 5, floor=1e-3)).max() < 1e-11
+    zero = jnp.zeros((1, 6, 6, 1))
+    np.testing.assert_array_equal(norm.local_contrast(zero, 5), zero)
+    gradient = jax.grad(lambda x: norm.local_contrast(x, 5, floor=0.1).sum())(zero)
+    assert jnp.isfinite(gradient).all()
+    gradient = jax.grad(lambda x: norm.local_contrast(x, 5).sum())(zero)
+    assert jnp.isfinite(gradient).all()
+    check_grads(lambda x: norm.local_contrast(x, 3, floor=0.2), (x[:, :4, :4],), 1)
+
+
+@pytest.mark.parametrize(
+    'call, kind, match',
+    [
+        (lambda x: norm.local_response(x.astype(int)), TypeError, 'floating'),
+        (lambda x: norm.local_response(x, 0), ValueError, 'size is 0'),
+        (lambda x: norm.local_response(x, convention='torch'), ValueError, "'paper', 'cuda"),
+        (lambda x: norm.local_contrast(x.astype(np.uint8)), TypeError, 'floating'),
+        (lambda x: norm.local_contrast(x, 4), ValueError, 'odd'),
+        (lambda x: norm.local_contrast(x, 5, 0.0), ValueError, 'sigma is 0.0'),
+        (lambda x: norm.local_contrast(x[0]), ValueError, r'one picture: x\[None\]'),
+    ],
+)
+def test_bad_input(call, kind, match):
+    with pytest.raises(kind, match=match):
+        call(np.ones((1, 4, 4, 2), np.float32))
