@@ -1,0 +1,291 @@
+"""Pictures recovered from few components: noise taken out, missing pixels filled in, patches stored.
+
+A picture is cut into patches, every patch is explained by few atoms of a dictionary, and where
+patches overlap their explanations are averaged. The mean of a patch is always kept apart: atoms
+describe what varies. Pictures are grey, [h, w], as a rule with values in [0, 1].
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lecture4.ops import patches
+from lecture4.ops.linalg import lipschitz
+from lecture4.ops.prox import require_floating, soft_threshold
+from lecture4.sparse import dictionary
+from lecture4.sparse.objective import L1, check, gap_of_residual, objective, product
+
+TILE = 128  # patches that a core works on together: their state stays in its cache
+
+
+def psnr(found, truth):
+    """Peak signal to noise ratio in dB of pictures with values in [0, 1], over all pixels."""
+    return -10 * jnp.log10(jnp.mean((found - truth) ** 2))
+
+
+def learn(key, signals, n_atoms, *, weight, n_steps, batch_size=1024, init=None):
+    """Atoms [d, n_atoms] for these very signals: n_steps of online learning on random batches.
+
+    What `dictionary` does in a training loop, in one call, for pictures that bring their own
+    dictionary. init [d, n_atoms] is where to start; random signals where None.
+
+    Shapes  signals [n, d]; weight scalar, may be traced. Returns [d, n_atoms].
+    Errors  as dictionary.step; ValueError where init is not [d, n_atoms].
+    """
+    order, first = jax.random.split(key)
+    state = dictionary.init(first, signals, n_atoms)
+    if init is not None:
+        if init.shape != state.atoms.shape:
+            raise ValueError(f'init has shape {init.shape}, wanted {state.atoms.shape}')
+        state = state._replace(atoms=init)
+
+    def step(state, n):
+        key = jax.random.fold_in(order, n)
+        rows = jax.random.randint(key, (batch_size,), 0, signals.shape[0])
+        return dictionary.step(state, signals[rows], key, weight=weight)[0], None
+
+    return lax.scan(step, state, jnp.arange(n_steps))[0].atoms
+
+
+def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
+    """The approximation of every signal by as few atoms as leave |x - D a|^2 <= energy.
+
+    Orthogonal matching pursuit, one atom at a time, until the residual is small enough or max_atoms
+    are in use. The codes are not formed: the approximation is x less what is orthogonal to the
+    chosen atoms, all that denoising asks for.
+
+    Shapes  x [n, d], D [d, k], energy scalar or [n]. Returns [n, d].
+    Domain  energy >= 0. A signal with NaN or infinity comes back NaN, others are not touched by it.
+    Errors  TypeError for integers; ValueError where sizes disagree.
+    Source  Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
+    """
+    x, D, _ = check(x, D, 1.0)
+    n, d = x.shape
+    energy = jnp.broadcast_to(jnp.asarray(energy, x.dtype), (n,))
+    if n == 0:
+        return x
+    tile = min(tile, n)
+    # A tile takes as long as its signal of most atoms: signals of like energy go together.
+    order = jnp.argsort(jnp.sum(x * x, axis=1))
+    n_tiles = -(-n // tile)
+    rows = jnp.pad(order, (0, n_tiles * tile - n), mode='edge').reshape(n_tiles, tile)
+    m = min(max_atoms, d, D.shape[1])
+    norm = jnp.linalg.norm(D, axis=0)
+    unit = D / jnp.where(norm > 0, norm, 1)[None, :]
+    found = lax.map(lambda i: x[i] - _orthogonal_rest(x[i], unit, energy[i], m), rows)
+    return jnp.zeros_like(x).at[rows.reshape(-1)].set(found.reshape(-1, d))
+
+
+def _orthogonal_rest(x, unit, energy, m):
+    """What pursuit by m unit atoms [d, k] at most leaves of signals [t, d]."""
+
+    def left(residual):
+        # Not `<=`: a residual that is NaN is left alone.
+        return jnp.sum(residual * residual, axis=1) > energy
+
+    def step(state):
+        n, residual, basis = state
+        best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
+        v = unit.T[best]
+        for _ in range(2):  # once leaves rounding of the size of what atoms share
+            inside = jnp.sum(basis * v[:, None, :], axis=2, keepdims=True)
+            v = v - jnp.sum(inside * basis, axis=1)
+        size = jnp.linalg.norm(v, axis=1, keepdims=True)
+        # An atom within the span has nothing left to explain but rounding.
+        use = left(residual)[:, None] & (size > 1e-4)
+        v = jnp.where(use, v / jnp.where(use, size, 1), 0)
+        rest = residual - jnp.sum(v * residual, axis=1, keepdims=True) * v
+        return n + 1, rest, lax.dynamic_update_index_in_dim(basis, v, n, axis=1)
+
+    def unfinished(state):
+        return (state[0] < m) & jnp.any(left(state[1]))
+
+    start = (jnp.zeros((), jnp.int32), x, jnp.zeros((x.shape[0], m, x.shape[1]), x.dtype))
+    return lax.while_loop(unfinished, step, start)[1]
+
+
+def denoise(image, D, sigma, *, size, stride=1, gain=1.15, share=0.0, max_atoms=32, tile=TILE):
+    """A picture less its noise: overlapping patches, each explained as far as the noise allows.
+
+    A patch is approximated until its residual is no more than noise, gain^2 sigma^2 a pixel, and
+    the approximations are averaged, together with `share` copies of the noisy picture.
+
+    Shapes  image [h, w]; D [size * size, k]; sigma scalar, the noise's standard deviation in the
+            unit of the pixels (both may be traced). Returns [h, w].
+    Domain  sigma >= 0, share >= 0. With stride > 1, pixels that no patch covers stay as they are.
+    Errors  ValueError where the dictionary, the patches and the picture do not fit.
+    Source  Elad & Aharon 2006 (gain 1.15, share 30 / (255 sigma)); the dictionary is the caller's.
+    """
+    x = _cut(image, size, stride)
+    mean = jnp.mean(x, axis=1, keepdims=True)
+    energy = jnp.asarray(gain * sigma, x.dtype) ** 2 * size * size
+    found = mean + pursue(x - mean, D, energy, max_atoms=max_atoms, tile=tile)
+    share = jnp.asarray(share, x.dtype)
+    n_patches = patches.counts(image.shape, size, stride).astype(x.dtype)
+    total = _paste(found, image.shape, size, stride) + share * image
+    covered = n_patches + share
+    return jnp.where(covered > 0, total / jnp.where(covered > 0, covered, 1), image)
+
+
+def inpaint(image, known, D, weight, *, size, stride=1, max_iterations=200, tile=TILE):
+    """A picture with its missing pixels filled in, by patches coded on their known pixels alone.
+
+    Known pixels keep their values; a missing one is the mean of what the patches over it say, each
+    counted by the number of pixels it knows. Where no patch knows any it is the picture's mean.
+
+    Shapes  image, known [h, w], known bool; D [size * size, k]; weight scalar. Returns [h, w].
+    Domain  weight > 0. What image holds where known is False is never looked at, and may be NaN.
+    Errors  ValueError where the dictionary, the patches and the picture do not fit.
+    Source  Mairal, Elad & Sapiro 2008, sections II and III (masked patches), with L1 codes.
+    """
+    image = jnp.where(known, image, 0)
+    overall = jnp.sum(image) / jnp.maximum(jnp.sum(known, dtype=image.dtype), 1)
+    x = _cut(image, size, stride)
+    seen = _cut(jnp.where(known, 1, 0).astype(image.dtype), size, stride)
+
+    def fill(part):
+        x, seen = part
+        count = jnp.sum(seen, axis=1, keepdims=True)
+        mean = jnp.sum(x, axis=1, keepdims=True) / jnp.maximum(count, 1)
+        found = masked_codes(
+            x - mean, seen, D, weight, tolerance=1e-3, max_iterations=max_iterations
+        )
+        return (mean + product(found.codes, D.T)) * count, jnp.broadcast_to(count, x.shape)
+
+    found, count = (
+        _paste(part, image.shape, size, stride) for part in _by_tiles(fill, tile, x, seen)
+    )
+    return jnp.where(known, image, jnp.where(count > 0, found / jnp.maximum(count, 1), overall))
+
+
+class Codes(NamedTuple):
+    """Codes of partly seen signals with their certificate, as solvers.Solution has them."""
+
+    codes: jax.Array  # [n, k]
+    gap: jax.Array  # [n] duality gap divided by the objective
+    objective: jax.Array  # [n]
+    converged: jax.Array  # [n] bool
+
+
+def masked_codes(x, seen, D, weight, *, tolerance=1e-4, max_iterations=1000, check_every=10):
+    """L1 codes of signals of which only some values count: 0.5 |seen (x - D a)|^2 + weight |a|_1.
+
+    Every signal has a dictionary of its own, its seen rows, so nothing is factorised: accelerated
+    proximal gradient, with the momentum restarted signal by signal, until the duality gap of all is
+    small. Through one iteration all signals share the two products with D.
+
+    Shapes  x [n, d]; seen [n, d] of 0 and 1 (or weights in between, which multiply the residual);
+            D [d, k]; weight scalar, [k] or [n, 1]. Returns Codes.
+    Domain  weight > 0. Unseen values of x must be finite, and don't matter.
+    Stop    gap <= tolerance * objective + rounding of |x|^2, for every signal, or max_iterations.
+    Errors  TypeError for integers; ValueError where sizes disagree.
+    Source  Beck & Teboulle 2009; O'Donoghue & Candes 2015 (restart); the gap as in objective.
+    """
+    x, D, weight = check(x, D, weight)
+    if seen.shape != x.shape:
+        raise ValueError(f'seen has shape {seen.shape}, the signals {x.shape}; give one for each')
+    x = x * seen
+    L = lipschitz(D)
+    L = jnp.where(L > 0, L, 1)
+    rounding = 2 * jnp.finfo(x.dtype).eps * jnp.sum(x * x, axis=1)
+
+    def residual(a):
+        return x - seen * product(a, D.T)
+
+    def step(_, state):
+        a, y, t = state
+        moved = soft_threshold(y + product(seen * residual(y), D) / L, weight / L)
+        uphill = jnp.sum((y - moved) * (moved - a), axis=1, keepdims=True) > 0
+        t_next = jnp.where(uphill, 1, 0.5 * (1 + jnp.sqrt(1 + 4 * t * t)))
+        beta = jnp.where(uphill, 0, (t - 1) / t_next)
+        return moved, moved + beta * (moved - a), t_next
+
+    def certify(a):
+        r = residual(a)
+        value = objective(r, a, weight, L1)
+        gap = gap_of_residual(r, product(seen * r, D), a, weight)
+        return gap, value, gap <= tolerance * value + rounding
+
+    def unfinished(carry):
+        _, (gap, _, converged), count = carry
+        return (count < max_iterations) & jnp.any(jnp.isfinite(gap) & ~converged)
+
+    def block(carry):
+        state, _, count = carry
+        n_steps = jnp.minimum(check_every, max_iterations - count)
+        state = lax.fori_loop(0, n_steps, step, state)
+        return state, certify(state[0]), count + n_steps
+
+    zero = jnp.zeros((x.shape[0], D.shape[1]), x.dtype)
+    start = (zero, zero, jnp.ones((x.shape[0], 1), x.dtype))
+    carry = (start, certify(zero), jnp.zeros((), jnp.int32))
+    state, (gap, value, converged), _ = lax.while_loop(unfinished, block, carry)
+    tiny = jnp.finfo(x.dtype).tiny
+    return Codes(state[0], gap / jnp.maximum(value, tiny), value, converged)
+
+
+def store(image, encode_fn, D, *, size):
+    """The picture as it is after storing, for each of its patches side by side, its mean and codes.
+
+    encode_fn  signals [n, d] -> codes [n, k] through D, with as many non-zeros as one will pay for.
+    Shapes     image [h, w], of which the rows and columns beyond whole patches are cut off; D
+               [size * size, k]. Returns (restored, original), both of whole patches.
+    Errors     ValueError where the dictionary, the patches and the picture do not fit.
+    """
+    h, w = (length // size * size for length in image.shape)
+    image = image[:h, :w]
+    x = _cut(image, size, size)
+    mean = jnp.mean(x, axis=1, keepdims=True)
+    restored = mean + product(encode_fn(x - mean), D.T)
+    return _paste(restored, image.shape, size, size), image
+
+
+def largest(signals, basis, n_nonzero):
+    """Codes in an orthonormal basis: the n_nonzero coefficients of largest magnitude, the best there are.
+
+    Shapes  signals [n, d]; basis [d, m] with orthonormal columns. Returns [n, m].
+    """
+    codes = product(signals, basis)
+    if n_nonzero >= basis.shape[1]:
+        return codes
+    at = lax.top_k(jnp.abs(codes), n_nonzero)[1]
+    rows = jnp.arange(len(codes))[:, None]
+    return jnp.zeros_like(codes).at[rows, at].set(codes[rows, at])
+
+
+def cosines(size):
+    """The discrete cosine basis of size x size patches without its constant, [size^2, size^2 - 1]."""
+    along = jnp.arange(size, dtype=jnp.float32)
+    n, k = along[None, :], along[:, None]
+    angle = (jnp.pi / size) * ((n + 0.5) * k)
+    rows = jnp.cos(angle) * jnp.where(k == 0, (1 / size) ** 0.5, (2 / size) ** 0.5)
+    return jnp.kron(rows, rows)[1:].T
+
+
+def _cut(image, size, stride):
+    """All patches of a picture [h, w], as signals [n, size^2]."""
+    image = require_floating('image', image)
+    if image.ndim != 2:
+        raise ValueError(f'image has shape {image.shape}; a grey picture [h, w] is wanted')
+    return patches.extract(image[None, :, :, None], size, stride).reshape(-1, size * size)
+
+
+def _paste(signals, shape, size, stride):
+    """The sum of all patches where they came from: the adjoint of _cut, [h, w]."""
+    grid = patches.grid(shape, size, stride)
+    laid = signals.reshape(1, *grid, size * size)
+    return patches.reassemble(laid, (*shape, 1), size, stride)[0, :, :, 0]
+
+
+def _by_tiles(fn, tile, *arrays):
+    """What fn makes of the arrays' rows, `tile` of them at a time; it returns a row for each."""
+    n = len(arrays[0])
+    tile = max(min(tile, n), 1)
+    n_tiles = -(-n // tile)
+    padded = tuple(
+        jnp.pad(a, ((0, n_tiles * tile - n), (0, 0))).reshape(n_tiles, tile, -1) for a in arrays
+    )
+    tiled = lax.map(fn, padded)
+    return jax.tree.map(lambda a: a.reshape(n_tiles * tile, -1)[:n], tiled)
