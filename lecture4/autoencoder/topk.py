@@ -186,7 +186,9 @@ def revive(key, params: Autoencoder, x, error, dead, *, scale=REVIVED_SCALE, axi
     """
     encoder, decoder = params.encoder[0], params.decoder[0]
     width = dead.shape[0]
-    rows = jax.random.categorical(key, 2 * jnp.log(error + 1e-30), shape=(width,))
+    odds = error * error
+    odds = jnp.where(jnp.sum(odds) > 0, odds, 1)
+    rows = jax.random.choice(key, x.shape[0], (width,), p=odds / jnp.sum(odds))
     aim = x[rows] - decoder.bias[None, :]
     if axis_name is not None:
         aim = jax.lax.pmean(aim, axis_name)

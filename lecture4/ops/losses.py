@@ -39,9 +39,23 @@ def bernoulli_nll(logits, x):
     """
     logits, x = _alike('logits', logits, 'x', x)
     x = check_unit_interval(x)
+    return _sum(_cross_entropy(logits, x))
+
+
+@jax.custom_jvp
+def _cross_entropy(logits, x):
     # softplus(l) - x l, with the part that cancels taken out of the logarithm: exact far out.
     far = jnp.maximum(logits, 0) - x * logits
-    return _sum(far + jnp.log1p(jnp.exp(-jnp.abs(logits))))
+    return far + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+@_cross_entropy.defjvp
+def _cross_entropy_jvp(primals, tangents):
+    logits, x = primals
+    logits_dot, x_dot = tangents
+    # Of the formula itself it would be wrong at 0, where the kinks of its two parts cancel.
+    slope = jax.nn.sigmoid(logits) - x
+    return _cross_entropy(logits, x), slope * logits_dot - logits * x_dot
 
 
 def gaussian_nll(x, mean, log_std):
@@ -53,9 +67,11 @@ def gaussian_nll(x, mean, log_std):
     """
     x, mean = _alike('x', x, 'mean', mean)
     log_std = jnp.asarray(log_std, x.dtype)
-    if np.broadcast_shapes(log_std.shape, x.shape) != x.shape:
-        raise ValueError(f'log_std of shape {log_std.shape} does not broadcast to x {x.shape}')
-    log_std = jnp.broadcast_to(log_std, x.shape)
+    try:
+        log_std = jnp.broadcast_to(log_std, x.shape)
+    except ValueError:
+        message = f'log_std of shape {log_std.shape} does not broadcast to x {x.shape}'
+        raise ValueError(message) from None
     scaled = (x - mean) * jnp.exp(-log_std)
     return _sum(0.5 * scaled**2 + log_std + 0.5 * LOG_2PI)
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,7 @@ def test_estimates_are_unbiased_with_the_known_spread(layer, x, direction, probe
 def test_more_probes_average_and_gradients_agree_in_expectation(layer, x):
     def estimate(layer, key):
         return contractive.estimated_penalty(
-            one((layer,), jax.nn.sigmoid), x, key, n_probes=4000
+            one((layer,), jax.nn.sigmoid), x, key, n_probes=2000
         ).mean()
 
     def closed(layer):
@@ -86,22 +88,33 @@ def test_more_probes_average_and_gradients_agree_in_expectation(layer, x):
 
     found, exact = jax.grad(estimate)(layer, jax.random.key(4)), jax.grad(closed)(layer)
     for ours, expected in zip(found, exact, strict=True):
-        np.testing.assert_allclose(ours, expected, atol=0.03 * float(abs(expected).max()))
+        np.testing.assert_allclose(ours, expected, atol=0.06 * float(abs(expected).max()))
 
 
 def test_curvature_forms_agree_and_tend_to_the_hessian(layer, x):
-    encode, key = one((layer,), jax.nn.sigmoid), jax.random.key(5)
-    std = 0.1
-    closed = contractive.layer_curvature(layer, x, jax.nn.sigmoid, key, std=std, n_samples=4000)
-    probed = contractive.estimated_curvature(encode, x, key, std=std, n_samples=8000)
-    np.testing.assert_allclose(closed, probed, rtol=0.1)
-    noise = std * jax.random.normal(jax.random.key(6), (4000, D))
-    jacobian = lambda z: jax.jacrev(encode)(z)  # noqa: E731
-    there = jax.vmap(lambda e: jnp.sum((jacobian(x[0] + e) - jacobian(x[0])) ** 2))(noise)
-    assert float(closed[0]) == pytest.approx(float(there.mean()), rel=0.1)
-    small = contractive.layer_curvature(layer, x, jax.nn.sigmoid, key, std=1e-4, n_samples=4000)
-    hessian = jax.vmap(jax.jacfwd(jax.jacrev(encode)))(x)
+    encode, key, x = one((layer,), jax.nn.sigmoid), jax.random.key(5), x[:2]
+
+    @functools.partial(jax.jit, static_argnames='n_samples')
+    def closed(std, n_samples):
+        return contractive.layer_curvature(
+            layer, x, jax.nn.sigmoid, key, std=std, n_samples=n_samples
+        )
+
+    probed = jax.jit(functools.partial(contractive.estimated_curvature, encode, n_samples=4000))
+    found = closed(0.1, 4000)
+    np.testing.assert_allclose(found, probed(x, key, std=0.1), rtol=0.1)
+    small = closed(1e-4, 4000)
+    hessian = jax.jit(jax.vmap(jax.jacfwd(jax.jacrev(encode))))(x)
     np.testing.assert_allclose(small / 1e-8, (hessian**2).sum((1, 2, 3)), rtol=0.1)
+
+
+def test_curvature_is_the_distance_of_two_jacobians(layer, x):
+    """One draw of noise, by the definition."""
+    encode, key = one((layer,), jax.nn.sigmoid), jax.random.key(5)
+    found = contractive.layer_curvature(layer, x, jax.nn.sigmoid, key, std=0.7, n_samples=1)
+    noise = 0.7 * jax.random.normal(jax.random.split(key, 1)[0], x.shape)
+    difference = contractive.jacobian(encode, x) - contractive.jacobian(encode, x + noise)
+    np.testing.assert_allclose(found, (difference**2).sum((1, 2)), rtol=1e-10)
 
 
 def test_singular_values_are_those_of_the_jacobian(layer, x):

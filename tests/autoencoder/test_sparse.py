@@ -100,7 +100,8 @@ def test_a_larger_weight_makes_sparser_codes():
     D = jax.random.normal(key, (16, 12))
     D = D / jnp.linalg.norm(D, axis=0)[None, :]
     sources = jax.random.exponential(jax.random.key(1), (512, 12))
-    x = (sources * jax.random.bernoulli(jax.random.key(2), 0.2, (512, 12))) @ D.T
+    used = jax.random.bernoulli(jax.random.key(2), 0.2, (512, 12))
+    x = jnp.where(used, sources, 0) @ D.T
 
     @jax.jit
     def train(weight):

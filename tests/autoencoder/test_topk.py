@@ -136,13 +136,13 @@ def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
 
 
 def test_examples_are_drawn_in_proportion_to_their_squared_loss():
-    x, params = problem(width=20_000)
+    x, params = problem(width=4000)
     error = jnp.zeros(64).at[:2].set(jnp.array([1.0, 3.0]))
-    new = topk.revive(jax.random.key(0), params, x, error, jnp.ones(20_000, bool))
+    new = topk.revive(jax.random.key(0), params, x, error, jnp.ones(4000, bool))
     aims = x[:2] - params.decoder[0].bias[None, :]
     aims = aims / jnp.linalg.norm(aims, axis=1, keepdims=True)
     second = (new.decoder[0].weight @ aims[1] > 0.999).mean()
-    assert float(second) == pytest.approx(0.9, abs=0.01)
+    assert float(second) == pytest.approx(0.9, abs=0.02)
 
 
 def test_a_step_revives_and_forgets_adams_moments():
@@ -174,7 +174,7 @@ def test_a_step_revives_and_forgets_adams_moments():
 @pytest.mark.parametrize('means', ['auxiliary', 'revival', 'neither'])
 def test_dead_units_come_back_by_either_means_and_not_without(means):
     """Half of the units start dead; the data are sparse sums of more sources than the rest hold."""
-    sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)) * 1.0
+    sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)).astype(jnp.float32)
     mixing = jax.random.normal(jax.random.key(6), (32, 16))
     x = sources @ mixing / 4
     params = topk.init_params(jax.random.key(7), x, 40)
