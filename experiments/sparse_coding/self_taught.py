@@ -45,7 +45,7 @@ class Config(train.Common):
     # Features are pooled over this many by as many regions of a picture.
     regions: int = 1
     # Atoms of the dictionary.
-    atoms: int = 128
+    atoms: int = 192
     # Weight of the L1 penalty; signals are whitened, so their coordinates have variance near 1.
     weight: float = 0.5
     # Share of the mean variance that is added to every direction's before whitening.
