@@ -7,16 +7,21 @@ import functools
 import inspect
 import io
 import logging
+import os
 import pathlib
 import sys
+import traceback
+from typing import NoReturn
 
+import jax
 from absl import app, flags
 
-from lecture4.train import ablation, loop, workdir
+from lecture4.train import ablation, loop, sweep, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, hush_late_callbacks
 from lecture4.train.config import Common, UsageError
 from lecture4.train.experiment import Experiment, check_devices, load, single
+from lecture4.train.processes import Agreed
 from lecture4.train.runtime import INTERRUPTED, Interrupted, start
 
 
@@ -49,14 +54,27 @@ def _main(experiment: Experiment, argv):
         run(experiment, config)
     except Interrupted as error:
         _stop(str(error), INTERRUPTED)
-    except loop.Diverged as error:
+    except (loop.Diverged, ablation.Broken) as error:
         _stop(str(error), 1)
-    except (UsageError, CheckpointError) as error:
+    except Agreed as error:
         _stop(str(error), 2)
+    except (UsageError, CheckpointError) as error:
+        _stop(str(error), 2, alone=True)
+    except BaseException as error:
+        if not jax.distributed.is_initialized() or isinstance(error, SystemExit):
+            raise
+        traceback.print_exc()
+        what = f'process {jax.process_index()} of {jax.process_count()} failed'
+        _stop(f'{what}; when all have stopped, run the same command to resume', 1, alone=True)
 
 
-def _stop(message: str, code: int):
+def _stop(message: str, code: int, alone: bool = False) -> NoReturn:
+    """Exit with one line. JAX's own exit waits for all processes: not where one fails alone."""
     print(f'{pathlib.Path(sys.argv[0]).stem}: {" ".join(message.split())}', file=sys.stderr)
+    if alone and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -91,6 +109,9 @@ def parse(experiment: Experiment, argv: list[str]) -> Common:
     if unknown:
         raise UsageError(_unknown(experiment, unknown[0]))
     _known('sweep', config.sweep, experiment.sweeps)
+    if config.sweep and config.grid:
+        raise UsageError('--sweep and --grid are two sweeps; give one')
+    sweep.variants(config, sweep.of(config, experiment.sweeps))
     return config
 
 
@@ -158,21 +179,23 @@ def _short(value) -> str:
 
 def run(experiment: Experiment, config: Common) -> pathlib.Path:
     """Carry out what the config asks for; returns the path of report.html."""
+    swept = config.sweep or ('grid' if config.grid else '')
     directory = pathlib.Path(
-        config.workdir
-        or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, config.sweep]))
+        config.workdir or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, swept]))
     )
-    workdir.check(directory, config, config.overwrite)
-    if config.sweep:
+    if config.stage != 'table':
+        workdir.check(directory, config, config.overwrite)
+    if swept:
         path, report = ablation.run(experiment, config, directory)
     else:
         runtime = start(config)
         check_devices(config, runtime)
         data = load(experiment, config)
         path, report = single(experiment, config, data, runtime, directory)
-    if report.summary:
-        print(report.summary)
-    for table in report.tables:
-        print(reports.text(table))
-    print(f'report: {path}')
+    if path is not None and jax.process_index() == 0:
+        if report.summary:
+            print(report.summary)
+        for table in report.tables:
+            print(reports.text(table))
+        print(f'report: {path}')
     return path

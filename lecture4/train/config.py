@@ -16,6 +16,14 @@ class Run:
     preset: str = ''
     # Run a named sweep of this experiment, listed above, instead of one run.
     sweep: str = ''
+    # Sweep over every combination of these instead: learning_rate=1e-3,1e-4 seed=0..7
+    grid: tuple[str, ...] = ()
+    # What to do of a sweep: all, print the plan as JSON, or make the table of what is there.
+    stage: Literal['all', 'plan', 'table'] = 'all'
+    # Run this group of a sweep alone, as the plan names it, and make no table.
+    group: str = ''
+    # Metric that decides which variant of a sweep is best. Default: the first that is reported.
+    best: str = ''
     # Run a sweep as one compiled program (vmap) or one variant after another (loop).
     vectorize: Literal['auto', 'vmap', 'loop'] = 'auto'
     # Where results go. Default: runs/EXPERIMENT[-PRESET][-SWEEP].
@@ -28,10 +36,18 @@ class Run:
     data_dir: str = ''
     # Allow fetching missing data sets over the network.
     download: bool = False
-    # Devices to use; 0 takes all. A CPU counts as one, and is divided into as many as asked for.
+    # Devices to use, over all processes; 0 takes all. CPUs are divided into as many as asked for.
     devices: int = 0
     # How a step is spread over devices; the numbers are the same.
     parallel: Literal['jit', 'pmap'] = 'jit'
+    # HOST:PORT of process 0, where a run has several processes. Slurm steps and TPU pods need none.
+    coordinator: str = ''
+    # How many processes there are, with --coordinator.
+    processes: int = 0
+    # Which of them this is, from 0.
+    process_id: int = -1
+    # Seconds that processes wait for one another at the start.
+    init_timeout: float = 300.0
     # Steps compiled into one call (a scan).
     steps_per_call: int = 1
     # Steps between rows of metrics.jsonl.
@@ -51,6 +67,7 @@ class Run:
         for name in ('steps_per_call', 'log_every', 'evaluate_every', 'save_every', 'keep'):
             require(self, name, getattr(self, name) >= 1, 'at least 1')
         require(self, 'devices', self.devices >= 0, 'the number of devices, or 0 for all')
+        require(self, 'init_timeout', self.init_timeout > 0, 'above 0')
         for name in ('log_every', 'evaluate_every', 'save_every'):
             value = getattr(self, name)
             lower = max(value // self.steps_per_call, 1) * self.steps_per_call

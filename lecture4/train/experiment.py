@@ -5,7 +5,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lecture4.train import loop, workdir
+import jax
+
+from lecture4.train import loop, processes, workdir
 from lecture4.train import report as reports
 from lecture4.train.config import Common, UsageError
 from lecture4.train.metrics import read
@@ -36,10 +38,14 @@ class Experiment(NamedTuple):
 
 def load(experiment: Experiment, config: Common):
     """The experiment's data; whatever is wrong with it is the user's to mend."""
-    try:
-        return experiment.data(config)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+
+    def read_all():
+        try:
+            return experiment.data(config)
+        except (ValueError, OSError) as error:
+            raise UsageError(str(error)) from error
+
+    return processes.together(read_all)
 
 
 def check_devices(config: Common, runtime: Runtime):
@@ -47,27 +53,51 @@ def check_devices(config: Common, runtime: Runtime):
     try:
         check_divisible(config.batch_size, runtime.mesh.size)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise processes.Agreed(str(error)) from None
 
 
 def single(experiment: Experiment, config: Common, data, runtime: Runtime, directory: pathlib.Path):
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
-    with workdir.claim(directory, config, config.overwrite, runtime.describe()):
+    with workdir.held(directory, config, config.overwrite, runtime):
         program = bind(experiment.build(config), data, config.seed)
         state = loop.run(program, config, runtime, directory, experiment.name)
-        return conclude(experiment, config, state, data, directory)
+        return conclude(experiment, config, own_copy(state), data, directory, runtime)
 
 
-def conclude(experiment: Experiment, config: Common, state, data, directory: pathlib.Path):
-    """Write the report of a final state. Returns (path, report)."""
-    report = experiment.report(config, state, data)
-    title = experiment.name.replace('_', ' ')
-    rows = read(directory / 'metrics.jsonl')
-    try:
-        reports.write(directory, report, title=title, about=experiment.about, rows=rows)
-    except OSError as error:
-        raise UsageError(
-            f'cannot write the report to {directory}: {error.strerror}; the trained state is saved:'
-            ' make room, then run the same command'
-        ) from error
-    return directory / 'report.html', report
+def own_copy(state):
+    """A replicated state as arrays of this process alone, which it may compute with by itself."""
+
+    def take(leaf):
+        return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
+
+    return jax.tree.map(take, state)
+
+
+def conclude(
+    experiment: Experiment, config: Common, state, data, directory: pathlib.Path, runtime: Runtime
+):
+    """Process 0 writes the report of a final state; the others wait. Returns (path, report).
+
+    state   this process's own copy: the others take no part in what the report computes.
+    Returns an empty report on the other processes.
+    """
+    path, report = directory / 'report.html', reports.Report()
+
+    def write():
+        found = experiment.report(config, state, data)
+        title = experiment.name.replace('_', ' ')
+        rows = read(directory / 'metrics.jsonl')
+        try:
+            reports.write(directory, found, title=title, about=experiment.about, rows=rows)
+        except OSError as error:
+            raise UsageError(
+                f'cannot write the report to {directory}: {error.strerror}; the trained state is '
+                'saved: make room, then run the same command'
+            ) from error
+        return found
+
+    if runtime.writes:
+        report = processes.together(write)
+    else:
+        processes.together(lambda: None)
+    return path, report

@@ -10,7 +10,7 @@ import numpy as np
 from lecture4.train import progress
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import Common
-from lecture4.train.metrics import Log, read
+from lecture4.train.metrics import Log, NoLog, read
 from lecture4.train.runtime import Interrupted, Runtime, signals_noted
 from lecture4.train.step import Program, compile_program
 
@@ -25,13 +25,15 @@ def run(program: Program, config: Common, runtime: Runtime, directory, title='st
     """Train for `config.steps` steps in a run directory, resuming what it holds.
 
     Batch n and the randomness of step n are functions of (seed, n), so a run that was broken off
-    at any moment and started again ends in the same bits as an unbroken one.
+    at any moment and started again ends in the same bits as an unbroken one. Of several processes
+    all call this; process 0 writes the metrics, all write the checkpoints.
 
     Returns  the final state.
     Errors   Interrupted after SIGTERM or ctrl-C, with everything saved; Diverged; CheckpointError.
     """
     directory = pathlib.Path(directory)
-    LOG.info('%s', runtime)
+    if runtime.n_processes == 1:
+        LOG.info('%s', runtime)
     compiled = compile_program(program, runtime.mesh, config.parallel)
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
@@ -41,13 +43,17 @@ def run(program: Program, config: Common, runtime: Runtime, directory, title='st
         else:
             n, state = restored
             LOG.info('restored step %d from %s', n, checkpoints.directory)
-        rows = read(directory / 'metrics.jsonl')
+        rows = read(directory / 'metrics.jsonl') if runtime.writes else []
         spent = max((row['seconds'] for row in rows if row['step'] <= n), default=0.0)
-        log = Log(directory / 'metrics.jsonl', -1 if restored is None else n, directory / 'events')
+        log, style = NoLog(), 'none'
+        if runtime.writes:
+            kept = -1 if restored is None else n
+            log = Log(directory / 'metrics.jsonl', kept, directory / 'events')
+            style = config.progress
         try:
             with (
-                signals_noted() as stop_signal,
-                progress.shown(config.progress, n, config.steps, title) as show,
+                signals_noted(runtime.n_processes) as stop_signal,
+                progress.shown(style, n, config.steps, title) as show,
             ):
                 book = _Book(log, checkpoints, config, show, time.monotonic() - spent)
                 return _steps(compiled, state, n, config, book, checkpoints, stop_signal)
@@ -76,6 +82,7 @@ def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
         state, metrics = compiled.advance(state, n, n_steps)
         book.pending.append((n, n_steps, metrics))
         n += n_steps
+        progress.beat(n)
         if n % config.log_every == 0:
             book.settle(1)
         last = n == config.steps
@@ -84,18 +91,21 @@ def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
             evaluate()
         if last or n % config.save_every == 0:
             save()
-        if (name := stop_signal()) and not last:
+        if (name := stop_signal(n)) and not last:
             save()
             checkpoints.wait()
             raise Interrupted(f'{name}: saved step {n}; run the same command to resume')
     checkpoints.wait()
+    progress.beat(None)
     return state
 
 
 class _Book:
     """Metrics on their way from the device to metrics.jsonl and the screen."""
 
-    def __init__(self, log: Log, checkpoints: Checkpoints, config: Common, show, began: float):
+    def __init__(
+        self, log: Log | NoLog, checkpoints: Checkpoints, config: Common, show, began: float
+    ):
         self.log = log
         self.pending = []  # (n, n_steps, metrics on the device)
         self._checkpoints = checkpoints

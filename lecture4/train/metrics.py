@@ -66,6 +66,19 @@ class Log:
             self._events.close()
 
 
+class NoLog:
+    """What processes other than 0 have in the place of a Log."""
+
+    def write(self, step: int, values: dict, seconds: float):
+        """Nothing."""
+
+    def sync(self):
+        """Nothing."""
+
+    def close(self):
+        """Nothing."""
+
+
 def _tensorboard(directory, restored_step):
     """An event writer where the `tensorboard` extra is installed, else None."""
     if directory is None:

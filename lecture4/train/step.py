@@ -22,6 +22,7 @@ class Program(NamedTuple):
     evaluate    (state, evaluation) -> metrics, or None
     batch       n -> numpy pytree, whose axis `batch_axis` is the batch
     key         the run's key, or one key a variant
+    part        (n, start, stop) -> rows start .. stop - 1 of batch n, or None to cut them out
     """
 
     init: Callable[..., PyTree]
@@ -32,6 +33,7 @@ class Program(NamedTuple):
     evaluation: PyTree
     key: jax.Array
     batch_axis: int = 0
+    part: Callable[[int, int, int], PyTree] | None = None
 
 
 def bind(task: Task, data: Data, seed) -> Program:
@@ -49,7 +51,16 @@ def bind(task: Task, data: Data, seed) -> Program:
         return task.step(state, batch, step_key, axis_name=axis_name)
 
     key = jax.random.key(seed)
-    return Program(init, step, task.evaluate, data.batch, data.resident, data.evaluation, key)
+    return Program(
+        init,
+        step,
+        task.evaluate,
+        data.batch,
+        data.resident,
+        data.evaluation,
+        key,
+        part=data.part,
+    )
 
 
 class Compiled(NamedTuple):
@@ -83,16 +94,17 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
 
     parallel='jit' shards the batch over the mesh and leaves the collectives to the compiler;
     'pmap' runs the same step on each device's share and averages inside it, through `axis_name`.
-    The state is replicated either way, so a checkpoint of one restores into the other.
+    The state is replicated either way, so a checkpoint of one restores into the other. Where the
+    mesh spans several processes, each makes the rows of its own devices, and jit it has to be.
     """
     first = program.batch(0)
     check_divisible(jax.tree.leaves(first)[0].shape[program.batch_axis], mesh.size)
     replicated = NamedSharding(mesh, PartitionSpec())
     # axis 0 of the stacked batches counts the steps of one call
     batch_spec = PartitionSpec(*[None] * (program.batch_axis + 1), AXIS)
-    resident = jax.device_put(program.resident, replicated)
-    evaluation = jax.device_put(program.evaluation, replicated)
-    key = jax.device_put(program.key, replicated)
+    resident = spread(program.resident, replicated)
+    evaluation = spread(program.evaluation, replicated)
+    key = spread(program.key, replicated)
 
     def advance(state, resident, batches, key, steps, *, axis_name=None):
         def body(state, inputs):
@@ -108,16 +120,18 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
     else:
         raise ValueError(f"parallel is 'jit' or 'pmap', not {parallel!r}")
 
+    several = any(device.process_index != jax.process_index() for device in mesh.devices.flat)
+    sharding = NamedSharding(mesh, batch_spec)
+
     def place(n, n_steps):
+        steps = np.arange(n, n + n_steps, dtype=np.int32)
+        if several and program.part is not None:
+            return _own_rows(program.part, first, n, n_steps, sharding), spread(steps, replicated)
         rows = [program.batch(i) for i in range(n, n + n_steps)]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        steps = np.arange(n, n + n_steps, dtype=np.int32)
         if parallel == 'pmap':  # the devices' shares are cut out where pmap is called
             return stacked, steps
-        return (
-            jax.device_put(stacked, NamedSharding(mesh, batch_spec)),
-            jax.device_put(steps, replicated),
-        )
+        return spread(stacked, sharding), spread(steps, replicated)
 
     def call(state, n, n_steps):
         batches, steps = place(n, n_steps)
@@ -130,12 +144,45 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
         measured = jax.jit(program.evaluate, out_shardings=replicated)
         evaluate = lambda state: measured(state, evaluation)  # noqa: E731
     return Compiled(
-        init=lambda: init(key, resident, first),
+        init=lambda: init(key, resident, spread(first, replicated)),
         advance=call,
         evaluate=evaluate,
         like=jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes
         ),
+    )
+
+
+def spread(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Arrays that every process holds whole, laid out over the devices of all processes."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf):
+        if jnp.issubdtype(getattr(leaf, 'dtype', np.float32), jax.dtypes.prng_key):
+            data = place(jax.random.key_data(leaf))
+            wrap = lambda bits: jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))  # noqa: E731
+            return jax.jit(wrap, out_shardings=sharding)(data)
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(place, tree)
+
+
+def _own_rows(part, first, n: int, n_steps: int, sharding: NamedSharding) -> PyTree:
+    """Steps n .. of the batch, each process making no rows but its own devices'."""
+    leaf = jax.tree.leaves(first)[0]
+    own = sharding.addressable_devices_indices_map((n_steps, *leaf.shape)).values()
+    spans = sorted({(index[1].start or 0, index[1].stop or len(leaf)) for index in own if index})
+    start, stop = spans[0][0], spans[-1][1]  # one run of rows: a process's devices are neighbours
+    rows = [part(i, start, stop) for i in range(n, n + n_steps)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    return jax.tree.map(
+        lambda mine, whole: jax.make_array_from_process_local_data(
+            sharding, mine, (n_steps, *whole.shape)
+        ),
+        stacked,
+        first,
     )
 
 

@@ -1,7 +1,10 @@
 """Sweeps: variants of one experiment as pure data, run one by one or as one compiled program."""
 
 import dataclasses
+import difflib
 import itertools
+import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lecture4.train.config import UsageError, replace_traced
+from lecture4.train.config import Run, UsageError, replace_traced
 from lecture4.train.step import Program, bind
 
+RUN_FIELDS = {field.name for field in dataclasses.fields(Run)}
 TINY = 20_000  # numbers in the state, below which vmap beats a loop on a CPU
 
 
@@ -21,6 +25,65 @@ def grid(**fields) -> tuple[dict[str, Any], ...]:
     return tuple(
         dict(zip(names, values, strict=True)) for values in itertools.product(*fields.values())
     )
+
+
+def of(config, sweeps) -> tuple[dict[str, Any], ...]:
+    """The variants that --sweep or --grid ask for, none where neither is given.
+
+    Errors  UsageError for a field that the experiment lacks or a value of another type.
+    """
+    if config.sweep:
+        return sweeps[config.sweep]
+    fields = {}
+    for text in config.grid:
+        field, _, values = text.partition('=')
+        field = field.strip('-').replace('-', '_')
+        if not values:
+            raise UsageError(f'--grid {text}: FIELD=VALUE,VALUE is wanted')
+        if not hasattr(config, field):
+            raise UsageError(_no_such_field(config, field))
+        if field in fields:
+            raise UsageError(f'--grid names {field} twice; list all its values after one =')
+        fields[field] = _values(config, field, values)
+    return grid(**fields) if fields else ()
+
+
+def _values(config, field: str, text: str) -> tuple[Any, ...]:
+    """'0..3' and '1e-3,1e-4' as values of the field's type."""
+    kind = type(getattr(config, field))
+    choices = typing.get_args(typing.get_type_hints(type(config))[field])
+    read = {
+        bool: lambda word: {'true': True, 'false': False}[word.lower()],
+        int: int,
+        float: float,
+        str: str,
+    }.get(kind)
+    if read is None:
+        raise UsageError(f'--grid {field}: a {kind.__name__} cannot be swept so; name it in SWEEPS')
+    found = []
+    for word in text.split(','):
+        span = re.fullmatch(r'(-?\d+)\.\.(-?\d+)', word)
+        try:
+            if span and kind in (int, float):
+                found += map(kind, range(int(span[1]), int(span[2]) + 1))
+            else:
+                found.append(read(word))
+        except (ValueError, KeyError):
+            raise UsageError(f'--grid {field}={word}: a {kind.__name__} is wanted') from None
+    wrong = [value for value in found if choices and kind is str and value not in choices]
+    if wrong or not found:
+        wanted = ', '.join(choices) if wrong else 'FIRST..LAST with FIRST not above LAST'
+        raise UsageError(f'--grid {field}={text}: {wanted} is wanted')
+    if len(set(found)) < len(found):
+        raise UsageError(f'--grid {field}={text} names a value twice')
+    return tuple(found)
+
+
+def _no_such_field(config, field: str) -> str:
+    fields = [item.name for item in dataclasses.fields(config)]
+    near = difflib.get_close_matches(field, fields, 1)
+    hint = f'; did you mean {near[0]}?' if near else '; --help lists all'
+    return f'the sweep names {field}, which is no field of the experiment{hint}'
 
 
 def name(variant: dict[str, Any]) -> str:
@@ -37,7 +100,9 @@ def variants(config, sweep) -> tuple[dict[str, Any], ...]:
     for variant in sweep:
         for field in variant:
             if field not in fields:
-                raise UsageError(f'the sweep names {field}, which is no field of the experiment')
+                raise UsageError(_no_such_field(config, field))
+            if field in RUN_FIELDS:
+                raise UsageError(f'--{field} is how a run is carried out; it cannot be swept')
         try:
             dataclasses.replace(config, **variant)
         except ValueError as error:

@@ -47,6 +47,8 @@ class Data:
                 gather from the resident arrays, an augmentation.
     evaluation  pytree that `Task.evaluate` sees.
     extra       whatever the experiment's report needs besides: labelled sets, a fitted whitening.
+    part        (n, start, stop) -> rows start .. stop - 1 of batch n, for batches that are dear to
+                make: of several processes each then makes no rows but its own. None cuts them out.
     """
 
     batch: Callable[[int], PyTree]
@@ -54,6 +56,7 @@ class Data:
     prepare: Callable[[PyTree, PyTree, jax.Array], PyTree] = use_batch
     evaluation: PyTree = None
     extra: Any = None
+    part: Callable[[int, int, int], PyTree] | None = None
 
 
 def gather(resident, rows, key):

@@ -1,5 +1,6 @@
 """The run directory: who owns it, which run it holds, and what it was made with."""
 
+import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -7,11 +8,16 @@ import json
 import os
 import pathlib
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
+import time
 
+from lecture4.train import processes
 from lecture4.train.config import Common, UsageError, identity
+
+SEEN_WITHIN = 10.0  # seconds that a shared file system may take to show a file to other hosts
 
 # What a run writes, and so all that --overwrite removes.
 ENTRIES = (
@@ -22,6 +28,8 @@ ENTRIES = (
     'results.json',
     'report.html',
     'sweep.csv',
+    'summary.csv',
+    'failed.txt',
     'checkpoints',
     'figures',
     'events',
@@ -51,6 +59,41 @@ def check(directory: pathlib.Path, config: Common, overwrite: bool):
             f'{directory} holds a run with {name}={held.get(name)}, not {wanted.get(name)}{more}; '
             'choose another --workdir, or give --overwrite to throw that run away'
         )
+
+
+@contextlib.contextmanager
+def held(directory: pathlib.Path, config: Common, overwrite: bool, runtime):
+    """Within, the directory is this run's: process 0 claims it, and all make sure they see it.
+
+    Errors  as `claim`, on every process; UsageError where a process does not see the directory.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def take() -> str:
+            lock = stack.enter_context(claim(directory, config, overwrite, runtime.describe()))
+            word = secrets.token_hex(8)
+            lock.write(word)
+            lock.flush()
+            os.fsync(lock.fileno())
+            return word
+
+        word = processes.told(take)
+        if runtime.n_processes > 1:
+            processes.together(lambda: _see(directory, word, runtime))
+        yield
+
+
+def _see(directory: pathlib.Path, word: str, runtime):
+    ends = time.monotonic() + SEEN_WITHIN
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError):
+            if (directory / '.lock').read_text() == word:
+                return
+        time.sleep(0.1)
+    raise UsageError(
+        f'process {runtime.process} of {runtime.n_processes} does not see process 0 in '
+        f'{directory.absolute()}; give a --workdir on a file system that all hosts share'
+    )
 
 
 def claim(directory: pathlib.Path, config: Common, overwrite: bool, description: dict):
