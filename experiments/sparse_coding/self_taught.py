@@ -122,6 +122,8 @@ def data(config):
         seed=config.seed,
         **places,
     )
+    if len(labelled.names) < 2:
+        raise ValueError(f'{config.labelled} has one class; a labelled set needs two classes or more')
     fewest = int(np.bincount(labelled.train_labels, minlength=len(labelled.names)).min())
     if max(config.labels) > fewest:
         raise ValueError(

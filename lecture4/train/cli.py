@@ -121,13 +121,14 @@ def _module(experiment: Experiment) -> str:
 
 
 def _peek(argv, option: str) -> str:
-    """The value of an option that has to be known before the others can be read."""
+    """The value of an option that has to be known before the others can be read: the last one given."""
+    value = ''
     for i, word in enumerate(argv):
         if word == f'--{option}' and i + 1 < len(argv):
-            return argv[i + 1]
+            value = argv[i + 1]
         if word.startswith(f'--{option}='):
-            return word.partition('=')[2]
-    return ''
+            value = word.partition('=')[2]
+    return value
 
 
 def _known(kind: str, name: str, names):

@@ -52,6 +52,7 @@ def test_options_override_the_preset():
         (('--weight', '-1'), '--weight is -1.0; it has to be at least 0'),
         (('--weight', 'nan'), '--weight is nan; it has to be at least 0'),
         (('--preset', 'smok'), "unknown preset 'smok'; did you mean smoke?"),
+        (('--preset', 'smoke', '--preset', 'smok'), "unknown preset 'smok'"),
         (('--sweep', 'depth'), "unknown sweep 'depth'; there are"),
         (('--seed', '-1'), '--seed is -1; it has to be between 0'),
         (('--steps_per_call', '4', '--save_every', '10'), 'a multiple of steps_per_call'),
