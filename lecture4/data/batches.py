@@ -1,6 +1,7 @@
 """Batch n as a pure function of (seed, n): resuming needs no iterator state."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,3 +40,46 @@ def indices(seed: int, n: int, n_examples: int, batch_size: int) -> np.ndarray:
         order = _permutation(seed, epoch, n_examples)
         parts.append(order[max(first - start, 0) : end - start])
     return np.concatenate(parts)
+
+
+def balanced(labels, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
+    """Batches in which all classes are equally frequent: the frequent ones are downsampled.
+
+    An epoch holds m examples of every class, m the size of the rarest, in random order. It takes
+    the next m of each class's own endless stream (that of `indices`), so that over the epochs all
+    examples of a frequent class are seen, equally often; one comes twice in an epoch only where
+    its class's stream begins anew.
+
+    Shapes  labels whole numbers [n]; classes without an example take no part. Returns the function
+            n -> int32 [batch_size] of rows, as `indices` pure in (seed, n).
+    Errors  ValueError where labels are not such, negative, or none; otherwise as `indices`.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f'labels have shape {labels.shape} and dtype {labels.dtype}; one whole number an '
+            'example is wanted, for at least one example'
+        )
+    if labels.min() < 0:
+        raise ValueError(f'labels begin at {labels.min()}; number the classes from 0')
+    members = [np.flatnonzero(labels == c).astype(np.int32) for c in np.unique(labels)]
+    rarest = min(map(len, members))
+    length = rarest * len(members)
+    seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(len(members))]
+
+    @functools.lru_cache(maxsize=2)
+    def epoch(number):
+        chosen = [
+            rows[indices(class_seed, number, len(rows), rarest)]
+            for rows, class_seed in zip(members, seeds, strict=True)
+        ]
+        return np.random.default_rng((seed, number)).permutation(np.concatenate(chosen))
+
+    def batch(n: int) -> np.ndarray:
+        at = np.arange(n * batch_size, (n + 1) * batch_size)
+        numbers = range(at[0] // length, at[-1] // length + 1)
+        rows = np.concatenate([epoch(number) for number in numbers])
+        return rows[at - numbers[0] * length]
+
+    indices(seed, 0, len(labels), batch_size)  # its errors, before the first batch
+    return batch

@@ -62,3 +62,57 @@ def test_the_permutation_is_drawn_once_an_epoch():
 def test_domain(change):
     with pytest.raises(ValueError, match='at least'):
         batches.indices(**{'seed': 0, 'n': 0, 'n_examples': 5, 'batch_size': 2} | change)
+
+
+UNEVEN = np.array([0] * 5 + [3] * 40 + [1] * 8)
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 15, 64])
+def test_balanced_epochs_hold_every_class_as_often_as_the_rarest(batch_size):
+    batch = batches.balanced(UNEVEN, batch_size, seed=2)
+    rows = np.concatenate([batch(n) for n in range(-(-240 // batch_size))])[:240]
+    assert rows.dtype == np.int32 and batch(0).shape == (batch_size,)
+    epochs = rows.reshape(16, 15)
+    for epoch in epochs:
+        assert len(set(epoch[UNEVEN[epoch] != 1])) == 10  # (8 into pieces of 5: one may come twice)
+        np.testing.assert_array_equal(np.bincount(UNEVEN[epoch]), [5, 5, 0, 5])
+    # the frequent class, 40 examples of which 5 come each epoch, is gone through in 8
+    frequent = rows[UNEVEN[rows] == 3].reshape(2, 40)
+    for round_of_all in frequent:
+        assert sorted(round_of_all) == list(range(5, 45))
+    assert not np.array_equal(frequent[0], frequent[1])
+    assert len({tuple(np.flatnonzero(UNEVEN[epoch] == 0)) for epoch in epochs}) > 8  # mixed order
+
+
+def test_balanced_is_a_pure_function_of_seed_and_number():
+    batch = batches.balanced(UNEVEN, 4, seed=2)
+    forward = [batch(n) for n in range(30)]
+    again = batches.balanced(UNEVEN, 4, seed=2)
+    for n in reversed(range(30)):
+        np.testing.assert_array_equal(again(n), forward[n])
+    other = batches.balanced(UNEVEN, 4, seed=3)
+    assert not np.array_equal(np.concatenate([other(n) for n in range(30)]), np.ravel(forward))
+
+
+def test_balanced_classes_have_streams_of_their_own():
+    labels = np.repeat([0, 1], 50)
+    batch = batches.balanced(np.append(labels, 2), 3, seed=0)  # one of each class an epoch
+    rows = np.concatenate([batch(n) for n in range(40)])
+    first, second = (rows[rows // 50 == c] % 50 for c in (0, 1))
+    assert (first == second).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    'labels, match',
+    [
+        ([], 'at least one example'),
+        ([[1], [0]], r'shape \(2, 1\)'),
+        ([0.0, 1.0], 'dtype float64'),
+        ([1, -1, 0], 'labels begin at -1; number the classes from 0'),
+    ],
+)
+def test_balanced_refuses_what_are_no_labels(labels, match):
+    with pytest.raises(ValueError, match=match):
+        batches.balanced(labels, 4, seed=0)
+    with pytest.raises(ValueError, match='at least'):
+        batches.balanced([0, 1], 0, seed=0)
