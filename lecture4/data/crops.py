@@ -21,6 +21,13 @@ def to_float(image) -> np.ndarray:
     raise DataError(f'images have dtype {image.dtype}, wanted uint8 or a float type; convert them')
 
 
+def floats(images):
+    """Each picture by `to_float`, channels as they are: an array, or a tuple of arrays."""
+    if isinstance(images, tuple | list):
+        return tuple(to_float(image) for image in images)
+    return to_float(images)
+
+
 def grey(images):
     """Luma of each picture, 0.299 red + 0.587 green + 0.114 blue, on the scale of `to_float`.
 

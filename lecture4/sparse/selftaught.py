@@ -12,12 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from lecture4.ops import linalg, patches
+from lecture4.ops.prox import soft_threshold
 from lecture4.sparse import solvers
 
 
 def sparse_encoder(D, weight, solver=solvers.admm, **options) -> Callable[[jax.Array], jax.Array]:
     """An encoder: signals [n, d] -> L1 codes [n, k] through D [d, k]; options are the solver's."""
     return lambda x: solver(x, D, weight, **options).codes
+
+
+def threshold_encoder(D, threshold) -> Callable[[jax.Array], jax.Array]:
+    """An encoder: signals [n, d] -> soft thresholds of their products with D [d, k], [n, k].
+
+    The first step of a proximal solver, and all of it: one product instead of an optimisation.
+    Coates & Ng find that with enough labels it does as well as sparse codes, whatever the atoms.
+    Source  Coates & Ng 2011, section 3 (their alpha is threshold).
+    """
+    return lambda x: soft_threshold(jnp.matmul(x, D), threshold)
 
 
 def linear_encoder(affine: linalg.Affine) -> Callable[[jax.Array], jax.Array]:
@@ -47,9 +58,10 @@ def pool_regions(responses, regions: int, reduce: str = 'mean'):
             f'{regions} x {regions} regions do not fit a map of {rows} x {cols} responses; '
             f'use 1 to {min(rows, cols)} regions or a smaller stride'
         )
-    if reduce not in ('mean', 'max'):
-        raise ValueError(f"reduce is 'mean' or 'max', not {reduce!r}")
-    pool = {'mean': jnp.mean, 'max': jnp.max}[reduce]
+    pools = {'mean': jnp.mean, 'sum': jnp.sum, 'max': jnp.max}
+    if reduce not in pools:
+        raise ValueError(f"reduce is 'mean', 'sum' or 'max', not {reduce!r}")
+    pool = pools[reduce]
     row_edges = [round(i * rows / regions) for i in range(regions + 1)]
     col_edges = [round(i * cols / regions) for i in range(regions + 1)]
     parts = [
@@ -105,6 +117,23 @@ def encode_images(
         return features(padded)[:n]
     tiled = jax.lax.map(features, padded.reshape(n_tiles, tile, *image_shape))
     return tiled.reshape(n_tiles * tile, tiled.shape[-1])[:n]
+
+
+def standardise(learned, *others, floor=0.01):
+    """Features with each dimension's mean taken out and its deviation made 1, by the learned set's.
+
+    Deviations far below the typical one are noise and stay small: to the variances, floor times
+    their mean is added.
+
+    Shapes  learned [n, p], others [m, p]. Returns a tuple of the same shapes.
+    Source  Coates, Lee & Ng 2011 (who add 0.01 to variances of sums).
+    """
+    mean = jnp.mean(learned, axis=0, keepdims=True)
+    variance = jnp.var(learned, axis=0, keepdims=True)
+    constant = variance <= (4 * jnp.finfo(learned.dtype).eps * mean) ** 2  # but for rounding
+    variance = variance + floor * jnp.mean(variance)
+    scale = jnp.where(constant, 0, 1 / jnp.sqrt(jnp.where(constant, 1, variance)))
+    return tuple((x - mean) * scale for x in (learned, *others))
 
 
 def with_raw(features, raw):

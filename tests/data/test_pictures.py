@@ -73,3 +73,24 @@ def test_resize_keeps_the_mean_and_refuses_colour():
     np.testing.assert_allclose(np.diff(small[0, 4, 1:-1, 0]), 4 / 31, atol=1e-3)
     with pytest.raises(DataError, match='wanted'):
         crops.resize(np.zeros((1, 4, 4, 3), np.float32), 2)
+
+
+def test_colours_are_kept_where_asked_for(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(6, 9, 9, 3), dtype=np.uint8)
+    labels = np.arange(6) % 2
+    path = tmp_path / 'set.npz'
+    arrays = {'train_images': images, 'train_labels': labels}
+    np.savez(path, **arrays, test_images=images[:2], test_labels=labels[:2])
+    found = pictures.labelled(f'npz:{path}', colour=True)
+    np.testing.assert_array_equal(
+        found.test_images, images[:2].astype(np.float32) / np.float32(255)
+    )
+    assert found.train_images.shape == (6, 9, 9, 3)
+    assert pictures.labelled(f'npz:{path}').train_images.shape == (6, 9, 9, 1)
+    patches = pictures.signals(f'npz:{path}', 20, patch=4, colour=True)
+    assert patches.shape == (20, 48)
+    corners = {tuple(p) for p in (255 * patches.reshape(20, 16, 3)[:, 0]).round().astype(int)}
+    assert corners <= {tuple(p) for p in images.reshape(-1, 3)}
+    assert pictures.signals('photos', 3, patch=4, colour=True).shape == (3, 48)
+    assert pictures.signals('photos', 3, side=8, colour=True).shape == (3, 64)

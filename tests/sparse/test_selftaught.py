@@ -37,13 +37,13 @@ def by_hand(image, regions, reduce):
     return np.concatenate([reduce(half, axis=(0, 1)) for half in halves])
 
 
-@pytest.mark.parametrize('regions, reduce', [(1, 'mean'), (2, 'mean'), (2, 'max')])
+@pytest.mark.parametrize('regions, reduce', [(1, 'mean'), (2, 'mean'), (2, 'max'), (2, 'sum')])
 @pytest.mark.parametrize('tile', [1, 2, 16])
 def test_features_are_their_definition(regions, reduce, tile):
     found = selftaught.encode_images(
         jnp.asarray(IMAGES), encoder, regions=regions, reduce=reduce, tile=tile, **SETTINGS
     )
-    pool = {'mean': np.mean, 'max': np.max}[reduce]
+    pool = {'mean': np.mean, 'max': np.max, 'sum': np.sum}[reduce]
     expected = np.stack([by_hand(image, regions, pool) for image in IMAGES])
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -95,8 +95,8 @@ def test_raw_beside_codes_has_equal_energy():
 def test_regions_that_do_not_fit():
     with pytest.raises(ValueError, match='use 1 to 4 regions'):
         selftaught.encode_images(jnp.asarray(IMAGES), encoder, regions=5, **SETTINGS)
-    with pytest.raises(ValueError, match="'mean' or 'max'"):
-        selftaught.pool_regions(jnp.zeros((1, 2, 2, 1)), 1, 'sum')
+    with pytest.raises(ValueError, match="'mean', 'sum' or 'max'"):
+        selftaught.pool_regions(jnp.zeros((1, 2, 2, 1)), 1, 'median')
 
 
 def test_one_trace_for_any_weight():
@@ -117,3 +117,25 @@ def test_preprocessing_is_shared_with_the_dictionary():
     x = jnp.asarray(RNG.uniform(size=(6, 16)), jnp.float32)
     expected = linalg.apply(WHITENING, patches.normalise_contrast(x, 0.05))
     np.testing.assert_array_equal(selftaught.preprocess(x, 0.05, WHITENING), expected)
+
+
+def test_threshold_encoder_is_one_proximal_step():
+    """Of L1 codes from zero, with step 1."""
+    x = jnp.asarray(RNG.normal(size=(6, 16)), jnp.float32)
+    found = selftaught.threshold_encoder(W, 0.5)(x)
+    inner = np.asarray(x) @ np.asarray(W)
+    np.testing.assert_allclose(found, np.sign(inner) * np.maximum(abs(inner) - 0.5, 0), atol=1e-5)
+
+
+def test_standardised_features():
+    learned = RNG.normal(size=(500, 4)) * [1, 2, 3, 0] + 7
+    other = RNG.normal(size=(3, 4))
+    x, y = selftaught.standardise(jnp.asarray(learned), jnp.asarray(other), floor=0.0)
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std(0), [1, 1, 1, 0], atol=1e-4)
+    want = (other - learned.mean(0)) / np.where(learned.std(0) > 0, learned.std(0), 1)
+    np.testing.assert_allclose(y[:, :3], want[:, :3], rtol=1e-4, atol=1e-5)
+    (damped,) = selftaught.standardise(jnp.asarray(learned), floor=1.0)
+    variance = learned.var(0)
+    expected = variance / (variance + variance.mean())
+    np.testing.assert_allclose(damped.var(0), expected, rtol=1e-4, atol=1e-6)
