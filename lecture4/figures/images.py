@@ -37,7 +37,7 @@ def rows(named, *, notes=None, title='', width=7.4):
         raise ValueError(f'rows of shapes {sorted(shapes)}; one row or more of one shape is wanted')
     (n, h, w, _) = shapes.pop()
     notes = notes or {}
-    label = 8 + 7 * max(len(name) for name in tiles)
+    label = 16 + 9 * max(len(name) for name in tiles)
     zoom = int(np.clip((width * style.DPI - label) // (n * (w + 1) + 1), 1, 12))
     margin, head, note = 8, 30 if title else 8, 15
     block = (h + 2) * zoom

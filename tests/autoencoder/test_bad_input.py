@@ -1,0 +1,90 @@
+"""What the experiments of the family refuse, and in which words."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from experiments.autoencoders import contractive, deep, denoising, family, linear, sparse, stacked
+from lecture4.data import sources
+from lecture4.train import loop
+from lecture4.train.config import UsageError
+from lecture4.train.experiment import Experiment, load
+from lecture4.train.runtime import Runtime
+from lecture4.train.step import bind
+
+
+def pixels(tmp_path, value):
+    """An .npz data set with one pixel of that value."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (('train', 40), ('test', 20)):
+        images = rng.uniform(size=(n, 6, 6, 1)).astype(np.float32)
+        images[3, 2, 2] = value
+        arrays[f'{split}_images'], arrays[f'{split}_labels'] = images, np.arange(n) % 2
+    path = tmp_path / 'set.npz'
+    np.savez(path, **arrays)
+    return f'npz:{path}'
+
+
+@pytest.mark.parametrize(
+    'module, options',
+    [
+        (deep, {}),
+        (family, {}),
+        (contractive, {'train_examples': 20, 'valid_examples': 10, 'test_examples': 20}),
+        (stacked, {'train_examples': 20}),
+    ],
+)
+def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(tmp_path, module, options):
+    config = module.Config(source=pixels(tmp_path, 1.5), **options)
+    experiment = Experiment(module.Config, module.data, module.build, module.report, {}, {})
+    with pytest.raises(UsageError, match=r'npz:.* lies in \[.*, 1.5\].*\[0, 1\]: rescale'):
+        load(experiment, config)
+
+
+def test_not_a_number_in_the_data_is_refused_with_its_picture(tmp_path):
+    with pytest.raises(sources.DataError, match='picture 3'):
+        deep.data(deep.Config(source=pixels(tmp_path, np.nan)))
+
+
+def test_not_a_number_in_a_batch_stops_the_run_with_its_step(tmp_path):
+    config = linear.Config(steps=3, batch_size=16, progress='none', cache_dir='none', devices=1)
+    data = linear.data(config)
+    resident = np.array(data.resident)
+    resident[data.batch(1)[0]] = np.nan
+    data = dataclasses.replace(data, resident=resident)
+    runtime = Runtime(Mesh(np.array(jax.devices()[:1]), ('data',)))
+    with pytest.raises(loop.Diverged, match='loss is nan at step 2'):
+        loop.run(bind(linear.build(config), data, 0), config, runtime, tmp_path)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: linear.Config(code=0), '--code is 0; it has to be at least 1'),
+        (lambda: family.Config(width=0), '--width is 0'),
+        (lambda: deep.Config(widths=(8, 0)), r'--widths is \(8, 0\)'),
+        (lambda: sparse.Config(width=8, k=9), '--k is 9; it has to be between 1 and --width 8'),
+        (lambda: family.Config(k=0), '--k is 0'),
+        (lambda: denoising.Config(corruption='masking', level=1.5), '--level is 1.5.*0 and 1'),
+        (lambda: denoising.Config(level=-0.1), '--level is -0.1; it has to be at least 0'),
+        (lambda: contractive.Config(masking=-0.2), '--masking is -0.2.*between 0 and 1'),
+        (lambda: contractive.Config(methods=('plian',)), '--methods.*some of random, plain'),
+        (lambda: stacked.Config(masking=2.0), '--masking is 2.0'),
+        (lambda: deep.Config(steps=100, pretraining=50), '--pretraining is 50'),
+    ],
+)
+def test_options_outside_their_domain_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_too_few_pictures_are_counted():
+    with pytest.raises(ValueError, match=r'60000 pictures are wanted.*digits has 1797'):
+        contractive.data(contractive.Config(train_examples=10_000, test_examples=49_703))
+    with pytest.raises(ValueError, match='leaves none to test on'):
+        stacked.data(stacked.Config(train_examples=1797))
+    assert jax.devices()  # the data of both were never put on one

@@ -1,0 +1,213 @@
+"""Seconds an epoch of two autoencoders, ours and torch's, interleaved; and variants under vmap.
+
+    python tests/benchmarks/autoencoder_speed.py [--examples 10000] [--epochs 5] [--threads 1]
+
+Ours: the data on the device, one epoch one compiled scan, with permutation, gather, noise and Adam.
+Torch: the same arithmetic written as its users do, data in memory as one tensor, rows by index, fused
+Adam. Pictures are random numbers: the time does not depend on them. Without torch (it is no
+dependency; 2.13 was used) only ours is timed. Prints medians, and the share of the core's measured
+matrix-product rate that the epoch's flops come to.
+"""
+
+import argparse
+import functools
+import itertools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lecture4 import train
+from lecture4.autoencoder import deep, denoising, network
+from lecture4.ops.losses import bernoulli_nll
+
+D, BATCH = 784, 100
+
+
+def shallow(key):
+    """784-500-784 logistic, masking noise: (params, loss)."""
+    params = network.init_autoencoder(key, (D, 500), scale='sigmoid')
+
+    def loss(params, x, key):
+        def run(noisy):
+            code = network.encode(params, noisy, network.identity, jax.nn.sigmoid)
+            return network.decode(params, code, network.identity)
+
+        corrupt = functools.partial(denoising.masking, share=0.5)
+        return jnp.mean(denoising.loss(run, bernoulli_nll, corrupt, x, key))
+
+    return params, loss
+
+
+def hinton(key):
+    """784-1000-500-250-30 and mirror, ReLU: (params, loss)."""
+    params = network.init_autoencoder(key, (D, 1000, 500, 250, 30), scale='he')
+    return params, lambda params, x, key: jnp.mean(deep.loss(params, x, activation=jax.nn.relu))
+
+
+def epoch_of(loss, n_steps):
+    """(step of an epoch, initial optimiser state): all steps in one compiled program."""
+    task = train.optimise(
+        lambda key, x: None, lambda p, x, k: (loss(p, x, k), {}), optax.adam(1e-3)
+    )
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def epoch(state, x, key):
+        rows = jax.random.permutation(key, x.shape[0])[: n_steps * BATCH].reshape(n_steps, BATCH)
+
+        def body(state, batch):
+            n, chosen = batch
+            state, metrics = task.step(state, x[chosen], jax.random.fold_in(key, n))
+            return state, metrics['loss']
+
+        return jax.lax.scan(body, state, (jnp.arange(n_steps), rows))
+
+    return epoch
+
+
+def ours(build, x):
+    """A function that runs one epoch and returns its seconds."""
+    params, loss = build(jax.random.key(0))
+    epoch = epoch_of(loss, len(x) // BATCH)
+    box = [train.task.Trained(params, optax.adam(1e-3).init(params)), 0]
+
+    def run():
+        began = time.perf_counter()
+        box[0], losses = epoch(box[0], x, jax.random.key(box[1]))
+        losses.block_until_ready()
+        box[1] += 1
+        return time.perf_counter() - began
+
+    return run
+
+
+def theirs(torch, name, x, n_threads):
+    """The same in torch."""
+    from torch import nn
+
+    torch.set_num_threads(n_threads)
+    if name == 'shallow':
+        model = nn.Sequential(nn.Linear(D, 500), nn.Sigmoid(), nn.Linear(500, D))
+    else:
+        widths = [D, 1000, 500, 250, 30, 250, 500, 1000, D]
+        layers = []
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
+            layers += [nn.Linear(a, b)] + ([nn.ReLU()] if i not in (3, 7) else [])
+        model = nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    x = torch.tensor(np.asarray(x))
+
+    def run():
+        began = time.perf_counter()
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), BATCH):
+            batch = x[order[start : start + BATCH]]
+            noisy = batch * (torch.rand_like(batch) >= 0.5) if name == 'shallow' else batch
+            logits = model(noisy)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch, reduction='sum')
+            optimizer.zero_grad(set_to_none=True)
+            (loss / len(batch)).backward()
+            optimizer.step()
+        return time.perf_counter() - began
+
+    return run
+
+
+def matmul_rate(n=1024):
+    """Flops a second of a float32 product as large as the layers'."""
+    a = jnp.ones((n, n))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        product(a).block_until_ready()
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / min(times)
+
+
+def variants(counts, n_steps=100):
+    """Small autoencoders with different seeds and rates: one program against one after another."""
+    x = jax.random.uniform(jax.random.key(0), (1000, 64))
+
+    def train_one(key, rate):
+        params = network.init_autoencoder(key, (64, 32), scale='sigmoid')
+
+        def body(params, n):
+            rows = jax.random.randint(jax.random.fold_in(key, n), (50,), 0, 1000)
+
+            def loss(params):
+                code = network.encode(params, x[rows], network.identity, jax.nn.sigmoid)
+                return jnp.mean(
+                    bernoulli_nll(network.decode(params, code, network.identity), x[rows])
+                )
+
+            grads = jax.grad(loss)(params)
+            return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
+
+        return jax.lax.scan(body, params, jnp.arange(n_steps))[0]
+
+    alone, together = jax.jit(train_one), jax.jit(jax.vmap(train_one))
+    for count in counts:
+        keys, rates = jax.random.split(jax.random.key(1), count), jnp.linspace(0.01, 0.1, count)
+
+        def one_by_one(keys=keys, rates=rates):
+            for key, rate in zip(keys, rates, strict=True):
+                jax.block_until_ready(alone(key, rate))
+
+        def at_once(keys=keys, rates=rates):
+            jax.block_until_ready(together(keys, rates))
+
+        times = {one_by_one: [], at_once: []}
+        for i in range(6):
+            for run in times:
+                began = time.perf_counter()
+                run()
+                if i:
+                    times[run].append(time.perf_counter() - began)
+        a, b = (statistics.median(values) for values in times.values())
+        print(f'{count:3d} variants: one by one {a:.3f} s, vmapped {b:.3f} s, ratio {a / b:.2f}')
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--examples', type=int, default=10_000)
+    parser.add_argument('--epochs', type=int, default=5)
+    parser.add_argument('--threads', type=int, default=1)
+    options = parser.parse_args()
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        torch = None
+    x = jax.random.uniform(jax.random.key(0), (options.examples // BATCH * BATCH, D))
+    rate = matmul_rate()
+    print(f'{jax.devices()[0].device_kind}; a product of 1024^3: {rate / 1e9:.0f} GFLOP/s')
+    for name, build in (('shallow', shallow), ('hinton', hinton)):
+        runs = {'ours': ours(build, x)}
+        if torch is not None:
+            runs['torch'] = theirs(torch, name, x, options.threads)
+        times = {who: [] for who in runs}
+        for i in range(options.epochs + 1):
+            for who, run in runs.items():
+                seconds = run()
+                if i:  # the first compiles
+                    times[who].append(seconds)
+        params, _ = build(jax.random.key(0))
+        n_weights = sum(layer.weight.size for layer in (*params.encoder, *params.decoder))
+        flops = 6 * n_weights * len(x)
+        median = {who: statistics.median(values) for who, values in times.items()}
+        line = f'{name}: ours {median["ours"]:.3f} s an epoch of {len(x)}'
+        line += f' ({flops / median["ours"] / rate:.0%} of the product rate)'
+        if torch is not None:
+            paired = [b / a for a, b in zip(times['ours'], times['torch'], strict=True)]
+            line += f', torch {median["torch"]:.3f} s, ratio {statistics.median(paired):.2f}'
+        print(line)
+    variants((8, 16, 64))
+
+
+if __name__ == '__main__':
+    main()
