@@ -25,6 +25,17 @@ def psnr(found, truth):
     return -10 * jnp.log10(jnp.mean((found - truth) ** 2))
 
 
+def cut(image, size, stride=1):
+    """All patches of a picture [h, w] at multiples of stride, as signals [n, size^2].
+
+    Errors  TypeError for integers; ValueError for another rank, or where no patch fits.
+    """
+    image = require_floating('image', image)
+    if image.ndim != 2:
+        raise ValueError(f'image has shape {image.shape}; a grey picture [h, w] is wanted')
+    return patches.extract(image[None, :, :, None], size, stride).reshape(-1, size * size)
+
+
 def learn(key, signals, n_atoms, *, weight, n_steps, batch_size=1024, init=None):
     """Atoms [d, n_atoms] for these very signals: n_steps of online learning on random batches.
 
@@ -56,7 +67,8 @@ def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
     are in use. The codes are not formed: the approximation is x less what is orthogonal to the
     chosen atoms, all that denoising asks for.
 
-    Shapes  x [n, d], D [d, k], energy scalar or [n]. Returns [n, d].
+    Shapes  x [n, d], D [d, k], energy scalar or [n]. Returns the approximations [n, d] and how many
+            atoms are in each, int32 [n].
     Domain  energy >= 0. A signal with NaN or infinity comes back NaN, others are not touched by it.
     Errors  TypeError for integers; ValueError where sizes disagree.
     Source  Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
@@ -65,7 +77,7 @@ def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
     n, d = x.shape
     energy = jnp.broadcast_to(jnp.asarray(energy, x.dtype), (n,))
     if n == 0:
-        return x
+        return x, jnp.zeros(0, jnp.int32)
     tile = min(tile, n)
     # A tile takes as long as its signal of most atoms: signals of like energy go together.
     order = jnp.argsort(jnp.sum(x * x, axis=1))
@@ -74,19 +86,21 @@ def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
     m = min(max_atoms, d, D.shape[1])
     norm = jnp.linalg.norm(D, axis=0)
     unit = D / jnp.where(norm > 0, norm, 1)[None, :]
-    found = lax.map(lambda i: x[i] - _orthogonal_rest(x[i], unit, energy[i], m), rows)
-    return jnp.zeros_like(x).at[rows.reshape(-1)].set(found.reshape(-1, d))
+    rest, count = lax.map(lambda i: _orthogonal_rest(x[i], unit, energy[i], m), rows)
+    at = rows.reshape(-1)
+    found = x - jnp.zeros_like(x).at[at].set(rest.reshape(-1, d))
+    return found, jnp.zeros(n, jnp.int32).at[at].set(count.reshape(-1))
 
 
 def _orthogonal_rest(x, unit, energy, m):
-    """What pursuit by m unit atoms [d, k] at most leaves of signals [t, d]."""
+    """What pursuit by m unit atoms [d, k] at most leaves of signals [t, d], and their number [t]."""
 
     def left(residual):
         # Not `<=`: a residual that is NaN is left alone.
         return jnp.sum(residual * residual, axis=1) > energy
 
     def step(state):
-        n, residual, basis = state
+        n, residual, basis, count = state
         best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
         v = unit.T[best]
         for _ in range(2):  # once leaves rounding of the size of what atoms share
@@ -97,16 +111,21 @@ def _orthogonal_rest(x, unit, energy, m):
         use = left(residual)[:, None] & (size > 1e-4)
         v = jnp.where(use, v / jnp.where(use, size, 1), 0)
         rest = residual - jnp.sum(v * residual, axis=1, keepdims=True) * v
-        return n + 1, rest, lax.dynamic_update_index_in_dim(basis, v, n, axis=1)
+        basis = lax.dynamic_update_index_in_dim(basis, v, n, axis=1)
+        return n + 1, rest, basis, count + use[:, 0].astype(jnp.int32)
 
     def unfinished(state):
         return (state[0] < m) & jnp.any(left(state[1]))
 
-    start = (jnp.zeros((), jnp.int32), x, jnp.zeros((x.shape[0], m, x.shape[1]), x.dtype))
-    return lax.while_loop(unfinished, step, start)[1]
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(x.shape[0], jnp.int32)
+    basis = jnp.zeros((x.shape[0], m, x.shape[1]), x.dtype)
+    _, rest, _, count = lax.while_loop(unfinished, step, (zero, x, basis, none))
+    return rest, count
 
 
-def denoise(image, D, sigma, *, size, stride=1, gain=1.15, share=0.0, max_atoms=32, tile=TILE):
+def denoise(
+    image, D, sigma, *, size, stride=1, gain=1.15, share=0.0, power=1.0, max_atoms=32, tile=TILE
+):
     """A picture less its noise: overlapping patches, each explained as far as the noise allows.
 
     A patch is approximated until its residual is no more than noise, gain^2 sigma^2 a pixel, and
@@ -118,14 +137,15 @@ def denoise(image, D, sigma, *, size, stride=1, gain=1.15, share=0.0, max_atoms=
     Errors  ValueError where the dictionary, the patches and the picture do not fit.
     Source  Elad & Aharon 2006 (gain 1.15, share 30 / (255 sigma)); the dictionary is the caller's.
     """
-    x = _cut(image, size, stride)
+    x = cut(image, size, stride)
     mean = jnp.mean(x, axis=1, keepdims=True)
     energy = jnp.asarray(gain * sigma, x.dtype) ** 2 * size * size
-    found = mean + pursue(x - mean, D, energy, max_atoms=max_atoms, tile=tile)
+    found, n_atoms = pursue(x - mean, D, energy, max_atoms=max_atoms, tile=tile)
+    # Of the noise in a patch its atoms keep one share each, and its mean another.
+    trust = 1 / (1 + n_atoms[:, None].astype(x.dtype)) ** power
     share = jnp.asarray(share, x.dtype)
-    n_patches = patches.counts(image.shape, size, stride).astype(x.dtype)
-    total = _paste(found, image.shape, size, stride) + share * image
-    covered = n_patches + share
+    total = _paste(trust * (mean + found), image.shape, size, stride) + share * image
+    covered = _paste(jnp.broadcast_to(trust, x.shape), image.shape, size, stride) + share
     return jnp.where(covered > 0, total / jnp.where(covered > 0, covered, 1), image)
 
 
@@ -142,8 +162,8 @@ def inpaint(image, known, D, weight, *, size, stride=1, max_iterations=200, tile
     """
     image = jnp.where(known, image, 0)
     overall = jnp.sum(image) / jnp.maximum(jnp.sum(known, dtype=image.dtype), 1)
-    x = _cut(image, size, stride)
-    seen = _cut(jnp.where(known, 1, 0).astype(image.dtype), size, stride)
+    x = cut(image, size, stride)
+    seen = cut(jnp.where(known, 1, 0).astype(image.dtype), size, stride)
 
     def fill(part):
         x, seen = part
@@ -226,54 +246,54 @@ def masked_codes(x, seen, D, weight, *, tolerance=1e-4, max_iterations=1000, che
     return Codes(state[0], gap / jnp.maximum(value, tiny), value, converged)
 
 
-def store(image, encode_fn, D, *, size):
-    """The picture as it is after storing, for each of its patches side by side, its mean and codes.
+def store(image, approximate_fn, *, size):
+    """The picture as it comes back where each patch, side by side, is kept as its mean and few numbers.
 
-    encode_fn  signals [n, d] -> codes [n, k] through D, with as many non-zeros as one will pay for.
-    Shapes     image [h, w], of which the rows and columns beyond whole patches are cut off; D
-               [size * size, k]. Returns (restored, original), both of whole patches.
-    Errors     ValueError where the dictionary, the patches and the picture do not fit.
+    approximate_fn  signals [n, d] without mean -> what their few numbers make of them, [n, d].
+    Shapes          image [h, w], of which rows and columns beyond whole patches are cut off.
+                    Returns (restored, original), both of whole patches.
     """
     h, w = (length // size * size for length in image.shape)
     image = image[:h, :w]
-    x = _cut(image, size, size)
+    x = cut(image, size, size)
     mean = jnp.mean(x, axis=1, keepdims=True)
-    restored = mean + product(encode_fn(x - mean), D.T)
-    return _paste(restored, image.shape, size, size), image
+    return _paste(mean + approximate_fn(x - mean), image.shape, size, size), image
 
 
-def largest(signals, basis, n_nonzero):
-    """Codes in an orthonormal basis: the n_nonzero coefficients of largest magnitude, the best there are.
+def largest(x, basis, n_nonzero):
+    """Signals by their n_nonzero largest coefficients in an orthonormal basis: the best there are.
 
-    Shapes  signals [n, d]; basis [d, m] with orthonormal columns. Returns [n, m].
+    Shapes  x [n, d]; basis [d, m] with orthonormal columns. Returns [n, d].
     """
-    codes = product(signals, basis)
-    if n_nonzero >= basis.shape[1]:
-        return codes
-    at = lax.top_k(jnp.abs(codes), n_nonzero)[1]
-    rows = jnp.arange(len(codes))[:, None]
-    return jnp.zeros_like(codes).at[rows, at].set(codes[rows, at])
+    codes = product(x, basis)
+    if n_nonzero < basis.shape[1]:
+        at = lax.top_k(jnp.abs(codes), n_nonzero)[1]
+        rows = jnp.arange(len(codes))[:, None]
+        codes = jnp.zeros_like(codes).at[rows, at].set(codes[rows, at])
+    return product(codes, basis.T)
 
 
-def cosines(size):
-    """The discrete cosine basis of size x size patches without its constant, [size^2, size^2 - 1]."""
-    along = jnp.arange(size, dtype=jnp.float32)
-    n, k = along[None, :], along[:, None]
-    angle = (jnp.pi / size) * ((n + 0.5) * k)
-    rows = jnp.cos(angle) * jnp.where(k == 0, (1 / size) ** 0.5, (2 / size) ** 0.5)
-    return jnp.kron(rows, rows)[1:].T
+def cosines(size, n_frequencies=None):
+    """Discrete cosines of size x size patches without the constant one, unit norm and mean 0.
 
+    With n_frequencies = size (None) the orthonormal basis of the cosine transform; with more, the
+    frequencies lie closer: a redundant dictionary, what learned ones are measured against.
 
-def _cut(image, size, stride):
-    """All patches of a picture [h, w], as signals [n, size^2]."""
-    image = require_floating('image', image)
-    if image.ndim != 2:
-        raise ValueError(f'image has shape {image.shape}; a grey picture [h, w] is wanted')
-    return patches.extract(image[None, :, :, None], size, stride).reshape(-1, size * size)
+    Shapes  Returns [size^2, n_frequencies^2 - 1].
+    Source  Elad & Aharon 2006, section V (16 frequencies for patches of 8 x 8).
+    """
+    n_frequencies = n_frequencies or size
+    place = jnp.arange(size, dtype=jnp.float32)[None, :] + 0.5
+    rows = jnp.cos(
+        jnp.pi / n_frequencies * place * jnp.arange(n_frequencies, dtype=jnp.float32)[:, None]
+    )
+    D = jnp.kron(rows, rows)[1:].T
+    D = D - jnp.mean(D, axis=0, keepdims=True)
+    return D / jnp.linalg.norm(D, axis=0, keepdims=True)
 
 
 def _paste(signals, shape, size, stride):
-    """The sum of all patches where they came from: the adjoint of _cut, [h, w]."""
+    """The sum of all patches where they came from: the adjoint of cut, [h, w]."""
     grid = patches.grid(shape, size, stride)
     laid = signals.reshape(1, *grid, size * size)
     return patches.reassemble(laid, (*shape, 1), size, stride)[0, :, :, 0]

@@ -42,15 +42,17 @@ def test_pursuit_is_scikit_learn_s(tile):
     x = RNG.standard_normal((20, 12)).astype(np.float32) * RNG.uniform(0.2, 3, (20, 1))
     x = jnp.asarray(x, jnp.float32)
     energy = RNG.uniform(0.1, 2, 20).astype(np.float32)
-    found = recovery.pursue(x, D, jnp.asarray(energy), max_atoms=12, tile=tile)
+    found, count = recovery.pursue(x, D, jnp.asarray(energy), max_atoms=12, tile=tile)
     n_atoms = []
     for i in range(20):
         if (np.asarray(x[i], float) ** 2).sum() <= energy[i]:
             np.testing.assert_array_equal(found[i], 0)
+            assert count[i] == 0
             continue
         peer = linear_model.OrthogonalMatchingPursuit(tol=energy[i], fit_intercept=False)
         peer.fit(np.asarray(D, float), np.asarray(x[i], float))
         n_atoms.append((peer.coef_ != 0).sum())
+        assert count[i] == n_atoms[-1]
         np.testing.assert_allclose(found[i], np.asarray(D, float) @ peer.coef_, atol=2e-5)
     assert min(n_atoms) < 4 < max(n_atoms)
     left = ((np.asarray(x) - found) ** 2).sum(1)
@@ -61,20 +63,21 @@ def test_pursuit_stops_at_its_atoms_and_leaves_nan_alone():
     D = dictionary(10, 25, seed=1)
     x = np.random.default_rng(2).standard_normal((6, 10)).astype(np.float32)
     x[3, 4] = np.nan
-    found = recovery.pursue(jnp.asarray(x), D, 0.0, max_atoms=3)
+    found = recovery.pursue(jnp.asarray(x), D, 0.0, max_atoms=3)[0]
     assert np.isnan(found[3]).any()
     for i in (0, 1, 2, 4, 5):
         peer = linear_model.OrthogonalMatchingPursuit(n_nonzero_coefs=3, fit_intercept=False)
         peer.fit(np.asarray(D, float), x[i].astype(float))
         np.testing.assert_allclose(found[i], np.asarray(D, float) @ peer.coef_, atol=1e-5)
-    assert recovery.pursue(jnp.zeros((0, 10)), D, 0.0).shape == (0, 10)
+    assert recovery.pursue(jnp.zeros((0, 10)), D, 0.0)[0].shape == (0, 10)
     np.testing.assert_allclose(  # all of space is spanned: nothing is left, and nothing blows up
-        recovery.pursue(jnp.asarray(x[:3]), D, 0.0, max_atoms=99), x[:3], atol=1e-5
+        recovery.pursue(jnp.asarray(x[:3]), D, 0.0, max_atoms=99)[0], x[:3], atol=1e-5
     )
     twins = jnp.concatenate([D[:, :4], D[:, :4], jnp.zeros((10, 1))], axis=1)
     span = np.linalg.qr(np.asarray(D[:, :4], float))[0]
-    found = recovery.pursue(jnp.asarray(x[:3]), twins, 0.0, max_atoms=9)
+    found, count = recovery.pursue(jnp.asarray(x[:3]), twins, 0.0, max_atoms=9)
     np.testing.assert_allclose(found, x[:3] @ span @ span.T, atol=1e-5)
+    np.testing.assert_array_equal(count, 4)  # a twin explains nothing more, nor a zero atom
 
 
 def test_denoising_a_picture_of_the_dictionary():
@@ -113,12 +116,12 @@ def test_share_and_stride():
 def test_sigma_is_the_noise_left_in_a_patch():
     """Of white noise, patches are explained until gain * sigma a pixel is left, at most."""
     noise = 0.1 * jax.random.normal(jax.random.key(1), (40, 40))
-    x = recovery._cut(noise, 8, 8)
-    found = recovery.pursue(x, dictionary(64, 128), (1.15 * 0.1) ** 2 * 64)
+    x = recovery.cut(noise, 8, 8)
+    found, _ = recovery.pursue(x, dictionary(64, 128), (1.15 * 0.1) ** 2 * 64)
     more = np.sqrt((x**2).mean(1)) > 1.15 * 0.1
     np.testing.assert_array_equal((found != 0).any(1), more)
     assert more.sum() < 4  # of 25, where chance has 4 in 100 beyond
-    found = recovery.pursue(x, dictionary(64, 128), (0.5 * 0.1) ** 2 * 64)
+    found, _ = recovery.pursue(x, dictionary(64, 128), (0.5 * 0.1) ** 2 * 64)
     left = np.sqrt(((x - found) ** 2).mean(1))
     assert (left <= 0.05 * (1 + 1e-5)).all() and (left > 0.04).all()
 
@@ -190,7 +193,7 @@ def test_storing_by_cosines_is_scipy_s_transform():
     image = np.random.default_rng(9).uniform(size=(17, 24)).astype(np.float32)
     basis = recovery.cosines(8)
     restored, original = recovery.store(
-        jnp.asarray(image), lambda x: recovery.largest(x, basis, 5), basis, size=8
+        jnp.asarray(image), lambda x: recovery.largest(x, basis, 5), size=8
     )
     np.testing.assert_array_equal(original, image[:16])
     for top in (0, 8):
@@ -202,8 +205,12 @@ def test_storing_by_cosines_is_scipy_s_transform():
             kept[0, 0] = coefficients[0, 0]
             want = fft.idctn(kept, norm='ortho')
             np.testing.assert_allclose(restored[top : top + 8, left : left + 8], want, atol=1e-5)
+    redundant = np.asarray(recovery.cosines(8, 16))
+    assert redundant.shape == (64, 255)
+    np.testing.assert_allclose((redundant**2).sum(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(redundant.sum(0), 0, atol=1e-5)
     exact, original = recovery.store(
-        jnp.asarray(image), lambda x: recovery.largest(x, basis, 63), basis, size=8
+        jnp.asarray(image), lambda x: recovery.largest(x, basis, 63), size=8
     )
     np.testing.assert_allclose(exact, original, atol=1e-5)
 
