@@ -305,3 +305,14 @@ def _branches(layer: Branches, here: Row, prefix: str):
 def totals(rows: Sequence[Row]) -> tuple[int, int]:
     """(parameters, multiply-adds) of all rows."""
     return sum(row.parameters for row in rows), sum(row.macs for row in rows)
+
+
+def collapse(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """One row for each name up to its first '/': the parts' counts summed, what they end in."""
+    found = []
+    for name, group in itertools.groupby(rows, lambda row: row.name.partition('/')[0]):
+        parts = list(group)
+        parameters, macs = totals(parts)
+        entered = parts[0].input
+        found.append(parts[-1]._replace(name=name, input=entered, parameters=parameters, macs=macs))
+    return tuple(found)

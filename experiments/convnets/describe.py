@@ -1,0 +1,154 @@
+"""A network's layers: sizes, parameters, multiply-adds, receptive fields; a table and a picture.
+
+Nothing is trained. Counts of the classic networks are those of their papers or, where these do not
+add up, of the implementations that follow them (tests/vision/test_layouts.py). Multiply-adds are of
+one picture, of convolutions and dense layers.
+
+Run     python -m experiments.convnets.describe --network vgg_d
+Cost    seconds.
+"""
+
+import dataclasses
+import difflib
+import functools
+import pathlib
+import sys
+from typing import ClassVar
+
+from lecture4 import train
+from lecture4.ops import geometry
+from lecture4.train import cli, experiment, workdir
+from lecture4.train import report as reports
+from lecture4.vision import layouts, small_network
+
+LARGE, SMALL = (224, 224, 3), (32, 32, 3)
+NETWORKS = {
+    'alexnet': (layouts.alexnet, (227, 227, 3)),
+    'alexnet_one_stream': (functools.partial(layouts.alexnet, 1), (227, 227, 3)),
+    'zfnet': (layouts.zfnet, LARGE),
+    **{f'vgg_{letter}': (functools.partial(layouts.vgg, letter), LARGE) for letter in 'abcde'},
+    'googlenet': (layouts.googlenet, LARGE),
+    **{f'plain_{n}': (functools.partial(layouts.resnet, n, None), LARGE) for n in (18, 34)},
+    **{f'resnet_{n}': (functools.partial(layouts.resnet, n), LARGE) for n in layouts.RESNET_BLOCKS},
+    **{
+        f'resnet_{n}_v1_5': (functools.partial(layouts.resnet, n, version='v1.5'), LARGE)
+        for n in (50, 101, 152)
+    },
+    **{
+        f'cifar_resnet_{n}': (functools.partial(layouts.cifar_resnet, n), SMALL)
+        for n in (20, 32, 44, 56, 110)
+    },
+    **{
+        f'cifar_plain_{n}': (functools.partial(layouts.cifar_resnet, n, None), SMALL)
+        for n in (20, 56)
+    },
+    'small_network': (
+        functools.partial(small_network.layout, small_network.Network()),
+        (28, 28, 1),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    # Which network; a name that is none lists them all.
+    network: str = 'vgg_d'
+    # Height and width of the input; 0 takes the paper's.
+    side: int = 0
+    # Show the layers inside blocks as rows of their own.
+    detail: bool = False
+    # Named settings, listed above; options given beside it override them.
+    preset: str = ''
+    # Where the report goes. Default: runs/describe-NETWORK.
+    workdir: str = ''
+    # Throw away what workdir holds.
+    overwrite: bool = False
+
+    # What the command line asks every experiment for, and here is never given.
+    sweep: ClassVar[str] = ''
+    grid: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        if self.network not in NETWORKS:
+            near = difflib.get_close_matches(self.network, NETWORKS, 1)
+            hint = f'did you mean {near[0]}? ' if near else ''
+            raise ValueError(
+                f'--network {self.network} is unknown; {hint}There are {", ".join(NETWORKS)}'
+            )
+        train.require(self, 'side', self.side >= 0, "at least 1, or 0 for the paper's")
+
+
+PRESETS = {'smoke': {'network': 'small_network'}}
+
+
+def describe(config) -> train.Report:
+    from lecture4.figures import layers
+
+    stack, shape = NETWORKS[config.network]
+    if config.side:
+        shape = (config.side, config.side, shape[-1])
+    rows = geometry.trace(stack(), shape)
+    parameters, macs = geometry.totals(rows)
+    short = geometry.collapse(rows)
+    cells = [
+        (
+            row.name,
+            row.kind,
+            _by(row.output),
+            f'{row.parameters:,}',
+            f'{row.macs:,}',
+            _by(row.field, same=True),
+            _by(row.stride, same=True) if any(row.stride) else '',
+            _by(row.start, same=True) if any(row.stride) else '',
+        )
+        for row in (rows if config.detail else short)
+    ]
+    columns = (
+        'layer',
+        'kind',
+        'output',
+        'parameters',
+        'multiply-adds',
+        'field',
+        'stride',
+        'centre',
+    )
+    caption = (
+        f'Input {_by(shape)}. Field: pixels of the input that a unit sees; stride: pixels between '
+        'neighbouring units; centre: where the first unit looks, pixel 0 having its centre at 0. '
+        'Padding counts as seen.'
+    )
+    total = ('all', '', '', f'{parameters:,}', f'{macs:,}', '', '', '')
+    title = config.network.replace('_', ' ')
+    return train.Report(
+        metrics={'parameters': parameters, 'multiply_adds': macs},
+        tables=(train.Table(f'Layers of {title}', columns, (*cells, total), caption),),
+        pictures={'layers': train.Picture(layers.network(short, title=title), caption)},
+        summary=f'{parameters:,} parameters, {macs:,} multiply-adds for an input of {_by(shape)}.',
+    )
+
+
+def _by(sides, same=False):
+    """'3 x 3', or '3' where all sides are one and `same` says that this is enough."""
+    texts = [f'{side:g}' for side in sides]
+    return texts[0] if same and len(set(texts)) == 1 else ' x '.join(texts)
+
+
+def main(arguments):
+    parts = experiment.Experiment(Config, describe, describe, describe, PRESETS, {})  # pyright: ignore
+    try:
+        config = cli.parse(parts, arguments)
+        report = describe(config)
+        directory = pathlib.Path(config.workdir or f'runs/describe-{config.network}')  # pyright: ignore
+        with workdir.claim(directory, config, config.overwrite, {}):
+            reports.write(directory, report, title=config.network, about=parts.about)  # pyright: ignore
+    except (train.UsageError, ValueError, OSError) as error:
+        print(f'describe: {error}', file=sys.stderr)
+        sys.exit(2)
+    print(report.summary)
+    print(reports.text(report.tables[0]))
+    print(f'report: {directory / "report.html"}')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
