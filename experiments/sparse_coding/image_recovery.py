@@ -97,6 +97,7 @@ PRESETS = {
         'nonzeros': (2,),
         'sigmas': (25,),
         'missing': (0.5,),
+        'cosines': False,
     },
     'set12': BSD | {'tested': 'set12'},
     'bsd68': BSD | {'tested': 'bsd68', 'nonzeros': (), 'missing': (), 'cosines': False},

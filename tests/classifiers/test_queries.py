@@ -86,18 +86,20 @@ def test_accuracies_are_those_of_the_label_curve(n):
     curve = validation.label_curve(
         7, train, labels, test, test_labels, labels_per_class=(n,), n_draws=5
     )[0]
-    centred = train - train.mean(0)
     rows = validation.draw(7, labels, n, 5)
-    found = queries.accuracies(
-        jnp.asarray(centred @ centred.T),
-        jnp.asarray((test - train.mean(0)) @ centred.T),
-        labels,
-        test_labels,
-        rows,
-        n_classes=3,
-    )
+    gram, cross = queries.inner_products(100 * jnp.asarray(train) + 7, 100 * jnp.asarray(test) + 7)
+    found = queries.accuracies(gram, cross, labels, test_labels, rows, n_classes=3)
 
     np.testing.assert_allclose(found, curve, atol=1e-6)
+
+
+def test_inner_products_are_about_the_mean_and_without_scale():
+    x = np.random.default_rng(8).standard_normal((20, 3)).astype(np.float32)
+    gram, cross = queries.inner_products(jnp.asarray(9 * x + 5), jnp.asarray(9 * x[:4] + 5))
+    centred = (x - x.mean(0)).astype(float)
+    want = centred @ centred.T / (centred**2).sum(1).mean()
+    np.testing.assert_allclose(gram, want, atol=1e-5)
+    np.testing.assert_allclose(cross, want[:4], atol=1e-5)
 
 
 def test_a_class_without_examples_is_allowed():

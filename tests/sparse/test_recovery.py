@@ -10,6 +10,10 @@ from sklearn import linear_model
 from lecture4.sparse import recovery, solvers
 
 RNG = np.random.default_rng(0)
+denoise = jax.jit(recovery.denoise, static_argnames=('size', 'stride', 'max_atoms', 'tile'))
+inpaint = jax.jit(recovery.inpaint, static_argnames=('size', 'stride', 'max_iterations', 'tile'))
+masked_codes = jax.jit(recovery.masked_codes, static_argnames=('max_iterations', 'check_every'))
+pursue = jax.jit(recovery.pursue, static_argnames=('max_atoms', 'tile'))
 
 
 def dictionary(d, k, seed=0):
@@ -42,7 +46,7 @@ def test_pursuit_is_scikit_learn_s(tile):
     x = RNG.standard_normal((20, 12)).astype(np.float32) * RNG.uniform(0.2, 3, (20, 1))
     x = jnp.asarray(x, jnp.float32)
     energy = RNG.uniform(0.1, 2, 20).astype(np.float32)
-    found, count = recovery.pursue(x, D, jnp.asarray(energy), max_atoms=12, tile=tile)
+    found, count = pursue(x, D, jnp.asarray(energy), max_atoms=12, tile=tile)
     n_atoms = []
     for i in range(20):
         if (np.asarray(x[i], float) ** 2).sum() <= energy[i]:
@@ -63,19 +67,19 @@ def test_pursuit_stops_at_its_atoms_and_leaves_nan_alone():
     D = dictionary(10, 25, seed=1)
     x = np.random.default_rng(2).standard_normal((6, 10)).astype(np.float32)
     x[3, 4] = np.nan
-    found = recovery.pursue(jnp.asarray(x), D, 0.0, max_atoms=3)[0]
+    found = pursue(jnp.asarray(x), D, 0.0, max_atoms=3)[0]
     assert np.isnan(found[3]).any()
     for i in (0, 1, 2, 4, 5):
         peer = linear_model.OrthogonalMatchingPursuit(n_nonzero_coefs=3, fit_intercept=False)
         peer.fit(np.asarray(D, float), x[i].astype(float))
         np.testing.assert_allclose(found[i], np.asarray(D, float) @ peer.coef_, atol=1e-5)
-    assert recovery.pursue(jnp.zeros((0, 10)), D, 0.0)[0].shape == (0, 10)
+    assert pursue(jnp.zeros((0, 10)), D, 0.0)[0].shape == (0, 10)
     np.testing.assert_allclose(  # all of space is spanned: nothing is left, and nothing blows up
-        recovery.pursue(jnp.asarray(x[:3]), D, 0.0, max_atoms=99)[0], x[:3], atol=1e-5
+        pursue(jnp.asarray(x[:3]), D, 0.0, max_atoms=99)[0], x[:3], atol=1e-5
     )
     twins = jnp.concatenate([D[:, :4], D[:, :4], jnp.zeros((10, 1))], axis=1)
     span = np.linalg.qr(np.asarray(D[:, :4], float))[0]
-    found, count = recovery.pursue(jnp.asarray(x[:3]), twins, 0.0, max_atoms=9)
+    found, count = pursue(jnp.asarray(x[:3]), twins, 0.0, max_atoms=9)
     np.testing.assert_allclose(found, x[:3] @ span @ span.T, atol=1e-5)
     np.testing.assert_array_equal(count, 4)  # a twin explains nothing more, nor a zero atom
 
@@ -85,12 +89,12 @@ def test_denoising_a_picture_of_the_dictionary():
     truth = steps_picture()
     noisy = truth + 0.05 * jax.random.normal(jax.random.key(0), truth.shape)
     D = step_atoms(6)
-    found = recovery.denoise(noisy, D, 0.05, size=6)
+    found = denoise(noisy, D, 0.05, size=6)
     before, after = recovery.psnr(noisy, truth), recovery.psnr(found, truth)
     assert 25.5 < before < 26.5 and after > before + 8
     # Where nothing is noise everything is kept, and where all is noise the means of patches are.
-    np.testing.assert_allclose(recovery.denoise(truth, D, 0.0, size=6), truth, atol=1e-5)
-    flat = recovery.denoise(noisy, D, 10.0, size=6)
+    np.testing.assert_allclose(denoise(truth, D, 0.0, size=6), truth, atol=1e-5)
+    flat = denoise(noisy, D, 10.0, size=6)
     mean = np.zeros(truth.shape)
     count = np.zeros(truth.shape)
     for i in range(truth.shape[0] - 5):
@@ -103,13 +107,13 @@ def test_denoising_a_picture_of_the_dictionary():
 def test_share_and_stride():
     image = RNG.uniform(size=(14, 17)).astype(np.float32)
     D = dictionary(16, 20)
-    found = np.asarray(recovery.denoise(jnp.asarray(image), D, 9.0, size=4, stride=4))
+    found = np.asarray(denoise(jnp.asarray(image), D, 9.0, size=4, stride=4))
     for i in range(3):
         for j in range(4):
             block = slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)
             np.testing.assert_allclose(found[block], image[block].mean(), atol=1e-6)
     np.testing.assert_array_equal(found[12:], image[12:])  # no patch there
-    mixed = recovery.denoise(jnp.asarray(image), D, 9.0, size=4, stride=4, share=3.0)
+    mixed = denoise(jnp.asarray(image), D, 9.0, size=4, stride=4, share=3.0)
     np.testing.assert_allclose(mixed, (found + 3 * image) / 4, atol=1e-6)
 
 
@@ -117,11 +121,11 @@ def test_sigma_is_the_noise_left_in_a_patch():
     """Of white noise, patches are explained until gain * sigma a pixel is left, at most."""
     noise = 0.1 * jax.random.normal(jax.random.key(1), (40, 40))
     x = recovery.cut(noise, 8, 8)
-    found, _ = recovery.pursue(x, dictionary(64, 128), (1.15 * 0.1) ** 2 * 64)
+    found, _ = pursue(x, dictionary(64, 128), (1.15 * 0.1) ** 2 * 64)
     more = np.sqrt((x**2).mean(1)) > 1.15 * 0.1
     np.testing.assert_array_equal((found != 0).any(1), more)
     assert more.sum() < 4  # of 25, where chance has 4 in 100 beyond
-    found, _ = recovery.pursue(x, dictionary(64, 128), (0.5 * 0.1) ** 2 * 64)
+    found, _ = pursue(x, dictionary(64, 128), (0.5 * 0.1) ** 2 * 64)
     left = np.sqrt(((x - found) ** 2).mean(1))
     assert (left <= 0.05 * (1 + 1e-5)).all() and (left > 0.04).all()
 
@@ -133,7 +137,7 @@ def test_masked_codes_are_the_lasso_on_the_seen_rows(weight):
     seen = np.random.default_rng(5).uniform(size=x.shape) < 0.6
     seen[0], seen[1] = True, False
     mask = jnp.asarray(seen, jnp.float32)
-    found = recovery.masked_codes(jnp.asarray(x), mask, D, weight, tolerance=3e-5)
+    found = masked_codes(jnp.asarray(x), mask, D, weight, tolerance=3e-5)
     assert found.converged.all()
     np.testing.assert_array_equal(found.codes[1], 0)
     for i in range(8):
@@ -160,32 +164,32 @@ def test_unseen_values_do_not_matter_and_a_bad_signal_stays_alone():
     x = np.random.default_rng(6).standard_normal((5, 9)).astype(np.float32)
     seen = np.random.default_rng(7).uniform(size=x.shape) < 0.5
     mask = jnp.asarray(seen, jnp.float32)
-    first = recovery.masked_codes(jnp.asarray(x), mask, D, 0.1)
-    other = recovery.masked_codes(jnp.asarray(np.where(seen, x, 77.0)), mask, D, 0.1)
+    first = masked_codes(jnp.asarray(x), mask, D, 0.1)
+    other = masked_codes(jnp.asarray(np.where(seen, x, 77.0)), mask, D, 0.1)
     np.testing.assert_array_equal(first.codes, other.codes)
     x[2] = np.nan
-    with_bad = recovery.masked_codes(jnp.asarray(x), mask, D, 0.1)
+    with_bad = masked_codes(jnp.asarray(x), mask, D, 0.1)
     keep = np.array([0, 1, 3, 4])
     np.testing.assert_allclose(with_bad.codes[keep], first.codes[keep], atol=2e-3)
     assert not with_bad.converged[2] and with_bad.converged[keep].all()
     with pytest.raises(ValueError, match=r'seen has shape \(5, 4\), the signals \(5, 9\)'):
-        recovery.masked_codes(jnp.asarray(x), mask[:, :4], D, 0.1)
+        masked_codes(jnp.asarray(x), mask[:, :4], D, 0.1)
 
 
 def test_inpainting_brings_back_what_the_dictionary_knows():
     truth = steps_picture()
     known = jnp.asarray(np.random.default_rng(8).uniform(size=truth.shape) < 0.5)
     holed = jnp.where(known, truth, jnp.nan)
-    found = recovery.inpaint(holed, known, step_atoms(6), 1e-3, size=6)
+    found = inpaint(holed, known, step_atoms(6), 1e-3, size=6)
     np.testing.assert_array_equal(np.where(known, found, 0), np.where(known, truth, 0))
     assert recovery.psnr(found, truth) > 38
-    blurred = recovery.inpaint(holed, known, step_atoms(6), 1e3, size=6)  # means of patches alone
+    blurred = inpaint(holed, known, step_atoms(6), 1e3, size=6)  # means of patches alone
     assert recovery.psnr(blurred, truth) < 30
-    nothing = recovery.inpaint(holed, jnp.zeros_like(known), step_atoms(6), 1e-3, size=6)
+    nothing = inpaint(holed, jnp.zeros_like(known), step_atoms(6), 1e-3, size=6)
     np.testing.assert_array_equal(nothing, 0)
     one = jnp.zeros_like(known).at[0, 0].set(True)
     np.testing.assert_allclose(
-        recovery.inpaint(holed, one, step_atoms(6), 1e-3, size=6), truth[0, 0], atol=1e-6
+        inpaint(holed, one, step_atoms(6), 1e-3, size=6), truth[0, 0], atol=1e-6
     )
 
 
@@ -242,6 +246,6 @@ def test_learning_on_these_signals_explains_them_better():
 @pytest.mark.parametrize('bad', [jnp.zeros((5, 5, 1)), jnp.zeros((5, 5), jnp.int32)])
 def test_what_is_no_grey_picture_is_refused(bad):
     with pytest.raises((ValueError, TypeError), match='image'):
-        recovery.denoise(bad, dictionary(16, 20), 0.1, size=4)
+        denoise(bad, dictionary(16, 20), 0.1, size=4)
     with pytest.raises(ValueError, match='do not fit'):
-        recovery.denoise(jnp.zeros((9, 9)), dictionary(9, 20), 0.1, size=4)
+        denoise(jnp.zeros((9, 9)), dictionary(9, 20), 0.1, size=4)

@@ -1,0 +1,407 @@
+"""The lecture's map of learning: what each setting may look at, and what it makes of few labels.
+
+A task of some classes with few labels, and besides them, by setting: nothing (supervised), unlabelled
+examples of the task (semi-supervised), labelled examples of other classes (transfer), unlabelled
+pictures of something else (self-taught), or an oracle that labels what it is asked for (active). The
+classifier is the same everywhere: a linear SVM, C by cross-validation on the few labels. Where other
+data may be seen it goes into features of one form, dense patches through a layer of filters,
+rectified and pooled: filters that code unlabelled patches sparsely, or that tell other classes
+apart. Random filters are the control. Raina et al. (2007) name the settings.
+
+Run     python -m experiments.sparse_coding.learning_settings
+        python -m experiments.sparse_coding.learning_settings --preset mnist --manual_dir PATH
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lecture4 import train
+from lecture4.classifiers import queries, validation
+from lecture4.data import batches, crops, pictures
+from lecture4.ops import linalg, patches
+from lecture4.sparse import dictionary, selftaught, solvers
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(train.Common):
+    # Steps of learning features.
+    steps: int = 300
+    # Patches (and pictures of other classes) in a step, over all devices.
+    batch_size: int = 256
+    # The labelled pictures: digits, mnist, or another source with splits train and test.
+    source: str = 'digits'
+    # Classes of the task.
+    classes: tuple[int, ...] = (5, 6, 7, 8, 9)
+    # Other classes of the source: with labels for transfer.
+    others: tuple[int, ...] = (0, 1, 2, 3, 4)
+    # Unlabelled pictures for self-taught learning; 'others' takes those classes without labels.
+    elsewhere: str = 'others'
+    # Side of the patches.
+    patch: int = 4
+    # Pixels between patches.
+    stride: int = 1
+    # Features are pooled over this many by as many regions of a picture.
+    regions: int = 3
+    # Filters of every kind of feature.
+    atoms: int = 64
+    # Weight of the L1 penalty on codes of whitened patches.
+    weight: float = 0.3
+    # Share of the mean variance that is added to every direction's before whitening.
+    regulariser: float = 0.1
+    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
+    floor: float = 0.1
+    # Learning rate of the layer that transfer learns.
+    learning_rate: float = 1e-2
+    # Unlabelled patches that are drawn from the task's pictures, and as many from elsewhere.
+    signals: int = 20_000
+    # Pictures a class in the pool that labels are drawn from, or the oracle is asked about.
+    pool: int = 100
+    # Test pictures that accuracy is measured on; 0 takes all.
+    n_tested: int = 0
+    # Labels a class, on average where an oracle is asked.
+    labels: tuple[int, ...] = (1, 2, 5, 10, 20)
+    # Training sets drawn for every number of labels; each is the start of one round of queries.
+    draws: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ('patch', 'stride', 'regions', 'atoms', 'pool', 'draws'):
+            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
+        train.require(self, 'classes', len(set(self.classes)) >= 2, 'two classes or more')
+        train.require(self, 'others', len(set(self.others)) >= 2, 'two classes or more')
+        apart = not set(self.classes) & set(self.others)
+        train.require(self, 'others', apart, f'other classes than the task has: {self.classes}')
+        rising = self.labels == tuple(sorted(set(self.labels))) and min(self.labels) >= 1
+        train.require(self, 'labels', rising, 'rising numbers, each at least 1')
+        fits = max(self.labels) <= self.pool
+        train.require(self, 'labels', fits, f'at most the pool of {self.pool}')
+
+
+PRESETS = {
+    'smoke': {
+        'steps': 3,
+        'signals': 500,
+        'batch_size': 32,
+        'atoms': 8,
+        'pool': 10,
+        'labels': (1, 2),
+        'draws': 2,
+    },
+    'mnist': {
+        'source': 'mnist',
+        'patch': 7,
+        'stride': 3,
+        'regions': 4,
+        'atoms': 128,
+        'signals': 100_000,
+        'steps': 400,
+        'pool': 400,
+        'n_tested': 3000,
+        'labels': (1, 2, 5, 10, 20, 50),
+    },
+}
+PRESETS['omniglot'] = PRESETS['mnist'] | {'elsewhere': 'omniglot'}
+SWEEPS = {'weight': train.grid(weight=(0.1, 0.3, 1.0)), 'atoms': train.grid(atoms=(32, 64, 128))}
+
+SETTINGS = (
+    'supervised',
+    'random filters',
+    'semi-supervised',
+    'transfer',
+    'self-taught',
+    'active: least certain',
+    'active: most diverse',
+)
+
+
+class State(NamedTuple):
+    """What is learned from other data: two dictionaries and a layer with its classifier on top."""
+
+    task: dictionary.State
+    elsewhere: dictionary.State
+    transfer: Any  # the optimiser's state, params in it
+
+
+def data(config):
+    places = config.places()
+    shared = {'pool': config.pool, 'seed': config.seed, **places}
+    task = pictures.labelled(config.source, classes=config.classes, **shared)
+    keep = np.random.default_rng(config.seed).permutation(len(task.test_labels))
+    keep = keep[: config.n_tested or None]
+    task = task._replace(test_images=task.test_images[keep], test_labels=task.test_labels[keep])
+    others = pictures.labelled(config.source, classes=config.others, **shared | {'pool': None})
+    side = task.train_images.shape[1]
+    if config.elsewhere == 'others':
+        unlabelled = others.train_images
+    else:
+        flat = pictures.signals(config.elsewhere, 20_000, side=side, seed=config.seed, **places)
+        unlabelled = flat.reshape(-1, side, side, 1)
+    fewest = np.bincount(task.train_labels).min()
+    if max(config.labels) > fewest:
+        raise ValueError(
+            f'--labels {max(config.labels)}, but {config.source} has a class of {fewest} '
+            f'examples; use at most {fewest}'
+        )
+    patches.grid((side, side), config.patch, config.stride)  # refuses what does not fit
+    resident, whitening = {'images': others.train_images, 'labels': others.train_labels}, {}
+    for name, images in (('task', task.train_images), ('elsewhere', unlabelled)):
+        found = crops.sample_patches(images, config.signals, config.patch, config.seed)
+        found = patches.normalise_contrast(jnp.asarray(found), config.floor)
+        whitening[name] = linalg.zca(found, config.regulariser)
+        resident[name] = np.asarray(linalg.apply(whitening[name], found))
+    whitening['nothing'] = identity(config.patch**2)
+
+    def batch(n):
+        return {
+            name: batches.indices(config.seed + i, n, len(resident[name]), config.batch_size)
+            for i, name in enumerate(('task', 'elsewhere', 'images'))
+        }
+
+    def prepare(resident, rows, key):
+        del key
+        found = {name: resident[name][rows[name]] for name in rows}
+        return found | {'labels': resident['labels'][rows['images']]}
+
+    extra = {'task': task, 'whitening': whitening, 'unlabelled': unlabelled, 'others': others}
+    return train.Data(batch, resident, prepare, extra=extra)
+
+
+def build(config):
+    size, n_others = config.patch**2, len(config.others)
+    n_features = config.regions**2 * 2 * config.atoms
+
+    def init_transfer(key, batch):
+        del batch
+        one, two = jax.random.split(key)
+        return {
+            'filters': jax.random.normal(one, (size, config.atoms)) / size**0.5,
+            'bias': jnp.zeros(config.atoms),
+            'top': 0.01 * jax.random.normal(two, (n_features, n_others)),
+            'top_bias': jnp.zeros(n_others),
+        }
+
+    def loss(params, batch, key):
+        del key
+        found = responses(config, batch['images'], layer(params), identity(size))
+        scores = found @ params['top'] + params['top_bias']
+        losses = optax.softmax_cross_entropy_with_integer_labels(scores, batch['labels'])
+        right = jnp.mean(scores.argmax(1) == batch['labels'], dtype=losses.dtype)
+        return losses.mean(), {'accuracy': right}
+
+    transfer = train.optimise(init_transfer, loss, optax.adam(config.learning_rate))
+
+    def init(key, batch):
+        keys = jax.random.split(key, 3)
+        return State(
+            dictionary.init(keys[0], batch['task'], config.atoms),
+            dictionary.init(keys[1], batch['elsewhere'], config.atoms),
+            transfer.init(keys[2], batch),
+        )
+
+    def step(state, batch, key, *, axis_name=None):
+        keys = jax.random.split(key, 3)
+        shared = {'weight': config.weight, 'axis_name': axis_name}
+        task, one = dictionary.step(state.task, batch['task'], keys[0], **shared)
+        elsewhere, two = dictionary.step(state.elsewhere, batch['elsewhere'], keys[1], **shared)
+        third, metrics = transfer.step(state.transfer, batch, keys[2], axis_name=axis_name)
+        kept = {'task_objective': one['objective'], 'elsewhere_objective': two['objective']}
+        kept |= {'transfer_loss': metrics['loss'], 'transfer_accuracy': metrics['accuracy']}
+        return State(task, elsewhere, third), kept
+
+    return train.Task(init, step)
+
+
+def identity(size):
+    return linalg.Affine(jnp.zeros(size), jnp.eye(size))
+
+
+def layer(params):
+    return lambda x: x @ params['filters'] + params['bias'][None, :]
+
+
+def responses(config, images, encoder, whitening):
+    """Features of pictures: patches through an encoder, rectified and pooled."""
+    return selftaught.encode_images(
+        images,
+        encoder,
+        size=config.patch,
+        stride=config.stride,
+        floor=config.floor,
+        whitening=whitening,
+        regions=config.regions,
+        tile=64,
+    )
+
+
+def features(config, state, whitening, images):
+    """{setting: features [n, p]} of pictures of the task."""
+    run = jax.jit(responses, static_argnums=(0, 2))
+    code = lambda D: functools.partial(solvers.approximate, D=D, weight=config.weight)  # noqa: E731
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    drawn = jax.random.normal(key, (config.patch**2, config.atoms))
+    arms = {
+        'random filters': (lambda x: x @ drawn, whitening['nothing']),
+        'semi-supervised': (code(state.task.atoms), whitening['task']),
+        'transfer': (layer(state.transfer.params), whitening['nothing']),
+        'self-taught': (code(state.elsewhere.atoms), whitening['elsewhere']),
+    }
+    images = jnp.asarray(images)
+    found = {'supervised': images.reshape(len(images), -1)}
+    for name, (encoder, affine) in arms.items():
+        found[name] = run(config, images, encoder, affine)
+    return found
+
+
+def ask(config, gram, task):
+    """{rule: rows [draws, labels]} of active learning on pixels, each draw from a label a class on.
+
+    Pixels, so that what it adds to the supervised setting is the choice of examples alone.
+    """
+    n_classes = len(task.names)
+    start = jnp.asarray(validation.draw(config.seed, task.train_labels, 1, config.draws))
+    n_queries = n_classes * (max(config.labels) - 1)
+
+    @jax.jit
+    def least_certain(labels):
+        rule = functools.partial(
+            queries.least_certain, gram, labels, n_queries=n_queries, n_classes=n_classes,
+            per_round=n_classes,
+        )  # fmt: skip
+        return jax.lax.map(rule, start)
+
+    most_diverse = jax.jit(
+        lambda: jax.lax.map(lambda rows: queries.most_diverse(gram, rows, n_queries), start)
+    )
+    return {
+        'active: least certain': np.asarray(least_certain(jnp.asarray(task.train_labels))),
+        'active: most diverse': np.asarray(most_diverse()),
+    }
+
+
+def accuracy(config, found, tested, task):
+    """{setting: accuracy [numbers of labels, draws]}."""
+    n_classes = len(task.names)
+    drawn = {
+        n: validation.draw(config.seed, task.train_labels, n, config.draws) for n in config.labels
+    }
+    curves = {}
+    for name in found:
+        gram, cross = queries.inner_products(found[name], tested[name])
+        sets = {name: drawn}
+        if name == 'supervised':
+            for rule, rows in ask(config, gram, task).items():
+                sets[rule] = {n: rows[:, : n * n_classes] for n in config.labels}
+        for setting, chosen in sets.items():
+            curves[setting] = np.stack(
+                [
+                    queries.accuracies(
+                        gram, cross, task.train_labels, task.test_labels, chosen[n],
+                        n_classes=n_classes,
+                    )
+                    for n in config.labels
+                ]
+            )  # fmt: skip
+    return {name: curves[name] for name in SETTINGS}
+
+
+def report(config, state, data):
+    from lecture4.figures import curves
+    from lecture4.figures import dictionary as drawn
+    from lecture4.figures import settings as shown
+
+    task, whitening = data.extra['task'], data.extra['whitening']
+    found = features(config, state, whitening, task.train_images)
+    tested = features(config, state, whitening, task.test_images)
+    values = accuracy(config, found, tested, task)
+    n_draws, n_classes = config.draws, len(task.names)
+    caption = (
+        f'Test accuracy in %, mean and standard error over {n_draws} draws. {config.source}, classes '
+        f'{", ".join(task.names)}; {len(task.test_labels)} test pictures. The same linear SVM for '
+        'all, C by cross-validation on the labelled examples alone.'
+    )
+    rows = tuple(
+        (name, *(train.mean_and_error(100 * draws) for draws in row))
+        for name, row in values.items()
+    )
+    columns = ('setting', *(f'{n} labels a class' for n in config.labels))
+    pictures_of = {
+        'accuracy': train.Picture(
+            curves.labelled_accuracy(values, config.labels, chance=1 / n_classes), caption
+        ),
+        'map': train.Picture(
+            chart(shown, config, data.extra, values),
+            'What each setting may look at. A question mark: the label is hidden from the learner.',
+        ),
+    }
+    side = (config.patch, config.patch)
+    for name, learned in (('task', state.task), ('elsewhere', state.elsewhere)):
+        D = np.asarray(linalg.inverse(whitening[name]).T @ learned.atoms)
+        order = np.argsort(-np.asarray(learned.usage))
+        pictures_of[f'atoms_{name}'] = train.Picture(
+            drawn.atoms(D, side, order=order, width=4.0),
+            f'Atoms from unlabelled patches, {name}: most used first.',
+        )
+    pictures_of['filters_transfer'] = train.Picture(
+        drawn.atoms(np.asarray(state.transfer.params['filters']), side, width=4.0),
+        'Filters that tell the other classes apart.',
+    )
+    metrics = {
+        f'accuracy_{name.replace(":", "").replace(" ", "_")}_{n}': float(draws.mean())
+        for name, row in values.items()
+        for n, draws in zip(config.labels, row, strict=True)
+    }
+    tables = (train.Table('Accuracy against labels', columns, rows, caption),)
+    return train.Report(metrics, tables, pictures_of)
+
+
+def chart(shown, config, extra, values):
+    """The map: settings by the data they may look at, with what they reach."""
+    task, others = extra['task'], extra['others']
+    rng = np.random.default_rng(config.seed)
+    few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.names))]
+
+    def cell(images, rows, labels, note):
+        return shown.Shown(images[rows][..., 0], tuple(labels), note)
+
+    hidden = ['?'] * 4
+    n_pool, n_others = len(task.train_labels), len(others.train_labels)
+    n_each = f'{min(config.labels)} to {max(config.labels)} a class'
+    labelled = cell(task.train_images, few, task.names, n_each)
+    unlabelled = cell(task.train_images, rng.integers(n_pool, size=4), hidden, f'{n_pool} pictures')
+    rows = rng.integers(n_others, size=4)
+    known = [others.names[c] for c in others.train_labels[rows]]
+    transfer = cell(others.train_images, rows, known, f'{n_others} pictures')
+    pool = extra['unlabelled']
+    other = cell(pool, rng.integers(len(pool), size=4), hidden, f'{len(pool)} pictures')
+    asks = 'asks an oracle,\none label a class first'
+    sees = {
+        'semi-supervised': (unlabelled, None, None, 'chance'),
+        'transfer': (None, transfer, None, 'chance'),
+        'self-taught': (None, None, other, 'chance'),
+        'active: least certain': (unlabelled, None, None, asks),
+        'active: most diverse': (unlabelled, None, None, asks),
+    }
+    reached = {
+        name: ' / '.join(f'{100 * row.mean():.1f}' for row in (draws[0], draws[-1]))
+        for name, draws in values.items()
+    }
+    table = {
+        name: [labelled, *sees.get(name, (None, None, None, 'chance')), reached[name]]
+        for name in SETTINGS
+    }
+    columns = [
+        'the task, labelled', 'the task, unlabelled', 'other classes, labelled',
+        'something else, unlabelled', 'who chooses the labels',
+        f'% right with\n{config.labels[0]} / {config.labels[-1]} labels a class',
+    ]  # fmt: skip
+    return shown.allowed(table, columns)
+
+
+if __name__ == '__main__':
+    train.main(Config, data, build, report, PRESETS, SWEEPS)
