@@ -91,6 +91,23 @@ def most_diverse(gram, start, n_queries):
     return jnp.concatenate([start, lax.scan(ask, state, length=n_queries)[1]])
 
 
+def inner_products(pool, test):
+    """Inner products of a pool [n, d], and of a test set [m, d] with it, about the pool's mean.
+
+    In the unit of the pool's mean squared norm: what penalties mean then depends on no scale.
+    Shapes  Returns (gram [n, n], cross [m, n]).
+    """
+    origin = jnp.mean(pool, axis=0, keepdims=True)
+    pool, test = pool - origin, test - origin
+    scale = jnp.mean(jnp.sum(pool * pool, axis=1))
+    pool = pool / jnp.sqrt(jnp.where(scale > 0, scale, 1))
+    test = test / jnp.sqrt(jnp.where(scale > 0, scale, 1))
+    return (
+        jnp.matmul(pool, pool.T, precision='highest'),
+        jnp.matmul(test, pool.T, precision='highest'),
+    )
+
+
 def accuracies(gram, cross, labels, test_labels, rows, *, n_classes, n_folds=5):
     """Test accuracy of linear SVMs trained on any sets of labelled rows.
 
