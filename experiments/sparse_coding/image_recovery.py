@@ -7,6 +7,8 @@ pursuit within the noise and averaged. Missing pixels are filled in by L1 codes 
 
 Run     python -m experiments.sparse_coding.image_recovery
         python -m experiments.sparse_coding.image_recovery --preset bsd68 --manual_dir PATH
+Cost    80 CPU-seconds as it stands; BSD68 at one sigma, with --sigmas 25 --adapt 0, 190, on one core.
+Result  BSD68, sigma 25: 28.45 dB with that command. Published: BM3D 28.57, DnCNN 29.23.
 """
 
 import dataclasses
@@ -57,7 +59,7 @@ class Config(train.Common):
     # Weight of the L1 penalty in learning on a noisy picture, in standard deviations of the noise.
     adapt_weight: float = 1.5
     # A patch is explained until its residual is this many standard deviations a pixel.
-    gain: float = 1.15
+    gain: float = 1.1
     # Denoise with redundant cosines too, for comparison.
     cosines: bool = True
     # Pixels between the patches of a noisy picture.

@@ -11,6 +11,8 @@ learns from all 50,000, standardised, and reports test accuracy.
 
 Run     python -m experiments.sparse_coding.self_taught
         python -m experiments.sparse_coding.self_taught --preset cifar10 --manual_dir PATH
+Cost    cifar10: 12 CPU-minutes on one core. Test accuracy with all labels: 74.32 %; the same with
+        principal components 61.48, with pixels 38.44. Published, other filters: k-means, 1600, 77.9.
 """
 
 import dataclasses
@@ -85,11 +87,11 @@ class Config(train.Common):
             train.require(self, name, 0 <= getattr(self, name) < np.inf, 'at least 0, and finite')
         for name in ('crop', 'patch'):
             train.require(self, name, getattr(self, name) >= 0, 'at least 0')
-        patches_only = self.patch > 0 or (not self.colour and self.encoder == 'sparse')
-        train.require(self, 'patch', patches_only, 'at least 1 for colours or thresholds')
+        fits = self.patch > 0 or (not self.colour and self.encoder == 'sparse')
+        train.require(self, 'patch', fits, 'at least 1 for colours or thresholds')
         train.require(self, 'signals', self.signals >= 10, 'at least 10')
         train.require(
-            self, 'labels', self.labels and min(self.labels) >= 1, 'one or more numbers, each >= 1'
+            self, 'labels', min(self.labels, default=0) >= 1, 'one or more numbers, each >= 1'
         )
 
 

@@ -6,6 +6,7 @@ asked for are ever looked at.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, 
         chosen, out = given
         inner, outer = validation.centre(gram[chosen][:, chosen], cross[:, chosen])
         own = labels[chosen]
-        penalty = jnp.asarray(validation.DEFAULT, inner.dtype)
+        penalty: Any = jnp.asarray(validation.DEFAULT, inner.dtype)
         if n_folds > 1:
             penalty = validation.choose_penalty(
                 inner, own, out, n_classes=n_classes, penalties=validation.PENALTIES

@@ -35,7 +35,8 @@ def allowed(rows, columns, *, side=26, title=''):
     for name, cells in rows.items():
         if len(cells) != len(columns):
             raise ValueError(f'row {name!r} has {len(cells)} cells for {len(columns)} columns')
-    gap, left, height, head = 10, 150, side + 44, 44 + 24 * bool(title)
+    gap, height, head = 10, side + 44, 44 + 24 * bool(title)
+    left = 2 * gap + 8 * max(map(len, rows))
     widths = [
         max(
             [_width(row[j], side) for row in rows.values()]
@@ -48,7 +49,7 @@ def allowed(rows, columns, *, side=26, title=''):
     made = style.figure(across / style.DPI, down / style.DPI)
 
     def write(x, y, text, **look):
-        made.text(x / across, 1 - y / down, text, **({'va': 'center'} | look))
+        made.text(x / across, 1 - y / down, text, va='center', **look)
 
     if title:
         write(gap, 14, title, fontsize=10)

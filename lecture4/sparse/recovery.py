@@ -123,9 +123,7 @@ def _orthogonal_rest(x, unit, energy, m):
     return rest, count
 
 
-def denoise(
-    image, D, sigma, *, size, stride=1, gain=1.15, share=0.0, power=1.0, max_atoms=32, tile=TILE
-):
+def denoise(image, D, sigma, *, size, stride=1, gain=1.1, share=0.0, max_atoms=32, tile=TILE):
     """A picture less its noise: overlapping patches, each explained as far as the noise allows.
 
     A patch is approximated until its residual is no more than noise, gain^2 sigma^2 a pixel, and
@@ -135,17 +133,16 @@ def denoise(
             unit of the pixels (both may be traced). Returns [h, w].
     Domain  sigma >= 0, share >= 0. With stride > 1, pixels that no patch covers stay as they are.
     Errors  ValueError where the dictionary, the patches and the picture do not fit.
-    Source  Elad & Aharon 2006 (gain 1.15, share 30 / (255 sigma)); the dictionary is the caller's.
+    Source  Elad & Aharon 2006, with gain 1.15 and share 30 / (255 sigma); atoms of BSD400 did better
+            with 1.1 and 0 on pictures of BSD68. The dictionary is the caller's.
     """
     x = cut(image, size, stride)
     mean = jnp.mean(x, axis=1, keepdims=True)
     energy = jnp.asarray(gain * sigma, x.dtype) ** 2 * size * size
-    found, n_atoms = pursue(x - mean, D, energy, max_atoms=max_atoms, tile=tile)
-    # Of the noise in a patch its atoms keep one share each, and its mean another.
-    trust = 1 / (1 + n_atoms[:, None].astype(x.dtype)) ** power
+    found, _ = pursue(x - mean, D, energy, max_atoms=max_atoms, tile=tile)
     share = jnp.asarray(share, x.dtype)
-    total = _paste(trust * (mean + found), image.shape, size, stride) + share * image
-    covered = _paste(jnp.broadcast_to(trust, x.shape), image.shape, size, stride) + share
+    total = _paste(mean + found, image.shape, size, stride) + share * image
+    covered = patches.counts(image.shape, size, stride).astype(x.dtype) + share
     return jnp.where(covered > 0, total / jnp.where(covered > 0, covered, 1), image)
 
 
