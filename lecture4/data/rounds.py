@@ -125,7 +125,7 @@ def make(
         stream = (fold << 32) + seed  # every fold has an order of its own
         rows = train[batches.indices(stream, epoch * per_epoch + step, len(train), batch_size)]
         words = vocabulary.pad([masked(row, chosen[fold].known) for row in rows])
-        dealt, local = vocabulary.distinct(words, 4)
+        dealt, local = vocabulary.distinct(words)
         return {'rows': dealt, 'words': local, 'labels': labels[rows]}
 
     return Rounds(at, tuple(chosen), per_epoch, len(chosen) * per_fold)

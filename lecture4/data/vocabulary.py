@@ -97,18 +97,20 @@ def by_length(
     return {length: np.flatnonzero(fitting == length) for length in sorted(set(fitting.tolist()))}
 
 
-def distinct(words: np.ndarray, multiple: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def distinct(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, local): the distinct numbers of a batch, and the batch in terms of them.
 
     rows.reshape(-1)[local] is `words`, and rows.reshape(-1)[0] is 0. The rows are dealt out over the batch's examples,
     r to each, so that they have the batch's axis and are divided among devices as the batch is; what is left over is
-    0. r is a multiple of `multiple`, which bounds the number of shapes.
+    0. r is one of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...: four sizes to a doubling, to bound the number of
+    shapes.
 
     Shapes  words int [n, t], n >= 1 -> rows int32 [n, r], local int32 [n, t].
     """
     n = len(words)
     found, local = np.unique(np.append(words.reshape(-1), PADDING), return_inverse=True)
-    each = -(-len(found) // (n * multiple)) * multiple
-    rows = np.zeros(n * each, np.int32)
+    each = -(-len(found) // n)
+    unit = 1 << max(each.bit_length() - 3, 0)
+    rows = np.zeros(n * (-(-each // unit) * unit), np.int32)
     rows[: len(found)] = found
-    return rows.reshape(n, each), local[:-1].reshape(words.shape).astype(np.int32)
+    return rows.reshape(n, -1), local[:-1].reshape(words.shape).astype(np.int32)

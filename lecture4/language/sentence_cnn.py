@@ -62,12 +62,15 @@ class SentenceCNN(nn.Module):
         Errors  TypeError for words that are no integers; ValueError for other shapes, channels that differ, widths
                 below 1 or a padding below 0.
         """
-        channels = tuple(vectors) if isinstance(vectors, tuple | list) else (vectors,)
+        channels = vectors if isinstance(vectors, tuple | list) else (vectors,)
+        channels, words = tuple(map(jnp.asarray, channels)), jnp.asarray(words)
         widths = tuple(self.widths)
         _check(channels, words, widths, self.padding)
-        d = channels[0].shape[1]
-        filters = [self.param(f'filters_{h}', uniform(0.01), (h, d, self.maps)) for h in widths]
-        bias = self.param('bias', nn.initializers.zeros, (len(widths) * self.maps,))
+        d, dtype = channels[0].shape[1], channels[0].dtype
+        filters = [
+            self.param(f'filters_{h}', uniform(0.01), (h, d, self.maps), dtype) for h in widths
+        ]
+        bias = self.param('bias', nn.initializers.zeros, (len(widths) * self.maps,), dtype)
         table = sum(channels[1:], channels[0]).at[0].set(0)
         taps = jnp.concatenate([jnp.moveaxis(f, 0, 1).reshape(d, -1) for f in filters], axis=1)
         products = table @ taps  # [r, sum(widths) * maps], tap by tap
@@ -102,7 +105,10 @@ class SentenceCNN(nn.Module):
             seen = jnp.where(kept, features, 0)
         else:
             seen = features * keep
-        logits = nn.Dense(self.n_classes, kernel_init=nn.initializers.zeros, name='softmax')(seen)
+        softmax = nn.Dense(
+            self.n_classes, param_dtype=dtype, kernel_init=nn.initializers.zeros, name='softmax'
+        )
+        logits = softmax(seen)
         return logits, activations | {'features': features, 'logits': logits}
 
 
@@ -127,7 +133,7 @@ def _check(channels, words, widths, padding):
         )
     if not widths or min(widths) < 1 or (padding is not None and padding < 0):
         raise ValueError(
-            f'widths {widths} have to be at least 1, and the padding {padding} None or at least 0'
+            f'widths {widths}, padding {padding}: wanted widths of at least 1, and a padding None or at least 0'
         )
 
 
