@@ -46,7 +46,7 @@ def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(tmp_path, mod
 
 
 def test_not_a_number_in_the_data_is_refused_with_its_picture(tmp_path):
-    with pytest.raises(sources.DataError, match='picture 3'):
+    with pytest.raises(sources.DataError, match='number 3'):
         deep.data(deep.Config(source=pixels(tmp_path, np.nan)))
 
 

@@ -34,10 +34,10 @@ def problem(width=24, d=8, n=64):
     return x, topk.init_params(jax.random.key(1), x, width)
 
 
-def kill(params, units):
+def kill(params, units, bias=-100.0):
     """Units that never answer."""
     (W, c) = params.encoder[0]
-    return Autoencoder((Dense(W, c.at[units].set(-100.0)),), params.decoder)
+    return Autoencoder((Dense(W, c.at[units].set(bias)),), params.decoder)
 
 
 def test_it_starts_as_transposes_with_unit_rows_and_the_datas_mean():
@@ -177,8 +177,9 @@ def test_dead_units_come_back_by_either_means_and_not_without(means):
     sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)).astype(jnp.float32)
     mixing = jax.random.normal(jax.random.key(6), (32, 16))
     x = sources @ mixing / 4
-    params = topk.init_params(jax.random.key(7), x, 40)
-    params = kill(params, jnp.arange(20))
+    # Out of reach of every example, but not of a thousand steps of Adam.
+    params = kill(topk.init_params(jax.random.key(7), x, 40), jnp.arange(20), -2.5)
+    assert not (topk.responses(params, x)[:, :20] > 0).any()
     optimizer = optax.adam(3e-3)
     state = topk.State(params, optimizer.init(params), jnp.zeros(40))
     options = {'optimizer': optimizer, 'k': 4, 'patience': 2000.0, 'k_dead': 8}
@@ -201,4 +202,4 @@ def test_dead_units_come_back_by_either_means_and_not_without(means):
     state, _ = run(state)
     used = topk.loss(state.params, x, 4)[1][1]
     n_back = int(used[:20].sum())
-    assert n_back == 0 if means == 'neither' else n_back >= 15
+    assert n_back == 0 if means == 'neither' else n_back >= 15, n_back
