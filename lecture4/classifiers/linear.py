@@ -170,15 +170,14 @@ def is_known(array):
 def check(matrix, labels, n_classes, penalty, sample_weight, *, name):
     """Refuse what cannot be fitted; returns upper [n] = penalty * sample_weight in the matrix's dtype.
 
-    Errors  TypeError where the matrix is not floating or the labels are not integers; ValueError where shapes
-            disagree or there are fewer than two classes; and, for values that are known (not traced), where
-            labels leave 0 .. n_classes - 1, a class has no sample of positive weight, the penalty is not positive
-            or a weight is negative.
+    Errors  TypeError where the matrix is not floating, of 32 bits or more, or the labels are not integers;
+            ValueError where shapes disagree or there are fewer than two classes; and, for values that are known
+            (not traced), where labels leave 0 .. n_classes - 1, a class has no sample of positive weight, the
+            penalty is not positive or a weight is negative.
     """
-    if not jnp.issubdtype(jnp.result_type(matrix), jnp.floating):
-        raise TypeError(
-            f'{name} of type {jnp.result_type(matrix)}; convert them to float32 or float64'
-        )
+    dtype = jnp.result_type(matrix)
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4:
+        raise TypeError(f'{name} of type {dtype}; convert them to float32 or float64')
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise TypeError(f'labels of type {jnp.result_type(labels)}; class indices are integers')
     if matrix.ndim != 2 or (name == 'gram' and matrix.shape[0] != matrix.shape[1]):

@@ -51,7 +51,7 @@ def init(key, signals, n_atoms, *, norm_bound=1.0):
     order_key, noise_key = jax.random.split(key)
     empty = jnp.all(signals == 0, axis=1)
     # Signals in random order, the empty ones last.
-    order = jnp.argsort(jax.random.uniform(order_key, (n,)) + empty)
+    order = jnp.argsort(jax.random.uniform(order_key, (n,), dtype) + empty.astype(dtype))
     chosen = _normalise(signals[jnp.resize(order[:n_atoms], n_atoms)])
     noise = _normalise(jax.random.normal(noise_key, (n_atoms, d), dtype))
     cosine = jnp.abs(product(chosen, chosen.T))
@@ -170,6 +170,7 @@ def update_atoms(D, A, B, norm_bound=1.0):
     Shapes  D [d, k], A [k, k] symmetric, B [d, k]; norm_bound scalar. Returns [d, k].
     Source  Mairal et al. 2009, algorithm 2; the norm is bounded by sqrt(norm_bound), not 1.
     """
+    D, A, B = (jnp.asarray(v) for v in (D, A, B))
     diagonal = jnp.diagonal(A)
     floor = 1e-10 * jnp.max(diagonal)
     used = diagonal > floor

@@ -366,6 +366,8 @@ def test_errors_name_what_came_and_what_was_wanted(name):
         run(x, y, loss='logistic')
     with pytest.raises(TypeError, match=f'{kind} of type int32; convert'):
         run(x.astype(int), y)
+    with pytest.raises(TypeError, match=f'{kind} of type bfloat16; convert'):
+        run(x.astype(jnp.bfloat16), y)
     with pytest.raises(TypeError, match=r'labels of type float32; class indices are integers'):
         run(x, y.astype(jnp.float32))
     with pytest.raises(ValueError, match=rf'{kind} of shape \(60,\)'):
