@@ -80,7 +80,7 @@ def data(config):
     if config.source in CURVES:
         curve = CURVES[config.source]
         clean = np.asarray(curve.at(manifold.evenly(curve, config.points)))
-        held_out = np.asarray(curve.at(manifold.evenly(curve, 2 * config.points + 1)))
+        held_out = np.asarray(curve.at(manifold.evenly(curve, config.points // 2 + 1)))
         extra = {'shape': None}
     else:
         clean, held_out = (
@@ -100,7 +100,15 @@ def reconstruct(params, x):
 
 def build(config):
     def init(key, x):
-        return network.init_autoencoder(key, (x.shape[1], *config.hidden))
+        key, weight_key, centre_key = jax.random.split(key, 3)
+        params = network.init_autoencoder(key, (x.shape[1], *config.hidden))
+        # The first units have to tell a point from its noisy copy, or the field is far too smooth:
+        # the noise moves each by about 0.7, and its slope is greatest at some point of the data.
+        shape = params.encoder[0].weight.shape
+        weight = jax.random.normal(weight_key, shape) * (0.7 / (config.noise * shape[0] ** 0.5))
+        centres = x[jax.random.randint(centre_key, shape[1:], 0, len(x))]
+        first = network.Dense(weight, -jnp.sum(centres * weight.T, axis=1))
+        return params._replace(encoder=(first, *params.encoder[1:]))
 
     def corrupt(key, x):
         return x + jnp.asarray(config.noise, x.dtype) * jax.random.normal(key, x.shape, x.dtype)

@@ -119,7 +119,7 @@ _BATCHES = {
     'sst2': (139,),
 }
 PRESETS = {
-    'smoke': {'dim': 16, 'maps': 8, 'epochs': 2, 'steps': 2 * 31, 'max_length': 32},
+    'smoke': {'dim': 64, 'maps': 32, 'epochs': 2, 'steps': 2 * 31, 'max_length': 32},
     **{source: _paper(source, *sizes) for source, sizes in _BATCHES.items()},
 }
 _CENTRE = {
