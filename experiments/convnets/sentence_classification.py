@@ -303,33 +303,30 @@ def report(config, state, data):
 
 def fires(config, learned, extra, fold):
     """{class: its filters with the n-grams of the fold's sentences that move them most}, at the last step."""
-    names, encoded = extra['names'], extra['encoded']
-    model = network(config, len(names))
-    classify = jax.jit(lambda words: learner.apply(model, learned, words)[1])
+    model = network(config, len(extra['names']))
+    classify = jax.jit(lambda learned, words: learner.apply(model, learned, words)[1])
     rows = np.concatenate([fold.train, fold.test])[:4000]
-    texts, features, starts = [], [], {width: [] for width in config.widths}
-    for length, inside in vocabulary.by_length([encoded[row] for row in rows]).items():
-        words = vocabulary.pad([encoded[row] for row in rows[inside]], length)
-        found = classify(np.where(fold.known[words], words, vocabulary.UNKNOWN))
-        texts += [extra['texts'][row][: config.max_length or None] for row in rows[inside]]
-        features.append(found['features'])
-        for width in starts:
-            starts[width].append(found[f'start_{width}'])
-    features = np.concatenate(features)
-    starts = {width: np.concatenate(found) for width, found in starts.items()}
-    n_filters = 4 if len(names) <= 3 else 2
-    telling = ngrams.telling(features, learned.params['softmax']['kernel'], n_filters)
-    shared = {'maps': config.maps, 'widths': config.widths}
-    return {
-        names[c]: [
-            (
-                f'{firing.width} words, filter {firing.filter}',
-                [(' '.join(n), v) for n, v in zip(firing.ngrams, firing.features, strict=True)],
-            )
-            for firing in ngrams.strongest(features, starts, texts, filters, **shared)
-        ]
-        for c, filters in telling.items()
-    }
+    found = [
+        (inside, classify(learned, words))
+        for inside, words in rounds.padded(extra['encoded'], rows, fold.known).values()
+    ]
+    order = np.concatenate([inside for inside, _ in found])
+    features, starts = (
+        np.concatenate([pick(activations) for _, activations in found])
+        for pick in (
+            lambda a: a['features'],
+            lambda a: np.concatenate([a[f'start_{h}'] for h in config.widths], 1),
+        )
+    )
+    return ngrams.by_class(
+        features,
+        starts,
+        [extra['texts'][row][: config.max_length or None] for row in order],
+        np.asarray(learned.params['softmax']['kernel']),
+        extra['names'],
+        widths=np.repeat(config.widths, config.maps),
+        per_class=4 if len(extra['names']) <= 3 else 2,
+    )
 
 
 if __name__ == '__main__':

@@ -67,6 +67,17 @@ def known_words(encoded: Sequence[np.ndarray], rows, given: np.ndarray) -> np.nd
     return known
 
 
+def padded(
+    encoded: Sequence[np.ndarray], rows: np.ndarray, known: np.ndarray
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Sentences by length, as a fold's network reads them: {T: (their rows, words int32 [n, T])}."""
+    groups = {}
+    for length, inside in vocabulary.by_length([encoded[row] for row in rows]).items():
+        words = vocabulary.pad([encoded[row] for row in rows[inside]], length)
+        groups[length] = rows[inside], np.where(known[words], words, np.int32(vocabulary.UNKNOWN))
+    return groups
+
+
 def make(
     encoded: Sequence[np.ndarray],
     labels: np.ndarray,
@@ -84,30 +95,25 @@ def make(
     per_epoch = max(-(-len(fold.train) // batch_size) for fold in chosen)
     per_fold = epochs * (per_epoch + 1)
 
-    def masked(row, known):
-        words = encoded[row]
-        return np.where(known[words], words, vocabulary.UNKNOWN)
-
     grouped = [
         {
-            f'{role}_{length}': rows[inside]
+            f'{role}_{length}': group
             for role, rows in (('dev', fold.dev), ('test', fold.test))
-            for length, inside in vocabulary.by_length([encoded[row] for row in rows]).items()
+            for length, group in padded(encoded, rows, fold.known).items()
         }
         for fold in chosen
     ]
     names = sorted({name for groups in grouped for name in groups})
-    most = {name: max(len(groups.get(name, ())) for groups in grouped) for name in names}
+    most = {name: max(len(g[name][0]) for g in grouped if name in g) for name in names}
 
     def look(fold):
         arrays = {}
         for name in names:
-            rows = grouped[fold].get(name, np.zeros(0, int))
-            n = -(-most[name] // batch_size) * batch_size
-            length = int(name.rpartition('_')[2])
-            words = vocabulary.pad([masked(row, chosen[fold].known) for row in rows], length)
-            arrays[f'words_{name}'] = np.pad(words, ((0, n - len(rows)), (0, 0)))
-            arrays[f'labels_{name}'] = np.pad(labels[rows], (0, n - len(rows)), constant_values=-1)
+            none = np.zeros(0, int), np.zeros((0, int(name.rpartition('_')[2])), np.int32)
+            rows, words = grouped[fold].get(name, none)
+            n_filling = -(-most[name] // batch_size) * batch_size - len(rows)
+            arrays[f'words_{name}'] = np.pad(words, ((0, n_filling), (0, 0)))
+            arrays[f'labels_{name}'] = np.pad(labels[rows], (0, n_filling), constant_values=-1)
         return arrays
 
     looks: dict[int, dict] = {}
@@ -124,7 +130,7 @@ def make(
         train = chosen[fold].train
         stream = (fold << 32) + seed  # every fold has an order of its own
         rows = train[batches.indices(stream, epoch * per_epoch + step, len(train), batch_size)]
-        words = vocabulary.pad([masked(row, chosen[fold].known) for row in rows])
+        words = vocabulary.pad([encoded[row] for row in rows])
         dealt, local = vocabulary.distinct(words)
         return {'rows': dealt, 'words': local, 'labels': labels[rows]}
 

@@ -8,11 +8,11 @@ TEXTS = [('a', 'b', 'c'), ('d',), ('a', 'b', 'e')]
 
 
 def test_strongest_are_different_and_falling():
-    features = np.array([[3.0, 0.0], [5.0, 0.0], [4.0, 0.0]])  # filters 0 (width 2) and 1 (width 3)
-    starts = {2: np.array([[0], [-1], [0]]), 3: np.array([[0], [0], [0]])}
-    first, second = ngrams.strongest(features, starts, TEXTS, [0, 1], maps=1, widths=(2, 3), k=2)
-    assert first == ngrams.Firing(0, 2, (('·', 'd'), ('a', 'b')), (5.0, 4.0))  # ('a', 'b') once
-    assert second == ngrams.Firing(1, 3, (), ())  # never fires
+    found = ngrams.strongest(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=2)
+    assert found == [(('·', 'd'), 5.0), (('a', 'b'), 4.0)]
+    every = ngrams.strongest(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=9)
+    assert every == found  # ('a', 'b') once
+    assert ngrams.strongest(np.zeros(3), np.zeros(3, int), TEXTS, 2) == []  # never fires
 
 
 def test_window_marks_what_is_outside():
@@ -25,3 +25,16 @@ def test_telling_filters_speak_for_a_class_more_than_for_others():
     kernel = np.array([[2.0, 0.0], [1.0, 0.9], [-1.0, 1.0]])
     found = ngrams.telling(features, kernel, 2)
     assert found[0].tolist() == [0, 1] and found[1].tolist() == [2, 1]
+
+
+def test_by_class_names_filters_and_their_ngrams():
+    features = np.array([[1.0, 0.0], [0.5, 4.0], [2.0, 1.0]])
+    starts = np.array([[0, 0], [0, 0], [1, 0]])
+    kernel = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = ngrams.by_class(
+        features, starts, TEXTS, kernel, ('x', 'y'), widths=np.array([2, 3]), per_class=1, k=2
+    )
+    assert found == {
+        'x': [('2 words, filter 0', [('b e', 2.0), ('a b', 1.0)])],
+        'y': [('3 words, filter 1', [('d · ·', 4.0), ('a b e', 1.0)])],
+    }
