@@ -258,20 +258,16 @@ def report(config, state, data):
     summary = 'No epoch was finished: give more --steps.'
     metrics = {}
     if len(done):
-        spread = test.std(ddof=1) if len(done) > 1 else 0.0
-        metrics = {
-            'test_accuracy': float(test.mean()),
-            'test_spread': float(spread),
-            'dev_accuracy': float(dev.mean()),
-        }
-        rows.append(('mean', '', float(dev.mean()), float(test.mean())))
-        rows.append(('standard deviation', '', '', float(spread)))
+        metrics = {'test_accuracy': float(test.mean()), 'dev_accuracy': float(dev.mean())}
         summary = f'{config.source}, {config.variant}: test accuracy {test.mean():.1f} %'
-        summary += (
-            f' (standard deviation {spread:.1f} over {len(done)} folds).' if len(done) > 1 else '.'
-        )
+        if len(done) > 1:
+            spread = metrics['test_spread'] = float(test.std(ddof=1))
+            rows.append(('mean', '', float(dev.mean()), float(test.mean())))
+            rows.append(('standard deviation', '', float(dev.std(ddof=1)), spread))
+            summary += f', standard deviation {spread:.1f} over {len(done)} folds'
+        summary += '.'
         if config.source == 'docstrings':
-            summary += " The set is SciPy's own documentation: real text, but a demonstration and no benchmark."
+            summary += " SciPy's own documentation is real text, but no benchmark: there is no number to compare with."
     if published:
         rows.append(
             (f'Kim 2014, {config.variant}', '', '', published[VARIANTS.index(config.variant)])
