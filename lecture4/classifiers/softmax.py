@@ -143,9 +143,18 @@ class _State(NamedTuple):
 # gradient needs of it is that sum: taken from 1 it would be rounded away on every sample that is fitted well.
 
 
+def _own(logits, onehot):
+    """The label's logit of every sample, [n, 1].
+
+    Looked up: jaxlib 0.10.2 computes logits - sum(onehot * logits) wrongly on the CPU where onehot is broadcast
+    over a vmapped axis and there are many samples, as in jax-ml/jax#39103.
+    """
+    return jnp.take_along_axis(logits, jnp.argmax(onehot, axis=1, keepdims=True), axis=1)
+
+
 def _likelihood(logits, onehot):
     """Loss [n] and the other classes' probabilities [n, c], both to full relative accuracy."""
-    excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+    excess = logits - _own(logits, onehot)
     excess = jnp.where(onehot > 0, -jnp.inf, excess)
     top = jnp.maximum(jnp.max(excess, axis=1, keepdims=True), 0)
     terms = jnp.exp(excess - top)
@@ -208,7 +217,7 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
     own = 1 - jnp.sum(others, axis=1, keepdims=True)
 
     def curve(logits):
-        excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+        excess = logits - _own(logits, onehot)
         mean = jnp.sum(others * excess, axis=1, keepdims=True)
         return _residual(others * (excess - mean), onehot, upper)
 
@@ -258,7 +267,7 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
         (start, residual, conditioned, rho, jnp.int32(0)),
     )
     direction, logits = solution
-    excess = logits - jnp.sum(onehot * logits, axis=1, keepdims=True)
+    excess = logits - _own(logits, onehot)
     mean = jnp.sum(others * excess, axis=1, keepdims=True)
     return direction, logits, others * (excess - mean)
 

@@ -193,13 +193,19 @@ def _worst(x, losses, key, axis_name, n_wanted):
     # Averaged, so that devices which were given different keys agree.
     noise = jax.random.normal(key, (n_wanted, x.shape[1]), x.dtype)
     if axis_name is not None:
-        losses = lax.all_gather(losses, axis_name, tiled=True)
-        signals = lax.all_gather(signals, axis_name, tiled=True)
+        losses, signals = _gather(losses, axis_name), _gather(signals, axis_name)
         noise = lax.pmean(noise, axis_name)
         losses, rows = lax.top_k(losses, min(n_wanted, losses.shape[0]))
         signals = signals[rows]
     noise = _normalise(noise[: signals.shape[0]])
     return _normalise(_normalise(signals) + JITTER * noise)
+
+
+def _gather(rows, axis_name):
+    """The rows of all devices; a sum, because shard_map knows a sum to be the same on all of them."""
+    everywhere = jnp.zeros((lax.psum(1, axis_name), *rows.shape), rows.dtype)
+    everywhere = lax.psum(everywhere.at[lax.axis_index(axis_name)].set(rows), axis_name)
+    return everywhere.reshape(-1, *rows.shape[1:])
 
 
 def _normalise(rows):
