@@ -184,7 +184,7 @@ def test_kl_is_the_integral_and_the_slide_s_is_none(x64):
         np.testing.assert_allclose(found, integral, rtol=1e-8)
     within = {'bounds': (0.2, 3.0), 'options': {'xatol': 1e-9}}
     true = optimize.minimize_scalar(
-        lambda s: variational.kl_standard_normal(0.0, np.log(s)), **within
+        lambda s: float(variational.kl_standard_normal(0.0, np.log(s))), **within
     )
     np.testing.assert_allclose((true.x, true.fun), (1, 0), atol=1e-6)
     slide = optimize.minimize_scalar(lambda s: s**2 - np.log(s) - 1, **within)
