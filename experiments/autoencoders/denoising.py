@@ -208,7 +208,7 @@ def report(config, state, data):
         ),
         pictures={
             'denoised': train.Picture(
-                images.grid(shown, columns=3 if len(shown) > 4 else len(shown), width=9),
+                images.grid(shown, columns=len(shown), width=11),
                 f'A part of a held-out picture: {names}.',
             ),
             'filters': train.Picture(
