@@ -8,23 +8,15 @@ A weight is a scalar, per atom [k], per signal [n, 1] or both [n, k], positive, 
 Everything here is computed at precision 'highest': it certifies what a solver did at any.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax.numpy as jnp
 
-from lecture4.ops.prox import log_threshold, require_floating, soft_threshold
-
-
-class Penalty(NamedTuple):
-    """phi: value(a) is phi elementwise, prox(v, t) the proximal map of t phi."""
-
-    value: Callable
-    prox: Callable
-
-
-L1 = Penalty(jnp.abs, soft_threshold)
-LOG = Penalty(lambda a: jnp.log1p(a * a), log_threshold)
+from lecture4.ops.prox import require_floating
+from lecture4.sparse.penalties import L1 as L1
+from lecture4.sparse.penalties import LOG as LOG
+from lecture4.sparse.penalties import NONNEGATIVE as NONNEGATIVE
+from lecture4.sparse.penalties import Penalty as Penalty
+from lecture4.sparse.penalties import elastic_net as elastic_net
+from lecture4.sparse.penalties import gap_of_residual as gap_of_residual
 
 
 def loss(x, D, a, weight, penalty=L1):
@@ -85,23 +77,6 @@ def max_weight(x, D):
 def objective(residual, a, weight, penalty):
     """The loss of codes a whose residual x - D a is known; [n]."""
     return 0.5 * jnp.sum(residual * residual, axis=1) + jnp.sum(weight * penalty.value(a), axis=1)
-
-
-def gap_of_residual(residual, correlation, a, weight):
-    """duality_gap from residual [n, d] and correlation = residual @ D [n, k]; weight [., .]."""
-    energy = jnp.sum(residual * residual, axis=1, keepdims=True)
-    agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
-    # |c_j| / weight_j, also where both are 0.
-    load = jnp.where(correlation == 0, 0, jnp.abs(correlation) / weight)
-    load = jnp.max(load, axis=1, keepdims=True, initial=0)
-    limit = jnp.where(load > 0, 1 / jnp.where(load > 0, load, 1), 1)
-    # The dual is greatest at s = r'x / r'r = 1 + a'c / r'r, if that is feasible.
-    best = 1 + agreement / jnp.where(energy > 0, energy, 1)
-    scale = jnp.clip(best, -limit, limit)
-    slack = weight * jnp.abs(a) - scale * a * correlation
-    # Rounding of s c_j beyond weight_j must not make the bound smaller.
-    gap = 0.5 * (1 - scale) ** 2 * energy + jnp.maximum(slack, 0).sum(axis=1, keepdims=True)
-    return gap[:, 0]
 
 
 def proximal_residual(correlation, a, weight, penalty, step):

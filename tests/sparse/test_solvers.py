@@ -14,7 +14,8 @@ from sklearn.linear_model import Lasso
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, LOG
 
-METHODS = ('fista', 'ista', 'admm')
+STEPWISE = ('fista', 'ista', 'admm')  # looked at every check_every iterations
+METHODS = (*STEPWISE, 'coordinate_descent')
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -39,6 +40,8 @@ def solve(method, x, D, weight, **options):
     """The solver under jit; weight in the dtype of x."""
     weight = jnp.asarray(weight, x.dtype)
     options = {'max_iterations': 20000, **options}
+    if method not in STEPWISE:  # looks when no code would move far
+        options.pop('check_every', None)
     solution = compiled(method)(jnp.asarray(x), jnp.asarray(D), weight, **options)
     return solvers.Solution(*map(np.asarray, solution))
 
@@ -254,7 +257,12 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
     other[9] = 1e30
     mixed = solve(method, other, D, 0.05, max_iterations=300)
     for field, one, two in zip(alone._fields, alone, mixed, strict=True):
-        np.testing.assert_array_equal(one[[0, 4, 6, 10, 11]], two[[0, 4, 6, 10, 11]], err_msg=field)
+        rows = [0, 4, 6, 10, 11]
+        if method == 'coordinate_descent' and field != 'converged':
+            # The fullest support of a tile decides how its systems are blocked: equal up to rounding.
+            np.testing.assert_allclose(one[rows], two[rows], rtol=1e-4, atol=1e-6, err_msg=field)
+        else:
+            np.testing.assert_array_equal(one[rows], two[rows], err_msg=field)
     for bad in (5, 7, 9):
         assert np.isnan(mixed.codes[bad]).all()
         assert np.isnan(mixed.gap[bad]) and np.isnan(mixed.objective[bad])
@@ -317,7 +325,7 @@ def test_not_finite_start_of_one_signal(method):
     assert np.isnan(found.codes[2]).all()
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', STEPWISE)
 def test_tolerance_and_check_every(method):
     x, D = problem(dtype=np.float32)
     loose, tight = (solve(method, x, D, 0.05, tolerance=t) for t in (1e-2, 1e-4))

@@ -1,0 +1,93 @@
+"""What a code may cost: penalties, their proximal maps, and the gap that certifies convex ones."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from lecture4.ops.prox import log_threshold, soft_threshold
+
+
+class Penalty(NamedTuple):
+    """phi: value(a) is phi elementwise, prox(v, t) the proximal map of t phi.
+
+    A convex one has a gap(residual [n, d], correlation [n, k], a, weight) -> [n] that bounds how
+    far the objective of a lies above the minimum; None asks for stationarity instead.
+    """
+
+    value: Callable
+    prox: Callable
+    gap: Callable | None = None
+
+
+def gap_of_residual(residual, correlation, a, weight):
+    """objective.duality_gap from residual [n, d] and correlation = residual @ D [n, k]; weight [., .]."""
+    energy = jnp.sum(residual * residual, axis=1, keepdims=True)
+    agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
+    # |c_j| / weight_j, also where both are 0.
+    load = jnp.where(correlation == 0, 0, jnp.abs(correlation) / weight)
+    load = jnp.max(load, axis=1, keepdims=True, initial=0)
+    limit = jnp.where(load > 0, 1 / jnp.where(load > 0, load, 1), 1)
+    # The dual is greatest at s = r'x / r'r = 1 + a'c / r'r, if that is feasible.
+    best = 1 + agreement / jnp.where(energy > 0, energy, 1)
+    scale = jnp.clip(best, -limit, limit)
+    slack = weight * jnp.abs(a) - scale * a * correlation
+    # Rounding of s c_j beyond weight_j must not make the bound smaller.
+    gap = 0.5 * (1 - scale) ** 2 * energy + jnp.maximum(slack, 0).sum(axis=1, keepdims=True)
+    return gap[:, 0]
+
+
+def _gap_nonnegative(residual, correlation, a, weight):
+    """As gap_of_residual; the dual is bounded on one side only: d_j' s r <= weight_j, s >= 0."""
+    energy = jnp.sum(residual * residual, axis=1, keepdims=True)
+    agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
+    load = jnp.where(correlation > 0, correlation / weight, 0)
+    load = jnp.max(load, axis=1, keepdims=True, initial=0)
+    limit = jnp.where(load > 0, 1 / jnp.where(load > 0, load, 1), jnp.inf)
+    best = 1 + agreement / jnp.where(energy > 0, energy, 1)
+    scale = jnp.minimum(jnp.maximum(best, 0), limit)
+    slack = weight * a - scale * a * correlation
+    gap = 0.5 * (1 - scale) ** 2 * energy + jnp.maximum(slack, 0).sum(axis=1, keepdims=True)
+    return gap[:, 0]
+
+
+def _gap_elastic(ridge, residual, correlation, a, weight):
+    """The residual itself is the dual point: an elastic net bounds no correlation.
+
+    What is left of Fenchel's inequality is a square and a product of one sign, atom by atom.
+    """
+    inside = jnp.clip(correlation, -weight, weight)
+    curvature = ridge * weight
+    target = (correlation - inside) / jnp.where(curvature > 0, curvature, 1)
+    slack = jnp.maximum(weight * jnp.abs(a) - a * inside, 0)
+    return jnp.sum(slack + 0.5 * curvature * (a - target) ** 2, axis=1)
+
+
+L1 = Penalty(jnp.abs, soft_threshold, gap_of_residual)
+NONNEGATIVE = Penalty(
+    lambda a: jnp.where(a < 0, jnp.inf, a),
+    lambda v, t: jnp.maximum(v - t, 0),
+    _gap_nonnegative,
+)
+LOG = Penalty(lambda a: jnp.log1p(a * a), log_threshold)
+
+
+@functools.cache
+def elastic_net(ridge):
+    """|a| + ridge / 2 a^2: correlated atoms share a code instead of competing for it.
+
+    With weight w the objective gains 0.5 w ridge ||a||^2. The same ridge gives the same object, so
+    that a compiled solver is found again.
+
+    Domain  ridge > 0, a Python number.
+    Errors  ValueError where it is not positive.
+    Source  Zou & Hastie 2005, eq. 3.
+    """
+    if not ridge > 0:
+        raise ValueError(f'ridge {ridge} must be positive; without one the penalty is L1')
+    return Penalty(
+        lambda a: jnp.abs(a) + 0.5 * ridge * a * a,
+        lambda v, t: soft_threshold(v, t) / (1 + ridge * t),
+        functools.partial(_gap_elastic, ridge),
+    )
