@@ -30,7 +30,9 @@ def test_table_is_read_and_the_shipped_ones_are_whole(tmp_path):
     assert archives.read_pins(table) == (archives.Pin('a.zip', 'http://x/a.zip', 7, 'ff', 'ee', 9),)
     for path in pathlib.Path(builders.__path__[0]).glob('*/checksums.tsv'):
         for pin in archives.read_pins(path):
-            assert pin.url.endswith('/' + pin.file) and len(pin.sha256) == 64 and pin.size > 0
+            # An origin told in words is of a file that is given by hand, never fetched.
+            assert ' ' in pin.url or pin.url.endswith('/' + pin.file)
+            assert len(pin.sha256) == 64 and pin.size > 0
             assert bool(pin.contents) == pin.file.endswith('.zip')
 
 
