@@ -1,0 +1,97 @@
+"""The experiment's options are checked, its sweep can be traced, and its number of steps is told."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.convnets import sentence_classification as experiment
+from lecture4 import train
+from lecture4.train import sweep
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A small set in one piece: the label is told by a pair of words."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(80):
+        words = [f'w{j}' for j in rng.integers(0, 30, rng.integers(2, 20))]
+        at = int(rng.integers(0, len(words)))
+        words[at:at] = ['very', 'good'] if i % 2 else ['not', 'good']
+        lines.append(f'{"yes" if i % 2 else "no"}\t{" ".join(words)}\n')
+    (tmp_path / 'set.tsv').write_text(''.join(lines))
+    return f'tsv:{tmp_path / "set.tsv"}'
+
+
+def config(source, **fields):
+    small = {'dim': 8, 'maps': 4, 'folds': 2, 'epochs': 2, 'batch_size': 10, 'steps': 20}
+    return experiment.Config(source=source, **{**small, **fields})
+
+
+def test_steps_cover_folds_epochs_batches_and_looks(source):
+    made = experiment.data(config(source)).extra['rounds']
+    assert (
+        made.per_epoch == 4 and made.n_steps == 2 * 2 * 5
+    )  # 36 training sentences a fold, a look an epoch
+    with pytest.raises(
+        ValueError, match=r'--steps 21, but 2 folds of 2 epochs, each of 4 .* are 20 steps'
+    ):
+        experiment.data(config(source, steps=21))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'match'),
+    [
+        ({'dropout': 1.0}, '--dropout is 1.0; it has to be at least 0 and below 1'),
+        ({'widths': (0,)}, '--widths'),
+        ({'padding': -1}, '--padding'),
+        ({'folds': 1}, '--folds'),
+        ({'variant': 'static'}, '--vectors is ; it has to be a file of word vectors'),
+        ({'vectors': 'file'}, '--vectors is file'),
+        ({'steps_per_call': 2}, '--steps_per_call is 2; it has to be 1'),
+        ({'norm_bound': 0.0}, '--norm_bound'),
+        ({'max_length': -1}, '--max_length'),
+    ],
+)
+def test_bad_options(fields, match):
+    with pytest.raises(ValueError, match=match):
+        experiment.Config(**fields)
+
+
+@pytest.mark.parametrize('name', experiment.SWEEPS)
+def test_sweeps_are_of_one_form_and_traceable(name, source):
+    chosen = config(source)
+    variants = sweep.variants(chosen, experiment.SWEEPS[name])
+    assert len({tuple(variant) for variant in variants}) == 1
+    assert len({str(variant) for variant in variants}) == len(variants) > 3
+    largest = max(sweep.groups(chosen, variants).values(), key=len)
+    assert len(largest) > 3  # the floats of a shape share one program, or sweep.stack raises:
+    sweep.stack(chosen, largest, experiment.data, experiment.build)
+
+
+def test_word_vectors_reach_the_network(source, tmp_path):
+    path = tmp_path / 'vectors.txt'
+    path.write_text('good ' + ' '.join(['0.5'] * 8) + '\nunseen ' + ' '.join(['1.0'] * 8) + '\n')
+    chosen = config(source, variant='static', vectors=str(path))
+    data = experiment.data(chosen)
+    rows = np.flatnonzero(data.resident['given'])
+    assert len(rows) == 1 and (data.resident['table'][rows] == 0.5).all()
+    with pytest.raises(ValueError, match='vectors of 8 numbers, wanted 300; set the size to 8'):
+        experiment.data(dataclasses.replace(chosen, dim=300))
+    with pytest.raises(OSError, match='none'):
+        experiment.data(dataclasses.replace(chosen, vectors=str(tmp_path / 'none')))
+
+
+def test_presets_are_whole():
+    for name, fields in experiment.PRESETS.items():
+        chosen = experiment.Config(**fields)
+        assert isinstance(chosen, train.Common), name
+    assert {'mr', 'subj', 'trec', 'sst1', 'sst2', 'sms_spam', 'smoke'} <= set(experiment.PRESETS)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize('name', ['mr', 'subj', 'trec', 'sst1', 'sst2', 'sms_spam'])
+def test_presets_run_all_folds_and_epochs(name, manual_dir):
+    chosen = experiment.Config(**experiment.PRESETS[name], manual_dir=str(manual_dir))
+    assert experiment.data(chosen).extra['rounds'].n_steps == chosen.steps
