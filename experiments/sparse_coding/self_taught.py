@@ -11,7 +11,10 @@ learns from all 50,000, standardised, and reports test accuracy.
 
 Run     python -m experiments.sparse_coding.self_taught
         python -m experiments.sparse_coding.self_taught --preset cifar10 --manual_dir PATH
-Cost    cifar10: 12 CPU-minutes on one core. Test accuracy with all labels: 74.32 %; the same with
+Cost    Under a minute on 2 cores, compilation included. Test accuracy with 1, 2, 5, 20 labels a class: sparse
+        codes 94.2, 98.3, 99.7, 99.9 %; principal components 86.6, 92.2, 96.3, 98.8; pixels 40.8, 44.8, 49.8, 55.0.
+        digits: whole-picture codes do not beat raw pixels (79.0 against 87.3 with 5 labels a class).
+        cifar10: 12 CPU-minutes on one core. Test accuracy with all labels: 74.32 %; the same with
         principal components 61.48, with pixels 38.44. k-means with 1600 filters has
         77.9 (as published, recalled).
 """
@@ -329,7 +332,8 @@ def report(config, state, data):
     back = linalg.inverse(data.extra['whitening']).T  # seen as pictures, not as whitened signals
     side = config.patch or labelled.train_images.shape[1]
     order = atoms.display_order(np.asarray(state.atoms), np.asarray(state.usage))
-    some = np.linspace(0, len(signals) - 1, 4).astype(int)
+    rising = np.argsort(np.sum(signals**2, axis=1))  # four of rising contrast, none of them flat
+    some = rising[(len(rising) * np.array([0.4, 0.6, 0.8, 0.95])).astype(int)]
     shape = (side, side, signals.shape[1] // side**2)
     return train.Report(
         metrics=metrics,

@@ -108,7 +108,7 @@ def test_affine_maps_take_leading_axes_and_name_wrong_sizes():
     affine = linalg.zca(signals(), 0.1)
     x = signals(24).reshape(2, 3, 4, 6)
     assert linalg.apply(affine, x).shape == (2, 3, 4, 6)
-    with pytest.raises(ValueError, match='5 values.* 6'):
+    with pytest.raises(ValueError, match=r'5 values.* 6'):
         linalg.apply(affine, jnp.ones((2, 5)))
     with pytest.raises(ValueError, match='n_components 7'):
         linalg.pca(signals(), 7)
