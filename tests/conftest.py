@@ -3,6 +3,9 @@
 import os
 import pathlib
 
+# Before anything loads it: threads of two workers' linear algebra fight over two cores.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
 import jax
 import pytest
 

@@ -61,6 +61,7 @@ def noisy(seed=2):
     return rng.normal(size=(15, 4)) + 1.2 * np.eye(3, 4)[labels], labels
 
 
+@pytest.mark.slow
 def test_penalty_of_the_most_hits_over_held_out_folds():
     """Against LinearSVC fitted to every fold; among equals the one nearest to 1."""
     penalties = (1e-3, 0.1, 1.0, 10.0, 1e3)

@@ -147,6 +147,7 @@ def test_a_filter_hears_its_window_and_nothing_else(x64):
     assert fired > 6
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences(x64):
     net = model()
     params = params_of(net)
