@@ -110,7 +110,10 @@ def build(config):
             'density': jnp.mean(jnp.abs(found.codes) > 1e-3, dtype=signals.dtype),
         }
 
-    return train.Task(init, step, evaluate)
+    def codes(state, signals):
+        return {'codes': encode(config, state, signals).codes}
+
+    return train.Task(init, step, evaluate, codes)
 
 
 def encode(config, state, signals):

@@ -42,9 +42,10 @@ def run(experiment: Experiment, config: Common, directory: pathlib.Path):
     base = dataclasses.replace(config, overwrite=False)
     grouped = sweep.groups(base, variants)
     if config.group:
-        if config.group not in grouped:
+        alone = {sweep.name(variant): [variant] for variant in variants}
+        if config.group not in {**alone, **grouped}:
             raise UsageError(f'--group {config.group}: the groups are {" ".join(grouped)}')
-        grouped = {config.group: grouped[config.group]}
+        grouped = {config.group: {**alone, **grouped}[config.group]}
     if config.stage == 'table':
         return _conclude(experiment, base, variants, directory)
     if config.vectorize == 'vmap' and len(variants) > 1:
@@ -108,11 +109,12 @@ def _groups(experiment, config, grouped, runtime: Runtime, directory):
 
 
 def _plan(experiment, config, grouped, directory) -> list[dict]:
-    """For a launcher: the groups, whether one program runs each, and which variants are left."""
+    """For a launcher: the groups, whether one program runs each here and could, what is left."""
     return [
         {
             'group': group_name,
             'vmap': _vectorized(experiment, config, group),
+            'traceable': _vectorized(experiment, config, group, anywhere=True),
             'variants': [{'name': sweep.name(variant), 'fields': variant} for variant in group],
             'left': [sweep.name(variant) for variant in _unfinished(directory, config, group)],
         }
@@ -120,8 +122,11 @@ def _plan(experiment, config, grouped, directory) -> list[dict]:
     ]
 
 
-def _vectorized(experiment, config, group) -> bool:
-    """Whether a group runs as one program: told, or on an accelerator, or a tiny model."""
+def _vectorized(experiment, config, group, anywhere: bool = False) -> bool:
+    """Whether a group runs as one program: told, or on an accelerator, or a tiny model.
+
+    anywhere  whether it can at all, on whatever devices.
+    """
     if config.vectorize != 'auto':
         return config.vectorize == 'vmap'
     if len(group) == 1:
@@ -132,7 +137,7 @@ def _vectorized(experiment, config, group) -> bool:
         LOG.info('variants run one by one: %s', error)
         return False
     state = jax.eval_shape(program.init, program.key, program.resident, program.batch(0))
-    return jax.default_backend() != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
+    return anywhere or jax.default_backend() != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
 
 
 def _unfinished(directory, config, group) -> list[dict]:

@@ -16,13 +16,14 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import ablation, loop, sweep, workdir
+from lecture4.train import ablation, encoding, loop, sweep, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, hush_late_callbacks
 from lecture4.train.config import Common, UsageError
 from lecture4.train.experiment import Experiment, check_devices, load, single
 from lecture4.train.processes import Agreed
 from lecture4.train.runtime import INTERRUPTED, Interrupted, start
+from lecture4.train.step import bind
 
 
 def main(config, data, build, report, presets=None, sweeps=None):
@@ -184,6 +185,11 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path:
     directory = pathlib.Path(
         config.workdir or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, swept]))
     )
+    if config.stage == 'data':
+        load(experiment, config)
+        return directory
+    if config.stage in ('plan', 'table') and not swept:
+        raise UsageError(f'--stage {config.stage} is of a sweep; give --sweep or --grid too')
     if config.stage != 'table':
         workdir.check(directory, config, config.overwrite)
     if swept:
@@ -192,6 +198,8 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path:
         runtime = start(config)
         check_devices(config, runtime)
         data = load(experiment, config)
+        if config.stage == 'encode':
+            return _encode(experiment, config, data, runtime, directory)
         path, report = single(experiment, config, data, runtime, directory)
     if path is not None and jax.process_index() == 0:
         if report.summary:
@@ -200,3 +208,11 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path:
             print(reports.text(table))
         print(f'report: {path}')
     return path
+
+
+def _encode(experiment: Experiment, config: Common, data, runtime, directory):
+    task = experiment.build(config)
+    folder = encoding.run(task, data, bind(task, data, config.seed), config, runtime, directory)
+    if jax.process_index() == 0:
+        print(f'codes: {folder}')
+    return folder

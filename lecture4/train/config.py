@@ -18,9 +18,10 @@ class Run:
     sweep: str = ''
     # Sweep over every combination of these instead: learning_rate=1e-3,1e-4 seed=0..7
     grid: tuple[str, ...] = ()
-    # What to do of a sweep: all, print the plan as JSON, or make the table of what is there.
-    stage: Literal['all', 'plan', 'table'] = 'all'
-    # Run this group of a sweep alone, as the plan names it, and make no table.
+    # What to do: all; data alone, prepared and read; encode the set by the run that workdir holds; of
+    # a sweep also print the plan as JSON, or make the table of what is there.
+    stage: Literal['all', 'data', 'encode', 'plan', 'table'] = 'all'
+    # Run this group or variant of a sweep alone, as the plan names it, and make no table.
     group: str = ''
     # Metric that decides which variant of a sweep is best. Default: the first that is reported.
     best: str = ''

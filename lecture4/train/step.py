@@ -138,7 +138,6 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
         return run(state, resident, batches, key, steps)
 
     init = jax.jit(program.init, out_shardings=replicated)
-    shapes = jax.eval_shape(program.init, program.key, program.resident, first)
     evaluate = None
     if program.evaluate is not None:
         measured = jax.jit(program.evaluate, out_shardings=replicated)
@@ -147,9 +146,16 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
         init=lambda: init(key, resident, spread(first, replicated)),
         advance=call,
         evaluate=evaluate,
-        like=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes
-        ),
+        like=like(program, mesh, first),
+    )
+
+
+def like(program: Program, mesh: Mesh, first: PyTree) -> PyTree:
+    """Shapes and shardings of a program's state, for restoring; `first` is batch 0."""
+    shapes = jax.eval_shape(program.init, program.key, program.resident, first)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes
     )
 
 

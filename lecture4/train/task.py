@@ -24,11 +24,14 @@ class Task(NamedTuple):
               averaged over it (`jax.lax.pmean`): of the gradients, never of the loss inside the
               gradient, which would leave each device its own gradient.
     evaluate  (state, evaluation) -> metrics, or None.
+    encode    (state, rows) -> {name: array [n, ...]}, each row by itself, or None: what
+              `--stage encode` spreads over devices and processes.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
     step: Callable[..., tuple[PyTree, Metrics]]
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None
+    encode: Callable[[PyTree, PyTree], Metrics] | None = None
 
 
 def use_batch(resident, batch, key):
@@ -49,6 +52,8 @@ class Data:
     extra       whatever the experiment's report needs besides: labelled sets, a fitted whitening.
     part        (n, start, stop) -> rows start .. stop - 1 of batch n, for batches that are dear to
                 make: of several processes each then makes no rows but its own. None cuts them out.
+    rows        pytree of arrays [n, ...] on the host, which `--stage encode` encodes; None takes
+                the resident arrays.
     """
 
     batch: Callable[[int], PyTree]
@@ -57,6 +62,7 @@ class Data:
     evaluation: PyTree = None
     extra: Any = None
     part: Callable[[int, int, int], PyTree] | None = None
+    rows: PyTree = None
 
 
 def gather(resident, rows, key):

@@ -35,6 +35,7 @@ ENTRIES = (
     'events',
     'variants',
     'groups',
+    'codes',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
 

@@ -74,7 +74,11 @@ def build(config):
     def evaluate(params, x):
         return {'error': jnp.square(x @ params @ params.T - x).sum(1).mean()}
 
-    return train.optimise(init, loss, optax.adam(config.learning_rate), evaluate)
+    def encode(state, rows):
+        return {'codes': rows @ state.params}
+
+    task = train.optimise(init, loss, optax.adam(config.learning_rate), evaluate)
+    return task._replace(encode=encode)
 
 
 def report(config, state, data):
