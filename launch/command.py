@@ -1,6 +1,7 @@
 """What every launcher shares: its own options, then `--`, then the experiment's command line."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).parent.parent  # where `python -m experiments...` runs
@@ -67,6 +69,13 @@ def workdir(words: list[str], swept: bool = False) -> str:
     return option(words, 'workdir') or '-'.join(filter(None, parts))
 
 
+def placed(words: list[str], swept: bool = False) -> list[str]:
+    """The experiment's command line with its --workdir said."""
+    if option(words, 'workdir'):
+        return words
+    return [*words, '--workdir', workdir(words, swept)]
+
+
 def require(program: str, package: str) -> str:
     """The path of a program. LaunchError, naming what to install, where it is missing."""
     path = shutil.which(program)
@@ -88,6 +97,57 @@ def call(words: list[str], dry_run: bool, text: str | None = None) -> str:
         lines = (done.stderr.strip() or done.stdout.strip() or 'no message').splitlines()
         raise LaunchError(f'{words[0]} failed ({done.returncode}): {lines[-1]}')
     return done.stdout
+
+
+def gpus() -> list[str]:
+    """The GPUs of this host that we may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is not None:
+        return [name for name in visible.split(',') if name not in ('', '-1')]
+    if os.environ.get('JAX_PLATFORMS', 'cuda') == 'cpu' or not shutil.which('nvidia-smi'):
+        return []
+    listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True)
+    return [str(i) for i in range(listed.stdout.count('UUID: GPU'))]
+
+
+_readers: list[threading.Thread] = []
+
+
+def start(words: list[str], label, environ: dict[str, str]) -> subprocess.Popen:
+    """A process whose output comes out as ours, every line marked [label]."""
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # ctrl-C comes to us alone, and is passed on once
+    )
+    for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+        reader = threading.Thread(target=_copy, args=(pipe, out, label), daemon=True)
+        reader.start()
+        _readers.append(reader)
+    return process
+
+
+def _copy(pipe, out, label):
+    for text in iter(pipe.readline, b''):
+        out.write(f'[{label}] {text.decode(errors="replace")}')
+        out.flush()
+
+
+def drain():
+    """Return when the output of all processes that have ended is out."""
+    for reader in _readers:
+        reader.join(5)
+    _readers.clear()
+
+
+def send(process: subprocess.Popen, number: int):
+    """A signal to a process and its children, unless it has ended."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 def main(module: str, function) -> NoReturn:

@@ -14,17 +14,14 @@ Exit code: 0; 75 when interrupted and saved; else that of the first process that
 signal n), 124 where it was stopped for being stuck.
 """
 
-import contextlib
 import os
 import pathlib
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 from launch import command
@@ -73,6 +70,7 @@ def main(argv: list[str]) -> int:
             )
         return 0
     asked: list[int] = []
+    code = 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, frame: asked.append(n))
     for left in range(options.restarts, -1, -1):
@@ -92,14 +90,7 @@ def rank(line: list[str], index: int, count: int, port) -> list[str]:
 
 def shares(count: int) -> list[dict[str, str]]:
     """Environment of each process: an equal share of the GPUs, where there are any."""
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if visible is not None:
-        n_gpus = len([name for name in visible.split(',') if name not in ('', '-1')])
-    elif os.environ.get('JAX_PLATFORMS', 'cuda') == 'cpu' or not shutil.which('nvidia-smi'):
-        n_gpus = 0
-    else:
-        listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True)
-        n_gpus = listed.stdout.count('UUID: GPU')
+    n_gpus = len(command.gpus())
     if not n_gpus:
         return [{} for _ in range(count)]
     if n_gpus % count:
@@ -126,35 +117,18 @@ def launch(line: list[str], count: int, port: int, stall_timeout: float, asked: 
     with tempfile.TemporaryDirectory(prefix='launch-') as directory:
         pulses = [pathlib.Path(directory) / str(i) for i in range(count)]
         started: list[subprocess.Popen] = []
-        readers = []
         try:
             for i, environ in enumerate(shares(count)):
-                process = subprocess.Popen(
-                    rank(line, i, count, port),
-                    cwd=command.ROOT,
-                    env={**os.environ, **environ, 'LECTURE4_PULSE': str(pulses[i])},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,  # ctrl-C comes to us alone, and is passed on once
+                pulse = {'LECTURE4_PULSE': str(pulses[i])}
+                started.append(
+                    command.start(rank(line, i, count, port), i, {**os.environ, **environ, **pulse})
                 )
-                started.append(process)
-                for pipe, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
-                    reader = threading.Thread(target=_prefix, args=(pipe, out, i), daemon=True)
-                    reader.start()
-                    readers.append(reader)
             return _watch(started, pulses, stall_timeout, asked)
         finally:
             for process in started:
-                _signal(process, signal.SIGKILL)
+                command.send(process, signal.SIGKILL)
                 process.wait()
-            for reader in readers:
-                reader.join(5)
-
-
-def _prefix(pipe, out, index: int):
-    for text in iter(pipe.readline, b''):
-        out.write(f'[{index}] {text.decode(errors="replace")}')
-        out.flush()
+            command.drain()
 
 
 def _watch(started, pulses, stall_timeout, asked) -> int:
@@ -165,7 +139,7 @@ def _watch(started, pulses, stall_timeout, asked) -> int:
         if len(asked) > passed:
             passed = len(asked)
             for process in started:
-                _signal(process, signal.SIGTERM)
+                command.send(process, signal.SIGTERM)
             ends = ends or time.time() + SAVE
         codes = [process.poll() for process in started]
         failed = [(i, c) for i, c in enumerate(codes) if c]
@@ -178,7 +152,7 @@ def _watch(started, pulses, stall_timeout, asked) -> int:
                 print(f'launch.local: process {index} ended with {code}', file=sys.stderr)
                 ends = time.time() + GRACE
                 for process in started:
-                    _signal(process, signal.SIGTERM)
+                    command.send(process, signal.SIGTERM)
         if stall_timeout and not code and (stuck := _stuck(pulses, began, stall_timeout)):
             print(f'launch.local: {stuck}', file=sys.stderr)
             return STUCK
@@ -212,12 +186,6 @@ def _stuck(pulses, began: float, timeout: float) -> str:
     fewest = min(steps for _, steps in seen.values())
     late = ', '.join(str(i) for i, (_, steps) in seen.items() if steps == fewest)
     return f'no step for {timeout:g} s; process {late} is stuck after step {fewest}'
-
-
-def _signal(process: subprocess.Popen, number: int):
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
 
 
 if __name__ == '__main__':

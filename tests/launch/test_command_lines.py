@@ -1,0 +1,264 @@
+"""What launchers would do (--dry_run), how they explain themselves, and what they refuse."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from launch import command, data, gke, local, plan, slurm, sweep, tpu
+from tests.launch.running import ROOT, TOY, run
+
+LAUNCHERS = {'local': local, 'slurm': slurm, 'tpu': tpu, 'gke': gke, 'sweep': sweep, 'data': data}
+TPU = ['--name', 'a', '--zone', 'z', '--type', 'v5litepod-16']
+GKE = ['--name', 'a', '--image', 'i', '--accelerator', 'tpu-v5-lite-podslice', '--topology', '4x4']
+
+
+def dry(launcher, *argv, capsys):
+    code = launcher.main(['--dry_run', *argv])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', LAUNCHERS)
+def test_help_has_three_examples_that_can_be_parsed(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        LAUNCHERS[name].main(['--help'])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert '--dry_run' in told
+    text = told.replace('\\\n', ' ')
+    examples = [line for line in text.splitlines() if line.strip().startswith('python -m launch.')]
+    assert len(examples) == 3
+    for line in examples:
+        words = line.split()
+        assert words[2] == f'launch.{name}'
+        if '--' in words:
+            module = words[words.index('--') + 3]
+            assert (ROOT / (module.replace('.', '/') + '.py')).exists(), module
+
+
+def test_local(capsys, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    code, out = dry(local, '--processes', '2', '--port', '99', '--', *TOY, capsys=capsys)
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith(
+        '-m tests.train.toy --noise 0.1 --coordinator 127.0.0.1:99 --processes 2 --process_id 1'
+    )
+
+
+def test_gpus_are_shared_out(monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
+    assert local.shares(2) == [
+        {'JAX_LOCAL_DEVICE_IDS': '0,1'},
+        {'JAX_LOCAL_DEVICE_IDS': '2,3'},
+    ]
+    with pytest.raises(command.LaunchError, match='3 cannot share 4 GPUs; use 1 or 2 or 4'):
+        local.shares(3)
+    with pytest.raises(command.LaunchError, match='--jobs 5, but there are 4 GPUs'):
+        sweep.run([], 5, [])
+
+
+def test_slurm(capsys):
+    argv = ['--nodes', '2', '--gpus_per_node', '8', '--option', 'partition=gpu', '--restarts', '2']
+    code, out = dry(slurm, *argv, '--', *TOY, '--workdir', '/shared/a', capsys=capsys)
+    assert code == 0
+    script = out.partition('<<END\n')[2].removesuffix('END\n')
+    settings = [line[8:] for line in script.splitlines() if line.startswith('#SBATCH ')]
+    assert settings == [
+        '--job-name=toy',
+        '--nodes=2',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=4',
+        '--gpus-per-node=8',
+        '--time=1:00:00',
+        '--signal=TERM@120',
+        '--requeue',
+        '--open-mode=append',
+        '--output=/shared/a/slurm-%j.out',
+        f'--chdir={ROOT}',
+        '--partition=gpu',
+    ]
+    assert 'toy --noise 0.1 --workdir /shared/a\n' in script
+    checked = subprocess.run(['bash', '-n'], input=script, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    'code, restarts, count, requeued',
+    [
+        (0, 0, 0, False),
+        (75, 0, 9, True),
+        (1, 0, 0, False),
+        (1, 2, 1, True),
+        (1, 2, 2, False),
+        (2, 2, 0, False),  # a mistake in the command line
+        (137, 2, 0, True),
+    ],
+)
+def test_what_slurm_puts_back_into_the_queue(tmp_path, code, restarts, count, requeued):
+    """The script's own logic, with srun and scontrol replaced."""
+    for name, body in (('srun', f'exit {code}'), ('scontrol', 'echo "$@" > requeued')):
+        (tmp_path / name).write_text(f'#!/bin/bash\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    options = type('Options', (), {'restarts': restarts})
+    environ = {
+        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+        'SLURM_JOB_ID': '7',
+        'SLURM_RESTART_COUNT': str(count),
+    }
+    script = '\n'.join(slurm.step(options, 'x'))
+    done = subprocess.run(['bash', '-c', script], cwd=tmp_path, env=environ)
+    assert done.returncode == code
+    assert (tmp_path / 'requeued').exists() == requeued
+    if requeued:
+        assert (tmp_path / 'requeued').read_text() == 'requeue 7\n'
+
+
+PLAN = [
+    {
+        'group': 'hidden=2',
+        'vmap': False,
+        'traceable': True,
+        'variants': [{'name': 'hidden=2,seed=0'}, {'name': 'hidden=2,seed=1'}],
+        'left': ['hidden=2,seed=1'],
+    },
+    {
+        'group': 'hidden=3',
+        'vmap': False,
+        'traceable': False,
+        'variants': [{'name': 'hidden=3,seed=0'}, {'name': 'hidden=3,seed=1'}],
+        'left': ['hidden=3,seed=0', 'hidden=3,seed=1'],
+    },
+    {
+        'group': 'hidden=4',
+        'vmap': True,
+        'traceable': True,
+        'variants': [{'name': 'hidden=4,seed=0'}],
+        'left': [],
+    },
+]
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    def answer(*args, **options):
+        return subprocess.CompletedProcess(args, 0, json.dumps(PLAN) + '\n', '')
+
+    monkeypatch.setattr(plan.subprocess, 'run', answer)
+
+
+def test_a_plan_becomes_jobs(planned):
+    line = ['py', '-m', 'experiments.x', '--grid', 'hidden=2,3,4', 'seed=0,1']
+    found = plan.of(line)
+    assert (found.n_variants, found.n_finished) == (5, 2)
+    assert [job.name for job in found.jobs] == [
+        'hidden=2,seed=1',
+        'hidden=3,seed=0',
+        'hidden=3,seed=1',
+    ]
+    assert found.jobs[0].words == [
+        *line,
+        *('--workdir', 'runs/x-grid', '--group', 'hidden=2,seed=1', '--vectorize', 'loop'),
+    ]
+    # on an accelerator one program serves those that can be traced
+    found = plan.of(line, accelerator=True)
+    assert found.jobs[0].words[-3:] == ['hidden=2', '--vectorize', 'vmap']
+    assert len(found.jobs) == 3
+    found = plan.of([*line, '--vectorize', 'loop'], accelerator=True)
+    assert found.jobs[0].words[-3:] == ['hidden=2,seed=1', '--vectorize', 'loop']
+
+
+def test_a_sweep_is_an_array_and_a_table(planned, capsys):
+    words = ['--slurm', '--gpus_per_node 1', '--jobs', '2', '--', *TOY, '--sweep', 'hidden']
+    code, out = dry(sweep, *words, '--workdir', '/shared/s', capsys=capsys)
+    assert code == 0
+    array, _, table = out.partition('sbatch --dependency=afterany:JOB <<END')
+    assert '--array=0-2%2\n' in array and '--output=/shared/s/slurm-%A_%a.out' in array
+    assert '1) job=(' in array and '--group hidden=3,seed=0 --vectorize loop) ;;' in array
+    assert (
+        'srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" --label "${job[@]}"'
+        in array
+    )
+    assert '--stage table' in table and 'gpus' not in table and 'requeue' not in table
+
+
+def test_gke_manifest():
+    options = [*GKE, '--slices', '2', '--claim', 'c', '--queue', 'q', '--do', 'apply']
+    code, out, errors = run(
+        'launch.gke', '--dry_run', *options, '--', *TOY, '--workdir', '/mnt/shared/a'
+    )
+    assert code == 0, errors
+    made = json.loads(out)
+    assert (made['apiVersion'], made['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+    assert made['metadata']['labels'] == {'kueue.x-k8s.io/queue-name': 'q'}
+    assert made['spec']['failurePolicy']['maxRestarts'] == 3
+    (replicated,) = made['spec']['replicatedJobs']
+    assert replicated['replicas'] == 2
+    job = replicated['template']['spec']
+    assert job['parallelism'] == job['completions'] == 4 and job['backoffLimit'] == 0
+    (rule,) = job['podFailurePolicy']['rules']
+    assert rule == {'action': 'FailJob', 'onExitCodes': {'operator': 'In', 'values': [2]}}
+    pod = job['template']['spec']
+    assert pod['restartPolicy'] == 'Never'
+    (container,) = pod['containers']
+    assert container['resources']['limits'] == {'google.com/tpu': 4}
+    assert container['command'][:4] == ['python', '-m', 'tests.train.toy', '--noise']
+    names = {mount['name'] for mount in container['volumeMounts']}
+    assert names == {volume['name'] for volume in pod['volumes']}
+
+
+@pytest.mark.parametrize(
+    'topology, chips, expected', [('4x4', 4, 4), ('2x2x2', 4, 2), ('1x1', 1, 1), ('2x4', 8, 1)]
+)
+def test_hosts_of_a_topology(topology, chips, expected):
+    assert gke.hosts(topology, chips) == expected
+
+
+EXPERIMENT = ['--', *TOY]
+PLACED = [*EXPERIMENT, '--workdir', '/mnt/shared/a']
+
+
+@pytest.mark.parametrize(
+    'launcher, argv, message',
+    [
+        (local, ['--processes', '2'], 'is no experiment; end the line with'),
+        (local, ['--', 'ls', '-l'], 'is no experiment'),
+        (local, ['--processes', '0', *EXPERIMENT], '--processes 0 .* at least 1'),
+        (sweep, EXPERIMENT, 'neither --sweep nor --grid'),
+        (sweep, ['--jobs', '0', *EXPERIMENT], '--jobs 0; at least 1'),
+        (slurm, ['--nodes', '0', *EXPERIMENT], '--nodes 0; at least 1'),
+        (slurm, EXPERIMENT, 'sbatch is not on PATH; .* or use --dry_run'),
+        (tpu, [*TPU, *PLACED], 'gcloud is not on PATH; install the Google Cloud CLI'),
+        (tpu, [*TPU, *EXPERIMENT], 'needs --workdir /PATH on a file system that all hosts share'),
+        (tpu, [*TPU, '--do', 'crate', *PLACED], '--do crate; the steps are create, copy'),
+        (tpu, [*TPU[:4], *PLACED], '--type is wanted'),
+        (tpu, [*TPU, '--share', 'x', *PLACED], 'HOST:/PATH is wanted'),
+        (gke, [*GKE, *PLACED], 'kubectl is not on PATH; install it'),
+        (gke, ['--dry_run', *GKE, *EXPERIMENT], 'needs --workdir /PATH that all pods share'),
+        (gke, ['--dry_run', *GKE[:-2], *PLACED], '--topology is wanted'),
+        (gke, ['--dry_run', *GKE[:-1], '4x', *PLACED], "--topology '4x'; AxB"),
+        (gke, ['--dry_run', *GKE[:-1], '3x3', *PLACED], '3x3 has 9 chips'),
+        (gke, ['--dry_run', *GKE, '--name', 'A_b', *PLACED], "small letters, digits and '-'"),
+        (data, ['--to', 'gs://b/x', *EXPERIMENT], 'gcloud is not on PATH'),
+        (data, ['--to', 'gs://b/x', '--check'], 'copy it to a folder first'),
+        (data, ['--to', '/nowhere', '--check'], 'prepare the set there first'),
+        (data, ['--to', '/x', *EXPERIMENT, '--data_dir', '/y'], 'leave it out'),
+    ],
+)
+def test_mistakes_are_one_line(launcher, argv, message, monkeypatch, tmp_path):
+    (tmp_path / 'git').symlink_to('/usr/bin/git')
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(command.LaunchError, match=message) as raised:
+        launcher.main(argv)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_mistake_ends_with_2():
+    code, out, errors = run('launch.sweep', '--', *TOY, '--grid', 'widht=1')
+    assert (code, out) == (2, '')
+    assert errors == (
+        'launch.sweep: the sweep cannot be planned: toy: the sweep names widht, which is no field '
+        'of the experiment; did you mean weight?\n'
+    )
