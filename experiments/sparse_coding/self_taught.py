@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.classifiers import primal, validation
+from lecture4.classifiers import newton, validation
 from lecture4.data import pictures
 from lecture4.ops import linalg, patches
 from lecture4.sparse import atoms, dictionary, selftaught, solvers
@@ -272,10 +272,10 @@ def few_of_each(labels, n):
 def whole(config, learned, tested, labelled):
     """Test accuracy of one linear SVM on the whole pool."""
     learned, tested = selftaught.standardise(jnp.asarray(learned), jnp.asarray(tested))
-    fit = primal.fit(
+    fit = newton.fit(
         learned, labelled.train_labels, n_classes=len(labelled.names), penalty=config.whole
     )
-    return float((np.asarray(primal.predict(fit, tested)) == labelled.test_labels).mean())
+    return float((np.asarray(newton.predict(fit, tested)) == labelled.test_labels).mean())
 
 
 def report(config, state, data):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lecture4.classifiers import linear, svm, validation
+from lecture4.classifiers import linear, newton, validation
 
 
 def least_certain(gram, labels, start, n_queries, *, n_classes, per_round, penalty=1.0):
@@ -43,7 +43,7 @@ def least_certain(gram, labels, start, n_queries, *, n_classes, per_round, penal
         # Places that are not filled yet repeat a labelled row, with no weight.
         weight = jnp.where(jnp.arange(total) < n, 1, 0).astype(gram.dtype)
         columns = gram[:, chosen]
-        fit = svm.fit_gram(
+        fit = newton.fit_gram(
             columns[chosen],
             labels[chosen],
             n_classes=n_classes,
@@ -158,7 +158,7 @@ def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, 
             penalty = validation.choose_penalty(
                 inner, own, out, n_classes=n_classes, penalties=validation.PENALTIES
             )
-        fit = svm.fit_gram(inner, own, n_classes=n_classes, penalty=penalty)
+        fit = newton.fit_gram(inner, own, n_classes=n_classes, penalty=penalty)
         return jnp.mean(linear.predict(fit, outer) == test_labels, dtype=inner.dtype)
 
     return lax.map(accuracy, (rows, held_out))
