@@ -1,6 +1,15 @@
-"""A tied linear autoencoder on random data: the smallest experiment, for the tests of the loop."""
+"""A tied linear autoencoder on random data: the smallest experiment, for the tests of the loop.
+
+Faults are asked for by environment: TOY_DIES and TOY_HANGS, RANK:STEP, what a rank does when batch
+STEP is made; TOY_ONCE names a file whose existence prevents it; TOY_CHDIR a folder with one folder
+for each rank to work in; TOY_SLOW_SAVE the seconds that a checkpoint takes to be written.
+"""
 
 import dataclasses
+import os
+import pathlib
+import signal
+import sys
 import time
 
 import jax
@@ -48,6 +57,7 @@ def data(config):
     delay, bad_at = config.delay, config.bad_at
 
     def batch(n):
+        misbehave(n)
         time.sleep(delay)
         rows = found.batch(n)
         return {'rows': rows, 'bad': np.full(rows.shape, n == bad_at)}
@@ -58,6 +68,20 @@ def data(config):
         )
 
     return dataclasses.replace(found, batch=batch, prepare=prepare)
+
+
+def misbehave(n):
+    once = os.environ.get('TOY_ONCE')
+    for what in ('TOY_DIES', 'TOY_HANGS'):
+        rank, _, step = os.environ.get(what, '').partition(':')
+        here = bool(rank) and (jax.process_index(), n) == (int(rank), int(step))
+        if not here or (once and pathlib.Path(once).exists()):
+            continue
+        if once:
+            pathlib.Path(once).touch()
+        if what == 'TOY_DIES':
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(3600)
 
 
 def build(config):
@@ -89,5 +113,33 @@ def report(config, state, data):
     )
 
 
+def slow_saves(seconds):
+    """Half of the time while the arrays are written, half between that and the renaming."""
+    from orbax.checkpoint._src.handlers import base_pytree_checkpoint_handler as handler
+    from orbax.checkpoint._src.path import atomicity
+
+    write = handler.BasePyTreeCheckpointHandler.finalize
+    rename = atomicity.AtomicRenameTemporaryPath.finalize
+
+    def slow_write(self, *args, **options):
+        time.sleep(seconds / 2)
+        return write(self, *args, **options)
+
+    async def slow_rename(self, *args, **options):
+        time.sleep(seconds / 2)
+        return await rename(self, *args, **options)
+
+    handler.BasePyTreeCheckpointHandler.finalize = slow_write
+    atomicity.AtomicRenameTemporaryPath.finalize = slow_rename
+
+
+def prepare_faults():
+    if folder := os.environ.get('TOY_CHDIR'):
+        os.chdir(pathlib.Path(folder) / sys.argv[sys.argv.index('--process_id') + 1])
+    if seconds := os.environ.get('TOY_SLOW_SAVE'):
+        slow_saves(float(seconds))
+
+
 if __name__ == '__main__':
+    prepare_faults()
     train.main(Config, data, build, report, PRESETS, SWEEPS)

@@ -1,0 +1,184 @@
+"""How far data parallelism carries: bytes reduced a step against link speeds, for 8 to 1024 devices.
+
+    python tests/benchmarks/scaling.py [--flops 40e12] [--latency 10e-6] [--loop 5e-6] [--count]
+
+A count, not a measurement: nothing here ran on more than one machine. What is counted exactly is the
+number of bytes that a step sums over devices (--count reads the same number from the program that XLA
+compiles for 8 simulated devices). Assumed, and given by the options: what a device sustains, the time
+of one round between two devices, the time of one turn of a loop on a device. A sum of b bytes over
+n devices takes 2 (n - 1) / n * b / link + 2 log2(n) * latency seconds (what a ring moves, what a tree
+waits); overlap with computation, which would hide a part of it, is left out.
+
+Dictionary learning sums A [k, k], B [d, k], the usage of the atoms, two means and the 32 worst-coded
+signals, whatever the batch: 4 (k^2 + d k + k + 2 + 32 d) bytes, 0.43 MB for 256 atoms of 144. What
+ends its scaling is no link but what every device repeats: the k moves of the atoms, one after another,
+and the eigenvalues of D D'. A batch of 65,536 signals is already less than half as fast on 8 devices
+as 8 devices could be. With 512 signals a device the step keeps its time: 74 % or more of it is computing
+at 1024 devices from 100 Gbit/s up. More devices buy larger batches, not shorter steps.
+
+ResNet-50 sums 25.6 million gradients, 102 MB in float32, and for batch statistics of the whole batch 53
+pairs of vectors, forward and backward, each a wait of its own. At a fixed global batch of 8192 more than
+half of the devices' worth is left up to 16 devices at 10 Gbit/s, 128 at 100 and 400 Gbit/s, 256 at
+450 GB/s, where the 106 waits of batch norm are what is left of the time, not the bytes. With 256 pictures
+a device 80 % or more are left at 1024 devices from 100 Gbit/s up, and half at 8 with 10 Gbit/s.
+"""
+
+import argparse
+import math
+import re
+from typing import NamedTuple
+
+DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024)
+LINKS = {'10 Gbit/s': 1.25e9, '100 Gbit/s': 12.5e9, '400 Gbit/s': 50e9, '450 GB/s': 450e9}
+
+
+class Step(NamedTuple):
+    """What one training step costs.
+
+    Units   bytes: summed over devices, a step. sums: that wait for one another. flops: of one
+            example. repeated: flops that every device does. turns: of loops that every device does.
+    """
+
+    name: str
+    bytes: int
+    sums: int
+    flops: float
+    repeated: float = 0.0
+    turns: int = 0
+
+
+def dictionary_learning(d: int = 144, k: int = 256, n_inner: int = 8) -> Step:
+    """Sizes of experiments.sparse_coding.natural_image_bases; the loops of lecture4.sparse.dictionary."""
+    m = min(d, k)
+    codes = 2 * d * k + 2 * d * m + n_inner * 4 * m * k
+    statistics = 2 * d * k + 2 * k * k + 2 * d * k
+    repeated = 10 * m**3 + 2 * d * d * k + 2 * m * d * k + 2 * k * k * d
+    # A, B, usage and the means are one sum; the worst signals of the batch come in a second
+    return Step(
+        f'dictionary learning, {k} atoms of {d}',
+        4 * (k * k + d * k + k + 2 + 32 * d),
+        2,
+        codes + statistics,
+        repeated,
+        k + n_inner,
+    )
+
+
+def resnet50() -> Step:
+    """Counts of lecture4.vision.layouts; backward costs twice forward."""
+    from lecture4.ops import geometry
+    from lecture4.vision import layouts
+
+    rows = geometry.trace(layouts.resnet(50), (224, 224, 3))
+    parameters, macs = geometry.totals(rows)
+    norms = [row for row in rows if row.kind == 'norm']
+    channels = sum(row.output[-1] for row in norms)
+    # of each: mean and mean square forward, their two gradients backward
+    return Step(
+        'ResNet-50 at 224 pixels', 4 * (parameters + 4 * channels), 1 + 2 * len(norms), 6.0 * macs
+    )
+
+
+def seconds(step: Step, n: int, batch: int, link: float, options) -> tuple[float, float]:
+    """(computing, summing) of one step of `batch` examples over n devices."""
+    computing = (
+        step.flops * batch / n / options.flops
+        + step.repeated / options.flops
+        + step.turns * options.loop
+    )
+    if n == 1:
+        return computing, 0.0
+    moving = 2 * (n - 1) / n * step.bytes / link
+    return computing, moving + step.sums * 2 * math.log2(n) * options.latency
+
+
+def efficiency(step: Step, n: int, batch: int, link: float, options) -> float:
+    """Examples a second over n devices, as a share of n times those of one device alone."""
+    alone = sum(seconds(step, 1, batch, link, options))
+    return alone / n / sum(seconds(step, n, batch, link, options))
+
+
+def weak_efficiency(step: Step, n: int, each: int, link: float, options) -> float:
+    """The same where each device keeps its `each` examples."""
+    alone = sum(seconds(step, 1, each, link, options))
+    return alone / sum(seconds(step, n, each * n, link, options))
+
+
+def show(step: Step, batch: int, each: int, options):
+    """Tables of one kind of training."""
+    print(f'\n{step.name}: {step.bytes / 1e6:.3f} MB in {step.sums} sums a step')
+    for title, size, share in (
+        (f'global batch {batch}', batch, efficiency),
+        (f'{each} a device', each, weak_efficiency),
+    ):
+        print(f'  {title:20} computing ' + ''.join(f'{name:>22}' for name in LINKS))
+        last = dict.fromkeys(LINKS, 0)
+        for n in DEVICES:
+            if share is efficiency and n > batch:
+                continue
+            total = size if share is efficiency else size * n
+            cells = ''
+            for name, link in LINKS.items():
+                computing, summing = seconds(step, n, total, link, options)
+                found = share(step, n, size, link, options)
+                last[name] = n if found >= 0.5 else last[name]
+                cells += f'{1e3 * summing:11.2f} ms {100 * found:5.0f} %'.rjust(22)
+            print(f'  {n:8} devices    {1e3 * computing:8.2f} ms' + cells)
+        told = ', '.join(f'{n or "fewer than 8"} ({name})' for name, n in last.items())
+        print(f"  at least half of the devices' worth up to: {told}")
+
+
+def count(d: int = 144, k: int = 256, n_inner: int = 8, n_devices: int = 8) -> int:
+    """Bytes that the compiled step of dictionary learning sums over devices, read from the program."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from lecture4.sparse import dictionary
+
+    mesh = Mesh(np.array(jax.devices()[:n_devices]), ('data',))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    state = jax.eval_shape(
+        lambda key, x: dictionary.init(key, x, k), jax.random.key(0), np.zeros((64, d), np.float32)
+    )
+    compiled = jax.jit(
+        lambda state, x, key: dictionary.step(state, x, key, weight=1.0, n_inner=n_inner),
+        in_shardings=(replicated, NamedSharding(mesh, PartitionSpec('data')), replicated),
+        out_shardings=replicated,
+    ).lower(state, jax.ShapeDtypeStruct((512, d), np.float32), jax.eval_shape(jax.random.key, 0))
+    return reduced_bytes(compiled.compile().as_text())
+
+
+def reduced_bytes(program: str) -> int:
+    """Bytes of the float32 results of all all-reduces of a compiled program's text."""
+    total = 0
+    for line in program.splitlines():
+        if match := re.search(r'= (.*?) all-reduce(?:-start)?\(', line):
+            for shape in re.findall(r'f32\[([\d,]*)\]', match[1]):
+                total += 4 * math.prod(int(side) for side in shape.split(',') if side)
+    return total
+
+
+def main():
+    """The tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--flops', type=float, default=40e12, help='a device sustains, a second')
+    parser.add_argument('--latency', type=float, default=10e-6, help='seconds of one round')
+    parser.add_argument('--loop', type=float, default=5e-6, help='seconds of one turn of a loop')
+    parser.add_argument('--count', action='store_true', help='read the bytes from the program too')
+    options = parser.parse_args()
+    if options.count:
+        import jax
+
+        jax.config.update('jax_num_cpu_devices', 8)
+        counted, found = dictionary_learning().bytes, count()
+        print(f'dictionary learning: {counted} bytes by the formula, {found} in the program')
+    show(dictionary_learning(), 65536, 512, options)
+    show(dictionary_learning(d=192, k=1024, n_inner=20), 65536, 512, options)
+    show(resnet50(), 8192, 256, options)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,159 @@
+"""Two processes of two devices each on this host: the numbers of one, and nothing lost."""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from lecture4.train import cli, encoding
+from lecture4.train.experiment import Experiment
+from lecture4.train.metrics import read
+from tests.launch.running import TOY, environ, rows, run, start
+from tests.train import toy
+
+TWO = [
+    '--processes',
+    '2',
+    '--',
+    *TOY,
+    '--devices',
+    '4',
+    '--progress',
+    'none',
+    '--init_timeout',
+    '60',
+]
+EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, {}, {})
+ONE = [*TOY[3:], '--progress', 'none']
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """One process, one device."""
+    directory = tmp_path_factory.mktemp('alone')
+    argv = [*ONE, '--devices', '1', '--workdir', str(directory)]
+    cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
+    return rows(directory)
+
+
+def close(ours, theirs):
+    """Sums over devices are taken in another order: 1e-5 after 30 steps of Adam."""
+    assert [row['step'] for row in ours] == [row['step'] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+def wait_for_step(directory, step):
+    for _ in range(1200):
+        if any(row['step'] >= step for row in read(directory / 'metrics.jsonl')):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f'step {step} did not come')
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_encode_their_own_rows(tmp_path, alone):
+    code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path)
+    assert code == 0, errors
+    close(rows(tmp_path), alone)
+    assert '[0] report: ' in out and '[1] report' not in out  # process 0 alone tells and writes
+    for index in (0, 1):
+        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu here, 4 in all$'
+        assert re.search(said, errors, re.MULTILINE)
+    code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--stage', 'encode')
+    assert code == 0, errors
+    assert encoding.read(tmp_path / 'codes')['codes'].shape == (64, 3)
+
+
+def test_interrupted_by_one_rank_and_resumed_by_one_process(tmp_path, alone):
+    """SIGTERM to the launcher: all save the same step and say 75; then one process goes on."""
+    process = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.1')
+    wait_for_step(tmp_path, 3)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    saved = rows(tmp_path)[-1]['step']
+    assert errors.count(f'SIGTERM: saved step {saved}; run the same command') == 2
+    argv = [*ONE, '--devices', '1', '--workdir', tmp_path, '--delay', '0.1']
+    code, _, errors = run('tests.train.toy', *argv)
+    assert code == 0 and f'restored step {saved}' in errors, errors
+    close(rows(tmp_path), alone)
+
+
+@pytest.mark.slow
+def test_a_failing_process_ends_all_and_restarts_finish(tmp_path, alone):
+    """One rank kills itself at step 15 of the first start; the second start resumes."""
+    env = environ(TOY_DIES='1:15', TOY_ONCE=str(tmp_path / 'once'))
+    code, _, errors = run(
+        'launch.local',
+        '--restarts',
+        '1',
+        *TWO,
+        '--workdir',
+        tmp_path / 'a',
+        '--delay',
+        '0.1',
+        env=env,
+    )
+    assert code == 0, errors
+    assert 'process 1 ended with 137' in errors
+    assert 'exit code 137; starting again, 1 left' in errors
+    assert 'restored step 10' in errors
+    close(rows(tmp_path / 'a'), alone)
+
+
+@pytest.mark.slow
+def test_a_stuck_rank_counts_as_failed(tmp_path):
+    env = environ(TOY_HANGS='1:5')
+    argv = ['--stall_timeout', '15', *TWO, '--workdir', tmp_path]
+    code, _, errors = run('launch.local', *argv, env=env)
+    assert code == 124, errors
+    assert 'launch.local: no step for 15 s; process' in errors
+
+
+def test_bad_input_is_one_line_of_every_process(tmp_path):
+    code, _, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--batch_size', '18')
+    assert code == 2
+    lines = [line for line in errors.splitlines() if line.startswith('[0] toy:')]
+    assert lines == ['[0] toy: batch_size 18 is not divisible by 4 devices; use 16 or 20']
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_directory(tmp_path):
+    first = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.2')
+    wait_for_step(tmp_path, 1)
+    code, _, errors = run('tests.train.toy', *ONE, '--workdir', tmp_path, '--delay', '0.2')
+    first.send_signal(signal.SIGTERM)
+    _, told = first.communicate(timeout=120)
+    assert code == 2
+    assert 'another process is writing to' in errors and 'Traceback' not in errors
+    assert first.returncode == 75, told
+
+
+@pytest.mark.slow
+def test_a_workdir_that_a_process_does_not_see(tmp_path):
+    """Each process has a folder of its own under the same relative name."""
+    for name in ('0', '1'):
+        (tmp_path / name).mkdir()
+    env = environ(TOY_CHDIR=str(tmp_path))
+    code, _, errors = run('launch.local', *TWO, '--workdir', 'here', env=env)
+    assert code == 2, errors
+    assert 'does not see process 0 in' in errors
+    assert 'give a --workdir on a file system that all hosts share' in errors
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.slow
+def test_codes_do_not_depend_on_the_processes(tmp_path):
+    for name, argv in (('two', ['launch.local', *TWO]), ('one', ['tests.train.toy', *ONE])):
+        for stage in ([], ['--stage', 'encode']):
+            code, _, errors = run(*argv, '--workdir', tmp_path / name, '--examples', '9000', *stage)
+            assert code == 0, errors
+    two, one = (encoding.read(tmp_path / name / 'codes')['codes'] for name in ('two', 'one'))
+    assert two.shape == (9000, 3)
+    files = sorted(path.name for path in (tmp_path / 'two' / 'codes').glob('*.npz'))
+    assert len(files) == 3  # of process 0, 1, 0
+    np.testing.assert_allclose(two, one, atol=1e-4)

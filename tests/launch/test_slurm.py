@@ -1,0 +1,128 @@
+"""Slurm for real, on one node: a run of two tasks, one that is requeued, a sweep as an array."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+from tests.launch.running import TOY, environ, rows, run, table
+
+UP = pathlib.Path(__file__).with_name('slurm_loopback.sh')
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not (shutil.which('slurmctld') and shutil.which('munged')),
+        reason='as root, with: apt-get install slurm-wlm munge',
+    ),
+]
+SIZE = ['--cpus_per_task', '1', '--time', '0:10:00']
+
+
+@pytest.fixture(scope='module')
+def slurm():
+    folder = pathlib.Path(tempfile.mkdtemp(prefix='slurm-'))
+    folder.chmod(0o755)  # munge's own user looks into it
+    subprocess.run([UP, folder, 'up'], check=True, env=environ(SLURM_CPUS='2'))
+    yield environ(SLURM_CONF=str(folder / 'slurm.conf'))
+    subprocess.run(
+        ['scancel', '--full', '--user=root'], env=environ(SLURM_CONF=str(folder / 'slurm.conf'))
+    )
+    subprocess.run([UP, folder, 'down'], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def submit(env, *argv):
+    code, out, errors = run(*argv, env=env)
+    assert code == 0, errors
+    return re.findall(r'job (\d+), output in (\S+)', out)
+
+
+def state(env, job):
+    told = subprocess.run(
+        ['scontrol', 'show', 'job', job], env=env, capture_output=True, text=True
+    ).stdout
+    return set(re.findall(r'JobState=(\w+)', told)), max(
+        map(int, re.findall(r'Restarts=(\d+)', told))
+    )
+
+
+def wait(env, job, seconds=300):
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        states, restarts = state(env, job)
+        if not states & {'PENDING', 'RUNNING', 'COMPLETING', 'REQUEUED'}:
+            return states, restarts
+        time.sleep(0.5)
+    raise AssertionError(f'job {job} is {state(env, job)} after {seconds} s')
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('alone')
+    code, _, errors = run('tests.train.toy', *TOY[3:], '--progress', 'none', '--workdir', directory)
+    assert code == 0, errors
+    return rows(directory)
+
+
+def close(ours, theirs):
+    assert [row['step'] for row in ours] == [row['step'] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+def test_two_tasks_are_requeued_after_sigterm_and_end_as_one_process(slurm, tmp_path, alone):
+    toy = [*TOY, '--delay', '0.3', '--workdir', tmp_path]
+    argv = ['launch.slurm', '--tasks_per_node', '2', *SIZE, '--', *toy]
+    ((job, output),) = submit(slurm, *argv)
+    log = pathlib.Path(output)
+    for _ in range(600):
+        if log.exists() and 'toy 4/30' in log.read_text():
+            break
+        time.sleep(0.2)
+    # what Slurm itself does at --signal=TERM@: to the tasks, not to the shell
+    subprocess.run(['scancel', '--signal=TERM', f'{job}.0'], env=slurm, check=True)
+    states, restarts = wait(slurm, job)
+    said = log.read_text()
+    assert (states, restarts) == ({'COMPLETED'}, 1), said
+    saved = re.findall(r'SIGTERM: saved step (\d+)', said)
+    assert len(saved) == 2 and len(set(saved)) == 1, said
+    assert f'restored step {saved[0]}' in said
+    assert 'process 1 of 2' in said
+    close(rows(tmp_path), alone)
+
+
+def test_the_time_limit_requeues_too(slurm, tmp_path):
+    """--signal=TERM@50 with a limit of a minute: the signal comes some seconds after the start."""
+    toy = [*TOY, '--delay', '1', '--steps', '40', '--workdir', tmp_path]
+    argv = ['launch.slurm', '--tasks_per_node', '1', '--cpus_per_task', '1', '--time', '0:01:00']
+    ((job, output),) = submit(slurm, *argv, '--notice', '35', '--', *toy)
+    states, restarts = wait(slurm, job)
+    said = pathlib.Path(output).read_text()
+    assert states == {'COMPLETED'} and restarts >= 1, said
+    assert 'SIGTERM: saved step' in said and 'restored step' in said
+    assert [row['step'] for row in rows(tmp_path) if 'loss' in row] == list(range(1, 41))
+
+
+def test_a_sweep_is_an_array(slurm, tmp_path):
+    toy = [*TOY, '--preset', 'smoke', '--grid', 'hidden=2,3', 'weight=0,0.1', '--workdir', tmp_path]
+    argv = ['launch.sweep', '--slurm', ' '.join(SIZE), '--jobs', '2', '--', *toy]
+    (array, _), (last, output) = submit(slurm, *argv)
+    assert wait(slurm, array)[0] == {'COMPLETED'}
+    assert wait(slurm, last)[0] == {'COMPLETED'}
+    assert [row['hidden'] for row in table(tmp_path)] == ['2', '2', '3', '3']
+    assert 'report: ' in pathlib.Path(output).read_text()
+    code, _, errors = run('launch.sweep', '--jobs', '1', '--', *toy, '--stage', 'all')
+    assert code == 0 and '4 of 4 variants are finished, 0 jobs to run' in errors
+
+
+def test_a_mistake_is_not_requeued(slurm, tmp_path):
+    argv = ['launch.slurm', '--restarts', '3', *SIZE, '--', *TOY, '--workdir', tmp_path]
+    ((job, output),) = submit(slurm, *argv, '--widht', '3')
+    states, restarts = wait(slurm, job)
+    assert (states, restarts) == ({'FAILED'}, 0)
+    assert 'unknown option --widht' in pathlib.Path(output).read_text()

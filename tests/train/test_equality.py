@@ -1,0 +1,86 @@
+"""vmap = loop = processes, for SGD, Adam, dictionary learning, dropout and batch norm."""
+
+import csv
+import logging
+
+import jax
+import pytest
+
+from lecture4.train import cli
+from lecture4.train.experiment import Experiment
+from tests.launch.running import run, table
+from tests.train import kinds
+
+EXPERIMENT = Experiment(kinds.Config, kinds.data, kinds.build, kinds.report, {}, {})
+GRID = ('--grid', 'rate=0.05,0.1', 'seed=0,1')
+# Sums in another order; Adam divides by the root of a gradient's square, small ones included.
+TOLERANCE = {'sgd': 1e-6, 'adam': 1e-5, 'dictionary': 1e-5, 'dropout': 1e-5, 'batch_norm': 1e-5}
+
+
+def sweep(directory, *argv):
+    options = ['--workdir', str(directory), '--progress', 'none', *argv]
+    cli.run(EXPERIMENT, cli.parse(EXPERIMENT, options))
+    with (directory / 'sweep.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
+class Compilations(logging.Handler):
+    """How often the program of the steps was compiled, read from JAX's own log."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record):
+        self.count += record.getMessage().startswith('Compiling jit(advance)')
+
+
+@pytest.fixture
+def compilations():
+    handler = Compilations()
+    logger = logging.getLogger('jax')
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        yield handler
+    logger.removeHandler(handler)
+
+
+def same(ours, theirs, tolerance):
+    assert len(ours) == len(theirs) > 1
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in ('rate', 'seed'):
+            assert mine[name] == other[name]
+        for name in ('loss', 'evaluation/error', 'size', 'sum'):
+            assert float(mine[name]) == pytest.approx(float(other[name]), rel=tolerance), name
+    assert len({row['loss'] for row in ours}) == len(ours)  # the variants are not all one
+
+
+@pytest.mark.parametrize('kind', kinds.KINDS)
+def test_one_program_gives_the_numbers_of_separate_runs(tmp_path, kind, compilations):
+    grid = (*GRID[:2], 'seed=3', '--kind', kind)
+    together = sweep(tmp_path / 'vmap', *grid, '--vectorize', 'vmap')
+    assert compilations.count == 1
+    apart = sweep(tmp_path / 'loop', *grid, '--vectorize', 'loop')
+    assert compilations.count == 1 + 2
+    same(together, apart, TOLERANCE[kind])
+
+
+def test_one_compilation_however_many_variants(tmp_path, compilations):
+    sweep(tmp_path, '--grid', 'rate=0.01,0.02,0.03,0.04,0.05,0.06,0.07', '--vectorize', 'vmap')
+    assert compilations.count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', kinds.KINDS)
+def test_processes_give_the_same(tmp_path, kind):
+    """launch.sweep runs each variant as a process; launch.local one program in two processes."""
+    module = ['python', '-m', 'tests.train.kinds', '--kind', kind, *GRID, '--progress', 'none']
+    together = sweep(tmp_path / 'vmap', *GRID, '--kind', kind, '--vectorize', 'vmap')
+    jobs = ['--jobs', '2', '--', *module, '--vectorize', 'loop', '--workdir', tmp_path / 'jobs']
+    code, _, errors = run('launch.sweep', *jobs)
+    assert code == 0 and '4 jobs to run' in errors, errors
+    same(together, table(tmp_path / 'jobs'), TOLERANCE[kind])
+    two = ['--processes', '2', '--', *module, '--vectorize', 'vmap', '--workdir', tmp_path / 'two']
+    code, _, errors = run('launch.local', *two)
+    assert code == 0, errors
+    same(together, table(tmp_path / 'two'), 10 * TOLERANCE[kind])
