@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 
 class Fit(NamedTuple):
@@ -164,7 +164,7 @@ def _cholesky_solve(cholesky, g):
 
 def is_known(array):
     """Whether values can be looked at: True outside jit, vmap and grad."""
-    return not isinstance(array, jax.core.Tracer)
+    return not isinstance(array, core.Tracer)
 
 
 def check(matrix, labels, n_classes, penalty, sample_weight, *, name):

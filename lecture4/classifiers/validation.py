@@ -5,6 +5,7 @@ labels is an [n, n] block, and the machines of all its folds and classes are sol
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +150,7 @@ def _accuracies(gram, cross, train_labels, test_labels, rows, *, n_classes, n_fo
     def accuracy(chosen):
         labels = train_labels[chosen]
         inner, outer = centre(gram[chosen][:, chosen], cross[:, chosen])
-        penalty = jnp.asarray(DEFAULT, inner.dtype)
+        penalty: Any = jnp.asarray(DEFAULT, inner.dtype)
         if n_folds > 1:
             held_out = jnp.asarray(folds(rows.shape[1] // n_classes, n_classes, n_folds))
             penalty = choose_penalty(

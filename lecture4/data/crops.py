@@ -170,5 +170,5 @@ def resize(images, side: int) -> np.ndarray:
         if picture.ndim != 3 or picture.shape[2] != 1:
             raise DataError(f'a picture has shape {picture.shape}, wanted [h, w, 1]; use grey')
         image = Image.fromarray(to_float(picture[:, :, 0]))
-        target[:, :, 0] = image.resize((side, side), Image.Resampling.BILINEAR)
+        target[:, :, 0] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
     return resized

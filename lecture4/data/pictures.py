@@ -61,7 +61,7 @@ def labelled(
           half crop, training ones from the left half of each picture, test ones from the right:
           they share no pixel.
     pool  of the source's own training split, at most this many of each class, drawn with the seed.
-    Errors  DataError where there are no labels, or as grey.
+    Errors  DataError where there are no labels, or pictures of several sizes uncropped, or as grey.
     """
     images, labels, names = grey(source, classes=classes, colour=colour, **places)
     if labels is None:
@@ -72,6 +72,10 @@ def labelled(
         )
         return Labelled(train, labels[first], test, labels[second], names)
     test, test_labels, _ = grey(source, 'test', classes=classes, colour=colour, **places)
+    if test_labels is None:
+        raise DataError(f'the test split of {source} has no labels')
+    if not isinstance(images, np.ndarray) or not isinstance(test, np.ndarray):
+        raise DataError(f'the pictures of {source} have different sizes; take crops of one size')
     rng = np.random.default_rng(seed)
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(labels == c))[:pool] for c in range(len(names))]

@@ -1,5 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from lecture4.data import crops, pictures
 from lecture4.data.dataset import DataError
@@ -47,6 +50,18 @@ def test_own_splits_with_a_pool():
 def test_unlabelled_sources_have_no_labelled_task():
     with pytest.raises(DataError, match='photos has no labels'):
         pictures.labelled('photos', crop=32)
+
+
+def test_pictures_of_several_sizes_are_cropped_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, name, side in itertools.product(('train', 'test'), 'ab', (9, 12)):
+        folder = tmp_path / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f'{side}.png')
+    with pytest.raises(DataError, match='have different sizes; take crops'):
+        pictures.labelled(f'dir:{tmp_path}')
+    assert pictures.labelled(f'dir:{tmp_path}', crop=4).train_images.shape[1:] == (4, 4, 1)
 
 
 def test_signals():
