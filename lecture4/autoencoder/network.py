@@ -8,7 +8,7 @@ there is one array to learn, to which the gradients of both uses add up.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Autoencoder(NamedTuple):
     """
 
     encoder: tuple[Dense, ...]
-    decoder: tuple[Dense, ...] | tuple[jax.Array, ...]
+    decoder: tuple[Any, ...]  # Dense layers, or biases
 
 
 def identity(x):

@@ -94,15 +94,21 @@ def loss(params: Autoencoder, x, k, *, dead=None, k_dead=1, auxiliary=AUXILIARY)
     used = jnp.any(code > 0, axis=0)
     extra = jnp.zeros((), x.dtype)
     if dead is not None:
-        # Responses before the ReLU would do as well; a dead unit may be dead because they are < 0.
-        linear = network.affine(params.encoder[0], x - params.decoder[0].bias[None, :])
-        masked = jnp.where(dead[None, :], linear, -jnp.inf)
-        best, chosen = jax.lax.top_k(masked, min(k_dead, masked.shape[1]))
-        best = jnp.where(jnp.isfinite(best), best, 0)
-        second = jnp.einsum('nk,nkd->nd', best, params.decoder[0].weight[chosen])
-        residual = jax.lax.stop_gradient(x - reconstruction)
-        missed = jnp.mean(squared_error(residual, second))
-        extra = jnp.where(jnp.any(dead), missed, 0)
+
+        def missed():
+            # Responses before the ReLU: a dead unit may be dead because they are below 0.
+            linear = network.affine(params.encoder[0], x - params.decoder[0].bias[None, :])
+            _, chosen = jax.lax.top_k(
+                jnp.where(dead[None, :], linear, -jnp.inf), min(k_dead, linear.shape[1])
+            )
+            kept = jnp.put_along_axis(jnp.zeros_like(linear), chosen, 1, axis=-1, inplace=False)
+            # Fewer dead units than k_dead: the others that were chosen stay out. Dense, because
+            # rows of weights gathered for every example would be many times the memory.
+            code = jnp.where(dead[None, :], linear * kept, 0)
+            residual = jax.lax.stop_gradient(x - reconstruction)
+            return jnp.mean(squared_error(residual, code @ params.decoder[0].weight))
+
+        extra = jax.lax.cond(jnp.any(dead), missed, lambda: jnp.zeros((), x.dtype))
     value = mean_error + jnp.asarray(auxiliary, x.dtype) * extra
     return value, ({'reconstruction': mean_error, 'auxiliary': extra}, used, error)
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,7 @@ def test_the_loss_is_its_formula():
     h = np.maximum((x - b[None, :]) @ W + c[None, :], 0)
     code = np.where(h >= np.sort(h, 1)[:, -3, None], h, 0)
     expected = ((x - code @ U - b[None, :]) ** 2).sum(1)
-    value, (_, used, error) = topk.loss(params, x, 3)
+    value, (_, used, error) = jax.jit(topk.loss, static_argnums=2)(params, x, 3)
     np.testing.assert_allclose(error, expected, rtol=1e-5)
     assert float(value) == pytest.approx(float(expected.mean()), rel=1e-5)
     np.testing.assert_array_equal(used, (code > 0).any(0))
@@ -65,7 +67,8 @@ def test_dead_units_get_a_gradient_from_the_auxiliary_loss_alone():
     params = kill(params, jnp.array([2, 5]))
 
     def slope(dead):
-        grads = jax.grad(lambda p: topk.loss(p, x, 3, dead=dead, k_dead=2)[0])(params)
+        value = lambda p: topk.loss(p, x, 3, dead=dead, k_dead=2)[0]  # noqa: E731
+        grads = jax.jit(jax.grad(value))(params)
         return np.asarray(abs(grads.decoder[0].weight).sum(1))
 
     assert (slope(None)[[2, 5]] == 0).all()
@@ -111,7 +114,8 @@ def test_gradients_along_a_decoder_row_are_taken_out_and_rows_keep_norm_1():
     np.testing.assert_allclose((flat * params.decoder[0].weight).sum(1), 0, atol=1e-6)
     optimizer = optax.adam(0.1)
     state = topk.init(jax.random.key(1), x, 24, optimizer)
-    state, _ = topk.step(state, x, jax.random.key(0), optimizer=optimizer, k=3, patience=1e9)
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=1e9)
+    state, _ = jax.jit(step)(state, x, jax.random.key(0))
     np.testing.assert_allclose(
         jnp.linalg.norm(state.params.decoder[0].weight, axis=1), 1, rtol=1e-6
     )
@@ -122,7 +126,7 @@ def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
     params = kill(params, jnp.arange(4))
     dead = jnp.arange(24) < 4
     error = jnp.zeros(64).at[7].set(1.0)
-    new = topk.revive(jax.random.key(0), params, x, error, dead)
+    new = jax.jit(topk.revive)(jax.random.key(0), params, x, error, dead)
     aim = np.asarray(x[7] - params.decoder[0].bias)
     aim = aim / np.linalg.norm(aim)
     np.testing.assert_allclose(new.decoder[0].weight[:4], np.tile(aim, (4, 1)), rtol=1e-5)
@@ -138,7 +142,7 @@ def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
 def test_examples_are_drawn_in_proportion_to_their_squared_loss():
     x, params = problem(width=4000)
     error = jnp.zeros(64).at[:2].set(jnp.array([1.0, 3.0]))
-    new = topk.revive(jax.random.key(0), params, x, error, jnp.ones(4000, bool))
+    new = jax.jit(topk.revive)(jax.random.key(0), params, x, error, jnp.ones(4000, bool))
     aims = x[:2] - params.decoder[0].bias[None, :]
     aims = aims / jnp.linalg.norm(aims, axis=1, keepdims=True)
     second = (new.decoder[0].weight @ aims[1] > 0.999).mean()
@@ -150,12 +154,12 @@ def test_a_step_revives_and_forgets_adams_moments():
     optimizer = optax.adam(1e-3)
     state = topk.State(kill(params, jnp.arange(20)), optimizer.init(params), jnp.zeros(24))
 
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=128, k_dead=4)
+    step = jax.jit(step, static_argnames='revive_dead')
+
     def run(state, n, revive_dead=False):
         for i in range(n):
-            state, metrics = topk.step(
-                state, x, jax.random.key(i), optimizer=optimizer, k=3, patience=128, k_dead=4,
-                revive_dead=revive_dead,
-            )  # fmt: skip
+            state, metrics = step(state, x, jax.random.key(i), revive_dead=revive_dead)
         return state, metrics
 
     state, _ = run(state, 3)
@@ -171,8 +175,7 @@ def test_a_step_revives_and_forgets_adams_moments():
     assert used[:20].sum() > 5  # they answer again
 
 
-@pytest.mark.parametrize('means', ['auxiliary', 'revival', 'neither'])
-def test_dead_units_come_back_by_either_means_and_not_without(means):
+def test_dead_units_come_back_by_either_means_and_not_without():
     """Half of the units start dead; the data are sparse sums of more sources than the rest hold."""
     sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)).astype(jnp.float32)
     mixing = jax.random.normal(jax.random.key(6), (32, 16))
@@ -182,24 +185,22 @@ def test_dead_units_come_back_by_either_means_and_not_without(means):
     assert not (topk.responses(params, x)[:, :20] > 0).any()
     optimizer = optax.adam(3e-3)
     state = topk.State(params, optimizer.init(params), jnp.zeros(40))
-    options = {'optimizer': optimizer, 'k': 4, 'patience': 2000.0, 'k_dead': 8}
-    options['auxiliary'] = 1.0 if means == 'auxiliary' else 0.0
+    step = functools.partial(topk.step, optimizer=optimizer, k=4, patience=2000.0, k_dead=8)
 
-    @jax.jit
-    def run(state):
+    @functools.partial(jax.jit, static_argnames='revive')
+    def run(state, auxiliary, revive):
         def body(state, n):
             rows = jax.random.randint(jax.random.fold_in(jax.random.key(8), n), (128,), 0, 2048)
-            return topk.step(state, x[rows], jax.random.key(n), **options)
+            return step(state, x[rows], jax.random.key(n), auxiliary=auxiliary)
 
         def block(state, n):
             state, _ = jax.lax.scan(body, state, 100 * n + jnp.arange(99))
-            return topk.step(
-                state, x[:128], jax.random.key(n), revive_dead=means == 'revival', **options
-            )
+            return step(state, x[:128], jax.random.key(n), auxiliary=auxiliary, revive_dead=revive)
 
         return jax.lax.scan(block, state, jnp.arange(10))
 
-    state, _ = run(state)
-    used = topk.loss(state.params, x, 4)[1][1]
-    n_back = int(used[:20].sum())
-    assert n_back == 0 if means == 'neither' else n_back >= 15, n_back
+    for means, auxiliary in (('auxiliary', 1.0), ('revival', 0.0), ('neither', 0.0)):
+        found, _ = run(state, auxiliary, means == 'revival')
+        used = topk.loss(found.params, x, 4)[1][1]
+        n_back = int(used[:20].sum())
+        assert n_back == 0 if means == 'neither' else n_back >= 15, (means, n_back)
