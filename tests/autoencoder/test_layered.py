@@ -1,0 +1,160 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.autoencoder import layered
+from lecture4.autoencoder.layered import Stage
+
+STAGE = Stage(size=3, maps=2, stride=2, pool=2, contrast=3)
+SHAPE = (9, 7, 2)  # 4 x 3 places, 3 x 2 pools
+
+
+@pytest.fixture
+def layer(x64):
+    return layered.init(jax.random.key(0), SHAPE, STAGE, dtype=jnp.float64)
+
+
+@pytest.fixture
+def x(x64):
+    return jax.random.normal(jax.random.key(1), (5, *SHAPE))
+
+
+def by_hand(layer, x):
+    """Every unit's receptive field, one after another, in loops."""
+    x, W = np.asarray(x), np.asarray(layer.encoder)
+    h = np.zeros((len(x), 4, 3, 2))
+    for r, c, m in np.ndindex(4, 3, 2):
+        field = x[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3]
+        h[:, r, c, m] = (field * W[r, c, :, m].reshape(3, 3, 2)).sum((1, 2, 3))
+    return h
+
+
+def test_filters_are_local_and_not_shared(layer, x):
+    np.testing.assert_allclose(layered.filters(layer, x, STAGE), by_hand(layer, x), atol=1e-12)
+
+
+def test_a_unit_sees_its_receptive_field_and_no_more(layer, x):
+    stages = [STAGE, Stage(size=2, maps=3, pool=1, contrast=3)]
+    inner = layered.init(jax.random.key(2), (3, 2, 2), stages[1], dtype=jnp.float64)
+
+    def unit(x):  # without normalisation between, whose windows reach further
+        below = layered.pooled(layered.filters(layer, x, STAGE), STAGE)
+        return layered.filters(inner, below, stages[1])[0, 1, 0, 2]
+
+    seen = np.asarray(jax.grad(unit)(x[:1]))[0].any(-1)
+    rows, cols = layered.field(stages, (1, 0))
+    assert seen[rows, cols].all()
+    assert seen.sum() == seen[rows, cols].size < seen.size
+
+
+def test_tied_reconstruction_is_the_adjoint_of_the_filters(layer, x):
+    tied = layered.Layer(layer.encoder, None)
+    h = jax.random.normal(jax.random.key(3), (5, 4, 3, 2))
+    one = jnp.vdot(layered.filters(tied, x, STAGE), h)
+    other = jnp.vdot(x, layered.reconstruct(tied, h, SHAPE, STAGE))
+    assert float(one) == pytest.approx(float(other), rel=1e-12)
+
+
+def test_pools_are_roots_of_sums_of_squares(layer, x):
+    h = by_hand(layer, x)
+    expected = np.zeros((5, 3, 2, 2))
+    for r, c in np.ndindex(3, 2):
+        expected[:, r, c] = np.sqrt(0.01 + (h[:, r : r + 2, c : c + 2] ** 2).sum((1, 2)))
+    found = layered.pooled(jnp.asarray(h), STAGE, epsilon=0.01)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_loss_is_reconstruction_and_pools_and_its_gradient_that_of_differences(x, tied):
+    layer = layered.init(jax.random.key(0), SHAPE, STAGE, tied=tied, dtype=jnp.float64)
+
+    def value(layer):
+        return layered.loss(layer, x, STAGE, weight=0.3)[0].mean()
+
+    h = by_hand(layer, x)
+    V = np.asarray(layer.encoder).swapaxes(2, 3) if tied else np.asarray(layer.decoder)
+    back = np.zeros(x.shape)
+    for r, c, m in np.ndindex(4, 3, 2):
+        part = h[:, r, c, m, None, None, None] * V[r, c, m].reshape(3, 3, 2)
+        back[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += part
+    pools = np.asarray(layered.pooled(jnp.asarray(h), STAGE)).sum((1, 2, 3))
+    expected = ((back - x) ** 2).sum((1, 2, 3)) + 0.3 * pools
+    np.testing.assert_allclose(layered.loss(layer, x, STAGE, weight=0.3)[0], expected, rtol=1e-12)
+    direction = jax.tree.map(
+        lambda w: jax.random.normal(jax.random.key(5), w.shape, w.dtype), layer
+    )
+    up = jax.tree.map(lambda w, d: w + 1e-6 * d, layer, direction)
+    down = jax.tree.map(lambda w, d: w - 1e-6 * d, layer, direction)
+    slope = float((value(up) - value(down)) / 2e-6)
+    inner = jax.tree.map(jnp.vdot, jax.grad(value)(layer), direction)
+    assert float(sum(jax.tree.leaves(inner))) == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize('k', [5, 12])
+def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
+    """E||W'Wx - x||^2 = ||W'W - I||^2 = ||W W' - I||^2 + d - k, exactly for whitened samples."""
+    d, n = 9, 50
+    x = np.random.default_rng(0).normal(size=(n, d))
+    x = np.sqrt(n) * np.linalg.qr(x - x.mean(0))[0]  # covariance I to the last bit
+    stage = Stage(size=3, maps=k, pool=1)
+    layer = layered.init(jax.random.key(0), (3, 3, 1), stage, tied=True, dtype=jnp.float64)
+    W = np.asarray(layer.encoder[0, 0]).T
+    _, metrics = layered.loss(layer, jnp.asarray(x.reshape(n, 3, 3, 1)), stage)
+    reached = float(metrics['reconstruction'])
+    assert reached == pytest.approx(((W.T @ W - np.eye(d)) ** 2).sum(), rel=1e-10)
+    assert reached == pytest.approx(((W @ W.T - np.eye(k)) ** 2).sum() + d - k, rel=1e-10)
+
+
+def test_first_weights_reconstruct_the_input_on_average(x64):
+    """W'W x has the scale of x: along x it is x itself, in expectation over fields."""
+    shape, stage = (20, 20, 1), Stage(size=6, maps=4, stride=2)
+    x = jax.random.normal(jax.random.key(1), (30, *shape))
+    layer = layered.init(jax.random.key(0), shape, stage, tied=True, dtype=jnp.float64)
+    back = layered.reconstruct(layer, layered.filters(layer, x, stage), shape, stage)
+    assert float(jnp.vdot(back, x) / jnp.vdot(x, x)) == pytest.approx(1, abs=0.05)
+
+
+def test_layers_are_learned_one_by_one(x64):
+    stages = (STAGE, Stage(size=2, maps=3, pool=1, contrast=3))
+    keys = jax.random.split(jax.random.key(0))
+    found = layered.shapes(SHAPE, stages)
+    assert found == [SHAPE, (3, 2, 2), (2, 1, 3)]
+    layers = tuple(
+        layered.init(key, shape, stage, dtype=jnp.float64)
+        for key, shape, stage in zip(keys, found[:-1], stages, strict=True)
+    )
+    x = jax.random.normal(jax.random.key(1), (5, *SHAPE))
+    grads = jax.grad(lambda layers: layered.layer_loss(layers, x, 1, stages)[0].mean())(layers)
+    assert not np.any(grads[0].encoder) and np.any(grads[1].encoder)
+    outputs = layered.apply(layers, x, stages)
+    expected, _ = layered.loss(layers[1], outputs[0]['contrast'], stages[1])
+    np.testing.assert_allclose(layered.layer_loss(layers, x, 1, stages)[0], expected, rtol=1e-12)
+    assert outputs[1]['pooled'].shape == (5, 2, 1, 3)
+
+
+def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer, x):
+    """Interior places, by the definition, with a window that holds the whole map."""
+    stage = STAGE._replace(contrast=5)
+    out = layered.apply((layer,), x, (stage,), floor=0.01)[0]
+    v = np.asarray(out['contrast'])
+    sigma = 5 / 4
+    g = np.exp(-0.5 * ((np.arange(3)[:, None] - np.arange(3)) / sigma) ** 2)
+    G = [g[:n, :n] / g[:n, :n].sum(1, keepdims=True) for n in v.shape[1:3]]
+    p = np.asarray(out['pooled'])
+    blur = lambda a: np.einsum('ij,kl,njlc->nik', G[0], G[1], a)[..., None] / a.shape[-1]  # noqa: E731
+    centred = p - blur(p)
+    expected = centred / np.maximum(0.01, np.sqrt(blur(centred**2)))
+    np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_refused_says_why(x):
+    with pytest.raises(ValueError, match='layer 2 does not fit'):
+        layered.shapes(SHAPE, (STAGE, Stage(size=4, maps=1)))
+    with pytest.raises(ValueError, match='maps 0'):
+        layered.init(jax.random.key(0), SHAPE, STAGE._replace(maps=0))
+    layer = layered.init(jax.random.key(0), SHAPE, STAGE)
+    with pytest.raises(ValueError, match='pictures of that size'):
+        layered.filters(layer, jnp.ones((1, 11, 7, 2), jnp.float32), STAGE)
+    with pytest.raises(TypeError, match='floating'):
+        layered.filters(layer, jnp.ones((1, *SHAPE), jnp.int32), STAGE)
