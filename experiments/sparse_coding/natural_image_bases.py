@@ -7,6 +7,12 @@ oriented, bandpass). The paper drew its bases and gave no such numbers; ours are
 
 Run     python -m experiments.sparse_coding.natural_image_bases
         python -m experiments.sparse_coding.natural_image_bases --preset olshausen --manual_dir PATH
+Cost    About a minute of one core. Share of atoms that fit a Gabor; entropy of their orientations, 1 is uniform;
+        quartiles of their frequencies in cycles per pixel:
+        photos         82.4 %   0.996   0.150 / 0.222 / 0.263
+        photos, log    64.8 %   0.990   0.149 / 0.209 / 0.252
+        olshausen      69.5 %   0.997   0.135 / 0.188 / 0.212; with --weight 1, 46.5 %: its pictures are blurred
+                       above 0.39 cycles per pixel, and atoms that code what little noise is left there stay noise.
 """
 
 import dataclasses
@@ -56,7 +62,7 @@ class Config(train.Common):
 
 PRESETS = {
     'smoke': {'steps': 4, 'patches': 500, 'batch_size': 64, 'atoms': 16, 'patch': 8},
-    'olshausen': {'source': 'olshausen', 'whiten': False},
+    'olshausen': {'source': 'olshausen', 'whiten': False, 'weight': 2.0},
     'log': {'penalty': 'log', 'inner': 20},
 }
 SWEEPS = {
