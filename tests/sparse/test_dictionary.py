@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from skimage import data
 from sklearn.decomposition import MiniBatchDictionaryLearning
 
-from lecture4.sparse import dictionary, solvers
+from lecture4.sparse import dictionary, seeding, solvers
 from lecture4.sparse.objective import LOG
 
 WEIGHT = 0.15
@@ -39,7 +39,8 @@ def held_out(D, x, weight=WEIGHT):
 
 encode = jax.jit(solvers.admm)
 update = jax.jit(dictionary.update_atoms)
-step = jax.jit(dictionary.step, static_argnames=('penalty', 'n_inner', 'axis_name'))
+update_blocks = jax.jit(dictionary.update_atoms, static_argnames='block')
+step = jax.jit(dictionary.step, static_argnames=('penalty', 'n_inner', 'block', 'axis_name'))
 
 
 def learn(n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, weight=WEIGHT, **options):
@@ -111,10 +112,38 @@ def test_many_passes_reach_the_minimum_of_the_surrogate(x64):
     assert (multiplier > 1e-3).any()
 
 
+@pytest.mark.parametrize('block', [3, 7, 40])
+def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block, x64):
+    """Also where codes are dense and atoms alike, and where k is no multiple of the block."""
+    for seed, dense in ((0, 0.3), (1, 1.0)):
+        rng = np.random.default_rng(seed)
+        codes = rng.standard_normal((60, 10)) * (rng.uniform(size=(60, 10)) < dense) + dense
+        x = rng.standard_normal((60, 6))
+        A, B = codes.T @ codes / 60, x.T @ codes / 60
+        D = blocked = jnp.asarray(rng.standard_normal((6, 10)) / 3)
+        value = surrogate(np.asarray(D), A, B)
+        for _ in range(20):
+            blocked = update_blocks(blocked, A, B, 0.5, block=block)
+            lower = surrogate(np.asarray(blocked), A, B)
+            assert lower <= value + 1e-12
+            value = lower
+        for _ in range(3000):
+            D, blocked = update(D, A, B, 0.5), update_blocks(blocked, A, B, 0.5, block=block)
+        assert surrogate(np.asarray(blocked), A, B) == pytest.approx(
+            surrogate(np.asarray(D), A, B), rel=1e-6
+        )
+
+
+def test_learning_by_blocks_is_as_good():
+    x = patches()[:200]
+    one, blocks = (held_out(np.asarray(learn(25, block=b)[0].atoms), x) for b in (1, 16))
+    assert blocks < 1.01 * one
+
+
 def test_an_atom_without_use_stays(x64):
     D, A, B = statistics(6)
     A[2], A[:, 2], B[:, 2] = 0, 0, 0
-    moved = np.asarray(dictionary.update_atoms(jnp.asarray(D), A, B, 100.0))
+    moved = np.asarray(dictionary.update_atoms(jnp.asarray(D), A, B, 100.0, block=2))
     np.testing.assert_array_equal(moved[:, 2], D[:, 2])
     assert (moved[:, [0, 1, 3]] != D[:, [0, 1, 3]]).all()
 
@@ -250,7 +279,7 @@ def test_replacement_waits_for_evidence_and_comes_in_portions():
     few, metrics = step(state, x[:3], jax.random.key(0), weight=1.0)
     assert metrics['replaced'] == 0
     many, metrics = step(state, x[:400], jax.random.key(0), weight=WEIGHT)
-    assert metrics['dead'] == 60 and metrics['replaced'] == dictionary.N_CANDIDATES == 32
+    assert metrics['dead'] == 60 and metrics['replaced'] == seeding.N_CANDIDATES == 32
     cosine = np.asarray(many.atoms[:, 20:52].T @ many.atoms[:, 20:52])
     assert abs(cosine - np.eye(32)).max() < 1 - 1e-6  # all different
     np.testing.assert_array_equal(many.atoms[:, 52:], atoms[:, 52:])

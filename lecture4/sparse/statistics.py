@@ -1,0 +1,59 @@
+"""What a batch of signals says about a dictionary: its codes' second moments, summed over devices.
+
+Every learner's step begins here. At fixed codes the objective of a dictionary D is, but for a
+constant, 0.5 tr(D'D A) - tr(D'B) with A = mean(a a') and B = mean(x a'): all a learner needs to know
+of the signals, however many there were and wherever they lay.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lecture4.sparse import solvers
+from lecture4.sparse.objective import L1, check, objective, product
+
+
+class Statistics(NamedTuple):
+    """Means over the global batch, the same on every device; x and losses are this device's part."""
+
+    A: jax.Array  # [k, k] mean(a a')
+    B: jax.Array  # [d, k] mean(x a')
+    share: jax.Array  # [k] of signals that use each atom
+    metrics: dict[str, jax.Array]  # objective, reconstruction, density: scalars
+    n_signals: int  # on all devices
+    x: jax.Array  # [n, d]
+    losses: jax.Array  # [n]
+
+
+def collect(x, D, weight, *, penalty=L1, n_inner=8, axis_name=None):
+    """Codes of a batch by n_inner iterations, and what they say.
+
+    No converged solver: that changes what is learned by less than the batches differ.
+
+    Shapes  x [n, d] float; D [d, k]; weight scalar, [k] or [n, 1]. Metrics, per signal, of the codes
+            before the atoms move: objective, reconstruction (its first term), density.
+    Devices With axis_name (pmap, shard_map) means are over all devices; under jit nothing is to say.
+    Errors  TypeError for integers; ValueError where sizes disagree, or the batch is empty.
+    """
+    x, D, weight = check(x, D, weight)
+    n = x.shape[0]
+    if n == 0:
+        raise ValueError('the batch has no signals; a step wants at least one')
+    n_devices = 1 if axis_name is None else lax.psum(1, axis_name)
+    mean = (lambda v: v) if axis_name is None else (lambda v: lax.pmean(v, axis_name))
+    a = solvers.approximate(x, D, weight, penalty=penalty, n_iterations=n_inner)
+    residual = x - product(a, D.T)
+    losses = objective(residual, a, weight, penalty)
+    A, B, share, value, error = mean(
+        (
+            product(a.T, a) / n,
+            product(x.T, a) / n,
+            jnp.mean((a != 0).astype(x.dtype), axis=0),
+            jnp.mean(losses),
+            0.5 * jnp.mean(jnp.sum(residual * residual, axis=1)),
+        )
+    )
+    metrics = {'objective': value, 'reconstruction': error, 'density': jnp.mean(share)}
+    return Statistics(A, B, share, metrics, n * n_devices, x, losses)
