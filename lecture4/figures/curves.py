@@ -117,7 +117,7 @@ def labelled_accuracy(
     notes = [(mean, f'{100 * mean:.1f}%', colour) for mean, colour in ends]
     if chance is not None:
         notes.append((chance, 'chance', style.FAINT))
-    heights = _apart([note[0] for note in notes], 0.05 * (high - low))
+    heights = _apart([note[0] for note in notes], 0.05 * (high - low), high)
     beside = axes.get_yaxis_transform()
     for height, (_, text, colour) in zip(heights, notes, strict=True):
         axes.text(1.01, height, text, color=colour, va='center', transform=beside)
@@ -204,8 +204,8 @@ def _thousands(value, _):
     return f'{value / 1e3:g}k' if abs(value) >= 1e4 else f'{value:g}'
 
 
-def _apart(heights, least):
-    """The heights, moved no further than needed to lie `least` from one another."""
+def _apart(heights, least, high):
+    """The heights, moved no further than needed to lie `least` from one another, and up to `high`."""
     order = np.argsort(heights)
     placed = np.asarray(heights, float)[order]
     for _ in range(100):
@@ -215,6 +215,10 @@ def _apart(heights, least):
         push = np.maximum(short, 0) / 2
         placed[:-1] -= push
         placed[1:] += push
+    # From the top down, so that a crowd at the upper edge makes room below itself.
+    for i in range(len(placed) - 1, -1, -1):
+        placed[i] = min(placed[i], high)
+        high = placed[i] - least
     result = np.empty_like(placed)
     result[order] = placed
     return result

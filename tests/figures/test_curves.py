@@ -127,6 +127,22 @@ def test_equal_accuracies_are_written_apart():
     assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(boxes))
 
 
+def test_many_curves_that_end_together_are_labelled_beside_the_axes_not_above():
+    rng = np.random.default_rng(0)
+    given = {str(i): np.sort(rng.uniform(0.9, 0.96, (3, 4)), 0) + 0.001 * i for i in range(7)}
+    given['low'] = given.pop('0') - np.array([[0.5], [0.3], [0.0]])
+    figure = curves.labelled_accuracy(given, (1, 5, 20), chance=0.2)
+    screen(figure)
+    (axes,) = figure.axes
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert boxes[-1].y1 <= axes.get_window_extent().y1 + 8  # half a line
+    assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(boxes))
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    ends = sorted(100 * values[-1].mean() for values in given.values())
+    found = [heights[f'{end:.1f}%'] for end in ends]
+    assert found == sorted(found)
+
+
 def test_one_draw_has_no_error_bar():
     figure = curves.labelled_accuracy({'raw': [[0.5], [0.75]]}, (100, 1000), xlabel='labels')
     (container,) = figure.axes[0].containers
