@@ -92,9 +92,7 @@ class Config(train.Common):
         train.require(
             self, 'padding', self.padding is None or self.padding >= 0, 'None or at least 0'
         )
-        train.require(
-            self, 'widths', self.widths and min(self.widths) >= 1, 'one or more, each >= 1'
-        )
+        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one or more, each >= 1')
         for name in ('norm_bound', 'learning_rate'):
             train.require(self, name, getattr(self, name) > 0, 'above 0')
         train.require(self, 'weight_decay', self.weight_decay >= 0, 'at least 0')
@@ -165,6 +163,11 @@ def data(config):
     found = word_vectors.WordVectors((), np.zeros((0, config.dim), np.float32))
     if config.variant != 'rand':
         found = word_vectors.read(config.vectors, words.number)
+        size = found.vectors.shape[1]
+        if size != config.dim:
+            raise ValueError(
+                f'--dim is {config.dim}, {config.vectors} holds vectors of {size}; use --dim {size}'
+            )
     table, given = word_vectors.aligned(found, words.number, len(words), config.dim)
     chosen = []
     for kept, dev, test in rounds.split(rows, config.folds, config.dev_share, config.seed):
@@ -251,7 +254,7 @@ def report(config, state, data):
     done = np.flatnonzero(results.best)
     dev, test = 100 * results.dev[done], 100 * results.test[done]
     published = PUBLISHED.get(config.source)
-    rows = [
+    rows: list[tuple] = [
         (f'fold {i + 1} of {len(made.folds)}', int(results.best[i]), float(a), float(b))
         for i, a, b in zip(done, dev, test, strict=True)
     ]

@@ -21,14 +21,14 @@ class State(NamedTuple):
 
     fixed   a channel of word vectors that stays, [v, d], or None.
     tuned   a channel that learns, or None.
-    count   steps taken.
+    taken   steps so far.
     """
 
     params: Any
     opt_state: optax.OptState
     fixed: jax.Array | None
     tuned: lazy_rows.Rows | None
-    count: jax.Array
+    taken: jax.Array
 
 
 def init(
@@ -78,13 +78,13 @@ def step(state: State, batch, key, *, model, optimizer, learning_rate=1.0, axis_
         grads, row_grads, metrics = jax.lax.pmean((grads, row_grads, metrics), axis_name)
     with jax.numpy_dtype_promotion('standard'):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    count = state.count + 1
+    taken = state.taken + 1
     learned = state.tuned
     if learned is not None:
         (row_grad,) = row_grads
-        learned = lazy_rows.update(learned, rows, row_grad, count, learning_rate=learning_rate)
+        learned = lazy_rows.update(learned, rows, row_grad, taken, learning_rate=learning_rate)
     params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state, state.fixed, learned, count), metrics
+    return State(params, opt_state, state.fixed, learned, taken), metrics
 
 
 def apply(model, state: State, words):

@@ -12,7 +12,7 @@ def window(text: Sequence[str], start: int, width: int) -> tuple[str, ...]:
     return tuple(text[i] if 0 <= i < len(text) else OUTSIDE for i in range(start, start + width))
 
 
-def strongest(feature, start, texts: Sequence[Sequence[str]], width: int, k: int = 5):
+def strongest(feature, start, texts, width: int, k: int = 5):
     """The k different n-grams with the largest features of one filter, falling; fewer where fewer fire.
 
     Shapes  feature [n], start int [n], texts n sequences of words. Returns [(n-gram, feature), ...].

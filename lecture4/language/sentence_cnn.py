@@ -146,9 +146,11 @@ def loss(logits, labels):
     """Mean cross-entropy and share of right answers.
 
     Shapes  logits [n, c]; labels int [n].
-    Domain  0 <= label < c; a label beyond is not detected here, where it may be traced.
+    Domain  0 <= label < c; a label outside makes the loss not-a-number, since it may be traced here.
     """
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    known = (labels >= 0) & (labels < logits.shape[1])
+    entropy = jnp.where(known, entropy, jnp.nan)
     right = jnp.argmax(logits, axis=1).astype(labels.dtype) == labels
     return jnp.mean(entropy), {'accuracy': jnp.mean(right, dtype=logits.dtype)}
 

@@ -66,7 +66,7 @@ def read(path, wanted: Collection[str] | None = None) -> WordVectors:
 
 
 def _open(path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == '.gz' else path.open('rb')
+    return gzip.GzipFile(path) if path.suffix == '.gz' else path.open('rb')  # pyright: ignore
 
 
 def _is_text(line: bytes, size: int) -> bool:

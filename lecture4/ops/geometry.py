@@ -29,7 +29,14 @@ class Windows(NamedTuple):
     out: tuple[int, ...]
 
 
-def windows(size, window, stride=1, padding=0, edge: Edge = 'floor', name='windows') -> Windows:
+def windows(
+    size,
+    window: Sides,
+    stride: Sides = 1,
+    padding: Padding = 0,
+    edge: Edge = 'floor',
+    name='windows',
+) -> Windows:
     """Windows on a grid of that size: sides checked, given one by axis, and counted.
 
     edge    what becomes of a ragged end, where (size + padding - window) is no multiple of stride.

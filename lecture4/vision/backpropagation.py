@@ -9,10 +9,12 @@ that `jax.grad` finds the same is what the tests show.
 a leading batch axis, images are [n, h, w, ..., c].
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 from lecture4.ops import conv, pool
 from lecture4.ops.geometry import Edge, Padding, Sides
@@ -73,7 +75,7 @@ def upsample_mean(
     stride: Sides | None = None,
     padding: Padding = 0,
     edge: Edge = 'floor',
-    count='padded',
+    count: Literal['window', 'padded', 'valid'] = 'padded',
 ):
     """Through mean pooling: each delta over its window's divisor, to every place of the window.
 
@@ -129,7 +131,7 @@ def one_hot(labels, n_classes, dtype):
     """
     if not jnp.issubdtype(jnp.asarray(labels).dtype, jnp.integer):
         raise TypeError(f'labels have dtype {labels.dtype}; whole numbers are wanted')
-    if not isinstance(labels, jax.core.Tracer):
+    if not isinstance(labels, core.Tracer):
         low, high = np.min(labels, initial=0), np.max(labels, initial=0)
         if low < 0 or high >= n_classes:
             raise ValueError(

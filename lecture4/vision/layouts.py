@@ -7,10 +7,10 @@ are 224 x 224 x 3 unless said.
 
 from typing import Literal
 
-from lecture4.ops.geometry import Branches, Layer, Stack
+from lecture4.ops.geometry import Branches, Edge, Layer, Stack
 
 
-def _pool(name, window, stride, padding=0, edge='floor') -> Layer:
+def _pool(name, window, stride, padding=0, edge: Edge = 'floor') -> Layer:
     return Layer(name, 'pool', None, window, stride, padding, edge)
 
 
@@ -66,7 +66,7 @@ VGG_BLOCKS = {
 }
 
 
-def vgg(letter: Literal['a', 'b', 'c', 'd', 'e'], batch_norm: bool = False) -> Stack:
+def vgg(letter: str, batch_norm: bool = False) -> Stack:
     """Configurations A to E. A-LRN counts as A; batch normalisation is not in the paper.
 
     Source  Simonyan & Zisserman 2015, table 1.

@@ -173,7 +173,7 @@ def test_a_cross_validation_in_one_run_of_few_programs():
                 logits, _ = learner.apply(MODEL, state, vocabulary.pad([encoded[row]], 32))
                 counts[role][labels[row], int(logits[0].argmax())] += 1
         expected[fold].append(counts)
-        count = int(state.count)
+        count = int(state.taken)
         state, results, metrics = look(state, results, batch, jax.random.key(100 + n))
         np.testing.assert_allclose(
             [metrics['loss'], metrics['accuracy']], np.mean(sums, 0), rtol=1e-5
@@ -183,7 +183,7 @@ def test_a_cross_validation_in_one_run_of_few_programs():
             share = np.trace(counts[role]) / counts[role].sum()
             np.testing.assert_allclose(metrics[f'{role}_accuracy'], share, rtol=1e-6)
         last = len(expected[fold]) == 3 and fold < 2
-        assert int(state.count) == (0 if last else count)
+        assert int(state.taken) == (0 if last else count)
         if last:  # a new fold begins where any begins: other filters, no memory
             assert (np.asarray(state.tuned.means) == 0).all()
             assert (np.asarray(state.params['softmax']['kernel']) == 0).all()

@@ -276,6 +276,8 @@ def test_loss_and_accuracy():
     expected = (np.log1p(np.exp(-2)) + np.log1p(np.exp(3))) / 2
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert metrics['accuracy'] == 0.5
+    for outside in (-1, 2):
+        assert np.isnan(sentence_cnn.loss(logits, jnp.array([0, outside]))[0])
 
 
 @pytest.mark.parametrize(

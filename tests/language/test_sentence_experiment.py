@@ -77,7 +77,7 @@ def test_word_vectors_reach_the_network(source, tmp_path):
     data = experiment.data(chosen)
     rows = np.flatnonzero(data.resident['given'])
     assert len(rows) == 1 and (data.resident['table'][rows] == 0.5).all()
-    with pytest.raises(ValueError, match='vectors of 8 numbers, wanted 300; set the size to 8'):
+    with pytest.raises(ValueError, match=r'--dim is 300, .* holds vectors of 8; use --dim 8'):
         experiment.data(dataclasses.replace(chosen, dim=300))
     with pytest.raises(OSError, match='none'):
         experiment.data(dataclasses.replace(chosen, vectors=str(tmp_path / 'none')))

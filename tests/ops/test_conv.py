@@ -150,6 +150,26 @@ def test_works_under_vmap_and_in_half_precision():
     assert half.dtype == jnp.bfloat16
 
 
+def test_is_lowered_to_laxs_convolution_and_nothing_else():
+    """No overhead under jit: the program is the one of jax.lax alone, its gradients' too."""
+
+    def text(convolution):
+        def fn(x, kernel):
+            return convolution(x, kernel)
+
+        def gradients(x, kernel):
+            return jax.grad(lambda *given: convolution(*given).sum(), (0, 1))(x, kernel)
+
+        return [jax.jit(f).lower(X, K).as_text() for f in (fn, gradients)]
+
+    def alone(x, kernel, padding=((1, 1), (2, 2))):
+        layout = ('NHWC', 'HWIO', 'NHWC')
+        return jax.lax.conv_general_dilated(x, kernel, (2, 1), padding, dimension_numbers=layout)
+
+    assert text(lambda *given: conv.cross_correlate(*given, (2, 1), (1, 2))) == text(alone)
+    assert text(lambda *given: conv.convolve(*given, (2, 1), (1, 2))) != text(alone)
+
+
 X, K = np.ones((2, 8, 9, 3), np.float32), np.ones((5, 5, 3, 4), np.float32)
 
 
