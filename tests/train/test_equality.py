@@ -1,13 +1,18 @@
 """vmap = loop = processes, for SGD, Adam, dictionary learning, dropout and batch norm."""
 
 import csv
+import dataclasses
 import logging
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from lecture4.train import cli
+from lecture4.train import sweep as program_of
 from lecture4.train.experiment import Experiment
+from lecture4.train.step import bind, compile_program
 from tests.launch.running import run, table
 from tests.train import kinds
 
@@ -17,7 +22,7 @@ GRID = ('--grid', 'rate=0.05,0.1', 'seed=0,1')
 TOLERANCE = {'sgd': 1e-6, 'adam': 1e-5, 'dictionary': 1e-5, 'dropout': 1e-5, 'batch_norm': 1e-5}
 
 
-def sweep(directory, *argv):
+def table_of(directory, *argv):
     options = ['--workdir', str(directory), '--progress', 'none', *argv]
     cli.run(EXPERIMENT, cli.parse(EXPERIMENT, options))
     with (directory / 'sweep.csv').open() as file:
@@ -55,19 +60,40 @@ def same(ours, theirs, tolerance):
     assert len({row['loss'] for row in ours}) == len(ours)  # the variants are not all one
 
 
+def states(kind, variants, together):
+    """What each variant ends with after 10 steps in one call."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
+    config = kinds.Config(kind=kind)
+    if together:
+        program = program_of.stack(config, variants, kinds.data, kinds.build)
+        compiled = compile_program(program, mesh)
+        final, _ = compiled.advance(compiled.init(), 0, 10)
+        return [program_of.take(final, i) for i in range(len(variants))]
+    found = []
+    for variant in variants:
+        own = dataclasses.replace(config, **variant)
+        compiled = compile_program(bind(kinds.build(own), kinds.data(own), own.seed), mesh)
+        found.append(compiled.advance(compiled.init(), 0, 10)[0])
+    return found
+
+
 @pytest.mark.parametrize('kind', kinds.KINDS)
-def test_one_program_gives_the_numbers_of_separate_runs(tmp_path, kind, compilations):
-    grid = (*GRID[:2], 'seed=3', '--kind', kind)
-    together = sweep(tmp_path / 'vmap', *grid, '--vectorize', 'vmap')
+def test_one_program_ends_in_the_states_of_separate_runs(kind, compilations):
+    variants = [{'rate': 0.05, 'seed': 3}, {'rate': 0.1, 'seed': 4}]
+    together = states(kind, variants, True)
     assert compilations.count == 1
-    apart = sweep(tmp_path / 'loop', *grid, '--vectorize', 'loop')
+    apart = states(kind, variants, False)
     assert compilations.count == 1 + 2
-    same(together, apart, TOLERANCE[kind])
+    for ours, theirs in zip(together, apart, strict=True):
+        for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=TOLERANCE[kind], atol=TOLERANCE[kind])
 
 
-def test_one_compilation_however_many_variants(tmp_path, compilations):
-    sweep(tmp_path, '--grid', 'rate=0.01,0.02,0.03,0.04,0.05,0.06,0.07', '--vectorize', 'vmap')
+def test_one_compilation_however_many_variants(compilations):
+    rates = [{'rate': 0.01 * (i + 1), 'seed': 0} for i in range(7)]
+    found = states('sgd', rates, True)
     assert compilations.count == 1
+    assert len({float(jax.tree.leaves(state)[0].sum()) for state in found}) == 7
 
 
 @pytest.mark.slow
@@ -75,7 +101,7 @@ def test_one_compilation_however_many_variants(tmp_path, compilations):
 def test_processes_give_the_same(tmp_path, kind):
     """launch.sweep runs each variant as a process; launch.local one program in two processes."""
     module = ['python', '-m', 'tests.train.kinds', '--kind', kind, *GRID, '--progress', 'none']
-    together = sweep(tmp_path / 'vmap', *GRID, '--kind', kind, '--vectorize', 'vmap')
+    together = table_of(tmp_path / 'vmap', *GRID, '--kind', kind, '--vectorize', 'vmap')
     jobs = ['--jobs', '2', '--', *module, '--vectorize', 'loop', '--workdir', tmp_path / 'jobs']
     code, _, errors = run('launch.sweep', *jobs)
     assert code == 0 and '4 jobs to run' in errors, errors
