@@ -6,7 +6,7 @@ them in a few steps of k x k systems: D = B (A + diag(multipliers))^-1. A step i
 codes of all signals, then the atoms that are best for them; nothing is remembered of other batches.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,7 @@ def solve(A, B, norm_bound=1.0, *, atoms=None, start=None, tolerance=None, n_new
     A, B = jnp.asarray(A), jnp.asarray(B)
     dtype, k = B.dtype, B.shape[1]
     tolerance = 100 * jnp.finfo(dtype).eps if tolerance is None else tolerance
-    C = jnp.asarray(norm_bound, dtype)
+    C: Any = jnp.asarray(norm_bound, dtype)
     diagonal = jnp.diagonal(A)
     used = diagonal > 1e-10 * jnp.max(diagonal)
     both = used[:, None] & used[None, :]

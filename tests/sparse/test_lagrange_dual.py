@@ -208,6 +208,7 @@ def test_gradient_steps_learn_and_keep_the_bound():
             projected_gradient.step, weight=WEIGHT, optimizer=optimizer, norm_bound=2.0
         )
     )
+    metrics = {}
     for t in range(60):
         rows = slice(100 * (t % 12), 100 * (t % 12) + 100)
         state, metrics = move(state, x[rows], jax.random.key(t))

@@ -1,0 +1,163 @@
+"""Gradients of codes against finite differences of solved problems, in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.sparse import implicit, solvers
+from lecture4.sparse.objective import L1, LOG, NONNEGATIVE, elastic_net
+
+EXACT = {'tolerance': 1e-15, 'max_iterations': 20_000}
+WEIGHTS = {
+    'scalar': lambda rng: 0.3,
+    'per atom': lambda rng: rng.uniform(0.2, 0.4, 12),
+    'per signal': lambda rng: rng.uniform(0.2, 0.4, (5, 1)),
+    'per code': lambda rng: rng.uniform(0.2, 0.4, (5, 12)),
+}
+
+
+def problem(seed, n=5, d=8, k=12):
+    rng = np.random.default_rng(seed)
+    D = rng.standard_normal((d, k))
+    return rng.standard_normal((n, d)), D / np.linalg.norm(D, axis=0), rng
+
+
+@pytest.mark.parametrize(
+    'penalty, kind',
+    [
+        (L1, 'scalar'),
+        (L1, 'per atom'),
+        (L1, 'per signal'),
+        (NONNEGATIVE, 'per code'),
+        (elastic_net(0.7), 'per code'),
+        (LOG, 'per code'),
+    ],
+)
+def test_gradients_are_those_of_finite_differences(penalty, kind, x64):
+    x, D, rng = problem(1)
+    weight = np.asarray(WEIGHTS[kind](rng))
+    readout = jnp.asarray(rng.standard_normal((5, 12)))
+
+    @jax.jit
+    def value(x, D, weight):
+        a = implicit.codes(x, D, weight, penalty=penalty, **EXACT)
+        return jnp.sum(jnp.sin(a) * readout)
+
+    arguments = tuple(jnp.asarray(v) for v in (x, D, weight))
+    slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2)))(*arguments)
+    found = implicit.codes(*arguments, penalty=penalty, **EXACT)
+    if penalty != LOG:
+        assert 0.1 < np.mean(found != 0) < 0.7  # there is a support to respect
+    for i, slope in enumerate(slopes):
+        assert slope.shape == arguments[i].shape
+        for _ in range(3):
+            direction = rng.standard_normal(slope.shape)
+            step = 1e-6
+            up, down = (
+                value(*arguments[:i], arguments[i] + sign * step * direction, *arguments[i + 1 :])
+                for sign in (1, -1)
+            )
+            wanted = float(up - down) / (2 * step)
+            assert float(jnp.sum(slope * direction)) == pytest.approx(wanted, rel=1e-5, abs=1e-7), i
+
+
+def test_every_solver_has_the_gradient_of_the_minimum(x64):
+    x, D, rng = problem(2)
+    readout = rng.standard_normal((5, 12))
+
+    def slope(solver, **options):
+        return jax.grad(
+            lambda D: jnp.sum(implicit.codes(x, D, 0.2, solver=solver, **options) * readout)
+        )(jnp.asarray(D))
+
+    wanted = slope(solvers.fista, **EXACT)
+    np.testing.assert_allclose(
+        slope(solvers.coordinate_descent, tolerance=1e-14), wanted, rtol=1e-6, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        slope(solvers.admm, tolerance=1e-14, polish=True), wanted, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_a_signal_of_no_codes_and_a_bad_one_leave_the_others_alone():
+    x, D, rng = problem(3)
+    x, D = x.astype(np.float32), D.astype(np.float32)
+    x[1] = 0
+    readout = jnp.asarray(rng.standard_normal((5, 12)), jnp.float32)
+
+    def slopes(x, rows):
+        def value(x, D, weight):
+            a = implicit.codes(x, D, weight, tolerance=1e-6)
+            return jnp.sum((a * readout)[rows])
+
+        return jax.grad(value, argnums=(0, 1, 2))(jnp.asarray(x), jnp.asarray(D), jnp.float32(0.3))
+
+    good = np.array([0, 1, 3, 4])
+    wanted = slopes(x, good)
+    np.testing.assert_array_equal(wanted[0][1], 0)  # codes of zero do not move
+    x[2] = np.nan
+    found = slopes(x, good)
+    np.testing.assert_allclose(found[0][good], wanted[0][good], atol=1e-5)
+    for i in (1, 2):
+        np.testing.assert_allclose(found[i], wanted[i], atol=1e-5)
+    assert np.isnan(found[0][2]).all()
+
+
+def test_twins_in_a_support_share_the_gradient(x64):
+    """Two equal atoms: the codes are not determined, their sum is, and so is what it does."""
+    x, D, rng = problem(4, d=6, k=4)
+    twins = np.concatenate([D, D[:, :1]], axis=1)
+    readout = rng.standard_normal(4)
+
+    def value(D, weights):
+        a = implicit.codes(jnp.asarray(x), D, 0.1, **EXACT)
+        return jnp.sum(jnp.matmul(a, weights))
+
+    alone = jax.grad(value)(jnp.asarray(D), jnp.asarray(readout))
+    shared = jax.grad(value)(jnp.asarray(twins), jnp.asarray([*readout, readout[0]]))
+    assert np.isfinite(shared).all()
+    np.testing.assert_allclose(shared[:, 1:4], alone[:, 1:], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(shared[:, 0] + shared[:, 4], alone[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_dictionary_learned_for_a_task_beats_its_start():
+    """What gradients are for: atoms moved so that a linear readout of the codes fits targets."""
+    x, D, _ = problem(5, n=40)
+    x, D = jnp.asarray(x, jnp.float32), jnp.asarray(D, jnp.float32)
+    targets = jnp.sign(x[:, 0] * x[:, 1])
+
+    def risk(D, readout):
+        a = implicit.codes(x, D, 0.2, tolerance=1e-6)
+        return jnp.mean((jnp.matmul(a, readout) - targets) ** 2)
+
+    move = jax.jit(jax.value_and_grad(risk, argnums=(0, 1)))
+    values, readout = [], jnp.zeros(12)
+    for _ in range(60):
+        value, (by_D, by_readout) = move(D, readout)
+        values.append(float(value))
+        D, readout = D - 0.3 * by_D, readout - 0.1 * by_readout
+    fixed = solvers.fista(x, jnp.asarray(problem(5)[1], jnp.float32), 0.2, tolerance=1e-6).codes
+    best = np.linalg.lstsq(np.asarray(fixed), np.asarray(targets), rcond=None)
+    floor = np.mean((np.asarray(fixed) @ best[0] - np.asarray(targets)) ** 2)
+    assert values[-1] < floor < values[0]
+
+
+def test_vmap_over_weights_is_a_loop(x64):
+    x, D, _ = problem(6)
+
+    def value(weight):
+        return jnp.sum(implicit.codes(jnp.asarray(x), jnp.asarray(D), weight, **EXACT) ** 2)
+
+    weights = jnp.asarray([0.1, 0.3])
+    together = jax.vmap(jax.grad(value))(weights)
+    np.testing.assert_allclose(together, [jax.grad(value)(w) for w in weights], rtol=1e-8)
+
+
+def test_errors_are_the_solver_s():
+    with pytest.raises(ValueError, match='do not fit'):
+        implicit.codes(jnp.ones((3, 4)), jnp.ones((5, 6)), 0.1)
+    with pytest.raises(TypeError, match='max_iteration'):
+        functools.partial(implicit.codes, max_iteration=3)(jnp.ones((3, 4)), jnp.ones((4, 6)), 0.1)
