@@ -6,10 +6,12 @@ autoencoder. Noise is off when all layers are trained together, and in the class
 the encoder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, Dense, identity
@@ -106,10 +108,107 @@ def classifier_loss(layers, x, labels, activation: Callable = jax.nn.sigmoid):
     return categorical_nll(classify(layers, x, activation), labels)
 
 
-def phase(step, lengths):
-    """Which of the phases of those lengths a step is in; the last one is endless.
+def fine_tune(
+    layers,
+    train,
+    valid,
+    key,
+    *,
+    n_epochs: int,
+    batch_size: int,
+    optimizer: optax.GradientTransformation,
+    activation: Callable = jax.nn.sigmoid,
+):
+    """The classifier as it was after the epoch that errs least on `valid`: (layers, error there).
 
-    step a (traced) count; lengths (s0, s1, ...): phase i is s_i steps long. Returns int32.
+    train, valid  (x [n, d], labels [n]); the last n % batch_size of every permutation are left out.
+    Errors  ValueError where a batch is larger than the training set.
     """
-    ends = jnp.cumsum(jnp.asarray(lengths, jnp.int32))
-    return jnp.sum(step >= ends, dtype=jnp.int32)
+    x, labels = (jnp.asarray(part) for part in train)
+    n_steps = len(x) // batch_size
+    if not n_steps:
+        raise ValueError(f'a batch of {batch_size} from {len(x)} examples; take at most {len(x)}')
+
+    def step(carry, rows):
+        layers, opt_state = carry
+        value = lambda layers: classifier_loss(layers, x[rows], labels[rows], activation).mean()  # noqa: E731
+        with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
+            updates, opt_state = optimizer.update(jax.grad(value)(layers), opt_state, layers)
+        return (optax.apply_updates(layers, updates), opt_state), None
+
+    def epoch(carry, key):
+        layers, opt_state, best, least = carry
+        rows = jax.random.permutation(key, len(x))[: n_steps * batch_size]
+        (layers, opt_state), _ = jax.lax.scan(
+            step, (layers, opt_state), rows.reshape(n_steps, batch_size)
+        )
+        wrong = error(layers, *valid, activation)
+        better = wrong < least
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), layers, best)
+        return (layers, opt_state, best, jnp.minimum(wrong, least)), None
+
+    start = (layers, optimizer.init(layers), layers, jnp.asarray(jnp.inf, x.dtype))
+    (_, _, best, least), _ = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
+    return best, least
+
+
+def error(layers, x, labels, activation: Callable = jax.nn.sigmoid):
+    """Share of the examples whose most likely class is not their label, a scalar."""
+    chosen = jnp.argmax(classify(layers, x, activation), axis=1).astype(labels.dtype)
+    return jnp.mean(chosen != labels, dtype=layers[-1].bias.dtype)
+
+
+class Phased(NamedTuple):
+    """State of training by one loss after another."""
+
+    params: Any
+    opt_state: optax.OptState
+    count: jax.Array
+
+
+def phases(
+    losses: Sequence[Callable],
+    n_alone: int,
+    direction: optax.GradientTransformation,
+    rate: Callable,
+):
+    """Training by each of the losses for n_alone steps, and by the last one from then on.
+
+    losses     (params, batch, key) -> scalar.
+    direction  of the step, without its length: optax.scale_by_adam(), optax.identity(), ... Its
+               state is new in every phase: old moments would go on moving layers that now have no
+               gradient.
+    rate       (count of steps in the last phase, below 0 before) -> length of the step.
+    Returns    (init, step): params -> Phased; (Phased, batch, key, *, axis_name=None) -> (Phased,
+               {'loss'}).
+    Errors     ValueError for phases of less than a step, where there are several.
+    """
+    n_before = n_alone * (len(losses) - 1)
+    if len(losses) > 1 and n_alone < 1:
+        raise ValueError(f'phases of {n_alone} steps; every loss but the last needs 1 or more')
+
+    def init(params):
+        return Phased(params, direction.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state, batch, key, *, axis_name=None):
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        params, opt_state, count = state
+        gradients = [jax.value_and_grad(loss) for loss in losses]
+        if len(losses) == 1:
+            loss, grads = gradients[0](params, batch, key)
+        else:
+            now = jnp.minimum(count // n_alone, len(losses) - 1)
+            loss, grads = jax.lax.switch(now, gradients, params, batch, key)
+            first = (count % n_alone == 0) & (count <= n_before)
+            fresh = direction.init(params)
+            opt_state = jax.tree.map(lambda new, old: jnp.where(first, new, old), fresh, opt_state)
+        if axis_name is not None:
+            grads, loss = jax.lax.pmean((grads, loss), axis_name)
+        with jax.numpy_dtype_promotion('standard'):
+            way, opt_state = direction.update(grads, opt_state, params)
+            length = rate(count - n_before)
+            params = jax.tree.map(lambda p, d: p - length * d, params, way)
+        return Phased(params, opt_state, count + 1), {'loss': loss}
+
+    return init, step

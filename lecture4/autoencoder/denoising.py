@@ -9,8 +9,11 @@ density p_s, p convolved with the noise, exactly at every s: r(x~) - x~ = s^2 gr
 noise, or for a cross-entropy whose outputs are confined to (0, 1).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lecture4.ops.prox import require_floating
 
@@ -58,7 +61,8 @@ def loss(reconstruct, nll, corrupt, x, key, *, emphasis=None):
     """-log p(x | reconstruct(corrupt(key, x))) per example, [n].
 
     reconstruct  x~ [n, d] -> the decoder's parameters [n, d]: logits, or means.
-    nll          (output, x) -> [n]: losses.bernoulli_nll, losses.squared_error, or a Gaussian's.
+    nll          (output, x) -> [n]: losses.bernoulli_nll, losses.squared_error, or the negative
+                 log_prob of any stochastic.Family, as that of a Gaussian.
     corrupt      (key, x) -> x~.
     emphasis     (alpha, beta): the terms of values that were changed weigh alpha, the others beta.
                  None weighs all by 1.
@@ -72,6 +76,11 @@ def loss(reconstruct, nll, corrupt, x, key, *, emphasis=None):
     output = reconstruct(noisy)
     if emphasis is None:
         return nll(output, x)
+    if output.shape != x.shape:
+        raise ValueError(
+            f'emphasis weighs values one by one, and {output.shape[1:]} outputs do not stand for '
+            f'{x.shape[1:]} values one by one; use a decoder of means alone, or emphasis=None'
+        )
     each = nll(output.reshape(-1, 1), x.reshape(-1, 1)).reshape(x.shape)
     changed, kept = (jnp.asarray(weight, x.dtype) for weight in emphasis)
     weight = jnp.where(noisy != x, changed, kept)
@@ -86,6 +95,43 @@ def smoothed_score(reconstruct, x, std):
     Source  Alain & Bengio 2014; the exact form is Tweedie's (Robbins 1956, Efron 2011).
     """
     return (reconstruct(x) - x) / jnp.asarray(std, x.dtype) ** 2
+
+
+class Affine(NamedTuple):
+    """x -> x @ matrix + offset."""
+
+    matrix: np.ndarray  # [d, d]
+    offset: np.ndarray  # [d]
+
+    def __call__(self, x):
+        """Shapes x [n, d]. Returns [n, d]."""
+        return x @ self.matrix + self.offset[None, :]
+
+
+def best_linear(clean, noisy, ridge=1e-6) -> Affine:
+    """The yardstick: the affine map that least squares fit from noisy to clean, on the host.
+
+    A linear denoising autoencoder converges to it. Of Gaussian noise of variance s^2 on data of
+    covariance C it is x -> mean + C (C + s^2 I)^-1 (x - mean).
+
+    ridge   share of the mean variance that is added to every direction's.
+    Shapes  clean, noisy [n, d].
+    """
+    clean, noisy = (np.asarray(part, np.float64) for part in (clean, noisy))
+    wanted, mean = clean.mean(0), noisy.mean(0)
+    centred = noisy - mean
+    gram = centred.T @ centred / len(clean)
+    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    matrix = np.linalg.solve(gram, centred.T @ (clean - wanted) / len(clean))
+    return Affine(matrix.astype(np.float32), (wanted - mean @ matrix).astype(np.float32))
+
+
+def wiener(clean, std) -> Affine:
+    """The best affine map for Gaussian noise: C (C + std^2 I)^-1 about the mean of clean [n, d]."""
+    clean = np.asarray(clean, np.float64)
+    mean, C = clean.mean(0), np.cov(clean.T, bias=True)
+    matrix = np.linalg.solve(C + std**2 * np.eye(len(C)), C)
+    return Affine(matrix.astype(np.float32), (mean - mean @ matrix).astype(np.float32))
 
 
 def psnr(x, y, peak=1.0):

@@ -120,3 +120,13 @@ def kl_loss(params: Autoencoder, x, *, target=0.01, weight=3.0, decay=1e-4):
 def active(code, tolerance=0.0):
     """How many units of each example exceed the tolerance in absolute value: [n, k] -> [n] float."""
     return jnp.sum(jnp.abs(code) > tolerance, axis=-1).astype(code.dtype)
+
+
+def sparseness(code):
+    """1 - (mean |h|)^2 / mean h^2 over units, in [0, 1): 0 where all are equal, whatever the scale.
+
+    Shapes  code [n, k]. Returns [n]. Gaussian codes have 1 - 2 / pi = 0.36.
+    Source  Treves & Rolls 1991.
+    """
+    energy = jnp.mean(code**2, axis=-1)
+    return 1 - jnp.mean(jnp.abs(code), axis=-1) ** 2 / jnp.where(energy > 0, energy, 1)

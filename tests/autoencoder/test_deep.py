@@ -1,8 +1,10 @@
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lecture4.autoencoder import deep, denoising, network
@@ -104,9 +106,65 @@ def test_fine_tuning_starts_from_the_codes_and_trains_all_layers(params, x):
     assert all((abs(layer.weight) > 0).any() for layer in jax.grad(value)(layers))
 
 
-def test_phases_end_where_their_lengths_say():
-    found = [int(deep.phase(jnp.int32(step), (3, 0, 2))) for step in range(8)]
-    assert found == [0, 0, 0, 2, 2, 3, 3, 3]
+def quadratic(i):
+    """A loss that pulls parameter i, and it alone, towards the batch."""
+    return lambda params, batch, key: (params[i] - batch) ** 2 / 2
+
+
+def test_phases_train_one_loss_after_another_each_with_new_moments():
+    """Against Adam by hand: three phases, of two, two and two steps."""
+    losses = [quadratic(0), quadratic(1), lambda p, b, key: quadratic(0)(p, b, key) + p[1] ** 2 / 2]
+    rate = lambda count: jnp.where(count < 0, 0.1, 0.1 / (1 + count))  # noqa: E731
+    init, step = deep.phases(losses, 2, optax.scale_by_adam(), rate)
+    state = init((jnp.float32(1.0), jnp.float32(2.0)))
+    step = jax.jit(step)
+    expected = [1.0, 2.0]
+    for phase, count in itertools.product(range(3), range(2)):
+        batch = jnp.float32(0.5 * count)
+        if count == 0:
+            m, v = np.zeros(2), np.zeros(2)
+        g = np.zeros(2)
+        if phase in (0, 1):
+            g[phase] = expected[phase] - float(batch)
+        else:
+            g[:] = expected[0] - float(batch), expected[1]
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        move = m / (1 - 0.9 ** (count + 1)) / (np.sqrt(v / (1 - 0.999 ** (count + 1))) + 1e-8)
+        length = 0.1 if phase < 2 else 0.1 / (1 + count)
+        expected = [p - length * d for p, d in zip(expected, move, strict=True)]
+        state, metrics = step(state, batch, jax.random.key(0))
+        np.testing.assert_allclose(state.params, expected, rtol=1e-5)
+    assert np.isfinite(metrics['loss']) and int(state.count) == 6
+    with pytest.raises(ValueError, match='phases of 0 steps'):
+        deep.phases(losses, 0, optax.identity(), rate)
+
+
+def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
+    """Of sixty epochs the one that errs least on held-out examples is what comes back."""
+    x = jax.random.uniform(jax.random.key(1), (120, 8))
+    labels = (x[:, 0] > x[:, 1]).astype(jnp.int32)
+    layers = deep.init_classifier(params, 2)
+    train, valid = (x[:80], labels[:80]), (x[80:], labels[80:])
+
+    @functools.partial(jax.jit, static_argnames='n_epochs')
+    def tune(layers, rate, n_epochs):
+        return deep.fine_tune(
+            layers, train, valid, jax.random.key(2), n_epochs=n_epochs, batch_size=16,
+            optimizer=optax.adam(rate),
+        )  # fmt: skip
+
+    first = float(deep.error(layers, *valid))
+    tuned, least = tune(layers, 0.02, 60)
+    assert float(least) == pytest.approx(float(deep.error(tuned, *valid)))
+    assert float(least) < 0.5 * first
+    early, before = tune(layers, 0.02, 1)
+    assert float(least) <= float(before)
+    assert not np.allclose(early[0].weight, tuned[0].weight)
+    with pytest.raises(ValueError, match='batch of 90 from 80'):
+        deep.fine_tune(
+            layers, train, valid, jax.random.key(2), n_epochs=1, batch_size=90,
+            optimizer=optax.identity(),
+        )  # fmt: skip
 
 
 def test_a_layer_that_is_not_there_is_named(params):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
 
-from lecture4.autoencoder import denoising
+from lecture4.autoencoder import denoising, stochastic
 from lecture4.ops import losses
 
 SHAPE = (200, 500)
@@ -120,6 +120,43 @@ def test_on_a_gaussian_the_denoiser_is_the_score_of_the_smoothed_density(x64, st
         assert size(found - clean) > 0.2 * size(clean)
     reached = float(losses.squared_error(x, denoise(noisy)).mean())
     assert reached == pytest.approx(np.trace(C - C @ np.linalg.inv(smoothed) @ C), rel=0.01)
+
+
+def test_the_best_linear_denoisers_agree_and_nothing_linear_is_better():
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=(200_000, 3)) @ rng.normal(size=(3, 3)) + 5
+    noisy = clean + 0.7 * rng.normal(size=clean.shape)
+    fit, known = denoising.best_linear(clean, noisy), denoising.wiener(clean, 0.7)
+    np.testing.assert_allclose(fit.matrix, known.matrix, atol=0.01)
+    np.testing.assert_allclose(fit.offset, known.offset, atol=0.05)
+    expected = np.concatenate([noisy, np.ones((len(noisy), 1))], 1) @ fit_linear(clean, noisy)
+    np.testing.assert_allclose(fit(noisy), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['bernoulli', 'gaussian'])
+def test_the_loss_is_minus_the_log_of_the_decoders_density(name):
+    """-log p_decoder(x | f(x~)), with scipy's densities; the Gaussian decoder gives its deviation."""
+    x = np.asarray(jax.random.bernoulli(jax.random.key(1), 0.5, (4, 3)), np.float32)
+    outputs = np.asarray(jax.random.normal(jax.random.key(2), (4, 6)), np.float32)
+    mean, log_std = np.split(outputs, 2, axis=1)
+    if name == 'bernoulli':
+        family, outputs = stochastic.BERNOULLI, mean
+        expected = -stats.bernoulli.logpmf(x, 1 / (1 + np.exp(-mean))).sum(1)
+    else:
+        family = stochastic.GAUSSIAN
+        expected = -stats.norm.logpdf(x, mean, np.exp(log_std)).sum(1)
+    corrupt = lambda key, x: x + 1  # noqa: E731
+
+    def decode(noisy):
+        np.testing.assert_array_equal(noisy, x + 1)
+        return jnp.asarray(outputs)
+
+    nll = lambda out, x: -family.log_prob(out, x)  # noqa: E731
+    found = denoising.loss(decode, nll, corrupt, jnp.asarray(x), jax.random.key(0))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    if name == 'gaussian':
+        with pytest.raises(ValueError, match='use a decoder of means alone'):
+            denoising.loss(decode, nll, corrupt, jnp.asarray(x), jax.random.key(0), emphasis=(2, 1))
 
 
 def test_psnr_is_skimages():

@@ -104,6 +104,17 @@ def test_principal_angles_are_scipys(x64, shapes):
     np.testing.assert_allclose(found, np.sort(subspace_angles(A, B)), atol=1e-7)
 
 
+def test_principal_components_are_scikit_learns(digits, pca):
+    found = linear.principal(digits.astype(np.float32))
+    np.testing.assert_allclose(
+        found.variances[:K], pca.explained_variance_ * 1796 / 1797, rtol=1e-9
+    )
+    restored = pca.inverse_transform(pca.transform(digits[:5]))
+    np.testing.assert_allclose(found.reconstruct(digits[:5], K), restored, atol=1e-10)
+    np.testing.assert_allclose(found.error(digits, K), found.variances[K:].sum(), rtol=1e-9)
+    assert abs(found.error(digits, D)) < 1e-20
+
+
 def test_small_principal_angles_are_exact(x64):
     t = 1e-9
     A = jnp.eye(4)[:, :2]

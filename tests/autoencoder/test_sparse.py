@@ -68,7 +68,7 @@ def test_kl_loss_is_its_formula_and_its_gradient_is_right(x64):
     rho = h.mean(0)
     kl = sum(stats.entropy([0.02, 0.98], [m, 1 - m]) for m in rho)
     expected = 0.5 * ((y - x) ** 2).sum() / 7 + 0.05 * ((W**2).sum() + (U**2).sum()) + 2 * kl
-    run = lambda p: sparse.kl_loss(p, x, target=0.02, weight=2.0, decay=0.1)[0]  # noqa: E731
+    run = jax.jit(lambda p: sparse.kl_loss(p, x, target=0.02, weight=2.0, decay=0.1)[0])
     assert float(run(params)) == pytest.approx(float(expected), rel=1e-9)
     check_grads(run, (params,), order=1, modes=['rev'], rtol=1e-5)
 
@@ -120,3 +120,11 @@ def test_a_larger_weight_makes_sparser_codes():
     assert density[0] > density[1] > density[2]
     assert error[0] < error[1] < error[2]
     assert density[1] < 8
+
+
+def test_sparseness_has_its_landmarks():
+    rows = jnp.stack([jnp.ones(100), jnp.zeros(100).at[3].set(-7.0), jnp.zeros(100)])
+    np.testing.assert_allclose(sparse.sparseness(rows), [0, 0.99, 1], atol=1e-6)
+    normal = jax.random.normal(jax.random.key(0), (1, 100_000))
+    assert float(sparse.sparseness(normal)[0]) == pytest.approx(1 - 2 / np.pi, abs=5e-3)
+    np.testing.assert_allclose(sparse.sparseness(5 * normal), sparse.sparseness(normal), rtol=1e-5)
