@@ -1,7 +1,7 @@
 r"""An experiment on all hosts of a Cloud TPU slice of VMs: create, copy, run, logs, delete.
 
-The interface is Google's queued resources and TPU VMs, which it calls legacy: kept for v2 to v6e, not
-there for TPU7x and later, where launch.gke serves. No real TPU was used to test this launcher, only
+The interface is Google's queued resources and TPU VMs, which is legacy: for generations up to v6e, not
+supported on TPU7x and later, where launch.gke serves. No real TPU was used to test this launcher, only
 a stand-in for gcloud. --workdir has to lie on a file system that all hosts share: --share mounts one
 (Filestore, NFS) at /mnt/shared. The same command again goes on where a run was broken off.
 
@@ -108,17 +108,20 @@ def ssh(options, text: str) -> str:
 
 def create(options):
     """Ask for the slice and wait until it is there."""
-    spot = ['--spot'] if options.spot else []
-    gcloud(
-        options,
-        'queued-resources',
-        'create',
-        options.name,
-        f'--node-id={options.name}',
-        f'--accelerator-type={options.type}',
-        f'--runtime-version={options.runtime}',
-        *spot,
-    )
+    try:
+        gcloud(
+            options,
+            'queued-resources',
+            'create',
+            options.name,
+            f'--node-id={options.name}',
+            f'--accelerator-type={options.type}',
+            f'--runtime-version={options.runtime}',
+            *(['--spot'] if options.spot else []),
+        )
+    except command.LaunchError as error:
+        if 'exist' not in str(error).lower():  # the same command again takes the slice it has
+            raise
     ask = ('queued-resources', 'describe', options.name, '--format=value(state.state)')
     while (state := gcloud(options, *ask).strip()) != 'ACTIVE' and not options.dry_run:
         if state in GONE:

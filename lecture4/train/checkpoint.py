@@ -1,5 +1,6 @@
 """Checkpoints: the one file that knows orbax (its v0 CheckpointManager)."""
 
+import contextlib
 import logging
 import pathlib
 import sys
@@ -88,7 +89,8 @@ class Checkpoints:
 
     def close(self):
         """Release the threads; errors of a save in flight have been told by `wait`."""
-        self._manager.close()
+        with contextlib.suppress(Exception):
+            self._manager.close()
 
     def _failed(self, error: Exception) -> CheckpointError:
         steps = list(self._manager.all_steps(read=True))

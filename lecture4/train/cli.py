@@ -166,7 +166,7 @@ def _description(experiment: Experiment) -> str:
     for kind, named in (('Presets', experiment.presets), ('Sweeps', experiment.sweeps)):
         lines = [f'{kind}:'] if named else []
         for name, value in named.items():
-            if kind == 'Presets':
+            if isinstance(value, dict):
                 told = ' '.join(f'{field}={_short(item)}' for field, item in value.items())
             else:
                 told = f'{len(value)} variants of {", ".join(value[0])}'
@@ -179,8 +179,8 @@ def _short(value) -> str:
     return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def run(experiment: Experiment, config: Common) -> pathlib.Path:
-    """Carry out what the config asks for; returns the path of report.html."""
+def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
+    """Carry out what the config asks for; returns the path of report.html, where there is one."""
     swept = config.sweep or ('grid' if config.grid else '')
     directory = pathlib.Path(
         config.workdir or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, swept]))

@@ -139,7 +139,7 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]):
     temporary = path.with_suffix('.tmp')
     try:
         with temporary.open('wb') as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,11 +1,14 @@
 """metrics.jsonl: one line a logged step, the truth of a run that curves and reports read."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 
 import numpy as np
+
+from lecture4.train.config import UsageError
 
 
 def _plain(value):
@@ -33,7 +36,10 @@ def read(path) -> list[dict]:
 
 
 class Log:
-    """Appends rows; opened at a step, it first drops the rows past it (they will come again)."""
+    """Appends rows; opened at a step, it first drops the rows past it (they will come again).
+
+    Errors  UsageError where a row cannot be written.
+    """
 
     def __init__(self, path, restored_step: int, tensorboard_dir=None):
         self._path = pathlib.Path(path)
@@ -47,8 +53,10 @@ class Log:
     def write(self, step: int, values: dict, seconds: float):
         """One row: the step, seconds since the run's start, and the metrics, flushed at once."""
         values = {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
-        self._file.write(json.dumps({'step': step, 'seconds': round(seconds, 3), **values}) + '\n')
-        self._file.flush()
+        row = json.dumps({'step': step, 'seconds': round(seconds, 3), **values})
+        with self._told():
+            self._file.write(row + '\n')
+            self._file.flush()
         if self._events is not None:
             for name, value in values.items():
                 if isinstance(value, float):
@@ -56,12 +64,24 @@ class Log:
 
     def sync(self):
         """Rows are on disk when this returns: called before a checkpoint that follows them."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _told(self):
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f'cannot write {self._path}: {error.strerror}; make room, then run the same '
+                'command to resume'
+            ) from error
 
     def close(self):
         """No rows after this."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a row that has been told to be lost
+            self._file.close()
         if self._events is not None:
             self._events.close()
 

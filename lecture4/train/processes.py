@@ -21,8 +21,8 @@ _counter = itertools.count()  # of exchanges: all processes make the same ones i
 class Processes(NamedTuple):
     """The processes of a run, as one of them sees them."""
 
-    count: int = 1
-    index: int = 0
+    count: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
+    index: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]
     coordinator: str = ''  # HOST:PORT of process 0
     local_devices: tuple[int, ...] | None = None  # accelerators of this host that are ours; all
     source: str = 'alone'
@@ -86,9 +86,8 @@ def _from_slurm(environ) -> Processes | None:
 def _from_tpu(environ) -> Processes | None:
     """A slice of several TPU hosts: GKE tells by environment, TPU VMs by their metadata."""
     names = environ.get('TPU_PROCESS_ADDRESSES') or environ.get('TPU_WORKER_HOSTNAMES')
-    if names:
-        index = int(environ.get('TPU_WORKER_ID', 0))
-    elif _is_tpu_vm(environ):
+    index = int(environ.get('TPU_WORKER_ID', 0))
+    if not names and _is_tpu_vm(environ):
         names = _metadata('worker-network-endpoints', environ)
         index = int(_metadata('agent-worker-number', environ) or 0)
     if not names:

@@ -95,7 +95,7 @@ def _use_cache(cache_dir: str):
         jax.config.update('jax_enable_compilation_cache', False)
         return
     if cache_dir == 'auto':
-        if jax.config.jax_compilation_cache_dir:
+        if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
             return
         root = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
         cache_dir = str(pathlib.Path(root) / 'lecture4' / 'compiled')

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lecture4.train import processes
 from lecture4.train.task import Data, PyTree, Task
 
 AXIS = 'data'
@@ -133,9 +134,18 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
             return stacked, steps
         return spread(stacked, sharding), spread(steps, replicated)
 
+    programs = {}
+
     def call(state, n, n_steps):
         batches, steps = place(n, n_steps)
-        return run(state, resident, batches, key, steps)
+        given = (state, resident, batches, key, steps)
+        if not several:
+            return run(*given)
+        if n_steps not in programs:
+            # Gloo waits 30 s for a peer, and processes may compile for longer apart: all meet first.
+            programs[n_steps] = run.lower(*given).compile()  # pyright: ignore[reportFunctionMemberAccess]
+            processes.exchange('compiled')
+        return programs[n_steps](*given)
 
     init = jax.jit(program.init, out_shardings=replicated)
     evaluate = None

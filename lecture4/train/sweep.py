@@ -191,7 +191,7 @@ def stack(config, group, data_fn, build_fn) -> Program:
         return jax.vmap(run, axes)(values, states, resident, batch, keys)
 
     def evaluate(states, evaluation):
-        run = lambda fields, *rest: one(fields).evaluate(*rest)  # noqa: E731
+        run = lambda fields, *rest: one(fields).evaluate(*rest)  # noqa: E731  # pyright: ignore[reportOptionalCall]
         return jax.vmap(run, (0, 0, evaluation_axis))(values, states, evaluation)
 
     def batch(n):

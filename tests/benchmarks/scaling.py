@@ -117,7 +117,7 @@ def show(step: Step, batch: int, each: int, options):
             if share is efficiency and n > batch:
                 continue
             total = size if share is efficiency else size * n
-            cells = ''
+            cells, computing = '', 0.0
             for name, link in LINKS.items():
                 computing, summing = seconds(step, n, total, link, options)
                 found = share(step, n, size, link, options)
@@ -146,7 +146,7 @@ def count(d: int = 144, k: int = 256, n_inner: int = 8, n_devices: int = 8) -> i
         in_shardings=(replicated, NamedSharding(mesh, PartitionSpec('data')), replicated),
         out_shardings=replicated,
     ).lower(state, jax.ShapeDtypeStruct((512, d), np.float32), jax.eval_shape(jax.random.key, 0))
-    return reduced_bytes(compiled.compile().as_text())
+    return reduced_bytes(compiled.compile().as_text() or '')
 
 
 def reduced_bytes(program: str) -> int:

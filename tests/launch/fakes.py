@@ -44,6 +44,8 @@ def main(words):
     with (folder / 'calls').open('a') as log:
         log.write(json.dumps(words) + '\n')
     workers = sorted(folder.glob('worker*'))
+    if 'create' in words and (folder / 'exists').exists():
+        sys.exit('ERROR: ALREADY_EXISTS: a')
     if 'describe' in words:
         state, _, left = (folder / 'states').read_text().partition(' ')
         (folder / 'states').write_text(left or state)

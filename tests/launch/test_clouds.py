@@ -8,7 +8,7 @@ from tests.launch import fakes
 from tests.launch.running import ROOT, TOY, environ, rows, run
 
 # the hosts of the stand-in share this machine's interpreter
-SETUP = f'mkdir -p .venv && ln -sfn {ROOT / ".venv" / "bin"} .venv/bin'
+SETUP = f'ln -sfn {ROOT / ".venv"} .venv'
 TPU = ['--name', 'a', '--zone', 'z', '--type', 'v5litepod-8', '--poll', '0.2', '--setup', SETUP]
 
 
@@ -55,6 +55,14 @@ def test_a_failing_host_is_told(tmp_path):
     assert code == 1
     assert 'No module named none' in errors
     assert 'launch.tpu: the hosts ended with 1' in errors
+
+
+def test_a_slice_that_is_there_is_taken(tmp_path):
+    env = environ(**fakes.install(tmp_path, 'gcloud'))
+    (tmp_path / 'exists').touch()
+    code, _, errors = run('launch.tpu', *TPU, '--do', 'create', env=env)
+    assert code == 0, errors
+    assert [words[4] for words in fakes.calls(tmp_path)] == ['create'] + ['describe'] * 3
 
 
 def test_a_request_that_fails(tmp_path):

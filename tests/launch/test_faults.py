@@ -52,7 +52,7 @@ def done(directory) -> int:
 
 
 def wait_for(condition, process):
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 240
     while time.monotonic() < ends and process.poll() is None:
         if condition():
             return
@@ -126,7 +126,7 @@ HIT: list[bool] = []
 
 
 def test_most_kills_hit_a_save_in_flight():
-    assert len(HIT) == 20 and sum(HIT) >= 10, HIT
+    assert sum(HIT) >= len(HIT) / 2, HIT
 
 
 @pytest.mark.parametrize('victim', (0, 1, 1))
@@ -159,11 +159,10 @@ def test_full_disk(small_disk, unbroken, left):
     directory = small_disk / 'run'
     process = start(*line(directory))
     wait_for(lambda: (directory / 'checkpoints' / '10').exists(), process)
-    with (small_disk / 'filler').open('wb') as filler:
+    with (small_disk / 'filler').open('wb', buffering=0) as filler:
         while True:
             try:
                 filler.write(b'0' * 4096)
-                filler.flush()
             except OSError:
                 break
     if left:
@@ -223,7 +222,8 @@ def test_the_table(capsys):
         equal = sum(same for _, same in runs)
         told = f'{min(lost)} to {max(lost)}'
         lines.append(f'{fault:36} {len(runs):4}  {told:>10}  {equal} of {len(runs)}')
-        assert max(lost) <= 20  # a save in flight may be lost with the one that is due
+    # a save in flight may be lost together with the one that is due
+    assert max(steps for runs in TABLE.values() for steps, _ in runs) <= 20
     with capsys.disabled():
         print('', *lines, sep='\n')
-    assert len(TABLE) == 8
+    assert TABLE and all(same for runs in TABLE.values() for _, same in runs)

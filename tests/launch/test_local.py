@@ -46,7 +46,7 @@ def close(ours, theirs):
 
 
 def wait_for_step(directory, step):
-    for _ in range(1200):
+    for _ in range(4800):
         if any(row['step'] >= step for row in read(directory / 'metrics.jsonl')):
             return
         time.sleep(0.05)

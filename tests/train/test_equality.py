@@ -60,9 +60,9 @@ def same(ours, theirs, tolerance):
     assert len({row['loss'] for row in ours}) == len(ours)  # the variants are not all one
 
 
-def states(kind, variants, together):
+def states(kind, variants, together, n_devices=1):
     """What each variant ends with after 10 steps in one call."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
+    mesh = Mesh(np.array(jax.devices()[:n_devices]), ('data',))
     config = kinds.Config(kind=kind)
     if together:
         program = program_of.stack(config, variants, kinds.data, kinds.build)
@@ -87,6 +87,13 @@ def test_one_program_ends_in_the_states_of_separate_runs(kind, compilations):
     for ours, theirs in zip(together, apart, strict=True):
         for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(mine, other, rtol=TOLERANCE[kind], atol=TOLERANCE[kind])
+
+
+@pytest.mark.parametrize('kind', ['dictionary', 'batch_norm'])
+def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices(kind):
+    ((one,), (four,)) = (states(kind, [{'rate': 0.05, 'seed': 3}], False, n) for n in (1, 4))
+    for mine, other in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
 
 
 def test_one_compilation_however_many_variants(compilations):

@@ -1,0 +1,167 @@
+"""What the loop costs beside the arithmetic: host time a step, saving, and the time to a first step.
+
+    python tests/benchmarks/loop_speed.py [--steps 200] [--repeats 3]
+
+A 784-256-784 autoencoder, batch 128, Adam. `bare` is its compiled step called again and again, which
+no loop can beat; the others are lecture4.train.loop with all it does (metrics, log, signals), the
+data on the device or coming from the host at each step, one step or ten in a call, and with saves
+every 20 steps. Ways are timed in turns; medians. Then the time from a command to the line of its
+first step, with an empty compilation cache and with the one it left.
+"""
+
+import argparse
+import functools
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from lecture4 import train
+from lecture4.data import batches
+from lecture4.train import loop
+from lecture4.train.runtime import Runtime
+from lecture4.train.step import bind, compile_program
+
+ROOT = pathlib.Path(__file__).parents[2]
+D, HIDDEN, BATCH, N = 784, 256, 128, 10_000
+COMMAND = ['-m', 'experiments.sparse_coding.natural_image_bases', '--preset', 'smoke']
+
+
+def task():
+    """The autoencoder."""
+
+    def init(key, batch):
+        keys = jax.random.split(key)
+        into = jax.random.normal(keys[0], (D, HIDDEN)) / D**0.5
+        return [into, jax.random.normal(keys[1], (HIDDEN, D)) / HIDDEN**0.5]
+
+    def loss(params, x, key):
+        return jnp.mean(jnp.square(jax.nn.relu(x @ params[0]) @ params[1] - x)), {}
+
+    return train.optimise(init, loss, optax.adam(1e-3))
+
+
+def resident(x):
+    """All data on the device."""
+    return train.in_memory(x, BATCH, seed=0)
+
+
+def streamed(x):
+    """Rows gathered by the host and sent at each step."""
+    return train.Data(batch=lambda n: x[batches.indices(0, n, N, BATCH)])
+
+
+def bare(data, n_steps):
+    """Seconds of n steps by the compiled program alone, one call each."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
+    compiled = compile_program(bind(task(), data, 0), mesh)
+    given = jax.device_put(data.batch(0))
+    step = jax.jit(
+        lambda state, resident, n: task().step(
+            state, data.prepare(resident, given, jax.random.key(0)), jax.random.key(0)
+        ),
+        donate_argnums=0,
+    )
+    state, kept = compiled.init(), jax.device_put(data.resident)
+    state, metrics = step(state, kept, 0)
+    jax.block_until_ready(metrics)
+    began = time.perf_counter()
+    for n in range(n_steps):
+        state, metrics = step(state, kept, n)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - began
+
+
+def looped(data, n_steps, per_call=1, save_every=0):
+    """Seconds of n steps of the loop, read from its own rows: compilation is before the first."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
+    config = train.Common(
+        steps=n_steps + 40,
+        batch_size=BATCH,
+        steps_per_call=per_call,
+        log_every=20,
+        evaluate_every=20,
+        save_every=save_every or 1000,
+        progress='none',
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        program = bind(task(), data, 0)
+        loop.run(program, config, Runtime(mesh), folder)
+        rows = loop.read(pathlib.Path(folder) / 'metrics.jsonl')
+    at = {row['step']: row['seconds'] for row in rows}
+    return at[n_steps + 20] - at[20]
+
+
+def first_step(cache):
+    """Seconds from the command to the line of its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [
+            '--workdir',
+            folder,
+            '--cache_dir',
+            cache,
+            '--log_every',
+            '1',
+            '--progress',
+            'plain',
+        ]
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *COMMAND, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        found = next(
+            (time.perf_counter() - began for line in process.stderr if ' 1/4 ' in line),
+            float('nan'),
+        )
+        process.kill()
+        process.communicate()
+    return found
+
+
+def main():
+    """The tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--steps', type=int, default=200)
+    parser.add_argument('--repeats', type=int, default=3)
+    options = parser.parse_args()
+    x = np.random.default_rng(0).random((N, D), dtype=np.float32)
+    ways = {
+        'bare, resident': functools.partial(bare, resident(x)),
+        'loop, resident': functools.partial(looped, resident(x)),
+        'loop, resident, 10 a call': functools.partial(looped, resident(x), per_call=10),
+        'loop, streamed': functools.partial(looped, streamed(x)),
+        'loop, resident, saves every 20': functools.partial(looped, resident(x), save_every=20),
+    }
+    times = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            times[name].append(1e3 * way(options.steps) / options.steps)
+    base = statistics.median(times['bare, resident'])
+    print(f'{jax.devices()[0].device_kind}: ms a step, and beside the bare step')
+    for name, found in times.items():
+        middle = statistics.median(found)
+        print(f'{name:32} {middle:7.2f} {middle - base:+7.2f}  x {middle / base:.2f}')
+    cold, warm = [], []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            cold.append(first_step(cache))
+            warm.append(first_step(cache))
+    print(
+        f'seconds from the command to its first step: {statistics.median(cold):.1f} with an empty'
+    )
+    print(f'cache, {statistics.median(warm):.1f} with the one left ({" ".join(COMMAND[1:])})')
+
+
+if __name__ == '__main__':
+    main()
