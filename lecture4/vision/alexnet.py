@@ -102,8 +102,8 @@ def in_streams(variables, x, mesh: Mesh, *, convention='paper'):
     The maps of a stream stay on its device; they meet before conv3 and in the dense layers, whose
     columns are split between the devices: the communication of figure 2 of the paper.
 
-    Shapes  variables of AlexNet(groups=2); x [n, 227, 227, 3]; mesh of one axis with two devices.
-            Returns logits [n, n_classes], the same numbers as AlexNet's. Traceable.
+    Shapes  variables of AlexNet(groups=2); x [n, 227, 227, 3]; mesh a jax.sharding.Mesh of two devices
+            along one axis. Returns logits [n, n_classes], the same numbers as AlexNet's. Traceable.
     Errors  ValueError for a mesh of another size.
     """
     if mesh.size != 2 or len(mesh.axis_names) != 1:
