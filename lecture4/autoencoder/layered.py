@@ -17,7 +17,6 @@ one field over all of it that is reconstruction ICA, in which the first term sta
 orthonormality of W: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -63,21 +62,30 @@ def shapes(shape, stages: Sequence[Stage]):
     return found
 
 
-def init(key, shape, stage: Stage, *, tied=False, dtype=jnp.float32) -> Layer:
-    """Random filters of norm 1, scaled so that a tied layer begins near reconstruction's scale.
+def init(key, x, stage: Stage, *, tied=True) -> Layer:
+    """Filters are what random examples have in the fields, scaled to reconstruct these best.
 
-    With m units over every input value, random filters W of norm 1 give W'W x = m / d x on average:
-    they are divided by the root of that.
-    Errors  ValueError for fewer than one map; as shapes.
+    Random numbers would do for white input; of other input they keep, for long, the directions that
+    it hardly has, and answer to those most. One scale is common to all filters.
+    Shapes  x [n, h, w, c] float, n >= 1: what the layer is to see.
+    Errors  TypeError for integers; ValueError for fewer than one map; as shapes.
     """
+    x = require_floating('x', x)
     if stage.maps < 1:
         raise ValueError(f'maps {stage.maps} has to be at least 1')
-    shapes(shape, [stage])
-    rows, cols = patches.grid(shape, stage.size, stage.stride)
-    d = stage.size**2 * shape[2]
-    W = jax.random.normal(key, (rows, cols, d, stage.maps), dtype)
-    W = W / jnp.linalg.norm(W, axis=2, keepdims=True)
-    W = W * math.sqrt(math.prod(shape) / (rows * cols * stage.maps))
+    shapes(x.shape[1:], [stage])
+    seen = patches.extract(x, stage.size, stage.stride)
+    rows, cols = seen.shape[1:3]
+    chosen_key, noise_key = jax.random.split(key)
+    chosen = jax.random.randint(chosen_key, (rows, cols, stage.maps), 0, len(x))
+    W = seen[chosen, jnp.arange(rows)[:, None, None], jnp.arange(cols)[None, :, None]]
+    # A little noise, for fields in which nothing is.
+    size = jnp.sqrt(jnp.mean(x * x)) + jnp.finfo(x.dtype).eps
+    W = W + 0.01 * size * jax.random.normal(noise_key, W.shape, x.dtype)
+    W = (W / jnp.linalg.norm(W, axis=3, keepdims=True)).swapaxes(2, 3)
+    back = reconstruct(Layer(W, None), filters(Layer(W, None), x, stage), x.shape[1:], stage)
+    power = jnp.sum(back * back)
+    W = W * jnp.sqrt(jnp.sum(back * x) / jnp.where(power > 0, power, 1))
     return Layer(W, None if tied else W.swapaxes(2, 3))
 
 

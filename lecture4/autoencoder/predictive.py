@@ -170,7 +170,7 @@ def step(
         grads, metrics = lax.pmean((grads, metrics), axis_name)
     with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
-    params = optax.apply_updates(params, updates)
+    params = jax.tree.map(jnp.add, params, updates)
     return State(params._replace(atoms=_unit(params.atoms)), opt_state), metrics
 
 

@@ -42,7 +42,8 @@ def test_best_stimulus_of_a_filter_is_the_filter_and_responses_never_fall(x64):
 def test_best_stimulus_of_a_pooled_unit_is_that_of_its_quadratic_form(x64):
     """sqrt(e + sum (w'x)^2) over a pool: the first eigenvector of sum w w', all pixels together."""
     shape, stage = (6, 5, 1), layered.Stage(size=3, maps=2, pool=2)
-    layer = layered.init(jax.random.key(0), shape, stage, dtype=jnp.float64)
+    examples = jax.random.normal(jax.random.key(2), (4, *shape))
+    layer = layered.init(jax.random.key(0), examples, stage)
 
     def response(x):
         return layered.pooled(layered.filters(layer, x[None], stage), stage)[0, 1, 0, 1]
