@@ -160,6 +160,20 @@ def layer_loss(
     return loss(layers[i], jax.lax.stop_gradient(x), stages[i], weight=weight)
 
 
+def unit(layers: Sequence[Layer], stages: Sequence[Stage], kind: str, map_, *, floor=0.01):
+    """A unit of the last layer, at the middle place, as a function of one picture: [h, w, c] -> scalar.
+
+    kind  'filters', as absolute value, 'pooled' or 'contrast'. map_ may be traced.
+    """
+
+    def response(x):
+        outputs = apply(layers, x[None], stages, floor=floor)[-1][kind][0]
+        value = outputs[outputs.shape[0] // 2, outputs.shape[1] // 2, map_]
+        return jnp.abs(value) if kind == 'filters' else value
+
+    return response
+
+
 def field(stages: Sequence[Stage], place):
     """The pixels that a unit at a place of the last layer's pools can see: (rows, cols) slices.
 

@@ -108,6 +108,14 @@ def walk(x, direction, angles):
     return jnp.cos(angles) * x[None] + jnp.sin(angles) * jnp.linalg.norm(x) * direction[None]
 
 
+def tuning(response: Callable, x, change: Callable, amounts):
+    """Responses to a stimulus changed by each of the amounts, over the response to itself: [m].
+
+    change  (x, amount) -> stimulus: shifted along a side, turned, scaled, ...
+    """
+    return jax.vmap(lambda amount: response(change(x, amount)))(amounts) / response(x)
+
+
 def shifted(x, down, right):
     """The picture [h, w, c] moved by that many pixels, zeros where nothing was."""
     return _resampled(x, jnp.eye(2, dtype=x.dtype), jnp.stack([down, right]).astype(x.dtype))

@@ -141,6 +141,13 @@ def test_layers_are_learned_one_by_one(x64):
     assert outputs[1]['pooled'].shape == (5, 2, 1, 3)
 
 
+def test_a_unit_is_that_of_the_middle_place(layer, x):
+    outputs = layered.apply((layer,), x[:1], (STAGE,))[0]
+    for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
+        value = layered.unit((layer,), (STAGE,), kind, 1)(x[0])
+        assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
+
+
 def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer, x):
     """Interior places, by the definition, with a window that holds the whole map."""
     stage = STAGE._replace(contrast=5)

@@ -98,6 +98,12 @@ def test_pictures_are_moved_turned_and_scaled():
     np.testing.assert_allclose(large[1::2, 1::2], x[2:5, 2:5], atol=1e-6)
 
 
+def test_tuning_is_the_response_to_changed_stimuli_over_the_first():
+    amounts = jnp.array([0.5, 1.0, -2.0])
+    found = stimulus.tuning(jnp.sum, jnp.array([1.0, 2.0]), lambda x, t: t * x, amounts)
+    np.testing.assert_allclose(found, amounts, rtol=1e-6)
+
+
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match='n_steps 0'):
         stimulus.best(jnp.sum, jnp.ones((1, 2)), n_steps=0)
