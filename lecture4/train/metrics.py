@@ -80,10 +80,11 @@ class Log:
 
     def close(self):
         """No rows after this."""
-        with contextlib.suppress(OSError):  # of a row that has been told to be lost
+        with contextlib.suppress(OSError):  # of rows that have been told to be lost
             self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # a copy of the rows; they are the truth
+                self._events.close()
 
 
 class NoLog:
