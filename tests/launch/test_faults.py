@@ -1,6 +1,19 @@
 """Two processes broken off in every way at random moments: what a second start ends with.
 
-python -m pytest -m faults tests/launch/test_faults.py     prints the table: fault, runs, lost steps, equal
+python -m pytest -m faults tests/launch/test_faults.py     prints the table; saves are every 10 steps:
+
+    fault                                runs  lost steps  equal at the end
+    kill -9 of the coordinator              5     2 to 10  5 of 5
+    kill -9 of the other rank               5      5 to 8  5 of 5
+    kill -9 during a step                   4     1 to 11  4 of 4
+    kill -9 during a save                  20     4 to 20  20 of 20
+    SIGTERM to one rank                     3      0 to 0  3 of 3
+    full disk                               2    20 to 20  2 of 2
+    damaged newest checkpoint               3    10 to 10  3 of 3
+    second launch on the same workdir       2      0 to 0  2 of 2
+
+A step is lost that has to be done again; a save in flight can be lost together with the one before it
+is due. Equal: every row of metrics.jsonl once, with the numbers of the unbroken run to the last bit.
 """
 
 import collections

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from lecture4.train import cli, sweep
+from lecture4.train import ablation, cli, sweep
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
 from lecture4.train.metrics import read
@@ -69,6 +69,34 @@ def test_fields_that_change_shapes_get_programs_of_their_own(tmp_path):
     found = run(tmp_path, '--sweep', 'hidden', '--vectorize', 'vmap')
     assert [row['hidden'] for row in found] == ['2', '2', '3', '3']
     assert sorted(path.name for path in (tmp_path / 'groups').iterdir()) == ['hidden=2', 'hidden=3']
+
+
+def test_shapes_that_differ_are_not_one_program(tmp_path):
+    argv = ('--grid', 'hidden=2,3', '--vectorize', 'vmap')
+    with pytest.raises(UsageError, match=r'hidden changes shapes or code, .* use --vectorize loop'):
+        run(tmp_path, *argv)
+    assert not (tmp_path / 'variants').exists()
+
+
+def test_one_variant_or_group_alone_and_the_plan(tmp_path, capsys):
+    """What a launcher asks for: the plan, each part by its name, then the table."""
+    grid = ('--grid', 'hidden=2,3', 'weight=0,0.1')
+    options = ['--workdir', str(tmp_path), '--preset', 'smoke', '--progress', 'none', *grid]
+    cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--stage', 'plan']))
+    plan = json.loads(capsys.readouterr().out)
+    assert [(group['group'], group['vmap'], group['traceable']) for group in plan] == [
+        ('hidden=2', True, True),
+        ('hidden=3', True, True),
+    ]
+    assert plan[0]['left'] == ['hidden=2,weight=0.0', 'hidden=2,weight=0.1']
+    for name in ('hidden=2', 'hidden=3,weight=0.1'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', name]))
+    with pytest.raises(ablation.Broken, match=r'1 of 4 variants .* not finished'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--stage', 'table']))
+    with pytest.raises(UsageError, match='--group hidden=9: the groups are hidden=2 hidden=3'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', 'hidden=9']))
+    with pytest.raises(UsageError, match='--stage plan is of a sweep'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options[:6], '--stage', 'plan']))
 
 
 def test_auto_takes_one_program_for_a_tiny_model(tmp_path):
