@@ -104,7 +104,7 @@ def test_a_truncated_file_is_refused(tmp_path, torch_names):
     write_zip(tmp_path / 'w.pth', {'a': np.ones((30, 30), np.float32)})
     data = (tmp_path / 'w.pth').read_bytes()
     (tmp_path / 'short.pth').write_bytes(data[: len(data) // 2])
-    with pytest.raises(WeightsError, match='short.pth is not a whole file of weights'):
+    with pytest.raises(WeightsError, match=r'short\.pth is not a whole file of weights'):
         torch_files.read(tmp_path / 'short.pth')
     with (
         zipfile.ZipFile(tmp_path / 'w.pth') as whole,
@@ -173,7 +173,7 @@ def test_there_and_back_every_tensor_of_a_network():
     jax.tree.map(np.testing.assert_array_equal, back, variables)
     # All that is learned or counted has a name there.
     assert len(state) - 1 == len(jax.tree.leaves(variables))
-    with pytest.raises(WeightsError, match='lacks conv1.weight; these are weights of another'):
+    with pytest.raises(WeightsError, match=r'lacks conv1\.weight; these are weights of another'):
         pretrained.from_torch(network, {k: v for k, v in state.items() if k != 'conv1.weight'})
     with pytest.raises(WeightsError, match='has, which this network has not, extra'):
         pretrained.from_torch(network, {**state, 'extra': np.zeros(3)})
