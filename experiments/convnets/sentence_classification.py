@@ -8,7 +8,7 @@ sentences; the test accuracy of a fold is that of the epoch that did best on the
 
 Run     python -m experiments.convnets.sentence_classification                   (SciPy's docstrings, no download)
         python -m experiments.convnets.sentence_classification --preset mr       (also subj, trec, sst1, sst2, sms_spam)
-        ... --preset mr_static --vectors GoogleNews-vectors-negative300.bin.gz   (or --variant non-static, multichannel)
+        ... --preset mr --variant static --vectors GoogleNews-vectors-negative300.bin.gz   (or non-static, multichannel)
 
 Other than in Kim's code: the vocabulary is that of a fold's training sentences, and other words are unknown (a vector
 of zeros) unless the vectors' file has them; --vocabulary all is his way. Folds have equal sizes. Every training
@@ -27,7 +27,8 @@ from lecture4 import train
 from lecture4.data import rounds, text, vocabulary
 from lecture4.language import learner, ngrams, sentence_cnn, word_vectors
 
-PUBLISHED = {  # Kim 2014, table 2: rand, static, non-static, multichannel
+# Kim 2014, table 2, as later re-implementations quote it: rand, static, non-static, multichannel
+PUBLISHED = {
     'mr': (76.1, 81.0, 81.5, 81.1),
     'sst1': (45.0, 45.5, 48.0, 47.4),
     'sst2': (82.7, 86.8, 87.2, 88.1),

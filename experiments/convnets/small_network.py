@@ -12,6 +12,18 @@ differs between it and 'max' is pooling itself. Beside them
 
 Run     python -m experiments.convnets.small_network
         python -m experiments.convnets.small_network --preset mnist --manual_dir PATH
+Cost    under a minute of one core; mnist two to three.
+Found   Seed 0. Features move less with pooling, and accuracy outlives a shift better with maxima than
+        with subsampling; on MNIST without any pooling too, but that takes four times the weights.
+                                               none  subsample  mean   max
+        MNIST   accuracy, %, unshifted         95.9    94.3     94.0   95.4
+                shifted by 2 pixels            78.0    72.5     73.0   78.0
+                features moved by 1 pixel      0.54    0.48     0.42   0.44   (pixels 0.52)
+        digits  accuracy, %, unshifted         92.2    91.6     90.4   92.8
+                shifted by 1 pixel             46.4    44.0     46.8   54.3
+        By hand: losses differ by at most 9e-7 (MNIST) and 2e-6 (digits) of their size.
+        Rare classes told right, of MNIST with 1 % of their pictures 42.2 %, with balanced batches
+        86.1 %; of digits with 5 % of them 61.6 and 79.3 %.
 """
 
 import dataclasses
@@ -80,11 +92,11 @@ class Config(train.Common):
         train.require(self, 'weight_decay', 0 <= self.weight_decay < np.inf, 'at least 0')
 
 
-_MNIST = {'source': 'mnist', 'kernel': 5, 'margin': 4, 'shift': 4, 'rare': 0.01, 'steps': 1500}
+_MNIST = {'source': 'mnist', 'kernel': 5, 'channels': (8,), 'steps': 500, 'rare': 0.01}
 PRESETS = {
     'smoke': {'steps': 4, 'batch_size': 16, 'channels': (4,), 'tested': 20, 'shift': 1},
-    'mnist': {**_MNIST, 'evaluate_every': 500},
-    'mnist_two_stages': {**_MNIST, 'channels': (16, 32), 'evaluate_every': 500},
+    'mnist': _MNIST,
+    'mnist_two_stages': {**_MNIST, 'channels': (8, 16)},
 }
 SWEEPS = {'rare': train.grid(rare=(0.02, 0.05, 0.2, 1.0), seed=(0, 1, 2))}
 
@@ -198,7 +210,7 @@ def build(config):
             losses[name] = value
         curve = jnp.stack([losses['max'], losses[BY_HAND]])
         curves = state.curves.at[:, state.n].set(curve)
-        metrics = {f'{name}/loss': value for name, value in losses.items()}
+        metrics = {f'loss_{name}': value for name, value in losses.items()}
         return State(learned, curves, state.n + 1), metrics
 
     def evaluate(state, evaluation):
@@ -206,7 +218,7 @@ def build(config):
         metrics = {}
         for name, network in networks(config, 0).items():
             z, _ = small_network.apply(state.networks[name][0], x, network)
-            metrics[f'{name}/accuracy'] = jnp.mean(jnp.argmax(z, 1) == labels, dtype=z.dtype)
+            metrics[f'accuracy_{name}'] = jnp.mean(jnp.argmax(z, 1) == labels, dtype=z.dtype)
         return metrics
 
     return train.Task(init, step, evaluate)
@@ -262,6 +274,7 @@ def report(config, state, data):
     pixels, steps = np.arange(config.shift + 1), np.arange(1, config.steps + 1)
     sampled = {'all pictures': 'max', 'unbalanced': UNBALANCED, 'balanced': BALANCED}
     shown = np.asarray(x[:4])
+    some = np.linspace(0, config.steps - 1, 12).astype(int)  # the curves cover one another
     _, maps = small_network.apply(state.networks['max'][0], jnp.asarray(shown), nets['max'])
     axis = {'xlabel': 'step', 'yscale': 'log'}
     metrics = {f'accuracy_{name}': float(recall[name].mean()) for name in nets}
@@ -295,11 +308,11 @@ def report(config, state, data):
             'by_hand': train.Picture(
                 lines.panels({
                     'loss': axis | {'curves': {'jax.grad': (steps, curves[0]),
-                                               'by hand': (steps, curves[1])}},
+                                               'by hand': (steps[some], curves[1, some])}},
                     'relative difference': axis | {'curves': {'difference': (steps, apart + 1e-9)}},
                 }),
-                'One network, gradients once from jax.grad and once from the delta rules. 1e-9 stands '
-                'for no difference.',
+                'One network, gradients once from jax.grad and once from the delta rules (marked at some steps '
+                'only, where it covers the other). 1e-9 stands for no difference.',
             ),
             'recall': train.Picture(
                 lines.panels({

@@ -61,7 +61,7 @@ def test_the_network_by_hand_learns_as_the_other_and_by_its_own_rules(made, wron
     step = jax.jit(task.step)
     for n in range(3):
         state, metrics = step(state, batch[n], key)
-    np.testing.assert_allclose(state.curves[0, 2], metrics['max/loss'])
+    np.testing.assert_allclose(state.curves[0, 2], metrics['loss_max'])
     by_jax, by_hand = (
         jax.tree.leaves(state.networks['max']),
         jax.tree.leaves(state.networks['by_hand']),
@@ -69,7 +69,7 @@ def test_the_network_by_hand_learns_as_the_other_and_by_its_own_rules(made, wron
     same = [np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(by_jax, by_hand, strict=True)]
     assert all(same) != wrong
     assert np.allclose(state.curves[0], state.curves[1], rtol=1e-5) != wrong
-    others = [metrics[f'{name}/loss'] for name in ('none', 'subsample', 'mean', 'max', 'balanced')]
+    others = [metrics[f'loss_{name}'] for name in ('none', 'subsample', 'mean', 'max', 'balanced')]
     assert len({float(value) for value in others}) == 5
 
 
