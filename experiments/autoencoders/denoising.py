@@ -8,6 +8,9 @@ median (the others).
 
 Run     python -m experiments.autoencoders.denoising
         python -m experiments.autoencoders.denoising --corruption salt_and_pepper --level 0.2
+Cost    1 minute of one core (AMD EPYC).
+Ours    Gaussian noise of 0.1 on two held-out photographs, PSNR: noisy 20.00 dB, best linear 25.84,
+        non-local means 27.86, autoencoder 27.98.
 """
 
 import dataclasses
@@ -137,13 +140,16 @@ def build(config):
 
 
 def linear_denoiser(config, x):
-    """Least squares from the noisy patch to the clean one, each less the noisy mean."""
+    """The best linear denoiser of patches less their noisy mean; brightness is left to that."""
     noisy = np.asarray(corrupt(config, jax.random.key(2), jnp.asarray(x)), float)
     mean = noisy.mean(1, keepdims=True)
-    centred, target = noisy - mean, x - mean
-    gram = centred.T @ centred / len(x)
-    ridge = 1e-6 * np.trace(gram) * np.eye(len(gram)) / len(gram)
-    return np.linalg.solve(gram + ridge, centred.T @ target / len(x)).astype(np.float32)
+    fit = denoising.best_linear(x - mean, noisy - mean)
+
+    def denoise(noisy):
+        mean = jnp.mean(noisy, axis=-1, keepdims=True)
+        return mean + fit(noisy - mean)
+
+    return denoise
 
 
 def denoise_images(images, size, denoise):
@@ -166,12 +172,10 @@ def classical(config):
 
 
 def report(config, state, data):
-    from lecture4.figures import dictionary, images
+    from lecture4.figures import images
 
     clean, noisy = data.extra['clean'], data.extra['noisy']
-    matrix = linear_denoiser(config, np.asarray(data.resident))
-    centre = lambda v: v - jnp.mean(v, axis=1, keepdims=True)  # noqa: E731
-    linear = lambda v: v - centre(v) + centre(v) @ matrix  # noqa: E731
+    linear = linear_denoiser(config, np.asarray(data.resident))
     ours = functools.partial(reconstruct, state.params)
     run = jax.jit(denoise_images, static_argnums=(1, 2))
     yardstick, by_hand = classical(config)
@@ -189,31 +193,17 @@ def report(config, state, data):
     columns = ('', *(f'picture {i + 1}' for i in range(len(clean))), 'mean')
     middle = clean.shape[1] // 3
     part = slice(middle, middle + min(110, clean.shape[1] - middle))
-    cut = lambda v: np.asarray(v)[0, part, part]  # noqa: E731
-    shown = np.stack([cut(clean), *map(cut, results.values())])
-    side = (config.patch, config.patch)
-    weight = np.asarray(state.params.encoder[0].weight)
-    order = np.argsort(-np.linalg.norm(weight, axis=0))
+    shown = np.stack([np.asarray(v)[0, part, part] for v in (clean, *results.values())])
     names = ', '.join(['clean', *results])
     gain = psnr['autoencoder'].mean() - psnr['noisy'].mean()
+    caption = f'{config.corruption} {config.level}, pixels in [0, 1].'
     return train.Report(
         metrics={f'psnr_{name.replace(" ", "_")}': float(v.mean()) for name, v in psnr.items()},
-        tables=(
-            train.Table(
-                'PSNR of held-out pictures, dB',
-                columns,
-                rows,
-                f'{config.corruption} {config.level}, pixels in [0, 1].',
-            ),
-        ),
+        tables=(train.Table('PSNR of held-out pictures, dB', columns, rows, caption),),
         pictures={
             'denoised': train.Picture(
-                images.grid(shown, columns=len(shown), width=11),
+                images.grid(shown, columns=len(shown), width=10),
                 f'A part of a held-out picture: {names}.',
-            ),
-            'filters': train.Picture(
-                dictionary.atoms(weight, side, order=order, n=128, columns=16),
-                'First-layer weights, largest norm first.',
             ),
         },
         summary=f'The autoencoder gains {gain:.2f} dB over the noisy pictures, '

@@ -7,6 +7,12 @@ averaged over the test pictures.
 
 Run     python -m experiments.autoencoders.linear
         python -m experiments.autoencoders.linear --preset mnist
+Cost    10 and 25 seconds of one core (AMD EPYC).
+Published  13.87 by 30 principal components of MNIST (Hinton & Salakhutdinov 2006, recalled).
+Ours    MNIST: 13.866 by 30 components. 32 numbers: PCA 13.1933, the autoencoder 13.1936 after 20
+        epochs of Adam, its worst principal angle 0.29 degrees; 3e-6 radians after 100 rounds of
+        alternating least squares. Largest cosine between two encoder columns 0.16: the subspace is
+        PCA's, the weights are not. Digits, 10 numbers: 1.293 both, 0.10 degrees, cosine 0.35.
 """
 
 import dataclasses
@@ -65,25 +71,17 @@ SWEEPS = {
 def data(config):
     found = pictures.labelled(config.source, seed=config.seed, **config.places())
     x, test = (a.reshape(len(a), -1) for a in (found.train_images, found.test_images))
-    mean = x.mean(0, dtype=np.float64)
-    wide = x.astype(np.float64) - mean
-    variances, components = np.linalg.eigh(
-        wide.T @ wide / len(x)
-    )  # as float32 it is off by 0.005 deg
-    components = components[:, ::-1].copy()
-    centred = (x - mean).astype(np.float32), (test - mean).astype(np.float32)
+    principal = linear.principal(x)
     k = min(config.code, x.shape[1])
     return train.in_memory(
-        centred[0],
+        (x - principal.mean).astype(np.float32),
         config.batch_size,
         seed=config.seed,
-        evaluation={'x': centred[1], 'components': components[:, :k].astype(np.float32)},
-        extra={
-            'components': components,
-            'variances': variances[::-1],
-            'mean': mean,
-            'shape': found.train_images.shape[1:3],
+        evaluation={
+            'x': (test - principal.mean).astype(np.float32),
+            'components': principal.components[:, :k].astype(np.float32),
         },
+        extra={'principal': principal, 'test': test, 'shape': found.train_images.shape[1:3]},
     )
 
 
@@ -105,13 +103,6 @@ def build(config):
     return train.optimise(init, loss, optax.adam(schedule), evaluate)
 
 
-def pca_error(data, k):
-    """Mean squared error of PCA with k components on the test pictures, in float64."""
-    V = data.extra['components'][:, :k]
-    x = data.evaluation['x'].astype(np.float64)
-    return float(((x - x @ V @ V.T) ** 2).sum(1).mean())
-
-
 def converge(config, params, data):
     """Alternating least squares from the trained weights; the worst angle after each round."""
     mean, covariance = jax.jit(linear.moments)(data.resident)
@@ -127,59 +118,47 @@ def converge(config, params, data):
 def report(config, state, data):
     from lecture4.figures import dictionary, images, lines
 
-    params, x = state.params, data.evaluation['x']
-    shape, d = data.extra['shape'], x.shape[1]
-    reached = build(config).evaluate(state, data.evaluation)
-    error, angle = float(reached['error']), float(reached['worst_angle'])
+    params, x, test = state.params, data.evaluation['x'], data.extra['test']
+    shape, d, k, principal = data.extra['shape'], x.shape[1], config.code, data.extra['principal']
+    reached = jax.jit(build(config).evaluate)(state, data.evaluation)
     weight = np.asarray(params.encoder[0].weight, float)
     cosine = weight / np.linalg.norm(weight, axis=0)
-    off = float(abs(cosine.T @ cosine - np.eye(config.code)).max())
     metrics = {
-        'error': error,
-        'pca_error': pca_error(data, min(config.code, d)),
-        'worst_angle_degrees': angle,
-        'largest_cosine_between_weights': off,
+        'error': float(reached['error']),
+        'pca_error': principal.error(test, k),
+        'worst_angle_degrees': float(reached['worst_angle']),
+        'largest_cosine_between_weights': float(abs(cosine.T @ cosine - np.eye(k)).max()),
     }
-    panels = {}
-    if config.rounds and not config.tied and config.code < d:
+    shown = {}
+    if config.rounds and not config.tied and k < d:
         params, angles = converge(config, params, data)
-        angles = np.asarray(angles, float)
+        angles, rounds = np.asarray(angles, float), np.arange(1, config.rounds + 1)
         metrics['converged_angle_radians'] = float(angles[-1])
         metrics['converged_error'] = float(linear.loss(params, x).mean())
-        v = data.extra['variances']
-        rate = v[config.code] / v[config.code - 1]
-        rounds = np.arange(1, config.rounds + 1)
-        panels['Worst principal angle to PCA'] = {
+        rate = principal.variances[k] / principal.variances[k - 1]
+        expected = np.maximum(angles[0] * rate ** (rounds - 1), angles.min())
+        panel = {
             'curves': {
                 'alternating least squares': (rounds, angles),
-                f'rate {rate:.3f}, the ratio of eigenvalues': (rounds, angles[0] * rate**rounds),
+                f'rate {rate:.3f}, the ratio of eigenvalues': (rounds, expected),
             },
-            'xlabel': 'round',
-            'ylabel': 'radians',
-            'yscale': 'log',
-        }
-    ks = sorted({2, 6, 16, 20, 30, 32, min(config.code, d)} & set(range(1, d)))
-    published = {
-        30: '13.87 (Hinton & Salakhutdinov 2006, recalled)' if config.source == 'mnist' else ''
+            'xlabel': 'round', 'ylabel': 'radians', 'yscale': 'log',
+        }  # fmt: skip
+        shown['angles'] = train.Picture(
+            lines.panels({'Worst principal angle to PCA': panel}, columns=1, size=(6, 3.2)),
+            'It ends where float32 does.',
+        )
+    few = test[np.linspace(0, len(x) - 1, 12).astype(int)]
+    restored = np.asarray(linear.reconstruct(params, jnp.asarray(few - principal.mean, x.dtype)))
+    rows_of_pictures = {
+        'picture': few,
+        'autoencoder': restored + principal.mean,
+        'PCA': principal.reconstruct(few, k),
     }
-    rows = tuple((f'PCA, {k}', pca_error(data, k), published.get(k, '')) for k in ks)
-    rows += ((f'linear autoencoder, {config.code}', error, ''),)
-    if 'converged_error' in metrics:
-        rows += ((f'the same, converged, {config.code}', metrics['converged_error'], ''),)
-    caption = 'Squared error summed over pixels, mean over the test pictures.'
-    few = np.linspace(0, len(x) - 1, 12).astype(int)
-    V = data.extra['components'][:, : config.code]
-    back = lambda v: (v + data.extra['mean']).reshape(-1, *shape)  # noqa: E731
-    n = min(config.code, 32)
-    shown = {
+    n = min(k, 32)
+    shown |= {
         'reconstructions': train.Picture(
-            images.rows(
-                {
-                    'picture': back(x[few]),
-                    'autoencoder': back(np.asarray(linear.reconstruct(params, x[few]))),
-                    'PCA': back(x[few] @ V @ V.T),
-                }
-            ),
+            images.rows({name: v.reshape(-1, *shape) for name, v in rows_of_pictures.items()}),
             'The two reconstructions are the same function.',
         ),
         'weights': train.Picture(
@@ -187,21 +166,27 @@ def report(config, state, data):
             'Decoder weights: a basis of the subspace, neither ordered nor orthogonal.',
         ),
         'components': train.Picture(
-            dictionary.atoms(V, shape, n=n, columns=8), 'Principal components, in order.'
+            dictionary.atoms(principal.components, shape, n=n, columns=8),
+            'Principal components, in order.',
         ),
     }
-    if panels:
-        shown['angles'] = train.Picture(lines.panels(panels, columns=1, size=(6, 3.2)))
-    if error <= 1.01 * metrics['pca_error']:
-        words = 'equals that of PCA within 1 %'
-    else:
-        words = f'is {error / metrics["pca_error"] - 1:.1%} above that of PCA'
+    ks = sorted({2, 6, 16, 20, 30, 32, min(k, d)} & set(range(1, d)))
+    recalled = '13.87 (Hinton & Salakhutdinov 2006, recalled)'
+    published = {30: recalled} if config.source == 'mnist' else {}
+    rows = [(f'PCA, {k}', principal.error(test, k), published.get(k, '')) for k in ks]
+    rows.append((f'linear autoencoder, {k}', metrics['error'], ''))
+    if 'converged_error' in metrics:
+        rows.append((f'the same, converged, {k}', metrics['converged_error'], ''))
+    caption = 'Squared error summed over pixels, mean over the test pictures.'
+    excess = metrics['error'] / max(metrics['pca_error'], 1e-9) - 1
+    words = 'equals that of PCA within 1 %' if excess <= 0.01 else f'is {excess:.1%} above PCA'
     return train.Report(
         metrics=metrics,
-        tables=(train.Table('Test error', ('method', 'error', 'published'), rows, caption),),
+        tables=(train.Table('Test error', ('method', 'error', 'published'), tuple(rows), caption),),
         pictures=shown,
-        summary=f'The error {words}; the worst principal angle is {angle:.3g} degrees after '
-        f'training; the largest cosine between two encoder columns is {off:.2f}.',
+        summary=f'The error {words}; the worst principal angle is '
+        f'{metrics["worst_angle_degrees"]:.3g} degrees after training; the largest cosine between '
+        f'two encoder columns is {metrics["largest_cosine_between_weights"]:.2f}.',
     )
 
 

@@ -10,6 +10,11 @@ beside that of the best linear denoiser, for training and held-out pictures.
 
 Run     python -m experiments.autoencoders.manifolds
         python -m experiments.autoencoders.manifolds --preset digits
+Cost    30 seconds of one core each (AMD EPYC).
+Ours    Relative error of the field at held-out points, autoencoder and best linear denoiser: circle
+        0.032 and 0.96, spiral 0.119 and 0.94, digits 0.145 and 0.27. Tangents are off by 0.76
+        degrees (circle) and 2.1 (spiral), medians; walks of 120 steps cover 5.9 and 6.0 and never
+        leave the curves by more than 0.007 and 0.027.
 """
 
 import dataclasses
@@ -21,7 +26,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import manifold, network
+from lecture4.autoencoder import denoising, manifold, network
 from lecture4.data import pictures
 from lecture4.ops.losses import squared_error
 
@@ -66,7 +71,7 @@ class Config(train.Common):
 
 
 PRESETS = {
-    'smoke': {'steps': 100, 'hidden': (16,), 'points': 200, 'walk': 10},
+    'smoke': {'steps': 20, 'steps_per_call': 20, 'hidden': (16,), 'points': 200, 'walk': 4},
     'circle': {'source': 'circle'},
     'digits': {'source': 'digits', 'noise': 0.5, 'hidden': (256, 256), 'dimension': 8, 'stride': 0.3, 'walk': 40},
     'mnist': {
@@ -124,18 +129,10 @@ def build(config):
     return train.optimise(init, loss, optax.adam(rate), evaluate)
 
 
-def wiener(clean, std):
-    """The best linear denoiser of a set: x -> mean + C (C + std^2)^-1 (x - mean)."""
-    mean = clean.mean(0)
-    C = np.cov(clean.T, bias=True)
-    slope = np.linalg.solve(C + std**2 * np.eye(len(C)), C).astype(np.float32)
-    return lambda x: mean[None] + (x - mean[None]) @ slope
-
-
 def report(config, state, data):
     clean, held_out = jnp.asarray(data.resident), jnp.asarray(data.evaluation)
     r = jax.jit(lambda x: reconstruct(state.params, x))
-    linear = wiener(np.asarray(clean), config.noise)
+    linear = denoising.wiener(clean, config.noise)
     rows, metrics = [], {}
     chosen = np.linspace(0, len(clean) - 1, min(1000, len(clean))).astype(int)
     for i, (name, x) in enumerate((('training', clean[chosen]), ('held out', held_out))):

@@ -6,6 +6,11 @@ components, and t-SNE of scikit-learn, which maps the pictures it is given but n
 
 Run     python -m experiments.autoencoders.maps
         python -m experiments.autoencoders.maps --preset mnist
+Cost    1 and 4 minutes of one core (AMD EPYC).
+Ours    Share of the 10 nearest of 2000 test pictures of MNIST that are of the same class: by two
+        numbers of the autoencoder 68.0 %, of PCA 36.8 %, of t-SNE 80.6 %; by 30 numbers of the
+        autoencoder 82.8 %, of PCA 81.9 %; by all 784 pixels 78.4 %. On scikit-learn's digits (the
+        default): 65.7, 52.3 and 95.6 % by two, 90.1 and 90.9 % by ten, 92.6 % by all 64.
 """
 
 import dataclasses
@@ -16,7 +21,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import deep, network
+from lecture4.autoencoder import deep, linear, network, retrieval
 from lecture4.data import pictures
 from lecture4.ops.losses import check_unit_interval
 
@@ -105,20 +110,6 @@ def build(config):
     return train.optimise(init, loss, optax.adam(schedule), evaluate)
 
 
-def neighbours(points, n):
-    """The n nearest others of every point, nearest first: [m, d] -> [m, n]."""
-    points = np.asarray(points, np.float64)
-    energy = (points**2).sum(1)
-    distance = energy[:, None] + energy[None, :] - 2 * points @ points.T
-    np.fill_diagonal(distance, np.inf)
-    return np.argsort(distance, axis=1, kind='stable')[:, :n]
-
-
-def precision(points, labels, n):
-    """Share of the n nearest others that are of the picture's own class."""
-    return float((labels[neighbours(points, n)] == labels[:, None]).mean())
-
-
 def report(config, state, data):
     from lecture4.figures import images, maps
 
@@ -126,10 +117,8 @@ def report(config, state, data):
     codes = {
         name: np.asarray(deep.encode(own, x, jax.nn.relu)) for name, own in state.params.items()
     }
-    resident = np.asarray(data.resident)
-    mean = resident.mean(0)
-    V = np.linalg.eigh(np.cov(resident.T))[1][:, ::-1]
-    planes = {'autoencoder': codes['map'], 'PCA': (x - mean) @ V[:, :2]}
+    principal = linear.principal(data.resident)
+    planes = {'autoencoder': codes['map'], 'PCA': principal.code(x, 2)}
     if config.tsne:
         from sklearn.manifold import TSNE
 
@@ -137,39 +126,33 @@ def report(config, state, data):
     n = config.neighbours
     spaces = {
         **{f'{name}, 2': points for name, points in planes.items()},
-        f'PCA, {config.code}': (x - mean) @ V[:, : config.code],
+        f'PCA, {config.code}': principal.code(x, config.code),
         f'autoencoder, {config.code}': codes['code'],
         f'pixels, {x.shape[1]}': x,
     }
-    found = {name: precision(points, labels, n) for name, points in spaces.items()}
+    found = {name: retrieval.precision(points, labels, n) for name, points in spaces.items()}
     rows = tuple((name, value) for name, value in found.items())
     asked = [int(np.flatnonzero(labels == c)[0]) for c in np.unique(labels)[:6]]
-    pictures_of = lambda rows: x[rows].reshape(-1, *data.extra['shape'])  # noqa: E731
     nearest = {
-        'code': neighbours(codes['code'], n)[asked],
-        'pixels': neighbours(x, n)[asked],
+        'code': retrieval.neighbours(codes['code'], n)[asked],
+        'pixels': retrieval.neighbours(x, n)[asked],
     }
     shown = {}
     for i, row in enumerate(asked):
-        for name in nearest:
-            shown[f'{data.extra["names"][labels[row]]}, {name}'] = pictures_of(
-                [row, *nearest[name][i]]
-            )
+        for space, found_rows in nearest.items():
+            name = f'{data.extra["names"][labels[row]]}, {space}'
+            shown[name] = x[[row, *found_rows[i]]].reshape(-1, *data.extra['shape'])
     notes = {name: f'{found[f"{name}, 2"]:.0%}' for name in planes}
     metrics = {
         'precision_' + name.replace(', ', '_').replace(' ', '_').replace('-', ''): value
         for name, value in found.items()
     }
+    columns = ('representation, numbers a picture', 'share')
+    caption = f'{len(x)} test pictures, each asked for among the others, Euclidean distance.'
+    title = f'Neighbours of the same class among the nearest {n}'
     return train.Report(
         metrics=metrics,
-        tables=(
-            train.Table(
-                f'Neighbours of the same class among the nearest {n}',
-                ('representation, numbers a picture', 'share'),
-                rows,
-                f'{len(x)} test pictures, each asked for among the others, Euclidean distance.',
-            ),
-        ),
+        tables=(train.Table(title, columns, rows, caption),),
         pictures={
             'map': train.Picture(
                 maps.maps(planes, labels, data.extra['names'], notes=notes),

@@ -7,11 +7,16 @@ residual or by pointing them at badly reconstructed examples (Gao et al. 2024).
 Run     python -m experiments.autoencoders.sparse
         python -m experiments.autoencoders.sparse --preset mnist
         python -m experiments.autoencoders.sparse --sweep remedies
+Cost    25 seconds and about 4 minutes of one core (AMD EPYC).
+Ours    Photographs, 12 of 196 units: 61.4 % of the variance of whitened patches explained, no unit
+        dead, oriented filters. MNIST, 25 of 512 units: 87.7 %, 3 units used by none of 6000 test
+        pictures (35 were, early in training).
 """
 
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -172,7 +177,7 @@ def report(config, state, data):
     x = data.evaluation
     code = np.asarray(encode(config, state.params, x))
     share = (code != 0).mean(0)
-    metrics = {name: float(v) for name, v in build(config).evaluate(state, x).items()}
+    metrics = {name: float(v) for name, v in jax.jit(build(config).evaluate)(state, x).items()}
     back = data.extra['back']
     back = np.eye(x.shape[1]) if back is None else back
     decoder = sparse.normalised(state.params).decoder[0]

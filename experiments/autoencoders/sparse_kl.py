@@ -6,6 +6,10 @@ penalty is of the mean over the data. One step is one iteration of L-BFGS.
 
 Run     python -m experiments.autoencoders.sparse_kl
         python -m experiments.autoencoders.sparse_kl --preset ufldl   (wants olshausen's pictures)
+Cost    10 seconds of one core (AMD EPYC).
+Ours    UFLDL's pictures: cost 0.4466 after 400 iterations, mean activations 0.0109 to 0.0113 for a
+        target of 0.01; 0.65 of a filter's spectral energy in a wedge of 45 degrees (0.25 without
+        orientation). Photographs of scikit-image and scikit-learn: 0.3431, 0.0100 to 0.0111, 0.70.
 """
 
 import dataclasses
@@ -18,8 +22,8 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import network, sparse
-from lecture4.data import pictures
-from lecture4.ops import linalg
+from lecture4.data import crops, pictures, whitening
+from lecture4.ops.orientation import oriented_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Config(train.Common):
     save_every: int = 400
     # Where pictures come from: photos (whitened here), olshausen (whitened by their authors), ...
     source: str = 'photos'
-    # Whether patches are whitened first.
+    # Whether whole pictures are whitened first, as Olshausen & Field did.
     whiten: bool = True
     # Side of the patches.
     patch: int = 8
@@ -67,12 +71,11 @@ SWEEPS = {
 
 
 def data(config):
-    x = pictures.signals(
-        config.source, config.batch_size, patch=config.patch, seed=config.seed, **config.places()
-    )
-    x = x - x.mean(1, keepdims=True)
+    images, _, _ = pictures.grey(config.source, **config.places())
     if config.whiten:
-        x = np.asarray(linalg.apply(linalg.zca(jnp.asarray(x), 0.05), jnp.asarray(x)))
+        images = whitening.whiten(images)
+    x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)
+    x = x - x.mean(1, keepdims=True)
     bound = 3 * x.std()
     x = (np.clip(x, -bound, bound) / bound + 1) * 0.4 + 0.1
     rows = np.arange(len(x), dtype=np.int32)
@@ -122,60 +125,43 @@ def build(config):
 def report(config, state, data):
     from lecture4.figures import curves, dictionary
 
-    x = jnp.asarray(data.resident)
-    cost, metrics = sparse.kl_loss(
+    x, side = jnp.asarray(data.resident), (config.patch, config.patch)
+    cost, parts = sparse.kl_loss(
         state.params, x, target=config.target, weight=config.weight, decay=config.decay
     )
     mean = np.asarray(sparse.kl_encode(state.params, x).mean(0))
     weight = np.asarray(state.params.encoder[0].weight)
-    halved_variance = 0.5 * float(((x - x.mean(0, keepdims=True)) ** 2).sum(1).mean())
     metrics = {
-        'cost': float(cost),
-        'reconstruction': float(metrics['reconstruction']),
-        'half_variance': halved_variance,
-        'least_activation': float(mean.min()),
-        'greatest_activation': float(mean.max()),
-        'oriented': float(
-            np.median(oriented_share(weight.T.reshape(-1, config.patch, config.patch)))
-        ),
+        'cost': cost,
+        'reconstruction': parts['reconstruction'],
+        'half_variance': 0.5 * ((x - x.mean(0, keepdims=True)) ** 2).sum(1).mean(),
+        'least_activation': mean.min(),
+        'greatest_activation': mean.max(),
+        'oriented': np.median(oriented_share(weight.T.reshape(-1, *side))),
     }
+    metrics = {name: float(value) for name, value in metrics.items()}
+    explained = 1 - metrics['reconstruction'] / metrics['half_variance']
+    rows = tuple((name.replace('_', ' '), value) for name, value in metrics.items())
+    caption = (
+        "oriented: the largest share of a filter's spectral energy in a wedge of 45 degrees, median "
+        'over filters; 0.25 without orientation.'
+    )
     return train.Report(
         metrics=metrics,
-        tables=(
-            train.Table(
-                'After training',
-                ('', 'value'),
-                tuple((name.replace('_', ' '), value) for name, value in metrics.items()),
-                "oriented: the largest share of a filter's spectral energy in a wedge of 45 degrees, "
-                'median over filters; 0.25 without orientation.',
-            ),
-        ),
+        tables=(train.Table('After training', ('', 'value'), rows, caption),),
         pictures={
             'filters': train.Picture(
-                dictionary.atoms(weight, (config.patch, config.patch), columns=5, width=3.5),
+                dictionary.atoms(weight, side, columns=5, width=3.5),
                 'What each unit answers to most: its weights, the input of norm 1 that excites it.',
             ),
             'activations': train.Picture(
                 curves.usage(mean), f'Mean activations; the target is {config.target}.'
             ),
         },
-        summary=f'Cost {metrics["cost"]:.4f} after {config.steps} iterations; mean activations '
-        f'{mean.min():.4f} to {mean.max():.4f} for a target of {config.target}.',
+        summary=f'Cost {metrics["cost"]:.4f} after {config.steps} iterations, {explained:.0%} of the '
+        f'variance explained; mean activations {mean.min():.4f} to {mean.max():.4f} for a target of '
+        f'{config.target}.',
     )
-
-
-def oriented_share(filters):
-    """Largest share of spectral energy in a wedge of 45 degrees: filters [n, s, s] -> [n]."""
-    size = filters.shape[-1]
-    energy = abs(np.fft.fft2(filters, (32, 32), axes=(1, 2))) ** 2
-    f = np.fft.fftfreq(32)
-    angle = np.arctan2(f[:, None], f[None, :]) % np.pi
-    energy[:, np.hypot(f[:, None], f[None, :]) < 1 / (2 * size)] = 0
-    shares = [
-        energy[:, ((angle - centre + np.pi / 8) % np.pi) < np.pi / 4].sum(1)
-        for centre in np.linspace(0, np.pi, 16, endpoint=False)
-    ]
-    return np.max(shares, axis=0) / energy.sum((1, 2))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ Run     python -m experiments.autoencoders.stacked
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ from lecture4.data import pictures
 from lecture4.ops.losses import check_unit_interval
 
 ARMS = ('random', 'plain', 'denoising')
+N_CLASSES = 10  # outputs of the classifier; fewer classes leave some unused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +86,6 @@ PRESETS = {
 SWEEPS = {'masking': train.grid(masking=(0.1, 0.25, 0.5), seed=(0, 1, 2))}
 
 
-class State(NamedTuple):
-    stacks: dict[str, network.Autoencoder]
-    heads: dict[str, network.Dense]
-    opt_state: optax.OptState
-    count: jax.Array
-
-
 def data(config):
     found = pictures.labelled(config.source, seed=config.seed, **config.places())
     x = np.concatenate([found.train_images, found.test_images])
@@ -121,77 +114,40 @@ def data(config):
     )
 
 
-N_CLASSES = 10  # outputs of the classifier; fewer classes leave some unused
-
-
 def build(config):
     n_layers = len(config.widths)
-    lengths = (config.pretraining,) * n_layers
-    alone = sum(lengths)
-
-    def rate(count):
-        together = config.steps - alone
-        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(count / together, 0, 1)))
-        return config.fine_tuning_rate * falling
-
-    pretrainer = optax.scale_by_adam()
+    cosine = optax.cosine_decay_schedule(
+        config.fine_tuning_rate, config.steps - n_layers * config.pretraining
+    )
     corrupt = functools.partial(denoising.masking, share=config.masking)
 
-    def init(key, batch):
-        x, _ = batch
-        widths = (x.shape[1], *config.widths)
-        first = network.init_autoencoder(key, widths, scale='sigmoid')
-        stacks = dict.fromkeys(ARMS, first)
-        head = deep.init_classifier(first, N_CLASSES)[-1]
-        heads = dict.fromkeys(ARMS, head)
-        return State(stacks, heads, pretrainer.init((stacks, heads)), jnp.zeros((), jnp.int32))
-
     def layer_loss(params, batch, key, i):
-        stacks, _ = params
         run = functools.partial(deep.layer_loss, code=jax.nn.sigmoid)
-        plain = run(stacks['plain'], batch[0], key, i)
-        noisy = run(stacks['denoising'], batch[0], key, i, corrupt=corrupt)
+        plain = run(params['plain'][0], batch[0], key, i)
+        noisy = run(params['denoising'][0], batch[0], key, i, corrupt=corrupt)
         return jnp.mean(plain) + jnp.mean(noisy)
 
     def classifier_loss(params, batch, key):
-        stacks, heads = params
-        total = jnp.zeros(())
-        for arm in ARMS:
-            layers = (*stacks[arm].encoder, heads[arm])
-            total = total + jnp.mean(deep.classifier_loss(layers, *batch))
-        return total
+        each = [deep.classifier_loss((*own.encoder, head), *batch) for own, head in params.values()]
+        return sum(jnp.mean(value) for value in each)
 
-    phases = [functools.partial(layer_loss, i=i) for i in range(n_layers)] + [classifier_loss]
+    start, step = deep.phases(
+        [*(functools.partial(layer_loss, i=i) for i in range(n_layers)), classifier_loss],
+        config.pretraining,
+        optax.scale_by_adam(),
+        lambda count: jnp.where(count < 0, config.learning_rate, cosine(jnp.maximum(count, 0))),
+    )
 
-    def step(state, batch, key, *, axis_name=None):
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        params = (state.stacks, state.heads)
-        now = deep.phase(state.count, lengths)
-        loss, grads = jax.lax.switch(
-            now, [jax.value_and_grad(own) for own in phases], params, batch, key
-        )
-        if axis_name is not None:
-            grads, loss = jax.lax.pmean((grads, loss), axis_name)
-        # Moments of the phase before would go on moving layers that now have no gradient.
-        first = (state.count % config.pretraining == 0) & (state.count <= alone)
-        opt_state = jax.tree.map(
-            lambda old, new: jnp.where(first, new, old), state.opt_state, pretrainer.init(params)
-        )
-        with jax.numpy_dtype_promotion('standard'):
-            directions, opt_state = pretrainer.update(grads, opt_state)
-            length = jnp.where(now < n_layers, config.learning_rate, rate(state.count - alone))
-            stacks, heads = jax.tree.map(lambda p, d: p - length * d, params, directions)
-        return State(stacks, heads, opt_state, state.count + 1), {'loss': loss}
+    def init(key, batch):
+        widths = (batch[0].shape[1], *config.widths)
+        stack = network.init_autoencoder(key, widths, scale='sigmoid')
+        return start(dict.fromkeys(ARMS, (stack, deep.init_classifier(stack, N_CLASSES)[-1])))
 
     def evaluate(state, batch):
-        x, labels = batch
-        found = {}
-        for arm in ARMS:
-            logits = deep.classify((*state.stacks[arm].encoder, state.heads[arm]), x)
-            wrong = jnp.argmax(logits, axis=1).astype(labels.dtype) != labels
-            found[f'{arm}_error'] = 100 * jnp.mean(wrong, dtype=x.dtype)
-        return found
+        return {
+            f'{arm}_error': 100 * deep.error((*own.encoder, head), *batch)
+            for arm, (own, head) in state.params.items()
+        }
 
     return train.Task(init, step, evaluate)
 
@@ -200,7 +156,8 @@ def report(config, state, data):
     from lecture4.figures import dictionary
 
     x, _ = data.evaluation
-    reached = {name: float(v) for name, v in build(config).evaluate(state, data.evaluation).items()}
+    reached = jax.jit(build(config).evaluate)(state, data.evaluation)
+    reached = {name: float(v) for name, v in reached.items()}
     published = {}
     if config.source == 'mnist':
         published = {
@@ -209,18 +166,13 @@ def report(config, state, data):
         }.get(config.train_examples, {})
     rows = tuple((arm, reached[f'{arm}_error'], published.get(arm, '')) for arm in ARMS)
     architecture = '-'.join(map(str, config.widths))
-    shown = {
-        f'filters_{arm}': train.Picture(
-            dictionary.atoms(
-                np.asarray(state.stacks[arm].encoder[0].weight),
-                data.extra['shape'],
-                n=64,
-                columns=16,
-            ),
+    shown = {}
+    for arm, (own, _) in state.params.items():
+        weight = np.asarray(own.encoder[0].weight)
+        shown[f'filters_{arm}'] = train.Picture(
+            dictionary.atoms(weight, data.extra['shape'], n=64, columns=16),
             f'First layer of the {arm} arm, after fine-tuning.',
         )
-        for arm in ARMS
-    }
     gain = reached['random_error'] - reached['denoising_error']
     return train.Report(
         metrics=reached,

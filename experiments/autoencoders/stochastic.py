@@ -8,10 +8,15 @@ parameters that all estimators agree with the exact gradient (by enumeration of 
 Gaussian codes, with each other), and how noisy each is.
 
 Run     python -m experiments.autoencoders.stochastic
-        python -m experiments.autoencoders.stochastic --code categorical --width 3
+        python -m experiments.autoencoders.stochastic --preset categorical
+Cost    1 minute of one core (AMD EPYC).
+Ours    Digits, 10 binary variables: bound -23.62, importance-weighted (k = 50) -23.38 nats. Noise of
+        a gradient with 4 samples, relative to its length: score 5.3, leave-one-out 0.63; means of 400
+        draws lie where their variance allows, 0.8 to 1.6 times the expected squared distance.
 """
 
 import dataclasses
+import functools
 import itertools
 from typing import Literal
 
@@ -19,13 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from lecture4 import train
 from lecture4.autoencoder import stochastic, variational
 from lecture4.data import pictures
-
-MOST_STATES = 4096  # codes that are enumerated for the exact gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +55,15 @@ class Config(train.Common):
     samples: int = 4
     # Learning rate of Adam.
     learning_rate: float = 1e-3
-    # Gradients drawn to measure an estimator's mean and noise.
+    # Gradients drawn to measure an estimator's mean and noise, with these numbers of codes.
     draws: int = 400
+    measured: tuple[int, ...] = (2, 4, 16)
 
     def __post_init__(self):
         super().__post_init__()
         for name in ('width', 'samples'):
             train.require(self, name, getattr(self, name) >= 1, 'at least 1')
+        train.require(self, 'measured', min(self.measured, default=0) >= 2, 'numbers >= 2')
         for name in ('classes', 'draws'):
             train.require(self, name, getattr(self, name) >= 2, 'at least 2')
         if self.estimator == 'pathwise':
@@ -70,7 +74,11 @@ class Config(train.Common):
             train.require(self, 'samples', self.samples > 1, '2 or more for leave-one-out')
 
 
-PRESETS = {'smoke': {'steps': 100, 'hidden': (16,), 'width': 4, 'draws': 20}}
+PRESETS = {
+    'smoke': {'steps': 100, 'evaluate_every': 100, 'hidden': (16,), 'width': 3, 'draws': 20, 'measured': (2,)},
+    'gaussian': {'code': 'gaussian'},
+    'categorical': {'code': 'categorical', 'width': 3},
+}  # fmt: skip
 SWEEPS = {
     'estimator': train.grid(estimator=('score', 'leave-one-out'), seed=(0, 1, 2)),
     'code': train.grid(code=('bernoulli', 'gaussian')),
@@ -129,50 +137,6 @@ def build(config):
     )
 
 
-def every_code(config):
-    """All states of a discrete code [m, v], or None where they are too many or not countable."""
-    n_states = {'bernoulli': 2, 'categorical': config.classes}.get(config.code, np.inf)
-    if config.width * np.log(n_states) > np.log(MOST_STATES):
-        return None
-    states = np.array([[0.0], [1.0]]) if config.code == 'bernoulli' else np.eye(config.classes)
-    rows = itertools.product(range(int(n_states)), repeat=config.width)
-    return jnp.asarray([states[list(row)].ravel() for row in rows], jnp.float32)
-
-
-def exact_gradient(config, params, x):
-    """Gradient of the mean bound by summation over all codes."""
-    vae, codes = model(config, x.shape[1]), every_code(config)
-
-    def bound(params):
-        outputs = vae.encode(params, x)
-        decoded = vae.decode(params, codes)
-
-        def one(outputs, x):
-            log_q = vae.code.log_prob(jnp.broadcast_to(outputs, (len(codes), len(outputs))), codes)
-            log_p = vae.pixels.log_prob(decoded, jnp.broadcast_to(x, decoded.shape))
-            return jnp.sum(jnp.exp(log_q) * log_p)
-
-        kl = vae.code.kl(outputs, jnp.zeros_like(outputs)).sum(1)
-        return jax.vmap(one)(outputs, x).mean() - kl.mean()
-
-    return ravel_pytree(jax.grad(bound)(params))[0]
-
-
-def gradients(config, params, x, estimator, n_samples):
-    """Of config.draws independent gradients of the mean bound: mean [n_params], total variance."""
-    vae = model(config, x.shape[1])
-
-    def one(key):
-        def bound(params):
-            parts = variational.bound(vae, params, x, key, n_samples=n_samples, estimator=estimator)
-            return parts.elbo.mean()
-
-        return ravel_pytree(jax.grad(bound)(params))[0]
-
-    draws = jax.lax.map(one, jax.random.split(jax.random.key(n_samples), config.draws))
-    return draws.mean(0), draws.var(0, ddof=1).sum()
-
-
 def report(config, state, data):
     from lecture4.figures import latent
 
@@ -181,20 +145,31 @@ def report(config, state, data):
     found = {k: float(v) for k, v in jax.jit(build(config).evaluate)(state, x).items()}
     names = ['score', 'leave-one-out'] + ['pathwise'] * vae.code.pathwise
     measured = {}
-    for name, n in itertools.product(names, (2, 4, 16)):
-        measure = jax.jit(gradients, static_argnums=(0, 3, 4))
-        measured[name, n] = measure(config, params, x[:50], name, n)
-    if every_code(config) is None:  # the least noisy of the estimators stands for the exact one
-        truth, variance = measured.pop((names[-1], 16))
+    for name, n in itertools.product(names, config.measured):
+
+        def gradient(params, key, name=name, n=n):
+            bound = functools.partial(variational.bound, vae, n_samples=n, estimator=name)
+            return jax.grad(lambda params: bound(params, x[:50], key).elbo.mean())(params)
+
+        def measure(params, key, gradient=gradient):
+            return stochastic.spread(functools.partial(gradient, params), key, config.draws)
+
+        measured[name, n] = jax.jit(measure)(params, jax.random.key(n))
+    n_states = {'bernoulli': 2, 'categorical': config.classes}.get(config.code)
+    codes = stochastic.states(config.width, n_states) if n_states else None
+    if codes is None:  # the least noisy of the estimators stands for the exact one
+        truth, variance = measured.pop((names[-1], config.measured[-1]))
         doubt = variance / config.draws
-        against = f'the mean draw of {names[-1]} with 16 samples'
+        against = f'the mean draw of {names[-1]} with {config.measured[-1]} samples'
     else:
-        truth, doubt = jax.jit(exact_gradient, static_argnums=0)(config, params, x[:50]), 0.0
+        exact = lambda params: variational.enumerated_bound(vae, params, x[:50], codes).mean()  # noqa: E731
+        truth, doubt = jax.jit(jax.grad(exact))(params), 0.0
         against = 'the sum over all codes'
-    rows = []
+    rows, length = [], squared_norm(truth)
     for (name, n), (mean, variance) in measured.items():
-        noise = float(jnp.sqrt(variance / jnp.sum(truth**2)))
-        off = float(jnp.sum((mean - truth) ** 2) / (variance / config.draws + doubt))
+        noise = float(jnp.sqrt(variance / length))
+        away = squared_norm(jax.tree.map(jnp.subtract, mean, truth))
+        off = float(away / (variance / config.draws + doubt))
         rows.append((name, n, noise, off))
         found |= {f'noise_{name}_{n}': noise, f'deviation_{name}_{n}': off}
     caption = (
@@ -220,6 +195,10 @@ def report(config, state, data):
         summary=f'Bound {found["elbo"]:.2f}, importance-weighted (k = 50) {found["importance_50"]:.2f} '
         f'nats a test picture, {config.code} code of {config.width}.',
     )
+
+
+def squared_norm(tree):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
 
 
 def drawn_again(vae, params, x):

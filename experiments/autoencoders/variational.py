@@ -11,6 +11,12 @@ all seeds share it. Sums over pixels and units, means over the whole test set.
 
 Run     python -m experiments.autoencoders.variational
         python -m experiments.autoencoders.variational --preset mnist --manual_dir PATH
+Cost    2.5 minutes of one core (AMD EPYC); digits 40 seconds.
+Published  -86.76 for 784-200-200-50, 3280 epochs, by 5000 samples (Burda et al. 2016, recalled): the
+        same protocol, another network, a hundred times the training.
+Ours    MNIST, dynamic, 784-400-20, 30 epochs, all 10,000 test pictures: bound -99.69 (reconstruction
+        -71.86, KL 27.82), importance-weighted -99.63, -97.05, -95.37 with 1, 5, 50 samples; 20 of 20
+        units active; independent pixels -205.78. Digits: -23.02, and -22.65 with 50 samples.
 """
 
 import dataclasses
@@ -91,11 +97,11 @@ class Config(train.Common):
 
 PRESETS = {
     'smoke': {
-        'steps': 200,
-        'evaluate_every': 200,
+        'steps': 20,
+        'steps_per_call': 20,
         'hidden': (32,),
         'width': 2,
-        'importance': (1, 5),
+        'importance': (5,),
     },
     'plane': {'width': 2},
     'gaussian': {'decoder': 'gaussian_learned', 'binarisation': 'grey', 'warm_up': 1000},

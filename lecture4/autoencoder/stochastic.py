@@ -10,11 +10,14 @@ A network's outputs are the parameters of a distribution. What they mean is a `F
 In every family outputs of 0 are the usual prior: fair coins, N(0, 1), equal chances.
 """
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lecture4.ops import losses
 
@@ -161,6 +164,45 @@ def categorical(n_classes: int) -> Family:
         kl=kl,
         pathwise=False,
     )
+
+
+def states(n_variables: int, n_classes: int = 2, *, most: int = 4096) -> np.ndarray | None:
+    """All values of discrete codes, [m, v]: 0 or 1 for two classes, else one-hot; None above `most`.
+
+    The values of `BERNOULLI` are those of two classes, those of `categorical` of the others.
+    """
+    if n_variables * math.log(n_classes) > math.log(most):
+        return None
+    each = np.array([[0.0], [1.0]]) if n_classes == 2 else np.eye(n_classes)
+    rows = itertools.product(each, repeat=n_variables)
+    return np.stack([np.concatenate(row) for row in rows])
+
+
+def spread(gradient: Callable, key, n_draws: int):
+    """Mean of n_draws independent gradients and their variance, summed over parameters.
+
+    gradient  key -> pytree. Returns (pytree, scalar); divided by n_draws the variance is that of
+              the mean.
+    """
+
+    def one(carry, key):
+        drawn = gradient(key)
+        total, squares = carry
+        total = jax.tree.map(jnp.add, total, drawn)
+        squares = squares + sum(jnp.sum((g - c) ** 2) for g, c in _pairs(drawn, centre))
+        return (total, squares), None
+
+    keys = jax.random.split(key, n_draws)
+    centre = gradient(keys[0])  # about one of them: the squares would cancel about 0
+    start = jax.tree.map(jnp.zeros_like, centre), jnp.zeros(())
+    (total, squares), _ = jax.lax.scan(one, start, keys)
+    mean = jax.tree.map(lambda leaf: leaf / n_draws, total)
+    off = sum(jnp.sum((m - c) ** 2) for m, c in _pairs(mean, centre))
+    return mean, (squares - n_draws * off) / (n_draws - 1)
+
+
+def _pairs(a, b):
+    return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
 
 
 def expectation(

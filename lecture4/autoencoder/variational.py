@@ -156,6 +156,24 @@ def bound(
     return Bound(reconstruction, model.code.kl(outputs, jnp.zeros_like(outputs)))
 
 
+def enumerated_bound(model: Model, params, x, codes) -> jax.Array:
+    """The evidence lower bound of discrete codes without noise: the sum over all their states.
+
+    codes  every value that a code can take, [m, v]: stochastic.states.
+    Shapes  x [n, d]. Returns [n]; memory grows with n * m.
+    """
+    outputs = model.encode(params, x)
+    decoded = model.decode(params, codes)
+
+    def one(outputs, x):
+        many = jnp.broadcast_to(outputs[None], (len(codes), *outputs.shape))
+        log_p = model.pixels.log_prob(decoded, jnp.broadcast_to(x[None], decoded.shape))
+        return jnp.sum(jnp.exp(model.code.log_prob(many, codes)) * log_p)
+
+    kl = model.code.kl(outputs, jnp.zeros_like(outputs))
+    return jax.vmap(one)(outputs, x) - jnp.sum(kl, axis=1)
+
+
 def loss(parts: Bound, *, beta=1.0, free_bits=0.0):
     """What is minimised: -reconstruction + beta sum_j max(free_bits, KL_j), averaged over examples.
 

@@ -83,6 +83,22 @@ def labelled(
     return Labelled(images[rows], labels[rows], test, test_labels, names)
 
 
+def mixed(found: Labelled, counts, seed: int):
+    """All pictures of a task mixed and dealt out anew: [(images, labels), ...], one for each count.
+
+    Errors  DataError where more are wanted than there are.
+    """
+    images = np.concatenate([found.train_images, found.test_images])
+    labels = np.concatenate([found.train_labels, found.test_labels]).astype(np.int32)
+    if sum(counts) > len(images):
+        raise DataError(
+            f'{" + ".join(map(str, counts))} pictures are wanted, and there are {len(images)}: ask '
+            'for fewer'
+        )
+    rows = np.random.default_rng(seed).permutation(len(images))[: sum(counts)]
+    return [(images[part], labels[part]) for part in np.split(rows, np.cumsum(counts)[:-1])]
+
+
 def signals(
     source: str,
     n: int,

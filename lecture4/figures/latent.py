@@ -6,6 +6,7 @@ Pictures come as [.., h, w] or [.., h, w, 3] with values in [0, 1]; what lies ou
 import math
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from lecture4.figures import style
 
@@ -140,6 +141,7 @@ def units(kl, variance, *, threshold=0.01, title=''):
     axes = made.add_subplot()
     colours = np.where(active, style.COLOURS[0], style.WARN)
     axes.bar(np.arange(1, len(kl) + 1), kl[order], color=colours.tolist(), width=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel('unit of the code, by rank')
     axes.set_ylabel('KL from the prior, nats')
     axes.set_xlim(0.4, len(kl) + 0.6)

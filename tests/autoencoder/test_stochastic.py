@@ -99,8 +99,8 @@ def test_gradients_in_the_outputs(name, x64):
     family, _ = FAMILIES[name]
     outputs, others = outputs_of(name, 2), outputs_of(name, 2, seed=1)
     values = family.sample(jax.random.key(1), outputs)
-    check_grads(lambda o: family.log_prob(o, values), (outputs,), 1, modes=['rev'])
-    check_grads(family.kl, (outputs, others), 1, modes=['rev'])
+    check_grads(jax.jit(lambda o: family.log_prob(o, values)), (outputs,), 1, modes=['rev'])
+    check_grads(jax.jit(family.kl), (outputs, others), 1, modes=['rev'])
 
 
 @pytest.mark.parametrize('name', ['bernoulli', 'categorical'])
@@ -108,11 +108,13 @@ def test_gradients_in_the_outputs(name, x64):
 def test_saturated_logits_stay_finite(name, logit):
     family, p = FAMILIES[name]
     outputs = jnp.where(jnp.arange(p) % 2 == 0, logit, -logit)[None].astype(jnp.float32)
+    likelihood = jax.jit(jax.value_and_grad(lambda o, value: family.log_prob(o, value).sum()))
     for wanted in (outputs, -outputs):  # the likely state, and the one of probability e^-100
         value = family.sample(jax.random.key(0), wanted)
-        log_prob, grad = jax.value_and_grad(lambda o: family.log_prob(o, value).sum())(outputs)  # noqa: B023
+        log_prob, grad = likelihood(outputs, value)
         assert np.isfinite(log_prob) and np.isfinite(grad).all()
-    kl, grad = jax.value_and_grad(lambda o: family.kl(o, jnp.zeros_like(o)).sum())(outputs)
+    divergence = jax.jit(jax.value_and_grad(lambda o: family.kl(o, jnp.zeros_like(o)).sum()))
+    kl, grad = divergence(outputs)
     assert np.isfinite(kl) and kl >= 0 and np.isfinite(grad).all()
 
 
@@ -122,6 +124,26 @@ def states(name):
     return np.array(
         [np.eye(3)[list(pair)].ravel() for pair in itertools.product(range(3), repeat=2)]
     )
+
+
+def test_states_are_all_values_of_a_code():
+    np.testing.assert_array_equal(stochastic.states(3), states('bernoulli'))
+    np.testing.assert_array_equal(stochastic.states(2, 3), states('categorical'))
+    assert stochastic.states(13) is None and stochastic.states(12).shape == (4096, 12)
+
+
+def test_the_spread_of_gradients_is_their_mean_and_variance():
+    """Far from 0, where squares less the mean's square would cancel."""
+
+    def gradient(key):
+        noise = jax.random.normal(key, (3,))
+        return {'a': 1000 + 0.1 * noise[:2], 'b': 2 * noise[2]}
+
+    mean, variance = stochastic.spread(gradient, jax.random.key(0), 50)
+    every = [gradient(key) for key in jax.random.split(jax.random.key(0), 50)]
+    flat = np.array([np.append(np.asarray(g['a'], float), g['b']) for g in every])
+    np.testing.assert_allclose(np.append(mean['a'], mean['b']), flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, flat.var(0, ddof=1).sum(), rtol=1e-3)
 
 
 def reward(h, c=1.5):

@@ -1,5 +1,6 @@
 """Bounds against probabilistic PCA, enumeration and quadrature; networks of the right form."""
 
+import functools
 import itertools
 import warnings
 
@@ -58,6 +59,7 @@ def exact_bound(model, params, x):
         code = model.code._replace(sample=sample)
         return variational.bound(model._replace(code=code), params, x, jax.random.key(0))
 
+    at = jax.jit(at)
     every = [at(jnp.asarray(point)) for point in points]
     return variational.Bound(jnp.mean(jnp.stack([b.reconstruction for b in every]), 0), every[0].kl)
 
@@ -134,9 +136,9 @@ def test_equal_weights_where_the_encoder_is_the_posterior(x64):
     *solution, log_p = probabilistic_pca()
     model, params = as_model(*solution)
     x = jnp.asarray(X)
+    weigh = jax.jit(functools.partial(variational.log_weights, model))
     for key in jax.random.split(jax.random.key(0), 3):
-        found = variational.log_weights(model, params, x, key)
-        np.testing.assert_allclose(found, log_p, atol=1e-10, rtol=0)
+        np.testing.assert_allclose(weigh(params, x, key), log_p, atol=1e-10, rtol=0)
     tiled = variational.log_likelihood(  # 40 examples in tiles of 16, 6 samples in chunks of 2
         model, params, x, jax.random.key(1), n_samples=6, chunk=2, tile=16
     )
@@ -168,8 +170,10 @@ def test_chunks_change_nothing(x64):
     *solution, _ = probabilistic_pca()
     model, params = as_model(*solution, mean_scale=0.5)
     x, key = jnp.asarray(X), jax.random.key(3)
-    whole = variational.importance_bound(model, params, x, key, n_samples=12)
-    parts = variational.importance_bound(model, params, x, key, n_samples=12, chunk=3)
+    bound = functools.partial(variational.importance_bound, model, n_samples=12)
+    whole, parts = (
+        jax.jit(functools.partial(bound, chunk=chunk))(params, x, key) for chunk in (0, 3)
+    )
     np.testing.assert_allclose(parts, whole, rtol=1e-12)
     with pytest.raises(ValueError, match='use 5 or 15'):
         variational.importance_bound(model, params, x, key, n_samples=12, chunk=5)
@@ -220,9 +224,12 @@ def test_binary_codes_by_enumeration(x64):
         lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape)), model.init(jax.random.key(0))
     )
     x = jnp.asarray(RNG.integers(0, 2, size=(3, 5)).astype(float))
-    log_p, elbo = enumerated(model, params, x)
+    log_p, elbo = jax.jit(functools.partial(enumerated, model))(params, x)
     assert (log_p > elbo).all()
-    exact = jax.grad(lambda params: enumerated(model, params, x)[1].mean())(params)
+    every = jax.jit(functools.partial(variational.enumerated_bound, model))
+    found = every(params, x, jnp.asarray(stochastic.states(4)))
+    np.testing.assert_allclose(found, elbo, rtol=1e-10)
+    exact = jax.jit(jax.grad(lambda params: enumerated(model, params, x)[1].mean()))(params)
 
     def once(params, key):
         parts = variational.bound(model, params, x, key, n_samples=4)
@@ -230,7 +237,8 @@ def test_binary_codes_by_enumeration(x64):
 
     keys = jax.random.split(jax.random.key(1), 4000)
     grads, bounds = jax.jit(jax.vmap(jax.grad(once, has_aux=True), (None, 0)))(params, keys)
-    weights = jax.vmap(lambda key: variational.log_weights(model, params, x, key))(keys)
+    weigh = functools.partial(variational.log_weights, model, params, x)
+    weights = jax.jit(jax.vmap(weigh))(keys)
     within(bounds, elbo)
     within(jnp.exp(weights), jnp.exp(log_p))
     jax.tree.map(within, grads, exact)
@@ -252,8 +260,10 @@ def test_extreme_decoders_are_finite(pixels):
         logits = jnp.where(jnp.arange(8) < 4, logits, 0.0)
     params = params._replace(decoder=(layer._replace(bias=logits),))
     x = jnp.asarray([[0.0, 1.0, 0.0, 1.0]])
-    value, grads = jax.value_and_grad(
-        lambda params: variational.loss(variational.bound(model, params, x, jax.random.key(1)))
+    value, grads = jax.jit(
+        jax.value_and_grad(
+            lambda params: variational.loss(variational.bound(model, params, x, jax.random.key(1)))
+        )
     )(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, grads)))
 
@@ -280,6 +290,7 @@ def test_variants_in_one_program_are_the_variants():
     params = model.init(jax.random.key(0))
     x = jnp.asarray(RNG.integers(0, 2, size=(8, 5)), jnp.float32)
 
+    @jax.jit
     def loss(beta, seed):
         return variational.loss(
             variational.bound(model, params, x, jax.random.key(seed)), beta=beta
@@ -339,12 +350,14 @@ def test_independent_pixels_is_their_likelihood():
 def test_samples_and_reconstructions_have_the_pictures_form():
     model = convolutional_vae.convolutional((8, 12, 1), (3, 5), 2, hidden=4)
     params = model.init(jax.random.key(0))
-    z, pixels = variational.sample(model, params, jax.random.key(1), 7)
+    draw = jax.jit(functools.partial(variational.sample, model, n=7))
+    z, pixels = draw(params, jax.random.key(1))
     assert z.shape == (7, 2) and pixels.shape == (7, 96)
     assert pixels.min() > 0 and pixels.max() < 1
-    again = variational.reconstruct(model, params, pixels)
-    mean = model.encode(params, pixels)[:, :2]
-    np.testing.assert_allclose(again, special.expit(model.decode(params, mean)), rtol=1e-5)
+    again = jax.jit(functools.partial(variational.reconstruct, model))(params, pixels)
+    mean = jax.jit(model.encode)(params, pixels)[:, :2]
+    logits = jax.jit(model.decode)(params, mean)
+    np.testing.assert_allclose(again, special.expit(logits), rtol=1e-5)
 
 
 @pytest.mark.parametrize('learn_std', [False, True])
@@ -367,7 +380,8 @@ def test_convolutional_outputs_lie_where_their_family_reads_them(learn_std):
         )
     )
     z = jnp.zeros((1, 2))
-    a, b = (model.decode(params._replace(decoder=decoder), z) for decoder in (one, other))
+    decode = jax.jit(model.decode)
+    a, b = (decode(params._replace(decoder=decoder), z) for decoder in (one, other))
     means, deviations = np.split(np.asarray(a != b)[0], 2)
     assert not deviations.any()
     rows, columns, _ = np.nonzero(means.reshape(16, 16, 2))
