@@ -25,10 +25,10 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.classifiers import queries, validation
+from lecture4.classifiers import settings
 from lecture4.data import batches, crops, pictures
 from lecture4.ops import linalg, patches
-from lecture4.sparse import dictionary, selftaught, solvers
+from lecture4.sparse import dictionary, filters, selftaught, solvers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +112,6 @@ PRESETS = {
 PRESETS['omniglot'] = PRESETS['mnist'] | {'elsewhere': 'omniglot'}
 SWEEPS = {'weight': train.grid(weight=(0.1, 0.3, 1.0)), 'atoms': train.grid(atoms=(32, 64, 128))}
 
-SETTINGS = (
-    'supervised',
-    'random filters',
-    'semi-supervised',
-    'transfer',
-    'self-taught',
-    'active: least certain',
-    'active: most diverse',
-)
-
 
 class State(NamedTuple):
     """What is learned from other data: two dictionaries and a layer with its classifier on top."""
@@ -159,7 +149,6 @@ def data(config):
         found = patches.normalise_contrast(jnp.asarray(found), config.floor)
         whitening[name] = linalg.zca(found, config.regulariser)
         resident[name] = np.asarray(linalg.apply(whitening[name], found))
-    whitening['nothing'] = identity(config.patch**2)
 
     def batch(n):
         return {
@@ -177,26 +166,15 @@ def data(config):
 
 
 def build(config):
-    size, n_others = config.patch**2, len(config.others)
-    n_features = config.regions**2 * 2 * config.atoms
+    size, n_features = config.patch**2, config.regions**2 * 2 * config.atoms
 
     def init_transfer(key, batch):
         del batch
-        one, two = jax.random.split(key)
-        return {
-            'filters': jax.random.normal(one, (size, config.atoms)) / size**0.5,
-            'bias': jnp.zeros(config.atoms),
-            'top': 0.01 * jax.random.normal(two, (n_features, n_others)),
-            'top_bias': jnp.zeros(n_others),
-        }
+        return filters.init(key, size, config.atoms, n_features, len(config.others))
 
     def loss(params, batch, key):
         del key
-        found = responses(config, batch['images'], layer(params), identity(size))
-        scores = found @ params['top'] + params['top_bias']
-        losses = optax.softmax_cross_entropy_with_integer_labels(scores, batch['labels'])
-        right = jnp.mean(scores.argmax(1) == batch['labels'], dtype=losses.dtype)
-        return losses.mean(), {'accuracy': right}
+        return filters.loss(params, batch['images'], batch['labels'], **form(config))
 
     transfer = train.optimise(init_transfer, loss, optax.adam(config.learning_rate))
 
@@ -221,108 +199,60 @@ def build(config):
     return train.Task(init, step)
 
 
-def identity(size):
-    return linalg.Affine(jnp.zeros(size), jnp.eye(size))
-
-
-def layer(params):
-    return lambda x: x @ params['filters'] + params['bias'][None, :]
-
-
-def responses(config, images, encoder, whitening):
-    """Features of pictures: patches through an encoder, rectified and pooled."""
-    return selftaught.encode_images(
-        images,
-        encoder,
-        size=config.patch,
-        stride=config.stride,
-        floor=config.floor,
-        whitening=whitening,
-        regions=config.regions,
-        tile=64,
-    )
+def form(config):
+    """What features of all kinds share."""
+    return {
+        'size': config.patch, 'stride': config.stride, 'floor': config.floor,
+        'regions': config.regions, 'tile': 64,
+    }  # fmt: skip
 
 
 def features(config, state, whitening, images):
     """{setting: features [n, p]} of pictures of the task."""
-    run = jax.jit(responses, static_argnums=(0, 2))
     code = lambda D: functools.partial(solvers.approximate, D=D, weight=config.weight)  # noqa: E731
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     drawn = jax.random.normal(key, (config.patch**2, config.atoms))
+    plain = filters.unwhitened(config.patch**2)
     arms = {
-        'random filters': (lambda x: x @ drawn, whitening['nothing']),
+        'random filters': (lambda x: x @ drawn, plain),
         'semi-supervised': (code(state.task.atoms), whitening['task']),
-        'transfer': (layer(state.transfer.params), whitening['nothing']),
+        'transfer': (filters.layer(state.transfer.params), plain),
         'self-taught': (code(state.elsewhere.atoms), whitening['elsewhere']),
     }
     images = jnp.asarray(images)
     found = {'supervised': images.reshape(len(images), -1)}
     for name, (encoder, affine) in arms.items():
-        found[name] = run(config, images, encoder, affine)
+        run = functools.partial(
+            selftaught.encode_images, encoder=encoder, whitening=affine, **form(config)
+        )
+        found[name] = jax.jit(run)(images)
     return found
 
 
-def ask(config, gram, task):
-    """{rule: rows [draws, labels]} of active learning on pixels, each draw from a label a class on.
+def accuracy(config, state, data):
+    """{setting: accuracy [numbers of labels, draws]}; an oracle is asked about pixels.
 
-    Pixels, so that what it adds to the supervised setting is the choice of examples alone.
+    Pixels, so that what active learning adds to the supervised setting is the choice alone.
     """
-    n_classes = len(task.names)
-    start = jnp.asarray(validation.draw(config.seed, task.train_labels, 1, config.draws))
-    n_queries = n_classes * (max(config.labels) - 1)
-
-    @jax.jit
-    def least_certain(labels):
-        rule = functools.partial(
-            queries.least_certain, gram, labels, n_queries=n_queries, n_classes=n_classes,
-            per_round=n_classes,
-        )  # fmt: skip
-        return jax.lax.map(rule, start)
-
-    most_diverse = jax.jit(
-        lambda: jax.lax.map(lambda rows: queries.most_diverse(gram, rows, n_queries), start)
-    )
-    return {
-        'active: least certain': np.asarray(least_certain(jnp.asarray(task.train_labels))),
-        'active: most diverse': np.asarray(most_diverse()),
-    }
-
-
-def accuracy(config, found, tested, task):
-    """{setting: accuracy [numbers of labels, draws]}."""
-    n_classes = len(task.names)
-    drawn = {
-        n: validation.draw(config.seed, task.train_labels, n, config.draws) for n in config.labels
-    }
-    curves = {}
-    for name in found:
-        gram, cross = queries.inner_products(found[name], tested[name])
-        sets = {name: drawn}
-        if name == 'supervised':
-            for rule, rows in ask(config, gram, task).items():
-                sets[rule] = {n: rows[:, : n * n_classes] for n in config.labels}
-        for setting, chosen in sets.items():
-            curves[setting] = np.stack(
-                [
-                    queries.accuracies(
-                        gram, cross, task.train_labels, task.test_labels, chosen[n],
-                        n_classes=n_classes,
-                    )
-                    for n in config.labels
-                ]
-            )  # fmt: skip
-    return {name: curves[name] for name in SETTINGS}
+    task, whitening = data.extra['task'], data.extra['whitening']
+    pool = features(config, state, whitening, task.train_images)
+    test = features(config, state, whitening, task.test_images)
+    options = {
+        'n_classes': len(task.names), 'labels_per_class': config.labels,
+        'n_draws': config.draws, 'seed': config.seed,
+    }  # fmt: skip
+    labels = task.train_labels, task.test_labels
+    found = {name: settings.passive(pool[name], test[name], *labels, **options) for name in pool}
+    asked = settings.active(pool['supervised'], test['supervised'], *labels, **options)
+    return found | {f'active: {rule}': values for rule, values in asked.items()}
 
 
 def report(config, state, data):
     from lecture4.figures import curves
     from lecture4.figures import dictionary as drawn
-    from lecture4.figures import settings as shown
 
     task, whitening = data.extra['task'], data.extra['whitening']
-    found = features(config, state, whitening, task.train_images)
-    tested = features(config, state, whitening, task.test_images)
-    values = accuracy(config, found, tested, task)
+    values = accuracy(config, state, data)
     n_draws, n_classes = config.draws, len(task.names)
     caption = (
         f'Test accuracy in %, mean and standard error over {n_draws} draws. {config.source}, classes '
@@ -339,7 +269,7 @@ def report(config, state, data):
             curves.labelled_accuracy(values, config.labels, chance=1 / n_classes), caption
         ),
         'map': train.Picture(
-            chart(shown, config, data.extra, values),
+            chart(config, data.extra, values),
             'What each setting may look at. A question mark: the label is hidden from the learner.',
         ),
     }
@@ -364,31 +294,22 @@ def report(config, state, data):
     return train.Report(metrics, tables, pictures_of)
 
 
-def chart(shown, config, extra, values):
+def chart(config, extra, values):
     """The map: settings by the data they may look at, with what they reach."""
-    task, others = extra['task'], extra['others']
+    from lecture4.figures import settings as shown
+
+    task, others, pool = extra['task'], extra['others'], extra['unlabelled']
     rng = np.random.default_rng(config.seed)
     few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.names))]
-
-    def cell(images, rows, labels, note):
-        return shown.Shown(images[rows][..., 0], tuple(labels), note)
-
-    spread = lambda n: np.linspace(0, n - 1, 4).astype(int)  # noqa: E731 (sets lie class by class)
-    hidden = ['?'] * 4
-    n_pool, n_others = len(task.train_labels), len(others.train_labels)
     n_each = f'{min(config.labels)} to {max(config.labels)} a class'
-    labelled = cell(task.train_images, few, task.names, n_each)
-    unlabelled = cell(task.train_images, spread(n_pool), hidden, f'{n_pool} pictures')
-    rows = spread(n_others)
-    known = [others.names[c] for c in others.train_labels[rows]]
-    transfer = cell(others.train_images, rows, known, f'{n_others} pictures')
-    pool = extra['unlabelled']
-    other = cell(pool, spread(len(pool)), hidden, f'{len(pool)} pictures')
+    labelled = shown.examples(task.train_images, few, task.names, n_each)
+    unlabelled = shown.spread(task.train_images)
+    transfer = shown.spread(others.train_images, [others.names[c] for c in others.train_labels])
     asks = 'asks an oracle,\none label a class first'
     sees = {
         'semi-supervised': (unlabelled, None, None, 'chance'),
         'transfer': (None, transfer, None, 'chance'),
-        'self-taught': (None, None, other, 'chance'),
+        'self-taught': (None, None, shown.spread(pool), 'chance'),
         'active: least certain': (unlabelled, None, None, asks),
         'active: most diverse': (unlabelled, None, None, asks),
     }
@@ -396,16 +317,15 @@ def chart(shown, config, extra, values):
         name: ' / '.join(f'{100 * row.mean():.1f}' for row in (draws[0], draws[-1]))
         for name, draws in values.items()
     }
-    table = {
-        name: [labelled, *sees.get(name, (None, None, None, 'chance')), reached[name]]
-        for name in SETTINGS
-    }
     columns = [
         'the task, labelled', 'the task, unlabelled', 'other classes, labelled',
         'something else, unlabelled', 'who chooses the labels',
         f'% right with\n{config.labels[0]} / {config.labels[-1]} labels a class',
     ]  # fmt: skip
-    return shown.allowed(table, columns)
+    nothing = (None, None, None, 'chance')
+    return shown.allowed(
+        {name: [labelled, *sees.get(name, nothing), reached[name]] for name in values}, columns
+    )
 
 
 if __name__ == '__main__':

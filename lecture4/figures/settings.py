@@ -21,6 +21,21 @@ class Shown(NamedTuple):
     note: str = ''
 
 
+def examples(images, rows, labels, note):
+    """Shown of some rows of images [n, h, w, 1], with what is written under each."""
+    return Shown(np.asarray(images)[rows][..., 0], tuple(labels), note)
+
+
+def spread(images, labels=None, n=4):
+    """Shown of n images from all over a set, which often lies class by class, and its size.
+
+    labels  one for each image of the set; None: hidden.
+    """
+    rows = np.linspace(0, len(images) - 1, n).astype(int)
+    known = ['?'] * n if labels is None else [labels[i] for i in rows]
+    return examples(images, rows, known, f'{len(images)} pictures')
+
+
 @style.house()
 def allowed(rows, columns, *, side=26, title=''):
     """A table of settings by kinds of data, with examples where a setting may look at that kind.

@@ -43,6 +43,16 @@ def test_examples_labels_and_dashes_have_their_places():
     assert dash.get_position()[0] == header.get_position()[0]
 
 
+def test_examples_from_all_over_a_set():
+    images = np.arange(10)[:, None, None, None] * np.ones((1, 3, 3, 1))
+    hidden = settings.spread(images)
+    assert hidden.images[:, 0, 0].tolist() == [0, 3, 6, 9] and hidden.note == '10 pictures'
+    assert hidden.labels == ('?',) * 4
+    assert settings.spread(images, 'abcdefghij').labels == ('a', 'd', 'g', 'j')
+    few = settings.examples(images, [7, 2], ['x', 'y'], '1 a class')
+    assert few.images[:, 0, 0].tolist() == [7, 2] and few.labels == ('x', 'y')
+
+
 def test_errors():
     with pytest.raises(ValueError, match='no setting'):
         settings.allowed({}, ['a'])
