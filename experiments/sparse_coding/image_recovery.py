@@ -3,28 +3,38 @@
 Natural patches are sums of few atoms of a learned dictionary; noise, and what is missing, is not.
 The dictionary is learned online on clean patches of other pictures and, for denoising, once more on
 the noisy picture itself, as Elad & Aharon (2006) do; patches are approximated by orthogonal matching
-pursuit within the noise and averaged. Missing pixels are filled in by L1 codes of the known ones.
+pursuit within the noise and averaged. How much residual counts as noise (the gain) is chosen on
+clean pictures that are not tested. Missing pixels are filled in by L1 codes of the known ones.
 
 Run     python -m experiments.sparse_coding.image_recovery
+        python -m experiments.sparse_coding.image_recovery --preset set12 --manual_dir PATH
         python -m experiments.sparse_coding.image_recovery --preset bsd68 --manual_dir PATH
-Cost    80 CPU-seconds as it stands; BSD68 at one sigma, with --sigmas 25 --adapt 0, 190, on one core.
-Result  BSD68, sigma 25: 28.45 dB with that command. Published: BM3D 28.57, DnCNN 29.23.
+Result  BSD68, sigma 25, atoms of BSD400, --adapt 0 and a gain of 1.1 chosen on four of its pictures:
+        28.45 dB (BM3D 28.57, DnCNN 29.23), 190 CPU-seconds. With the gain chosen on other pictures:
+        not measured yet.
 """
 
 import dataclasses
-import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
 from lecture4.data import crops, pictures
-from lecture4.ops import linalg
-from lecture4.sparse import atoms, dictionary, recovery, solvers
+from lecture4.sparse import atoms, dictionary, recovery, restoration, solvers
 
-# Mean PSNR over BSD68, as published with DnCNN (Zhang et al. 2017).
-PUBLISHED = {'BM3D': {15: 31.07, 25: 28.57, 50: 25.62}, 'DnCNN': {15: 31.73, 25: 29.23, 50: 26.23}}
+# Mean PSNR in dB. BSD68: README of github.com/cszn/DnCNN (Zhang et al. 2017); Set12: Liang et al.
+# 2021 (SwinIR), table 2.
+PUBLISHED = {
+    'bsd68': {
+        'BM3D': {15: 31.07, 25: 28.57, 50: 25.62},
+        'DnCNN': {15: 31.73, 25: 29.23, 50: 26.23},
+    },
+    'set12': {
+        'BM3D': {15: 32.37, 25: 29.97, 50: 26.72},
+        'DnCNN': {15: 32.86, 25: 30.44, 50: 27.18},
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +68,10 @@ class Config(train.Common):
     adapt: int = 60
     # Weight of the L1 penalty in learning on a noisy picture, in standard deviations of the noise.
     adapt_weight: float = 1.5
-    # A patch is explained until its residual is this many standard deviations a pixel.
-    gain: float = 1.1
+    # A patch is explained until its residual is a gain times the noise: those to choose from.
+    gains: tuple[float, ...] = (1.0, 1.05, 1.1, 1.15)
+    # Clean pictures that the gain is chosen on, 180 x 180 pixels of each; not learned from.
+    n_chosen: int = 2
     # Denoise with redundant cosines too, for comparison.
     cosines: bool = True
     # Pixels between the patches of a noisy picture.
@@ -73,12 +85,13 @@ class Config(train.Common):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ('patch', 'atoms', 'stride', 'inpaint_stride'):
+        for name in ('patch', 'atoms', 'stride', 'inpaint_stride', 'n_chosen'):
             train.require(self, name, getattr(self, name) >= 1, 'at least 1')
         for name in ('n_tested', 'crop', 'adapt'):
             train.require(self, name, getattr(self, name) >= 0, 'at least 0')
-        for name in ('weight', 'adapt_weight', 'gain', 'inpaint_weight'):
+        for name in ('weight', 'adapt_weight', 'inpaint_weight'):
             train.require(self, name, 0 < getattr(self, name) < np.inf, 'above 0, and finite')
+        train.require(self, 'gains', min(self.gains, default=0) > 0, 'one or more, each above 0')
         train.require(self, 'signals', self.signals >= 10, 'at least 10')
         train.require(self, 'nonzeros', min(self.nonzeros, default=1) >= 1, 'numbers >= 1')
         train.require(self, 'sigmas', min(self.sigmas, default=1) > 0, 'numbers above 0')
@@ -87,6 +100,7 @@ class Config(train.Common):
 
 
 BSD = {'clean': 'bsd400', 'n_tested': 0, 'crop': 0, 'signals': 400_000, 'steps': 600}
+BSD |= {'n_chosen': 4, 'cosines': False}
 PRESETS = {
     'smoke': {
         'steps': 4,
@@ -95,6 +109,8 @@ PRESETS = {
         'atoms': 32,
         'crop': 40,
         'n_tested': 1,
+        'n_chosen': 1,
+        'gains': (1.1,),
         'adapt': 2,
         'nonzeros': (2,),
         'sigmas': (25,),
@@ -102,7 +118,7 @@ PRESETS = {
         'cosines': False,
     },
     'set12': BSD | {'tested': 'set12'},
-    'bsd68': BSD | {'tested': 'bsd68', 'nonzeros': (), 'missing': (), 'cosines': False},
+    'bsd68': BSD | {'tested': 'bsd68', 'nonzeros': (), 'missing': ()},
 }
 SWEEPS = {
     'weight': train.grid(weight=(0.05, 0.1, 0.2, 0.4)),
@@ -114,15 +130,16 @@ def data(config):
     places = config.places()
     tested, _, _ = pictures.grey(config.tested, **places)
     tested = list(tested)[-config.n_tested :]
-    clean, _, _ = pictures.grey(config.clean, **places)
-    if config.clean == config.tested:
-        clean = list(clean)[: len(clean) - len(tested)]
-        if not clean:
-            raise ValueError(
-                f'--n_tested {config.n_tested} of {config.tested} leaves no picture to learn from; '
-                f'use 1 to {len(tested) - 1}, or another --clean'
-            )
-    smallest = min(min(image.shape[:2]) for image in [*clean, *tested])
+    clean = list(pictures.grey(config.clean, **places)[0])
+    apart = config.n_chosen + (len(tested) if config.clean == config.tested else 0)
+    if apart >= len(clean):
+        raise ValueError(
+            f'{config.clean} has {len(clean)} pictures, of which --n_tested and --n_chosen take '
+            f'{apart}: none is left to learn from; use fewer, or another --clean'
+        )
+    clean = clean[: len(clean) - apart + config.n_chosen]
+    clean, chosen = clean[: -config.n_chosen], clean[-config.n_chosen :]
+    smallest = min(min(image.shape[:2]) for image in [*clean, *chosen, *tested])
     if config.patch > smallest or (config.crop and config.crop < config.patch):
         raise ValueError(f'--patch {config.patch} does not fit pictures of {smallest} pixels')
     signals = crops.sample_patches(clean, config.signals, config.patch, config.seed)
@@ -133,14 +150,17 @@ def data(config):
         config.batch_size,
         seed=config.seed,
         evaluation=signals[:n_held_out][:10_000],
-        extra=[_middle(image[:, :, 0], config.crop) for image in tested],
+        extra={
+            'tested': [middle(image, config.crop) for image in tested],
+            'chosen': [middle(image, min(config.crop or 180, 180)) for image in chosen],
+        },
     )
 
 
-def _middle(image, side):
-    h, w = (min(side or length, length) for length in image.shape)
+def middle(image, side):
+    h, w = (min(side or length, length) for length in image.shape[:2])
     top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
-    return image[top : top + h, left : left + w]
+    return image[top : top + h, left : left + w, 0]
 
 
 def build(config):
@@ -158,153 +178,132 @@ def build(config):
     return train.Task(init, step, evaluate)
 
 
-def compress(config, D, data):
-    """{dictionary: PSNR [counts, pictures]} of pictures stored with few non-zeros in a patch."""
-    components = linalg.pca(jnp.asarray(data.resident), config.patch**2 - 1)[0].matrix
-    cosines = recovery.cosines(config.patch)
-    kinds = {
-        'learned': jax.jit(
-            lambda x, n: recovery.pursue(x, D, 0.0, max_atoms=n)[0], static_argnames='n'
-        ),
-        'PCA': lambda x, n: recovery.largest(x, components, n),
-        'DCT': lambda x, n: recovery.largest(x, cosines, n),
-    }
-    found = {}
-    for name, approximate in kinds.items():
-        found[name] = np.zeros((len(config.nonzeros), len(data.extra)))
-        for i, n in enumerate(config.nonzeros):
-            few = functools.partial(approximate, n=n)
-            for j, image in enumerate(data.extra):
-                restored, original = recovery.store(jnp.asarray(image), few, size=config.patch)
-                found[name][i, j] = psnr(restored, original)
-    return found
-
-
-def psnr(found, truth):
-    return float(recovery.psnr(jnp.clip(found, 0, 1), truth))
-
-
-def denoise(config, D, images, sigma):
-    """{name: pictures} for one level of noise, which differs from picture to picture."""
-    options = {'size': config.patch, 'stride': config.stride, 'gain': config.gain}
-    run = jax.jit(functools.partial(recovery.denoise, **options))
-    adapt = jax.jit(_adapt, static_argnums=0)
-    redundant = recovery.cosines(config.patch, 2 * config.patch)
-    found = {'noisy': [], 'cosines': [], 'learned': [], 'adapted': []}
-    for i, image in enumerate(images):
-        noise = np.random.default_rng((config.seed, i, sigma)).standard_normal(image.shape)
-        noisy = jnp.asarray(image + sigma / 255 * noise, jnp.float32)
-        found['noisy'].append(noisy)
-        found['learned'].append(run(noisy, D, sigma / 255))
-        if config.cosines:
-            found['cosines'].append(run(noisy, redundant, sigma / 255))
-        if config.adapt:
-            key = jax.random.fold_in(jax.random.key(config.seed), i)
-            own = adapt(config, key, noisy, D, sigma / 255)
-            found['adapted'].append(run(noisy, own, sigma / 255))
-    return {name: made for name, made in found.items() if made}
-
-
-def _adapt(config, key, noisy, D, sigma):
-    signals = recovery.cut(noisy, config.patch)
-    signals = signals - jnp.mean(signals, axis=1, keepdims=True)
-    weight = config.adapt_weight * sigma
-    return recovery.learn(
-        key, signals, config.atoms, weight=weight, n_steps=config.adapt, batch_size=1024, init=D
-    )
-
-
-def inpaint(config, D, images, share):
-    """Pictures of which a share of pixels is missing (NaN there), and the same filled in."""
-    run = jax.jit(
-        functools.partial(recovery.inpaint, size=config.patch, stride=config.inpaint_stride)
-    )
-    holed, filled = [], []
-    for i, image in enumerate(images):
-        rng = np.random.default_rng((config.seed, i, round(1000 * share)))
-        known = rng.uniform(size=image.shape) >= share
-        holed.append(np.where(known, image, np.nan))
-        filled.append(run(jnp.asarray(image), jnp.asarray(known), D, config.inpaint_weight))
-    return holed, filled
-
-
 def report(config, state, data):
     from lecture4.figures import dictionary as drawn
+
+    D, usage = np.asarray(state.atoms), np.asarray(state.usage)
+    parts = [train.Report()]
+    if config.nonzeros:
+        parts.append(compression(config, state.atoms, data))
+    if config.sigmas:
+        parts.append(denoising(config, state.atoms, data))
+    if config.missing:
+        parts.append(inpainting(config, state.atoms, data))
+    order = atoms.display_order(D, usage)
+    shown = {
+        'dictionary': train.Picture(
+            drawn.atoms(D, (config.patch, config.patch), order=order),
+            f'The {config.atoms} atoms learned from {config.clean}, most used first.',
+        )
+    }
+    return train.Report(
+        {name: value for part in parts for name, value in part.metrics.items()},
+        tuple(table for part in parts for table in part.tables),
+        {name: made for part in parts for name, made in part.pictures.items()} | shown,
+    )
+
+
+def compression(config, D, data):
     from lecture4.figures import recovery as shown
 
-    D, truth = state.atoms, data.extra
-    where = f'{len(truth)} pictures of {config.tested}'
-    metrics, tables, made = {}, [], {}
-    mean = lambda found: float(np.mean([psnr(f, t) for f, t in zip(found, truth, strict=True)]))  # noqa: E731
+    images = data.extra['tested']
+    kept = restoration.compress(images, D, data.resident, config.nonzeros, size=config.patch)
+    caption = (
+        f'PSNR in dB over {len(images)} pictures of {config.tested}, patches of {config.patch} x '
+        f'{config.patch} side by side, each stored as its mean and so many coefficients. Learned: '
+        f'orthogonal matching pursuit in {config.atoms} atoms of {config.clean}; PCA of the same '
+        'patches and DCT: the largest.'
+    )
+    rows = tuple((name, *(f'{v:.2f}' for v in found.mean(1))) for name, found in kept.items())
+    columns = ('dictionary', *(str(n) for n in config.nonzeros))
+    return train.Report(
+        {
+            f'compression_{name}_{n}': float(value)
+            for name, found in kept.items()
+            for n, value in zip(config.nonzeros, found.mean(1), strict=True)
+        },
+        (train.Table('Compression: PSNR against non-zeros', columns, rows, caption),),
+        {'compression': train.Picture(shown.rate(kept, config.nonzeros), caption)},
+    )
 
-    if config.nonzeros:
-        kept = compress(config, D, data)
-        for name, values in kept.items():
-            for n, value in zip(config.nonzeros, values.mean(1), strict=True):
-                metrics[f'compression_{name}_{n}'] = float(value)
-        caption = (
-            f'PSNR in dB over {where}, {config.patch} x {config.patch} patches side by side, each '
-            'stored as its mean and so many coefficients. Learned: orthogonal matching pursuit in '
-            f'{config.atoms} atoms of {config.clean}; PCA of the same patches and DCT: the largest.'
-        )
-        columns = ('dictionary', *(f'{n}' for n in config.nonzeros))
-        rows = tuple((n, *(f'{v:.2f}' for v in values.mean(1))) for n, values in kept.items())
-        tables.append(train.Table('Compression: PSNR against non-zeros', columns, rows, caption))
-        made['compression'] = train.Picture(shown.rate(kept, config.nonzeros), caption)
 
-    rows = []
+def denoising(config, D, data):
+    truth, size = data.extra['tested'], config.patch
+    options = {'size': size, 'stride': config.stride}
+    redundant = recovery.cosines(size, 2 * size)
+    whole = not (config.crop or config.n_tested)
+    metrics, rows, made = {}, [], {}
     for sigma in config.sigmas:
-        found = denoise(config, D, truth, sigma)
-        values = {name: mean(images) for name, images in found.items()}
+        tried = restoration.gain_curve(
+            data.extra['chosen'], D, sigma, config.gains, seed=config.seed + 1, **options
+        )
+        gain = config.gains[int(np.argmax(tried))]
+        spoiled = restoration.noisy(truth, sigma, config.seed)
+        found = {'noisy': spoiled}
+        if config.cosines:
+            found['cosines'] = restoration.denoise(spoiled, redundant, sigma, gain, **options)
+        found['learned'] = restoration.denoise(spoiled, D, sigma, gain, **options)
+        if config.adapt:
+            own = restoration.adapt(
+                spoiled, D, sigma, size=size, weight=config.adapt_weight, n_steps=config.adapt,
+                seed=config.seed,
+            )  # fmt: skip
+            found['adapted'] = restoration.denoise(spoiled, own, sigma, gain, **options)
+        values = {name: restoration.mean_psnr(images, truth) for name, images in found.items()}
         metrics |= {f'denoising_{name}_{sigma}': value for name, value in values.items()}
-        published = {k: f'{v[sigma]:.2f}' for k, v in PUBLISHED.items() if sigma in v}
-        known = published if config.tested == 'bsd68' and not config.crop else {}
-        rows.append((sigma, {n: f'{v:.2f}' for n, v in values.items()} | known))
+        metrics[f'gain_{sigma}'] = gain
+        known = PUBLISHED.get(config.tested, {}) if whole else {}
+        values |= {name: table[sigma] for name, table in known.items() if sigma in table}
+        rows.append((sigma, {'gain': f'{gain:g}'} | {n: f'{v:.2f}' for n, v in values.items()}))
         made[f'denoising_{sigma}'] = train.Picture(
-            gallery(shown, found, truth, f'noise of standard deviation {sigma}'),
+            gallery(found, truth, f'noise of standard deviation {sigma}'),
             f'Noise of standard deviation {sigma} of 255, and PSNR in dB of each picture.',
         )
-    if rows:
-        names = tuple(dict.fromkeys(name for _, values in rows for name in values))
-        caption = (
-            f'Mean PSNR in dB over {where}. Cosines: redundant DCT; learned: from {config.clean}; '
-            f'adapted: learned further on each noisy picture. BM3D and DnCNN: as published.'
-        )
-        cells = tuple((sigma, *(values.get(name, '') for name in names)) for sigma, values in rows)
-        tables.append(train.Table('Denoising', ('sigma', *names), cells, caption))
+    names = tuple(dict.fromkeys(name for _, values in rows for name in values))
+    caption = (
+        f'Mean PSNR in dB over {len(truth)} pictures of {config.tested}. Cosines: redundant DCT; '
+        f'learned: from {config.clean}; adapted: learned further on each noisy picture. The gain is '
+        f'the best on {config.n_chosen} other pictures of {config.clean}. BM3D, DnCNN: as published.'
+    )
+    cells = tuple((sigma, *(values.get(name, '') for name in names)) for sigma, values in rows)
+    table = train.Table('Denoising', ('sigma', *names), cells, caption)
+    return train.Report(metrics, (table,), made)
 
-    rows = []
+
+def inpainting(config, D, data):
+    truth = data.extra['tested']
+    metrics, rows, made = {}, [], {}
     for share in config.missing:
-        holed, filled = inpaint(config, D, truth, share)
-        rows.append((f'{share:.0%}', f'{mean(filled):.2f}'))
-        metrics[f'inpainting_{round(100 * share)}'] = mean(filled)
-        made[f'inpainting_{round(100 * share)}'] = train.Picture(
-            gallery(shown, {'known': holed, 'filled in': filled}, truth, f'{share:.0%} missing'),
+        holed = restoration.holed(truth, share, config.seed)
+        filled = restoration.inpaint(
+            holed, D, config.inpaint_weight, size=config.patch, stride=config.inpaint_stride
+        )
+        name = f'inpainting_{round(100 * share)}'
+        metrics[name] = restoration.mean_psnr(filled, truth)
+        rows.append((f'{share:.0%}', f'{metrics[name]:.2f}'))
+        made[name] = train.Picture(
+            gallery({'known': holed, 'filled in': filled}, truth, f'{share:.0%} missing'),
             f'{share:.0%} of the pixels are missing, drawn in orange.',
         )
-    if rows:
-        caption = f'Mean PSNR in dB over {where}, L1 codes of the known pixels of each patch.'
-        tables.append(train.Table('Inpainting', ('missing', 'PSNR'), tuple(rows), caption))
-
-    order = atoms.display_order(np.asarray(D), np.asarray(state.usage))
-    made['dictionary'] = train.Picture(
-        drawn.atoms(np.asarray(D), (config.patch, config.patch), order=order),
-        f'The {config.atoms} atoms learned from {config.clean}, most used first.',
+    caption = (
+        f'Mean PSNR in dB over {len(truth)} pictures of {config.tested}, by L1 codes of the known '
+        'pixels of each patch.'
     )
-    return train.Report(metrics, tuple(tables), made)
+    table = train.Table('Inpainting', ('missing', 'PSNR'), tuple(rows), caption)
+    return train.Report(metrics, (table,), made)
 
 
-def gallery(shown, found, truth, title, n=3):
+def gallery(found, truth, title, n=3):
     """The first pictures, what was made of them and the truth, PSNR under each."""
+    from lecture4.figures import recovery as shown
+
     rows, notes = {}, {}
     for i, image in enumerate(truth[:n]):
         row = [images[i] for images in found.values()]
         rows[f'picture {i + 1}'] = [*row, image]
-        values = [psnr(made, image) for made in row]
-        notes[f'picture {i + 1}'] = [
-            *('' if np.isnan(value) else f'{value:.2f} dB' for value in values),
-            '',
-        ]
+        values = [restoration.psnr(made, image) for made in row]
+        texts = ('' if np.isnan(value) else f'{value:.2f} dB' for value in values)
+        notes[f'picture {i + 1}'] = [*texts, '']
     return shown.gallery(rows, [*found, 'truth'], notes=notes, title=title)
 
 

@@ -18,6 +18,7 @@ from lecture4.sparse import dictionary
 from lecture4.sparse.objective import L1, check, gap_of_residual, objective, product
 
 TILE = 128  # patches that a core works on together: their state stays in its cache
+CHUNK = 4  # vectors of a basis that are read together
 
 
 def psnr(found, truth):
@@ -104,8 +105,7 @@ def _orthogonal_rest(x, unit, energy, m):
         best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
         v = unit.T[best]
         for _ in range(2):  # once leaves rounding of the size of what atoms share
-            inside = jnp.sum(basis * v[:, None, :], axis=2, keepdims=True)
-            v = v - jnp.sum(inside * basis, axis=1)
+            v = v - _within(basis, v, n)
         size = jnp.linalg.norm(v, axis=1, keepdims=True)
         # An atom within the span has nothing left to explain but rounding.
         use = left(residual)[:, None] & (size > 1e-4)
@@ -118,9 +118,23 @@ def _orthogonal_rest(x, unit, energy, m):
         return (state[0] < m) & jnp.any(left(state[1]))
 
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(x.shape[0], jnp.int32)
-    basis = jnp.zeros((x.shape[0], m, x.shape[1]), x.dtype)
+    basis = jnp.zeros((x.shape[0], -(-m // CHUNK) * CHUNK, x.shape[1]), x.dtype)
     _, rest, _, count = lax.while_loop(unfinished, step, (zero, x, basis, none))
     return rest, count
+
+
+def _within(basis, v, n):
+    """The part of v [t, d] in the span of the first n vectors of an orthonormal basis [t, m, d].
+
+    By a few at a time: most patches want few atoms, and the rest of the basis need not be read.
+    """
+
+    def add(i, total):
+        some = lax.dynamic_slice_in_dim(basis, i * CHUNK, CHUNK, axis=1)
+        inside = jnp.sum(some * v[:, None, :], axis=2, keepdims=True)
+        return total + jnp.sum(inside * some, axis=1)
+
+    return lax.fori_loop(0, (n + CHUNK - 1) // CHUNK, add, jnp.zeros_like(v))
 
 
 def denoise(image, D, sigma, *, size, stride=1, gain=1.1, share=0.0, max_atoms=32, tile=TILE):
