@@ -185,24 +185,21 @@ def spread(gradient: Callable, key, n_draws: int):
               the mean.
     """
 
-    def one(carry, key):
+    def one(carry, inputs):
+        n, key = inputs
+        mean, squares = carry
         drawn = gradient(key)
-        total, squares = carry
-        total = jax.tree.map(jnp.add, total, drawn)
-        squares = squares + sum(jnp.sum((g - c) ** 2) for g, c in _pairs(drawn, centre))
-        return (total, squares), None
+        new = jax.tree.map(lambda m, g: m + (g - m) / n, mean, drawn)
+        # Welford's sum: squares less the square of the mean would cancel.
+        leaves = (jax.tree.leaves(tree) for tree in (drawn, mean, new))
+        squares += sum(jnp.sum((g - m) * (g - k)) for g, m, k in zip(*leaves, strict=True))
+        return (new, squares), None
 
-    keys = jax.random.split(key, n_draws)
-    centre = gradient(keys[0])  # about one of them: the squares would cancel about 0
-    start = jax.tree.map(jnp.zeros_like, centre), jnp.zeros(())
-    (total, squares), _ = jax.lax.scan(one, start, keys)
-    mean = jax.tree.map(lambda leaf: leaf / n_draws, total)
-    off = sum(jnp.sum((m - c) ** 2) for m, c in _pairs(mean, centre))
-    return mean, (squares - n_draws * off) / (n_draws - 1)
-
-
-def _pairs(a, b):
-    return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    like = jax.eval_shape(gradient, key)
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like), jnp.zeros(())
+    counts = jnp.arange(1.0, n_draws + 1)
+    (mean, squares), _ = jax.lax.scan(one, start, (counts, jax.random.split(key, n_draws)))
+    return mean, squares / (n_draws - 1)
 
 
 def expectation(
