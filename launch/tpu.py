@@ -28,10 +28,7 @@ from launch import command
 
 STEPS = ('create', 'copy', 'setup', 'run', 'logs', 'delete')
 TREE = 'lecture4'  # the folder on the hosts, in the home directory
-SETUP = (
-    "python3 -m venv .venv && .venv/bin/pip install -q -c requirements.lock -e . 'jax[tpu]' "
-    '-f https://storage.googleapis.com/jax-releases/libtpu_releases.html'
-)
+SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -c requirements.lock -e . 'jax[tpu]'"
 GONE = ('FAILED', 'SUSPENDED', 'SUSPENDING')
 
 
