@@ -5,8 +5,6 @@ import pathlib
 
 # Before anything loads it: threads of two workers' linear algebra fight over two cores.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-# Most of the suite's time is compilation of programs that run once: a quarter of it saved.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 import jax
 import pytest
