@@ -8,6 +8,18 @@ contracted, and how many units are saturated.
 
 Run     python -m experiments.autoencoders.contractive
         python -m experiments.autoencoders.contractive --preset mnist
+Cost    1 and 15 minutes of one core (AMD EPYC).
+Published  MNIST, 50,000 to train on, one layer, fine-tuned, test error in %: contractive 1.14,
+        Gaussian noise 1.18, masking 1.57, decay 1.68, plain 1.78 (Rifai et al. 2011, recalled).
+Ours    MNIST, 10,000 to train on, 50,000 tested, one seed; test error in % of a linear classifier on
+        the codes, and of the network fine-tuned from them:
+            raw pixels 9.11; random 8.43, 4.91; plain 7.28, 5.01; decay 6.93, 4.87; salt and pepper
+            6.20, 4.62; Gaussian 6.02, 4.67; masking 5.41, 4.09; contractive 5.04, 4.18; contractive
+            with curvature 4.12, 4.13.
+        The paper's order, but that masking is as good as contraction once fine-tuned (the deviation
+        of one such figure is 0.1) and better than Gaussian noise. Units saturated: plain 30 %,
+        masking 55 %, contractive 75 %. A linear classifier that stops early turns the order of the
+        small gaps round: it is solved to the end.
 """
 
 import dataclasses
@@ -247,8 +259,8 @@ def report(config, state, data):
     raw = {name: x for name, (x, _) in extra['splits'].items()}
     radii = np.geomspace(0.05, 10, 14).astype(np.float32)
     measure, tune, encoder = jax.jit(measured), tuner(config, extra), jax.jit(encode)
-    rows, metrics = [('raw pixels', '', '', '', '', classified(config, raw, extra), '', '')], {}
-    spectra, contractions, activations, shown = {}, {}, {}, {}
+    rows: list[tuple] = [('raw pixels', '', '', '', '', classified(config, raw, extra), '', '')]
+    metrics, spectra, contractions, activations, shown = {}, {}, {}, {}, {}
     for method in config.methods:
         params, name = state.params[method], method.replace('_', ' ')
         codes = {part: np.asarray(encoder(params, x)) for part, x in raw.items()}

@@ -54,7 +54,7 @@ class Config(train.Common):
 
     def __post_init__(self):
         super().__post_init__()
-        train.require(self, 'widths', self.widths and min(self.widths) >= 1, 'one width or more')
+        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one width or more')
         train.require(self, 'masking', 0 <= self.masking <= 1, 'between 0 and 1')
         fits = 0 <= self.pretraining * len(self.widths) < self.steps
         train.require(self, 'pretraining', fits, f'0 or less than steps / {len(self.widths)}')
@@ -148,7 +148,7 @@ def report(config, state, data):
     from lecture4.figures import images
 
     x, shape, k = data.evaluation, data.extra, config.widths[-1]
-    reached = {name: float(v) for name, v in jax.jit(build(config).evaluate)(state, x).items()}
+    reached = train.evaluated(build(config), state, x)
     principal = linear.principal(data.resident)
     reached['pca_error'] = principal.error(x, k)
     activation = ACTIVATIONS[config.activation]
@@ -160,7 +160,7 @@ def report(config, state, data):
     shown['PCA'] = principal.reconstruct(few, k)
     published = PUBLISHED if config.source == 'mnist' and k == 30 else {}
     architecture = '-'.join(map(str, config.widths))
-    rows = [(f'PCA, {k}', reached['pca_error'], '', published.get('PCA', ''))]
+    rows: list[tuple] = [(f'PCA, {k}', reached['pca_error'], '', published.get('PCA', ''))]
     for name, title in (('shallow', f'shallow, {k}'), ('deep', f'deep, {architecture}')):
         found = (reached[f'{name}_{measure}'] for measure in ('error', 'cross_entropy'))
         rows.append((title, *found, published.get(name, '')))

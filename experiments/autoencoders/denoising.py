@@ -57,7 +57,7 @@ class Config(train.Common):
 
     def __post_init__(self):
         super().__post_init__()
-        train.require(self, 'widths', self.widths and min(self.widths) >= 1, 'one width or more')
+        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one width or more')
         top = np.inf if self.corruption == 'gaussian' else 1
         wanted = 'at least 0' if self.corruption == 'gaussian' else 'between 0 and 1'
         train.require(self, 'level', 0 <= self.level <= top, wanted)

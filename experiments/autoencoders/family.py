@@ -62,7 +62,7 @@ class Config(train.Common):
         train.require(self, 'width', self.width >= 1, 'at least 1')
         train.require(self, 'k', 1 <= self.k <= self.width, f'between 1 and --width {self.width}')
         train.require(self, 'masking', 0 <= self.masking <= 1, 'between 0 and 1')
-        train.require(self, 'labels', self.labels and min(self.labels) >= 10, 'each at least 10')
+        train.require(self, 'labels', min(self.labels, default=0) >= 10, 'each at least 10')
 
 
 PRESETS = {
@@ -173,8 +173,7 @@ def report(config, state, data):
     from lecture4.figures import dictionary, images
 
     own, params, shape = member(config), state.params, data.extra['shape']
-    metrics = jax.jit(build(config).evaluate)(state, data.evaluation)
-    metrics = {name: float(v) for name, v in metrics.items()}
+    metrics = train.evaluated(build(config), state, data.evaluation)
     encode = jax.jit(functools.partial(own.encode, params))
     metrics |= accuracies(config, encode, data)
     pixels = accuracies(config, jnp.asarray, data)

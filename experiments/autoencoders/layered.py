@@ -2,7 +2,7 @@
 
 Le et al., ICML 2012, in small: local receptive fields whose weights are not shared, reconstruction
 ICA with L2 pooling, local contrast normalisation, three times over. Learned from unlabelled crops,
-whitened. Then, beside the same network with random weights: how far outputs stay the same when the
+whitened. Then, beside the same network before it learned anything, whose filters are pieces of crops: how far outputs stay the same when the
 picture moves, how well the best single unit tells a class of labelled crops from the others, and for
 units of every layer the best stimulus found by optimisation, with what it may undergo unnoticed.
 
@@ -31,13 +31,13 @@ MARGIN = max(SHIFTS)
 @dataclasses.dataclass(frozen=True)
 class Config(train.Common):
     # Steps, of all layers together; each gets an equal share.
-    steps: int = 1500
+    steps: int = 3000
     batch_size: int = 64
     # Steps compiled into one call (a scan).
     steps_per_call: int = 20
     log_every: int = 20
-    evaluate_every: int = 1500
-    save_every: int = 500
+    evaluate_every: int = 3000
+    save_every: int = 1000
     # Where unlabelled pictures come from: photos, olshausen, textures, dir:PATH, npz:PATH.
     source: str = 'photos'
     # Whether they still have to be whitened; those of olshausen come whitened.
@@ -293,7 +293,7 @@ def report(config, state, data):
     extra, n_layers = data.extra, len(config.sizes)
     networks = {
         'learned': state.layers,
-        'random': fresh(config, jax.random.key(config.seed + 1), data.resident[:500]),
+        'unlearned': fresh(config, jax.random.key(config.seed + 1), data.resident[:500]),
     }
     still, singles = {}, {}
     (learned, labels), (tested, test_labels) = (extra['parts'][part] for part in ('train', 'test'))
@@ -337,7 +337,7 @@ def report(config, state, data):
             (kind, *(f'{v:.3f}' for name in networks for v in still[name][kind])) for kind in kinds
         ),
         "Correlation of a unit's outputs on held-out crops with those on the crops moved "
-        'sideways, mean over units; right: the same network with random weights.',
+        'sideways, mean over units; right: the network whose filters are pieces of crops.',
     )
     detection = train.Table(
         f'The best single unit on {config.labelled}, %',

@@ -120,13 +120,13 @@ def report(config, state, data):
 
     params, x, test = state.params, data.evaluation['x'], data.extra['test']
     shape, d, k, principal = data.extra['shape'], x.shape[1], config.code, data.extra['principal']
-    reached = jax.jit(build(config).evaluate)(state, data.evaluation)
+    reached = train.evaluated(build(config), state, data.evaluation)
     weight = np.asarray(params.encoder[0].weight, float)
     cosine = weight / np.linalg.norm(weight, axis=0)
     metrics = {
-        'error': float(reached['error']),
+        'error': reached['error'],
         'pca_error': principal.error(test, k),
-        'worst_angle_degrees': float(reached['worst_angle']),
+        'worst_angle_degrees': reached['worst_angle'],
         'largest_cosine_between_weights': float(abs(cosine.T @ cosine - np.eye(k)).max()),
     }
     shown = {}

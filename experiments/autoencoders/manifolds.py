@@ -89,7 +89,8 @@ def data(config):
         extra = {'shape': None}
     else:
         clean, held_out = (
-            pictures.grey(config.source, split, **config.places())[0] for split in ('train', 'test')
+            np.asarray(pictures.grey(config.source, split, **config.places())[0])
+            for split in ('train', 'test')
         )
         extra = {'shape': clean.shape[1:3]}
         clean, held_out = (found.reshape(len(found), -1) for found in (clean, held_out))

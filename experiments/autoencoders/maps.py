@@ -87,8 +87,8 @@ def data(config):
 
 def build(config):
     def init(key, x):
-        keys = dict(zip(('map', 'code'), jax.random.split(key), strict=True))
         codes = {'map': 2, 'code': config.code}
+        keys = dict(zip(codes, jax.random.split(key), strict=True))
         return {
             name: network.init_autoencoder(
                 keys[name], (x.shape[1], *config.hidden, codes[name]), scale='he'

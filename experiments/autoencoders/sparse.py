@@ -177,7 +177,7 @@ def report(config, state, data):
     x = data.evaluation
     code = np.asarray(encode(config, state.params, x))
     share = (code != 0).mean(0)
-    metrics = {name: float(v) for name, v in jax.jit(build(config).evaluate)(state, x).items()}
+    metrics = train.evaluated(build(config), state, x)
     back = data.extra['back']
     back = np.eye(x.shape[1]) if back is None else back
     decoder = sparse.normalised(state.params).decoder[0]

@@ -102,7 +102,7 @@ def build(config):
         params = jax.tree.map(lambda w: w * ((d + k) / (d + k + 1)) ** 0.5, params)
         return State(params, optimizer.init(params))
 
-    def step(state, x, key, *, axis_name=None):
+    def step(state: State, x, key, *, axis_name=None):
         def value(params):
             own, _ = loss(params, x)
             if axis_name is not None:
@@ -116,7 +116,7 @@ def build(config):
             updates, opt_state = optimizer.update(
                 grads, state.opt_state, state.params, value=cost, grad=grads, value_fn=value
             )
-        params = optax.apply_updates(state.params, updates)
+        params = jax.tree.map(jnp.add, state.params, updates)
         return State(params, opt_state), {'cost': cost}
 
     return train.Task(init, step)

@@ -51,7 +51,7 @@ class Config(train.Common):
 
     def __post_init__(self):
         super().__post_init__()
-        train.require(self, 'widths', self.widths and min(self.widths) >= 1, 'one width or more')
+        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one width or more')
         train.require(self, 'masking', 0 <= self.masking <= 1, 'between 0 and 1')
         spent = self.pretraining * len(self.widths)
         wanted = f'1 to less than steps / {len(self.widths)}'
@@ -156,8 +156,7 @@ def report(config, state, data):
     from lecture4.figures import dictionary
 
     x, _ = data.evaluation
-    reached = jax.jit(build(config).evaluate)(state, data.evaluation)
-    reached = {name: float(v) for name, v in reached.items()}
+    reached = train.evaluated(build(config), state, data.evaluation)
     published = {}
     if config.source == 'mnist':
         published = {

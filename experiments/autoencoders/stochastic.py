@@ -17,7 +17,6 @@ Ours    Digits, 10 binary variables: bound -23.62, importance-weighted (k = 50) 
 
 import dataclasses
 import functools
-import itertools
 from typing import Literal
 
 import jax
@@ -86,8 +85,9 @@ SWEEPS = {
 
 
 def data(config):
-    (pixels, *_), (test, *_) = (
-        pictures.grey(config.source, split, **config.places()) for split in ('train', 'test')
+    pixels, test = (
+        np.asarray(pictures.grey(config.source, split, **config.places())[0])
+        for split in ('train', 'test')
     )
     shape = test.shape[1:3]
     pixels, test = (found.reshape(len(found), -1) for found in (pixels, test))
@@ -142,10 +142,11 @@ def report(config, state, data):
 
     x, shape = jnp.asarray(data.evaluation), data.extra['shape']
     vae, params = model(config, x.shape[1]), state.params
-    found = {k: float(v) for k, v in jax.jit(build(config).evaluate)(state, x).items()}
-    names = ['score', 'leave-one-out'] + ['pathwise'] * vae.code.pathwise
+    found = train.evaluated(build(config), state, x)
+    names: list[stochastic.Estimator] = ['score', 'leave-one-out']
+    names += ['pathwise'] * vae.code.pathwise
     measured = {}
-    for name, n in itertools.product(names, config.measured):
+    for name, n in ((name, n) for name in names for n in config.measured):
 
         def gradient(params, key, name=name, n=n):
             bound = functools.partial(variational.bound, vae, n_samples=n, estimator=name)

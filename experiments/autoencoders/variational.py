@@ -231,7 +231,7 @@ def build(config):
 def report(config, state, data):
     x = jnp.asarray(data.evaluation)
     vae, params = model(config, x.shape[1]), state.trained.params
-    found = {k: float(v) for k, v in jax.jit(build(config).evaluate)(state, x).items()}
+    found = train.evaluated(build(config), state, x)
     n_active = round(found['active_units'])
     warning = variational.warn_of_collapse(n_active, config.width)
     bounds = {}

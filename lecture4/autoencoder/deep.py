@@ -142,7 +142,7 @@ def fine_tune(
         (layers, opt_state), _ = jax.lax.scan(
             step, (layers, opt_state), rows.reshape(n_steps, batch_size)
         )
-        wrong = error(layers, *valid, activation)
+        wrong = error(layers, valid[0], valid[1], activation)
         better = wrong < least
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), layers, best)
         return (layers, opt_state, best, jnp.minimum(wrong, least)), None
@@ -163,7 +163,7 @@ class Phased(NamedTuple):
 
     params: Any
     opt_state: optax.OptState
-    count: jax.Array
+    n_done: jax.Array  # steps, in all phases
 
 
 def phases(

@@ -137,7 +137,7 @@ def principal(x) -> Principal:
 
     In float32 the components of pictures are off by a few thousandths of a degree.
     """
-    mean = np.mean(x, axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(x, axis=0, dtype=np.float64))
     centred = np.asarray(x, np.float64) - mean
     variances, components = np.linalg.eigh(centred.T @ centred / len(x))
     return Principal(mean, components[:, ::-1].copy(), variances[::-1].copy())

@@ -4,7 +4,7 @@ from lecture4.train.cli import main
 from lecture4.train.config import Common, UsageError, require
 from lecture4.train.report import Picture, Report, Table, mean_and_error
 from lecture4.train.sweep import grid
-from lecture4.train.task import Data, Task, in_memory, optimise
+from lecture4.train.task import Data, Task, evaluated, in_memory, optimise
 
 __all__ = [
     'Common',
@@ -14,6 +14,7 @@ __all__ = [
     'Table',
     'Task',
     'UsageError',
+    'evaluated',
     'grid',
     'in_memory',
     'main',

@@ -34,6 +34,13 @@ class Task(NamedTuple):
     encode: Callable[[PyTree, PyTree], Metrics] | None = None
 
 
+def evaluated(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
+    """What the task measures of a state, as plain numbers; none where it measures nothing."""
+    if task.evaluate is None:
+        return {}
+    return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}
+
+
 def use_batch(resident, batch, key):
     """The batch as it came: the `prepare` of data that needs no preparation."""
     del resident, key

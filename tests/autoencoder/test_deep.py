@@ -134,7 +134,7 @@ def test_phases_train_one_loss_after_another_each_with_new_moments():
         expected = [p - length * d for p, d in zip(expected, move, strict=True)]
         state, metrics = step(state, batch, jax.random.key(0))
         np.testing.assert_allclose(state.params, expected, rtol=1e-5)
-    assert np.isfinite(metrics['loss']) and int(state.count) == 6
+    assert np.isfinite(metrics['loss']) and int(state.n_done) == 6
     with pytest.raises(ValueError, match='phases of 0 steps'):
         deep.phases(losses, 0, optax.identity(), rate)
 

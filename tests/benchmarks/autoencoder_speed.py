@@ -7,6 +7,12 @@ Torch: the same arithmetic written as its users do, data in memory as one tensor
 Adam. Pictures are random numbers: the time does not depend on them. Without torch (it is no
 dependency; 2.13 was used) only ours is timed. Prints medians, and the share of the core's measured
 matrix-product rate that the epoch's flops come to.
+
+Found on one busy core (AMD EPYC, taskset -c 0, float32, torch 2.13):
+    784-500-784     0.94 s an epoch of 10,000, 78 % of the product rate; torch 1.13 s, ratio 1.23
+    784-1000-500-250-30 and mirror  3.25 s, 81 %; torch 3.15 s, ratio 0.98
+    8, 16, 64 variants: one by one takes 1.28, 1.33, 1.35 times as long as vmap
+Both are bound by the matrix products, at which the two libraries are alike: there is no 1.5 to be had.
 """
 
 import argparse

@@ -7,6 +7,11 @@ permutation, all on the device; parts of an epoch of ours and of torch (if it ca
 eager, the quicker of its foreach and fused Adam) take turns in one process. Then small networks: 8
 and 64 variants (of beta and of seed) in one program, against one after another through one compiled
 program. Run with as many cores as threads: taskset -c 0 for 1.
+
+Found on one busy core (AMD EPYC, taskset -c 0, float32, torch 2.13, medians of 3 rounds): 4.26 s an
+epoch, 59 % of the rate of a matrix product; torch's foreach Adam 1.47 times (1.43-1.75) as long, its
+fused Adam 1.16 times (1.12-1.50). 8 variants one after another take 1.06 times as long as vmap, 64
+1.12 times.
 """
 
 import argparse
