@@ -2,9 +2,10 @@
 
 Le et al., ICML 2012, in small: local receptive fields whose weights are not shared, reconstruction
 ICA with L2 pooling, local contrast normalisation, three times over. Learned from unlabelled crops,
-whitened. Then, beside the same network before it learned anything, whose filters are pieces of crops: how far outputs stay the same when the
-picture moves, how well the best single unit tells a class of labelled crops from the others, and for
-units of every layer the best stimulus found by optimisation, with what it may undergo unnoticed.
+whitened. Then, beside the same network before it learned anything, whose filters are pieces of
+crops: how far outputs stay the same when the picture moves, how well the best single unit tells a
+class of labelled crops from the others, and for units of every layer the best stimulus found by
+optimisation, with what it may undergo unnoticed.
 
 Run     python -m experiments.autoencoders.layered
         python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH

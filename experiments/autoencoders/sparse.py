@@ -16,7 +16,6 @@ Ours    Photographs, 12 of 196 units: 61.4 % of the variance of whitened patches
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
