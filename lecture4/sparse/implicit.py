@@ -19,16 +19,17 @@ from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, check, product
 
 
-def codes(x, D, weight, *, solver=solvers.fista, penalty=L1, **options) -> Any:
+def codes(x, D, weight, *, solver=solvers.encode, penalty=L1, **options) -> Any:
     """The solver's codes, differentiable (in reverse) with respect to x, D and weight.
 
     Shapes  x [n, d], D [d, k], weight scalar, [k], [n, 1] or [n, k]. Returns [n, k].
     Domain  options are the solver's own, Python values; ask for a small tolerance: the gradient is
-            that of the minimum, taken at the codes found. At a minimum whose support is about to
-            change (|d_j'r| = weight_j and a_j = 0: chance has none) this is one of the one-sided
-            derivatives. Atoms of one support that depend on each other leave the codes undetermined:
-            then the gradient is that of the codes of least norm. A signal that is NaN has no part in
-            the others' gradients, nor in those of D and weight.
+            that of the minimum, taken at the codes found. A solver has to end with the support of
+            the minimum, as encode does: atoms that are about to leave make the system singular. At
+            a minimum whose support is about to change (|d_j'r| = weight_j and a_j = 0: chance has
+            none) this is one of the one-sided derivatives. Atoms of one support that depend on each
+            other leave the codes undetermined: then the gradient is that of the codes of least norm.
+            A signal that is NaN has no part in the others' gradients, nor in those of D and weight.
     Cost    backwards, conjugate gradients on the support, to rounding: of the order of as many
             products with D as the fullest support has atoms, all signals at once.
     Errors  as the solver.

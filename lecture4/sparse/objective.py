@@ -8,7 +8,9 @@ A weight is a scalar, per atom [k], per signal [n, 1] or both [n, k], positive, 
 Everything here is computed at precision 'highest': it certifies what a solver did at any.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lecture4.ops.prox import require_floating
 from lecture4.sparse.penalties import L1 as L1
@@ -90,6 +92,12 @@ def product(a, b):
     return jnp.matmul(a, b, precision='highest')
 
 
+def rough_product(a, b):
+    """A product of factors rounded to bfloat16, summed in their own type: for early iterations."""
+    narrow = (v.astype(jnp.bfloat16) for v in (a, b))
+    return jnp.matmul(*narrow, preferred_element_type=a.dtype)
+
+
 def check(x, D, weight):
     """x, D and the weight as an array of two axes ([1, 1], [1, k], [n, 1] or [n, k]), verified."""
     x, D = require_floating('x', x), require_floating('D', D)
@@ -112,6 +120,15 @@ def check(x, D, weight):
             f'give a scalar, [{k}] per atom, or [{n}, 1] per signal' + mend
         )
     return x, D, weight.reshape(shape)
+
+
+def check_positive(weight):
+    """ValueError for a weight of 0 or less; what is on a device or traced is marked by its solver."""
+    if not isinstance(weight, jax.Array) and not np.all(np.asarray(weight) > 0):
+        raise ValueError(
+            f'weight {np.asarray(weight).min()} must be positive; codes without a penalty are least '
+            f'squares, jnp.linalg.lstsq(D, x.T)'
+        )
 
 
 def check_codes(a, x, D):

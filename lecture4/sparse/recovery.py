@@ -16,9 +16,7 @@ from lecture4.ops.linalg import lipschitz
 from lecture4.ops.prox import require_floating, soft_threshold
 from lecture4.sparse import dictionary
 from lecture4.sparse.objective import L1, check, gap_of_residual, objective, product
-
-TILE = 128  # patches that a core works on together: their state stays in its cache
-CHUNK = 4  # vectors of a basis that are read together
+from lecture4.sparse.solvers.pursuit import TILE, pursue
 
 
 def psnr(found, truth):
@@ -59,82 +57,6 @@ def learn(key, signals, n_atoms, *, weight, n_steps, batch_size=1024, init=None)
         return dictionary.step(state, signals[rows], key, weight=weight)[0], None
 
     return lax.scan(step, state, jnp.arange(n_steps))[0].atoms
-
-
-def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
-    """The approximation of every signal by as few atoms as leave |x - D a|^2 <= energy.
-
-    Orthogonal matching pursuit, one atom at a time, until the residual is small enough or max_atoms
-    are in use. The codes are not formed: the approximation is x less what is orthogonal to the
-    chosen atoms, all that denoising asks for.
-
-    Shapes  x [n, d], D [d, k], energy scalar or [n]. Returns the approximations [n, d] and how many
-            atoms are in each, int32 [n].
-    Domain  energy >= 0. A signal with NaN or infinity comes back NaN, others are not touched by it.
-    Errors  TypeError for integers; ValueError where sizes disagree.
-    Source  Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
-    """
-    x, D, _ = check(x, D, 1.0)
-    n, d = x.shape
-    energy = jnp.broadcast_to(jnp.asarray(energy, x.dtype), (n,))
-    if n == 0:
-        return x, jnp.zeros(0, jnp.int32)
-    tile = min(tile, n)
-    # A tile takes as long as its signal of most atoms: signals of like energy go together.
-    order = jnp.argsort(jnp.sum(x * x, axis=1))
-    n_tiles = -(-n // tile)
-    rows = jnp.pad(order, (0, n_tiles * tile - n), mode='edge').reshape(n_tiles, tile)
-    m = min(max_atoms, d, D.shape[1])
-    norm = jnp.linalg.norm(D, axis=0)
-    unit = D / jnp.where(norm > 0, norm, 1)[None, :]
-    rest, count = lax.map(lambda i: _orthogonal_rest(x[i], unit, energy[i], m), rows)
-    at = rows.reshape(-1)
-    found = x - jnp.zeros_like(x).at[at].set(rest.reshape(-1, d))
-    return found, jnp.zeros(n, jnp.int32).at[at].set(count.reshape(-1))
-
-
-def _orthogonal_rest(x, unit, energy, m):
-    """What pursuit by m unit atoms [d, k] at most leaves of signals [t, d], and their number [t]."""
-
-    def left(residual):
-        # Not `<=`: a residual that is NaN is left alone.
-        return jnp.sum(residual * residual, axis=1) > energy
-
-    def step(state):
-        n, residual, basis, count = state
-        best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
-        v = unit.T[best]
-        for _ in range(2):  # once leaves rounding of the size of what atoms share
-            v = v - _within(basis, v, n)
-        size = jnp.linalg.norm(v, axis=1, keepdims=True)
-        # An atom within the span has nothing left to explain but rounding.
-        use = left(residual)[:, None] & (size > 1e-4)
-        v = jnp.where(use, v / jnp.where(use, size, 1), 0)
-        rest = residual - jnp.sum(v * residual, axis=1, keepdims=True) * v
-        basis = lax.dynamic_update_index_in_dim(basis, v, n, axis=1)
-        return n + 1, rest, basis, count + use[:, 0].astype(jnp.int32)
-
-    def unfinished(state):
-        return (state[0] < m) & jnp.any(left(state[1]))
-
-    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(x.shape[0], jnp.int32)
-    basis = jnp.zeros((x.shape[0], -(-m // CHUNK) * CHUNK, x.shape[1]), x.dtype)
-    _, rest, _, count = lax.while_loop(unfinished, step, (zero, x, basis, none))
-    return rest, count
-
-
-def _within(basis, v, n):
-    """The part of v [t, d] in the span of the first n vectors of an orthonormal basis [t, m, d].
-
-    By a few at a time: most patches want few atoms, and the rest of the basis need not be read.
-    """
-
-    def add(i, total):
-        some = lax.dynamic_slice_in_dim(basis, i * CHUNK, CHUNK, axis=1)
-        inside = jnp.sum(some * v[:, None, :], axis=2, keepdims=True)
-        return total + jnp.sum(inside * some, axis=1)
-
-    return lax.fori_loop(0, (n + CHUNK - 1) // CHUNK, add, jnp.zeros_like(v))
 
 
 def denoise(image, D, sigma, *, size, stride=1, gain=1.1, share=0.0, max_atoms=32, tile=TILE):

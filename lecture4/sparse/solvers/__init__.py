@@ -1,17 +1,24 @@
 """Codes of many signals through one dictionary, each returned with a certificate.
 
-fista works for every penalty and needs no tuning; admm is the faster one for convex penalties, most
-of all for badly conditioned dictionaries; coordinate_descent the fastest on a CPU where codes are
-mostly zero; ista is the plain reference. All run on a batch of signals at once and stop each signal
-by its own duality gap: nothing that happens to one depends on the others (with systems solved on the
-support, up to rounding: the fullest support of a tile decides how they are blocked).
+encode chooses a solver, and finishes what it leaves. coordinate_descent is the fastest on a CPU;
+admm on an accelerator, and for other convex penalties; fista works for every penalty and needs no
+tuning; feature_sign is exact; matching_pursuit wants a number of atoms in place of a weight; ista is
+the plain reference. path follows a falling weight. All run on a batch of signals at once and stop
+each signal by its own duality gap: nothing that happens to one depends on the others (with systems
+solved on the support, up to rounding: the fullest support of a group decides how they are blocked).
 """
 
 from lecture4.sparse.solvers.admm import admm as admm
 from lecture4.sparse.solvers.automatic import SOLVERS as SOLVERS
 from lecture4.sparse.solvers.automatic import approximate as approximate
+from lecture4.sparse.solvers.automatic import choose as choose
 from lecture4.sparse.solvers.automatic import encode as encode
 from lecture4.sparse.solvers.coordinate_descent import coordinate_descent as coordinate_descent
+from lecture4.sparse.solvers.feature_sign import feature_sign as feature_sign
+from lecture4.sparse.solvers.path import path as path
+from lecture4.sparse.solvers.path import weights_from_max as weights_from_max
 from lecture4.sparse.solvers.proximal import fista as fista
 from lecture4.sparse.solvers.proximal import ista as ista
+from lecture4.sparse.solvers.pursuit import matching_pursuit as matching_pursuit
 from lecture4.sparse.solvers.solution import Solution as Solution
+from lecture4.sparse.solvers.solution import summarise as summarise

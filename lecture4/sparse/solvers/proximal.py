@@ -1,10 +1,22 @@
 """Proximal gradient: fista for every penalty, ista as the plain reference."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from lecture4.ops.linalg import lipschitz
-from lecture4.sparse.objective import L1, check, check_codes, objective, product
-from lecture4.sparse.solvers.solution import certificate, repeat, solve_in_tiles
+from lecture4.sparse.objective import (
+    L1,
+    check,
+    check_codes,
+    check_positive,
+    objective,
+    product,
+    rough_product,
+)
+from lecture4.sparse.solvers.polish import check_and_polish, gram_for
+from lecture4.sparse.solvers.solution import Judge, repeat, solve_in_tiles
+
+N_START = 30  # iterations of L1 that a start 'l1' takes
 
 
 def fista(
@@ -17,25 +29,29 @@ def fista(
     tolerance=1e-4,
     max_iterations=1000,
     check_every=10,
+    early=0,
+    polish=False,
     tile=None,
 ):
     """Accelerated proximal gradient; each signal's momentum restarts when it points uphill.
 
     For a penalty other than L1 a step that would raise the objective is replaced by a plain one, so
-    the objective never rises; the result is a stationary point that depends on init.
+    the objective never rises; the result is a stationary point that depends on init. init='l1'
+    begins there at what a few iterations make of L1 codes: for the log penalty at weights where it
+    is not convex a lower objective than from zero, as a rule.
 
     Shapes  x [n, d], D [d, k], weight scalar, [k] or [n, 1]; init [n, k] (zeros where None).
             Returns Solution. n may be 0.
     Domain  weight > 0; it may be traced. tile: signals solved together (None: all of them); about
-            128 keeps a CPU core in its cache, an accelerator wants None or many thousands.
+            128 keeps a CPU core in its cache, an accelerator wants None or many thousands. early
+            and polish: see admm.
     Stop    gap <= tolerance * objective + 2 eps ||x||^2, looked at every check_every iterations.
             For weight >= max_weight(x, D) the L1 codes are exactly 0.
     Errors  TypeError for integers; ValueError where sizes disagree, naming both.
     Source  Beck & Teboulle 2009, eq. 4.1-4.3; O'Donoghue & Candes 2015, section 3.2 (gradient).
     """
-    return _proximal(
-        x, D, weight, init, tile, penalty, (tolerance, max_iterations, check_every), momentum=True
-    )
+    stop = (tolerance, max_iterations, check_every)
+    return _proximal(x, D, weight, init, tile, penalty, stop, True, early, polish)
 
 
 def ista(
@@ -55,32 +71,45 @@ def ista(
     Shapes, domain, stop and errors as fista.
     Source  Daubechies, Defrise & De Mol 2004; Beck & Teboulle 2009, eq. 3.1.
     """
-    return _proximal(
-        x, D, weight, init, tile, penalty, (tolerance, max_iterations, check_every), momentum=False
-    )
+    stop = (tolerance, max_iterations, check_every)
+    return _proximal(x, D, weight, init, tile, penalty, stop, False, 0, False)
 
 
-def _proximal(x, D, weight, init, tile, penalty, stop, momentum):
+def _proximal(x, D, weight, init, tile, penalty, stop, momentum, early, polish):
+    check_positive(weight)
     x, D, weight = check(x, D, weight)
     shared = slope(D)
     tolerance, max_iterations, check_every = stop
+    gram = gram_for(D, penalty) if polish else None
+    like_l1 = isinstance(init, str)
+    if like_l1 and init != 'l1':
+        raise ValueError(f"init {init!r} is neither codes [n, k] nor 'l1'")
 
-    def certify(x, weight):
-        return certificate(x, D, weight, penalty, shared[0], tolerance)
+    def examine(x, weight, codes, iterations):
+        judge = Judge(x, D, weight, penalty, shared[0], tolerance)
+        return check_and_polish(judge.certify, gram, codes, weight, iterations)
 
     def begin(x, weight, init):
-        _, codes, state = proximal_steps(x, D, weight, init, penalty, shared, momentum)
-        facts, _ = certify(x, weight)(codes(state), jnp.zeros(x.shape[:1], jnp.int32))
-        return state, facts
+        if like_l1:
+            step, codes, state = proximal_steps(x, D, weight, None, L1, shared, True)
+            init = codes(lax.fori_loop(0, N_START, lambda _, state: step(state), state))
+        times = rough_product if early else product
+        step, codes, state = proximal_steps(x, D, weight, init, penalty, shared, momentum, times)
+        if early:
+            state = lax.fori_loop(0, early, lambda _, state: step(state), state)
+        iterations = jnp.full(x.shape[:1], early, jnp.int32)
+        answer, facts = examine(x, weight, codes(state), iterations)
+        return (state, answer), facts
 
     def advance(data, state, facts):
         x, weight, _ = data
         step, codes, _ = proximal_steps(x, D, weight, None, penalty, shared, momentum)
-        state, iterations = repeat(step, state, facts, max_iterations, check_every)
-        return state, certify(x, weight)(codes(state), iterations)[0]
+        state, iterations = repeat(step, state[0], facts, max_iterations, check_every)
+        answer, facts = examine(x, weight, codes(state), iterations)
+        return (state, answer), facts
 
-    data = (x, weight, init if init is None else check_codes(init, x, D))
-    return solve_in_tiles(begin, advance, lambda state: state[0], data, tile, max_iterations)
+    data = (x, weight, None if init is None or like_l1 else check_codes(init, x, D))
+    return solve_in_tiles(begin, advance, lambda state: state[1], data, tile, max_iterations)
 
 
 def slope(D):
@@ -90,7 +119,7 @@ def slope(D):
     return jnp.where(L > 0, L, 1), product(D.T, D) if k < 2 * d else None
 
 
-def proximal_steps(x, D, weight, init, penalty, slope, momentum):
+def proximal_steps(x, D, weight, init, penalty, slope, momentum, times=product):
     """One iteration (state -> state), state -> codes, and the first state."""
     L, gram = slope
     correlation = product(x, D)
@@ -98,8 +127,8 @@ def proximal_steps(x, D, weight, init, penalty, slope, momentum):
 
     def gradient(y):
         if gram is None:
-            return product(product(y, D.T) - x, D)
-        return product(y, gram) - correlation
+            return times(times(y, D.T) - x, D)
+        return times(y, gram) - correlation
 
     def step(state):
         a, y, t, value = state

@@ -1,0 +1,190 @@
+"""Many signals at once: none depends on the others; tiles, starts, stops, jit, vmap and pmap."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.sparse import solvers
+from lecture4.sparse.objective import L1, LOG
+from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, problem, solve, value
+
+# Signals do not meddle with one another
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_signal_s_result_does_not_depend_on_the_others(method):
+    x, D = problem(dtype=np.float32)
+    alone = solve(method, x, D, 0.05, max_iterations=300)
+    other = x.copy()
+    other[1:4] *= 100  # slower
+    other[5] = np.nan
+    other[7] = np.inf
+    other[8] = 0
+    other[9] = 1e30
+    mixed = solve(method, other, D, 0.05, max_iterations=300)
+    for field, one, two in zip(alone._fields, alone, mixed, strict=True):
+        rows = [0, 4, 6, 10, 11]
+        if method in ON_SUPPORT and field != 'converged':
+            # The fullest support of a tile decides how its systems are blocked: equal up to rounding.
+            np.testing.assert_allclose(one[rows], two[rows], rtol=1e-4, atol=1e-6, err_msg=field)
+        else:
+            np.testing.assert_array_equal(one[rows], two[rows], err_msg=field)
+    for bad in (5, 7, 9):
+        assert np.isnan(mixed.codes[bad]).all()
+        assert np.isnan(mixed.gap[bad]) and np.isnan(mixed.objective[bad])
+    assert mixed.converged[8] and not mixed.converged[[5, 7, 9]].any()
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('tile', [1, 5, 12, 13])
+def test_tiles_equal_the_whole(method, tile, x64):
+    x, D = problem()
+    x[3] = np.nan
+    x *= np.geomspace(0.5, 2, 12)[:, None]
+    weight = np.linspace(0.03, 0.1, 12)[:, None]
+    init = jnp.asarray(np.random.default_rng(5).standard_normal((12, 24)))
+    whole = solve(method, x, D, weight, init=init, tolerance=1e-6)
+    tiles = solve(method, x, D, weight, init=init, tolerance=1e-6, tile=tile)
+    for field, one, two in zip(whole._fields, whole, tiles, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-9, err_msg=field)
+    assert np.isnan(tiles.codes[3]).all() and tiles.converged.sum() == 11
+
+
+def test_tiles_with_a_weight_per_atom_and_log_penalty(x64):
+    x, D = problem(n=24)  # as many signals as atoms
+    weight = np.linspace(0.03, 0.1, 24)
+    for penalty in (L1, LOG):
+        whole = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6)
+        tiles = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6, tile=7)
+        np.testing.assert_allclose(whole.codes, tiles.codes, atol=1e-9)
+
+
+# Starts and stops
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_warm_start(method, x64):
+    x, D = problem()
+    cold = solve(method, x, D, 0.05, tolerance=1e-6)
+    again = solve(method, x, D, 0.05, tolerance=1e-6, init=jnp.asarray(cold.codes))
+    assert (again.iterations == 0).all() and again.converged.all()
+    np.testing.assert_allclose(again.codes, cold.codes, rtol=1e-12, atol=1e-15)
+    # From the codes of a weight nearby: sooner there, at the same minimum.
+    near = solve(method, x, D, 0.051, tolerance=1e-6, init=jnp.asarray(cold.codes))
+    start = solve(method, x, D, 0.051, tolerance=1e-6)
+    assert near.iterations.sum() < start.iterations.sum()
+    np.testing.assert_allclose(near.objective, start.objective, rtol=1e-6)
+    # From far away: the same minimum still.
+    far = 10 * np.random.default_rng(6).standard_normal((12, 24))
+    found = solve(method, x, D, 0.05, tolerance=1e-6, init=jnp.asarray(far))
+    assert found.converged.all()
+    np.testing.assert_allclose(found.objective, cold.objective, rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_not_finite_start_of_one_signal(method):
+    x, D = problem(dtype=np.float32)
+    init = np.zeros((12, 24), np.float32)
+    init[2, 5] = np.nan
+    found = solve(method, x, D, 0.05, init=jnp.asarray(init))
+    assert found.converged.tolist() == [i != 2 for i in range(12)]
+    assert np.isnan(found.codes[2]).all()
+
+
+@pytest.mark.parametrize('method', STEPWISE)
+def test_tolerance_and_check_every(method):
+    x, D = problem(dtype=np.float32)
+    loose, tight = (solve(method, x, D, 0.05, tolerance=t) for t in (1e-2, 1e-4))
+    assert (loose.iterations <= tight.iterations).all()
+    assert loose.iterations.sum() < tight.iterations.sum()
+    assert (loose.gap <= 1e-2).all() and (tight.gap <= 1.1e-4).all()
+    assert (tight.iterations % 10 == 0).all()
+    often = solve(method, x, D, 0.05, tolerance=1e-4, check_every=1)
+    assert (often.iterations <= tight.iterations).all()
+    assert (tight.iterations < often.iterations + 10 + tight.iterations * 0.2).all()
+
+
+def test_float32_does_not_spin_for_a_tolerance_out_of_reach():
+    x, D = problem(dtype=np.float32)
+    found = solve('fista', x, D, 0.05, tolerance=0.0, max_iterations=5000)
+    assert found.converged.all() and (found.iterations < 2000).all()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_too_few_iterations_are_told(method):
+    x, D = problem(dtype=np.float32)
+    found = solve(method, x, D, 0.01, max_iterations=3)
+    assert (found.iterations == 3).all() and not found.converged.any()
+    assert (found.gap > 1e-4).all() and np.isfinite(found.codes).all()
+    start = jnp.asarray(np.random.default_rng(7).standard_normal((12, 24)), jnp.float32)
+    none = solve('fista', x, D, 0.01, max_iterations=0, init=start)
+    np.testing.assert_array_equal(none.codes, start)
+    np.testing.assert_allclose(none.objective, value(x, D, start, 0.01), rtol=1e-5)
+
+
+# Composition
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_vmap_over_weights_is_a_loop_over_weights(method, x64):
+    x, D = map(jnp.asarray, problem())
+    weights = jnp.asarray([0.02, 0.05, 0.5, 5.0])
+    one = functools.partial(getattr(solvers, method), tolerance=1e-6, max_iterations=20000)
+    together = jax.jit(jax.vmap(one, (None, None, 0)))(x, D, weights)
+    for i, weight in enumerate(weights):
+        alone = solve(method, x, D, weight, tolerance=1e-6)
+        for field, a, b in zip(alone._fields, alone, together, strict=True):
+            np.testing.assert_allclose(a, b[i], rtol=1e-7, atol=1e-10, err_msg=field)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_without_jit_it_is_the_same(method, x64):
+    x, D = map(jnp.asarray, problem(n=3))
+    plain = getattr(solvers, method)(x, D, 0.05, tolerance=1e-6, max_iterations=20000)
+    under_jit = solve(method, x, D, 0.05, tolerance=1e-6)
+    np.testing.assert_allclose(plain.codes, under_jit.codes, atol=1e-12)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_one_trace_serves_every_weight_tolerance_and_start(method):
+    x, D = map(jnp.asarray, problem(dtype=np.float32))
+    traces = []
+
+    @jax.jit
+    def codes(x, weight, init, tolerance):
+        traces.append(1)
+        return getattr(solvers, method)(x, D, weight, init=init, tolerance=tolerance).codes
+
+    zero = jnp.zeros((12, 24))
+    first = codes(x, 0.05, zero, 1e-3)
+    second = codes(2 * x, 0.5, first, 1e-4)
+    assert len(traces) == 1
+    assert (first != 0).sum() > (second != 0).sum() > 0
+
+
+def test_number_of_iterations_does_not_unroll():
+    """The penalty is traced as often for 1000 iterations as for 1: the loop is in the program."""
+    x, D = map(jnp.asarray, problem(n=2, dtype=np.float32))
+    counts = []
+    for n in (1, 1000):
+        calls = []
+        penalty = L1._replace(prox=lambda v, t, calls=calls: calls.append(1) or L1.prox(v, t))
+        jax.make_jaxpr(
+            lambda x, penalty=penalty, n=n: (
+                solvers.fista(x, D, 0.1, penalty=penalty, max_iterations=n).codes
+            )
+        )(x)
+        counts.append(len(calls))
+    assert counts[0] == counts[1] < 20
+
+
+def test_devices_share_the_signals():
+    """Under pmap every device stops by its own signals; the results are those of one device."""
+    x, D = problem(n=8, dtype=np.float32)
+    whole = solve('fista', x, D, 0.05)
+    split = jax.pmap(lambda x: solvers.fista(x, jnp.asarray(D), 0.05))(x.reshape(4, 2, 16))
+    np.testing.assert_allclose(split.codes.reshape(8, 24), whole.codes, atol=1e-6)
+    np.testing.assert_array_equal(split.converged.reshape(8), whole.converged)

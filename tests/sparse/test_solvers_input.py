@@ -1,0 +1,152 @@
+"""Edges and bad input: zeros, one atom, equal atoms, weights from 0 up, what is not finite, wrong types."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.sparse import solvers
+from tests.sparse.solving import METHODS, lasso, problem, solve, value
+
+# Edges
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('start', ['cold', 'warm'])
+def test_weight_from_the_maximum_on_gives_exact_zeros(method, start):
+    x, D = problem(dtype=np.float32)
+    largest = np.asarray(jnp.abs(jnp.matmul(x, D, precision='highest')).max(1))[:, None]
+    noise = np.random.default_rng(8).standard_normal((12, 24)).astype(np.float32)
+    init = {} if start == 'cold' else {'init': jnp.asarray(noise)}
+    for factor in (1, 1.001, 50):
+        found = solve(method, x, D, np.float32(factor) * largest, **init)
+        assert (found.codes == 0).all() and found.converged.all()
+        assert (found.gap <= 2e-6).all()
+        np.testing.assert_allclose(found.objective, 0.5 * (x * x).sum(1), rtol=1e-6)
+    below = solve(method, x, D, np.float32(0.9) * largest, **init)
+    assert (below.codes != 0).any(1).all()
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('d', [1, 7])
+def test_one_atom_in_closed_form(method, d, x64):
+    rng = np.random.default_rng(9)
+    D, x = 1 + rng.uniform(size=(d, 1)), rng.standard_normal((9, d))
+    x *= np.linspace(0.05, 3, 9)[:, None]
+    v, energy = x @ D, (D * D).sum()
+    expected = np.sign(v) * np.maximum(abs(v) - 0.4, 0) / energy
+    found = solve(method, x, D, 0.4, tolerance=1e-13)
+    assert found.converged.all() and (expected == 0).any() and (expected != 0).any()
+    np.testing.assert_allclose(found.codes, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_orthonormal_atoms_in_closed_form(method, x64):
+    rng = np.random.default_rng(10)
+    D, x = np.linalg.qr(rng.standard_normal((8, 8)))[0], rng.standard_normal((9, 8))
+    expected = np.sign(x @ D) * np.maximum(abs(x @ D) - 0.5, 0)
+    np.testing.assert_allclose(solve(method, x, D, 0.5, tolerance=1e-13).codes, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('tile', [None, 4])
+def test_no_signals_and_one_signal(method, tile):
+    x, D = problem(dtype=np.float32)
+    none = solve(method, x[:0], D, 0.05, tile=tile)
+    assert none.codes.shape == (0, 24) and none.gap.shape == none.converged.shape == (0,)
+    one = solve(method, x[:1], D, 0.05, tile=tile)
+    all_ = solve(method, x, D, 0.05)
+    np.testing.assert_allclose(one.codes, all_.codes[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_signals_and_atoms_of_zero(method, x64):
+    x, D = problem()
+    x[4] = 0
+    D[:, 7] = 0
+    found = solve(method, x, D, 0.05, tolerance=1e-9)
+    assert (found.codes[4] == 0).all() and (found.codes[:, 7] == 0).all() and found.converged.all()
+    assert found.objective[4] == found.gap[4] == 0
+    rest = np.delete(D, 7, axis=1)
+    best = value(x, rest, lasso(x, rest, 0.05), 0.05)
+    np.testing.assert_allclose(found.objective, best, rtol=1e-8)
+    nothing = solve(method, x, 0 * D, 0.05)
+    assert (nothing.codes == 0).all() and nothing.converged.all()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_equal_atoms(method, x64):
+    """The minimiser is not unique then; the minimum is, and that of the dictionary without copies."""
+    x, D = problem(k=12)
+    found = solve(method, x, np.concatenate([D, D[:, ::-1], -D], 1), 0.05, tolerance=1e-9)
+    assert found.converged.all()
+    best = value(x, D, lasso(x, D, 0.05), 0.05)
+    np.testing.assert_allclose(found.objective, best, rtol=1e-8)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_scale_of_signals_and_weight_is_only_that(method):
+    """Powers of two: not a bit may change, nor an iteration."""
+    x, D = problem(dtype=np.float32)
+    one = solve(method, x, D, 0.05)
+    for scale in (2.0**-20, 2.0**20):
+        other = solve(method, x * np.float32(scale), D, 0.05 * scale)
+        np.testing.assert_array_equal(other.codes, one.codes * np.float32(scale))
+        np.testing.assert_array_equal(other.iterations, one.iterations)
+        np.testing.assert_allclose(other.gap, one.gap, rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_order_and_sign_of_atoms(method, x64):
+    x, D = problem()
+    rng = np.random.default_rng(11)
+    order, sign = rng.permutation(24), rng.choice([-1.0, 1.0], 24)
+    one = solve(method, x, D, 0.05, tolerance=1e-8)
+    other = solve(method, x, sign * D[:, order], 0.05, tolerance=1e-8)
+    np.testing.assert_allclose(other.codes, sign * one.codes[:, order], atol=1e-9)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_weight_of_zero_or_less_is_refused_or_marked(method):
+    """As a number it is refused; as a traced weight of one signal, that signal alone is marked."""
+    x, D = problem(n=4, dtype=np.float32)
+    for weight in (0.0, -0.1, float('nan')):
+        with pytest.raises(ValueError, match=r'weight.*must be positive.*lstsq'):
+            getattr(solvers, method)(jnp.asarray(x), jnp.asarray(D), weight)
+    weight = np.asarray([[0.05], [0.0], [0.05], [-1.0]], np.float32)
+    found = solve(method, x, D, weight)
+    whole = solve(method, x, D, 0.05)
+    assert found.converged.tolist() == [True, False, True, False]
+    assert np.isnan(found.codes[[1, 3]]).all() and np.isnan(found.gap[[1, 3]]).all()
+    np.testing.assert_allclose(found.codes[[0, 2]], whole.codes[[0, 2]], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_atoms_of_any_norm(method, x64):
+    """Norm bound C: the codes of atoms c times as long are those of c times the weight, c times less."""
+    x, D = problem(n=5)
+    one = solve(method, x, D, 0.05, tolerance=1e-10)
+    long = solve(method, x, 3 * D, 3 * 0.05, tolerance=1e-10)
+    np.testing.assert_allclose(long.codes, one.codes / 3, atol=1e-7)
+    # And each its own.
+    norms = np.geomspace(0.2, 5, 24)
+    mixed = solve(method, x, D * norms, 0.05, tolerance=1e-10)
+    best = value(x, D * norms, lasso(x, D * norms, 0.05), 0.05)
+    np.testing.assert_allclose(mixed.objective, best, rtol=1e-8)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_dictionary_that_is_not_finite_marks_every_signal(method):
+    x, D = problem(n=3, dtype=np.float32)
+    D[2, 5] = np.nan
+    found = solve(method, x, D, 0.05)
+    assert np.isnan(found.codes).all() and not found.converged.any()
+
+
+def test_float16_and_bfloat16_name_the_mend():
+    x, D = problem(n=3, dtype=np.float32)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        with pytest.raises(TypeError, match=r'in which nothing is certified; give float32'):
+            solvers.encode(jnp.asarray(x, dtype), jnp.asarray(D, dtype), 0.1)
