@@ -1,12 +1,17 @@
 """Pictures and arrays in the user's own files: one image, a folder of them, .npz, .npy."""
 
 import concurrent.futures
+import functools
+import logging
 import pathlib
+from typing import Literal
 
 import numpy as np
 
 from lecture4.data.dataset import DataError, Dataset, checked
 
+LOG = logging.getLogger(__name__)
+Unreadable = Literal['refuse', 'skip']  # what becomes of a set with a picture that cannot be read
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 GREY = ('1', 'L', 'LA')
 COLOUR = ('P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
@@ -39,7 +44,7 @@ def read_image(path) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def read_folder(path, split: str = 'train') -> Dataset:
+def read_folder(path, split: str = 'train', unreadable: Unreadable = 'refuse') -> Dataset:
     """The pictures below a folder, sorted by name, decoded by several threads.
 
         PATH/CLASS/*.png            split train; classes are the folders in order of name
@@ -49,9 +54,10 @@ def read_folder(path, split: str = 'train') -> Dataset:
     Files that end in one of SUFFIXES; others, and names that begin with a dot, are passed over.
     All pictures are held in memory; a set larger than that is not for this reader.
 
-    Shapes  as Dataset; grey pictures of a set with coloured ones get three equal channels.
-    Errors  DataError: no such folder or split, a class without a picture, a picture that cannot be
-            read (by name).
+    unreadable  'skip' leaves out pictures that cannot be read, and tells each by name.
+    Shapes      as Dataset; grey pictures of a set with coloured ones get three equal channels.
+    Errors      DataError: no such folder or split, a class without a picture (that can be read), a
+                picture that cannot be read (by name).
     """
     path = pathlib.Path(path)
     where = f'dir:{path}'
@@ -64,14 +70,18 @@ def read_folder(path, split: str = 'train') -> Dataset:
     elif split != 'train' or nested:
         raise DataError(f'{where} has no split {split!r}; it has {", ".join(nested) or "train"}')
     if not classes:
-        return checked(where, _read_all(_pictures(path)))
+        _, images = _read_all(_pictures(path), unreadable)
+        return checked(where, images)
     files = [_pictures(folder) for folder in classes]
     for folder, inside in zip(classes, files, strict=True):
         if not inside:
             raise DataError(f'{folder} holds no picture; remove the folder or fill it')
     labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])
-    images = _read_all([file for inside in files for file in inside])
-    return checked(where, images, labels, [folder.name for folder in classes])
+    rows, images = _read_all([file for inside in files for file in inside], unreadable)
+    for folder, n in zip(classes, np.bincount(labels[rows], minlength=len(classes)), strict=True):
+        if not n:
+            raise DataError(f'{folder} holds no picture that can be read; remove it or fill it')
+    return checked(where, images, labels[rows], [folder.name for folder in classes])
 
 
 def _folders(path):
@@ -86,9 +96,22 @@ def _pictures(path):
     )
 
 
-def _read_all(paths):
+def _read_all(paths, unreadable):
+    """(numbers of the paths that were read, their pictures)."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(read_image, paths))
+        found = list(pool.map(functools.partial(_read, unreadable=unreadable), paths))
+    rows = [i for i, image in enumerate(found) if image is not None]
+    return np.array(rows, int), [found[i] for i in rows]
+
+
+def _read(path, unreadable):
+    try:
+        return read_image(path)
+    except DataError as error:
+        if unreadable == 'refuse':
+            raise
+        LOG.warning('left out: %s', error)
+        return None
 
 
 def read_npz(path, split: str = 'train') -> Dataset:

@@ -21,6 +21,7 @@ import difflib
 import functools
 import os
 import pathlib
+from typing import Literal
 
 import numpy as np
 
@@ -47,7 +48,13 @@ DIGITS_TEST = 500  # the last of the 1797, as the file has them
 
 
 def load(
-    source: str, split: str = 'train', *, data_dir=None, manual_dir=None, download: bool = False
+    source: str,
+    split: str = 'train',
+    *,
+    data_dir=None,
+    manual_dir=None,
+    download: bool = False,
+    unreadable: Literal['refuse', 'skip'] = 'refuse',
 ) -> Dataset:
     """The split of a data set, in memory.
 
@@ -57,6 +64,7 @@ def load(
     manual_dir  a folder of files fetched by hand, only ever read: else $LECTURE4_MANUAL_DIR. A file
                 is looked for in manual_dir/NAME and in manual_dir.
     download    whether files that are not there may be fetched.
+    unreadable  of a dir: source, whether pictures that cannot be read are left out ('skip').
     Errors      DataError: an unknown source or split, a set that is missing (says what to run),
                 damaged, altered, or of the wrong form.
     """
@@ -64,8 +72,10 @@ def load(
     if kind in ('dir', 'npz') and path:
         from lecture4.data import files
 
-        read = {'dir': files.read_folder, 'npz': files.read_npz}[kind]
-        return read(pathlib.Path(path).expanduser(), split)
+        folder = pathlib.Path(path).expanduser()
+        if kind == 'dir':
+            return files.read_folder(folder, split, unreadable)
+        return files.read_npz(folder, split)
     manual_dir = manual_dir or os.environ.get('LECTURE4_MANUAL_DIR') or None
     match source:
         case 'photos' | 'textures' | 'digits':

@@ -52,6 +52,24 @@ def test_a_class_may_be_called_train(tmp_path):
     assert sources.load(f'dir:{tmp_path}').names == ('bus', 'train')
 
 
+def test_unreadable_pictures_are_refused_or_left_out_by_name(tmp_path, caplog):
+    for name, value in (('a/1.png', 1), ('a/3.png', 3), ('b/1.png', 9)):
+        save(tmp_path / name, np.full((4, 4), value, np.uint8))
+    whole = (tmp_path / 'a/1.png').read_bytes()
+    (tmp_path / 'a/2.png').write_bytes(whole[:40])
+    with pytest.raises(
+        DataError, match=r'a/2\.png cannot be read as a picture .*remove or replace'
+    ):
+        sources.load(f'dir:{tmp_path}')
+    data = sources.load(f'dir:{tmp_path}', unreadable='skip')
+    np.testing.assert_array_equal(data.images[:, 0, 0, 0], [1, 3, 9])
+    np.testing.assert_array_equal(data.labels, [0, 0, 1])
+    assert 'a/2.png' in caplog.text and 'left out' in caplog.text
+    (tmp_path / 'b/1.png').write_bytes(b'none')
+    with pytest.raises(DataError, match='b holds no picture that can be read'):
+        sources.load(f'dir:{tmp_path}', unreadable='skip')
+
+
 def test_a_folder_of_pictures_is_unlabelled(tmp_path):
     save(tmp_path / 'a.png', RAMP)
     save(tmp_path / 'b.png', COLOURS[:5])
