@@ -148,6 +148,7 @@ def in_streams(variables, x, mesh: Mesh, *, convention='paper'):
 class OneTower(nn.Module):
     """The one-tower variant that torchvision calls alexnet: fewer filters, no normalisation, no groups.
 
+    dense   larger pictures give a map of logits [n, h, w, classes].
     Shapes  x [n, 224, 224, 3]; activations as AlexNet's without norms.
     Notes   Dropout before fc6 and fc7, not behind them. Other sizes are pooled to 6 x 6 bins.
     Source  Krizhevsky 2014, 'One weird trick'.
@@ -155,13 +156,14 @@ class OneTower(nn.Module):
 
     n_classes: int = 1000
     dropout: float = 0.5
+    dense: bool = False
     rule: Rule = 'gradient'
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x, *, train: bool = False):
         """Logits and activations."""
-        check(x, 63, 'OneTower')
+        check(x, 223 if self.dense else 63, 'OneTower')
         activations = {}
         shapes = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
         for i, (units, side, stride, padding) in enumerate(shapes):
@@ -169,8 +171,33 @@ class OneTower(nn.Module):
             x = activations[f'conv{i + 1}'] = relu(layer(x), self.rule)
             if i in POOLED:
                 x = activations[f'pool{i + 1}'] = pool.max_pool(x, 3, 2)
-        x = flatten(adaptive_mean_pool(x, 6))
-        for name in ('fc6', 'fc7'):
+        if not self.dense:
+            x = flatten(adaptive_mean_pool(x, 6))
+        for name, side in (('fc6', 6), ('fc7', 1)):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = activations[name] = relu(nn.Dense(4096, dtype=self.dtype, name=name)(x), self.rule)
-        return nn.Dense(self.n_classes, dtype=self.dtype, name='fc8')(x), activations
+            layer = DenseOrMoved(4096, side, self.dtype, name=name)
+            x = activations[name] = relu(layer(x), self.rule)
+        return DenseOrMoved(self.n_classes, 1, self.dtype, name='fc8')(x), activations
+
+
+class DenseOrMoved(nn.Module):
+    """A dense layer on [n, d]; on maps [n, h, w, c] the same weights, moved as a convolution of side x side."""
+
+    units: int
+    side: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        """As the class says."""
+        n_inputs = x.shape[-1] * (self.side**2 if x.ndim == 4 else 1)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (n_inputs, self.units))
+        bias = self.param('bias', nn.initializers.zeros_init(), (self.units,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if x.ndim == 2:
+            return x @ kernel + bias[None, :]
+        kernel = kernel.reshape(self.side, self.side, x.shape[-1], self.units)
+        x = lax.conv_general_dilated(
+            x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        )
+        return x + bias[None, None, None, :]

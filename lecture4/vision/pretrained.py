@@ -71,7 +71,7 @@ def from_torch(network, state: dict[str, np.ndarray], like=None):
     Errors  WeightsError naming every tensor that is missing, not of this network, or of another
             shape; and for a network that has no counterpart.
     """
-    like = _shapes(network) if like is None else like
+    like = shapes(network) if like is None else like
     wanted = list(tensors(network))
     state = {name: value for name, value in state.items() if not _ignored(network, name)}
     names = {tensor.theirs for tensor in wanted}
@@ -209,7 +209,8 @@ def _refuse(what, names):
         )
 
 
-def _shapes(network):
+def shapes(network):
+    """Shapes of the network's variables, made for pictures of 224 x 224."""
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), x)
 

@@ -188,7 +188,7 @@ def test_there_and_back_every_tensor_of_a_network():
 @pytest.mark.parametrize('name', ['alexnet', 'vgg11_bn', 'googlenet'])
 def test_every_leaf_has_one_name(name):
     network = NETWORKS[name]
-    shapes = pretrained._shapes(network)
+    shapes = pretrained.shapes(network)
     paths = {
         tuple(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
     }
