@@ -15,6 +15,8 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from lecture4.ops import conv_cpu
+
 Rule = Literal['gradient', 'deconvnet', 'guided']
 RULES = ('gradient', 'deconvnet', 'guided')
 
@@ -71,7 +73,10 @@ xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 
 def conv(units, side, stride=1, padding=0, **options):
     """A cross-correlation of side x side with symmetric zero padding: linen's Conv said shortly."""
-    return nn.Conv(units, (side, side), (stride, stride), [(padding, padding)] * 2, **options)
+    return nn.Conv(
+        units, (side, side), (stride, stride), [(padding, padding)] * 2,
+        conv_general_dilated=conv_cpu.conv_general_dilated, **options,
+    )  # fmt: skip
 
 
 def flatten(x):

@@ -118,4 +118,6 @@ def multiply_adds(jaxpr):
         for value in equation.params.values():
             if isinstance(value, jax.extend.core.ClosedJaxpr):
                 total += multiply_adds(value.jaxpr)
+        if equation.primitive.name == 'cond':  # one branch a platform
+            total += max(multiply_adds(branch.jaxpr) for branch in equation.params['branches'])
     return total

@@ -1,0 +1,63 @@
+"""The convolution with quick gradients on a CPU gives what lax's gives, forward and back."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from lecture4.ops import conv_cpu
+
+RNG = np.random.default_rng(0)
+NUMBERS = ('NHWC', 'HWIO', 'NHWC')
+CASES = {
+    'product': ((1, 1), (1, 1), ((0, 0), (0, 0)), {}),
+    'product, ragged stride': ((1, 1), (2, 3), ((0, 0), (0, 0)), {}),
+    'padded 1 x 1': ((1, 1), (2, 2), ((1, 1), (0, 1)), {}),
+    'windows': ((3, 2), (1, 1), ((1, 0), (2, 1)), {}),
+    'windows, ragged stride': ((3, 3), (2, 3), ((1, 1), (0, 0)), {}),
+    'groups': ((3, 3), (1, 1), ((1, 1), (1, 1)), {'feature_group_count': 2}),
+    'dilated': ((2, 2), (1, 1), ((0, 0), (0, 0)), {'rhs_dilation': (2, 2)}),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_values_and_gradients_are_those_of_lax(name, x64):
+    window, strides, padding, options = CASES[name]
+    x = jnp.asarray(RNG.standard_normal((3, 8, 7, 4)))
+    kernel = jnp.asarray(
+        RNG.standard_normal((*window, 4 // options.get('feature_group_count', 1), 6))
+    )
+
+    @jax.jit
+    def both(x, kernel):
+        found = []
+        for fn in (conv_cpu.conv_general_dilated, lax.conv_general_dilated):
+            forward = functools.partial(
+                fn, window_strides=strides, padding=padding, dimension_numbers=NUMBERS, **options
+            )
+            y, back = jax.vjp(forward, x, kernel)
+            found.append((y, *back(jnp.sin(y))))
+        return found
+
+    ours, theirs = both(x, kernel)
+    for mine, wanted in zip(ours, theirs, strict=True):
+        assert mine.shape == wanted.shape and mine.dtype == wanted.dtype
+        np.testing.assert_allclose(mine, wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_programs_for_other_devices_are_lax_s_own():
+    """No loop over pictures, and no product in the place of a convolution."""
+
+    def gradient(x, kernel):
+        forward = lambda k: conv_cpu.conv_general_dilated(  # noqa: E731
+            x, k, (1, 1), ((1, 1), (1, 1)), dimension_numbers=NUMBERS
+        )
+        return jax.vjp(forward, kernel)[1](forward(kernel))
+
+    x, kernel = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
+    for platform, loops in (('cpu', True), ('cuda', False), ('tpu', False)):
+        text = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        assert ('while' in text) == loops, platform
