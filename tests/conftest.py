@@ -19,6 +19,15 @@ jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def programs_let_go():
+    """Each compiled program holds memory maps; past Linux's 65,530 a process, XLA crashes."""
+    yield
+    maps = pathlib.Path('/proc/self/maps')
+    if maps.exists() and maps.read_bytes().count(b'\n') > 20_000:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def manual_dir():
     """The folder of real data sets, or a skip with the reason."""
