@@ -21,8 +21,8 @@ class Normalisation(NamedTuple):
     order: np.ndarray
 
 
-def _colours(mean, deviation, order=(0, 1, 2)) -> Normalisation:
-    """From three means and three deviations."""
+def of_colours(mean, deviation, order=(0, 1, 2)) -> Normalisation:
+    """From three means and three deviations of red, green and blue on [0, 1]."""
     three = (np.float32(value).reshape(1, 1, 3) for value in (mean, deviation))
     return Normalisation(*three, np.int32(order))
 
@@ -42,7 +42,7 @@ def published(name: str) -> Normalisation:
     """
     if name not in PUBLISHED:
         raise ValueError(f'no weights are known by {name!r}; there are {", ".join(PUBLISHED)}')
-    return _colours(*PUBLISHED[name])
+    return of_colours(*PUBLISHED[name])
 
 
 def of_set(images, kind: str, channels: int) -> Normalisation:

@@ -8,7 +8,7 @@ may be jitted with the plan static.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +110,23 @@ def squares(shape, side: int, scales) -> Plan:
         whole = (0, 0), (ends[0] // 2, ends[1] // 2), ends
         groups += [Group((size,), corners), Group((size, small), whole)]
     return plan._replace(groups=tuple(groups))
+
+
+Kind = Literal['1', '10', '144', '150', 'dense']
+
+
+def looks(kind: Kind, shape, side: int, scales=()) -> Plan | None:
+    """The plan of a number of views of pictures [h, w]; None for 'dense', which has no crops.
+
+    scales  of 144 and 150 views; () those of the papers, in proportion to crops of 224.
+    Errors  KeyError for another kind; ValueError where a crop does not fit.
+    """
+    papers = {'1': (), '10': (), '144': (256, 288, 320, 352), '150': (256, 384, 512), 'dense': ()}
+    own = tuple(round(scale * side / 224) for scale in papers[kind])
+    if kind == 'dense':
+        return None
+    plan_fn = {'1': one, '10': ten, '144': squares, '150': grid}[kind]
+    return plan_fn(shape, side, scales or own if own else ())
 
 
 def views(images, plan: Plan):

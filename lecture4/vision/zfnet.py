@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from lecture4.ops import norm, pool
@@ -55,3 +57,19 @@ class ZFNet(nn.Module):
         )  # fmt: skip
         logits, hidden = head(x, train=train)
         return logits, {**activations, **hidden}
+
+
+def limited(parameters, largest=LARGEST):
+    """Parameters whose convolutions' filters have a root mean square of at most `largest`, after each step.
+
+    Shapes  kernels [h, w, c, units] of layers named conv...: each unit's filter by itself.
+    Source  Zeiler & Fergus 2014, section 3.
+    """
+
+    def limit(path, leaf):
+        if path[-1].key != 'kernel' or not any(key.key.startswith('conv') for key in path):
+            return leaf
+        size = jnp.sqrt(jnp.mean(leaf**2, (0, 1, 2), keepdims=True))
+        return leaf * jnp.minimum(1, largest / jnp.maximum(size, largest))
+
+    return jax.tree_util.tree_map_with_path(limit, parameters)

@@ -90,6 +90,22 @@ def test_a_crop_that_does_not_fit():
         test_time.ten((12, 16), 7, (8, 6))
 
 
+@pytest.mark.parametrize(
+    'kind, n, sizes',
+    [
+        ('1', 1, [(256, 341)]),
+        ('10', 10, [(256, 341)]),
+        ('144', 144, [(256, 341), (288, 383), (320, 426), (352, 468)]),
+        ('150', 150, [(256, 341), (384, 511), (512, 682)]),
+    ],
+)
+def test_plans_by_number_at_the_papers_scales(kind, n, sizes):
+    plan = test_time.looks(kind, (256, 341), 224)
+    assert plan.n_views == n
+    assert list(dict.fromkeys(group.sizes[0] for group in plan.groups)) == sizes
+    assert test_time.looks('dense', (256, 341), 224) is None
+
+
 def test_probabilities_are_means_over_views():
     images = RNG.random((3, 6, 6, 1), np.float32)
     predict = lambda x: jnp.stack([x.sum((1, 2, 3)), x[:, 0, 0, 0]], -1)  # noqa: E731

@@ -1,0 +1,56 @@
+"""Training and asking an image network: cross-entropy, auxiliary classifiers, batch statistics, dropout."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lecture4.vision.googlenet import AUXILIARY_WEIGHT
+
+
+def loss(network, variables, images, labels, key):
+    """(objective, (batch statistics, metrics)) of a batch, with dropout; means over the batch.
+
+    The objective is the cross-entropy, and of networks with auxiliary classifiers theirs times
+    AUXILIARY_WEIGHT besides.
+    Shapes  variables {'params', and 'batch_stats' where there are}; images [n, h, w, c]; labels [n].
+            Returns the new batch statistics ({} where there are none) and {'loss', 'accuracy'}, the
+            cross-entropy and the share of right answers.
+    """
+    (logits, activations), new = network.apply(
+        variables, images, train=True, rngs={'dropout': key}, mutable=['batch_stats']
+    )
+    value = cross_entropy(logits, labels)
+    sides = [a for name, a in activations.items() if name.startswith('auxiliary_')]
+    objective = value + AUXILIARY_WEIGHT * sum(cross_entropy(side, labels) for side in sides)
+    right = jnp.argmax(logits, axis=1) == labels
+    metrics = {'loss': value, 'accuracy': jnp.mean(right, dtype=jnp.float32)}
+    return objective, (new.get('batch_stats', {}), metrics)
+
+
+def cross_entropy(logits, labels):
+    """The mean of -log softmax(logits)[label], in float32."""
+    logits = logits.astype(jnp.float32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def quality(logits, labels):
+    """{'loss', 'top1', 'top5'} of logits [n, c]: the cross-entropy and shares of labels among the first."""
+    logits = logits.astype(jnp.float32)
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    rank = jnp.sum(logits > own, axis=1)
+    return {
+        'loss': cross_entropy(logits, labels),
+        'top1': jnp.mean(rank < 1, dtype=jnp.float32),
+        'top5': jnp.mean(rank < 5, dtype=jnp.float32),
+    }
+
+
+def scaled_biases(factor) -> optax.GradientTransformation:
+    """Gradients of biases times a factor: Caffe's recipes learn them at twice the rate."""
+
+    def update(updates, state, params=None):
+        del params
+        scale = lambda path, g: g * factor if path[-1].key == 'bias' else g  # noqa: E731
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
