@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
+ROWS = 2048
 
 
 def conv_general_dilated(
@@ -84,19 +85,12 @@ def _backward(strides, padding, precision, saved, g):
         dk = jnp.tensordot(_every(x, strides), g, [(0, 1, 2)] * 2, precision=precision)
         return dx, dk[None, None]
 
-    def picture_by_picture(x, kernel, g):
+    def in_parts(x, kernel, g):
         forward = functools.partial(_by_xla, strides=strides, padding=padding, precision=precision)
         dx = jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
+        return dx, _kernel_gradient(x, g, kernel.shape, strides, padding, precision)
 
-        def add(total, pair):
-            windows = _windows(pair[0], kernel.shape[:2], strides, padding, g.shape[1:3])
-            flat = pair[1].reshape(-1, kernel.shape[3])
-            return total + jnp.matmul(windows.T, flat, precision=precision), None
-
-        start = jnp.zeros((kernel[..., 0].size, kernel.shape[3]), kernel.dtype)
-        return dx, lax.scan(add, start, (x, g))[0].reshape(kernel.shape)
-
-    on_cpu = product if _is_product(kernel, padding) else picture_by_picture
+    on_cpu = product if _is_product(kernel, padding) else in_parts
     return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=by_xla)
 
 
@@ -111,13 +105,40 @@ def _every(x, strides):
     return x[:, :: strides[0], :: strides[1]]
 
 
-def _windows(x, window, strides, padding, out):
-    """What the kernel meets at every place of one picture: [h, w, c] -> [h' w', kh kw c]."""
-    x = jnp.pad(x, (*padding, (0, 0)))
-    last = [(m - 1) * s + 1 for m, s in zip(out, strides, strict=True)]
-    parts = [
-        x[i : i + last[0] : strides[0], j : j + last[1] : strides[1]]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-    return jnp.concatenate(parts, axis=-1).reshape(out[0] * out[1], -1)
+def _kernel_gradient(x, g, shape, strides, padding, precision):
+    """Sums of x's windows times g, as products of matrices over a few pictures at a time.
+
+    A part is to stay in the cache: ROWS places or one picture. Its windows are either written out,
+    kh kw c numbers a place; or, where that is less, kw c numbers of x beside kh o of g moved by rows.
+    """
+    kh, kw, c, o = shape
+    n, *out = g.shape[:3]
+    size = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * out[0] * out[1] <= ROWS))
+    moved = strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    if moved:
+        x = x[:, : out[0] + kh - 1]  # what no window reaches is cut off
+
+    def add(total, part):
+        x, g = part
+        if moved:
+            left = _shifted(x, 2, kw, 1, out[1])
+            sides = [((0, 0), (i, kh - 1 - i), (0, 0), (0, 0)) for i in range(kh)]
+            right = jnp.concatenate([jnp.pad(g, side) for side in sides], axis=-1)
+        else:
+            left = _shifted(x, 2, kw, strides[1], out[1])
+            left, right = _shifted(left, 1, kh, strides[0], out[0]), g
+        left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+        return total + jnp.matmul(left.T, right, precision=precision), None
+
+    start = jnp.zeros((kw * c, kh * o) if moved else (kh * kw * c, o), g.dtype)
+    parts = tuple(a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
+    total = lax.scan(add, start, parts)[0]
+    return total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3) if moved else total.reshape(shape)
+
+
+def _shifted(x, axis, n, stride, length):
+    """[..., c] -> [..., n c]: the n strided slices that start at 0 .. n - 1 of an axis, side by side."""
+    last = (length - 1) * stride + 1
+    slices = [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(n)]
+    return jnp.concatenate(slices, axis=-1)

@@ -18,6 +18,8 @@ CASES = {
     'padded 1 x 1': ((1, 1), (2, 2), ((1, 1), (0, 1)), {}),
     'windows': ((3, 2), (1, 1), ((1, 0), (2, 1)), {}),
     'windows, ragged stride': ((3, 3), (2, 3), ((1, 1), (0, 0)), {}),
+    'windows, moved by rows': ((3, 2), (1, 1), ((1, 1), (0, 1)), {'side': 15}),
+    'windows, many pictures': ((3, 3), (2, 1), ((2, 0), (1, 1)), {'side': 30}),
     'groups': ((3, 3), (1, 1), ((1, 1), (1, 1)), {'feature_group_count': 2}),
     'dilated': ((2, 2), (1, 1), ((0, 0), (0, 0)), {'rhs_dilation': (2, 2)}),
 }
@@ -26,10 +28,10 @@ CASES = {
 @pytest.mark.parametrize('name', CASES)
 def test_values_and_gradients_are_those_of_lax(name, x64):
     window, strides, padding, options = CASES[name]
-    x = jnp.asarray(RNG.standard_normal((3, 8, 7, 4)))
-    kernel = jnp.asarray(
-        RNG.standard_normal((*window, 4 // options.get('feature_group_count', 1), 6))
-    )
+    side, options = options.get('side', 8), {k: v for k, v in options.items() if k != 'side'}
+    x = jnp.asarray(RNG.standard_normal((6, side, side - 1, 8)))
+    channels = 8 // options.get('feature_group_count', 1)
+    kernel = jnp.asarray(RNG.standard_normal((*window, channels, 6)))
 
     @jax.jit
     def both(x, kernel):
