@@ -86,8 +86,7 @@ def _backward(strides, padding, precision, saved, g):
         return dx, dk[None, None]
 
     def in_parts(x, kernel, g):
-        forward = functools.partial(_by_xla, strides=strides, padding=padding, precision=precision)
-        dx = jax.vjp(lambda x: forward(x, kernel), x)[1](g)[0]
+        dx = _input_gradient(g, kernel, x.shape[1:3], strides, padding, precision)
         return dx, _kernel_gradient(x, g, kernel.shape, strides, padding, precision)
 
     on_cpu = product if _is_product(kernel, padding) else in_parts
@@ -103,6 +102,22 @@ def _is_product(kernel, padding):
 
 def _every(x, strides):
     return x[:, :: strides[0], :: strides[1]]
+
+
+def _input_gradient(g, kernel, size, strides, padding, precision):
+    """The full convolution of g, spread by its stride, with the kernel."""
+    sides = [
+        (k - 1 - low, n + low - (m - 1) * s - 1)
+        for k, n, m, s, (low, _) in zip(
+            kernel.shape[:2], size, g.shape[1:3], strides, padding, strict=True
+        )
+    ]
+    turned = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    # Inside a loop XLA would read the kernel transposed, by its slowest way, if it saw where it is from.
+    turned = lax.optimization_barrier(turned)
+    return lax.conv_general_dilated(
+        g, turned, (1, 1), sides, strides, dimension_numbers=NUMBERS, precision=precision
+    )
 
 
 def _kernel_gradient(x, g, shape, strides, padding, precision):
