@@ -1,10 +1,11 @@
 """The scale of colours that a network's weights expect: means, deviations, and the order of channels."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+Kind = Literal['standard', 'mean_colour', 'mean_picture', 'torchvision', 'inception', 'caffe']
 PIXEL = 1 / 255  # networks of 2012 to 2015 saw pixels of 0..255, less a mean
 
 
@@ -35,26 +36,23 @@ PUBLISHED = {
 }
 
 
-def published(name: str) -> Normalisation:
-    """That of published weights: 'torchvision', 'inception', or 'caffe' (blue green red, 0..255 less means).
+def named(kind: Kind, images, channels: int) -> Normalisation:
+    """That of published weights, or one computed from a training set.
 
-    Errors  ValueError for another name.
-    """
-    if name not in PUBLISHED:
-        raise ValueError(f'no weights are known by {name!r}; there are {", ".join(PUBLISHED)}')
-    return of_colours(*PUBLISHED[name])
-
-
-def of_set(images, kind: str, channels: int) -> Normalisation:
-    """Computed from a training set.
-
-    kind      'standard'    mean 0 and deviation 1 of every channel over all pixels
-              'mean_colour' each channel's mean subtracted from pixels of 0..255 (VGG)
+    kind      'torchvision', 'inception', 'caffe' (blue green red, 0..255 less means)  see PUBLISHED
+              'standard'     mean 0 and deviation 1 of every channel over all pixels
+              'mean_colour'  each channel's mean subtracted from pixels of 0..255 (VGG)
               'mean_picture' each pixel's own mean subtracted likewise (AlexNet, ZFNet, ResNet)
     channels  of what the network sees: grey pictures count as three equal channels.
     Shapes    images [n, h, w, 1 or c], uint8, or float on [0, 1].
     Errors    ValueError for another kind. A channel that never changes is left at deviation 1.
     """
+    if kind in PUBLISHED:
+        return of_colours(*PUBLISHED[kind])
+    if kind not in ('standard', 'mean_colour', 'mean_picture'):
+        raise ValueError(
+            f'normalisation {kind!r}; standard, mean_colour, mean_picture, {", ".join(PUBLISHED)} are wanted'
+        )
     scale = PIXEL if images.dtype == np.uint8 else 1.0
     total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
     for start in range(0, len(images), 1024):  # never the whole set as floats
@@ -62,10 +60,8 @@ def of_set(images, kind: str, channels: int) -> Normalisation:
         total += part.sum(0)
         squares += (part**2).sum(0)
     mean, square = total / len(images), squares / len(images)
-    if kind in ('standard', 'mean_colour'):
+    if kind != 'mean_picture':
         mean, square = (value.mean((0, 1), keepdims=True) for value in (mean, square))
-    elif kind != 'mean_picture':
-        raise ValueError(f'kind {kind!r}; standard, mean_colour or mean_picture is wanted')
     deviation = np.full((1, 1, images.shape[-1]), PIXEL)
     if kind == 'standard':
         spread = np.sqrt(np.maximum(square - mean**2, 0))
@@ -92,9 +88,10 @@ def to_unit(images, channels: int):
 
 
 def normalise(images, found: Normalisation):
-    """Pictures on [0, 1] as the network sees them.
+    """Pictures as the network sees them: uint8, or float on [0, 1].
 
-    Shapes  images [n, h, w, c] -> the same; h and w are those of a mean picture.
+    Shapes  images [n, h, w, 1 or c] -> [n, h, w, c]; h and w are those of a mean picture.
+    Errors  as `to_unit`.
     """
-    scaled = (images - found.mean[None]) / found.deviation[None]
-    return jnp.take(scaled, found.order, axis=-1)
+    unit = to_unit(images, len(found.order))
+    return jnp.take((unit - found.mean[None]) / found.deviation[None], found.order, axis=-1)

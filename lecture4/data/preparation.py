@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from lecture4.data import augmentation
 from lecture4.data.normalisation import Normalisation, normalise, to_unit
 
+Kind = Literal['none', 'crop', 'pad', 'jitter', 'inception']
+
 
 class Recipe(NamedTuple):
     """How a training batch is made; all static.
@@ -19,7 +21,7 @@ class Recipe(NamedTuple):
     """
 
     crop: int
-    kind: Literal['none', 'crop', 'pad', 'jitter', 'inception'] = 'none'
+    kind: Kind = 'none'
     padding: int = 4
     jitter: tuple[int, int] = (256, 480)
     flips: bool = False

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from lecture4.train.config import Common, Run, UsageError
 from lecture4.train.step import AXIS, bind, like
 
 
-def config(directory, reader: Common) -> Common:
+def config(directory, reader: Common) -> Any:
     """The config of the run in a directory, of the type of `reader`, which says where data are.
 
     Errors  UsageError where there is no run, or one of another experiment.
@@ -32,20 +33,22 @@ def config(directory, reader: Common) -> Common:
     return type(reader)(**{**how, **held, **lists})
 
 
-def state(directory, task, data, config: Common):
-    """The last state of a run, on the host; `task` and `data` are those of its config.
+def load(directory, reader: Common, data_fn, build_fn):
+    """(config, last state, data) of the run in a directory, the state on the host.
 
-    Errors  UsageError where the run is not finished or its checkpoint cannot be read.
+    data_fn, build_fn  the experiment's functions of a config.
+    Errors  as `config`; UsageError where the run is not finished or its checkpoint cannot be read.
     """
-    directory = pathlib.Path(directory)
-    program = bind(task, data, config.seed)
+    held = config(directory, reader)
+    data = data_fn(held)
+    program = bind(build_fn(held), data, held.seed)
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
-    checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
+    checkpoints = Checkpoints(pathlib.Path(directory) / 'checkpoints', held.keep)
     try:
         restored = checkpoints.restore(like(program, mesh, program.batch(0)))
     finally:
         checkpoints.close()
-    n = 0 if restored is None else restored[0]
-    if n < config.steps:
-        raise UsageError(f'the run in {directory} has done {n} of {config.steps} steps; finish it')
-    return jax.tree.map(np.asarray, restored[1])  # pyright: ignore[reportOptionalSubscript]
+    n, state = restored or (0, None)
+    if n < held.steps:
+        raise UsageError(f'the run in {directory} has done {n} of {held.steps} steps; finish it')
+    return held, jax.tree.map(np.asarray, state), data

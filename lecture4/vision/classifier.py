@@ -13,7 +13,7 @@ def loss(network, variables, images, labels, key):
     The objective is the cross-entropy, and of networks with auxiliary classifiers theirs times
     AUXILIARY_WEIGHT besides.
     Shapes  variables {'params', and 'batch_stats' where there are}; images [n, h, w, c]; labels [n].
-            Returns the new batch statistics ({} where there are none) and {'loss', 'accuracy'}, the
+            Returns the new batch statistics ({} where there are none) and {'loss', 'top1'}, the
             cross-entropy and the share of right answers.
     """
     (logits, activations), new = network.apply(
@@ -23,8 +23,37 @@ def loss(network, variables, images, labels, key):
     sides = [a for name, a in activations.items() if name.startswith('auxiliary_')]
     objective = value + AUXILIARY_WEIGHT * sum(cross_entropy(side, labels) for side in sides)
     right = jnp.argmax(logits, axis=1) == labels
-    metrics = {'loss': value, 'accuracy': jnp.mean(right, dtype=jnp.float32)}
+    metrics = {'loss': value, 'top1': jnp.mean(right, dtype=jnp.float32)}
     return objective, (new.get('batch_stats', {}), metrics)
+
+
+def descend(network, optimizer, variables, memory, batch, key, axis_name=None):
+    """One step of training: (variables, the optimiser's memory, metrics as `loss` has them).
+
+    batch      {'images', 'labels'}.
+    axis_name  under pmap the axis of devices: gradients, metrics and batch statistics are means over it,
+               dropout is each device's own.
+    """
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        if hasattr(network, 'axis_name'):
+            network = network.clone(axis_name=axis_name)
+
+    def loss_fn(params):
+        given = variables | {'params': params}
+        return loss(network, given, batch['images'], batch['labels'], key)
+
+    params = variables['params']
+    (_, (statistics, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    if axis_name is not None:
+        grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+    updates, memory = optimizer.update(grads, memory, params)
+    params = optax.apply_updates(params, updates)
+    return (
+        {'params': params} | ({'batch_stats': statistics} if statistics else {}),
+        memory,
+        metrics,
+    )
 
 
 def cross_entropy(logits, labels):

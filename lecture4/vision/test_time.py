@@ -7,6 +7,7 @@ predict_fn takes pictures [n, h, w, c] to logits, [n, classes] or a map of them.
 may be jitted with the plan static.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -175,6 +176,30 @@ def dense(predict_fn: Callable[[jax.Array], jax.Array], images, scales=(), mirro
 
 def _softmax(logits):
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+
+
+def probabilities(
+    network, variables, images, kind: Kind, *, crop: int, scales=(), normalise_fn, batch_size: int
+) -> np.ndarray:
+    """Probabilities [n, classes] that a network gives to a set on the host, by one kind of looks.
+
+    normalise_fn  stored pictures [n, h, w, c] -> what the network sees of them, uncropped.
+    batch_size    views that are looked at together, about.
+    Errors        as `looks`.
+    """
+    plan = looks(kind, images.shape[1:3], crop, scales)
+    if plan is None and hasattr(network, 'dense'):
+        network = network.clone(dense=True)
+
+    def ask(variables, batch):
+        batch = normalise_fn(batch)
+        predict_fn = lambda x: network.apply(variables, x)[0]  # noqa: E731
+        if plan is None:
+            return dense(predict_fn, batch, scales)
+        return posterior(predict_fn, batch, plan)
+
+    at_once = max(1, batch_size // (plan.n_views if plan else 1))
+    return in_batches(functools.partial(ask, jax.device_put(variables)), images, at_once)
 
 
 def in_batches(score_fn: Callable, images, batch_size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from lecture4.data import normalisation, preparation
 from lecture4.data.preparation import Recipe
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 1), np.uint8)
-SCALE = normalisation.of_set(IMAGES, 'standard', 3)
+SCALE = normalisation.named('standard', IMAGES, 3)
 KEY = jax.random.key(0)
 PREPARE = jax.jit(preparation.prepare, static_argnums=2)
 
