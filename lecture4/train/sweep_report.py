@@ -53,13 +53,14 @@ def make(experiment, config, variants, directory: pathlib.Path) -> reports.Repor
     if not directory.is_dir():
         raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
     missing = broken(variants, directory)
-    results, reported = [], {}
+    results, reported, rows_of = [], {}, {}
     for variant in variants:
         where, last = place(directory, variant), {}
         if sweep.name(variant) in missing:
             results.append(dict(variant))
             continue
-        for row in read(where / 'metrics.jsonl'):
+        rows_of[sweep.name(variant)] = (variant, read(where / 'metrics.jsonl'))
+        for row in rows_of[sweep.name(variant)][1]:
             last.update(row)
         own = json.loads((where / 'results.json').read_text())['metrics']
         reported.update(own)
@@ -92,7 +93,7 @@ def make(experiment, config, variants, directory: pathlib.Path) -> reports.Repor
             )
             for name in swept
             if len({str(one[name]) for one in settings}) > 1
-        }
+        } | _learning(rows_of.values(), swept)
     if missing:
         told = '; '.join(f'{name}: {reason}' for name, reason in missing.items())
         summary += f' {len(missing)} of {len(variants)} variants have no result: {told}.'
@@ -187,6 +188,27 @@ def _write_csv(path: pathlib.Path, columns, rows):
     with temporary.open('w', newline='') as file:
         csv.writer(file).writerows([columns, *rows])
     os.replace(temporary, path)
+
+
+def _learning(runs, swept) -> dict[str, reports.Picture]:
+    """Metrics that were also evaluated, against the step: a panel a value of the first field, if few."""
+    from lecture4.figures import style, variants
+
+    drawn = []
+    for variant, rows in runs:
+        words = [f'{name} {_short(variant[name])}' for name in swept]
+        panel = words.pop(0) if len(words) > 1 else ''
+        drawn.append((panel, ', '.join(words), rows))
+    n_panels, n_lines = (len({run[i] for run in drawn}) for i in (0, 1))
+    if not drawn or n_panels > 3 or n_lines > len(style.COLOURS):
+        return {}
+    return {
+        f'learning_{metric}': reports.Picture(
+            variants.learning(drawn, metric),
+            f'{metric} of every variant, dashed while training, solid where evaluated.',
+        )
+        for metric in variants.paired(drawn[0][2])
+    }
 
 
 def _plot(settings, swept, field: str, metric: str):
