@@ -63,10 +63,14 @@ def cross_entropy(logits, labels):
 
 
 def quality(logits, labels):
-    """{'loss', 'top1', 'top5'} of logits [n, c]: the cross-entropy and shares of labels among the first."""
+    """{'loss', 'top1', 'top5'} of logits [n, c]: the cross-entropy and shares of labels among the first.
+
+    Equal logits count by class number, as in ops.scores.ranks.
+    """
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    rank = jnp.sum(logits > own, axis=1)
+    before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
+    rank = jnp.sum((logits > own) | ((logits == own) & before), axis=1)
     return {
         'loss': cross_entropy(logits, labels),
         'top1': jnp.mean(rank < 1, dtype=jnp.float32),
