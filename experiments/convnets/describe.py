@@ -25,9 +25,11 @@ LARGE, SMALL = (224, 224, 3), (32, 32, 3)
 NETWORKS = {
     'alexnet': (layouts.alexnet, (227, 227, 3)),
     'alexnet_one_stream': (functools.partial(layouts.alexnet, 1), (227, 227, 3)),
+    'one_tower': (layouts.one_tower, LARGE),
     'zfnet': (layouts.zfnet, LARGE),
     **{f'vgg_{letter}': (functools.partial(layouts.vgg, letter), LARGE) for letter in 'abcde'},
     'googlenet': (layouts.googlenet, LARGE),
+    'googlenet_torchvision': (functools.partial(layouts.googlenet, 'torchvision'), LARGE),
     **{f'plain_{n}': (functools.partial(layouts.resnet, n, None), LARGE) for n in (18, 34)},
     **{f'resnet_{n}': (functools.partial(layouts.resnet, n), LARGE) for n in layouts.RESNET_BLOCKS},
     **{

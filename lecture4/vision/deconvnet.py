@@ -30,10 +30,10 @@ class Projection(NamedTuple):
     place: jax.Array
 
 
-def project(network, variables, images, layer: str, channel: int, rule: Rule = 'deconvnet'):
+def project(network, variables, images, layer: str, channel, rule: Rule = 'deconvnet'):
     """The strongest unit of one channel, alone, sent back to the pixels of each picture.
 
-    layer    name of an activation; channel its last axis.
+    layer    name of an activation; channel a number on its last axis, or one a picture, int [n].
     rule     'deconvnet', 'guided' (backpropagation), or 'gradient' of the unit, times its value.
     Shapes   images [n, h, w, c]. Returns a Projection. Traceable.
     Errors   KeyError for a name that is no activation, with those that are; ValueError for a channel
@@ -46,7 +46,7 @@ def project(network, variables, images, layer: str, channel: int, rule: Rule = '
         return activation(network, variables, pixels, layer)
 
     a, back = jax.vjp(unit, images)
-    rows = jnp.arange(a.shape[0])
+    rows, channel = np.arange(a.shape[0]), np.broadcast_to(channel, a.shape[0])
     where = (rows, place[:, 0], place[:, 1], channel) if a.ndim == 4 else (rows, channel)
     alone = jnp.zeros_like(a).at[where].set(value)
     return Projection(back(alone)[0], value, place)
@@ -60,14 +60,19 @@ def activation(network, variables, images, layer: str):
     return found[layer]
 
 
-def strongest(a, channel: int):
-    """Place int [n, 2] and value [n] of the largest unit of a channel; a is [n, h, w, c] or [n, c]."""
-    if not 0 <= channel < a.shape[-1]:
-        raise ValueError(f'channel {channel} of {a.shape[-1]}; they are numbered from 0')
+def strongest(a, channel):
+    """Place int [n, 2] and value [n] of the largest unit of a channel, or of one a picture, int [n].
+
+    a is [n, h, w, c] or [n, c].
+    """
+    channel = np.broadcast_to(channel, a.shape[0])
+    if channel.min() < 0 or channel.max() >= a.shape[-1]:
+        raise ValueError(f'channel {channel.max()} of {a.shape[-1]}; they are numbered from 0')
+    rows = np.arange(a.shape[0])
     if a.ndim == 2:
-        return jnp.zeros((a.shape[0], 2), jnp.int32), a[:, channel]
+        return jnp.zeros((a.shape[0], 2), jnp.int32), a[rows, channel]
     n, _, w, _ = a.shape
-    flat = a[..., channel].reshape(n, -1)
+    flat = a[rows, :, :, channel].reshape(n, -1)
     at = jnp.argmax(flat, axis=1).astype(jnp.int32)
     return jnp.stack([at // w, at % w], axis=1), jnp.max(flat, axis=1)
 

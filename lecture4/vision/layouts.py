@@ -39,6 +39,24 @@ def alexnet(groups: int = 2) -> Stack:
     )
 
 
+def one_tower() -> Stack:
+    """The one-tower variant of AlexNet on 224 x 224 x 3, torchvision's.
+
+    Source  Krizhevsky 2014, as torchvision has it.
+    """
+    return (
+        Layer('conv1', 'conv', 64, 11, 4, 2),
+        _pool('pool1', 3, 2),
+        Layer('conv2', 'conv', 192, 5, 1, 2),
+        _pool('pool2', 3, 2),
+        Layer('conv3', 'conv', 384, 3, 1, 1),
+        Layer('conv4', 'conv', 256, 3, 1, 1),
+        Layer('conv5', 'conv', 256, 3, 1, 1),
+        _pool('pool5', 3, 2),
+        *_head((4096, 4096, 1000)),
+    )
+
+
 def zfnet() -> Stack:
     """The network (a) of Zeiler & Fergus 2014, figure 3: the ragged edge of its pools is kept."""
     return (
@@ -96,37 +114,42 @@ INCEPTION = {
 }
 
 
-def _inception(name) -> Branches:
+def _inception(name, paper: bool) -> Branches:
     one, reduce3, three, reduce5, five, behind = INCEPTION[name]
+    wide = 5 if paper else 3
+    unit = _biased if paper else _conv_norm
     paths = (
-        (Layer('1x1', 'conv', one),),
-        (Layer('3x3_reduce', 'conv', reduce3), Layer('3x3', 'conv', three, 3, 1, 1)),
-        (Layer('5x5_reduce', 'conv', reduce5), Layer('5x5', 'conv', five, 5, 1, 2)),
-        (_pool('pool', 3, 1, 1), Layer('pool_proj', 'conv', behind)),
+        unit('1x1', one, 1),
+        (*unit('3x3_reduce', reduce3, 1), *unit('3x3', three, 3)),
+        (*unit('5x5_reduce', reduce5, 1), *unit('5x5', five, wide)),
+        (_pool('pool', 3, 1, 1), *unit('pool_proj', behind, 1)),
     )
     return Branches(f'inception_{name}', paths, 'concat')
 
 
-def googlenet() -> Stack:
+def googlenet(version: Literal['paper', 'torchvision'] = 'paper') -> Stack:
     """GoogLeNet without its auxiliary classifiers, its pools as in Caffe.
 
-    Source  Szegedy et al. 2015, table 1, whose own column of parameters does not add up.
+    version  'torchvision': batch norm for biases and response normalisation, 3 x 3 for 5 x 5, and a
+             pool of 2 before inception 5a.
+    Source   Szegedy et al. 2015, table 1, whose own column of parameters does not add up.
     """
+    paper = version == 'paper'
+    unit = _biased if paper else _conv_norm
+    first, second = ((Layer(f'norm{i}', 'map'),) if paper else () for i in (1, 2))
     return (
-        Layer('conv1', 'conv', 64, 7, 2, 3),
+        *unit('conv1', 64, 7, 2),
         _pool('pool1', 3, 2, edge='caffe'),
-        Layer('norm1', 'map'),
-        Layer('conv2_reduce', 'conv', 64),
-        Layer('conv2', 'conv', 192, 3, 1, 1),
-        Layer('norm2', 'map'),
+        *first,
+        *unit('conv2_reduce', 64, 1),
+        *unit('conv2', 192, 3),
+        *second,
         _pool('pool2', 3, 2, edge='caffe'),
-        _inception('3a'),
-        _inception('3b'),
+        *(_inception(name, paper) for name in ('3a', '3b')),
         _pool('pool3', 3, 2, edge='caffe'),
-        *(_inception(f'4{letter}') for letter in 'abcde'),
-        _pool('pool4', 3, 2, edge='caffe'),
-        _inception('5a'),
-        _inception('5b'),
+        *(_inception(f'4{letter}', paper) for letter in 'abcde'),
+        _pool('pool4', 3 if paper else 2, 2, edge='caffe'),
+        *(_inception(name, paper) for name in ('5a', '5b')),
         _pool('pool5', 7, 1),
         Layer('classifier', 'dense', 1000),
     )
@@ -140,6 +163,10 @@ def googlenet_auxiliary() -> Stack:
         Layer('fc', 'dense', 1024),
         Layer('classifier', 'dense', 1000),
     )
+
+
+def _biased(name, units, window, stride=1) -> Stack:
+    return (Layer(name, 'conv', units, window, stride, window // 2),)
 
 
 def _conv_norm(name, units, window, stride=1) -> Stack:
@@ -191,17 +218,32 @@ def resnet(depth: int, shortcut: Shortcut = 'B', version: Literal['v1', 'v1.5'] 
     Errors    KeyError for a depth other than 18, 34, 50, 101, 152.
     Source    He, Zhang, Ren & Sun 2016, table 1.
     """
-    layers = [*_conv_norm('conv1', 64, 7, 2), _pool('pool1', 3, 2, 1)]
-    n_in, bottleneck = 64, depth >= 50
-    for i, (n_blocks, units) in enumerate(
-        zip(RESNET_BLOCKS[depth], (64, 128, 256, 512), strict=True)
-    ):
+    return residual(
+        RESNET_BLOCKS[depth], (64, 128, 256, 512), depth >= 50, 'imagenet', shortcut, version
+    )
+
+
+def residual(
+    blocks: tuple[int, ...],
+    units: tuple[int, ...],
+    bottleneck: bool = False,
+    stem: Literal['imagenet', 'cifar'] = 'imagenet',
+    shortcut: Shortcut = 'B',
+    version: Literal['v1', 'v1.5'] = 'v1',
+) -> Stack:
+    """Stages of residual blocks; fields as those of resnet.ResNet."""
+    n_in, large = units[0], stem == 'imagenet'
+    layers = [*_conv_norm('conv1', n_in, 7, 2)] if large else [*_conv_norm('conv1', n_in, 3)]
+    if large:
+        layers.append(_pool('pool1', 3, 2, 1))
+    for i, (n_blocks, n_units) in enumerate(zip(blocks, units, strict=True)):
         for j in range(n_blocks):
             stride = 2 if i and not j else 1
             name = f'conv{i + 2}_{j + 1}'
-            layers += _block(name, n_in, units, stride, shortcut, bottleneck, version == 'v1')
-            n_in = 4 * units if bottleneck else units
-    return (*layers, _pool('pool5', 7, 1), Layer('fc', 'dense', 1000))
+            layers += _block(name, n_in, n_units, stride, shortcut, bottleneck, version == 'v1')
+            n_in = 4 * n_units if bottleneck else n_units
+    last = _pool('pool5', 7, 1) if large else _pool('pool', 8, 1)
+    return (*layers, last, Layer('fc', 'dense', 1000 if large else 10))
 
 
 def cifar_resnet(depth: int, shortcut: Shortcut = 'A') -> Stack:
@@ -212,11 +254,4 @@ def cifar_resnet(depth: int, shortcut: Shortcut = 'A') -> Stack:
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f'depth is {depth}; it has to be 6 n + 2: 20, 32, 44, 56, 110, ...')
-    layers = [*_conv_norm('conv1', 16, 3)]
-    n_in = 16
-    for i, units in enumerate((16, 32, 64)):
-        for j in range((depth - 2) // 6):
-            stride = 2 if i and not j else 1
-            layers += _block(f'conv{i + 2}_{j + 1}', n_in, units, stride, shortcut, False, True)
-            n_in = units
-    return (*layers, _pool('pool', 8, 1), Layer('fc', 'dense', 10))
+    return residual(((depth - 2) // 6,) * 3, (16, 32, 64), False, 'cifar', shortcut)

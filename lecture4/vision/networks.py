@@ -1,27 +1,35 @@
-"""The networks of this room by name, for command lines."""
+"""All image networks by name, and what a unit of any of them sees."""
 
 import difflib
 import functools
 
 from flax import linen as nn
 
-from lecture4.vision import alexnet, googlenet, resnet, vgg, zfnet
+from lecture4.ops import geometry
+from lecture4.vision import layouts
+from lecture4.vision.alexnet import AlexNet, OneTower
+from lecture4.vision.googlenet import GoogLeNet
+from lecture4.vision.resnet import ResNet, cifar, imagenet
+from lecture4.vision.vgg import VGG
+from lecture4.vision.zfnet import ZFNet
 
-_part = functools.partial
+_with = functools.partial
+
+# What takes n_classes, dtype, ... and makes the network.
 NETWORKS = {
-    'alexnet': alexnet.AlexNet,
-    'one_tower': alexnet.OneTower,
-    'zfnet': zfnet.ZFNet,
-    **{f'vgg_{letter}': _part(vgg.VGG, letter) for letter in ('a', 'a_lrn', 'b', 'c', 'd', 'e')},
-    **{f'vgg_{letter}_bn': _part(vgg.VGG, letter, batch_norm=True) for letter in 'abde'},
-    'googlenet': googlenet.GoogLeNet,
-    'googlenet_auxiliary': _part(googlenet.GoogLeNet, auxiliary=True),
-    'googlenet_torchvision': _part(googlenet.GoogLeNet, version='torchvision'),
-    **{f'resnet_{n}': _part(resnet.imagenet, n) for n in (18, 34, 50, 101, 152)},
-    **{f'resnet_{n}_v1_5': _part(resnet.imagenet, n, version='v1.5') for n in (50, 101, 152)},
-    **{f'plain_{n}': _part(resnet.imagenet, n, None) for n in (18, 34)},
-    **{f'cifar_resnet_{n}': _part(resnet.cifar, n) for n in (8, 14, 20, 32, 44, 56, 110)},
-    **{f'cifar_plain_{n}': _part(resnet.cifar, n, None) for n in (8, 14, 20, 32, 44, 56, 110)},
+    'alexnet': AlexNet,
+    'one_tower': OneTower,
+    'zfnet': ZFNet,
+    **{f'vgg_{letter}': _with(VGG, letter) for letter in ('a', 'a_lrn', 'b', 'c', 'd', 'e')},
+    **{f'vgg_{letter}_bn': _with(VGG, letter, batch_norm=True) for letter in 'abde'},
+    'googlenet': GoogLeNet,
+    'googlenet_auxiliary': _with(GoogLeNet, auxiliary=True),
+    'googlenet_torchvision': _with(GoogLeNet, version='torchvision'),
+    **{f'resnet_{n}': _with(imagenet, n) for n in (18, 34, 50, 101, 152)},
+    **{f'resnet_{n}_v1_5': _with(imagenet, n, version='v1.5') for n in (50, 101, 152)},
+    **{f'plain_{n}': _with(imagenet, n, None) for n in (18, 34)},
+    **{f'cifar_resnet_{n}': _with(cifar, n) for n in (8, 14, 20, 32, 44, 56, 110)},
+    **{f'cifar_plain_{n}': _with(cifar, n, None) for n in (8, 14, 20, 32, 44, 56, 110)},
 }
 
 
@@ -35,3 +43,56 @@ def named(name: str, n_classes: int, **options) -> nn.Module:
         hint = f'did you mean {near[0]}? ' if near else ''
         raise ValueError(f'network {name} is unknown; {hint}there are {", ".join(NETWORKS)}')
     return NETWORKS[name](n_classes=n_classes, **options)
+
+
+def layout(network) -> geometry.Stack:
+    """The network as a stack of layers for `geometry.trace`, its classes not counted.
+
+    Errors  TypeError for a module that is none of ours.
+    """
+    match network:
+        case AlexNet():
+            return layouts.alexnet(network.groups)
+        case OneTower():
+            return layouts.one_tower()
+        case ZFNet():
+            return layouts.zfnet()
+        case VGG():
+            return layouts.vgg(network.letter.removesuffix('_lrn'), network.batch_norm)
+        case GoogLeNet():
+            return layouts.googlenet(network.version)
+        case ResNet():
+            return layouts.residual(
+                network.blocks, network.units, network.bottleneck, network.stem, network.shortcut,
+                network.version,
+            )  # fmt: skip
+    raise TypeError(f'{type(network).__name__} is no image network of lecture4.vision')
+
+
+def field(network, layer: str, shape) -> geometry.Row:
+    """What the units of a named activation see: a row of `geometry.trace`, with `box(place)`.
+
+    layer   name of an activation. Those behind the maps (fc6, pool5 of GoogLeNet) see all.
+    shape   (h, w, c) of the picture, of any size that the network takes.
+    Errors  KeyError for a name that the network has not; TypeError as `layout`.
+    """
+    name = {'norm1_1': 'conv1_1'}.get(layer, layer)  # A-LRN's, which is no layer of the layout
+    h, w, _ = shape
+    stack, outer = layout(network), name.partition('/')[0]
+    whole = geometry.Row(
+        layer, 'dense', shape, (1,), 0, 0, (h, w), (0, 0), ((h - 1) / 2, (w - 1) / 2)
+    )
+    if name.startswith(('fc', 'auxiliary')):
+        return whole
+    names = [part.name.partition('/')[0] for part in stack]
+    if outer not in names:
+        if name in ('pool', 'pool5'):
+            return whole
+        raise KeyError(f'{layer!r} is no layer of {type(network).__name__}')
+    last = len(names) - names[::-1].index(outer)
+    if last >= len(stack) - 1:  # a mean over the whole map
+        return whole
+    rows = {row.name: row for row in geometry.trace(stack[:last], shape)}
+    if name != outer and name not in rows:
+        raise KeyError(f'{layer!r} is no layer of {type(network).__name__}')
+    return rows[name] if name in rows else list(rows.values())[-1]

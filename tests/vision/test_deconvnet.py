@@ -36,6 +36,14 @@ def test_a_gradient_s_projection_is_the_unit_s_gradient_times_its_value(variable
         np.testing.assert_allclose(seen.pixels[i], expected, atol=1e-5)
 
 
+def test_a_channel_a_picture_is_each_picture_s_own_projection(variables):
+    together = deconvnet.project(NETWORK, variables, IMAGES, LAYER, np.array([5, 2, 5]))
+    for i, channel in enumerate((5, 2, 5)):
+        alone = deconvnet.project(NETWORK, variables, IMAGES[i : i + 1], LAYER, channel)
+        for mine, wanted in zip(together, alone, strict=True):
+            np.testing.assert_allclose(mine[i], wanted[0], atol=1e-5)
+
+
 @pytest.mark.parametrize('rule', ['deconvnet', 'guided', 'gradient'])
 def test_nothing_arrives_outside_the_receptive_field(variables, rule):
     rows = geometry.trace(layouts.cifar_resnet(8, None)[:-2], (16, 16, 3))

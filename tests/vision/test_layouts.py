@@ -9,6 +9,7 @@ IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 COUNTS = {
     'alexnet': (layouts.alexnet(), (227, 227, 3), 60_965_224, 724_406_816),
     'alexnet, one stream': (layouts.alexnet(1), (227, 227, 3), 62_378_344, 1_135_256_096),
+    'alexnet, one tower': (layouts.one_tower(), IMAGENET, 61_100_840, 714_188_480),
     'zfnet': (layouts.zfnet(), IMAGENET, 62_357_608, 1_168_032_896),
     'vgg a': (layouts.vgg('a'), IMAGENET, 132_863_336, 7_609_090_048),
     'vgg b': (layouts.vgg('b'), IMAGENET, 133_047_848, 11_308_466_176),
@@ -20,6 +21,9 @@ COUNTS = {
     'vgg d bn': (layouts.vgg('d', True), IMAGENET, 138_365_992, 15_470_264_320),
     'vgg e bn': (layouts.vgg('e', True), IMAGENET, 143_678_248, 19_632_062_464),
     'googlenet': (layouts.googlenet(), IMAGENET, 6_998_552, 1_582_671_872),
+    'googlenet, torchvision': (
+        layouts.googlenet('torchvision'), IMAGENET, 6_624_904, 1_498_376_192,
+    ),
     'plain 34': (layouts.resnet(34, None), IMAGENET, 21_623_848, 3_644_493_824),
     'resnet 18 A': (layouts.resnet(18, 'A'), IMAGENET, 11_515_688, None),
     'resnet 18 B': (layouts.resnet(18, 'B'), IMAGENET, 11_689_512, 1_814_073_344),
@@ -42,7 +46,7 @@ COUNTS = {
     'cifar 1202': (layouts.cifar_resnet(1202), CIFAR, 19_421_274, 2_829_238_912),
     'cifar 20 B': (layouts.cifar_resnet(20, 'B'), CIFAR, 272_474, None),
     'cifar 110 B': (layouts.cifar_resnet(110, 'B'), CIFAR, 1_730_714, None),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', COUNTS)
