@@ -55,6 +55,11 @@ def _checked_images(where, images):
     if images.ndim == 3:
         images = images[..., None]
     shape = tuple(images.shape[1:])
+    if images.ndim == 4 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
+        raise DataError(
+            f'{where}: images have shape {shape}, channels first; move them last: '
+            'images.transpose(0, 2, 3, 1)'
+        )
     if images.ndim != 4 or shape[-1] not in (1, 3) or 0 in shape:
         raise DataError(
             f'{where}: images have shape {shape}, wanted [height, width] or '

@@ -28,7 +28,7 @@ def test_pictures_of_several_sizes_and_kinds():
     ('images', 'message'),
     [
         (np.zeros((5, 16)), r'set: images have shape \(16,\)'),
-        (np.zeros((5, 3, 8, 8)), r'set: images have shape \(3, 8, 8\).*transpose'),
+        (np.zeros((5, 3, 8, 8)), r'set: images have shape \(3, 8, 8\), channels first.*transpose'),
         (np.zeros((5, 8, 0)), r'images have shape \(8, 0, 1\)'),
         (np.zeros((5, 8, 8), np.int32), 'dtype int32'),
         (np.zeros((5, 8, 8), bool), 'dtype bool'),
