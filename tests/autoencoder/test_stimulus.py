@@ -39,6 +39,7 @@ def test_best_stimulus_of_a_filter_is_the_filter_and_responses_never_fall(x64):
     np.testing.assert_allclose(found, w / jnp.linalg.norm(w), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_best_stimulus_of_a_pooled_unit_is_that_of_its_quadratic_form(x64):
     """sqrt(e + sum (w'x)^2) over a pool: the first eigenvector of sum w w', all pixels together."""
     shape, stage = (6, 5, 1), layered.Stage(size=3, maps=2, pool=2)

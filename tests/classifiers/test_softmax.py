@@ -128,8 +128,7 @@ def test_two_classes_have_half_the_penalty_of_scikit_learn_s_one_vector():
 # Certificates
 
 
-@pytest.mark.parametrize('bias_scale', [None, 1.0])
-@pytest.mark.parametrize('shape', [(40, 6), (30, 50)], ids=str)
+@pytest.mark.parametrize(('bias_scale', 'shape'), [(None, (40, 6)), (1.0, (30, 50))])
 @pytest.mark.parametrize('max_iterations', [1, 3, 60])
 def test_gap_bounds_the_distance_to_the_minimum(bias_scale, shape, max_iterations):
     x, labels = blobs(*shape, spread=0.7)
@@ -198,8 +197,7 @@ def test_nan_and_a_missing_class_are_not_converged():
 # Forms of the same problem
 
 
-@pytest.mark.parametrize('bias_scale', [None, 2.0])
-@pytest.mark.parametrize('shape', [(40, 6), (20, 50)], ids=str)
+@pytest.mark.parametrize(('bias_scale', 'shape'), [(2.0, (40, 6)), (None, (20, 50))])
 def test_fit_gram_is_fit(bias_scale, shape, x64):
     x, labels = blobs(*shape, spread=0.7)
     new = np.random.default_rng(9).standard_normal((8, shape[1]))

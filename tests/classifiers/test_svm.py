@@ -170,8 +170,7 @@ def test_bias_scale_is_liblinear_s_intercept_scaling(loss, bias_scale):
 # Certificates
 
 
-@pytest.mark.parametrize('loss', LOSSES)
-@pytest.mark.parametrize('shape', [(40, 6), (30, 50)], ids=str)
+@pytest.mark.parametrize(('loss', 'shape'), [('squared_hinge', (40, 6)), ('hinge', (30, 50))])
 @pytest.mark.parametrize('max_iterations', [1, 4, 60])
 def test_gap_bounds_the_distance_to_the_minimum(loss, shape, max_iterations):
     x, labels = blobs(*shape)
@@ -241,8 +240,7 @@ def test_nan_is_not_converged():
 # Forms of the same problem
 
 
-@pytest.mark.parametrize('loss', LOSSES)
-@pytest.mark.parametrize('shape', [(40, 6), (20, 50)], ids=str)
+@pytest.mark.parametrize(('loss', 'shape'), [('hinge', (40, 6)), ('squared_hinge', (20, 50))])
 def test_fit_gram_is_fit(loss, shape, x64):
     x, labels = blobs(*shape)
     new = np.random.default_rng(9).standard_normal((8, shape[1]))
@@ -301,6 +299,7 @@ def test_two_classes_are_mirrored():
     np.testing.assert_allclose(fitted.bias[0], -fitted.bias[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_classes_are_solved_apart_where_memory_asks_for_it(monkeypatch):
     x, labels = blobs(60, 5, 5)
     together = fit(x, labels)

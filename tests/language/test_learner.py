@@ -138,6 +138,7 @@ def texts(n=60):
     )
 
 
+@pytest.mark.slow
 def test_a_cross_validation_in_one_run_of_few_programs():
     """Fold after fold from new values, early stopping by development accuracy, and every shape compiled once."""
     encoded, labels, chosen, made = texts()

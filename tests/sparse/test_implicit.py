@@ -31,7 +31,7 @@ def problem(seed, n=5, d=8, k=12):
         (L1, 'scalar'),
         (L1, 'per atom'),
         (L1, 'per signal'),
-        (NONNEGATIVE, 'per code'),
+        pytest.param(NONNEGATIVE, 'per code', marks=pytest.mark.slow),
         (elastic_net(0.7), 'per code'),
         (LOG, 'per code'),
     ],
@@ -123,6 +123,7 @@ def test_twins_in_a_support_share_the_gradient(x64):
     np.testing.assert_allclose(shared[:, 0] + shared[:, 4], alone[:, 0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_dictionary_learned_for_a_task_beats_its_start():
     """What gradients are for: atoms moved so that a linear readout of the codes fits targets."""
     x, D, _ = problem(5, n=40)
@@ -145,6 +146,7 @@ def test_a_dictionary_learned_for_a_task_beats_its_start():
     assert values[-1] < floor < values[0]
 
 
+@pytest.mark.slow
 def test_vmap_over_weights_is_a_loop(x64):
     x, D, _ = problem(6)
 

@@ -117,6 +117,7 @@ def objective(D, x):
     return float(encode(x, D, WEIGHT).objective.mean())
 
 
+@pytest.mark.slow
 def test_alternations_lower_the_objective_below_what_one_pass_online_reaches():
     x = patches()
     state = lagrange_dual.init(jax.random.key(0), x, 40)
@@ -156,7 +157,7 @@ def test_norm_bound_is_a_change_of_scale_and_unused_atoms_go():
     assert abs(results[0][:, 5].mean()) < 0.02
 
 
-@pytest.mark.parametrize('learner', ['lagrange', 'gradient'])
+@pytest.mark.parametrize('learner', ['lagrange', pytest.param('gradient', marks=pytest.mark.slow)])
 def test_four_devices_learn_what_one_learns(learner):
     x = patches()[:400]
     if learner == 'lagrange':

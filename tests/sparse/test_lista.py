@@ -56,7 +56,7 @@ def fit(n_layers, tied, n_steps=150):
     return state.params
 
 
-@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('tied', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_learned_layers_predict_what_ista_needs_many_iterations_for(tied):
     _, D, _ = problem(1)
     rng = np.random.default_rng(9)
@@ -75,6 +75,7 @@ def test_learned_layers_predict_what_ista_needs_many_iterations_for(tied):
     assert float(learned) < 0.5 * float(plain[3])
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_the_shared_layers(x64):
     x, D, codes = (np.float64(v) for v in problem(6, d=5, k=7))
     encoder = lista.init(jnp.asarray(D), WEIGHT, 2)

@@ -68,6 +68,7 @@ def test_gaps_bound_the_distance_to_the_minimum(penalty, weight, x64):
         assert (gap >= distance * (1 - 1e-9)).all() and (distance >= -1e-9).all()
 
 
+@pytest.mark.slow
 def test_a_polished_support_is_certified_to_rounding():
     x, D = (jnp.asarray(v, jnp.float32) for v in problem(n=40, seed=2))
     plain = solvers.admm(x, D, 0.2, tolerance=1e-3)

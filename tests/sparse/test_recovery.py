@@ -223,6 +223,7 @@ def test_psnr():
     assert recovery.psnr(jnp.full((4, 4), 0.1), jnp.zeros((4, 4))) == pytest.approx(20)
 
 
+@pytest.mark.slow
 def test_learning_on_these_signals_explains_them_better():
     truth = dictionary(16, 20, seed=11)
     codes = np.random.default_rng(12).standard_normal((600, 20))

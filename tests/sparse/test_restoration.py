@@ -51,6 +51,7 @@ def test_values_beyond_black_and_white_are_cut_off():
     )
 
 
+@pytest.mark.slow
 def test_denoising_helps_and_the_gain_that_scores_best_is_a_real_one():
     images, D = pictures(), steps()
     spoiled = restoration.noisy(images, 20, 3)

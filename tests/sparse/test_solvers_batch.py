@@ -39,7 +39,7 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('tile', [1, 5, 12, 13])
+@pytest.mark.parametrize('tile', [1, 5])
 def test_tiles_equal_the_whole(method, tile, x64):
     x, D = problem()
     x[3] = np.nan
@@ -140,7 +140,7 @@ def test_vmap_over_weights_is_a_loop_over_weights(method, x64):
             np.testing.assert_allclose(a, b[i], rtol=1e-7, atol=1e-10, err_msg=field)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', ['fista', 'admm'])
 def test_without_jit_it_is_the_same(method, x64):
     x, D = map(jnp.asarray, problem(n=3))
     plain = getattr(solvers, method)(x, D, 0.05, tolerance=1e-6, max_iterations=20000)
