@@ -65,17 +65,15 @@ def cross_entropy(logits, labels):
 def quality(logits, labels):
     """{'loss', 'top1', 'top5'} of logits [n, c]: the cross-entropy and shares of labels among the first.
 
-    Equal logits count by class number, as in ops.scores.ranks.
+    'top5' where there are more than five classes. Equal logits count by class number, as in ops.scores.ranks.
     """
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
     rank = jnp.sum((logits > own) | ((logits == own) & before), axis=1)
-    return {
-        'loss': cross_entropy(logits, labels),
-        'top1': jnp.mean(rank < 1, dtype=jnp.float32),
-        'top5': jnp.mean(rank < 5, dtype=jnp.float32),
-    }
+    told = [k for k in (1, 5) if k < logits.shape[1]]
+    shares = {f'top{k}': jnp.mean(rank < k, dtype=jnp.float32) for k in told}
+    return {'loss': cross_entropy(logits, labels), **shares}
 
 
 def scaled_biases(factor) -> optax.GradientTransformation:

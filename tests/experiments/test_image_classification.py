@@ -12,10 +12,11 @@ from flax import linen as nn
 from PIL import Image
 
 from experiments.convnets import image_classification as job
+from lecture4.data import squares
 from lecture4.train import cli
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
-from lecture4.vision import layers, networks, transfer
+from lecture4.vision import layers, networks, test_time, transfer
 
 EXPERIMENT = Experiment(job.Config, job.data, job.build, job.report, job.PRESETS, job.SWEEPS)
 RNG = np.random.default_rng(0)
@@ -131,6 +132,36 @@ def test_runs_by_many_looks_and_an_ensemble_of_them(source, tmp_path, capsys):
     assert {name for _, name in by} == {'this network', str(tmp_path / 'a'), 'mean of all'}
     assert (tmp_path / 'b/figures/worst.png').exists()
     assert 'of 10 test pictures of 4 classes' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('preset', ['alexnet', 'zfnet', 'vgg', 'googlenet', 'resnet'])
+def test_the_papers_recipes_fit_together(preset, monkeypatch):
+    """By shapes alone: 256 x 256 pictures, the preset's crops, network, step, evaluation and looks."""
+    images, labels = np.zeros((4, 256, 256, 3), np.uint8), np.arange(4, dtype=np.int32)
+    names = tuple(map(str, range(4)))
+    task = squares.Squares(images, labels, images, labels, names)
+    monkeypatch.setattr(squares, 'load', lambda *_, **__: task)
+    config = job.Config(**{**job.PRESETS[preset], 'batch_size': 2})
+    data, made = job.data(config), job.build(config)
+    batch = jax.eval_shape(data.prepare, data.resident, data.batch(0), KEY)
+    state = jax.eval_shape(made.init, KEY, batch)
+    new, metrics = jax.eval_shape(made.step, state, batch, KEY)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+    assert set(metrics) == {'loss', 'top1'}
+    assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'top1'}
+    for kind in config.views:
+        plan = test_time.looks(kind, (256, 256), data.extra['crop'], config.scales)
+        assert plan is None or plan.n_views == int(kind)
+
+    def dense(variables, images):
+        network = job.network_of(config, 4)
+        wide = network.clone(dense=True) if hasattr(network, 'dense') else network
+        return test_time.dense(lambda x: wide.apply(variables, x)[0], images, config.scales)
+
+    if 'dense' in config.views:
+        seen = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+        assert jax.eval_shape(dense, state.variables, seen).shape == (1, 4)
 
 
 def write_folder(path):

@@ -83,6 +83,7 @@ def test_quality_ranks_as_the_report_does():
     assert 0 < (ranks < 5).sum() < 8
     np.testing.assert_allclose(found['top1'], (ranks < 1).mean())
     np.testing.assert_allclose(found['top5'], (ranks < 5).mean())
+    assert 'top5' not in classifier.quality(jnp.zeros((2, 5)), jnp.zeros(2, jnp.int32))
 
 
 def test_biases_learn_at_their_own_rate():
