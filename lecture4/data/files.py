@@ -1,9 +1,9 @@
 """Pictures and arrays in the user's own files: one image, a folder of them, .npz, .npy."""
 
 import concurrent.futures
-import functools
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -44,7 +44,9 @@ def read_image(path) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def read_folder(path, split: str = 'train', unreadable: Unreadable = 'refuse') -> Dataset:
+def read_folder(
+    path, split: str = 'train', unreadable: Unreadable = 'refuse', each: Callable | None = None
+) -> Dataset:
     """The pictures below a folder, sorted by name, decoded by several threads.
 
         PATH/CLASS/*.png            split train; classes are the folders in order of name
@@ -55,6 +57,7 @@ def read_folder(path, split: str = 'train', unreadable: Unreadable = 'refuse') -
     All pictures are held in memory; a set larger than that is not for this reader.
 
     unreadable  'skip' leaves out pictures that cannot be read, and tells each by name.
+    each        what becomes of a picture [h, w, c] as soon as it is read, to keep less in memory.
     Shapes      as Dataset; grey pictures of a set with coloured ones get three equal channels.
     Errors      DataError: no such folder or split, a class without a picture (that can be read), a
                 picture that cannot be read (by name).
@@ -70,14 +73,14 @@ def read_folder(path, split: str = 'train', unreadable: Unreadable = 'refuse') -
     elif split != 'train' or nested:
         raise DataError(f'{where} has no split {split!r}; it has {", ".join(nested) or "train"}')
     if not classes:
-        _, images = _read_all(_pictures(path), unreadable)
+        _, images = _read_all(_pictures(path), unreadable, each)
         return checked(where, images)
     files = [_pictures(folder) for folder in classes]
     for folder, inside in zip(classes, files, strict=True):
         if not inside:
             raise DataError(f'{folder} holds no picture; remove the folder or fill it')
     labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])
-    rows, images = _read_all([file for inside in files for file in inside], unreadable)
+    rows, images = _read_all([file for inside in files for file in inside], unreadable, each)
     for folder, n in zip(classes, np.bincount(labels[rows], minlength=len(classes)), strict=True):
         if not n:
             raise DataError(f'{folder} holds no picture that can be read; remove it or fill it')
@@ -96,22 +99,23 @@ def _pictures(path):
     )
 
 
-def _read_all(paths, unreadable):
+def _read_all(paths, unreadable, each):
     """(numbers of the paths that were read, their pictures)."""
+
+    def read(path):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            if unreadable == 'refuse':
+                raise
+            LOG.warning('left out: %s', error)
+            return None
+        return each(image) if each else image
+
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = list(pool.map(functools.partial(_read, unreadable=unreadable), paths))
+        found = list(pool.map(read, paths))
     rows = [i for i, image in enumerate(found) if image is not None]
     return np.array(rows, int), [found[i] for i in rows]
-
-
-def _read(path, unreadable):
-    try:
-        return read_image(path)
-    except DataError as error:
-        if unreadable == 'refuse':
-            raise
-        LOG.warning('left out: %s', error)
-        return None
 
 
 def read_npz(path, split: str = 'train') -> Dataset:

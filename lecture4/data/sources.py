@@ -21,6 +21,7 @@ import difflib
 import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,7 @@ def load(
     manual_dir=None,
     download: bool = False,
     unreadable: Literal['refuse', 'skip'] = 'refuse',
+    each: Callable | None = None,
 ) -> Dataset:
     """The split of a data set, in memory.
 
@@ -65,6 +67,7 @@ def load(
                 is looked for in manual_dir/NAME and in manual_dir.
     download    whether files that are not there may be fetched.
     unreadable  of a dir: source, whether pictures that cannot be read are left out ('skip').
+    each        of a dir: source, what becomes of a picture [h, w, c] as soon as it is read.
     Errors      DataError: an unknown source or split, a set that is missing (says what to run),
                 damaged, altered, or of the wrong form.
     """
@@ -74,7 +77,7 @@ def load(
 
         folder = pathlib.Path(path).expanduser()
         if kind == 'dir':
-            return files.read_folder(folder, split, unreadable)
+            return files.read_folder(folder, split, unreadable, each)
         return files.read_npz(folder, split)
     manual_dir = manual_dir or os.environ.get('LECTURE4_MANUAL_DIR') or None
     match source:

@@ -1,5 +1,6 @@
 """Labelled pictures of any sizes as squares of one size, in memory: what a network is trained on."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ def load(
     Errors      DataError: as sources.load; no labels; classes of the test split that training has
                 not (by name); pictures of several sizes with side 0, or not square.
     """
+    if side and not cut:  # so that no more than the squares are ever held
+        places['each'] = functools.partial(_square, side=side)
     train = sources.load(source, 'train', **places)
     images, labels = train.images, _labels(source, train)
     if cut:

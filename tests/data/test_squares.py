@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import squares
+from lecture4.data import sources, squares
 from lecture4.data.dataset import DataError
 
 RNG = np.random.default_rng(0)
@@ -35,6 +35,9 @@ def test_the_middle_square_of_the_resized_picture(tmp_path):
     assert list(found.test_labels) == [0, 1] and found.names == ('a', 'b')
     with pytest.raises(DataError, match='not all squares of one size; name the side'):
         squares.load(source)
+    # Squares are made as pictures are read: no more than they are held.
+    kept = sources.load(source, each=lambda image: image[:2, :2])
+    assert kept.images.shape == (2, 2, 2, 3)
 
 
 def test_classes_are_matched_by_name(tmp_path):
