@@ -46,7 +46,7 @@ def project(network, variables, images, layer: str, channel, rule: Rule = 'decon
         return activation(network, variables, pixels, layer)
 
     a, back = jax.vjp(unit, images)
-    rows, channel = np.arange(a.shape[0]), np.broadcast_to(channel, a.shape[0])
+    rows, channel = jnp.arange(a.shape[0]), jnp.broadcast_to(channel, a.shape[0])
     where = (rows, place[:, 0], place[:, 1], channel) if a.ndim == 4 else (rows, channel)
     alone = jnp.zeros_like(a).at[where].set(value)
     return Projection(back(alone)[0], value, place)
@@ -63,12 +63,13 @@ def activation(network, variables, images, layer: str):
 def strongest(a, channel):
     """Place int [n, 2] and value [n] of the largest unit of a channel, or of one a picture, int [n].
 
-    a is [n, h, w, c] or [n, c].
+    a is [n, h, w, c] or [n, c]. A traced channel out of range is not detected.
     """
-    channel = np.broadcast_to(channel, a.shape[0])
-    if channel.min() < 0 or channel.max() >= a.shape[-1]:
-        raise ValueError(f'channel {channel.max()} of {a.shape[-1]}; they are numbered from 0')
-    rows = np.arange(a.shape[0])
+    if not isinstance(channel, jax.core.Tracer):
+        numbers = np.ravel(channel)
+        if numbers.min() < 0 or numbers.max() >= a.shape[-1]:
+            raise ValueError(f'channel {numbers.max()} of {a.shape[-1]}; they are numbered from 0')
+    rows, channel = jnp.arange(a.shape[0]), jnp.broadcast_to(channel, a.shape[0])
     if a.ndim == 2:
         return jnp.zeros((a.shape[0], 2), jnp.int32), a[rows, channel]
     n, _, w, _ = a.shape
