@@ -2,13 +2,14 @@
 
 Presets alexnet, zfnet, vgg, googlenet and resnet are the recipes for ImageNet: --source dir:PATH with
 PATH/train/CLASS and PATH/val/CLASS. Where a paper divides its rate when the validation error stops
-falling, they divide it at fixed shares of the steps. Pictures are kept as squares, on the devices unless
---resident False; augmentation and normalisation run inside the compiled step.
+falling, they divide it at fixed shares of the steps. Pictures are held as squares in memory, on the
+devices or, with --no_resident, by the host; augmentation runs on the devices, inside the compiled step.
 
-Run     python -m experiments.convnets.image_classification                      (textures, no download)
+Run     python -m experiments.convnets.image_classification                      (digits, no download)
+        python -m experiments.convnets.image_classification --preset textures
         python -m experiments.convnets.image_classification --preset cifar10 --manual_dir PATH
-        ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head True
-        ... --ensemble runs/a runs/b --views 1 10        (with other finished runs' networks)
+        ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
+        ... --ensemble runs/a runs/b --views 1 10        (with the networks of other finished runs)
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ CHANNELS = 3  # of what the networks see; grey pictures are three equal ones
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Common):
-    steps: int = 300  # steps of training
+    steps: int = 500  # steps of training
     batch_size: int = 32  # pictures in a step, over all devices
     network: str = 'cifar_resnet_8'  # which network; a name that is none lists them all
     dtype: Literal['float32', 'bfloat16'] = 'float32'  # what it computes in
@@ -42,10 +43,10 @@ class Config(train.Common):
     new_head: bool = False  # of --init take all but the classifier, which is started anew
 
     # Where labelled pictures come from: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
-    source: str = 'textures'
-    side: int = 16  # side of the squares that pictures are brought to; 0: as they are
+    source: str = 'digits'
+    side: int = 0  # side of the squares that pictures are brought to; 0: as they are
     # Cut examples of that side out of the pictures, for training on the left, for testing on the right.
-    cut: bool = True
+    cut: bool = False
     test_split: str = 'test'  # the source's split to test on
     held_out: float = 0.0  # share of the training pictures to test on instead
     # What to do with a dir: source's pictures that cannot be read.
@@ -53,13 +54,13 @@ class Config(train.Common):
     resident: bool = True  # training pictures lie on the devices; else batches come from the host
     class_balanced: bool = False  # draw classes equally often: the frequent ones are downsampled
 
-    crop: int = 12  # side of what the network sees; 0: that of the pictures
+    crop: int = 0  # side of what the network sees; 0: that of the pictures
     # What part of a picture is seen: its middle, a random crop, a crop of it with a border (padding),
     # a crop of it at scales of `jitter`, or Inception's boxes.
-    augmentation: preparation.Kind = 'crop'
-    padding: int = 4  # pixels of the mean colour round a picture, with --augmentation pad
+    augmentation: preparation.Kind = 'pad'
+    padding: int = 1  # pixels of the mean colour round a picture, with --augmentation pad
     jitter: tuple[int, int] = (256, 480)  # shorter sides before a crop, with --augmentation jitter
-    flips: bool = True  # mirror half of the pictures
+    flips: bool = False  # mirror half of the pictures
     colour_noise: float = 0.0  # deviation of noise along the principal colours; 0.1 in papers
     colour_jitter: float = 0.0  # largest change of contrast, brightness and saturation
     # Scale of colours: that of the weights with --init, else standard; or see data/normalisation.py.
@@ -74,14 +75,14 @@ class Config(train.Common):
     momentum: float = 0.9  # of gradients (torch) or of steps (caffe)
     convention: Literal['torch', 'caffe'] = 'torch'  # of momentum
     weight_decay: float = 1e-4  # added to gradients
-    decayed: Literal['kernels', 'all'] = 'all'  # or biases and batch norm's parameters too
+    decayed: Literal['kernels', 'all'] = 'all'  # kernels, or biases and batch norm's too
     bias_rate: float = 1.0  # biases learn at this many times the rate
     largest_filter: float = 0.0  # bound of filters' root mean squares; 0: none
     # Share of the steps from which on parameters are averaged (Polyak), to be tested; 1: never.
     average_from: float = 1.0
 
     # Looks at a test picture, a row of the table each: 1, 10, 144, 150, dense.
-    views: tuple[test_time.Kind, ...] = ('1', '10')
+    views: tuple[test_time.Kind, ...] = ('1',)
     # Shorter sides at which 144, 150 and dense look; (): the papers', and for dense the pictures' own.
     scales: tuple[int, ...] = ()
     tested: int = 256  # test pictures looked at during training
@@ -105,18 +106,17 @@ class Config(train.Common):
 
 
 _PAPER = {
-    'side': 256, 'cut': False, 'test_split': 'val', 'crop': 224, 'colour_noise': 0.1, 'drops': (0.3, 0.6, 0.9),
-    'normalisation': 'mean_picture', 'learning_rate': 0.01, 'convention': 'caffe', 'tested': 1024,
-    'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
+    'side': 256, 'crop': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True, 'colour_noise': 0.1,
+    'normalisation': 'mean_picture', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
+    'resident': False, 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
 }  # fmt: skip
-_SMALL = {'side': 0, 'cut': False, 'log_every': 20, 'evaluate_every': 200, 'save_every': 200}
 PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 16, 'source': 'digits', 'cut': False, 'flips': False, 'tested': 32,
-              'views': ('1', 'dense')},
-    'digits': {**_SMALL, 'source': 'digits', 'crop': 0, 'augmentation': 'pad', 'padding': 1, 'flips': False,
-               'steps': 400, 'views': ('1',)},
-    'cifar10': {**_SMALL, 'source': 'cifar10', 'crop': 28, 'steps': 1000, 'batch_size': 64, 'learning_rate': 0.1,
-                'tested': 1024},
+    'smoke': {'steps': 4, 'batch_size': 16, 'tested': 32, 'views': ('1', 'dense')},
+    'textures': {'source': 'textures', 'cut': True, 'side': 16, 'crop': 12, 'augmentation': 'crop', 'flips': True,
+                 'steps': 300, 'views': ('1', '10')},
+    'cifar10': {'source': 'cifar10', 'crop': 28, 'augmentation': 'crop', 'flips': True, 'steps': 1000,
+                'batch_size': 64, 'learning_rate': 0.1, 'tested': 1024, 'log_every': 20, 'evaluate_every': 200,
+                'save_every': 200, 'views': ('1', '10')},
     'alexnet': {**_PAPER, 'network': 'alexnet', 'crop': 227, 'batch_size': 128, 'steps': 900_000,
                 'weight_decay': 5e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'views': ('1', '10')},
     'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'colour_noise': 0.0,
