@@ -10,6 +10,18 @@ Run     python -m experiments.convnets.image_classification                     
         python -m experiments.convnets.image_classification --preset cifar10 --manual_dir PATH
         ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
         ... --ensemble runs/a runs/b --views 1 10        (with the networks of other finished runs)
+Cost    processor time of one core: digits and textures half a minute, cifar10 4 minutes, of which the 11
+        views of 10,000 test pictures take 1. The papers' recipes are for accelerators.
+Found   in % of the test pictures, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores.
+          digits     97.6 (95.9 to 98.6); with --seed 1 97.4; the two together (--ensemble) 97.8
+          textures   97.0 (96.6 to 97.4) by the middle, 97.7 (97.3 to 98.1) by 10 views
+          cifar10    59.8 (58.9 to 60.8) by the middle, 61.0 (60.1 to 62.0) by 10 views: 1000 steps of 64
+Published  errors on ImageNet's validation pictures, first answer / among five, in %: alexnet 40.7 / 18.2 and
+        zfnet 38.4 / 16.5 by 10 views; vgg_d dense at three scales 24.8 / 7.5; googlenet by 144 views - / 7.9;
+        resnet_50 22.9 / 6.7 by 10 views, 20.7 / 5.3 dense at five scales. Not run here.
+
+Other than in the papers: VGG's deeper networks start from He's random weights, not from network A; of
+networks with batch norm the average of parameters is tested with averaged batch statistics.
 """
 
 import dataclasses
@@ -210,8 +222,8 @@ class State(NamedTuple):
     n       steps taken.
     """
 
-    variables: dict[str, Any]
-    mean: dict[str, Any]
+    variables: Any
+    mean: Any
     memory: Any
     n: jax.Array
 
@@ -276,11 +288,13 @@ def report(config, state, loaded):
 
     task = loaded.extra['task']
     labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.names)
-    asked, rows, metrics = {'this network': (config, state, loaded)}, [], {}
+    asked = {'this network': (config, state, loaded)}
     for path in config.ensemble:
         asked[path] = finished.load(path, config, data, build)
         if not np.array_equal(asked[path][2].extra['task'].test_labels, labels):
             raise train.UsageError(f'--ensemble {path} was tested on other pictures')
+    told = [k for k in (1, 5) if k < n_classes]
+    p, rows, metrics = np.zeros((n, n_classes)), [], {}
     for kind in config.views:
         began = time.monotonic()
         found = {name: probabilities(*member, kind) for name, member in asked.items()}
@@ -289,11 +303,11 @@ def report(config, state, loaded):
             found['mean of all'] = np.mean(list(found.values()), axis=0)
         for name, p in found.items():
             ranks = scores.ranks(p, labels)
-            right = {k: int((ranks < k).sum()) for k in (1, 5) if k < n_classes}
-            rows.append((kind, name, *(_share(k, n) for k in right.values()), f'{seconds:.1f}'))
-        metrics |= {f'top{k}_{kind}': m / n for k, m in right.items()}
+            shares = [_share(int((ranks < k).sum()), n) for k in told]
+            rows.append((kind, name, *shares, f'{seconds:.1f}'))
+            metrics |= {f'top{k}_{kind}': float((ranks < k).mean()) for k in told}
     counts = scores.confusion(labels, p.argmax(1), n_classes)
-    names = ('first answer', 'among five')[: len(right)]
+    names = ('first answer', 'among five')[: len(told)]
     return train.Report(
         metrics=metrics,
         tables=(

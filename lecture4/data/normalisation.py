@@ -24,8 +24,8 @@ class Normalisation(NamedTuple):
 
 def of_colours(mean, deviation, order=(0, 1, 2)) -> Normalisation:
     """From three means and three deviations of red, green and blue on [0, 1]."""
-    three = (np.float32(value).reshape(1, 1, 3) for value in (mean, deviation))
-    return Normalisation(*three, np.int32(order))
+    mean, deviation = np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
+    return Normalisation(mean[None, None, :], deviation[None, None, :], np.asarray(order, np.int32))
 
 
 # What published weights were trained on, by the place they come from.
@@ -66,8 +66,10 @@ def named(kind: Kind, images, channels: int) -> Normalisation:
     if kind == 'standard':
         spread = np.sqrt(np.maximum(square - mean**2, 0))
         deviation = np.where(spread > 1e-6, spread, 1.0)
-    wide = [np.broadcast_to(v, (*v.shape[:2], channels)) for v in (mean, deviation)]
-    return Normalisation(*(v.astype(np.float32) for v in wide), np.arange(channels, dtype=np.int32))
+    mean, deviation = (
+        np.broadcast_to(v, (*v.shape[:2], channels)).astype(np.float32) for v in (mean, deviation)
+    )
+    return Normalisation(mean, deviation, np.arange(channels, dtype=np.int32))
 
 
 def to_unit(images, channels: int):

@@ -97,13 +97,9 @@ def _square(image, side):
 
     h, w = resize.shorter_side(image.shape[:2], side)
     top, left = (h - side) // 2, (w - side) // 2
-    planes = [
-        Image.fromarray(np.ascontiguousarray(image[..., c])).resize(
-            (w, h), Image.Resampling.BILINEAR
-        )
-        for c in range(image.shape[-1])
-    ]
-    return np.stack(planes, -1)[top : top + side, left : left + side]
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+    resized = [np.asarray(plane.resize((w, h), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, -1)[top : top + side, left : left + side]
 
 
 def _labels(source, found: Dataset) -> np.ndarray:

@@ -84,4 +84,4 @@ def scaled_biases(factor) -> optax.GradientTransformation:
         scale = lambda path, g: g * factor if path[-1].key == 'bias' else g  # noqa: E731
         return jax.tree_util.tree_map_with_path(scale, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
