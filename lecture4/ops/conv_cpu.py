@@ -79,17 +79,14 @@ def _backward(strides, padding, precision, saved, g):
         forward = functools.partial(_by_xla, strides=strides, padding=padding, precision=precision)
         return jax.vjp(forward, x, kernel)[1](g)
 
-    def product(x, kernel, g):
-        small = jnp.tensordot(g, kernel[0, 0].T, 1, precision=precision)
-        dx = jax.vjp(lambda x: _every(x, strides), x)[1](small)[0]
-        dk = jnp.tensordot(_every(x, strides), g, [(0, 1, 2)] * 2, precision=precision)
-        return dx, dk[None, None]
-
-    def in_parts(x, kernel, g):
-        dx = _input_gradient(g, kernel, x.shape[1:3], strides, padding, precision)
+    def on_cpu(x, kernel, g):
+        if _is_product(kernel, padding):
+            small = jnp.tensordot(g, kernel[0, 0].T, 1, precision=precision)
+            dx = jax.vjp(lambda x: _every(x, strides), x)[1](small)[0]
+        else:
+            dx = _input_gradient(g, kernel, x.shape[1:3], strides, padding, precision)
         return dx, _kernel_gradient(x, g, kernel.shape, strides, padding, precision)
 
-    on_cpu = product if _is_product(kernel, padding) else in_parts
     return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=by_xla)
 
 
