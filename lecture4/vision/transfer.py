@@ -19,7 +19,7 @@ def load(network, path, *, new_head: bool = False):
     n_classes = state[last.theirs].shape[0] if last.theirs in state else network.n_classes
     if n_classes != network.n_classes and not new_head:
         raise WeightsError(
-            f'{path} tells {n_classes} classes, this task has {network.n_classes}; ask for a new head to '
+            f'{path} tells {n_classes} classes, this task has {network.n_classes}; ask for a new head (new_head) to '
             'keep the other layers'
         )
     variables = pretrained.from_torch(network.clone(n_classes=n_classes), state)
