@@ -177,7 +177,7 @@ def build(config):
         return NETWORKS[config.network](n_classes=len(batch['classes']))
 
     def init(key, batch):
-        variables = network(batch).init(key, batch['images'])
+        variables = dict(network(batch).init(key, batch['images']))
         first = first_filters(variables)
         if config.init:
             return State(batch['start'], (), first)
@@ -208,7 +208,8 @@ def report(config, state, data):
     answers = told.argmax(1)
     right = answers == labels
     pictures = {}
-    for layer in layers:
+
+    def look(layer):
         top = deconvnet.top(network, variables, parts, layer, SHOWN)
         n_alive = max((top.values[-1] > 0).sum(), 1)
         alive = np.argsort(top.values[-1] <= 0, kind='stable')[:n_alive]
@@ -228,7 +229,10 @@ def report(config, state, data):
             f'Of each map of {layer} the {SHOWN} pictures that drive it most: what the unit sees, and the '
             "deconvnet's projection of the unit's activation.",
         )
-    units = alive[np.linspace(0, n_alive - 1, SHOWN).astype(int)]  # of the last layer
+        return top, alive, chosen, back
+
+    top, alive, chosen, back = [look(layer) for layer in layers][-1]
+    units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
     rows = top.rows[0, units]
     named = {'picture': unit[rows], 'deconvnet': seeing.signal(back(seen[rows], units).pixels)}
     for name, rule in OTHER_RULES.items():
@@ -296,7 +300,7 @@ def report(config, state, data):
     )
 
 
-def projector(network, variables, layer, rule='deconvnet'):
+def projector(network, variables, layer, rule: Rule = 'deconvnet'):
     """(pictures, a channel for each) -> Projection, compiled once."""
     run = jax.jit(lambda v, x, c: deconvnet.project(network, v, x, layer, c, rule))
     return functools.partial(run, variables)

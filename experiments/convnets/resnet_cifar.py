@@ -153,7 +153,7 @@ def build(config):
         return optax.chain(decay, sgd.momentum(rate, 0.9, 'torch'))
 
     def init(key, batch):
-        variables = network(config, len(batch['classes'])).init(key, batch['images'])
+        variables = dict(network(config, len(batch['classes'])).init(key, batch['images']))
         memory = optimizer(0.0).init(variables['params'])
         warming = jnp.bool(config.depth >= config.warm_up_depth)
         return State(variables, memory, jnp.ones(()), warming, jnp.int32(0))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from lecture4.vision.layers import Rule
 
@@ -65,7 +66,7 @@ def strongest(a, channel):
 
     a is [n, h, w, c] or [n, c]. A traced channel out of range is not detected.
     """
-    if not isinstance(channel, jax.core.Tracer):
+    if not isinstance(channel, Tracer):
         numbers = np.ravel(channel)
         if numbers.min() < 0 or numbers.max() >= a.shape[-1]:
             raise ValueError(f'channel {numbers.max()} of {a.shape[-1]}; they are numbered from 0')

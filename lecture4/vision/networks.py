@@ -21,7 +21,7 @@ NETWORKS = {
     'one_tower': OneTower,
     'zfnet': ZFNet,
     **{f'vgg_{letter}': _with(VGG, letter) for letter in ('a', 'a_lrn', 'b', 'c', 'd', 'e')},
-    **{f'vgg_{letter}_bn': _with(VGG, letter, batch_norm=True) for letter in 'abde'},
+    **{f'vgg_{letter}_bn': _with(VGG, letter, batch_norm=True) for letter in ('a', 'b', 'd', 'e')},
     'googlenet': GoogLeNet,
     'googlenet_auxiliary': _with(GoogLeNet, auxiliary=True),
     'googlenet_torchvision': _with(GoogLeNet, version='torchvision'),
