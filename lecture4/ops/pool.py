@@ -116,8 +116,13 @@ def mean_pool(
     """
     x, found = _placed(x, window, stride, padding, edge)
     y = _cover(x, found, 0)
-    for axis in reversed(range(len(found.size))):
-        y = functools.reduce(jnp.add, _slices(y, found, axis))
+    if all(S >= F for F, S in zip(found.window, found.stride, strict=True)):
+        # Windows that share nothing: here XLA's own sum has the quicker gradient.
+        window, stride = (1, *found.window, 1), (1, *found.stride, 1)
+        y = lax.reduce_window(y, np.zeros((), y.dtype), lax.add, window, stride, 'VALID')
+    else:
+        for axis in reversed(range(len(found.size))):
+            y = functools.reduce(jnp.add, _slices(y, found, axis))
     return y / jnp.asarray(divisors(found, count), y.dtype)
 
 
