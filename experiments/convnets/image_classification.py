@@ -2,8 +2,9 @@
 
 Presets alexnet, zfnet, vgg, googlenet and resnet are the recipes for ImageNet: --source dir:PATH with
 PATH/train/CLASS and PATH/val/CLASS. Where a paper divides its rate when the validation error stops
-falling, they divide it at fixed shares of the steps. Pictures are held as squares in memory, on the
-devices or, with --no_resident, by the host; augmentation runs on the devices, inside the compiled step.
+falling, they divide it at fixed shares of the steps. Pictures are brought to squares, kept on the
+devices, in the host's memory or (these five) on the disk, and read ahead of the step that sees them;
+augmentation runs on the devices, inside the compiled step.
 
 Run     python -m experiments.convnets.image_classification                      (digits, no download)
         python -m experiments.convnets.image_classification --preset textures
@@ -35,13 +36,14 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches, normalisation, preparation, squares
-from lecture4.ops import scores
+from lecture4.data import batches, normalisation, preparation, squares, streaming
+from lecture4.ops import resize, scores
 from lecture4.train import finished, sgd
 from lecture4.vision import classifier, layers, networks, pretrained, test_time, transfer, zfnet
 
 part = functools.partial
 Scale = Literal['auto'] | normalisation.Kind
+MEASURED = 4096  # of pictures on the disk, for their mean and deviation
 CHANNELS = 3  # of what the networks see; grey pictures are three equal ones
 
 
@@ -63,7 +65,8 @@ class Config(train.Common):
     held_out: float = 0.0  # share of the training pictures to test on instead
     # What to do with a dir: source's pictures that cannot be read.
     unreadable: Literal['refuse', 'skip'] = 'refuse'
-    resident: bool = True  # training pictures lie on the devices; else batches come from the host
+    # Where pictures stay: disk (of a dir: source, with a side) reads and squares them batch by batch.
+    stored: Literal['devices', 'host', 'disk'] = 'devices'
     class_balanced: bool = False  # draw classes equally often: the frequent ones are downsampled
 
     crop: int = 0  # side of what the network sees; 0: that of the pictures
@@ -95,6 +98,9 @@ class Config(train.Common):
 
     # Looks at a test picture, a row of the table each: 1, 10, 144, 150, dense.
     views: tuple[test_time.Kind, ...] = ('1',)
+    looked_at: int = (
+        0  # side that pictures have for 1 and 10 views, and in training's tests; 0: their own
+    )
     # Shorter sides at which 144, 150 and dense look; (): the papers', and for dense the pictures' own.
     scales: tuple[int, ...] = ()
     tested: int = 256  # test pictures looked at during training
@@ -104,7 +110,15 @@ class Config(train.Common):
     def __post_init__(self):
         super().__post_init__()
         network_of(self, 1)
-        low = ('side', 'crop', 'padding', 'colour_noise', 'weight_decay', 'largest_filter')
+        low = (
+            'side',
+            'crop',
+            'looked_at',
+            'padding',
+            'colour_noise',
+            'weight_decay',
+            'largest_filter',
+        )
         for names, holds, wanted in (
             (low, lambda v: 0 <= v < np.inf, 'at least 0'),
             (('learning_rate', 'every', 'factor', 'bias_rate'), lambda v: 0 < v < np.inf, 'above 0'),
@@ -120,7 +134,7 @@ class Config(train.Common):
 _PAPER = {
     'side': 256, 'crop': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True, 'colour_noise': 0.1,
     'normalisation': 'mean_picture', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
-    'resident': False, 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
+    'stored': 'disk', 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
 }  # fmt: skip
 PRESETS = {
     'smoke': {'steps': 4, 'batch_size': 16, 'tested': 32, 'views': ('1', 'dense')},
@@ -133,16 +147,17 @@ PRESETS = {
                 'weight_decay': 5e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'views': ('1', '10')},
     'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'colour_noise': 0.0,
               'weight_decay': 0.0, 'largest_filter': zfnet.LARGEST, 'views': ('1', '10')},
-    'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'augmentation': 'jitter',
-            'jitter': (256, 512), 'normalisation': 'mean_colour', 'weight_decay': 5e-4,
+    'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'side': 512, 'looked_at': 256,
+            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_colour', 'weight_decay': 5e-4,
             'views': ('1', 'dense', '150'), 'scales': (256, 384, 512)},
-    'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000,
-                  'augmentation': 'inception', 'colour_jitter': 0.5, 'normalisation': 'mean_colour',
-                  'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96, 'weight_decay': 2e-4,
-                  'decayed': 'kernels', 'bias_rate': 2.0, 'average_from': 0.8, 'views': ('1', '10', '144')},
-    'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'learning_rate': 0.1,
-               'augmentation': 'jitter', 'drops': (1 / 3, 2 / 3), 'views': ('1', '10', 'dense'),
-               'scales': (224, 256, 384, 480, 640)},
+    'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000, 'side': 352,
+                  'looked_at': 256, 'augmentation': 'inception', 'colour_jitter': 0.5,
+                  'normalisation': 'mean_colour', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
+                  'weight_decay': 2e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'average_from': 0.8,
+                  'views': ('1', '10', '144')},
+    'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'side': 480,
+               'looked_at': 256, 'learning_rate': 0.1, 'augmentation': 'jitter', 'drops': (1 / 3, 2 / 3),
+               'views': ('1', '10', 'dense'), 'scales': (224, 256, 384, 480, 640)},
 }  # fmt: skip
 SWEEPS = {
     'learning_rate': train.grid(learning_rate=(0.01, 0.05, 0.2), seed=(0, 1, 2)),
@@ -157,7 +172,8 @@ def network_of(config, n_classes):
 def data(config):
     task = squares.load(
         config.source, config.side, cut=config.cut, test_split=config.test_split,
-        held_out=config.held_out, seed=config.seed, unreadable=config.unreadable, **config.places(),
+        held_out=config.held_out, on_disk=config.stored == 'disk', seed=config.seed,
+        unreadable=config.unreadable, **config.places(),
     )  # fmt: skip
     n_classes, side = len(task.names), task.train_images.shape[1]
     recipe = preparation.Recipe(
@@ -170,19 +186,20 @@ def data(config):
         scale = normalisation.of_colours(wanted.mean, wanted.deviation)
     else:
         kind = 'standard' if config.normalisation == 'auto' else config.normalisation
-        scale = normalisation.named(kind, task.train_images, CHANNELS)
+        scale = normalisation.named(kind, measured(config, task.train_images), CHANNELS)
     prepare_fn = part(preparation.prepare, recipe=recipe, scale=scale)
     try:  # by shapes alone: does the crop fit the pictures, and the network the crop?
         seen = jax.eval_shape(prepare_fn, jax.random.key(0), task.train_images[:1])
         jax.eval_shape(network.init, jax.random.key(0), seen)
         for kind in config.views:
-            test_time.looks(kind, (side, side), recipe.crop, config.scales)
+            test_time.looks(kind, (side, side), recipe.crop, scales_of(config, kind))
     except ValueError as error:
         raise ValueError(f'--network {config.network} --crop {recipe.crop}: {error}') from None
     for directory in config.ensemble:
         finished.config(directory, config)
     start = transfer.load(network, config.init, new_head=config.new_head) if config.init else ()
     common = {'scale': scale, 'start': start, 'classes': np.zeros(n_classes, np.float32)}
+    on_devices = config.stored == 'devices'
     kept = {'images': task.train_images, 'labels': task.train_labels}
     draw = part(
         batches.indices, config.seed, n_examples=len(kept['labels']), batch_size=config.batch_size
@@ -190,13 +207,18 @@ def data(config):
     if config.class_balanced:
         draw = batches.balanced(kept['labels'], config.batch_size, seed=config.seed)
 
-    def batch(n):
-        rows = draw(n)
-        return {'rows': rows} if config.resident else {name: a[rows] for name, a in kept.items()}
+    def rows_of(n, start=0, stop=None):
+        rows = draw(n)[start:stop]
+        return {'rows': rows} if on_devices else {name: a[rows] for name, a in kept.items()}
+
+    @functools.cache
+    def rows_ahead(start, stop):
+        of = part(rows_of, start=start, stop=stop)
+        return streaming.ahead(of) if config.stored == 'disk' else of
 
     def prepare(resident, batch, key):
         drawn = batch
-        if config.resident:
+        if on_devices:
             drawn = {name: array[batch['rows']] for name, array in resident['kept'].items()}
         images = preparation.prepare(key, drawn['images'], recipe, resident['common']['scale'])
         return resident['common'] | {'images': images, 'labels': drawn['labels']}
@@ -206,12 +228,27 @@ def data(config):
     shuffled = np.random.default_rng(config.seed).permutation(len(task.test_images))
     tested = shuffled[: n_tested // at_once * at_once].reshape(-1, at_once)
     return train.Data(
-        batch,
-        resident={'common': common, 'kept': kept if config.resident else {}},
+        rows_ahead(0, None),
+        resident={'common': common, 'kept': kept if on_devices else {}},
         prepare=prepare,
         evaluation=common | {'images': task.test_images[tested], 'labels': task.test_labels[tested]},
         extra={'task': task, 'scale': scale, 'crop': recipe.crop},
+        part=lambda n, start, stop: rows_ahead(start, stop)(n),
     )  # fmt: skip
+
+
+def scales_of(config, kind):
+    """Shorter sides at which a kind of looks sees the pictures; () its own."""
+    if kind in ('1', '10'):
+        return (config.looked_at,) if config.looked_at else ()
+    return config.scales
+
+
+def measured(config, images):
+    """The pictures that colours are measured of: all, or of those on the disk a sample."""
+    if config.stored != 'disk' or len(images) <= MEASURED:
+        return images
+    return images.take(np.random.default_rng(config.seed).permutation(len(images))[:MEASURED])
 
 
 class State(NamedTuple):
@@ -263,6 +300,8 @@ def build(config):
 
         def quality(batch):
             images = normalisation.normalise(batch[0], evaluation['scale'])
+            if config.looked_at:
+                images = resize.whole(images, (config.looked_at, config.looked_at))
             seen = preparation.middle(images, config.crop or images.shape[1])
             logits, _ = network.apply(state.mean or state.variables, seen)
             return classifier.quality(logits, batch[1])
@@ -278,7 +317,7 @@ def probabilities(config, state, loaded, kind) -> np.ndarray:
     task, crop, scale = (loaded.extra[name] for name in ('task', 'crop', 'scale'))
     return test_time.probabilities(
         network_of(config, len(task.names)), state.mean or state.variables, task.test_images, kind,
-        crop=crop, scales=config.scales, batch_size=config.batch_size,
+        crop=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
         normalise_fn=part(normalisation.normalise, found=scale),
     )  # fmt: skip
 

@@ -44,6 +44,11 @@ def read_image(path) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def as_colour(image) -> np.ndarray:
+    """A picture [h, w, 1 or 3] with three channels: grey is three equal ones."""
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
 def read_folder(
     path, split: str = 'train', unreadable: Unreadable = 'refuse', each: Callable | None = None
 ) -> Dataset:
@@ -54,7 +59,7 @@ def read_folder(
         PATH/*.png                  split train, unlabelled, where PATH holds no folder
 
     Files that end in one of SUFFIXES; others, and names that begin with a dot, are passed over.
-    All pictures are held in memory; a set larger than that is not for this reader.
+    All pictures are held in memory; for a larger set see `streaming.Pictures`.
 
     unreadable  'skip' leaves out pictures that cannot be read, and tells each by name.
     each        what becomes of a picture [h, w, c] as soon as it is read, to keep less in memory.
@@ -62,8 +67,25 @@ def read_folder(
     Errors      DataError: no such folder or split, a class without a picture (that can be read), a
                 picture that cannot be read (by name).
     """
-    path = pathlib.Path(path)
     where = f'dir:{path}'
+    paths, labels, names = list_folder(path, split)
+    rows, images = _read_all(paths, unreadable, each)
+    if labels is None:
+        return checked(where, images)
+    for name, n in zip(names, np.bincount(labels[rows], minlength=len(names)), strict=True):
+        if not n:
+            raise DataError(
+                f'{where}: {name} holds no picture that can be read; remove it or fill it'
+            )
+    return checked(where, images, labels[rows], names)
+
+
+def list_folder(path, split: str = 'train'):
+    """(files, their labels [n] or None, names of the classes) of a folder as `read_folder` takes it.
+
+    Errors  DataError: no such folder or split, a class without a picture.
+    """
+    path = pathlib.Path(path)
     if not path.is_dir():
         raise DataError(f'{path} is not a folder; name one that holds pictures or class folders')
     classes = _folders(path)
@@ -71,20 +93,15 @@ def read_folder(
     if split in nested:
         classes = _folders(path / split)
     elif split != 'train' or nested:
-        raise DataError(f'{where} has no split {split!r}; it has {", ".join(nested) or "train"}')
+        raise DataError(f'dir:{path} has no split {split!r}; it has {", ".join(nested) or "train"}')
     if not classes:
-        _, images = _read_all(_pictures(path), unreadable, each)
-        return checked(where, images)
+        return _pictures(path), None, ()
     files = [_pictures(folder) for folder in classes]
     for folder, inside in zip(classes, files, strict=True):
         if not inside:
             raise DataError(f'{folder} holds no picture; remove the folder or fill it')
-    labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in files])
-    rows, images = _read_all([file for inside in files for file in inside], unreadable, each)
-    for folder, n in zip(classes, np.bincount(labels[rows], minlength=len(classes)), strict=True):
-        if not n:
-            raise DataError(f'{folder} holds no picture that can be read; remove it or fill it')
-    return checked(where, images, labels[rows], [folder.name for folder in classes])
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(inside) for inside in files])
+    return [file for inside in files for file in inside], labels, tuple(f.name for f in classes)
 
 
 def _folders(path):

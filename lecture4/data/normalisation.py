@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Kind = Literal['standard', 'mean_colour', 'mean_picture', 'torchvision', 'inception', 'caffe']
+AT_ONCE = 2**24  # numbers in float64
 PIXEL = 1 / 255  # networks of 2012 to 2015 saw pixels of 0..255, less a mean
 
 
@@ -55,8 +56,9 @@ def named(kind: Kind, images, channels: int) -> Normalisation:
         )
     scale = PIXEL if images.dtype == np.uint8 else 1.0
     total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
-    for start in range(0, len(images), 1024):  # never the whole set as floats
-        part = images[start : start + 1024].astype(np.float64) * scale
+    at_once = max(1, AT_ONCE // total.size)  # never the whole set as floats
+    for start in range(0, len(images), at_once):
+        part = images[start : start + at_once].astype(np.float64) * scale
         total += part.sum(0)
         squares += (part**2).sum(0)
     mean, square = total / len(images), squares / len(images)

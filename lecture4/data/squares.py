@@ -1,21 +1,23 @@
-"""Labelled pictures of any sizes as squares of one size, in memory: what a network is trained on."""
+"""Labelled pictures of any sizes as squares of one size: what a network is trained on."""
 
 import functools
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from lecture4.data import crops, folds, sources
+from lecture4.data import crops, files, folds, sources
 from lecture4.data.dataset import DataError, Dataset
+from lecture4.data.streaming import Pictures
 from lecture4.ops import resize
 
 
 class Squares(NamedTuple):
     """A labelled task. Images uint8, or float32 on [0, 1], [n, side, side, c]; labels int32 [n]."""
 
-    train_images: np.ndarray
+    train_images: np.ndarray | Pictures
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | Pictures
     test_labels: np.ndarray
     names: tuple[str, ...]
 
@@ -27,6 +29,7 @@ def load(
     cut: bool = False,
     test_split: str = 'test',
     held_out: float = 0.0,
+    on_disk: bool = False,
     seed: int = 0,
     **places,
 ) -> Squares:
@@ -37,28 +40,29 @@ def load(
                 each picture, test ones from the right; they share no pixel.
     test_split  the source's split to test on.
     held_out    above 0: a random share of the training split is tested on instead, drawn with the seed.
+    on_disk     of a dir: source with a side: pictures are read, and squares made, whenever rows are
+                taken. For sets larger than memory.
     places      as sources.load takes them.
     Errors      DataError: as sources.load; no labels; classes of the test split that training has
-                not (by name); pictures of several sizes with side 0, or not square.
+                not (by name); pictures of several sizes with side 0, or not square; another source
+                on the disk.
     """
-    if side and not cut:  # so that no more than the squares are ever held
-        places['each'] = functools.partial(_square, side=side)
-    train = sources.load(source, 'train', **places)
-    images, labels = train.images, _labels(source, train)
-    if cut:
-        if side < 2:
-            raise DataError(f'crops of {side} x {side}; 2 or more are wanted')
-        (images, first), (test, second) = (
-            crops.grid_crops(half, side, side // 2) for half in crops.halves(images)
+    if on_disk and (not source.startswith('dir:') or not side or cut):
+        raise DataError(
+            f'{source}: only whole pictures of dir:PATH, brought to a side, can stay on the disk; '
+            'name such a source and a side, or keep the pictures in memory'
         )
-        return Squares(images, labels[first], test, labels[second], train.names)
-    images = square(source, images, side)
+    read = _from_disk if on_disk else _in_memory
+    if cut:
+        train = sources.load(source, 'train', **places)
+        return _cut(train, _labels(source, train), side)
+    images, labels, names = read(source, 'train', side, places)
     if held_out:
         kept, out = folds.hold_out(np.arange(len(images)), held_out, seed)
-        return Squares(images[kept], labels[kept], images[out], labels[out], train.names)
-    test = sources.load(source, test_split, **places)
-    test_labels, test_images = _labels(source, test), square(source, test.images, side)
-    unknown = sorted(set(test.names) - set(train.names))
+        taken = images.take if isinstance(images, Pictures) else images.__getitem__
+        return Squares(taken(kept), labels[kept], taken(out), labels[out], names)
+    test_images, test_labels, test_names = read(source, test_split, side, places)
+    unknown = sorted(set(test_names) - set(names))
     if unknown:
         raise DataError(
             f'{source}: {test_split} has {", ".join(unknown[:5])}, which training has not; give both '
@@ -69,8 +73,32 @@ def load(
             f'{source}: training pictures are {_by(images)}, those of {test_split} {_by(test_images)}; '
             'make them alike'
         )
-    number = np.array([train.names.index(name) for name in test.names], np.int32)
-    return Squares(images, labels, test_images, number[test_labels], train.names)
+    number = np.array([names.index(name) for name in test_names], np.int32)
+    return Squares(images, labels, test_images, number[test_labels], names)
+
+
+def _in_memory(source, split, side, places):
+    """(squares, labels, names) of a split; no more than the squares are ever held."""
+    each = functools.partial(_square, side=side) if side else None
+    found = sources.load(source, split, **places, each=each)
+    return square(source, found.images, side), _labels(source, found), found.names
+
+
+def _from_disk(source, split, side, places):
+    folder = pathlib.Path(source.removeprefix('dir:')).expanduser()
+    paths, labels, names = files.list_folder(folder, split)
+    labels = _labels(source, Dataset(np.zeros(0), labels))
+    each = functools.partial(_square, side=side)
+    return Pictures(paths, labels, each, places.get('unreadable', 'refuse')), labels, names
+
+
+def _cut(train, labels, side) -> Squares:
+    if side < 2:
+        raise DataError(f'crops of {side} x {side}; 2 or more are wanted')
+    (images, first), (test, second) = (
+        crops.grid_crops(half, side, side // 2) for half in crops.halves(train.images)
+    )
+    return Squares(images, labels[first], test, labels[second], train.names)
 
 
 def square(where: str, images, side: int) -> np.ndarray:
@@ -97,6 +125,10 @@ def _square(image, side):
 
     h, w = resize.shorter_side(image.shape[:2], side)
     top, left = (h - side) // 2, (w - side) // 2
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        whole = Image.fromarray(np.ascontiguousarray(image))
+        resized = np.asarray(whole.resize((w, h), Image.Resampling.BILINEAR))
+        return resized[top : top + side, left : left + side]
     planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
     resized = [np.asarray(plane.resize((w, h), Image.Resampling.BILINEAR)) for plane in planes]
     return np.stack(resized, -1)[top : top + side, left : left + side]

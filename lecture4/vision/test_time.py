@@ -119,7 +119,8 @@ Kind = Literal['1', '10', '144', '150', 'dense']
 def looks(kind: Kind, shape, side: int, scales=()) -> Plan | None:
     """The plan of a number of views of pictures [h, w]; None for 'dense', which has no crops.
 
-    scales  of 144 and 150 views; () those of the papers, in proportion to crops of 224.
+    scales  shorter sides that pictures are brought to; () of 144 and 150 views those of the papers,
+            in proportion to crops of 224, of others the pictures' own.
     Errors  KeyError for another kind; ValueError where a crop does not fit.
     """
     papers = {'1': (), '10': (), '144': (256, 288, 320, 352), '150': (256, 384, 512), 'dense': ()}
@@ -127,7 +128,7 @@ def looks(kind: Kind, shape, side: int, scales=()) -> Plan | None:
     if kind == 'dense':
         return None
     plan_fn = {'1': one, '10': ten, '144': squares, '150': grid}[kind]
-    return plan_fn(shape, side, scales or own if own else ())
+    return plan_fn(shape, side, scales or own)
 
 
 def views(images, plan: Plan):
@@ -213,5 +214,6 @@ def in_batches(score_fn: Callable, images, batch_size: int) -> np.ndarray:
         batch = images[start : start + batch_size]
         n_filling = min(batch_size, len(images)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], n_filling, 0)])
-        found.append(np.asarray(run(filled))[: len(batch)])
+        found.append(run(filled)[: len(batch)])  # while the next batch is read
+        found[-2:-1] = map(np.asarray, found[-2:-1])
     return np.concatenate(found)

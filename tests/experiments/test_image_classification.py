@@ -76,8 +76,8 @@ def test_balanced_batches_hold_all_classes_equally_often(source):
 
 def test_pictures_on_the_device_and_from_the_host_make_the_same_batches(source):
     made = []
-    for resident in (True, False):
-        data = job.data(configured(source, resident=resident, colour_noise=0.1, colour_jitter=0.2))
+    for stored in ('devices', 'host'):
+        data = job.data(configured(source, stored=stored, colour_noise=0.1, colour_jitter=0.2))
         made.append(jax.jit(data.prepare)(data.resident, data.batch(3), KEY))
     assert made[0]['images'].shape == (8, 8, 8, 3)
     jax.tree.map(np.testing.assert_array_equal, *made)
@@ -137,8 +137,9 @@ def test_runs_by_many_looks_and_an_ensemble_of_them(source, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize('preset', ['alexnet', 'zfnet', 'vgg', 'googlenet', 'resnet'])
 def test_the_papers_recipes_fit_together(preset, monkeypatch):
-    """By shapes alone: 256 x 256 pictures, the preset's crops, network, step, evaluation and looks."""
-    images, labels = np.zeros((4, 256, 256, 3), np.uint8), np.arange(4, dtype=np.int32)
+    """By shapes alone: the preset's squares, crops, network, step, evaluation and looks."""
+    side = job.PRESETS[preset]['side']
+    images, labels = np.zeros((4, side, side, 3), np.uint8), np.arange(4, dtype=np.int32)
     names = tuple(map(str, range(4)))
     task = squares.Squares(images, labels, images, labels, names)
     monkeypatch.setattr(squares, 'load', lambda *_, **__: task)
@@ -151,7 +152,7 @@ def test_the_papers_recipes_fit_together(preset, monkeypatch):
     assert set(metrics) == {'loss', 'top1'}
     assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'top1'}
     for kind in config.views:
-        plan = test_time.looks(kind, (256, 256), data.extra['crop'], config.scales)
+        plan = test_time.looks(kind, (side, side), data.extra['crop'], job.scales_of(config, kind))
         assert plan is None or plan.n_views == int(kind)
 
     def dense(variables, images):
@@ -160,7 +161,7 @@ def test_the_papers_recipes_fit_together(preset, monkeypatch):
         return test_time.dense(lambda x: wide.apply(variables, x)[0], images, config.scales)
 
     if 'dense' in config.views:
-        seen = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+        seen = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
         assert jax.eval_shape(dense, state.variables, seen).shape == (1, 4)
 
 
@@ -181,6 +182,20 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out_if_asked(tmp_path):
         job.data(configured(f'dir:{tmp_path}', side=8))
     data = job.data(configured(f'dir:{tmp_path}', side=8, unreadable='skip'))
     assert len(data.extra['task'].train_images) == 5
+
+
+def test_pictures_on_the_disk_make_the_same_run(tmp_path):
+    write_folder(tmp_path / 'set')
+    common = ['--network', 'tiny', '--source', f'dir:{tmp_path}/set', '--side', '9', '--crop', '8']
+    common += ['--steps', '3', '--batch_size', '4', '--looked_at', '8', '--views', '1', 'dense']
+    common += ['--cache_dir', 'none', '--progress', 'none']
+    found = []
+    for stored in ('devices', 'disk'):
+        argv = [*common, '--stored', stored, '--workdir', str(tmp_path / stored)]
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
+        lines = (tmp_path / stored / 'metrics.jsonl').read_text().splitlines()
+        found.append([{k: v for k, v in json.loads(r).items() if k != 'seconds'} for r in lines])
+    assert found[0] == found[1] and len(found[0]) > 1
 
 
 def pictures(shape, labels=(0, 1), dtype=np.uint8):
@@ -206,6 +221,8 @@ def pictures(shape, labels=(0, 1), dtype=np.uint8):
         (pictures((12, 12, 3)), ['--ensemble', 'nowhere'], 'nowhere holds no run'),
         (pictures((12, 12, 3)), ['--network', 'vgg_f'], 'network vgg_f is unknown; did you mean vgg_'),
         (pictures((12, 12, 3)), ['--momentum', '1'], '--momentum is 1.0; .* at least 0, below 1'),
+        (pictures((12, 12, 3)), ['--stored', 'disk'], 'only whole pictures of dir:PATH'),
+        (pictures((12, 12, 3)), ['--looked_at', '6'], 'pictures of 6 x 6 have no crop of 8 x 8'),
         (pictures((12, 12, 3)), ['--test_split', 'val'], "no split 'val'; it has train, test"),
     ],
 )  # fmt: skip
