@@ -109,8 +109,10 @@ def member(config) -> members.Member:
 
 def data(config):
     found = pictures.labelled(config.source, seed=config.seed, **config.places())
-    x, test = (a.reshape(len(a), -1) for a in (found.train_images, found.test_images))
-    check_unit_interval(x, config.source)
+    x, test = (
+        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
+        for a in (found.train_images, found.test_images)
+    )
     rows = np.random.default_rng(config.seed).permutation(len(x))
     x, labels = x[rows], found.train_labels[rows].astype(np.int32)
     n_valid = len(x) // 6

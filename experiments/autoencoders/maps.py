@@ -70,8 +70,10 @@ SWEEPS = {'code': train.grid(code=(2, 5, 10, 20), tsne=(False,), seed=(0, 1))}
 
 def data(config):
     found = pictures.labelled(config.source, seed=config.seed, **config.places())
-    x, test = (a.reshape(len(a), -1) for a in (found.train_images, found.test_images))
-    check_unit_interval(x, config.source)
+    x, test = (
+        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
+        for a in (found.train_images, found.test_images)
+    )
     return train.in_memory(
         x,
         config.batch_size,

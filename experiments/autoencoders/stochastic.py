@@ -27,6 +27,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import stochastic, variational
 from lecture4.data import pictures
+from lecture4.ops.losses import check_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,10 @@ def data(config):
         for split in ('train', 'test')
     )
     shape = test.shape[1:3]
-    pixels, test = (found.reshape(len(found), -1) for found in (pixels, test))
+    pixels, test = (
+        np.asarray(check_unit_interval(found.reshape(len(found), -1), config.source))
+        for found in (pixels, test)
+    )
     found = train.in_memory(
         pixels,
         config.batch_size,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4.autoencoder import network, stochastic
+from lecture4.ops.losses import check_unit_interval
 
 Params = Any
 
@@ -325,7 +326,12 @@ def warn_of_collapse(n_active: int, width: int, share=0.5) -> str:
 
 
 def binarise(key, x):
-    """Pixels 0 or 1, each 1 with probability x in [0, 1]: 'dynamic' with a fresh key every time."""
+    """Pixels 0 or 1, each 1 with probability x: 'dynamic' with a fresh key every time.
+
+    Domain  x in [0, 1]; a traced one outside counts as 0 or 1.
+    Errors  TypeError for integers; ValueError for known pixels outside, or NaN.
+    """
+    x = check_unit_interval(x, 'what is binarised')
     return jax.random.bernoulli(key, x).astype(x.dtype)
 
 

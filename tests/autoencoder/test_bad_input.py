@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from experiments.autoencoders import contractive, deep, denoising, family, linear, sparse, stacked
+from experiments.autoencoders import (
+    contractive,
+    deep,
+    denoising,
+    family,
+    linear,
+    maps,
+    sparse,
+    stacked,
+    stochastic,
+    variational,
+)
 from lecture4.data import sources
 from lecture4.train import loop
 from lecture4.train.config import UsageError
@@ -16,38 +27,50 @@ from lecture4.train.runtime import Runtime
 from lecture4.train.step import bind
 
 
-def pixels(tmp_path, value):
-    """An .npz data set with one pixel of that value."""
+def pixels(tmp_path, value, splits=('train', 'test')):
+    """An .npz data set with one pixel of that value in those splits."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, n in (('train', 40), ('test', 20)):
         images = rng.uniform(size=(n, 6, 6, 1)).astype(np.float32)
-        images[3, 2, 2] = value
+        if split in splits:
+            images[3, 2, 2] = value
         arrays[f'{split}_images'], arrays[f'{split}_labels'] = images, np.arange(n) % 2
     path = tmp_path / 'set.npz'
     np.savez(path, **arrays)
     return f'npz:{path}'
 
 
+@pytest.mark.parametrize('split', ['train', 'test'])
 @pytest.mark.parametrize(
     'module, options',
     [
         (deep, {}),
         (family, {}),
-        (contractive, {'train_examples': 20, 'valid_examples': 10, 'test_examples': 20}),
+        (contractive, {'train_examples': 20, 'valid_examples': 10, 'test_examples': 30}),
         (stacked, {'train_examples': 20}),
+        (maps, {'shown': 12}),
+        (stochastic, {}),
+        (variational, {}),
+        (variational, {'binarisation': 'grey'}),
     ],
 )
-def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(tmp_path, module, options):
-    config = module.Config(source=pixels(tmp_path, 1.5), **options)
+def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(
+    tmp_path, module, options, split
+):
+    config = module.Config(source=pixels(tmp_path, 1.5, (split,)), **options)
     experiment = Experiment(module.Config, module.data, module.build, module.report, {}, {})
     with pytest.raises(UsageError, match=r'npz:.* lies in \[.*, 1.5\].*\[0, 1\]: rescale'):
         load(experiment, config)
 
 
-def test_not_a_number_in_the_data_is_refused_with_its_picture(tmp_path):
+@pytest.mark.parametrize(
+    'module, options',
+    [(deep, {}), (variational, {}), (stochastic, {}), (denoising, {}), (sparse, {'patch': 3})],
+)
+def test_not_a_number_in_the_data_is_refused_with_its_picture(tmp_path, module, options):
     with pytest.raises(sources.DataError, match='number 3'):
-        deep.data(deep.Config(source=pixels(tmp_path, np.nan)))
+        module.data(module.Config(source=pixels(tmp_path, np.nan), **options))
 
 
 def test_not_a_number_in_a_batch_stops_the_run_with_its_step(tmp_path):

@@ -402,3 +402,5 @@ def test_bad_input_names_the_mend():
     for bad, words in ((2.0, 'Gaussian decoder'), (np.nan, 'holds NaN')):
         with pytest.raises(ValueError, match=words):
             variational.bound(model, params, jnp.full((1, 4), bad), jax.random.key(0))
+        with pytest.raises(ValueError, match=words):
+            variational.binarise(jax.random.key(0), jnp.full((1, 4), bad))
