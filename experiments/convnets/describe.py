@@ -19,36 +19,32 @@ from lecture4 import train
 from lecture4.ops import geometry
 from lecture4.train import cli, experiment, workdir
 from lecture4.train import report as reports
-from lecture4.vision import layouts, small_network
+from lecture4.vision import layouts, networks, small_network
 
-LARGE, SMALL = (224, 224, 3), (32, 32, 3)
-NETWORKS = {
-    'alexnet': (layouts.alexnet, (227, 227, 3)),
-    'alexnet_one_stream': (functools.partial(layouts.alexnet, 1), (227, 227, 3)),
-    'one_tower': (layouts.one_tower, LARGE),
-    'zfnet': (layouts.zfnet, LARGE),
-    **{f'vgg_{letter}': (functools.partial(layouts.vgg, letter), LARGE) for letter in 'abcde'},
-    'googlenet': (layouts.googlenet, LARGE),
-    'googlenet_torchvision': (functools.partial(layouts.googlenet, 'torchvision'), LARGE),
-    **{f'plain_{n}': (functools.partial(layouts.resnet, n, None), LARGE) for n in (18, 34)},
-    **{f'resnet_{n}': (functools.partial(layouts.resnet, n), LARGE) for n in layouts.RESNET_BLOCKS},
-    **{
-        f'resnet_{n}_v1_5': (functools.partial(layouts.resnet, n, version='v1.5'), LARGE)
-        for n in (50, 101, 152)
-    },
-    **{
-        f'cifar_resnet_{n}': (functools.partial(layouts.cifar_resnet, n), SMALL)
-        for n in (20, 32, 44, 56, 110)
-    },
-    **{
-        f'cifar_plain_{n}': (functools.partial(layouts.cifar_resnet, n, None), SMALL)
-        for n in (20, 56)
-    },
-    'small_network': (
-        functools.partial(small_network.layout, small_network.Network()),
-        (28, 28, 1),
-    ),
+# What the papers' networks see; the others, pictures of 224 x 224.
+SHAPES = {
+    'alexnet': (227, 227, 3),
+    'alexnet_one_stream': (227, 227, 3),
+    'small_network': (28, 28, 1),
 }
+OTHERS = {
+    'alexnet_one_stream': functools.partial(layouts.alexnet, 1),
+    'small_network': functools.partial(small_network.layout, small_network.Network()),
+}
+# Auxiliary heads, which nothing passes through, are no part of a stack.
+NAMES = (*(name for name in networks.NETWORKS if name != 'googlenet_auxiliary'), *OTHERS)
+
+
+def stack_of(name):
+    """The layers of a network of 1000 classes, of 10 for the CIFAR family."""
+    if name in OTHERS:
+        return OTHERS[name]()
+    return networks.layout(networks.named(name, 10 if name.startswith('cifar') else 1000))
+
+
+def shape_of(name):
+    """Height, width and channels of what the network sees in its paper."""
+    return SHAPES.get(name, (32, 32, 3) if name.startswith('cifar') else (224, 224, 3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +67,11 @@ class Config:
     grid: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
-        if self.network not in NETWORKS:
-            near = difflib.get_close_matches(self.network, NETWORKS, 1)
+        if self.network not in NAMES:
+            near = difflib.get_close_matches(self.network, NAMES, 1)
             hint = f'did you mean {near[0]}? ' if near else ''
             raise ValueError(
-                f'--network {self.network} is unknown; {hint}There are {", ".join(NETWORKS)}'
+                f'--network {self.network} is unknown; {hint}There are {", ".join(NAMES)}'
             )
         train.require(self, 'side', self.side >= 0, "at least 1, or 0 for the paper's")
 
@@ -86,10 +82,10 @@ PRESETS = {'smoke': {'network': 'small_network'}}
 def describe(config) -> train.Report:
     from lecture4.figures import layers
 
-    stack, shape = NETWORKS[config.network]
+    shape = shape_of(config.network)
     if config.side:
         shape = (config.side, config.side, shape[-1])
-    rows = geometry.trace(stack(), shape)
+    rows = geometry.trace(stack_of(config.network), shape)
     parameters, macs = geometry.totals(rows)
     short = geometry.collapse(rows)
     cells = [
