@@ -76,6 +76,7 @@ class Config(train.Common):
         sizes = {len(self.sizes), len(self.strides), len(self.maps), len(self.pools)}
         wanted = 'as many numbers as --strides, --maps and --pools, at least one'
         train.require(self, 'sizes', sizes == {len(self.sizes)} != {0}, wanted)
+        train.require(self, 'maps', min(self.maps) >= 1, 'at least 1 in every layer')
         train.require(self, 'steps', self.steps >= len(self.sizes), 'at least one a layer')
         train.require(self, 'weight', self.weight >= 0, 'at least 0')
         train.require(self, 'crops', self.crops >= 100, 'at least 100')

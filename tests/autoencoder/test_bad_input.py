@@ -12,9 +12,14 @@ from experiments.autoencoders import (
     deep,
     denoising,
     family,
+    layered,
     linear,
+    manifolds,
     maps,
+    predictive,
+    semantic,
     sparse,
+    sparse_kl,
     stacked,
     stochastic,
     variational,
@@ -90,6 +95,16 @@ def test_not_a_number_in_a_batch_stops_the_run_with_its_step(tmp_path):
         (lambda: linear.Config(code=0), '--code is 0; it has to be at least 1'),
         (lambda: family.Config(width=0), '--width is 0'),
         (lambda: deep.Config(widths=(8, 0)), r'--widths is \(8, 0\)'),
+        (lambda: variational.Config(width=0), '--width is 0; it has to be at least 1'),
+        (lambda: stochastic.Config(width=0), '--width is 0; it has to be at least 1'),
+        (lambda: maps.Config(code=0), '--code is 0; it has to be at least 1'),
+        (lambda: contractive.Config(width=0), '--width is 0; it has to be at least 1'),
+        (lambda: stacked.Config(widths=(8, 0)), r'--widths is \(8, 0\)'),
+        (lambda: manifolds.Config(hidden=(8, 0)), r'--hidden is \(8, 0\)'),
+        (lambda: semantic.Config(bits=0), '--bits is 0; it has to be at least 1'),
+        (lambda: predictive.Config(width=0), '--width is 0; it has to be at least 1'),
+        (lambda: layered.Config(maps=(8, 0, 16)), r'--maps is \(8, 0, 16\)'),
+        (lambda: sparse_kl.Config(width=0), '--width is 0; it has to be at least 1'),
         (lambda: sparse.Config(width=8, k=9), '--k is 9; it has to be between 1 and --width 8'),
         (lambda: family.Config(k=0), '--k is 0'),
         (lambda: denoising.Config(corruption='masking', level=1.5), '--level is 1.5.*0 and 1'),
@@ -97,12 +112,33 @@ def test_not_a_number_in_a_batch_stops_the_run_with_its_step(tmp_path):
         (lambda: contractive.Config(masking=-0.2), '--masking is -0.2.*between 0 and 1'),
         (lambda: contractive.Config(methods=('plian',)), '--methods.*some of random, plain'),
         (lambda: stacked.Config(masking=2.0), '--masking is 2.0'),
+        (lambda: family.Config(masking=-0.5), '--masking is -0.5.*between 0 and 1'),
+        (lambda: semantic.Config(masking=1.5), '--masking is 1.5.*at least 0 and below 1'),
+        (lambda: manifolds.Config(noise=0.0), '--noise is 0.0; it has to be positive'),
+        (lambda: denoising.Config(level=float('nan')), '--level is nan'),
         (lambda: deep.Config(steps=100, pretraining=50), '--pretraining is 50'),
     ],
 )
 def test_options_outside_their_domain_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_posterior_collapse_is_reported_with_the_number_of_active_units(monkeypatch):
+    """An encoder that ignores its input: the run warns, and its report begins with the warning."""
+    monkeypatch.setattr(variational, 'drawn', lambda *_: {})  # pictures are not looked at
+    config = variational.Config(hidden=(8,), width=4, importance=(1,))
+    data = variational.data(config)
+    state = variational.build(config).init(jax.random.key(0), data.evaluation)
+    params = state.trained.params
+    *hidden, last = params.encoder
+    dull = (*hidden, last._replace(weight=0 * last.weight))
+    trained = state.trained._replace(params=params._replace(encoder=dull))
+    with pytest.warns(UserWarning, match='posterior collapse: 0 of 4 units of the code are active'):
+        found = variational.report(config, state._replace(trained=trained), data)
+    assert found.metrics['active_units'] == 0
+    assert found.summary.startswith('posterior collapse: 0 of 4 units')
+    assert '0 of 4 units active' in found.tables[0].caption
 
 
 def test_too_few_pictures_are_counted():

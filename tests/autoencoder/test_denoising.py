@@ -1,11 +1,14 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
 
-from lecture4.autoencoder import denoising, stochastic
+from lecture4.autoencoder import denoising, network, stochastic
 from lecture4.ops import losses
 
 SHAPE = (200, 500)
@@ -120,6 +123,44 @@ def test_on_a_gaussian_the_denoiser_is_the_score_of_the_smoothed_density(x64, st
         assert size(found - clean) > 0.2 * size(clean)
     reached = float(losses.squared_error(x, denoise(noisy)).mean())
     assert reached == pytest.approx(np.trace(C - C @ np.linalg.inv(smoothed) @ C), rel=0.01)
+
+
+def test_training_on_fresh_noise_ends_at_the_score():
+    """A linear autoencoder of full width learns by `loss` what the closed form says, and no input."""
+    C, mu, std = np.array([[1.0, 0.6], [0.6, 0.5]]), np.array([0.5, -1.0]), 0.5
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, 3000))
+    root = jnp.asarray(np.linalg.cholesky(C), jnp.float32)
+
+    def reconstruct(params, noisy):
+        code = network.encode(params, noisy, network.identity)
+        return network.decode(params, code, network.identity)
+
+    def step(carry, key):
+        params, opt_state = carry
+        data_key, noise_key = jax.random.split(key)
+        x = jax.random.normal(data_key, (256, 2)) @ root.T + jnp.asarray(mu, jnp.float32)[None]
+        corrupt = functools.partial(denoising.gaussian, std=std)
+
+        def value(params):
+            run = functools.partial(reconstruct, params)
+            return denoising.loss(run, losses.squared_error, corrupt, x, noise_key).mean()
+
+        updates, opt_state = optimizer.update(jax.grad(value)(params), opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    params = network.init_autoencoder(jax.random.key(0), (2, 2))
+    with jax.numpy_dtype_promotion('standard'):
+        keys = jax.random.split(jax.random.key(1), 3000)
+        run = jax.jit(lambda carry: jax.lax.scan(step, carry, keys)[0][0])
+        params = run((params, optimizer.init(params)))
+    offset = np.asarray(reconstruct(params, jnp.zeros((1, 2))))[0]
+    slope = (np.asarray(reconstruct(params, jnp.eye(2))) - offset).T
+    smoothed = C + std**2 * np.eye(2)
+    np.testing.assert_allclose(slope, C @ np.linalg.inv(smoothed), atol=0.01)
+    x = jnp.asarray(np.random.default_rng(0).multivariate_normal(mu, smoothed, 2000), jnp.float32)
+    found = denoising.smoothed_score(functools.partial(reconstruct, params), x, std)
+    score = (mu - np.asarray(x)) @ np.linalg.inv(smoothed)
+    assert np.linalg.norm(found - score) < 0.03 * np.linalg.norm(score)
 
 
 def test_the_best_linear_denoisers_agree_and_nothing_linear_is_better():
