@@ -7,6 +7,11 @@ patches, and the time for a patch, beside FISTA and ADMM stopped after some iter
 device in the same run. The paper reports about a tenth of the computation at equal error.
 
 Run     python -m experiments.sparse_coding.learned_encoder
+Cost    85 s of one CPU core.
+Found   beside FISTA stopped at the same error of the codes, on one core: 0 layers (a product and a threshold,
+        error 0.19) 17 times as fast, 1 layer (0.098) 5.6 times, 3 layers (0.043) 4.9 times, 7 layers (0.022) 2.2
+        times. ADMM is the harder peer: 7.4, 2.1, 2.0 and 0.9 times. So learned codes pay where a few percent
+        of error do not matter; beyond, the solver is faster, and certified.
 """
 
 import dataclasses
