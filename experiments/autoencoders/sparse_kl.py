@@ -7,6 +7,8 @@ penalty is of the mean over the data. One step is one iteration of L-BFGS.
 Run     python -m experiments.autoencoders.sparse_kl
         python -m experiments.autoencoders.sparse_kl --preset ufldl   (wants olshausen's pictures)
 Cost    10 seconds of one core (AMD EPYC).
+Others  SciPy's L-BFGS-B on UFLDL's pictures, three seeds: cost 0.4520 to 0.4538, mean activations 0.0110
+        to 0.0116, 0.52 to 0.58 in a wedge.
 Ours    UFLDL's pictures: cost 0.4466 after 400 iterations, mean activations 0.0109 to 0.0113 for a
         target of 0.01; 0.65 of a filter's spectral energy in a wedge of 45 degrees (0.25 without
         orientation). Photographs of scikit-image and scikit-learn: 0.3431, 0.0100 to 0.0111, 0.70.
