@@ -25,6 +25,7 @@ __all__ = [
     'fit_gabors',
     'match',
     'summarise',
+    'usage',
 ]
 
 
@@ -74,6 +75,20 @@ def cosines(D):
     """|cosine| of every pair of different atoms, for a histogram. D [d, k] -> [k (k - 1) / 2]."""
     D = _matrix(D)
     return _abs_cosines(D)[np.triu_indices(D.shape[1], 1)]
+
+
+def usage(codes):
+    """Share of the signals that use each atom; signals that are marked, not finite, don't count.
+
+    Learners keep a running one in their state; this is that of codes at hand.
+    Shapes  codes [n, k]. Returns [k] in [0, 1]; zeros where no signal is finite.
+    Errors  ValueError where codes is not a matrix.
+    """
+    codes = np.asarray(codes)
+    if codes.ndim != 2:
+        raise ValueError(f'codes are [n, k], a row for each signal; got shape {codes.shape}')
+    codes = codes[np.isfinite(codes).all(1)]
+    return np.count_nonzero(codes, axis=0) / max(len(codes), 1)
 
 
 def dead(usage, threshold=1e-4):

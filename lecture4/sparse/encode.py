@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import check
+from lecture4.sparse.objective import check, check_positive
 
 
 def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **options):
@@ -18,19 +18,29 @@ def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **op
     cores): its own threads gain next to nothing from products this small. The compiled program is
     kept for the next call with the same shapes and options.
 
-    Shapes   x [n, d], any n; D [d, k]; weight scalar, [k], [n, 1] or [n, k]; init [n, k]. Returns
-             Solution, on the devices where it was found.
+    Shapes   x [n, d], any n; D [d, k]; weight scalar, [k], [n, 1] or [n, k]; init [n, k], or 'l1'
+             (see fista). Returns Solution, on the devices where it was found.
     parallel 'pmap', or 'jit': the same program over a mesh.
     devices  a list of them; all of this process where None.
-    Errors   ValueError for another parallel; otherwise as solvers.encode.
+    options  of solvers.encode, as Python values: they belong to the program.
+    Errors   ValueError for another parallel; TypeError for an option that is an array; otherwise as
+             solvers.encode.
     """
+    check_positive(weight)
     x, D, weight = check(x, D, weight)
     if parallel not in ('pmap', 'jit'):
         raise ValueError(f"parallel {parallel!r} is neither 'pmap' nor 'jit'")
+    for name, value in options.items():
+        if isinstance(value, jax.Array | np.ndarray):
+            raise TypeError(
+                f'{name} is an array; over devices an option is a Python value, such as float({name})'
+            )
+    if isinstance(init, str):  # not a row for each signal
+        options, init = options | {'init': init}, None
     devices = tuple(devices or jax.local_devices())
     n, count = x.shape[0], len(devices)
     if n == 0:
-        return solvers.encode(x, D, weight, init=init, **options)
+        return solvers.encode(x, D, weight, **{'init': init, **options})
     share = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
     # Short by some, the last device repeats the last signal.
@@ -45,7 +55,8 @@ def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **op
 def _compiled(devices, parallel, options):
     def solve(rows, D, weight):
         x, own, init = rows
-        return solvers.encode(x, D, weight if own is None else own, init=init, **dict(options))
+        given = {'init': init, **dict(options)}
+        return solvers.encode(x, D, weight if own is None else own, **given)
 
     if parallel == 'pmap':
         return jax.pmap(solve, in_axes=(0, None, None), devices=devices)
@@ -73,11 +84,18 @@ def stream(signals, D, weight, *, batch_size=16384, out=None, progress_fn=None, 
     out          where codes go: an array or np.memmap [n, k], filled from the top; None keeps none.
     progress_fn  called with (signals done, signals in all or None) after every batch.
     options      those of over_devices.
-    Domain       weight scalar or [k].
-    Errors       ValueError where out has too few rows, or signals hold none of d values; otherwise
-                 as over_devices, at the first batch.
+    Domain       weight scalar or [k]; batch_size >= 1.
+    Errors       ValueError for another of these, or where out has too few rows, or signals hold none
+                 of d values; otherwise as over_devices, at the first batch.
     """
     D = jnp.asarray(D)
+    if batch_size < 1:
+        raise ValueError(f'batch_size {batch_size} must be at least 1 signal')
+    if np.ndim(weight) > 1:
+        raise ValueError(
+            f'weight has shape {np.shape(weight)}; for a stream give a scalar or [k], one weight for '
+            'all signals or for each atom'
+        )
     total = len(signals) if hasattr(signals, 'shape') else None
     if out is not None and total is not None and len(out) < total:
         raise ValueError(f'out has {len(out)} rows for {total} signals; give one row for each')

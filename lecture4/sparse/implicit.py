@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import L1, check, product
+from lecture4.sparse.objective import L1, check, check_positive, product
 
 
 def codes(x, D, weight, *, solver=solvers.encode, penalty=L1, **options) -> Any:
@@ -35,6 +35,7 @@ def codes(x, D, weight, *, solver=solvers.encode, penalty=L1, **options) -> Any:
     Errors  as the solver.
     Source  Mairal, Bach & Ponce 2012 (task-driven dictionaries), proposition 1.
     """
+    check_positive(weight)
     x, D, broadcast = check(x, D, weight)
     return _codes((solver, penalty, tuple(sorted(options.items()))), x, D, broadcast)
 

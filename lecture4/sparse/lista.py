@@ -13,7 +13,7 @@ from jax import lax
 
 from lecture4.ops.linalg import lipschitz
 from lecture4.ops.prox import soft_threshold
-from lecture4.sparse.objective import check, product
+from lecture4.sparse.objective import check, check_positive, product
 
 
 class Encoder(NamedTuple):
@@ -33,11 +33,13 @@ def init(D, weight, n_layers, *, tied=True):
     Shapes  D [d, k]; weight scalar or [k]. Returns Encoder.
     Domain  n_layers >= 0: how often S is applied. tied: the same S and thresholds in every layer, as
             in the paper; else every layer has its own.
-    Errors  ValueError for n_layers < 0 or a weight per signal; TypeError for integers.
+    Errors  ValueError for n_layers < 0, a weight per signal or one that is not positive; TypeError
+            for integers.
     Source  Gregor & LeCun 2010, section 3 and algorithm 3.
     """
     if n_layers < 0:
         raise ValueError(f'n_layers {n_layers} must not be negative')
+    check_positive(weight)
     _, D, weight = check(jnp.zeros((1, D.shape[0]), D.dtype), D, weight)
     k = D.shape[1]
     L = lipschitz(D)

@@ -15,8 +15,16 @@ from lecture4.ops import patches
 from lecture4.ops.linalg import lipschitz
 from lecture4.ops.prox import require_floating, soft_threshold
 from lecture4.sparse import dictionary
-from lecture4.sparse.objective import L1, check, gap_of_residual, objective, product
+from lecture4.sparse.objective import (
+    L1,
+    check,
+    check_positive,
+    gap_of_residual,
+    objective,
+    product,
+)
 from lecture4.sparse.solvers.pursuit import TILE, pursue
+from lecture4.sparse.solvers.solution import select
 
 
 def psnr(found, truth):
@@ -132,10 +140,11 @@ def masked_codes(x, seen, D, weight, *, tolerance=1e-4, max_iterations=1000, che
     Shapes  x [n, d]; seen [n, d] of 0 and 1 (or weights in between, which multiply the residual);
             D [d, k]; weight scalar, [k] or [n, 1]. Returns Codes.
     Domain  weight > 0. Unseen values of x must be finite, and don't matter.
-    Stop    gap <= tolerance * objective + rounding of |x|^2, for every signal, or max_iterations.
-    Errors  TypeError for integers; ValueError where sizes disagree.
+    Stop    each by its own gap <= tolerance * objective + rounding of |x|^2, or max_iterations.
+    Errors  TypeError for integers; ValueError where sizes disagree or the weight is not positive.
     Source  Beck & Teboulle 2009; O'Donoghue & Candes 2015 (restart); the gap as in objective.
     """
+    check_positive(weight)
     x, D, weight = check(x, D, weight)
     if seen.shape != x.shape:
         raise ValueError(f'seen has shape {seen.shape}, the signals {x.shape}; give one for each')
@@ -166,10 +175,12 @@ def masked_codes(x, seen, D, weight, *, tolerance=1e-4, max_iterations=1000, che
         return (count < max_iterations) & jnp.any(jnp.isfinite(gap) & ~converged)
 
     def block(carry):
-        state, _, count = carry
+        state, found, count = carry
         n_steps = jnp.minimum(check_every, max_iterations - count)
-        state = lax.fori_loop(0, n_steps, step, state)
-        return state, certify(state[0]), count + n_steps
+        moved = lax.fori_loop(0, n_steps, step, state)
+        # A signal that is done stays as it is: how long others take is not its business.
+        new = (moved, certify(moved[0]))
+        return *select(~found[2], new, (state, found)), count + n_steps
 
     zero = jnp.zeros((x.shape[0], D.shape[1]), x.dtype)
     start = (zero, zero, jnp.ones((x.shape[0], 1), x.dtype))

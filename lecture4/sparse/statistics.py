@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import L1, check, objective, product
+from lecture4.sparse.objective import L1, check, check_positive, objective, product
 
 
 class Statistics(NamedTuple):
@@ -35,8 +35,10 @@ def collect(x, D, weight, *, penalty=L1, n_inner=8, axis_name=None):
     Shapes  x [n, d] float; D [d, k]; weight scalar, [k] or [n, 1]. Metrics, per signal, of the codes
             before the atoms move: objective, reconstruction (its first term), density.
     Devices With axis_name (pmap, shard_map) means are over all devices; under jit nothing is to say.
-    Errors  TypeError for integers; ValueError where sizes disagree, or the batch is empty.
+    Errors  TypeError for integers; ValueError where sizes disagree, the batch is empty, or the
+            weight is not positive.
     """
+    check_positive(weight)
     x, D, weight = check(x, D, weight)
     n = x.shape[0]
     if n == 0:

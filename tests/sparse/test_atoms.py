@@ -263,6 +263,15 @@ def test_coherence_is_the_largest_cosine_of_two_atoms():
     assert atoms.coherence(np.stack([D[:, 0], -3 * D[:, 0], 0 * D[:, 0]], 1)) == pytest.approx(1)
 
 
+def test_usage_is_the_share_of_signals_that_are_finite():
+    codes = np.array([[0, 1.5, -2], [0, 0, 3], [np.nan] * 3, [0, 0, 1e-30], [0, -1, np.inf]])
+    np.testing.assert_allclose(atoms.usage(codes.astype(np.float32)), [0, 1 / 3, 1])
+    assert atoms.usage(codes[2:3]).tolist() == [0, 0, 0]
+    assert atoms.dead(atoms.usage(codes)).tolist() == [True, False, False]
+    with pytest.raises(ValueError, match=r'a row for each signal; got shape \(3,\)'):
+        atoms.usage(codes[0])
+
+
 def test_dead_atoms():
     assert atoms.dead(np.array([0, 9e-5, 2e-4, 0.5])).tolist() == [True, True, False, False]
     assert atoms.dead(np.array([0.1, 0.3]), threshold=0.2).tolist() == [True, False]

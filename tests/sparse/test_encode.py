@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lecture4.sparse import encode, solvers
+from lecture4.sparse.objective import LOG
 from tests.sparse.solving import problem
 
 
@@ -27,6 +28,29 @@ def test_devices_give_what_one_gives(parallel):
     assert none.codes.shape == (0, 24)
     with pytest.raises(ValueError, match="parallel 'mpi' is neither"):
         encode.over_devices(x, D, 0.1, parallel='mpi')
+
+
+def test_devices_take_log_codes_from_those_of_l1():
+    x, D = problem(n=6, dtype=np.float32)
+    options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-5}
+    split = encode.over_devices(5 * x, D, 2.0, **options)
+    whole = solvers.encode(jnp.asarray(5 * x), jnp.asarray(D), 2.0, **options)
+    assert split.converged.all()
+    np.testing.assert_allclose(split.codes, whole.codes, atol=1e-4)
+    start = encode.over_devices(5 * x, D, 2.0, max_iterations=0, **options)
+    assert (start.codes == 0).any() and (start.codes != 0).any()  # zeros are L1's, not those of log
+
+
+def test_what_cannot_be_shared_out_is_told():
+    x, D = problem(n=6, dtype=np.float32)
+    with pytest.raises(ValueError, match=r'weight 0\.0 must be positive'):
+        encode.over_devices(x, D, 0.0)
+    with pytest.raises(TypeError, match=r'rho is an array; .* a Python value'):
+        encode.over_devices(x, D, 0.1, method='admm', rho=jnp.float32(0.1))
+    for bad, told in (({'batch_size': 0}, 'batch_size 0'), ({'weight': [[0.1]] * 4}, r'\(4, 1\)')):
+        given = {'weight': 0.1, 'batch_size': 4} | bad
+        with pytest.raises(ValueError, match=told):
+            next(encode.stream(iter([x]), D, **given))
 
 
 @pytest.mark.parametrize('source', ['memmap', 'iterator'])

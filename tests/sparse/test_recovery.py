@@ -168,9 +168,11 @@ def test_unseen_values_do_not_matter_and_a_bad_signal_stays_alone():
     other = masked_codes(jnp.asarray(np.where(seen, x, 77.0)), mask, D, 0.1)
     np.testing.assert_array_equal(first.codes, other.codes)
     x[2] = np.nan
+    x[0] *= 100  # slower: nor may that keep the others going
     with_bad = masked_codes(jnp.asarray(x), mask, D, 0.1)
+    keep = np.array([1, 3, 4])
+    np.testing.assert_array_equal(with_bad.codes[keep], first.codes[keep])
     keep = np.array([0, 1, 3, 4])
-    np.testing.assert_allclose(with_bad.codes[keep], first.codes[keep], atol=2e-3)
     assert not with_bad.converged[2] and with_bad.converged[keep].all()
     with pytest.raises(ValueError, match=r'seen has shape \(5, 4\), the signals \(5, 9\)'):
         masked_codes(jnp.asarray(x), mask[:, :4], D, 0.1)

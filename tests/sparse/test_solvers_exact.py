@@ -128,11 +128,13 @@ def test_path_passes_marked_signals_on_and_refuses_a_single_weight():
 
 
 def test_log_codes_from_the_codes_of_l1(x64):
+    """Above weight 4 the penalty has minima to choose from, and this start finds the lower ones."""
     x, D = problem(n=8)
+    x = 40 * x
     options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-9, 'max_iterations': 20000}
-    found = jax.jit(functools.partial(solvers.fista, **options))(5 * x, D, 2.0)
+    found = jax.jit(functools.partial(solvers.fista, **options))(x, D, 6.0)
     assert found.converged.all()
-    gradient = (found.codes @ D.T - 5 * x) @ D + 2.0 * 2 * found.codes / (1 + found.codes**2)
-    assert (np.linalg.norm(gradient, axis=1) < 1e-8 * np.linalg.norm(5 * x @ D, axis=1)).all()
-    plain = solve('fista', 5 * x, D, 2.0, penalty=LOG, tolerance=1e-9)
-    assert found.objective.mean() <= plain.objective.mean() * 1.01
+    gradient = (found.codes @ D.T - x) @ D + 6.0 * 2 * found.codes / (1 + found.codes**2)
+    assert (np.linalg.norm(gradient, axis=1) < 1e-8 * np.linalg.norm(x @ D, axis=1)).all()
+    plain = solve('fista', x, D, 6.0, penalty=LOG, tolerance=1e-9)
+    assert found.objective.mean() < 0.99 * plain.objective.mean()

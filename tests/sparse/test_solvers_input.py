@@ -1,10 +1,11 @@
 """Edges and bad input: zeros, one atom, equal atoms, weights from 0 up, what is not finite, wrong types."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.sparse import solvers
+from lecture4.sparse import dictionary, implicit, lista, recovery, solvers
 from tests.sparse.solving import METHODS, lasso, problem, solve, value
 
 # Edges
@@ -121,6 +122,21 @@ def test_a_weight_of_zero_or_less_is_refused_or_marked(method):
     assert found.converged.tolist() == [True, False, True, False]
     assert np.isnan(found.codes[[1, 3]]).all() and np.isnan(found.gap[[1, 3]]).all()
     np.testing.assert_allclose(found.codes[[0, 2]], whole.codes[[0, 2]], rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_of_zero_is_refused_by_all_that_solve():
+    x, D = map(jnp.asarray, problem(n=4, dtype=np.float32))
+    state = dictionary.init(jax.random.key(0), x, 3)
+    for run in (
+        lambda w: solvers.path(x, D, [0.1, w]),
+        lambda w: implicit.codes(x, D, w),
+        lambda w: lista.init(D, w, 2),
+        lambda w: recovery.masked_codes(x, jnp.ones_like(x), D, w),
+        lambda w: dictionary.step(state, x, jax.random.key(0), weight=w),
+    ):
+        for weight in (0.0, -0.1):
+            with pytest.raises(ValueError, match=f'weight {weight} must be positive'):
+                run(weight)
 
 
 @pytest.mark.parametrize('method', METHODS)

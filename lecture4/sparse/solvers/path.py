@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from lecture4.sparse.objective import check, max_weight
+from lecture4.sparse.objective import check, check_positive, max_weight
 from lecture4.sparse.solvers.automatic import encode
 
 
@@ -27,6 +27,7 @@ def path(x, D, weights, **options):
     Options those of solvers.encode.
     Errors  ValueError where weights is not of one axis; otherwise as encode.
     """
+    check_positive(weights)
     x, D, _ = check(x, D, 1.0)
     weights = jnp.asarray(weights, x.dtype)
     if weights.ndim != 1:

@@ -1,0 +1,56 @@
+"""All learners of dictionaries: one shape, states that are kept on disk and go on as if unbroken."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lecture4.sparse import dictionary, lagrange_dual, projected_gradient
+from lecture4.train import checkpoint
+
+OPTIMIZER = optax.adam(0.02)
+LEARNERS = {
+    'online': (dictionary.init, dictionary.step),
+    'lagrange': (lagrange_dual.init, lagrange_dual.step),
+    'gradient': (
+        functools.partial(projected_gradient.init, optimizer=OPTIMIZER),
+        functools.partial(projected_gradient.step, optimizer=OPTIMIZER),
+    ),
+}
+
+
+def batch(n):
+    """Signals [60, 9] of few atoms."""
+    atoms = np.random.default_rng(0).standard_normal((12, 9)) / 3
+    rng = np.random.default_rng(n + 1)
+    codes = rng.standard_normal((60, 12)) * (rng.uniform(size=(60, 12)) < 0.2)
+    return jnp.asarray(codes @ atoms, jnp.float32)
+
+
+@pytest.mark.parametrize('learner', LEARNERS)
+def test_a_state_kept_on_disk_goes_on_in_the_same_bits(learner, tmp_path):
+    init, step = LEARNERS[learner]
+    step = jax.jit(functools.partial(step, weight=0.1))
+    state = init(jax.random.key(0), batch(0), 10)
+    kept = checkpoint.Checkpoints(tmp_path)
+    for n in range(4):
+        if n == 2:
+            kept.save(2, state)
+            kept.wait()
+        state, metrics = step(state, batch(n), jax.random.key(n))
+        assert {'objective', 'reconstruction', 'density', 'dead', 'replaced'} <= set(metrics)
+        assert all(value.shape == () for value in metrics.values())
+    like = jax.tree.map(
+        lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding),
+        init(jax.random.key(1), batch(9), 10),
+    )
+    n, again = kept.restore(like)
+    kept.close()
+    assert n == 2 and again.step == 2 and type(again) is type(state)
+    for n in (2, 3):
+        again, _ = step(again, batch(n), jax.random.key(n))
+    for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, two)
