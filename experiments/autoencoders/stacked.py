@@ -7,7 +7,12 @@ paper's MNIST (60,000 pictures), as published, recalled: stacked plain 1.40 %, s
 1.28 %; of the 2008 paper's `basic` (10,000): 3.46 % and 2.80 %.
 
 Run     python -m experiments.autoencoders.stacked
-        python -m experiments.autoencoders.stacked --preset basic
+        python -m experiments.autoencoders.stacked --preset basic --manual_dir PATH
+Cost    basic: 6 minutes of processor time.
+Found   basic, test error on 50,000 pictures: random first weights 4.90 %, plain 4.92, denoising 4.18. The
+        order of the last two is the paper's; its errors are lower by 1.4 points. There widths, corruption, rates
+        and the epoch to stop at were chosen on validation pictures, for every arm; here nothing was, and
+        fine-tuning is 30 epochs.
 """
 
 import dataclasses
