@@ -8,7 +8,7 @@ contracted, and how many units are saturated.
 
 Run     python -m experiments.autoencoders.contractive
         python -m experiments.autoencoders.contractive --preset mnist
-Cost    1 and 15 minutes of one core (AMD EPYC).
+Cost    Half a minute and 15 minutes of one core (AMD EPYC).
 Published  MNIST, 50,000 to train on, one layer, fine-tuned, test error in %: contractive 1.14,
         Gaussian noise 1.18, masking 1.57, decay 1.68, plain 1.78 (Rifai et al. 2011, recalled).
 Ours    MNIST, 10,000 to train on, 50,000 tested, one seed; test error in % of a linear classifier on
@@ -20,6 +20,10 @@ Ours    MNIST, 10,000 to train on, 50,000 tested, one seed; test error in % of a
         of one such figure is 0.1) and better than Gaussian noise. Units saturated: plain 30 %,
         masking 55 %, contractive 75 %. A linear classifier that stops early turns the order of the
         small gaps round: it is solved to the end.
+        Digits, what contraction does to a code: a random step of length 1 moves that of plain by 1.04,
+        masking 0.82, Gaussian 0.74, contractive 0.38, contractive with curvature 0.35; 90 % of |J|^2
+        (70.6, 42.5, 34.8, 9.2, 8.2) lie in 47, 41, 46, 24, 21 singular directions; saturated units 2,
+        4, 15, 61, 61 %.
 """
 
 import dataclasses
@@ -51,6 +55,7 @@ NUMBERS = {
     'cross_entropy': 'cross-entropy',
     'jacobian': '|J|^2',
     'directions': 'directions',
+    'contraction': 'ratio at 1',
     'saturated': 'saturated',
     'probe_error': 'linear, %',
     'tuned_error': 'tuned, %',
@@ -214,13 +219,15 @@ def measured(params, x, radii):
     one, layer, few = functools.partial(encode, params), params.encoder[0], x[:50]
     singular = contractive.singular_values(one, few).mean(0)
     energy = jnp.cumsum(singular**2) / jnp.sum(singular**2)
+    ratios = contractive.contraction(one, few, jax.random.key(0), radii)
     numbers = {
         'cross_entropy': deep.loss(params, x, code=jax.nn.sigmoid).mean(),
         'jacobian': contractive.layer_penalty(layer, x, jax.nn.sigmoid).mean(),
         'directions': jnp.sum(energy < 0.9) + 1,
+        'contraction': jnp.interp(1.0, radii, ratios),
         'saturated': contractive.saturated(one(x)),
     }
-    return numbers, singular, contractive.contraction(one, few, jax.random.key(0), radii)
+    return numbers, singular, ratios
 
 
 def classified(config, codes, extra):
@@ -259,7 +266,7 @@ def report(config, state, data):
     raw = {name: x for name, (x, _) in extra['splits'].items()}
     radii = np.geomspace(0.05, 10, 14).astype(np.float32)
     measure, tune, encoder = jax.jit(measured), tuner(config, extra), jax.jit(encode)
-    rows: list[tuple] = [('raw pixels', '', '', '', '', classified(config, raw, extra), '', '')]
+    rows: list[tuple] = [('raw pixels', *5 * ('',), classified(config, raw, extra), '', '')]
     metrics, spectra, contractions, activations, shown = {}, {}, {}, {}, {}
     for method in config.methods:
         params, name = state.params[method], method.replace('_', ' ')
@@ -284,7 +291,8 @@ def report(config, state, data):
     columns = ('', *NUMBERS.values(), 'published')
     caption = (
         f'{len(data.resident)} pictures to train on, {len(raw["test"])} tested. Cross-entropy in nats, '
-        'of clean pictures; directions: singular values that hold 90 % of |J|^2; saturated: share of '
+        'of clean pictures; directions: singular values that hold 90 % of |J|^2; ratio at 1: '
+        '|f(x + u) - f(x)| for random u of length 1; saturated: share of '
         'units below .05 or above .95; test errors of a linear classifier on the codes, and of the '
         'network fine-tuned from them. Published, recalled: Rifai et al. 2011, fine-tuned, 50,000 '
         'pictures to train on.'

@@ -2,8 +2,9 @@
 
 Every member maps a picture to `width` numbers and is trained for the same number of steps on the
 same batches. Measured on test pictures: squared error of reconstruction, sparseness of the codes,
-accuracy of a linear classifier with 100, 1000 and all labels, and of the last one on pictures with
-Gaussian noise, which neither the classifier nor (but for `denoising`) the codes have seen.
+accuracy of a linear classifier with 100, 1000 and 10,000 labels (--labels; all that a smaller set
+has), and of the last one on pictures with Gaussian noise, which neither the classifier nor (but
+for `denoising`) the codes have seen.
 
 Run     python -m experiments.autoencoders.family --sweep family
         python -m experiments.autoencoders.family --preset mnist --sweep family

@@ -82,7 +82,9 @@ def data(config):
     if config.whiten:
         images = whitening.whiten(images)
     x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)
-    principal = linear.principal(x - x.mean(1, keepdims=True))
+    x = np.asarray(x, np.float64)
+    x = x - x.mean(1, keepdims=True)
+    principal = linear.principal(x)
     rank = int((principal.variances > 1e-6 * principal.variances[0]).sum())
     axes = principal.components[:, :rank]
     # Coordinates along the components, of variance 1 each; then turned back into patches.

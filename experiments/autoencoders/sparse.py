@@ -9,7 +9,8 @@ Run     python -m experiments.autoencoders.sparse
         python -m experiments.autoencoders.sparse --sweep remedies
 Cost    25 seconds and about 4 minutes of one core (AMD EPYC).
 Ours    Photographs, 12 of 196 units: 61.4 % of the variance of whitened patches explained, no unit
-        dead, oriented filters. MNIST, 25 of 512 units: 87.7 %, 3 units used by none of 6000 test
+        dead, 0.74 of a filter's spectral energy in a wedge of 45 degrees (0.25 without orientation).
+        MNIST, 25 of 512 units: 87.7 %, 3 units used by none of 6000 test
         pictures (35 were, early in training).
 """
 
@@ -23,7 +24,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import sparse, topk
 from lecture4.data import pictures
-from lecture4.ops import linalg, patches
+from lecture4.ops import linalg, orientation, patches
 from lecture4.ops.losses import squared_error
 
 
@@ -185,11 +186,19 @@ def report(config, state, data):
     side = (data.extra['side'],) * 2
     few = np.linspace(0, len(x) - 1, 4).astype(int)
     bias = np.asarray(decoder.bias)
-    rows = tuple((name, metrics[name]) for name in ('explained', 'l0', 'dead'))
+    caption = f'{config.width} units on {x.shape[1]} values; dead: used by none of {len(x)}.'
+    living = np.asarray(decoder.weight)[share > 0]
+    if 0 < config.patch <= orientation.SIZE and len(living):
+        # Of whitened patches: unwhitened, nearly all energy lies at the lowest frequencies.
+        metrics['oriented'] = float(
+            np.median(orientation.oriented_share(living.reshape(-1, *side)))
+        )
+        caption += ' The wedge: the best, median over living units; 0.25 without orientation.'
     told = {
         'explained': 'share of variance explained',
         'l0': 'units an example',
         'dead': 'dead units',
+        'oriented': "share of a filter's spectral energy in a wedge of 45 degrees",
     }
     return train.Report(
         metrics=metrics,
@@ -197,8 +206,8 @@ def report(config, state, data):
             train.Table(
                 f'Held-out examples, {config.method}',
                 ('', 'value'),
-                tuple((told[name], value) for name, value in rows),
-                f'{config.width} units on {x.shape[1]} values; dead: used by none of {len(x)}.',
+                tuple((told[name], metrics[name]) for name in told if name in metrics),
+                caption,
             ),
         ),
         pictures={
