@@ -89,7 +89,8 @@ class Config(train.Common):
         super().__post_init__()
         for name in ('atoms', 'stride', 'regions', 'draws', 'pool', 'drawn_from'):
             train.require(self, name, getattr(self, name) >= 1, 'at least 1')
-        for name in ('weight', 'regulariser', 'floor', 'threshold', 'whole'):
+        train.require(self, 'weight', 0 < self.weight < np.inf, 'above 0, and finite')
+        for name in ('regulariser', 'floor', 'threshold', 'whole'):
             train.require(self, name, 0 <= getattr(self, name) < np.inf, 'at least 0, and finite')
         for name in ('crop', 'patch'):
             train.require(self, name, getattr(self, name) >= 0, 'at least 0')

@@ -37,7 +37,7 @@ def arrays(tmp_path_factory):
 @pytest.mark.parametrize(
     'argv, told',
     [
-        (['--weight', '-1'], '--weight is -1.0; it has to be at least 0'),
+        (['--weight', '0'], '--weight is 0.0; it has to be above 0'),
         (['--atoms', '0'], '--atoms is 0; it has to be at least 1'),
         (['--labels', '0'], 'it has to be one or more numbers, each >= 1'),
         (['--labels', '500'], r'--labels 500, but textures has a class of \d+ .* use at most'),
@@ -59,6 +59,30 @@ def test_mistakes_are_one_line_and_touch_nothing(argv, told, arrays, tmp_path, m
         run(tmp_path / 'run', *(word.format(arrays) for word in argv))
     assert '\n' not in str(error.value)
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('encoder', ['threshold', pytest.param('sparse', marks=pytest.mark.slow)])
+def test_coloured_patches_over_quadrants_by_either_encoder(encoder, tmp_path):
+    """The preset cifar10 on pictures of its kind: one class has red halves left, the other right."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    images = 0.5 + 0.1 * rng.standard_normal((40, 16, 16, 3))
+    for image, label in zip(images, labels, strict=True):
+        image[:, 8 * label : 8 * label + 8, 0] += 0.5 * rng.standard_normal((16, 8))
+    images = images.clip(0, 1).astype(np.float32)
+    source = f'npz:{tmp_path}/set.npz'
+    split = {'test_images': images[30:], 'test_labels': labels[30:]}
+    np.savez(tmp_path / 'set.npz', images=images[:30], labels=labels[:30], **split)
+    words = (
+        f'--preset cifar10 --unlabelled {source} --labelled {source} --encoder {encoder} '
+        '--steps 20 --batch_size 64 --atoms 16 --signals 1000 --labels 4 --draws 2 --progress none'
+    )
+    config = cli.parse(EXPERIMENT, [*words.split(), '--workdir', str(tmp_path / 'run')])
+    cli.run(EXPERIMENT, config)
+    found = json.loads((tmp_path / 'run' / 'results.json').read_text())['metrics']
+    # Where the colour varies is what quadrants tell, and pixels by themselves do not.
+    assert found['accuracy_sparse_codes_whole'] >= 0.9
+    assert found['accuracy_sparse_codes_whole'] > found['accuracy_raw_pixels_whole']
 
 
 @pytest.mark.slow
