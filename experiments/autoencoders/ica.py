@@ -106,37 +106,38 @@ def stage(config):
 
 
 class State(NamedTuple):
-    layer: layered.Layer
+    weights: jax.Array  # [1, 1, patch * patch, width], of the only receptive field
     opt_state: optax.OptState
+
+
+def loss(config, weights, x):
+    """Of every patch, and its parts."""
+    layer = layered.Layer(weights, None)
+    return layered.loss(layer, x, stage(config), weight=config.weight, epsilon=config.epsilon)
 
 
 def build(config):
     optimizer = optax.lbfgs(memory_size=config.memory)
 
-    def loss(layer, x):
-        each, metrics = layered.loss(
-            layer, x, stage(config), weight=config.weight, epsilon=config.epsilon
-        )
-        return jnp.mean(each), metrics
-
     def init(key, x):
         W = jax.random.normal(key, (1, 1, config.patch**2, config.width))
-        layer = layered.Layer(W / jnp.linalg.norm(W, axis=2, keepdims=True), None)
-        return State(layer, optimizer.init(layer))
+        W = W / jnp.linalg.norm(W, axis=2, keepdims=True)
+        return State(W, optimizer.init(W))
 
     def step(state: State, x, key, *, axis_name=None):
         if axis_name is not None:
             raise ValueError('a line search is of the whole set; use --parallel jit')
 
-        def value(layer):
-            return loss(layer, x)[0]
+        def value(weights):
+            return jnp.mean(loss(config, weights, x)[0])
 
+        W = state.weights
         with jax.numpy_dtype_promotion('standard'):
-            cost, grads = optax.value_and_grad_from_state(value)(state.layer, state=state.opt_state)
+            cost, grads = optax.value_and_grad_from_state(value)(W, state=state.opt_state)
             updates, opt_state = optimizer.update(
-                grads, state.opt_state, state.layer, value=cost, grad=grads, value_fn=value
+                grads, state.opt_state, W, value=cost, grad=grads, value_fn=value
             )
-        return State(jax.tree.map(jnp.add, state.layer, updates), opt_state), {'cost': cost}
+        return State(W + updates, opt_state), {'cost': jnp.asarray(cost)}  # pyright: ignore
 
     return train.Task(init, step)
 
@@ -154,7 +155,8 @@ def others(config, white):
     turn = np.linalg.qr(np.random.default_rng(config.seed).normal(size=(rank, rank)))[0]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of convergence, which the table shows as it is
-        fast = FastICA(whiten=False, max_iter=300, random_state=config.seed).fit(white)
+        fast = FastICA(whiten=False, max_iter=300, random_state=config.seed)  # pyright: ignore
+        fast.fit(white)
     return {'random directions': turn, 'PCA': np.eye(rank), 'FastICA': fast.components_}
 
 
@@ -163,12 +165,10 @@ def report(config, state, data):
 
     white, axes = data.extra['white'], data.extra['axes']
     side, rank = (config.patch, config.patch), axes.shape[1]
-    W = np.asarray(state.layer.encoder[0, 0], float).T
+    W = np.asarray(state.weights[0, 0], float).T
     own = W @ axes  # what the units see of the whitened coordinates
     x = jnp.asarray(data.resident)
-    cost, parts = layered.loss(
-        state.layer, x, stage(config), weight=config.weight, epsilon=config.epsilon
-    )
+    cost, parts = loss(config, state.weights, x)
     spread = np.cov(white.T, bias=True) - np.eye(rank)
     identity = ((own @ own.T - np.eye(len(own))) ** 2).sum() + rank - len(own)
     directions = others(config, white) | {f'reconstruction ICA, {config.width}': own}
