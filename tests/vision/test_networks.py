@@ -121,3 +121,30 @@ def multiply_adds(jaxpr):
         if equation.primitive.name == 'cond':  # one branch a platform
             total += max(multiply_adds(branch.jaxpr) for branch in equation.params['branches'])
     return total
+
+
+def test_equal_blocks_in_a_loop_are_the_blocks_one_by_one():
+    one_by_one = resnet.ResNet((1, 3), (2, 3), True, 'cifar', 5, 'C')
+    looped = one_by_one.clone(scan=True)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3)), jnp.float32)
+    variables = jax.jit(one_by_one.init)(jax.random.key(0), x)
+    again = jax.jit(looped.init)(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+    found = []
+    for network in (one_by_one, looped):
+
+        def loss(params, network=network):
+            given = variables | {'params': params}
+            seen = network.apply(given, x, train=True, mutable=['batch_stats'])
+            (logits, activations), updated = seen
+            return jnp.sum(logits**2) + jnp.sum(activations['conv3_2'] ** 3), (activations, updated)
+
+        trained = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+        found.append((trained, jax.jit(network.apply)(variables, x)))
+    assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * (1e-9 + float(jnp.abs(a).max())))
+    loops = [
+        str(jax.make_jaxpr(n.apply)(variables, x)).count(' scan[') for n in (one_by_one, looped)
+    ]
+    assert loops == [0, 1]
