@@ -123,12 +123,17 @@ def check(x, D, weight):
 
 
 def check_positive(weight):
-    """ValueError for a weight of 0 or less; what is on a device or traced is marked by its solver."""
-    if not isinstance(weight, jax.Array) and not np.all(np.asarray(weight) > 0):
+    """ValueError for a weight of 0 or less, or infinite; on a device or traced its solver marks it."""
+    if isinstance(weight, jax.Array):
+        return
+    weight = np.asarray(weight)
+    if not np.all(weight > 0):
         raise ValueError(
-            f'weight {np.asarray(weight).min()} must be positive; codes without a penalty are least '
+            f'weight {weight.min()} must be positive; codes without a penalty are least '
             f'squares, jnp.linalg.lstsq(D, x.T)'
         )
+    if np.isinf(weight).any():
+        raise ValueError('weight inf must be finite; from max_weight(x, D) on all codes are 0')
 
 
 def check_codes(a, x, D):

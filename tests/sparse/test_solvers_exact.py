@@ -95,6 +95,14 @@ def test_matching_pursuit_with_bad_input():
     assert none.codes.shape == (0, 24)
     with pytest.raises(ValueError, match='n_nonzero 0 must be at least 1 atom'):
         solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 0)
+    with pytest.raises(ValueError, match='tile 0 must be at least 1'):
+        solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 3, tile=0)
+    with pytest.raises(ValueError, match=r'energy of shape \(3,\) is neither a scalar nor \[6\]'):
+        solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 3, energy=jnp.ones(3))
+    with pytest.raises(ValueError, match=r'\(16, 0\): no atom'):
+        solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D[:, :0]), 3)
+    with pytest.raises(TypeError, match='x has dtype int32'):
+        solvers.matching_pursuit(jnp.zeros((2, 16), int), jnp.asarray(D), 3)
 
 
 # Paths over weights

@@ -137,6 +137,10 @@ def test_a_weight_of_zero_is_refused_by_all_that_solve():
         for weight in (0.0, -0.1):
             with pytest.raises(ValueError, match=f'weight {weight} must be positive'):
                 run(weight)
+        with pytest.raises(ValueError, match='weight inf must be finite'):
+            run(np.inf)
+    with pytest.raises(ValueError, match=r'D has shape \(16, 0\): no atom'):
+        solvers.encode(x, D[:, :0], 0.1)
 
 
 @pytest.mark.parametrize('method', METHODS)

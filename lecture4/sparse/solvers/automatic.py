@@ -57,10 +57,12 @@ def encode(
 
     Shapes  x [n, d], D [d, k], weight scalar, [k], [n, 1] or [n, k]. tile 'auto', None or int.
             Returns Solution; iterations of different solvers are summed.
-    Errors  ValueError for an unknown method; otherwise as the solver.
+    Errors  ValueError for an unknown method or a dictionary without atoms; otherwise as the solver.
     """
     check_positive(weight)
     x, D, weight = check(x, D, weight)
+    if D.shape[1] == 0:
+        raise ValueError(f'D has shape {D.shape}: no atom to code with')
     chosen, chosen_tile = choose(penalty, D.shape[1])
     method = chosen if method == 'auto' else method
     size = chosen_tile if isinstance(tile, str) else tile

@@ -22,9 +22,10 @@ def matching_pursuit(x, D, n_nonzero, *, energy: float | jax.Array = 0.0, tile=T
     largest |d_j'(x - D a)| / (|d_j| |x|) of the atoms used, which is rounding where it is right.
 
     Shapes  x [n, d], D [d, k], n_nonzero int, energy scalar or [n]. Returns Solution: iterations
-            count atoms, objective is 0.5 |x - D a|^2.
+            count atoms, objective is 0.5 |x - D a|^2. tile: signals solved together (None: all).
     Domain  energy >= 0 and 1 <= n_nonzero. A signal with NaN or infinity comes back as NaN.
-    Errors  TypeError for integers; ValueError where sizes disagree or n_nonzero is below 1.
+    Errors  TypeError for integers; ValueError where sizes disagree, there is no atom, or n_nonzero or
+            tile is below 1.
     Source  Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
     """
     x, D, _ = check(x, D, 1.0)
@@ -92,10 +93,15 @@ def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
 def _by_size(solve, x, energy, tile):
     """solve(x, energy) by tiles: a tile takes as long as its longest, so like sizes go together."""
     n = x.shape[0]
-    energy = jnp.broadcast_to(jnp.asarray(energy, x.dtype), (n,))
+    energy = jnp.asarray(energy, x.dtype)
+    if energy.shape not in ((), (n,)):
+        raise ValueError(f'energy of shape {energy.shape} is neither a scalar nor [{n}]')
+    if tile is not None and tile < 1:
+        raise ValueError(f'tile {tile} must be at least 1 signal, or None for all at once')
+    energy = jnp.broadcast_to(energy, (n,))
     if n == 0:
         return solve(x, energy)
-    tile = min(tile, n)
+    tile = n if tile is None else min(tile, n)
     order = jnp.argsort(jnp.sum(x * x, axis=1))
     n_tiles = -(-n // tile)
     rows = jnp.pad(order, (0, n_tiles * tile - n), mode='edge').reshape(n_tiles, tile)
@@ -105,6 +111,8 @@ def _by_size(solve, x, energy, tile):
 
 
 def _unit_atoms(D):
+    if D.shape[1] == 0:
+        raise ValueError(f'D has shape {D.shape}: no atom to choose from')
     norm = jnp.linalg.norm(D, axis=0)
     norm = jnp.where(norm > 0, norm, 1)
     return norm, D / norm[None, :]
