@@ -76,6 +76,8 @@ class Config(train.Common):
         super().__post_init__()
         for name in ('patch', 'stride', 'regions', 'atoms', 'pool', 'draws'):
             train.require(self, name, getattr(self, name) >= 1, 'at least 1')
+        for name in ('weight', 'floor', 'learning_rate'):
+            train.require(self, name, 0 < getattr(self, name) < np.inf, 'above 0, and finite')
         train.require(self, 'classes', len(set(self.classes)) >= 2, 'two classes or more')
         train.require(self, 'others', len(set(self.others)) >= 2, 'two classes or more')
         apart = not set(self.classes) & set(self.others)

@@ -66,7 +66,8 @@ def step(
             dead             unused atoms, before replacement
             replaced         how many were replaced
     Domain  weight > 0, norm_bound > 0 and forgetting >= 0 may be traced; n_inner >= 1 is static.
-            block: atoms that move at once (see update_atoms); 32 on an accelerator.
+            block: atoms that move at once (see update_atoms); 32 on an accelerator. A signal that is
+            not finite is not left out: the metrics say it, and a training loop stops there.
     Devices With axis_name (pmap, shard_map) the statistics are averaged over the devices, so the
             state stays the same on all of them; under jit over a mesh nothing need be said.
     Errors  TypeError for integers; ValueError where sizes disagree, naming both.

@@ -47,10 +47,14 @@ def test_a_state_kept_on_disk_goes_on_in_the_same_bits(learner, tmp_path):
         lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding),
         init(jax.random.key(1), batch(9), 10),
     )
-    n, again = kept.restore(like)
+    found = kept.restore(like)
     kept.close()
+    assert found is not None
+    n, again = found
     assert n == 2 and again.step == 2 and type(again) is type(state)
     for n in (2, 3):
         again, _ = step(again, batch(n), jax.random.key(n))
     for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, two)
+    _, metrics = step(state, batch(5).at[3, 2].set(jnp.nan), jax.random.key(5))
+    assert not np.isfinite(metrics['objective'])  # what a training loop stops at
