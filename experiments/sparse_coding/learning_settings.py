@@ -13,6 +13,10 @@ Run     python -m experiments.sparse_coding.learning_settings
 Cost    85 CPU-seconds on one core as it stands, on digits. Result: with 20 labels a class 92.8 %
         supervised, 94.4 with random filters, 94.8 semi-supervised, 95.1 transfer and self-taught,
         95.7 and 94.9 active; with one label no other data beats pixels (72.1 %).
+        mnist, 5 to 9 told apart, 3 CPU-minutes: with 1, 5, 20, 50 labels a class 51.7, 75.0, 86.2, 89.2 % supervised,
+        54.2, 79.5, 90.7, 93.9 with random filters, 50.7, 76.6, 89.8, 93.5 semi-supervised, 59.2, 84.6, 93.1, 95.3
+        transfer, 51.2, 77.0, 89.4, 93.6 self-taught; active 51.7, 72.4, 86.9, 90.3 by uncertainty, 51.7, 82.2,
+        88.7, 90.2 by diversity. Filters learned from unlabelled strokes are no better than random ones.
 """
 
 import dataclasses

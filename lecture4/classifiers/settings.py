@@ -32,19 +32,20 @@ def active(pool, test, labels, test_labels, *, n_classes, labels_per_class, n_dr
     n_queries = n_classes * (max(labels_per_class) - 1)
 
     @jax.jit
-    def least_certain(labels):
+    def least_certain(gram, labels, start):
         rule = functools.partial(
             queries.least_certain, gram, labels, n_queries=n_queries, n_classes=n_classes,
             per_round=n_classes,
         )  # fmt: skip
         return jax.lax.map(rule, start)
 
-    most_diverse = jax.jit(
-        lambda: jax.lax.map(lambda rows: queries.most_diverse(gram, rows, n_queries), start)
-    )
-    asked = (np.asarray(least_certain(jnp.asarray(labels))), np.asarray(most_diverse()))
+    @jax.jit
+    def most_diverse(gram, start):
+        return jax.lax.map(lambda rows: queries.most_diverse(gram, rows, n_queries), start)
+
+    asked = [least_certain(gram, jnp.asarray(labels), start), most_diverse(gram, start)]
     found = {}
-    for rule, rows in zip(RULES, asked, strict=True):
+    for rule, rows in zip(RULES, map(np.asarray, asked), strict=True):
         chosen = [rows[:, : n * n_classes] for n in labels_per_class]
         found[rule] = _accuracy(gram, cross, labels, test_labels, chosen, n_classes)
     return found
