@@ -1,4 +1,9 @@
-"""A variational autoencoder whose networks are convolutions: half the side at every layer."""
+"""A variational autoencoder whose networks are convolutions: half the side at every layer.
+
+Convolutions are written as products of matrices: XLA's, on a CPU and inside a scan of steps, spend
+nearly all of a step on their gradients. 100 pictures of 8 x 8 with 16 and 32 channels take 2.5 ms a
+step in place of 15 to 20, those of 28 x 28 40 in place of 310 (AMD EPYC, beside other work).
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +15,6 @@ import jax.numpy as jnp
 from lecture4.autoencoder import network, stochastic
 from lecture4.autoencoder.variational import Model, Weights, check_width, with_std
 
-LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 SIDE = 4  # of the kernels: a multiple of the stride, so that every output is covered equally often
 STRIDE = 2
 
@@ -36,17 +40,38 @@ def init_conv(key, c_in: int, c_out: int) -> Conv:
 
 
 def shrink(layer: Conv, x):
-    """Convolution with stride 2: [n, h, w, c_in] -> [n, h/2, w/2, c_out]."""
-    y = jax.lax.conv_general_dilated(
-        x, layer.kernel, (STRIDE, STRIDE), 'SAME', dimension_numbers=LAYOUT
-    )
-    return y + layer.bias[None, None, None]
+    """Convolution with stride 2, SAME: [n, h, w, c_in] -> [n, h/2, w/2, c_out], h and w even."""
+    n, h, w, c = x.shape
+    cells = _padded(x).reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c)
+    cells = cells.swapaxes(2, 3).reshape(n, h // 2 + 1, w // 2 + 1, 4 * c)
+    # A window is 2 x 2 cells of 2 x 2 pixels, and so is the kernel.
+    kernel = layer.kernel.reshape(2, 2, 2, 2, c, -1).swapaxes(1, 2).reshape(16 * c, -1)
+    return _windows(cells) @ kernel + layer.bias[None, None, None]
 
 
 def grow(layer: Conv, x):
-    """Transposed convolution with stride 2: [n, h, w, c_in] -> [n, 2h, 2w, c_out]."""
-    y = jax.lax.conv_transpose(x, layer.kernel, (STRIDE, STRIDE), 'SAME', dimension_numbers=LAYOUT)
-    return y + layer.bias[None, None, None]
+    """Transposed convolution with stride 2, SAME: [n, h, w, c_in] -> [n, 2h, 2w, c_out].
+
+    Of the places between the zeros that spread x, an output meets 2 x 2, in one of four ways by
+    whether its row and column are odd.
+    """
+    n, h, w, c = x.shape
+    kernel = layer.kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 4, 1, 3, 5)
+    y = _windows(_padded(x)) @ kernel.reshape(4 * c, -1)
+    y = y.reshape(n, h + 1, w + 1, 2, 2, -1)
+    rows = [jnp.stack([y[:, i : i + h, j : j + w, i, j] for j in (0, 1)], axis=3) for i in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, -1) + layer.bias[None, None, None]
+
+
+def _padded(x):
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _windows(x):
+    """[n, h, w, c] -> [n, h - 1, w - 1, 4 c]: the values in every 2 x 2."""
+    _, h, w, _ = x.shape
+    corners = ((i, j) for i in (0, 1) for j in (0, 1))
+    return jnp.concatenate([x[:, i : i + h - 1, j : j + w - 1] for i, j in corners], axis=-1)
 
 
 def convolutional(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from scipy import optimize, special, stats
 
@@ -358,6 +359,38 @@ def test_samples_and_reconstructions_have_the_pictures_form():
     mean = jax.jit(model.encode)(params, pixels)[:, :2]
     logits = jax.jit(model.decode)(params, mean)
     np.testing.assert_allclose(again, special.expit(logits), rtol=1e-5)
+
+
+def test_layers_of_the_convolutional_networks_are_lax_s(x64):
+    """Values and both gradients, of pictures that are not square."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(3, 4, 6, 2)))
+    layer = convolutional_vae.Conv(*map(jnp.asarray, (rng.normal(size=(4, 4, 2, 5)), np.ones(5))))
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+
+    @jax.jit
+    def everything(kernel, x):
+        mine = [
+            lambda k, x: convolutional_vae.shrink(layer._replace(kernel=k), x),
+            lambda k, x: convolutional_vae.grow(layer._replace(kernel=k), x),
+        ]
+        by_lax = [
+            lambda k, x: (
+                1 + lax.conv_general_dilated(x, k, (2, 2), 'SAME', dimension_numbers=numbers)
+            ),
+            lambda k, x: 1 + lax.conv_transpose(x, k, (2, 2), 'SAME', dimension_numbers=numbers),
+        ]
+        found = []
+        for function in (*mine, *by_lax):
+            y, back = jax.vjp(function, kernel, x)
+            found.append((y, *back(jnp.sin(y))))
+        return found
+
+    shrunk, grown, *wanted = everything(layer.kernel, x)
+    assert shrunk[0].shape == (3, 2, 3, 5) and grown[0].shape == (3, 8, 12, 5)
+    for ours, theirs in zip((shrunk, grown), wanted, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize('learn_std', [False, True])
