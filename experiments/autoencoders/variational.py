@@ -18,7 +18,11 @@ Published  -86.76 for 784-200-200-50, 3280 epochs, by 5000 samples (Burda et al.
 Ours    MNIST, dynamic, 784-400-20, 10 epochs: bound -102.4; 30 epochs, all 10,000 test pictures: bound
         -99.69 (reconstruction -71.86, KL 27.82), importance-weighted -99.63, -97.05, -95.37 with 1, 5, 50
         samples; 20 of 20 units active; independent pixels -205.78. Digits: -23.02, and -22.65 with 50
-        samples.
+        samples. --preset convolutional, digits, 1.1 minutes: -23.27, and -22.69 with 50; 10 of 10 units
+        active.
+        --preset gaussian, digits as they are (densities, not chances), 0.7 minutes: 18.77, and 26.52 with
+        50 samples; 10 of 10 units active, learned standard deviation 0.081. It overfits its 1297 pictures:
+        the test bound is highest, 26.34, after 2500 of 6000 steps, while that of training reaches 50.
 """
 
 import dataclasses
