@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.autoencoders import contractive, denoising, family, ica, sparse_kl, variational
+from experiments.autoencoders import (
+    contractive,
+    denoising,
+    family,
+    ica,
+    self_taught_denoising,
+    sparse_kl,
+    variational,
+)
 from lecture4.autoencoder import network
 
 
@@ -118,3 +126,25 @@ def test_losses_of_the_whole_set_refuse_to_be_split(module):
     state = jax.eval_shape(task.init, jax.random.key(0), x)
     with pytest.raises(ValueError, match='use --parallel jit'):
         jax.eval_shape(lambda s: task.step(s, x, jax.random.key(0), axis_name='data'), state)
+
+
+def test_self_taught_features_never_see_what_is_labelled_and_random_ones_never_learn():
+    config = self_taught_denoising.Config(steps=3, width=8)
+    data = self_taught_denoising.data(config)
+    labelled = data.extra['labelled']
+    own = {row.tobytes() for row in np.concatenate([data.resident, data.evaluation])}
+    for images in (labelled.train_images, labelled.test_images):
+        assert not own & {row.tobytes() for row in images.reshape(len(images), -1)}
+    assert len(labelled.names) == 5 and set(labelled.test_labels) == set(range(5))
+    task = self_taught_denoising.build(config)
+    before = task.init(jax.random.key(0), jnp.asarray(data.resident[:50]))
+    after, _ = jax.jit(task.step)(before, jnp.asarray(data.resident[:50]), jax.random.key(1))
+    images = labelled.test_images[:20]
+    first, then = (
+        self_taught_denoising.features(config, state.params, images) for state in (before, after)
+    )
+    moved = {name for name in first if not np.array_equal(first[name], then[name])}
+    assert moved == {'denoising', 'raw + denoising'}
+    assert not np.array_equal(first['random weights'], first['denoising'])
+    with pytest.raises(ValueError, match='between 1 and --pool 500'):
+        self_taught_denoising.Config(labels=(501,))
