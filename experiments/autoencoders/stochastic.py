@@ -8,11 +8,15 @@ parameters that all estimators agree with the exact gradient (by enumeration of 
 Gaussian codes, with each other), and how noisy each is.
 
 Run     python -m experiments.autoencoders.stochastic
-        python -m experiments.autoencoders.stochastic --preset categorical
+        python -m experiments.autoencoders.stochastic --preset categorical      (or gaussian)
 Cost    1 minute of one core (AMD EPYC).
 Ours    Digits, 10 binary variables: bound -23.62, importance-weighted (k = 50) -23.38 nats. Noise of
         a gradient with 4 samples, relative to its length: score 5.3, leave-one-out 0.63; means of 400
         draws lie where their variance allows, 0.8 to 1.6 times the expected squared distance.
+        --preset gaussian, 2 minutes: bound -23.30, importance-weighted -23.05 nats. Noise with 4 samples:
+        score 21, leave-one-out 3.1, pathwise 0.83; deviations 0.8 to 1.4.
+        --preset categorical (3 variables of 10 states), 45 seconds: bound -23.37, importance-weighted
+        -23.04 nats. Noise with 4 samples: score 6.7, leave-one-out 0.75; deviations 0.7 to 1.3.
 """
 
 import dataclasses
