@@ -11,8 +11,8 @@ Run     python -m experiments.autoencoders.self_taught_denoising          (digit
 Cost    Half a minute of processor time; handwriting 3.7 minutes.
 Found   handwriting (Omniglot's train split at 28 x 28 for MNIST, 512 units, 20 draws), test accuracy in %
         with 100, 500, 1000 labels: pixels 73.8, 85.0, 87.3; random weights 72.9, 85.1, 87.3; denoising
-        76.8, 88.4, 90.6; pixels and denoising together 75.8, 87.0, 89.4. Standard errors 0.1 to 0.4. Of the
-        same pairs of sets the sparse codes of sparse_coding.self_taught have 53.1, 74.3, 79.9.
+        76.8, 88.4, 90.6; pixels and denoising together 75.8, 87.0, 89.4. Standard errors 0.1 to 0.4. On the
+        same two sets the sparse codes of sparse_coding.self_taught have 53.1, 74.3, 79.9.
         digits, where 585 unlabelled pictures have to do: it does not help. With 5, 10, 25, 100 labels:
         pixels 72.7, 82.5, 87.6, 93.0; random weights 72.9, 82.2, 88.3, 93.5; denoising 64.8, 75.0, 83.3,
         91.2.
