@@ -1,6 +1,8 @@
 """Codes of any number of signals: over all devices at once, and from sets larger than memory."""
 
+import concurrent.futures
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +13,31 @@ from lecture4.sparse import solvers
 from lecture4.sparse.objective import check, check_positive
 
 
-def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **options):
-    """solvers.encode with the signals shared out over devices, each of which stops by its own.
+def over_devices(x, D, weight, *, init=None, parallel=None, devices=None, **options):
+    """solvers.encode with the signals shared out over devices, or over a CPU's cores, each of which stops
+    by its own.
 
-    On a CPU give JAX a device for every core before it starts, jax.config.update('jax_num_cpu_devices',
-    cores): its own threads gain next to nothing from products this small. The compiled program is
-    kept for the next call with the same shapes and options.
+    XLA's own threads make products this small slower: on two cores one call takes twice to three times as
+    long as two calls, of half of the signals each, from two threads. The compiled program is kept for
+    the next call with the same shapes and options.
 
     Shapes   x [n, d], any n; D [d, k]; weight scalar, [k], [n, 1] or [n, k]; init [n, k], or 'l1'
              (see fista). Returns Solution, on the devices where it was found.
-    parallel 'pmap', or 'jit': the same program over a mesh.
-    devices  a list of them; all of this process where None.
+    parallel 'threads': one for every core of a CPU; 'pmap'; 'jit': the same program over a mesh. None:
+             threads where the only device is a CPU, else pmap.
+    devices  a list of them; all of this process where None. Threads use the first.
     options  of solvers.encode, as Python values: they belong to the program.
     Errors   ValueError for another parallel; TypeError for an option that is an array; otherwise as
              solvers.encode.
     """
     check_positive(weight)
     x, D, weight = check(x, D, weight)
-    if parallel not in ('pmap', 'jit'):
-        raise ValueError(f"parallel {parallel!r} is neither 'pmap' nor 'jit'")
+    devices = tuple(devices or jax.local_devices())
+    if parallel is None:
+        alone = len(devices) == 1 and devices[0].platform == 'cpu'
+        parallel = 'threads' if alone else 'pmap'
+    if parallel not in ('threads', 'pmap', 'jit'):
+        raise ValueError(f"parallel {parallel!r} is none of 'threads', 'pmap' and 'jit'")
     for name, value in options.items():
         if isinstance(value, jax.Array | np.ndarray):
             raise TypeError(
@@ -37,10 +45,10 @@ def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **op
             )
     if isinstance(init, str):  # not a row for each signal
         options, init = options | {'init': init}, None
-    devices = tuple(devices or jax.local_devices())
-    n, count = x.shape[0], len(devices)
+    n = x.shape[0]
     if n == 0:
         return solvers.encode(x, D, weight, **{'init': init, **options})
+    count = min(n_cores(), n) if parallel == 'threads' else len(devices)
     share = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
     # Short by some, the last device repeats the last signal.
@@ -51,6 +59,13 @@ def over_devices(x, D, weight, *, init=None, parallel='pmap', devices=None, **op
     return jax.tree.map(lambda v: v.reshape(count * share, *v.shape[2:])[:n], found)
 
 
+def n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @functools.lru_cache(maxsize=32)
 def _compiled(devices, parallel, options):
     def solve(rows, D, weight):
@@ -58,6 +73,8 @@ def _compiled(devices, parallel, options):
         given = {'init': init, **dict(options)}
         return solvers.encode(x, D, weight if own is None else own, **given)
 
+    if parallel == 'threads':
+        return functools.partial(_in_threads, jax.jit(solve), devices[0])
     if parallel == 'pmap':
         return jax.pmap(solve, in_axes=(0, None, None), devices=devices)
 
@@ -72,6 +89,18 @@ def _compiled(devices, parallel, options):
             part, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
         )
     )
+
+
+def _in_threads(solve, device, rows, D, weight):
+    """Solve for every share of the rows [count, share, ...], each in its own thread."""
+    rows, D, weight = jax.device_put((rows, D, weight), device)
+
+    def one(i):
+        return jax.block_until_ready(solve(jax.tree.map(lambda v: v[i], rows), D, weight))
+
+    with concurrent.futures.ThreadPoolExecutor(len(rows[0])) as pool:
+        found = list(pool.map(one, range(len(rows[0]))))
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
 
 def stream(signals, D, weight, *, batch_size=16384, out=None, progress_fn=None, **options):

@@ -1,5 +1,7 @@
 """Any number of signals: shared over devices by pmap and by jit, and streamed from disk."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,24 +12,43 @@ from lecture4.sparse.objective import LOG
 from tests.sparse.solving import problem
 
 
-@pytest.mark.parametrize('parallel', ['pmap', 'jit'])
-def test_devices_give_what_one_gives(parallel):
+@pytest.mark.parametrize('parallel', ['threads', 'pmap', 'jit'])
+def test_devices_give_what_one_gives(parallel, monkeypatch):
     """Also where the signals do not divide evenly, with weights and starts of their own."""
     x, D = problem(n=10, dtype=np.float32)
     x[3] = np.nan
     weight = np.linspace(0.04, 0.1, 10, dtype=np.float32)[:, None]
     init = np.full((10, 24), 0.1, np.float32)
     assert len(jax.local_devices()) == 4
+    monkeypatch.setattr(encode, 'n_cores', lambda: 3)
     options = {'method': 'admm', 'tolerance': 1e-5, 'finish': False}
     split = encode.over_devices(x, D, weight, init=init, parallel=parallel, **options)
     whole = jax.jit(lambda *v: solvers.encode(*v[:3], init=v[3], **options))(x, D, weight, init)
     for field, one, two in zip(whole._fields, whole, split, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=field)
-    assert len(split.codes.sharding.device_set) > 1
+    assert (len(split.codes.sharding.device_set) > 1) == (parallel != 'threads')
     none = encode.over_devices(x[:0], D, 0.1)
     assert none.codes.shape == (0, 24)
-    with pytest.raises(ValueError, match="parallel 'mpi' is neither"):
+    with pytest.raises(ValueError, match="parallel 'mpi' is none of"):
         encode.over_devices(x, D, 0.1, parallel='mpi')
+
+
+def test_a_single_cpu_is_shared_out_over_threads(monkeypatch):
+    x, D = problem(n=8, dtype=np.float32)
+    threads, shapes, solve = set(), set(), solvers.encode
+
+    def seen(signals, *given, **options):
+        threads.add(threading.get_ident())
+        shapes.add(signals.shape)
+        return solve(signals, *given, **options)
+
+    monkeypatch.setattr(solvers, 'encode', seen)
+    monkeypatch.setattr(encode, 'n_cores', lambda: 2)
+    encode._compiled.cache_clear()
+    found = encode.over_devices(x, D, 0.1, devices=jax.local_devices()[1:2], method='ista')
+    encode._compiled.cache_clear()
+    assert shapes == {(4, x.shape[1])} and threading.get_ident() not in threads
+    assert found.codes.devices() == {jax.local_devices()[1]}
 
 
 def test_devices_take_log_codes_from_those_of_l1():
