@@ -15,6 +15,11 @@ Cost    About 40 CPU-seconds. Of the nearest 10 (100) documents, in % of the rig
         co-occurrences 51.7, random vectors 10.7.
         trec (questions of some nine words, nothing masked): here LSA is better, 67.5 (53.1) against
         62.6 (47.3); tf-idf 65.8 (50.8).
+        --source subj, chance 50: code of 32 numbers 84.0 (82.1), LSA of 32 74.3 (71.7), tf-idf 74.8 (69.9), 64
+        bits 84.2 (83.4), two numbers 83.2, LSA 73.7. --source mr, chance 50: 57.6 (56.4), 54.0 (52.7), 59.8
+        (55.8), 55.4 (55.0), 53.1 and 50.9: bags of words know the topic of a review, hardly its opinion.
+        Nearest 5 words of the same class, autoencoder and co-occurrences: subj 78.2 and 81.5 %, mr 60.3 and
+        64.3. 50 seconds of processor time each.
 """
 
 import dataclasses
@@ -245,7 +250,8 @@ def report(config, state, data):
     for name, table in tables.items():
         order, _ = semantic.nearest(table[common], np.arange(len(common)), 5)
         agreement[name] = float((kind[common][order] == kind[common][:, None]).mean())
-    telling = np.argsort(-(share * np.log(lift)), axis=1)
+    # In deviations of chance, so that words of all sentences with a slight bias do not come first.
+    telling = np.argsort(-(np.sqrt(share) * np.log(lift)), axis=1)
     picked = list(dict.fromkeys(telling.T.ravel().tolist()))[: config.shown]
     groups = {}
     for name in ('autoencoder', 'co-occurrence'):
