@@ -5,6 +5,7 @@ seed and the picture's place in the set. Recovered pictures are cut off at 0 and
 measured, as papers do.
 """
 
+import concurrent.futures
 import functools
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4.ops import linalg
-from lecture4.sparse import recovery
+from lecture4.sparse import encode, recovery
 
 LEVELS = 255  # noise is given in steps of 8 bits
 
@@ -55,10 +56,7 @@ def denoise(images, D, sigma, gain, *, size, stride=1):
     """recovery.denoise of every picture; D is one dictionary, or one for each picture."""
     run = jax.jit(functools.partial(recovery.denoise, size=size, stride=stride))
     own = D if isinstance(D, list) else [D] * len(images)
-    return [
-        run(image, atoms, sigma / LEVELS, gain=gain)
-        for image, atoms in zip(images, own, strict=True)
-    ]
+    return _each(lambda image, D: run(image, D, sigma / LEVELS, gain=gain), images, own)
 
 
 def adapt(images, D, sigma, *, size, weight, n_steps, seed, batch_size=1024):
@@ -77,10 +75,8 @@ def adapt(images, D, sigma, *, size, weight, n_steps, seed, batch_size=1024):
             batch_size=batch_size, init=D,
         )  # fmt: skip
 
-    return [
-        learn(jax.random.fold_in(jax.random.key(seed), i), image, sigma / LEVELS)
-        for i, image in enumerate(images)
-    ]
+    keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(len(images))]
+    return _each(lambda key, image: learn(key, image, sigma / LEVELS), keys, images)
 
 
 def gain_curve(images, D, sigma, gains, *, size, seed, stride=1):
@@ -98,7 +94,14 @@ def gain_curve(images, D, sigma, gains, *, size, seed, stride=1):
 def inpaint(images, D, weight, *, size, stride=1):
     """recovery.inpaint of every picture; what is NaN is missing."""
     run = jax.jit(functools.partial(recovery.inpaint, size=size, stride=stride))
-    return [run(jnp.asarray(image), jnp.asarray(~np.isnan(image)), D, weight) for image in images]
+    return _each(lambda image: run(jnp.asarray(image), ~np.isnan(image), D, weight), images)
+
+
+def _each(run, *lists):
+    """Results for every picture, on a CPU as many at a time as it has cores; see encode.over_devices."""
+    n_threads = encode.n_cores() if jax.default_backend() == 'cpu' else 1
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(lambda *given: jax.block_until_ready(run(*given)), *lists))
 
 
 def compress(images, D, signals, counts, *, size):
