@@ -65,10 +65,13 @@ def start(config: Run) -> Runtime:
             f'--devices {config.devices} cannot be shared by {ours.count} processes; use '
             f'{ours.count} or a multiple of it'
         )
+    cpus = config.devices // ours.count
+    if config.stage == 'encode' and ours.count == 1 and not cpus:
+        cpus = _cores(config)
     # After a device has been touched the number of CPU devices is settled: then RuntimeError.
     with contextlib.suppress(RuntimeError):
-        if config.devices:
-            jax.config.update('jax_num_cpu_devices', config.devices // ours.count)
+        if cpus:
+            jax.config.update('jax_num_cpu_devices', cpus)
     rollcall.join(ours, config)
     try:
         devices = jax.devices()
@@ -87,6 +90,14 @@ def start(config: Run) -> Runtime:
         if not runtime.writes:
             logging.getLogger('lecture4').setLevel(logging.WARNING)  # process 0 tells the rest
     return runtime
+
+
+def _cores(config: Run) -> int:
+    """CPU devices to solve for codes on: one for every core, which XLA's own threads gain nothing from."""
+    usable = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
+    cores = len(usable(0))
+    batch_size = getattr(config, 'batch_size', cores)  # which devices have to divide
+    return max(n for n in range(1, cores + 1) if batch_size % n == 0)
 
 
 def _use_cache(cache_dir: str):

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 
-from lecture4.train import cli, encoding
+from lecture4.train import cli, encoding, runtime
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
@@ -95,3 +96,16 @@ def test_rows_on_the_host_come_before_the_resident_ones(trained, monkeypatch):
         path.unlink()
     run(trained, '--stage', 'encode', experiment=EXPERIMENT._replace(data=data))
     assert encoding.read(trained / 'codes')['codes'].shape == (3, 3)
+
+
+def test_a_cpu_is_divided_into_its_cores_to_encode_and_only_then(monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(6), raising=False)
+    monkeypatch.setattr(jax.config, 'update', lambda *given: asked.append(given))
+    for options in ({}, {'stage': 'encode'}, {'stage': 'encode', 'devices': 2}):
+        config = toy.Config(cache_dir='none', batch_size=16, **options)
+        runtime.start(config)
+    assert [n for name, n in asked if name == 'jax_num_cpu_devices'] == [
+        4,
+        2,
+    ]  # 16 is not 6 times n
