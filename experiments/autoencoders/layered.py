@@ -9,6 +9,13 @@ optimisation, with what it may undergo unnoticed.
 
 Run     python -m experiments.autoencoders.layered
         python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH
+Cost    4 minutes of processor time.
+Found   filters of the first layer are small edges and gratings. Moved by 2 pixels, pictures keep 0.14 of their
+        outputs (as correlation) and 0.86 of the pools', unlearned 0.63 and 0.93. The best single unit tells a
+        texture from the others with 60 % of pixels, 75 of pools of the first layer (unlearned 60), 66 of the
+        second (70) and 65 of the third (67): here learning helps in the first layer and not above it. The
+        paper's gain came with depth, on 10 million pictures of 200 x 200. A weight of 1 in the first layer, ten
+        times this, makes filters of the finest detail that whitening left, which look like noise.
 """
 
 import dataclasses
@@ -27,6 +34,7 @@ from lecture4.data import crops, pictures, whitening
 
 SHIFTS = (1, 2, 4, 8)
 MARGIN = max(SHIFTS)
+STARTS = 3  # of the search for a unit's best stimulus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Config(train.Common):
     # Whether they still have to be whitened; those of olshausen come whitened.
     whiten: bool = True
     # Where whitening cuts off, in cycles per pixel: finer detail is noise, or of the pixel grid.
-    cutoff: float = 0.3
+    cutoff: float = 0.25
     # Where labelled pictures come from; they are whitened, train and test are the two halves of each.
     labelled: str = 'textures'
     # Side of the crops.
@@ -56,11 +64,11 @@ class Config(train.Common):
     # Steps between neighbouring receptive fields.
     strides: tuple[int, ...] = (2, 2, 1)
     # Units at every place.
-    maps: tuple[int, ...] = (8, 8, 16)
+    maps: tuple[int, ...] = (4, 8, 16)
     # Sides of the pools, in places.
     pools: tuple[int, ...] = (3, 3, 3)
-    # Weight of the pools beside the reconstruction error.
-    weight: float = 1.0
+    # Weights of the pools beside the reconstruction error.
+    weights: tuple[float, ...] = (0.1, 1.0, 1.0)
     # Use the transposed filters as the decoder; else it has weights of its own.
     tied: bool = True
     # Least divisor of the contrast normalisation.
@@ -73,12 +81,13 @@ class Config(train.Common):
 
     def __post_init__(self):
         super().__post_init__()
-        sizes = {len(self.sizes), len(self.strides), len(self.maps), len(self.pools)}
-        wanted = 'as many numbers as --strides, --maps and --pools, at least one'
-        train.require(self, 'sizes', sizes == {len(self.sizes)} != {0}, wanted)
+        others = (self.strides, self.maps, self.pools, self.weights)
+        wanted = 'as many numbers as --strides, --maps, --pools and --weights, at least one'
+        alike = {len(self.sizes)} == set(map(len, others)) != {0}
+        train.require(self, 'sizes', alike, wanted)
         train.require(self, 'maps', min(self.maps) >= 1, 'at least 1 in every layer')
         train.require(self, 'steps', self.steps >= len(self.sizes), 'at least one a layer')
-        train.require(self, 'weight', self.weight >= 0, 'at least 0')
+        train.require(self, 'weights', min(self.weights) >= 0, 'at least 0')
         train.require(self, 'crops', self.crops >= 100, 'at least 100')
         for name in ('probed', 'search'):
             train.require(self, name, getattr(self, name) >= 1, 'at least 1')
@@ -98,13 +107,14 @@ PRESETS = {
         'strides': (2, 1),
         'maps': (2, 3),
         'pools': (2, 3),
+        'weights': (0.1, 1.0),
         'probed': 2,
         'search': 4,
     },
     'olshausen': {'source': 'olshausen', 'whiten': False},
 }
 SWEEPS = {
-    'weight': train.grid(weight=(0.0, 0.1, 0.3, 1.0, 3.0)),
+    'weights': train.grid(weights=tuple((w, 1.0, 1.0) for w in (0.0, 0.03, 0.1, 0.3, 1.0))),
     'tied': train.grid(tied=(False, True), seed=(0, 1)),
 }
 
@@ -178,7 +188,7 @@ def build(config):
         def value(layer):
             layers = (*state.layers[:i], layer, *state.layers[i + 1 :])
             run = layered.layer_loss(
-                layers, x, i, stages(config), weight=config.weight, floor=config.floor
+                layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
             )
             return jnp.mean(run[0]), run[1]
 
@@ -203,7 +213,7 @@ def build(config):
         found = {}
         for i in range(n_layers):
             loss, metrics = layered.layer_loss(
-                state.layers, x, i, stages(config), weight=config.weight, floor=config.floor
+                state.layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
             )
             found |= {f'layer_{i + 1}_loss': jnp.mean(loss)}
             found |= {f'layer_{i + 1}_reconstruction': metrics['reconstruction']}
@@ -246,16 +256,19 @@ CHANGES = {
 }
 
 
-def probed(config, layers, i, kind, starts):
+def probed(config, layers, i, kind, crops):
     """Best stimuli [m, side, side, 1] of m units of layer i, and {change: (amounts, tuning)}.
 
-    The pixels of a stimulus have variance 1, as whitened ones have; tunings are means over units.
+    The search starts from the crops that the unit answers to most. The pixels of a stimulus have variance
+    1, as whitened ones have; tunings are means over units.
     """
 
     @jax.jit
     def probe(layers, map_):
         used = layers[: i + 1], stages(config)[: i + 1]
         response = layered.unit(*used, kind, map_, floor=config.floor)
+        answers = jax.lax.map(response, crops, batch_size=64)
+        starts = crops[jax.lax.top_k(answers, STARTS)[1]]
         found = stimulus.best(response, starts, norm=config.side, n_steps=config.search)
         curves = {
             name: stimulus.tuning(response, found.stimuli[0], change, jnp.float32(amounts))
@@ -309,12 +322,12 @@ def report(config, state, data):
             for kind, a in outputs.items()
         }
     kinds = list(still['learned'])
-    noise = jax.random.normal(jax.random.key(config.seed), (3, config.side, config.side, 1))
+    seen = jnp.asarray(extra['held_out'][:, : config.side, : config.side])
     sublayers = [(0, 'filters'), *((i, 'pooled') for i in range(n_layers))]
     found, curves = {}, {}
     for i, kind in sublayers:
         found[f'{kind} {i + 1}'], curves[f'{kind} {i + 1}'] = probed(
-            config, state.layers, i, kind, noise
+            config, state.layers, i, kind, seen
         )
     panels = {
         name: {

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def load(
     held_out: float = 0.0,
     on_disk: bool = False,
     seed: int = 0,
-    **places,
+    **places: Any,
 ) -> Squares:
     """The training and test pictures of a labelled source.
 
