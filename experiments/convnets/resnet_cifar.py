@@ -54,6 +54,8 @@ class Config(train.Common):
     weight_decay: float = 1e-4
     # Pixels of 0 round a picture before a part of its old size is cut out.
     padding: int = 4
+    # Compile a stage's equal blocks once, as a loop: sooner for deep networks, a step a little slower.
+    scan: bool = False
     # Share of the training pictures to be tested on in place of the test set (the paper chose by 0.1).
     held_out: float = 0.0
     steps_per_call: int = 100
@@ -136,7 +138,7 @@ class State(NamedTuple):
 
 def network(config, n_classes):
     shortcut = config.shortcut if config.kind == 'residual' else None
-    return resnet.cifar(config.depth, shortcut, n_classes)
+    return resnet.cifar(config.depth, shortcut, n_classes, scan=config.scan)
 
 
 def probabilities(config, state, x, scale):
