@@ -15,6 +15,7 @@ Result  BSD68, sigma 25, atoms of BSD400, --adapt 0 and a gain of 1.1 chosen on 
 """
 
 import dataclasses
+import logging
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from lecture4 import train
 from lecture4.data import crops, pictures
 from lecture4.sparse import atoms, dictionary, recovery, restoration, solvers
 
+LOG = logging.getLogger('lecture4.image_recovery')  # below lecture4, whose messages are shown
 # Mean PSNR in dB. BSD68: README of github.com/cszn/DnCNN (Zhang et al. 2017); Set12: Liang et al.
 # 2021 (SwinIR), table 2.
 PUBLISHED = {
@@ -252,6 +254,8 @@ def denoising(config, D, data):
         values = {name: restoration.mean_psnr(images, truth) for name, images in found.items()}
         metrics |= {f'denoising_{name}_{sigma}': value for name, value in values.items()}
         metrics[f'gain_{sigma}'] = gain
+        reached = ', '.join(f'{name} {value:.2f} dB' for name, value in values.items())
+        LOG.info('noise of %s taken off: %s', sigma, reached)
         known = PUBLISHED.get(config.tested, {}) if whole else {}
         values |= {name: table[sigma] for name, table in known.items() if sigma in table}
         rows.append((sigma, {'gain': f'{gain:g}'} | {n: f'{v:.2f}' for n, v in values.items()}))
@@ -281,6 +285,7 @@ def inpainting(config, D, data):
         name = f'inpainting_{round(100 * share)}'
         metrics[name] = restoration.mean_psnr(filled, truth)
         rows.append((f'{share:.0%}', f'{metrics[name]:.2f}'))
+        LOG.info('%.0f %% missing filled in: %s dB', 100 * share, rows[-1][1])
         made[name] = train.Picture(
             gallery({'known': holed, 'filled in': filled}, truth, f'{share:.0%} missing'),
             f'{share:.0%} of the pixels are missing, drawn in orange.',
