@@ -153,7 +153,7 @@ def stack(config, group, data_fn, build_fn) -> Program:
     """
     concrete = [dataclasses.replace(config, **variant) for variant in group]
     first_data, read = fields_read(data_fn, concrete[0])
-    swept = traceable(config, group[0])
+    swept = set().union(*(traceable(config, variant) for variant in group))
     if others := sorted((read & swept) - {'seed'}):
         raise UsageError(
             f'--vectorize vmap: the data depends on {", ".join(others)}; use --vectorize loop'
@@ -170,7 +170,7 @@ def stack(config, group, data_fn, build_fn) -> Program:
     batch_axis = 0 if own_batches else None
     values = {
         field: jnp.asarray(
-            [variant[field] for variant in group],
+            [variant.get(field, getattr(config, field)) for variant in group],
             jnp.uint32 if field == 'seed' else jnp.result_type(float),
         )
         for field in sorted(swept)

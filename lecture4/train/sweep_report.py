@@ -53,23 +53,26 @@ def make(experiment, config, variants, directory: pathlib.Path) -> reports.Repor
     if not directory.is_dir():
         raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
     missing = broken(variants, directory)
+    fields = tuple(dict.fromkeys(name for variant in variants for name in variant))
     results, reported, rows_of = [], {}, {}
     for variant in variants:
         where, last = place(directory, variant), {}
+        # A field that only other variants name has the value of the command line.
+        full = {name: variant.get(name, getattr(config, name)) for name in fields}
         if sweep.name(variant) in missing:
-            results.append(dict(variant))
+            results.append(full)
             continue
-        rows_of[sweep.name(variant)] = (variant, read(where / 'metrics.jsonl'))
+        rows_of[sweep.name(variant)] = (full, read(where / 'metrics.jsonl'))
         for row in rows_of[sweep.name(variant)][1]:
             last.update(row)
         own = json.loads((where / 'results.json').read_text())['metrics']
         reported.update(own)
-        results.append({**variant, **last, **own})
+        results.append({**full, **last, **own})
     columns = tuple(dict.fromkeys(name for result in results for name in result))
     rows = tuple(tuple(_cell(result.get(name)) for name in columns) for result in results)
     _write_csv(directory / 'sweep.csv', columns, rows)
-    swept = tuple(name for name in variants[0] if name != 'seed')
-    numbers = [name for name in columns if name not in variants[0] and name != 'step']
+    swept = tuple(name for name in fields if name != 'seed')
+    numbers = [name for name in columns if name not in fields and name != 'step']
     settings = summarise(results, swept, numbers)
     metric, rising = _deciding(config, reported, numbers)
     title = config.sweep or ' '.join(config.grid)

@@ -54,6 +54,21 @@ def test_vmap_equals_the_loop(tmp_path, looped):
         assert (tmp_path / place / 'report.html').exists()
 
 
+def test_variants_may_name_different_fields(tmp_path):
+    """One that leaves a field out has the command line's value of it, run together or apart."""
+    found = {}
+    for how in ('loop', 'vmap'):
+        argv = ('--sweep', 'uneven', '--vectorize', how, '--weight', '0.02')
+        found[how] = run(tmp_path / how, *argv)
+    for rows in found.values():
+        named = [(row['weight'], row['learning_rate'], row['hidden']) for row in rows]
+        assert named == [('0.1', '0.05', '3'), ('0.02', '0.2', '3'), ('0.02', '0.2', '2')]
+        assert len({row['final_error'] for row in rows}) == 3
+    for ours, theirs in zip(found['vmap'], found['loop'], strict=True):
+        assert float(ours['final_error']) == pytest.approx(float(theirs['final_error']), rel=1e-6)
+    assert (tmp_path / 'loop/report.html').exists()
+
+
 def test_vmap_over_devices(tmp_path, looped):
     for parallel in ('jit', 'pmap'):
         argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--devices', '4')

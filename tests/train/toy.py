@@ -45,6 +45,7 @@ SWEEPS = {
     'weight': train.grid(weight=(0.0, 0.01, 0.1), seed=(0, 1)),
     'hidden': train.grid(hidden=(2, 3), weight=(0.0, 0.1)),
     'data': train.grid(delay=(0.0, 0.001)),
+    'uneven': ({'weight': 0.1}, {'learning_rate': 0.2}, {'hidden': 2, 'learning_rate': 0.2}),
     'unknown': train.grid(widht=(2, 3)),
 }
 
