@@ -11,6 +11,9 @@ Cost    mnist 3.5 minutes of one core (AMD EPYC).
 Published  MNIST, 30 numbers: 3.00 (PCA 13.87), recalled.
 Ours    MNIST, 10 epochs: deep 3.91, shallow 8.53, PCA 13.87. The paper's 3.00 took RBMs and a long
         fine-tuning; mnist_long gives it 200 epochs.
+        digits, --sweep start, error after 3000 steps (PCA 1.99): sigmoid units by SGD 4.70, by Adam 1.75,
+        by Adam after layers alone 1.73, rectified units by Adam 1.23. With Adam it trains from random weights,
+        and pretraining buys next to nothing.
 """
 
 import dataclasses
