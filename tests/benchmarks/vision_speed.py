@@ -31,8 +31,10 @@ kernels cannot pay. 3 x 3 windows written out or as nine products are slower tha
 Training a ResNet-50, two fifths are batch norm, ReLU and the windows written out: memory, not flops.
 
 Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering). The five equal blocks
-of its third stage compile in 5.5 s unrolled and 3.1 s as a scan, and then take 1.14 and 1.16 s: too little to
-pay for variables stacked by stage, which would have to be taken apart for weights of a file.
+of its third stage compile in 5.5 s unrolled and 3.1 s as a scan, and then take 1.14 and 1.16 s. With
+ResNet(scan=True), which makes a loop of every stage's equal blocks and gives the same numbers, a step of
+ResNet-152 compiles in 48 s in place of 58 (its forward pass in 8 in place of 28), one of CIFAR's ResNet-110 in 24
+in place of 49, and takes 9.3 s in place of 8.8 (batches of 128; other programs ran beside).
 """
 
 import argparse
