@@ -28,8 +28,9 @@ def choose(penalty, n_atoms, backend=None):
     On a CPU coordinate descent leads for L1 and non-negative codes at every density and conditioning
     that codes are wanted at (1 to 9 % non-zero, whitened patches and raw digits; 21 % of 256 codes of
     noise, 142 us a signal beside 208; only at 44 % does admm take less, 0.85 of its time), so
-    neither decides, as long as the Gram matrix may be held. An accelerator wants few large products: admm, which is also the faster for
-    other convex penalties. For penalties that are not convex there is fista.
+    neither decides, as long as the Gram matrix may be held. An accelerator wants few large products:
+    admm, which is also the faster for other convex penalties. For penalties that are not convex there
+    is fista.
     """
     backend = backend or jax.default_backend()
     tile = TILE_ON_CPU if backend == 'cpu' else None
