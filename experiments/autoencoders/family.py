@@ -8,6 +8,19 @@ for `denoising`) the codes have seen.
 
 Run     python -m experiments.autoencoders.family --sweep family
         python -m experiments.autoencoders.family --preset mnist --sweep family
+Cost    mnist: one to four minutes a member and seed, of one core.
+Found   mnist, seed 0; error of reconstruction, sparseness, and accuracy in % with 100, 1000, 10,000 labels
+        and of the last with noise:
+          linear         1.15  0.37   68.9  87.2  91.2  77.5
+          plain          2.36  0.28   70.5  88.0  91.6  45.2
+          l1             1.67  0.42   69.0  87.7  91.6  50.1
+          topk           7.27  0.93   75.0  91.6  95.0  83.1
+          denoising     16.42  0.42   77.0  90.1  93.5  59.5
+          contractive    7.66  0.61   78.1  90.7  93.8  19.0
+          deep           0.85  0.37   73.6  88.6  92.0  49.0
+          variational    7.69  0.76   53.5  88.1  93.9  46.1
+        What a code restores says nothing of what it tells apart. The k largest tell best, and noise moves
+        them least; a contractive code is flat near pictures, and noise is not near.
 """
 
 import dataclasses
