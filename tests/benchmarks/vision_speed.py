@@ -17,6 +17,11 @@ limit; other programs ran beside, so that single numbers are good to a tenth or 
     resnet50   forward   0.96  0.99  1.03  77 %     training   3.54  2.65  0.75  62 %
     vgg16      forward   2.51  1.91  0.76  73 %     training   8.50  9.37  1.10  65 %
 
+Once more with nothing beside and the last gradients, 120 GFLOP/s of a product, 3 repeats:
+
+    googlenet  forward   0.27  0.26  0.96  75 %     training   1.17  0.82  0.70  51 %
+    resnet50   forward   0.73  0.64  0.87  75 %     training   3.11  2.45  0.79  53 %
+
 What was done (ops/conv_cpu): XLA takes 3 to 10 GFLOP/s for gradients by a kernel on large maps, and for
 1 x 1 ones, against 50 to 100 forward. As products of matrices over a few pictures at a time: 3 x 3 of 16
 to 16 on 128 maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 from 3.0 s to 0.30, 1 x 1 of
