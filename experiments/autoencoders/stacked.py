@@ -13,6 +13,9 @@ Found   basic, test error on 50,000 pictures: random first weights 4.90 %, plain
         order of the last two is the paper's; its errors are lower by 1.4 points. There widths, corruption, rates
         and the epoch to stop at were chosen on validation pictures, for every arm; here nothing was, and
         fine-tuning is 30 epochs.
+        digits (no option given): 9.8, 10.4, 13.4: with 1000 pictures of 8 x 8 it does harm.
+        The filters shown are mostly the large weights that logistic layers start from: no strokes as in
+        the paper's figures, which took many more epochs.
 """
 
 import dataclasses
@@ -170,12 +173,14 @@ def report(config, state, data):
         }.get(config.train_examples, {})
     rows = tuple((arm, reached[f'{arm}_error'], published.get(arm, '')) for arm in ARMS)
     architecture = '-'.join(map(str, config.widths))
+    # Where nearly no picture has ink weights stay as they were drawn, and would hide the others.
+    ink = np.std(data.resident[0], axis=0)[:, None]
     shown = {}
     for arm, (own, _) in state.params.items():
         weight = np.asarray(own.encoder[0].weight)
         shown[f'filters_{arm}'] = train.Picture(
-            dictionary.atoms(weight, data.extra['shape'], n=64, columns=16),
-            f'First layer of the {arm} arm, after fine-tuning.',
+            dictionary.atoms(ink * weight, data.extra['shape'], n=64, columns=16),
+            f'First layer of the {arm} arm, after fine-tuning, times the deviation of each pixel.',
         )
     gain = reached['random_error'] - reached['denoising_error']
     return train.Report(

@@ -227,7 +227,7 @@ def _plot(settings, swept, field: str, metric: str):
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     many = len(lines) > len(style.COLOURS)
     with style.house():
-        figure = style.figure(5.6, 3.4)
+        figure = style.figure(5.6, 3.4, layout='constrained')
         axes = figure.add_subplot()
         for key, points in lines.items():
             points = sorted(points) if numeric else points
