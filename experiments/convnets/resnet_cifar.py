@@ -54,7 +54,7 @@ class Config(train.Common):
     weight_decay: float = 1e-4
     # Pixels of 0 round a picture before a part of its old size is cut out.
     padding: int = 4
-    # Compile a stage's equal blocks once, as a loop: sooner for deep networks, a step a little slower.
+    # Compile a stage's equal blocks once, as a loop: deep networks start sooner.
     scan: bool = False
     # Share of the training pictures to be tested on in place of the test set (the paper chose by 0.1).
     held_out: float = 0.0

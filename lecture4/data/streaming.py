@@ -39,15 +39,12 @@ class Pictures:
         rows = np.arange(len(self))[rows]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             found = list(pool.map(self._read, rows.ravel()))
-        return np.stack(found).reshape(*rows.shape, *self.shape[1:]) if found else self._none()
+        return np.array(found, self.dtype).reshape(*rows.shape, *self.shape[1:])
 
     def take(self, rows) -> 'Pictures':
         """The pictures of these rows only, still on the disk."""
         paths = [self._paths[row] for row in rows]
         return Pictures(paths, self._labels[rows], self._each_fn, self._unreadable)
-
-    def _none(self):
-        return np.zeros((0, *self.shape[1:]), self.dtype)
 
     def _read(self, row):
         try:

@@ -18,10 +18,9 @@ Seen on one core of an AVX2 machine (jax 0.10.2, spams-bin 2.6.14, scikit-learn 
     online, 32 atoms at once         0.53    1.3     scikit-learn             12.73   30.4
     Lagrange dual                    4.33   10.3     projected gradient        6.37   15.2
 
-What limits it: a step of 1024 patches takes 15 ms. Products of matrices, at the 65 GFLOP/s that XLA has on
-one core, are 11 of them (two iterations 4.5, what every code begins with 2, the sums of a a' and x a' 3, the
-residual 1), the eigenvectors of DD' 1.7 and the atoms in turn 0.8; so nothing but fewer steps could be
-quicker, and fewer patches a step, or one iteration, need more of them.
+What limits it: most of a step is products of matrices at the core's rate (the inner iterations, the sums of
+a a' and x a', the residual), the rest the eigenvectors of DD' and the atoms in turn; so nothing but fewer
+steps could be quicker, and fewer patches a step, or one iteration, need more of them.
 """
 
 import argparse

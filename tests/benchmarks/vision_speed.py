@@ -35,14 +35,14 @@ which run at 50 to 80 % of the limit; batch norm and ReLU together are under 5 %
 kernels cannot pay. 3 x 3 windows written out or as nine products are slower than XLA's, but for 7 x 7 maps.
 Training a ResNet-50, two fifths are batch norm, ReLU and the windows written out: memory, not flops.
 
-Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering). The five equal blocks
-of its third stage compile in 5.5 s unrolled and 3.1 s as a scan, and then take 1.14 and 1.16 s. With
-ResNet(scan=True), which makes a loop of every stage's equal blocks and gives the same numbers, a step of
-ResNet-152 compiles in 48 s in place of 58 (its forward pass in 8 in place of 28), one of CIFAR's ResNet-110 in 24
-in place of 49, and takes 9.3 s in place of 8.8 (batches of 128; other programs ran beside).
+Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering); 44 and 17 s beside other
+work. ResNet(scan=True) makes a loop of every stage's equal blocks and gives the same numbers: one of ResNet-152
+compiles in 34 s in place of 58 and takes 11.7 s in place of 12.2 (beside other work), one of CIFAR's ResNet-110
+with batches of 128 in 13 s in place of 30 and takes 5.5 in place of 6.1.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import statistics
@@ -56,21 +56,29 @@ NAMES = ('alexnet', 'resnet18', 'googlenet', 'resnet50', 'vgg16')
 
 def ours(name):
     """{'forward': a function that runs it and waits, 'training': the same}, and multiply-adds of a batch."""
-    import jax
-    import jax.numpy as jnp
-    import optax
-
     from lecture4.ops import geometry
-    from lecture4.vision import classifier, networks
+    from lecture4.vision import networks
 
     made = {
         'alexnet': 'one_tower', 'resnet18': 'resnet_18', 'resnet50': 'resnet_50_v1_5', 'vgg16': 'vgg_d',
         'googlenet': 'googlenet_torchvision',
     }[name]  # fmt: skip
-    network = networks.NETWORKS[made]()
+    network, shape = networks.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
+    rows = geometry.trace(networks.layout(network), shape[1:])
+    return runs(network, shape), BATCH * geometry.totals(rows)[1]
+
+
+def runs(network, shape):
+    """{'forward': a function that runs the network on pictures of that shape and waits, 'training': a step}."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from lecture4.vision import classifier
+
     key = jax.random.key(0)
-    x = jax.random.normal(key, (BATCH, SIDE, SIDE, 3))
-    batch = {'images': x, 'labels': jnp.arange(BATCH)}
+    x = jax.random.normal(key, shape)
+    batch = {'images': x, 'labels': jnp.arange(len(x)) % 8}
     variables = jax.jit(network.init)(key, x[:1])
     optimizer = optax.sgd(RATE, momentum=0.9)
     state = [variables, optimizer.init(variables['params'])]
@@ -88,8 +96,7 @@ def ours(name):
         state[:] = train(*state)
         jax.block_until_ready(state)
 
-    rows = geometry.trace(networks.layout(network), (SIDE, SIDE, 3))
-    return {'forward': run_forward, 'training': run_training}, BATCH * geometry.totals(rows)[1]
+    return {'forward': run_forward, 'training': run_training}
 
 
 def theirs(name, threads):
@@ -169,11 +176,10 @@ def product_rate(n=2048):
 
 
 def compile_times():
-    """Seconds to compile a ResNet-50 step without and with the cache, and blocks unrolled or scanned."""
+    """Seconds to compile a ResNet-50 step without and with the cache, and deep ones with equal blocks as loops."""
     import tempfile
 
     import jax
-    import jax.numpy as jnp
 
     from lecture4.vision import resnet
 
@@ -182,29 +188,18 @@ def compile_times():
         for kind in ('cold', 'cached'):
             jax.clear_caches()
             print(f'ResNet-50 step, {kind}: {timed(ours("resnet50")[0]["training"]):.1f} s')
-        block = resnet.Block(256, 1, True, 'B', True, 'gradient', None, None)
-        x = jnp.ones((BATCH, 14, 14, 1024))
-        for n in (5, 22, 35):  # of the third stage, but its first: ResNet-50, 101, 152
-            keys = jax.random.split(jax.random.key(0), n)
-            stacked = jax.jit(jax.vmap(lambda key: block.init(key, x, False)))(keys)
-            one = lambda x, v: (block.apply(v, x, True, mutable=['batch_stats'])[0], None)  # noqa: E731
-
-            def scanned(v, x, one=one):
-                return jnp.sum(jax.lax.scan(one, x, v)[0] ** 2)
-
-            def unrolled(v, x, one=one, n=n):
-                for i in range(n):
-                    x, _ = one(x, jax.tree.map(lambda leaf, i=i: leaf[i], v))
-                return jnp.sum(x**2)
-
-            for name, fn in (('unrolled', unrolled), ('scanned', scanned)):
-                step = jax.jit(jax.grad(fn))
-                run = lambda step=step, v=stacked: jax.block_until_ready(step(v, x))  # noqa: E731
+        jax.config.update('jax_enable_compilation_cache', False)
+        for name, network, shape in (
+            ('ResNet-152', functools.partial(resnet.imagenet, 152), (BATCH, SIDE, SIDE, 3)),
+            ("CIFAR's ResNet-110", functools.partial(resnet.cifar, 110), (128, 32, 32, 3)),
+        ):
+            for scan in (False, True):
+                run = runs(network(n_classes=10, scan=scan), shape)['training']
                 first = timed(run)
                 median = statistics.median(timed(run) for _ in range(3))
-                print(
-                    f'{n} equal blocks, {name}: compiled in {first - median:.1f} s, {median:.2f} s a step'
-                )
+                kind = 'as loops' if scan else 'one by one'
+                told = f'compiled in {first - median:.0f} s, {median:.2f} s a step'
+                print(f'{name}, equal blocks {kind}: {told}', flush=True)
 
 
 def main():
@@ -226,8 +221,8 @@ def main():
         f'{"":10s} {"":8s} {"compile":>8s} {"ours":>8s} {"torch":>8s} {"ratio":>6s} {"limit":>6s}'
     )
     for name in options.networks:
-        runs, macs = ours(name)
-        for kind, run in runs.items():
+        made, macs = ours(name)
+        for kind, run in made.items():
             compiled = timed(run)
             times = {'ours': [], 'torch': []}
             for repeat in range(options.repeats + 1):
