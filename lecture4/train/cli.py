@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -51,7 +52,11 @@ def _main(experiment: Experiment, argv):
     logging.getLogger('lecture4').setLevel(logging.INFO)
     hush_late_callbacks()
     try:
-        config = parse(experiment, argv[1:])
+        try:
+            config = parse(experiment, argv[1:])
+        except BrokenPipeError:  # --help, read by a pager or by head, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         run(experiment, config)
     except Interrupted as error:
         _stop(str(error), INTERRUPTED)
@@ -162,7 +167,8 @@ def _first_line(box: str) -> str:
 
 
 def _description(experiment: Experiment) -> str:
-    parts = [experiment.about]
+    # A line that is not indented would be drawn up to an indented one before it.
+    parts = [re.sub(r'(\n +[^\n]*)\n(?=\S)', r'\1\n\n', experiment.about)]
     for kind, named in (('Presets', experiment.presets), ('Sweeps', experiment.sweeps)):
         lines = [f'{kind}:'] if named else []
         for name, value in named.items():

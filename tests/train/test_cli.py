@@ -73,6 +73,22 @@ def test_help_teaches():
     assert 'Throw away the run that workdir holds.' in result.stdout
 
 
+def test_help_keeps_the_lines_of_a_table_of_facts(monkeypatch):
+    about = 'A job.\n\nRun     python -m job\n        python -m job --fast\nCost    a minute\nFound   12 %'
+    monkeypatch.setattr(Experiment, 'about', about)
+    lines = cli._description(EXPERIMENT).splitlines()
+    at = lines.index('        python -m job --fast')
+    assert lines[at + 1 : at + 3] == ['', 'Cost    a minute']
+
+
+def test_help_that_nobody_reads_to_the_end_is_no_error():
+    command = f'{sys.executable} -m tests.train.toy --help | true'
+    result = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert 'Traceback' not in result.stderr and 'BrokenPipe' not in result.stderr
+
+
 def test_a_mistake_exits_with_2_and_no_traceback(tmp_path):
     for argv in (['--stepss', '3'], ['--examples', '0'], ['--flagfile', str(tmp_path / 'none')]):
         result = shell('--workdir', str(tmp_path / 'run'), *argv)
