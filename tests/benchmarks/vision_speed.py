@@ -8,32 +8,31 @@ and torch's (channels last, its own process, which waits while the other runs) t
 limit is the rate of a product of 2048 x 2048 matrices by XLA in the same run; flops are 2 a multiply-add
 of convolutions and dense layers, three times that for a training step.
 
-Seen on two cores of an AVX2 machine, torch 2.13, seconds of ours and of torch, torch / ours, share of the
-limit; other programs ran beside, so that single numbers are good to a tenth or two:
+Seen on two cores of an AVX2 machine with nothing beside, torch 2.13, seconds of ours and of torch, torch /
+ours, share of the limit (a product at 120 GFLOP/s for googlenet and resnet50, at 97 for the others):
 
-    alexnet    forward   0.22  0.22  0.98  57 %     training   0.83  0.85  1.02  47 %
-    resnet18   forward   0.59  0.43  0.72  55 %     training   1.68  1.43  0.85  58 %
-    googlenet  forward   0.32  0.29  0.90  56 %     training   1.16  0.82  0.70  46 %
-    resnet50   forward   0.96  0.99  1.03  77 %     training   3.54  2.65  0.75  62 %
-    vgg16      forward   2.51  1.91  0.76  73 %     training   8.50  9.37  1.10  65 %
-
-Once more with nothing beside and the last gradients, 120 GFLOP/s of a product, 3 repeats:
-
+    alexnet    forward   0.20  0.16  0.77  58 %     training   0.77  0.76  0.99  46 %
+    resnet18   forward   0.46  0.30  0.65  65 %     training   1.46  1.12  0.77  62 %
     googlenet  forward   0.27  0.26  0.96  75 %     training   1.17  0.82  0.70  51 %
     resnet50   forward   0.73  0.64  0.87  75 %     training   3.11  2.45  0.79  53 %
+    vgg16      forward   2.98  2.28  0.76  86 %     training  12.41 12.80  1.03  62 %
 
 What was done (ops/conv_cpu): XLA takes 3 to 10 GFLOP/s for gradients by a kernel on large maps, and for
 1 x 1 ones, against 50 to 100 forward. As products of matrices over a few pictures at a time: 3 x 3 of 16
 to 16 on 128 maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 from 3.0 s to 0.30, 1 x 1 of
 64 to 256 on 8 of 56 x 56 from 132 ms to 9. Inside a loop (every scan of steps) it takes gradients by the
 input ten times slower too, unless the turned kernel is put behind a barrier: a step of the 8-layer network
-for CIFAR-10, batch 128, from 0.67 s to 0.25. That these products write no transposed copy of the maps came
-after the table: 8 % of a ResNet-50 step.
+for CIFAR-10, batch 128, from 0.67 s to 0.25. These products write no transposed copy of the maps:
+8 % of a ResNet-50 step.
 
 What limits the rest, by profiles: forward, nine tenths are XLA's convolutions (ResNet-18: 397 of 444 ms),
-which run at 50 to 80 % of the limit; batch norm and ReLU together are under 5 %, so folding them into the
-kernels cannot pay. 3 x 3 windows written out or as nine products are slower than XLA's, but for 7 x 7 maps.
-Training a ResNet-50, two fifths are batch norm, ReLU and the windows written out: memory, not flops.
+which run at 50 to 80 % of the limit where torch's (oneDNN) run at 90 % and more; batch norm and ReLU together
+are under 5 %, so folding them into the kernels cannot pay. Nothing written in XLA was quicker than its own
+convolution at more than single sizes: 3 x 3 windows written out, whole or by strips that stay in the cache,
+columns side by side, nine products, Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), whole or by strips (they
+halve and quarter the products, but their transforms move more memory than that saves); nor do XLA's flags for
+oneDNN and XNNPACK change it. Training a ResNet-50, two fifths are batch norm, ReLU and the windows written
+out: memory, not flops.
 
 Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering); 44 and 17 s beside other
 work. ResNet(scan=True) makes a loop of every stage's equal blocks and gives the same numbers: one of ResNet-152
