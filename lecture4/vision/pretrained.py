@@ -4,12 +4,13 @@
     variables = pretrained.load(network, 'resnet50.safetensors')
 
 What exists there: alexnet (our OneTower), vgg11 to vgg19 with and without batch norm (A, B, D, E),
-googlenet (version 'torchvision'), resnet18 to resnet152 (v1.5 from 50 on). Pictures have to be prepared
-as the weights want them: see `preparation`.
+googlenet (version 'torchvision'), resnet18 to resnet152 (v1.5 from 50 on); timm has all but alexnet and
+googlenet, the residual ones under torchvision's names. Pictures have to be prepared as the weights want
+them: see `preparation`.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from lecture4.vision.layouts import INCEPTION
 from lecture4.vision.resnet import ResNet
 from lecture4.vision.torch_files import WeightsError
 from lecture4.vision.vgg import VGG
+
+Library = Literal['torchvision', 'timm']
 
 
 class Preparation(NamedTuple):
@@ -37,7 +40,9 @@ class Preparation(NamedTuple):
 def preparation(network) -> Preparation:
     """What torchvision's first weights of the network want of a picture, bilinearly resized.
 
-    GoogLeNet's were trained on pixels in [-1, 1]: torchvision converts inside the network.
+    GoogLeNet's were trained on pixels in [-1, 1]: torchvision converts inside the network. Later weights
+    (torchvision's V2, most of timm's) keep the colours but differ in side, crop and interpolation: what
+    they are published with tells.
     """
     if isinstance(network, GoogLeNet):
         return Preparation(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True)
@@ -72,7 +77,7 @@ def from_torch(network, state: dict[str, np.ndarray], like=None):
             shape; and for a network that has no counterpart.
     """
     like = shapes(network) if like is None else like
-    wanted = list(tensors(network))
+    wanted = list(tensors(network, library(state)))
     state = {name: value for name, value in state.items() if not _ignored(network, name)}
     names = {tensor.theirs for tensor in wanted}
     _refuse('lacks', sorted(names - set(state)))
@@ -90,32 +95,38 @@ def from_torch(network, state: dict[str, np.ndarray], like=None):
     return _nested(flat)
 
 
-def to_torch(network, variables) -> dict[str, np.ndarray]:
-    """The state dict of variables: what from_torch takes, and torch's load_state_dict."""
+def to_torch(network, variables, of: Library = 'torchvision') -> dict[str, np.ndarray]:
+    """The state dict of variables: what from_torch takes, and the load_state_dict of that library's model."""
     return {
         tensor.theirs: _to_theirs(tensor, np.asarray(_at(variables, tensor.ours)))
-        for tensor in tensors(network)
+        for tensor in tensors(network, of)
     }
 
 
-def tensors(network) -> Iterator[Tensor]:
-    """Every tensor of a network under its name in torchvision.
+def library(state) -> Library:
+    """Whose names a state dict has; torchvision's where both have the same."""
+    theirs = any(name.startswith(('pre_logits.', 'head.')) for name in state)
+    return 'timm' if theirs else 'torchvision'
 
-    Errors  WeightsError for a network that torchvision and timm do not have.
+
+def tensors(network, of: Library = 'torchvision') -> Iterator[Tensor]:
+    """Every tensor of a network under its name there, the classifier's bias last.
+
+    Errors  WeightsError for a network that the library does not have.
     """
-    if isinstance(network, OneTower):
+    if isinstance(network, OneTower) and of == 'torchvision':
         yield from _alexnet()
     elif isinstance(network, VGG) and network.letter in 'abde':
-        yield from _vgg(network)
-    elif isinstance(network, GoogLeNet) and network.version == 'torchvision':
+        yield from _vgg(network, of)
+    elif isinstance(network, GoogLeNet) and network.version == of:
         yield from _googlenet(network)
     elif isinstance(network, ResNet) and network.stem == 'imagenet' and network.shortcut == 'B':
         yield from _resnet(network)
     else:
         raise WeightsError(
-            f'there are no weights elsewhere for {type(network).__name__} as configured; there are '
-            "for alexnet.OneTower, VGG a, b, d and e, GoogLeNet 'torchvision', and ResNets with "
-            'shortcut B'
+            f'{of} has no weights for {type(network).__name__} as configured; torchvision has some for '
+            "alexnet.OneTower, VGG a, b, d and e, GoogLeNet 'torchvision', and ResNets with shortcut B, "
+            'timm for the VGGs and ResNets'
         )
 
 
@@ -144,7 +155,7 @@ def _alexnet():
     yield from _biased('classifier.6', ('fc8',), 'dense')
 
 
-def _vgg(network):
+def _vgg(network, of):
     from lecture4.vision.layouts import VGG_BLOCKS
 
     number = 0
@@ -155,8 +166,13 @@ def _vgg(network):
                 yield from _normed(f'features.{number + 1}', (f'bn{i}_{j}',))
             number += 3 if network.batch_norm else 2
         number += 1  # the pool
-    for theirs, ours in ((0, 'fc6'), (3, 'fc7'), (6, 'fc8')):
-        yield from _biased(f'classifier.{theirs}', ('head', ours), 'map')
+    if of == 'timm':  # whose first two are convolutions
+        yield from _biased('pre_logits.fc1', ('head', 'fc6'))
+        yield from _biased('pre_logits.fc2', ('head', 'fc7'))
+        yield from _biased('head.fc', ('head', 'fc8'), 'map')
+    else:
+        for theirs, ours in ((0, 'fc6'), (3, 'fc7'), (6, 'fc8')):
+            yield from _biased(f'classifier.{theirs}', ('head', ours), 'map')
 
 
 def _googlenet(network):

@@ -11,11 +11,13 @@ import pickle
 import struct
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of files older than PyTorch 1.6
 TYPES = {
     'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
+    'BFloat16Storage': jnp.dtype('bfloat16'),
     'LongStorage': np.int64, 'IntStorage': np.int32, 'ShortStorage': np.int16,
     'CharStorage': np.int8, 'ByteStorage': np.uint8, 'BoolStorage': np.bool_,
 }  # fmt: skip
@@ -59,7 +61,7 @@ def _safetensors(path):
             f'{path} needs safetensors; install it: pip install lecture4[weights]'
         ) from None
     try:
-        return load_file(path)
+        return _named(load_file(path), path)
     except (SafetensorError, OSError, KeyError) as error:
         raise WeightsError(
             f'{path} is not a whole file of weights ({error}); download it again'
@@ -67,7 +69,7 @@ def _safetensors(path):
 
 
 def _named(found, path):
-    """A dict of tensors, also where a checkpoint holds it under 'state_dict' or 'model'."""
+    """A dict of tensors, also where a checkpoint holds it under 'state_dict' or 'model', or DataParallel's."""
     for key in ('state_dict', 'model'):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -76,6 +78,8 @@ def _named(found, path):
     tensors = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
     if not tensors:
         raise WeightsError(f'{path} holds no tensors; a state dict is wanted')
+    if all(name.startswith('module.') for name in tensors):
+        return {name.removeprefix('module.'): value for name, value in tensors.items()}
     return tensors
 
 

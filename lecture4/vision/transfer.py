@@ -15,7 +15,7 @@ def load(network, path, *, new_head: bool = False):
               new_head is not asked for, with the mend.
     """
     state = torch_files.read(path)
-    *_, last = pretrained.tensors(network)  # the classifier's bias
+    *_, last = pretrained.tensors(network, pretrained.library(state))  # the classifier's bias
     n_classes = state[last.theirs].shape[0] if last.theirs in state else network.n_classes
     if n_classes != network.n_classes and not new_head:
         raise WeightsError(

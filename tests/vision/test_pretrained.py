@@ -100,6 +100,14 @@ def test_a_zipped_state_dict(tmp_path, torch_names, wrap):
         np.testing.assert_array_equal(found[name], array)
 
 
+def test_names_of_data_parallel_lose_their_prefix(tmp_path, torch_names):
+    arrays = {'module.a': np.ones(3, np.float32), 'module.b': np.zeros(2, np.float32)}
+    write_zip(tmp_path / 'w.pth', arrays, lambda s: {'state_dict': s})
+    assert list(torch_files.read(tmp_path / 'w.pth')) == ['a', 'b']
+    write_zip(tmp_path / 'w.pth', {**arrays, 'c': np.zeros(2, np.float32)})
+    assert list(torch_files.read(tmp_path / 'w.pth')) == ['module.a', 'module.b', 'c']
+
+
 def test_a_truncated_file_is_refused(tmp_path, torch_names):
     write_zip(tmp_path / 'w.pth', {'a': np.ones((30, 30), np.float32)})
     data = (tmp_path / 'w.pth').read_bytes()
@@ -145,6 +153,9 @@ def test_safetensors_whole_and_cut(tmp_path):
     arrays = {'a': RNG.standard_normal((3, 4)).astype(np.float32)}
     numpy.save_file(arrays, tmp_path / 'w.safetensors')
     np.testing.assert_array_equal(torch_files.read(tmp_path / 'w.safetensors')['a'], arrays['a'])
+    half = {'a': arrays['a'].astype(jnp.bfloat16)}
+    numpy.save_file(half, tmp_path / 'half.safetensors')
+    np.testing.assert_array_equal(torch_files.read(tmp_path / 'half.safetensors')['a'], half['a'])
     data = (tmp_path / 'w.safetensors').read_bytes()
     (tmp_path / 'short.safetensors').write_bytes(data[:-8])
     with pytest.raises(WeightsError, match='is not a whole file of weights'):
@@ -181,7 +192,7 @@ def test_there_and_back_every_tensor_of_a_network():
         WeightsError, match=r'fc.weight has shape \(10, 512\), this network wants \(1000'
     ):
         pretrained.from_torch(resnet.imagenet(18), state)
-    with pytest.raises(WeightsError, match='no weights elsewhere for ResNet as configured'):
+    with pytest.raises(WeightsError, match='torchvision has no weights for ResNet as configured'):
         pretrained.from_torch(resnet.imagenet(18, 'A'), state)
 
 
@@ -195,6 +206,34 @@ def test_every_leaf_has_one_name(name):
     listed = list(pretrained.tensors(network))
     assert {tensor.ours for tensor in listed} == paths
     assert len({tensor.theirs for tensor in listed}) == len(listed) == len(paths)
+
+
+@pytest.mark.parametrize('batch_norm', [True, False])
+def test_timm_s_names_of_vgg(batch_norm):
+    network = vgg.VGG('a', n_classes=10, batch_norm=batch_norm)
+    shapes = pretrained.shapes(network)
+    listed = list(pretrained.tensors(network, 'timm'))
+    other = list(pretrained.tensors(network))
+    assert [tensor.ours for tensor in listed] == [tensor.ours for tensor in other]
+    assert [t.theirs for t in listed[:-6]] == [t.theirs for t in other[:-6]]
+    heads = {
+        name: i for i in (1, 2) for name in (f'pre_logits.fc{i}.weight', f'pre_logits.fc{i}.bias')
+    }
+    assert [t.theirs for t in listed[-6:]] == [*heads, 'head.fc.weight', 'head.fc.bias']
+    # One tensor of each kind, by the number of its place in timm's layout; the rest is zeros, not held.
+    leaves = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes)
+    kernel = RNG.standard_normal((1, 1, 4096, 10)).astype(np.float32)
+    leaves['params']['head']['fc8']['kernel'] = kernel
+    state = pretrained.to_torch(network, leaves, 'timm')
+    assert state['pre_logits.fc1.weight'].shape == (4096, 512, 7, 7)
+    assert state['pre_logits.fc2.weight'].shape == (4096, 4096, 1, 1)
+    np.testing.assert_array_equal(state['head.fc.weight'], kernel[0, 0].T)
+    assert pretrained.library(state) == 'timm'
+    with pytest.raises(WeightsError, match='timm has no weights for OneTower'):
+        list(pretrained.tensors(alexnet.OneTower(), 'timm'))
+    del state['pre_logits.fc2.bias']
+    with pytest.raises(WeightsError, match=r'lacks pre_logits\.fc2\.bias'):
+        pretrained.from_torch(network, state)
 
 
 @pytest.fixture(scope='module')
@@ -217,5 +256,14 @@ def test_logits_are_torchvision_s(reference):
         logits, _ = jax.jit(network.apply)(variables, x)
         expected = np.load(reference / f'{name}.npy')
         assert np.abs(logits - expected).max() < 1e-4 * expected.std(), name
+    timm = reference / 'timm_vgg11.pth'
+    if timm.exists():  # that Python has timm
+        variables = pretrained.load(NETWORKS['vgg11'], timm)
+        logits, _ = jax.jit(NETWORKS['vgg11'].apply)(variables, x)
+        expected = np.load(reference / 'timm_vgg11.npy')
+        assert np.abs(logits - expected).max() < 1e-4 * expected.std()
+        back = pretrained.to_torch(NETWORKS['vgg11'], variables, 'timm')
+        for name, value in torch_files.read(timm).items():
+            np.testing.assert_array_equal(back[name], value)
     legacy = torch_files.read(reference / 'legacy.pth')
     np.testing.assert_array_equal(legacy['features.0.weight'], np.load(reference / 'legacy.npy'))

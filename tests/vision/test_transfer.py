@@ -58,5 +58,5 @@ def test_weights_of_another_network_are_refused_with_a_tensor_s_name(monkeypatch
     random_state(resnet.imagenet(18, n_classes=3), monkeypatch)
     with pytest.raises(WeightsError, match=r'lacks layer1\.2\.bn1\.bias.*another network'):
         transfer.load(resnet.imagenet(34, n_classes=3), 'w.pth')
-    with pytest.raises(WeightsError, match='no weights elsewhere for ResNet'):
+    with pytest.raises(WeightsError, match='has no weights for ResNet'):
         transfer.load(resnet.cifar(20), 'w.pth')

@@ -1,8 +1,10 @@
 """Run by a Python that has torch and torchvision: random networks' weights, pictures and logits to a folder.
 
-Statistics and scales of batch norm are made random too, so that nothing hides behind ones and zeros.
+A network of timm too where that is installed. Statistics and scales of batch norm are made random, so that
+nothing hides behind ones and zeros.
 """
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -30,6 +32,13 @@ def main(folder):
             logits = network(x)
         torch.save(network.state_dict(), f'{folder}/{name}.pth')
         np.save(f'{folder}/{name}.npy', logits.numpy())
+    if importlib.util.find_spec('timm'):
+        import timm
+
+        network = timm.create_model('vgg11').eval()
+        torch.save(network.state_dict(), f'{folder}/timm_vgg11.pth')
+        with torch.no_grad():
+            np.save(f'{folder}/timm_vgg11.npy', network(x).numpy())
     legacy = models.alexnet().state_dict()
     torch.save(legacy, f'{folder}/legacy.pth', _use_new_zipfile_serialization=False)
     np.save(f'{folder}/legacy.npy', legacy['features.0.weight'].numpy())
