@@ -92,8 +92,9 @@ def data(config):
     network = NETWORKS[config.network](n_classes=len(task.names))
     start, scale = (), normalisation.named('standard', x, 3)
     if config.init:
-        network = NETWORKS[config.network]()
-        start, wanted = pretrained.load(network, config.init), pretrained.preparation(network)
+        state = pretrained.read(config.init)
+        network = network.clone(n_classes=pretrained.n_classes(network, state))
+        start, wanted = pretrained.from_torch(network, state), pretrained.preparation(network)
         scale = normalisation.of_colours(wanted.mean, wanted.deviation)
     seen = jax.ShapeDtypeStruct((1, *x.shape[1:3], 3), jnp.float32)
     try:

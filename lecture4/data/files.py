@@ -124,7 +124,7 @@ def _read_all(paths, unreadable, each):
             image = read_image(path)
         except DataError as error:
             if unreadable == 'refuse':
-                raise
+                raise refused(error) from error
             LOG.warning('left out: %s', error)
             return None
         return each(image) if each else image
@@ -133,6 +133,11 @@ def _read_all(paths, unreadable, each):
         found = list(pool.map(read, paths))
     rows = [i for i, image in enumerate(found) if image is not None]
     return np.array(rows, int), [found[i] for i in rows]
+
+
+def refused(error: DataError) -> DataError:
+    """The error of a picture in a set that is to be whole, with the other mend."""
+    return DataError(f'{error}, or leave such pictures out (unreadable='skip')')
 
 
 def read_npz(path, split: str = 'train') -> Dataset:

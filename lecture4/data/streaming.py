@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lecture4.data.dataset import DataError
-from lecture4.data.files import Unreadable, as_colour, read_image
+from lecture4.data.files import Unreadable, as_colour, read_image, refused
 
 LOG = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class Pictures:
     def _read(self, row):
         try:
             return self._picture(row)
-        except DataError:
+        except DataError as error:
             if self._unreadable == 'refuse':
-                raise
+                raise refused(error) from error
         alike = np.flatnonzero(self._labels == self._labels[row])
         for other in np.roll(alike, -1 - np.searchsorted(alike, row))[:-1]:
             try:

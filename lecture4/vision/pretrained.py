@@ -67,7 +67,26 @@ def load(network, path, like=None):
     like    variables whose shapes are wanted; None: those of the network on 224 x 224 pictures.
     Errors  WeightsError as torch_files.read and from_torch.
     """
-    return from_torch(network, torch_files.read(path), like)
+    return from_torch(network, read(path), like)
+
+
+def read(path) -> dict[str, np.ndarray]:
+    """The state dict in a file, without a first word that all names share.
+
+    DataParallel ('module.') and classes that hold a network ('backbone.') put it there.
+    Errors  as torch_files.read.
+    """
+    state = torch_files.read(path)
+    first = next(iter(state)).partition('.')[0] + '.'
+    if not all(name.startswith(first) for name in state):
+        return state
+    return {name.removeprefix(first): value for name, value in state.items()}
+
+
+def n_classes(network, state) -> int:
+    """How many classes the network of a state dict tells apart; the network's own where that is not said."""
+    *_, bias = tensors(network, library(state))
+    return state[bias.theirs].shape[0] if bias.theirs in state else network.n_classes
 
 
 def from_torch(network, state: dict[str, np.ndarray], like=None):
@@ -76,12 +95,12 @@ def from_torch(network, state: dict[str, np.ndarray], like=None):
     Errors  WeightsError naming every tensor that is missing, not of this network, or of another
             shape; and for a network that has no counterpart.
     """
-    like = shapes(network) if like is None else like
     wanted = list(tensors(network, library(state)))
     state = {name: value for name, value in state.items() if not _ignored(network, name)}
     names = {tensor.theirs for tensor in wanted}
     _refuse('lacks', sorted(names - set(state)))
     _refuse('has, which this network has not,', sorted(set(state) - names))
+    like = shapes(network) if like is None else like
     flat = {}
     for tensor in wanted:
         shape, value = _at(like, tensor.ours).shape, np.asarray(state[tensor.theirs])

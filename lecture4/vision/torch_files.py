@@ -69,7 +69,7 @@ def _safetensors(path):
 
 
 def _named(found, path):
-    """A dict of tensors, also where a checkpoint holds it under 'state_dict' or 'model', or DataParallel's."""
+    """A dict of tensors, also where a checkpoint holds it under 'state_dict' or 'model'."""
     for key in ('state_dict', 'model'):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -78,8 +78,6 @@ def _named(found, path):
     tensors = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
     if not tensors:
         raise WeightsError(f'{path} holds no tensors; a state dict is wanted')
-    if all(name.startswith('module.') for name in tensors):
-        return {name.removeprefix('module.'): value for name, value in tensors.items()}
     return tensors
 
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from lecture4.vision import pretrained, torch_files
+from lecture4.vision import pretrained
 from lecture4.vision.torch_files import WeightsError
 
 
@@ -14,20 +14,21 @@ def load(network, path, *, new_head: bool = False):
     Errors    WeightsError as pretrained.load; where the file has another number of classes and
               new_head is not asked for, with the mend.
     """
-    state = torch_files.read(path)
-    *_, last = pretrained.tensors(network, pretrained.library(state))  # the classifier's bias
-    n_classes = state[last.theirs].shape[0] if last.theirs in state else network.n_classes
+    state = pretrained.read(path)
+    n_classes = pretrained.n_classes(network, state)
     if n_classes != network.n_classes and not new_head:
         raise WeightsError(
             f'{path} tells {n_classes} classes, this task has {network.n_classes}; ask for a new head (new_head) to '
             'keep the other layers'
         )
-    variables = pretrained.from_torch(network.clone(n_classes=n_classes), state)
+    there = network.clone(n_classes=n_classes)
+    like = pretrained.shapes(there)
+    variables = pretrained.from_torch(there, state, like)
     if not new_head:
         return variables
-    one, two = (pretrained.shapes(network.clone(n_classes=n)) for n in (1, 2))
+    more = pretrained.shapes(network.clone(n_classes=n_classes + 1))
     return jax.tree.map(
-        lambda value, a, b: value if a.shape == b.shape else None, variables, one, two
+        lambda value, a, b: value if a.shape == b.shape else None, variables, like, more
     )
 
 
