@@ -137,7 +137,7 @@ def _read_all(paths, unreadable, each):
 
 def refused(error: DataError) -> DataError:
     """The error of a picture in a set that is to be whole, with the other mend."""
-    return DataError(f'{error}, or leave such pictures out (unreadable='skip')')
+    return DataError(f'{error}, or leave such pictures out (unreadable="skip")')
 
 
 def read_npz(path, split: str = 'train') -> Dataset:

@@ -59,7 +59,7 @@ def test_unreadable_pictures_are_refused_or_left_out_by_name(tmp_path, caplog):
     (tmp_path / 'a/2.png').write_bytes(whole[:40])
     with pytest.raises(
         DataError,
-        match=r"a/2\.png cannot be read .*remove or replace it, or leave .* \(unreadable='skip'\)",
+        match=r'a/2\.png cannot be read .*remove or replace it, or leave .* \(unreadable="skip"\)',
     ):
         sources.load(f'dir:{tmp_path}')
     data = sources.load(f'dir:{tmp_path}', unreadable='skip')
