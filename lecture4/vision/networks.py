@@ -14,6 +14,7 @@ from lecture4.vision.vgg import VGG
 from lecture4.vision.zfnet import ZFNet
 
 _with = functools.partial
+OTHER: tuple[layouts.Shortcut, ...] = ('A', 'C')  # shortcuts than B
 
 # What takes n_classes, dtype, ... and makes the network.
 NETWORKS = {
@@ -26,6 +27,11 @@ NETWORKS = {
     'googlenet_auxiliary': _with(GoogLeNet, auxiliary=True),
     'googlenet_torchvision': _with(GoogLeNet, version='torchvision'),
     **{f'resnet_{n}': _with(imagenet, n) for n in (18, 34, 50, 101, 152)},
+    **{
+        f'resnet_{n}_{s.lower()}': _with(imagenet, n, s)
+        for n in (18, 34, 50, 101, 152)
+        for s in OTHER
+    },
     **{f'resnet_{n}_v1_5': _with(imagenet, n, version='v1.5') for n in (50, 101, 152)},
     **{f'plain_{n}': _with(imagenet, n, None) for n in (18, 34)},
     **{f'cifar_resnet_{n}': _with(cifar, n) for n in (8, 14, 20, 32, 44, 56, 110)},
