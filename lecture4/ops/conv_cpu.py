@@ -15,6 +15,7 @@ from jax import lax
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 ROWS = 2048
+FEW = 4
 
 
 def conv_general_dilated(
@@ -30,8 +31,8 @@ def conv_general_dilated(
 ):
     """`lax.conv_general_dilated` of pictures [n, h, w, c] and kernels [kh, kw, c, o], same numbers.
 
-    Grad    reverse mode only. Convolutions that are dilated or in groups, of another rank or layout,
-            or with padding as a word, are lax's own.
+    Grad    reverse mode only, unless the kernel is as large as the picture. Convolutions that are
+            dilated or in groups, of another rank or layout, or with padding as a word, are lax's own.
     """
     plain = x.ndim == 4 and _is_nhwc(dimension_numbers, x, kernel) and not isinstance(padding, str)
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
@@ -41,6 +42,8 @@ def conv_general_dilated(
             feature_group_count, precision=precision,
         )  # fmt: skip
     strides, padding = tuple(window_strides), tuple(tuple(sides) for sides in padding)
+    if kernel.shape[:2] == x.shape[1:3] and not any(map(any, padding)):
+        return _one_window(x, kernel, precision)
     return _conv(x, kernel, strides, padding, precision)
 
 
@@ -48,6 +51,14 @@ def _is_nhwc(numbers, x, kernel):
     return numbers is not None and lax.conv_dimension_numbers(
         x.shape, kernel.shape, numbers
     ) == lax.conv_dimension_numbers(x.shape, kernel.shape, NUMBERS)
+
+
+def _one_window(x, kernel, precision):
+    """A kernel as large as the picture is a dense layer, and quicker as such on every device."""
+    columns = kernel.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(x.reshape(len(x), len(columns)), columns, precision=precision)[
+        :, None, None, :
+    ]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -120,19 +131,26 @@ def _input_gradient(g, kernel, size, strides, padding, precision):
 def _kernel_gradient(x, g, shape, strides, padding, precision):
     """Sums of x's windows times g, as products of matrices over a few pictures at a time.
 
-    A part is to stay in the cache: ROWS places or one picture. Its windows are either written out,
-    kh kw c numbers a place; or, where that is less, kw c numbers of x beside kh o of g moved by rows.
+    A part is to stay in the cache: ROWS places or one picture. Its windows are written out, kh kw c
+    numbers a place; or, where that is less, kw c numbers of x beside kh o of g moved by rows; or, of
+    FEW channels, a plane for each of the kh kw c: a place's numbers would be moved one by one.
     """
     kh, kw, c, o = shape
     n, *out = g.shape[:3]
     size = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * out[0] * out[1] <= ROWS))
-    moved = strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
+    planes = c <= FEW
+    moved = not planes and strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if moved:
         x = x[:, : out[0] + kh - 1]  # what no window reaches is cut off
 
     def add(total, part):
         x, g = part
+        if planes:
+            rows = _slices(jnp.moveaxis(x, -1, 0), 2, kh, strides[0], out[0])
+            rows = [a for row in rows for a in _slices(row, 3, kw, strides[1], out[1])]
+            left = jnp.stack(rows).reshape(kh * kw * c, -1)
+            return total + jnp.matmul(left, g.reshape(-1, o), precision=precision), None
         if moved:
             left = _shifted(x, 2, kw, 1, out[1])
             sides = [((0, 0), (i, kh - 1 - i), (0, 0), (0, 0)) for i in range(kh)]
@@ -151,6 +169,9 @@ def _kernel_gradient(x, g, shape, strides, padding, precision):
 
 def _shifted(x, axis, n, stride, length):
     """[..., c] -> [..., n c]: the n strided slices that start at 0 .. n - 1 of an axis, side by side."""
+    return jnp.concatenate(_slices(x, axis, n, stride, length), axis=-1)
+
+
+def _slices(x, axis, n, stride, length):
     last = (length - 1) * stride + 1
-    slices = [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(n)]
-    return jnp.concatenate(slices, axis=-1)
+    return [lax.slice_in_dim(x, i, i + last, stride, axis) for i in range(n)]

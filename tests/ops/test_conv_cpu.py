@@ -16,10 +16,18 @@ CASES = {
     'product': ((1, 1), (1, 1), ((0, 0), (0, 0)), {}),
     'product, ragged stride': ((1, 1), (2, 3), ((0, 0), (0, 0)), {}),
     'padded 1 x 1': ((1, 1), (2, 2), ((1, 1), (0, 1)), {}),
+    'one window': ((8, 7), (2, 1), ((0, 0), (0, 0)), {}),
     'windows': ((3, 2), (1, 1), ((1, 0), (2, 1)), {}),
     'windows, ragged stride': ((3, 3), (2, 3), ((1, 1), (0, 0)), {}),
     'windows, moved by rows': ((3, 2), (1, 1), ((1, 1), (0, 1)), {'side': 15}),
     'windows, many pictures': ((3, 3), (2, 1), ((2, 0), (1, 1)), {'side': 30}),
+    'windows of few channels': ((3, 2), (2, 3), ((1, 0), (2, 1)), {'channels': 3}),
+    'windows of few channels, many pictures': (
+        (2, 3),
+        (1, 1),
+        ((0, 0), (1, 1)),
+        {'side': 30, 'channels': 1},
+    ),
     'groups': ((3, 3), (1, 1), ((1, 1), (1, 1)), {'feature_group_count': 2}),
     'dilated': ((2, 2), (1, 1), ((0, 0), (0, 0)), {'rhs_dilation': (2, 2)}),
 }
@@ -28,10 +36,11 @@ CASES = {
 @pytest.mark.parametrize('name', CASES)
 def test_values_and_gradients_are_those_of_lax(name, x64):
     window, strides, padding, options = CASES[name]
-    side, options = options.get('side', 8), {k: v for k, v in options.items() if k != 'side'}
-    x = jnp.asarray(RNG.standard_normal((6, side, side - 1, 8)))
-    channels = 8 // options.get('feature_group_count', 1)
-    kernel = jnp.asarray(RNG.standard_normal((*window, channels, 6)))
+    options = {'side': 8, 'channels': 8, **options}
+    side, channels = options.pop('side'), options.pop('channels')
+    x = jnp.asarray(RNG.standard_normal((6, side, side - 1, channels)))
+    inside = channels // options.get('feature_group_count', 1)
+    kernel = jnp.asarray(RNG.standard_normal((*window, inside, 6)))
 
     @jax.jit
     def both(x, kernel):
