@@ -8,14 +8,15 @@ and torch's (channels last, its own process, which waits while the other runs) t
 limit is the rate of a product of 2048 x 2048 matrices by XLA in the same run; flops are 2 a multiply-add
 of convolutions and dense layers, three times that for a training step.
 
-Seen on two cores of an AVX2 machine with nothing beside, torch 2.13, seconds of ours and of torch, torch /
-ours, share of the limit (a product at 120 GFLOP/s for googlenet and resnet50, at 97 for the others):
+Seen on two cores of an AVX2 machine with nothing beside, torch 2.13, --repeats 4, a product at 97 GFLOP/s:
+seconds of ours and of torch, torch / ours, share of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79
+and 1.29):
 
-    alexnet    forward   0.20  0.16  0.77  58 %     training   0.77  0.76  0.99  46 %
-    resnet18   forward   0.46  0.30  0.65  65 %     training   1.46  1.12  0.77  62 %
-    googlenet  forward   0.27  0.26  0.96  75 %     training   1.17  0.82  0.70  51 %
-    resnet50   forward   0.73  0.64  0.87  75 %     training   3.11  2.45  0.79  53 %
-    vgg16      forward   2.98  2.28  0.76  86 %     training  12.41 12.80  1.03  62 %
+    alexnet    forward   0.18  0.14  0.77  65 %     training   0.70  0.70  1.01  51 %
+    resnet18   forward   0.44  0.30  0.69  69 %     training   1.44  1.12  0.78  62 %
+    googlenet  forward   0.35  0.33  0.95  71 %     training   1.40  1.03  0.74  53 %
+    resnet50   forward   0.96  0.82  0.85  70 %     training   3.58  2.74  0.77  56 %
+    vgg16      forward   3.21  2.12  0.66  79 %     training  11.72 12.49  1.07  65 %
 
 What was done (ops/conv_cpu): XLA takes 3 to 10 GFLOP/s for gradients by a kernel on large maps, and for
 1 x 1 ones, against 50 to 100 forward. As products of matrices over a few pictures at a time: 3 x 3 of 16
@@ -23,7 +24,8 @@ to 16 on 128 maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 f
 64 to 256 on 8 of 56 x 56 from 132 ms to 9. Inside a loop (every scan of steps) it takes gradients by the
 input ten times slower too, unless the turned kernel is put behind a barrier: a step of the 8-layer network
 for CIFAR-10, batch 128, from 0.67 s to 0.25. These products write no transposed copy of the maps:
-8 % of a ResNet-50 step.
+8 % of a ResNet-50 step. First layers' gradients (three channels) by whole planes take two fifths of the time
+that windows took, VGG's fc6 as a product with its gradients a quarter of that of a 7 x 7 convolution.
 
 What limits the rest, by profiles: forward, nine tenths are XLA's convolutions (ResNet-18: 397 of 444 ms),
 which run at 50 to 80 % of the limit where torch's (oneDNN) run at 90 % and more; batch norm and ReLU together
