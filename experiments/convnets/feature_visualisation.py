@@ -8,7 +8,7 @@ covering what drives a unit changes features alike in different pictures (corres
 filters before and after training. Or any network, with --init as the weights of a file are.
 
 Run     python -m experiments.convnets.feature_visualisation
-        ... --network resnet_18 --init resnet18.pth --side 224 --steps 1 --layers conv2_2 conv4_2
+        ... --network resnet_18 --init resnet18.pth --side 160 --steps 1 --layers conv2_2 conv4_2
 Cost    one minute of two cores.
 Found   75.8 % of the test crops are told right. A square of 14 x 14 pixels of 64 x 64 at its worst place takes
         43 % of the probability of a class. Covering what drives a map of the last layer changes features hardly
@@ -164,8 +164,9 @@ class State(NamedTuple):
 
 
 def first_filters(variables):
-    """Of conv1, with or without batch norm: [h, w, 3, o]."""
-    layer = variables['params']['conv1']
+    """Of conv1 (VGG's conv1_1), with or without batch norm: [h, w, 3, o]."""
+    layers = variables['params']
+    layer = layers['conv1' if 'conv1' in layers else 'conv1_1']
     return layer.get('conv', layer)['kernel']
 
 
@@ -200,12 +201,13 @@ def report(config, state, data):
     from lecture4.figures import seeing
 
     network, layers, scale, images, labels, names = data.extra
-    variables, shape = state.variables, (*images.shape[1:3], 3)
+    shape = (*images.shape[1:3], 3)
     unit = np.asarray(normalisation.to_unit(images, 3))
     seen = np.asarray(normalisation.normalise(images, scale))
     parts = [seen[at : at + 50] for at in range(0, len(seen), 50)]
-    run = jax.jit(lambda x: jax.nn.softmax(network.apply(variables, x)[0]))
-    told = np.concatenate([run(part) for part in parts])
+    variables = jax.device_put(state.variables)
+    run = jax.jit(lambda v, x: jax.nn.softmax(network.apply(v, x)[0]))
+    told = np.concatenate([run(variables, part) for part in parts])
     answers = told.argmax(1)
     right = answers == labels
     pictures = {}
@@ -311,8 +313,8 @@ def correspondence(seen: Seen, variables, layer, top, channels, size, seed):
     """(where the part that drives a map is covered, where a random place is), means over maps."""
     x = np.asarray(normalisation.normalise(seen.images, seen.scale))
     field = networks.field(seen.network, layer, x.shape[1:])
-    activation = jax.jit(lambda x: deconvnet.activation(seen.network, variables, x, layer))
-    feature_fn = lambda x: activation(x).mean((1, 2))  # noqa: E731
+    activation = jax.jit(lambda v, x: deconvnet.activation(seen.network, v, x, layer))
+    feature_fn = lambda x: activation(variables, x).mean((1, 2))  # noqa: E731
     rng = np.random.default_rng(seed)
     found = []
     for c in channels:

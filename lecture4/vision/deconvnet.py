@@ -179,7 +179,7 @@ def occlude(
     flat = corners.reshape(-1, 2)
 
     @jax.jit
-    def watch(corner):
+    def watch(variables, corner):  # which would be constants of the program else
         r, c = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
         top_, left = corner[:, 0][:, None, None], corner[:, 1][:, None, None]
         covered = (r >= top_) & (r < top_ + size) & (c >= left) & (c < left + size)
@@ -196,7 +196,7 @@ def occlude(
     for i in range(0, len(flat), batch):
         part = flat[i : i + batch]
         filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        results.append([np.asarray(x)[: len(part)] for x in watch(jnp.asarray(filled))])
+        results.append([np.asarray(x)[: len(part)] for x in watch(variables, jnp.asarray(filled))])
     columns = (np.concatenate(column) for column in zip(*results, strict=True))
     return Occlusion(*(column.reshape(corners.shape[:2]) for column in columns))
 
