@@ -234,7 +234,9 @@ def report(config, state, data):
         )
         return top, alive, chosen, back
 
-    top, alive, chosen, back = [look(layer) for layer in layers][-1]
+    top, alive, chosen, back = [look(layer) for layer in train.watched(config, layers, 'layers')][
+        -1
+    ]
     units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
     rows = top.rows[0, units]
     named = {'picture': unit[rows], 'deconvnet': seeing.signal(back(seen[rows], units).pixels)}
@@ -249,7 +251,7 @@ def report(config, state, data):
         deconvnet.occlude(
             network, variables, seen[i], int(answers[i]), layers[-1], size=size, stride=stride, batch=64
         )
-        for i in shown
+        for i in train.watched(config, shown, 'covered pictures')
     ]  # fmt: skip
     parts = correspondence(data.extra, variables, layers[-1], top, chosen, size, config.seed)
     filters = {'before': state.first, 'after': first_filters(variables)}

@@ -5,7 +5,9 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
+SELDOM = 20.0
 PULSE = 'LECTURE4_PULSE'  # names a file for the steps done: a launcher sees who is stuck, and where
 _last_beat = [0.0]
 
@@ -14,14 +16,19 @@ def _text(values: dict) -> str:
     return '  '.join(f'{name} {value:.4g}' for name, value in values.items())
 
 
+def _of_here(style):
+    if style == 'auto':
+        return 'bar' if sys.stderr.isatty() else 'plain'
+    return style
+
+
 @contextlib.contextmanager
 def shown(style: str, start: int, steps: int, title: str):
     """Yields a function (step, values) that shows how far a run has come.
 
     style  auto | bar | plain | none; auto is a bar where stderr is a terminal, else plain lines.
     """
-    if style == 'auto':
-        style = 'bar' if sys.stderr.isatty() else 'plain'
+    style = _of_here(style)
     if style == 'none':
         yield lambda step, values: None
     elif style == 'plain':
@@ -29,7 +36,7 @@ def shown(style: str, start: int, steps: int, title: str):
 
         def line(step, values):
             rate = (step - start) / max(time.monotonic() - began, 1e-9)
-            text = f'{title} {step}/{steps}  {_text(values)}  ({rate:.1f} steps/s)'
+            text = f'{title} {step}/{steps}  {_text(values)}  ({rate:.1f} a second)'
             print(text, file=sys.stderr, flush=True)
 
         yield line
@@ -48,6 +55,20 @@ def shown(style: str, start: int, steps: int, title: str):
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(title, total=steps, completed=start, values='')
             yield lambda step, values: bar.update(task, completed=step, values=_text(values))
+
+
+def watched(config, items: Sequence, title: str) -> Iterator:
+    """The items, while how many of them are done with is shown as config.progress says.
+
+    For what takes long in a report. Plain lines come every SELDOM seconds.
+    """
+    style, told = _of_here(config.progress), time.monotonic()
+    with shown(style, 0, len(items), title) as show:
+        for done, item in enumerate(items, 1):
+            yield item
+            if style == 'bar' or time.monotonic() - told >= SELDOM:
+                told = time.monotonic()
+                show(done, {})
 
 
 def beat(step: int | None):

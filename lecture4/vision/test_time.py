@@ -180,12 +180,22 @@ def _softmax(logits):
 
 
 def probabilities(
-    network, variables, images, kind: Kind, *, crop: int, scales=(), normalise_fn, batch_size: int
+    network,
+    variables,
+    images,
+    kind: Kind,
+    *,
+    crop: int,
+    scales=(),
+    normalise_fn,
+    batch_size: int,
+    each_fn: Callable = iter,
 ) -> np.ndarray:
     """Probabilities [n, classes] that a network gives to a set on the host, by one kind of looks.
 
     normalise_fn  stored pictures [n, h, w, c] -> what the network sees of them, uncropped.
     batch_size    views that are looked at together, about.
+    each_fn       as `in_batches` has it.
     Errors        as `looks`.
     """
     plan = looks(kind, images.shape[1:3], crop, scales)
@@ -200,17 +210,18 @@ def probabilities(
         return posterior(predict_fn, batch, plan)
 
     at_once = max(1, batch_size // (plan.n_views if plan else 1))
-    return in_batches(functools.partial(ask, jax.device_put(variables)), images, at_once)
+    return in_batches(functools.partial(ask, jax.device_put(variables)), images, at_once, each_fn)
 
 
-def in_batches(score_fn: Callable, images, batch_size: int) -> np.ndarray:
+def in_batches(score_fn: Callable, images, batch_size: int, each_fn: Callable = iter) -> np.ndarray:
     """score_fn(batch) of a set on the host, jitted once: the last batch is filled up and cut again.
 
-    Shapes  images [n, ...] -> [n, ...].
+    each_fn  what goes through the batches' starts, a range, and may show how far it has come.
+    Shapes   images [n, ...] -> [n, ...].
     """
     run = jax.jit(score_fn)
     found = []
-    for start in range(0, len(images), batch_size):
+    for start in each_fn(range(0, len(images), batch_size)):
         batch = images[start : start + batch_size]
         n_filling = min(batch_size, len(images)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], n_filling, 0)])
