@@ -37,7 +37,10 @@ def compiled(method):
 def solve(method, x, D, weight, **options):
     """The solver under jit; weight in the dtype of x."""
     weight = jnp.asarray(weight, x.dtype)
-    options = {'max_iterations': 20000, **options}
+    found = inspect.signature(getattr(solvers, method)).parameters
+    # All numbers are given, so that calls with and without them share a program.
+    numbers = {name: found[name].default for name in ('tolerance', 'check_every') if name in found}
+    options = {'max_iterations': 20000, **numbers, **options}
     if method not in STEPWISE:  # looks when no code would move far
         options.pop('check_every', None)
     solution = compiled(method)(jnp.asarray(x), jnp.asarray(D), weight, **options)

@@ -112,16 +112,19 @@ def test_order_and_sign_of_atoms(method, x64):
 @pytest.mark.parametrize('method', METHODS)
 def test_a_weight_of_zero_or_less_is_refused_or_marked(method):
     """As a number it is refused; as a traced weight of one signal, that signal alone is marked."""
-    x, D = problem(n=4, dtype=np.float32)
+    x, D = problem(dtype=np.float32)
     for weight in (0.0, -0.1, float('nan')):
         with pytest.raises(ValueError, match=r'weight.*must be positive.*lstsq'):
             getattr(solvers, method)(jnp.asarray(x), jnp.asarray(D), weight)
-    weight = np.asarray([[0.05], [0.0], [0.05], [-1.0]], np.float32)
+    weight = np.full((12, 1), 0.05, np.float32)
+    bad = [1, 3]
+    weight[bad, 0] = 0.0, -1.0
     found = solve(method, x, D, weight)
     whole = solve(method, x, D, 0.05)
-    assert found.converged.tolist() == [True, False, True, False]
-    assert np.isnan(found.codes[[1, 3]]).all() and np.isnan(found.gap[[1, 3]]).all()
-    np.testing.assert_allclose(found.codes[[0, 2]], whole.codes[[0, 2]], rtol=1e-4, atol=1e-6)
+    assert np.flatnonzero(~found.converged).tolist() == bad
+    assert np.isnan(found.codes[bad]).all() and np.isnan(found.gap[bad]).all()
+    rest = [np.delete(codes, bad, 0) for codes in (found.codes, whole.codes)]
+    np.testing.assert_allclose(*rest, rtol=1e-4, atol=1e-6)
 
 
 def test_a_weight_of_zero_is_refused_by_all_that_solve():
@@ -146,20 +149,20 @@ def test_a_weight_of_zero_is_refused_by_all_that_solve():
 @pytest.mark.parametrize('method', METHODS)
 def test_atoms_of_any_norm(method, x64):
     """Norm bound C: the codes of atoms c times as long are those of c times the weight, c times less."""
-    x, D = problem(n=5)
+    x, D = problem()
     one = solve(method, x, D, 0.05, tolerance=1e-10)
     long = solve(method, x, 3 * D, 3 * 0.05, tolerance=1e-10)
     np.testing.assert_allclose(long.codes, one.codes / 3, atol=1e-7)
     # And each its own.
     norms = np.geomspace(0.2, 5, 24)
-    mixed = solve(method, x, D * norms, 0.05, tolerance=1e-10)
+    mixed = solve(method, x, D * norms, 0.05, tolerance=1e-10, max_iterations=200_000)
     best = value(x, D * norms, lasso(x, D * norms, 0.05), 0.05)
     np.testing.assert_allclose(mixed.objective, best, rtol=1e-8)
 
 
 @pytest.mark.parametrize('method', METHODS)
 def test_a_dictionary_that_is_not_finite_marks_every_signal(method):
-    x, D = problem(n=3, dtype=np.float32)
+    x, D = problem(dtype=np.float32)
     D[2, 5] = np.nan
     found = solve(method, x, D, 0.05)
     assert np.isnan(found.codes).all() and not found.converged.any()
