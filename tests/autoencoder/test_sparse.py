@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 from scipy import integrate, optimize, stats
 
 from lecture4.autoencoder import network, sparse
+from tests.gradients import check_grads
 
 
 def test_l1_is_the_negative_log_of_a_laplace_density_with_its_constant(x64):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 from scipy import stats
 
 from lecture4.autoencoder import stochastic
+from tests.gradients import check_grads
 
 RNG = np.random.default_rng(0)
 CATEGORICAL = stochastic.categorical(3)

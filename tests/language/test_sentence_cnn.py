@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.test_util import check_grads
 
 from lecture4.language import sentence_cnn
 from lecture4.language.sentence_cnn import SentenceCNN
+from tests.gradients import check_grads
 
 RNG = np.random.default_rng(0)
 WORDS = np.zeros((5, 9), np.int32)

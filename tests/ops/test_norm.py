@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from lecture4.ops import norm
+from tests.gradients import check_grads
 
 
 def loop_response(x, size, alpha, beta, k):

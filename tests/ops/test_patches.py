@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 from sklearn.feature_extraction.image import extract_patches_2d
 
 from lecture4.ops import patches
+from tests.gradients import check_grads
 
 SHAPES = [((7, 9, 2), 3, 2), ((6, 6, 1), 6, 1), ((8, 5, 3), 2, 3), ((5, 5, 1), 1, 1)]
 

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from lecture4.ops import prox
+from tests.gradients import check_grads
 
 
 def test_soft_threshold_against_dense_grid():

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, LOG, elastic_net
+from tests.gradients import check_grads
 from tests.sparse.solving import EPS, METHODS, lasso, problem, solve, value
 
 # approximate and encode

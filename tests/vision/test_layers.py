@@ -48,7 +48,7 @@ def test_a_deconvnet_is_unpooling_rectifying_and_transposed_filters():
     """The projection of one map of two stages, step by step as in the paper, by the ops alone."""
     x = jnp.asarray(RNG.standard_normal((1, 9, 9, 3)), jnp.float32)
     network = Pair('deconvnet')
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
     y, back = jax.vjp(lambda v: network.apply(variables, v), x)
     signal = jnp.zeros_like(y).at[0, 1, 1, 2].set(y[0, 1, 1, 2])
     kernels = [variables['params'][f'conv{i}']['kernel'] for i in range(2)]
@@ -134,7 +134,7 @@ def test_decay_leaves_out_biases_and_scales():
 def test_alexnet_on_two_devices_gives_the_same_numbers():
     x = jnp.asarray(100 * RNG.standard_normal((2, 227, 227, 3)), jnp.float32)  # of pixels 0..255
     network = alexnet.AlexNet(n_classes=10)
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
     mesh = Mesh(np.array(jax.devices()[:2]), ('stream',))
     logits, _ = network.apply(variables, x)
     split = jax.jit(lambda v, x: alexnet.in_streams(v, x, mesh))(variables, x)
