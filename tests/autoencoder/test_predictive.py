@@ -178,6 +178,7 @@ def minimum(params, x):
     return exact, 2 * float(exact.objective.mean())
 
 
+@pytest.mark.slow
 def test_ten_steps_a_batch_learn_most_of_what_fifty_do_beyond_one():
     """Means of the exact minimum of E over the signals, after training with each.
 

@@ -175,6 +175,7 @@ def test_a_step_revives_and_forgets_adams_moments():
     assert used[:20].sum() > 5  # they answer again
 
 
+@pytest.mark.slow
 def test_dead_units_come_back_by_either_means_and_not_without():
     """Half of the units start dead; the data are sparse sums of more sources than the rest hold."""
     sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)).astype(jnp.float32)

@@ -56,7 +56,8 @@ def fit(n_layers, tied, n_steps=150):
     return state.params
 
 
-@pytest.mark.parametrize('tied', [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('tied', [True, False])
 def test_learned_layers_predict_what_ista_needs_many_iterations_for(tied):
     _, D, _ = problem(1)
     rng = np.random.default_rng(9)
