@@ -234,9 +234,8 @@ def report(config, state, data):
         )
         return top, alive, chosen, back
 
-    top, alive, chosen, back = [look(layer) for layer in train.watched(config, layers, 'layers')][
-        -1
-    ]
+    found = [look(layer) for layer in train.watched(config, layers, 'layers')]
+    top, alive, chosen, back = found[-1]
     units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
     rows = top.rows[0, units]
     named = {'picture': unit[rows], 'deconvnet': seeing.signal(back(seen[rows], units).pixels)}

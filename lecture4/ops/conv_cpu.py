@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
-ROWS = 2048
-FEW = 4
+ROWS = 2048  # places in a part
+FEW = 4  # channels
 
 
 def conv_general_dilated(
@@ -56,9 +56,8 @@ def _is_nhwc(numbers, x, kernel):
 def _one_window(x, kernel, precision):
     """A kernel as large as the picture is a dense layer, and quicker as such on every device."""
     columns = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.matmul(x.reshape(len(x), len(columns)), columns, precision=precision)[
-        :, None, None, :
-    ]
+    y = jnp.matmul(x.reshape(len(x), len(columns)), columns, precision=precision)
+    return y[:, None, None, :]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
