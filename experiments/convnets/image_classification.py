@@ -16,7 +16,7 @@ Cost    processor time of one core: digits and textures half a minute, cifar10 4
 Found   in % of the test pictures, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores.
           digits     97.8 (96.1 to 98.8); with --seed 1 97.4; the two together (--ensemble) 97.8
           textures   97.4 (97.0 to 97.8) by the middle, 98.2 (97.9 to 98.5) by 10 views
-          cifar10    59.8 (58.9 to 60.8) by the middle, 61.0 (60.1 to 62.0) by 10 views: 1000 steps of 64
+          cifar10    60.3 (59.3 to 61.2) by the middle, 61.3 (60.3 to 62.2) by 10 views: 1000 steps of 64
 Published  errors on ImageNet's validation pictures, first answer / among five, in %: alexnet 40.7 / 18.2 and
         zfnet 38.4 / 16.5 by 10 views; vgg_d dense at three scales 24.8 / 7.5; googlenet by 144 views - / 7.9;
         resnet_50 22.9 / 6.7 by 10 views, 20.7 / 5.3 dense at five scales. Not run here.
