@@ -8,6 +8,7 @@ contrast normalisation), so every network here has one: `rule` of the network sa
 reached by the names of its activations.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -177,28 +178,33 @@ def occlude(
         np.meshgrid(np.arange(0, h, stride), np.arange(0, w, stride), indexing='ij'), axis=-1
     )
     flat = corners.reshape(-1, 2)
-
-    @jax.jit
-    def watch(variables, corner):  # which would be constants of the program else
-        r, c = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
-        top_, left = corner[:, 0][:, None, None], corner[:, 1][:, None, None]
-        covered = (r >= top_) & (r < top_ + size) & (c >= left) & (c < left + size)
-        pictures = jnp.where(covered[..., None], jnp.asarray(fill, image.dtype), image[None])
-        logits, found = network.apply(variables, pictures)
-        a = found[layer]
-        return (
-            jax.nn.softmax(logits)[:, label],
-            jnp.argmax(logits, axis=1),
-            a.reshape(a.shape[0], -1, a.shape[-1])[..., channel].sum(1),
-        )
-
+    grey = jnp.asarray(fill, image.dtype)
+    watch = functools.partial(
+        _watch, network, layer, size, variables, image, grey, jnp.int32(label), jnp.int32(channel)
+    )
     results = []
     for i in range(0, len(flat), batch):
         part = flat[i : i + batch]
         filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        results.append([np.asarray(x)[: len(part)] for x in watch(variables, jnp.asarray(filled))])
+        results.append([np.asarray(x)[: len(part)] for x in watch(jnp.asarray(filled))])
     columns = (np.concatenate(column) for column in zip(*results, strict=True))
     return Occlusion(*(column.reshape(corners.shape[:2]) for column in columns))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _watch(network, layer, size, variables, image, grey, label, channel, corners):
+    """(probability, answer, sum of the map) for each corner of the square: one program for all pictures."""
+    h, w, _ = image.shape
+    r, c = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
+    top_, left = corners[:, 0][:, None, None], corners[:, 1][:, None, None]
+    covered = (r >= top_) & (r < top_ + size) & (c >= left) & (c < left + size)
+    logits, found = network.apply(variables, jnp.where(covered[..., None], grey, image[None]))
+    a = found[layer]
+    return (
+        jax.nn.softmax(logits)[:, label],
+        jnp.argmax(logits, axis=1),
+        a.reshape(a.shape[0], -1, a.shape[-1])[..., channel].sum(1),
+    )
 
 
 def correspondence(feature_fn: Callable, images, covered) -> float:

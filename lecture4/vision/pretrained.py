@@ -137,7 +137,7 @@ def tensors(network, of: Library = 'torchvision') -> Iterator[Tensor]:
         yield from _alexnet()
     elif isinstance(network, VGG) and network.letter in 'abde':
         yield from _vgg(network, of)
-    elif isinstance(network, GoogLeNet) and network.version == of:
+    elif isinstance(network, GoogLeNet) and network.version == of == 'torchvision':
         yield from _googlenet(network)
     elif isinstance(network, ResNet) and network.stem == 'imagenet' and network.shortcut == 'B':
         yield from _resnet(network)

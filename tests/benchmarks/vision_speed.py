@@ -24,8 +24,8 @@ to 16 on 128 maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 f
 64 to 256 on 8 of 56 x 56 from 132 ms to 9. Inside a loop (every scan of steps) it takes gradients by the
 input ten times slower too, unless the turned kernel is put behind a barrier: a step of the 8-layer network
 for CIFAR-10, batch 128, from 0.67 s to 0.25. These products write no transposed copy of the maps:
-8 % of a ResNet-50 step. First layers' gradients (three channels) by whole planes take two fifths of the time
-that windows took, VGG's fc6 as a product with its gradients a quarter of that of a 7 x 7 convolution.
+8 % of a ResNet-50 step. First layers' gradients (three channels) go by whole planes, and a kernel as large
+as its picture (VGG's fc6) is a product.
 
 What limits the rest, by profiles: forward, nine tenths are XLA's convolutions (ResNet-18: 397 of 444 ms),
 which run at 50 to 80 % of the limit where torch's (oneDNN) run at 90 % and more; batch norm and ReLU together
