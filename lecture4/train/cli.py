@@ -167,8 +167,11 @@ def _first_line(box: str) -> str:
 
 
 def _description(experiment: Experiment) -> str:
-    # A line that is not indented would be drawn up to an indented one before it.
-    parts = [re.sub(r'(\n +[^\n]*)\n(?=\S)', r'\1\n\n', experiment.about)]
+    # What is not indented would be drawn up to the line before it: behind an indented one, and where a
+    # fact begins ('Cost    one minute').
+    parts = [
+        re.sub(r'(\n +[^\n]*)\n(?=\S)|(?<=[^\n])\n(?=\w+ {2,}\S)', r'\1\n\n', experiment.about)
+    ]
     for kind, named in (('Presets', experiment.presets), ('Sweeps', experiment.sweeps)):
         lines = [f'{kind}:'] if named else []
         for name, value in named.items():

@@ -78,7 +78,7 @@ def test_help_keeps_the_lines_of_a_table_of_facts(monkeypatch):
     monkeypatch.setattr(Experiment, 'about', about)
     lines = cli._description(EXPERIMENT).splitlines()
     at = lines.index('        python -m job --fast')
-    assert lines[at + 1 : at + 3] == ['', 'Cost    a minute']
+    assert lines[at + 1 : at + 5] == ['', 'Cost    a minute', '', 'Found   12 %']
 
 
 def test_help_that_nobody_reads_to_the_end_is_no_error():
