@@ -12,6 +12,7 @@ MAY_IMPORT = {
     'ops': set(),
     'sparse': {'ops'},
     'classifiers': {'ops'},
+    'features': {'ops', 'classifiers', 'sparse'},
     'autoencoder': {'ops', 'sparse'},
     'vision': {'ops', 'classifiers'},
     'language': {'ops', 'vision'},
@@ -62,7 +63,10 @@ def test_experiments_never_import_one_another(path):
     [
         ('lecture4.ops.prox', ('flax', 'orbax', 'tensorflow_datasets', 'matplotlib', 'optax')),
         ('lecture4.train', ('orbax', 'tensorflow_datasets', 'matplotlib', 'grain', 'sklearn')),
-        ('lecture4.data.sources', ('jax', 'tensorflow_datasets', 'sklearn', 'skimage', 'grain')),
+        (
+            'lecture4.data.sources.registry',
+            ('jax', 'tensorflow_datasets', 'sklearn', 'skimage', 'grain'),
+        ),
     ],
 )
 def test_nothing_heavy_comes_along(module, absent):

@@ -36,8 +36,8 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import contractive, deep, denoising, network
-from lecture4.classifiers import probe
-from lecture4.data import pictures
+from lecture4.data.images import signals
+from lecture4.features import linear_probe
 from lecture4.ops.losses import bernoulli_nll, check_unit_interval
 
 METHODS = (
@@ -146,11 +146,11 @@ SWEEPS = {
 
 
 def data(config):
-    found = pictures.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.places())
     counts = (config.train_examples, config.valid_examples, config.test_examples)
     splits = {}
     for name, (images, labels) in zip(
-        ('train', 'valid', 'test'), pictures.mixed(found, counts, config.seed), strict=True
+        ('train', 'valid', 'test'), signals.mixed(found, counts, config.seed), strict=True
     ):
         x = check_unit_interval(images.reshape(len(images), -1), config.source)
         splits[name] = np.asarray(x), labels
@@ -233,9 +233,11 @@ def measured(params, x, radii):
 def classified(config, codes, extra):
     """Test error in % of a linear classifier on codes {'train', 'valid', 'test'} -> [n, k]."""
     labels = {name: labels for name, (_, labels) in extra['splits'].items()}
-    scale = probe.standardiser(codes['train'])
+    scale = linear_probe.standardiser(codes['train'])
     z = {name: scale(code) for name, code in codes.items()}
-    predict = probe.fit(z['train'], labels['train'], z['valid'], labels['valid'], config.penalties)
+    predict = linear_probe.fit(
+        z['train'], labels['train'], z['valid'], labels['valid'], config.penalties
+    )
     return float(100 * np.mean(predict(z['test']) != labels['test']))
 
 

@@ -24,7 +24,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import denoising, network
-from lecture4.data import crops, pictures
+from lecture4.data.images import crops, signals
 from lecture4.ops import patches
 from lecture4.ops.losses import squared_error
 
@@ -83,7 +83,7 @@ def corrupt(config, key, x):
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.places())
     if config.held_out >= len(images):
         raise ValueError(
             f'--held_out {config.held_out} of {len(images)} pictures of {config.source} leaves none '

@@ -33,9 +33,9 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import members, sparse
-from lecture4.classifiers import probe
-from lecture4.data import pictures
+from lecture4.autoencoder import registry, sparse
+from lecture4.data.images import signals
+from lecture4.features import linear_probe
 from lecture4.ops.losses import check_unit_interval, squared_error
 
 MEMBERS = ('linear', 'plain', 'l1', 'topk', 'denoising', 'contractive', 'deep', 'variational')
@@ -101,28 +101,28 @@ SWEEPS = {
 }
 
 
-def member(config) -> members.Member:
+def member(config) -> registry.Member:
     width = config.width
     match config.member:
         case 'linear':
-            return members.principal(width)
+            return registry.principal(width)
         case 'plain':
-            return members.logistic(width)
+            return registry.logistic(width)
         case 'l1':
-            return members.l1(width, config.l1)
+            return registry.l1(width, config.l1)
         case 'topk':
-            return members.k_largest(width, config.k)
+            return registry.k_largest(width, config.k)
         case 'denoising':
-            return members.masked(width, config.masking)
+            return registry.masked(width, config.masking)
         case 'contractive':
-            return members.logistic(width, contraction=config.contraction, tied=True)
+            return registry.logistic(width, contraction=config.contraction, tied=True)
         case 'deep':
-            return members.deep_relu(width)
-    return members.gaussian_code(width)
+            return registry.deep_relu(width)
+    return registry.gaussian_code(width)
 
 
 def data(config):
-    found = pictures.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.places())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)
@@ -169,7 +169,7 @@ def accuracies(config, encode, data):
     noisy = np.clip(data.evaluation + config.noise * noise, 0, 1).astype(np.float32)
     (valid, valid_labels), test_labels = extra['valid'], extra['test_labels']
     codes = encode(x)
-    scale = probe.standardiser(codes)
+    scale = linear_probe.standardiser(codes)
     z, valid = scale(codes), scale(encode(valid))
     tests = {'test': scale(encode(data.evaluation)), 'noisy': scale(encode(noisy))}
     found = {}
@@ -177,7 +177,7 @@ def accuracies(config, encode, data):
         right = {name: [] for name in tests}
         for draw in range(1 if n == len(x) else config.draws):
             rows = np.random.default_rng((config.seed, draw)).permutation(len(x))[:n]
-            predict = probe.fit(z[rows], labels[rows], valid, valid_labels, config.penalties)
+            predict = linear_probe.fit(z[rows], labels[rows], valid, valid_labels, config.penalties)
             for name, test in tests.items():
                 right[name].append(np.mean(predict(test) == test_labels))
         found[f'accuracy_{n}'] = float(np.mean(right['test']))

@@ -27,9 +27,10 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import layered, linear
-from lecture4.data import crops, pictures, whitening
-from lecture4.ops.orientation import oriented_share
+from lecture4.autoencoder import linear, rica
+from lecture4.data.images import crops, signals
+from lecture4.data.images import whiten as whitening
+from lecture4.features.orientation import oriented_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.places())
     if config.whiten:
         images = whitening.whiten(images)
     x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)
@@ -102,7 +103,7 @@ def data(config):
 
 def stage(config):
     """One receptive field, the whole patch; pools of one unit."""
-    return layered.Stage(size=config.patch, maps=config.width, pool=1)
+    return rica.Stage(size=config.patch, maps=config.width, pool=1)
 
 
 class State(NamedTuple):
@@ -112,8 +113,8 @@ class State(NamedTuple):
 
 def loss(config, weights, x):
     """Of every patch, and its parts."""
-    layer = layered.Layer(weights, None)
-    return layered.loss(layer, x, stage(config), weight=config.weight, epsilon=config.epsilon)
+    layer = rica.Layer(weights, None)
+    return rica.loss(layer, x, stage(config), weight=config.weight, epsilon=config.epsilon)
 
 
 def build(config):

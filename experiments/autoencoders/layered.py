@@ -28,9 +28,11 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import layered, stimulus, units
-from lecture4.autoencoder.layered import Stage
-from lecture4.data import crops, pictures, whitening
+from lecture4.autoencoder import rica
+from lecture4.autoencoder.rica import Stage
+from lecture4.data.images import crops, signals
+from lecture4.data.images import whiten as whitening
+from lecture4.features import selectivity, stimulus
 
 SHIFTS = (1, 2, 4, 8)
 MARGIN = max(SHIFTS)
@@ -120,7 +122,7 @@ SWEEPS = {
 
 
 class State(NamedTuple):
-    layers: tuple[layered.Layer, ...]
+    layers: tuple[rica.Layer, ...]
     opt_states: tuple[optax.OptState, ...]
     done: jax.Array  # steps
 
@@ -131,8 +133,8 @@ def stages(config):
 
 
 def data(config):
-    layered.shapes((config.side, config.side, 1), stages(config))  # refused before anything is read
-    images, _, _ = pictures.grey(config.source, **config.places())
+    rica.shapes((config.side, config.side, 1), stages(config))  # refused before anything is read
+    images, _, _ = signals.grey(config.source, **config.places())
     prepared = (
         whitening.whiten(images, config.cutoff)
         if config.whiten
@@ -142,7 +144,7 @@ def data(config):
     drawn = crops.sample_patches(inside(prepared), config.crops, wide, config.seed)
     drawn = drawn.reshape(-1, wide, wide, 1)
     held_out = drawn[: config.crops // 10]
-    pixels, labels, names = pictures.grey(config.labelled, **config.places())
+    pixels, labels, names = signals.grey(config.labelled, **config.places())
     if labels is None or len(names) < 2:
         raise ValueError(f'{config.labelled} has no two classes; name a labelled set')
     parts = {}
@@ -168,8 +170,8 @@ def fresh(config, key, x):
     """Layers that have learned nothing: each has pieces of what the layer below makes of x."""
     layers = []
     for stage, own in zip(stages(config), jax.random.split(key, len(config.sizes)), strict=True):
-        layers.append(layered.init(own, x, stage, tied=config.tied))
-        x = layered.apply(layers[-1:], x, (stage,), floor=config.floor)[0]['contrast']
+        layers.append(rica.init(own, x, stage, tied=config.tied))
+        x = rica.apply(layers[-1:], x, (stage,), floor=config.floor)[0]['contrast']
     return tuple(layers)
 
 
@@ -187,7 +189,7 @@ def build(config):
     def learn(i, state, x, axis_name):
         def value(layer):
             layers = (*state.layers[:i], layer, *state.layers[i + 1 :])
-            run = layered.layer_loss(
+            run = rica.layer_loss(
                 layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
             )
             return jnp.mean(run[0]), run[1]
@@ -212,7 +214,7 @@ def build(config):
     def evaluate(state, x):
         found = {}
         for i in range(n_layers):
-            loss, metrics = layered.layer_loss(
+            loss, metrics = rica.layer_loss(
                 state.layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
             )
             found |= {f'layer_{i + 1}_loss': jnp.mean(loss)}
@@ -227,7 +229,7 @@ def answers(config, layers, x, tile=64):
 
     @jax.jit
     def run(x):
-        return layered.apply(layers, x, stages(config), floor=config.floor)
+        return rica.apply(layers, x, stages(config), floor=config.floor)
 
     parts = [run(x[i : i + tile]) for i in range(0, len(x), tile)]
     found = {'pixels': np.asarray(x).reshape(len(x), -1)}
@@ -244,7 +246,7 @@ def constancy(config, layers, held_out):
     still = answers(config, layers, held_out[:, :side, :side])
     moved = [answers(config, layers, held_out[:, :side, s : s + side]) for s in SHIFTS]
     return {
-        name: [float(np.nanmean(units.constancy(a, other[name]))) for other in moved]
+        name: [float(np.nanmean(selectivity.constancy(a, other[name]))) for other in moved]
         for name, a in still.items()
     }
 
@@ -266,7 +268,7 @@ def probed(config, layers, i, kind, crops):
     @jax.jit
     def probe(layers, map_):
         used = layers[: i + 1], stages(config)[: i + 1]
-        response = layered.unit(*used, kind, map_, floor=config.floor)
+        response = rica.unit(*used, kind, map_, floor=config.floor)
         answers = jax.lax.map(response, crops, batch_size=64)
         starts = crops[jax.lax.top_k(answers, STARTS)[1]]
         found = stimulus.best(response, starts, norm=config.side, n_steps=config.search)
@@ -283,10 +285,10 @@ def probed(config, layers, i, kind, crops):
 
 def unnoticed(config, layers, best):
     """Walks from the best stimulus of a first pooled unit, flattest directions to the steepest."""
-    response = layered.unit(layers[:1], stages(config)[:1], 'pooled', 0, floor=config.floor)
+    response = rica.unit(layers[:1], stages(config)[:1], 'pooled', 0, floor=config.floor)
     values, directions = jax.jit(functools.partial(stimulus.invariances, response))(best)
-    h, w, _ = layered.shapes(best.shape, stages(config)[:1])[1]
-    seen = layered.field(stages(config)[:1], (h // 2, w // 2))
+    h, w, _ = rica.shapes(best.shape, stages(config)[:1])[1]
+    seen = rica.field(stages(config)[:1], (h // 2, w // 2))
     rows, notes = {}, {}
     for name, j in (('flattest', 0), ('2nd', 1), ('3rd', 2), ('steepest', len(values) - 1)):
         walked = stimulus.walk(best, directions[j], np.linspace(-np.pi / 3, np.pi / 3, 7))
@@ -317,7 +319,9 @@ def report(config, state, data):
         outputs, others = (answers(config, layers, x) for x in (learned, tested))
         singles[name] = {
             kind: float(
-                units.best_unit(a, labels, others[kind], test_labels, len(extra['names'])).mean()
+                selectivity.best_unit(
+                    a, labels, others[kind], test_labels, len(extra['names'])
+                ).mean()
             )
             for kind, a in outputs.items()
         }

@@ -27,7 +27,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import denoising, manifold, network
-from lecture4.data import pictures
+from lecture4.data.images import signals
 from lecture4.ops.losses import squared_error
 
 CURVES = {'circle': manifold.CIRCLE, 'spiral': manifold.SPIRAL}
@@ -89,7 +89,7 @@ def data(config):
         extra = {'shape': None}
     else:
         clean, held_out = (
-            np.asarray(pictures.grey(config.source, split, **config.places())[0])
+            np.asarray(signals.grey(config.source, split, **config.places())[0])
             for split in ('train', 'test')
         )
         extra = {'shape': clean.shape[1:3]}

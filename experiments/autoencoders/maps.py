@@ -21,8 +21,9 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import deep, linear, network, retrieval
-from lecture4.data import pictures
+from lecture4.autoencoder import deep, linear, network
+from lecture4.data.images import signals
+from lecture4.features import retrieval
 from lecture4.ops.losses import check_unit_interval
 
 
@@ -69,7 +70,7 @@ SWEEPS = {'code': train.grid(code=(2, 5, 10, 20), tsne=(False,), seed=(0, 1))}
 
 
 def data(config):
-    found = pictures.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.places())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

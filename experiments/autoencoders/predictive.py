@@ -33,12 +33,12 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import predictive
-from lecture4.classifiers import validation
-from lecture4.data import pictures
+from lecture4.autoencoder import psd
+from lecture4.data.images import signals as pictures
+from lecture4.features import atoms, label_curve, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
-from lecture4.sparse import atoms, selftaught, solvers
+from lecture4.sparse import solvers
 
 ENCODERS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, t=0.5)}
 GUESS, LOWEST = 'f(x), the guess', 'exact minimum of E'
@@ -179,10 +179,10 @@ def build(config):
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
 
     def init(key, x):
-        return predictive.init(key, x, config.width, optimizer)
+        return psd.init(key, x, config.width, optimizer)
 
     def step(state, x, key, *, axis_name=None):
-        return predictive.step(
+        return psd.step(
             state,
             x,
             key,
@@ -195,11 +195,11 @@ def build(config):
 
     def evaluate(state, x):
         params = state.params
-        guess = predictive.encode(params, x, ENCODERS[config.encoder])
-        found = predictive.infer(params, x, n_steps=config.inner, **joint(config))
+        guess = psd.encode(params, x, ENCODERS[config.encoder])
+        found = psd.infer(params, x, n_steps=config.inner, **joint(config))
         each = {'guess': guess, 'inferred': found}
         return {
-            f'energy_{name}': jnp.mean(predictive.energy(params, x, h, **joint(config)))
+            f'energy_{name}': jnp.mean(psd.energy(params, x, h, **joint(config)))
             for name, h in each.items()
         }
 
@@ -212,13 +212,13 @@ def coders(config):
     exact = {'tolerance': 1e-4, 'tile': 128}
 
     def guess(params, x):
-        return predictive.encode(params, x, activation)
+        return psd.encode(params, x, activation)
 
     def inferred(params, x):
-        return predictive.infer(params, x, n_steps=config.inner, **joint(config))
+        return psd.infer(params, x, n_steps=config.inner, **joint(config))
 
     def lowest(params, x):
-        return solvers.fista(*predictive.as_lasso(params, x, **joint(config)), **exact).codes
+        return solvers.fista(*psd.as_lasso(params, x, **joint(config)), **exact).codes
 
     def admm(params, x):
         return solvers.admm(x, params.atoms, half, **exact).codes
@@ -253,10 +253,10 @@ def gaps(config, params, x, lowest):
 
     @functools.partial(jax.jit, static_argnames='n_steps')
     def reached(params, start, n_steps):
-        h = predictive.infer(params, x, start=start, n_steps=n_steps, **joint(config))
-        return jnp.mean(predictive.energy(params, x, h, **joint(config)))
+        h = psd.infer(params, x, start=start, n_steps=n_steps, **joint(config))
+        return jnp.mean(psd.energy(params, x, h, **joint(config)))
 
-    guess = predictive.encode(params, x, ENCODERS[config.encoder])
+    guess = psd.encode(params, x, ENCODERS[config.encoder])
     return {
         name: np.array([float(reached(params, start, n)) / lowest - 1 for n in REACHES])
         for name, start in (('from the guess', guess), ('from zero', jnp.zeros_like(guess)))
@@ -277,7 +277,7 @@ def accuracy(config, params, extra):
 
         @jax.jit
         def pooled(params, images, code=code, whitening=whitening):
-            return selftaught.encode_images(
+            return self_taught.encode_images(
                 images,
                 functools.partial(code, params),
                 size=config.patch,
@@ -287,7 +287,7 @@ def accuracy(config, params, extra):
                 regions=config.regions,
             )
 
-        curves[name] = validation.label_curve(
+        curves[name] = label_curve.label_curve(
             config.seed,
             np.asarray(pooled(params, labelled.train_images)),
             labelled.train_labels,
@@ -304,7 +304,7 @@ def report(config, state, data):
 
     params, x = state.params, jnp.asarray(data.evaluation[:2000])
     found = timed(coders(config), params, x)
-    energy = functools.partial(predictive.energy, params, x, **joint(config))
+    energy = functools.partial(psd.energy, params, x, **joint(config))
     E = {name: float(energy(h).mean()) for name, (h, _) in found.items()}
     free = {name: float(energy(h, coupling=0.0).mean()) for name, (h, _) in found.items()}
     power = float(jnp.sum(x * x))

@@ -26,11 +26,10 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import members
-from lecture4.classifiers import validation
-from lecture4.data import pictures
+from lecture4.autoencoder import registry
+from lecture4.data.images import signals as pictures
+from lecture4.features import label_curve, self_taught
 from lecture4.ops.losses import check_unit_interval, squared_error
-from lecture4.sparse import selftaught
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +127,7 @@ def data(config):
 
 
 def build(config):
-    own = members.masked(config.width, config.masking)
+    own = registry.masked(config.width, config.masking)
 
     def loss(params, x, key):
         return own.loss(params, x, key), {}
@@ -147,7 +146,7 @@ def build(config):
 
 def features(config, params, images):
     """{name: features [n, p]} of pictures [n, h, w, 1]: pixels, random codes, learned ones, both."""
-    own = members.masked(config.width, config.masking)
+    own = registry.masked(config.width, config.masking)
     raw = jnp.asarray(images).reshape(len(images), -1)
     random = own.init(jax.random.fold_in(jax.random.key(config.seed), 1), raw.shape[1])
     code = own.encode(params, raw)
@@ -155,7 +154,7 @@ def features(config, params, images):
         'raw pixels': raw,
         'random weights': own.encode(random, raw),
         'denoising': code,
-        'raw + denoising': selftaught.with_raw(code, raw),
+        'raw + denoising': self_taught.with_raw(code, raw),
     }
 
 
@@ -168,7 +167,7 @@ def report(config, state, data):
         for part in (labelled.train_images, labelled.test_images)
     )
     accuracy = {
-        name: validation.label_curve(
+        name: label_curve.label_curve(
             config.seed,
             learned[name],
             labelled.train_labels,
@@ -203,7 +202,7 @@ def report(config, state, data):
     }
     side = labelled.train_images.shape[1:3]
     few = data.evaluation[np.linspace(0, len(data.evaluation) - 1, 12).astype(int)]
-    own = members.masked(config.width, config.masking)
+    own = registry.masked(config.width, config.masking)
     restored = np.asarray(own.reconstruct(state.params, own.encode(state.params, few)))
     shown = {config.unlabelled: few, 'restored': restored}
     # Where nearly no picture has ink weights stay as they were drawn, and would hide the others.

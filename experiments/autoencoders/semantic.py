@@ -32,8 +32,8 @@ import optax
 from scipy import sparse
 
 from lecture4 import train
-from lecture4.autoencoder import denoising, linear, network, semantic
-from lecture4.data import text, vocabulary
+from lecture4.autoencoder import denoising, linear, network, semantic_hashing
+from lecture4.data.text import sentences, vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ SWEEPS = {
 def data(config):
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    names = text.splits(config.source)
-    parts = [text.load(config.source, name, **config.places()) for name in names]
+    names = sentences.splits(config.source)
+    parts = [sentences.load(config.source, name, **config.places()) for name in names]
     texts = [words for part in parts for words in part.texts]
     labels = np.concatenate([part.labels for part in parts])
     if 'test' in names:
@@ -114,7 +114,9 @@ def data(config):
     kept = [word for word in words[2:] if any(letter.isalpha() for letter in word)]
     words = (*words[:2], *kept[: config.words])
     known = vocabulary.Vocabulary(words, {word: i for i, word in enumerate(words) if i > 1})
-    counts = semantic.bags(vocabulary.encode(known, texts), len(words))[:, 2:]  # known words alone
+    counts = semantic_hashing.bags(vocabulary.encode(known, texts), len(words))[
+        :, 2:
+    ]  # known words alone
     tfidf = TfidfTransformer(sublinear_tf=True).fit(counts[held]).transform(counts)
     tfidf = sparse.csr_array(tfidf).toarray().astype(np.float32)
     bags = tfidf if config.weighting == 'tfidf' else counts
@@ -146,7 +148,7 @@ def build(config):
     def init(key, x):
         keys = dict(zip(CODES, jax.random.split(key, len(CODES)), strict=True))
         return {
-            name: semantic.init(keys[name], x.shape[1], (*config.hidden, widths[name]))
+            name: semantic_hashing.init(keys[name], x.shape[1], (*config.hidden, widths[name]))
             for name in CODES
         }
 
@@ -154,7 +156,7 @@ def build(config):
         masked, noise = jax.random.split(key)
         seen = denoising.masking(masked, x, share=config.masking)
         each = {
-            name: semantic.loss(
+            name: semantic_hashing.loss(
                 own,
                 x,
                 noise,
@@ -169,7 +171,8 @@ def build(config):
 
     def evaluate(params, x):
         return {
-            name: jnp.mean(semantic.loss(own, x, code=CODES[name])) for name, own in params.items()
+            name: jnp.mean(semantic_hashing.loss(own, x, code=CODES[name]))
+            for name, own in params.items()
         }
 
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
@@ -183,7 +186,7 @@ def rankings(config, params, extra):
     asking, held = extra['asking'], extra['held']
     bags = extra['tfidf'] if config.weighting == 'tfidf' else extra['counts']
     codes = {
-        name: np.asarray(semantic.encode(own, jnp.asarray(bags), code=CODES[name]))
+        name: np.asarray(semantic_hashing.encode(own, jnp.asarray(bags), code=CODES[name]))
         for name, own in params.items()
     }
     spaces = {'words, tf-idf': extra['tfidf'], 'words, counts': extra['counts']}
@@ -198,16 +201,18 @@ def rankings(config, params, extra):
             gaps = ((points[asking][:, None] - points[held][None]) ** 2).sum(2)
             found[name] = np.argsort(gaps, axis=1, kind='stable')
         else:
-            found[name], _ = semantic.nearest(points[held], points[asking], len(held))
-    bits = semantic.bits(codes['bits'])
-    gaps = np.asarray(semantic.hamming(jnp.asarray(bits[asking]), jnp.asarray(bits[held])))
+            found[name], _ = semantic_hashing.nearest(points[held], points[asking], len(held))
+    bits = semantic_hashing.bits(codes['bits'])
+    gaps = np.asarray(semantic_hashing.hamming(jnp.asarray(bits[asking]), jnp.asarray(bits[held])))
     found[f'autoencoder, {config.bits} bits'] = np.argsort(gaps, axis=1, kind='stable')
     return {name: held[order] for name, order in found.items()}, spaces, codes
 
 
 def word_spaces(config, params, extra):
     """{method: a vector for every word}; the last are random, for comparison."""
-    strength = semantic.ppmi(semantic.cooccurrences(extra['counts'][extra['held']] > 0))
+    strength = semantic_hashing.ppmi(
+        semantic_hashing.cooccurrences(extra['counts'][extra['held']] > 0)
+    )
     moment = jnp.asarray(strength.T @ strength / len(strength), jnp.float32)
     model = linear.init(jax.random.key(config.seed), len(strength), config.code)
     nothing = jnp.zeros(len(strength), jnp.float32)
@@ -216,7 +221,7 @@ def word_spaces(config, params, extra):
         model = step(model, nothing, moment)
     basis = np.linalg.qr(np.asarray(linear.directions(model)))[0]
     return {
-        'autoencoder': np.asarray(semantic.word_vectors(params['code'])),
+        'autoencoder': np.asarray(semantic_hashing.word_vectors(params['code'])),
         'co-occurrence': strength @ basis,
         'random': np.random.default_rng(config.seed).normal(size=(len(strength), config.code)),
     }
@@ -238,7 +243,7 @@ def report(config, state, data):
     columns = sorted({1, config.found, min(100, reaches[-1])})
     precision = {name: float(hit[:, : config.found].mean()) for name, hit in right.items()}
     chance = float((labels[extra['held']] == labels[asking][:, None]).mean())
-    undecided = float(semantic.undecided(codes['bits']))
+    undecided = float(semantic_hashing.undecided(codes['bits']))
     # The class of a word: where it is most over-represented, by a pseudo-count of 1.
     present = extra['counts'][extra['held']] > 0
     own = labels[extra['held']]
@@ -248,14 +253,14 @@ def report(config, state, data):
     common = np.flatnonzero(present.sum(0) >= 10)
     tables, agreement = word_spaces(config, params, extra), {}
     for name, table in tables.items():
-        order, _ = semantic.nearest(table[common], np.arange(len(common)), 5)
+        order, _ = semantic_hashing.nearest(table[common], np.arange(len(common)), 5)
         agreement[name] = float((kind[common][order] == kind[common][:, None]).mean())
     # In deviations of chance, so that words of all sentences with a slight bias do not come first.
     telling = np.argsort(-(np.sqrt(share) * np.log(lift)), axis=1)
     picked = list(dict.fromkeys(telling.T.ravel().tolist()))[: config.shown]
     groups = {}
     for name in ('autoencoder', 'co-occurrence'):
-        order, cosine = semantic.nearest(tables[name], np.array(picked), config.neighbours)
+        order, cosine = semantic_hashing.nearest(tables[name], np.array(picked), config.neighbours)
         groups[name] = [
             (words[w], [(words[j], c) for j, c in zip(near, cosines, strict=True)])
             for w, near, cosines in zip(picked, order, cosine, strict=True)

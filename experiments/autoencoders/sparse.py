@@ -27,8 +27,9 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import sparse, topk
-from lecture4.data import pictures
-from lecture4.ops import linalg, orientation, patches
+from lecture4.data.images import signals
+from lecture4.features import orientation
+from lecture4.ops import linalg, patches
 from lecture4.ops.losses import squared_error
 
 
@@ -95,9 +96,9 @@ SWEEPS = {
 def data(config):
     side = 28 if not config.patch else 0
     if not config.patch:
-        probe = pictures.labelled(config.source, pool=1, **config.places())
+        probe = signals.labelled(config.source, pool=1, **config.places())
         side = probe.train_images.shape[1]
-    x = pictures.signals(
+    x = signals.signals(
         config.source,
         config.examples,
         patch=config.patch,

@@ -24,8 +24,9 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import network, sparse
-from lecture4.data import crops, pictures, whitening
-from lecture4.ops.orientation import oriented_share
+from lecture4.data.images import crops, signals
+from lecture4.data.images import whiten as whitening
+from lecture4.features.orientation import oriented_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.places())
     if config.whiten:
         images = whitening.whiten(images)
     x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)

@@ -28,7 +28,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, network
-from lecture4.data import pictures
+from lecture4.data.images import signals
 from lecture4.ops.losses import check_unit_interval
 
 ARMS = ('random', 'plain', 'denoising')
@@ -95,7 +95,7 @@ SWEEPS = {'masking': train.grid(masking=(0.1, 0.25, 0.5), seed=(0, 1, 2))}
 
 
 def data(config):
-    found = pictures.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.places())
     x = np.concatenate([found.train_images, found.test_images])
     labels = np.concatenate([found.train_labels, found.test_labels]).astype(np.int32)
     if config.train_examples >= len(x):

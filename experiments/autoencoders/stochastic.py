@@ -29,8 +29,9 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import stochastic, variational
-from lecture4.data import pictures
+from lecture4.autoencoder import stochastic
+from lecture4.autoencoder import vae as variational
+from lecture4.data.images import signals
 from lecture4.ops.losses import check_unit_interval
 
 
@@ -91,7 +92,7 @@ SWEEPS = {
 
 def data(config):
     pixels, test = (
-        np.asarray(pictures.grey(config.source, split, **config.places())[0])
+        np.asarray(signals.grey(config.source, split, **config.places())[0])
         for split in ('train', 'test')
     )
     shape = test.shape[1:3]

@@ -35,8 +35,9 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import convolutional_vae, stochastic, variational
-from lecture4.data import pictures
+from lecture4.autoencoder import convolutional_vae, stochastic
+from lecture4.autoencoder import vae as variational
+from lecture4.data.images import signals
 from lecture4.ops import losses
 
 TEST_KEY = 2**31 - 1  # of the test set's binarisation: the same for every seed
@@ -134,7 +135,7 @@ SWEEPS = {
 def data(config):
     sets = {}
     for split in ('train', 'test'):
-        images, labels, names = pictures.grey(config.source, split, **config.places())
+        images, labels, names = signals.grey(config.source, split, **config.places())
         if not isinstance(images, np.ndarray):
             raise ValueError(f'{config.source} has pictures of several sizes; crop them to one')
         pixels = images.reshape(len(images), -1)

@@ -16,10 +16,11 @@ import sys
 from typing import ClassVar
 
 from lecture4 import train
-from lecture4.ops import geometry
+from lecture4.ops import receptive_field
 from lecture4.train import cli, experiment, workdir
 from lecture4.train import report as reports
-from lecture4.vision import layouts, networks, small_network
+from lecture4.vision import layer_specs
+from lecture4.vision.models import cnn, registry
 
 # What the papers' networks see; the others, pictures of 224 x 224.
 SHAPES = {
@@ -28,18 +29,18 @@ SHAPES = {
     'small_network': (28, 28, 1),
 }
 OTHERS = {
-    'alexnet_one_stream': functools.partial(layouts.alexnet, 1),
-    'small_network': functools.partial(small_network.layout, small_network.Network()),
+    'alexnet_one_stream': functools.partial(layer_specs.alexnet, 1),
+    'small_network': functools.partial(cnn.layout, cnn.Network()),
 }
 # Auxiliary heads, which nothing passes through, are no part of a stack.
-NAMES = (*(name for name in networks.NETWORKS if name != 'googlenet_auxiliary'), *OTHERS)
+NAMES = (*(name for name in registry.NETWORKS if name != 'googlenet_auxiliary'), *OTHERS)
 
 
 def stack_of(name):
     """The layers of a network of 1000 classes, of 10 for the CIFAR family."""
     if name in OTHERS:
         return OTHERS[name]()
-    return networks.layout(networks.named(name, 10 if name.startswith('cifar') else 1000))
+    return registry.layout(registry.named(name, 10 if name.startswith('cifar') else 1000))
 
 
 def shape_of(name):
@@ -85,9 +86,9 @@ def describe(config) -> train.Report:
     shape = shape_of(config.network)
     if config.side:
         shape = (config.side, config.side, shape[-1])
-    rows = geometry.trace(stack_of(config.network), shape)
-    parameters, macs = geometry.totals(rows)
-    short = geometry.collapse(rows)
+    rows = receptive_field.trace(stack_of(config.network), shape)
+    parameters, macs = receptive_field.totals(rows)
+    short = receptive_field.collapse(rows)
     cells = [
         (
             row.name,

@@ -36,13 +36,18 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches, normalisation, preparation, squares, streaming
-from lecture4.ops import resize, scores
-from lecture4.train import finished, sgd
-from lecture4.vision import classifier, layers, networks, pretrained, test_time, transfer, zfnet
+from lecture4.data import batches
+from lecture4.data.images import normalize, prefetch, transforms
+from lecture4.data.images import task as squares
+from lecture4.ops import metrics as scores
+from lecture4.ops import resize
+from lecture4.train import load_run, sgd
+from lecture4.vision import layers, multi_crop, train_step
+from lecture4.vision.models import registry, zfnet
+from lecture4.vision.weights import pretrained, transfer
 
 part = functools.partial
-Scale = Literal['auto'] | normalisation.Kind
+Scale = Literal['auto'] | normalize.Kind
 MEASURED = 4096  # of pictures on the disk, for their mean and deviation
 CHANNELS = 3  # of what the networks see; grey pictures are three equal ones
 
@@ -72,14 +77,14 @@ class Config(train.Common):
     crop: int = 0  # side of what the network sees; 0: that of the pictures
     # What part of a picture is seen: its middle, a random crop, a crop of it with a border (padding),
     # a crop of it at scales of `jitter`, or Inception's boxes.
-    augmentation: preparation.Kind = 'pad'
+    augmentation: transforms.Kind = 'pad'
     padding: int = 1  # pixels of the mean colour round a picture, with --augmentation pad
     jitter: tuple[int, int] = (256, 480)  # shorter sides before a crop, with --augmentation jitter
     flips: bool = False  # mirror half of the pictures
     colour_noise: float = 0.0  # deviation of noise along the principal colours; 0.1 in papers
     colour_jitter: float = 0.0  # largest change of contrast, brightness and saturation
     # Scale of colours: that of the weights with --init, else standard; or see data/normalisation.py.
-    normalisation: Scale = 'auto'
+    normalize: Scale = 'auto'
 
     learning_rate: float = 0.05  # at the start
     # How the rate falls: times `factor` at `drops`, or `every` so often, or as (1 - share of steps)^0.5.
@@ -97,7 +102,7 @@ class Config(train.Common):
     average_from: float = 1.0
 
     # Looks at a test picture, a row of the table each: 1, 10, 144, 150, dense.
-    views: tuple[test_time.Kind, ...] = ('1',)
+    views: tuple[multi_crop.Kind, ...] = ('1',)
     looked_at: int = (
         0  # side that pictures have for 1 and 10 views, and in training's tests; 0: their own
     )
@@ -166,7 +171,7 @@ SWEEPS = {
 
 
 def network_of(config, n_classes):
-    return networks.named(config.network, n_classes, dtype=jnp.dtype(config.dtype))
+    return registry.named(config.network, n_classes, dtype=jnp.dtype(config.dtype))
 
 
 def data(config):
@@ -176,27 +181,27 @@ def data(config):
         unreadable=config.unreadable, **config.places(),
     )  # fmt: skip
     n_classes, side = len(task.names), task.train_images.shape[1]
-    recipe = preparation.Recipe(
+    recipe = transforms.Recipe(
         config.crop or side, config.augmentation, config.padding, config.jitter, config.flips,
         config.colour_noise, config.colour_jitter,
     )  # fmt: skip
     network = network_of(config, n_classes)
     if config.normalisation == 'auto' and config.init:
         wanted = pretrained.preparation(network)
-        scale = normalisation.of_colours(wanted.mean, wanted.deviation)
+        scale = normalize.of_colours(wanted.mean, wanted.deviation)
     else:
         kind = 'standard' if config.normalisation == 'auto' else config.normalisation
-        scale = normalisation.named(kind, measured(config, task.train_images), CHANNELS)
-    prepare_fn = part(preparation.prepare, recipe=recipe, scale=scale)
+        scale = normalize.named(kind, measured(config, task.train_images), CHANNELS)
+    prepare_fn = part(transforms.prepare, recipe=recipe, scale=scale)
     try:  # by shapes alone: does the crop fit the pictures, and the network the crop?
         seen = jax.eval_shape(prepare_fn, jax.random.key(0), task.train_images[:1])
         jax.eval_shape(network.init, jax.random.key(0), seen)
         for kind in config.views:
-            test_time.looks(kind, (side, side), recipe.crop, scales_of(config, kind))
+            multi_crop.looks(kind, (side, side), recipe.crop, scales_of(config, kind))
     except ValueError as error:
         raise ValueError(f'--network {config.network} --crop {recipe.crop}: {error}') from None
     for directory in config.ensemble:
-        finished.config(directory, config)
+        load_run.config(directory, config)
     start = transfer.load(network, config.init, new_head=config.new_head) if config.init else ()
     common = {'scale': scale, 'start': start, 'classes': np.zeros(n_classes, np.float32)}
     on_devices = config.stored == 'devices'
@@ -214,13 +219,13 @@ def data(config):
     @functools.cache
     def rows_ahead(start, stop):
         of = part(rows_of, start=start, stop=stop)
-        return streaming.ahead(of) if config.stored == 'disk' else of
+        return prefetch.ahead(of) if config.stored == 'disk' else of
 
     def prepare(resident, batch, key):
         drawn = batch
         if on_devices:
             drawn = {name: array[batch['rows']] for name, array in resident['kept'].items()}
-        images = preparation.prepare(key, drawn['images'], recipe, resident['common']['scale'])
+        images = transforms.prepare(key, drawn['images'], recipe, resident['common']['scale'])
         return resident['common'] | {'images': images, 'labels': drawn['labels']}
 
     n_tested = min(config.tested, len(task.test_images))
@@ -272,7 +277,7 @@ def build(config):
     )  # fmt: skip
     optimizer = optax.chain(
         optax.add_decayed_weights(config.weight_decay, part(layers.decayed, what=config.decayed)),
-        classifier.scaled_biases(config.bias_rate),
+        train_step.scaled_biases(config.bias_rate),
         sgd.momentum(rate_fn, config.momentum, config.convention),
     )
 
@@ -285,7 +290,7 @@ def build(config):
 
     def step(state, batch, key, *, axis_name=None):
         network = network_of(config, len(batch['classes']))
-        variables, memory, metrics = classifier.descend(
+        variables, memory, metrics = train_step.descend(
             network, optimizer, state.variables, state.memory, batch, key, axis_name
         )
         if config.largest_filter:
@@ -299,12 +304,12 @@ def build(config):
         network = network_of(config, len(evaluation['classes']))
 
         def quality(batch):
-            images = normalisation.normalise(batch[0], evaluation['scale'])
+            images = normalize.normalise(batch[0], evaluation['scale'])
             if config.looked_at:
                 images = resize.whole(images, (config.looked_at, config.looked_at))
-            seen = preparation.middle(images, config.crop or images.shape[1])
+            seen = transforms.middle(images, config.crop or images.shape[1])
             logits, _ = network.apply(state.mean or state.variables, seen)
-            return classifier.quality(logits, batch[1])
+            return train_step.quality(logits, batch[1])
 
         measured = jax.lax.map(quality, (evaluation['images'], evaluation['labels']))
         return jax.tree.map(jnp.mean, measured)
@@ -315,10 +320,10 @@ def build(config):
 def probabilities(config, state, loaded, kind) -> np.ndarray:
     """[n, classes] of all test pictures by one kind of looks."""
     task, crop, scale = (loaded.extra[name] for name in ('task', 'crop', 'scale'))
-    return test_time.probabilities(
+    return multi_crop.probabilities(
         network_of(config, len(task.names)), state.mean or state.variables, task.test_images, kind,
         crop=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
-        normalise_fn=part(normalisation.normalise, found=scale),
+        normalise_fn=part(normalize.normalise, found=scale),
         each_fn=lambda starts: train.watched(config, starts, f'views {kind}'),
     )  # fmt: skip
 
@@ -330,7 +335,7 @@ def report(config, state, loaded):
     labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.names)
     asked = {'this network': (config, state, loaded)}
     for path in config.ensemble:
-        asked[path] = finished.load(path, config, data, build)
+        asked[path] = load_run.load(path, config, data, build)
         if not np.array_equal(asked[path][2].extra['task'].test_labels, labels):
             raise train.UsageError(f'--ensemble {path} was tested on other pictures')
     told = [k for k in (1, 5) if k < n_classes]

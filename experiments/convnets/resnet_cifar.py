@@ -24,9 +24,12 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches, normalisation, preparation, squares
+from lecture4.data import batches
+from lecture4.data.images import normalize, transforms
+from lecture4.data.images import task as squares
 from lecture4.train import sgd
-from lecture4.vision import classifier, resnet
+from lecture4.vision import train_step
+from lecture4.vision.models import resnet
 
 # Test errors in % that the paper prints (table 6); those of plain networks are curves only (figure 6).
 PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
@@ -92,11 +95,11 @@ def data(config):
         config.source, held_out=config.held_out, seed=config.seed, **config.places()
     )
     x, n_classes = task.train_images, len(task.names)
-    scale = normalisation.named('mean_picture', x, 3)
-    recipe = preparation.Recipe(x.shape[1], 'pad', config.padding, flips=True)
+    scale = normalize.named('mean_picture', x, 3)
+    recipe = transforms.Recipe(x.shape[1], 'pad', config.padding, flips=True)
 
     def prepare(resident, rows, key):
-        pictures = preparation.prepare(key, resident['x'][rows], recipe, resident['scale'])
+        pictures = transforms.prepare(key, resident['x'][rows], recipe, resident['scale'])
         labels, classes = resident['labels'][rows], resident['classes']
         return {'images': pictures, 'labels': labels, 'classes': classes}
 
@@ -144,7 +147,7 @@ def network(config, n_classes):
 def probabilities(config, state, x, scale):
     """Of pictures as they are stored, [n, classes]."""
     net = network(config, state.variables['params']['fc']['bias'].shape[0])
-    return jax.nn.softmax(net.apply(state.variables, normalisation.normalise(x, scale))[0])
+    return jax.nn.softmax(net.apply(state.variables, normalize.normalise(x, scale))[0])
 
 
 def build(config):
@@ -162,7 +165,7 @@ def build(config):
 
     def step(state, batch, key, *, axis_name=None):
         rate = rate_fn(state.n) * jnp.where(state.warming, 0.1, 1)
-        variables, memory, metrics = classifier.descend(
+        variables, memory, metrics = train_step.descend(
             network(config, len(batch['classes'])), optimizer(rate), state.variables, state.memory,
             batch, key, axis_name,
         )  # fmt: skip

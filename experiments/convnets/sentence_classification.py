@@ -35,8 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data import rounds, text, vocabulary
-from lecture4.language import learner, ngrams, sentence_cnn, word_vectors
+from lecture4.data.text import cross_validation, sentences, vocabulary
+from lecture4.language import ngrams, sentence_cnn, train_step, word_vectors
 
 # Kim 2014, table 2, as later re-implementations quote it: rand, static, non-static, multichannel
 PUBLISHED = {
@@ -163,8 +163,8 @@ SWEEPS = {
 
 def data(config):
     parts = {
-        name: text.load(config.source, name, **config.places())
-        for name in text.splits(config.source)
+        name: sentences.load(config.source, name, **config.places())
+        for name in sentences.splits(config.source)
     }
     texts = [words for part in parts.values() for words in part.texts]
     labels = np.concatenate([part.labels for part in parts.values()])
@@ -182,10 +182,12 @@ def data(config):
             )
     table, given = word_vectors.aligned(found, words.number, len(words), config.dim)
     chosen = []
-    for kept, dev, test in rounds.split(rows, config.folds, config.dev_share, config.seed):
-        known = rounds.known_words(encoded, kept, given)
-        chosen.append(rounds.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
-    made = rounds.make(
+    for kept, dev, test in cross_validation.split(
+        rows, config.folds, config.dev_share, config.seed
+    ):
+        known = cross_validation.known_words(encoded, kept, given)
+        chosen.append(cross_validation.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
+    made = cross_validation.make(
         encoded,
         labels,
         chosen,
@@ -235,24 +237,24 @@ def build(config):
         if config.variant != 'rand':
             table = jnp.where(given[:, None], batch['table'], table)
         model = network(config, batch['confusion'].shape[-1])
-        return learner.init(key, model, optimizer, table, config.variant)
+        return train_step.init(key, model, optimizer, table, config.variant)
 
     def init(key, batch):
-        return fresh(key, batch), learner.no_results(batch['confusion'])
+        return fresh(key, batch), train_step.no_results(batch['confusion'])
 
     def step(state, batch, key, *, axis_name=None):
         learned, results = state
         model = network(config, batch['confusion'].shape[-1])
         if 'again' in batch:
-            *state, metrics = learner.look(
+            *state, metrics = train_step.look(
                 model, learned, results, batch, lambda: fresh(key, batch), axis_name=axis_name
             )
             return tuple(state), metrics
         shared = {'model': model, 'optimizer': optimizer, 'axis_name': axis_name}
-        learned, metrics = learner.step(
+        learned, metrics = train_step.step(
             learned, batch, key, learning_rate=config.learning_rate, **shared
         )
-        results, metrics = learner.tally(results, metrics)
+        results, metrics = train_step.tally(results, metrics)
         return (learned, results), metrics
 
     return train.Task(init, step)
@@ -315,11 +317,11 @@ def report(config, state, data):
 def fires(config, learned, extra, fold):
     """{class: its filters with the n-grams of the fold's sentences that move them most}, at the last step."""
     model = network(config, len(extra['names']))
-    classify = jax.jit(lambda learned, words: learner.apply(model, learned, words)[1])
+    classify = jax.jit(lambda learned, words: train_step.apply(model, learned, words)[1])
     rows = np.concatenate([fold.train, fold.test])[:4000]
     found = [
         (inside, classify(learned, words))
-        for inside, words in rounds.padded(extra['encoded'], rows, fold.known).values()
+        for inside, words in cross_validation.padded(extra['encoded'], rows, fold.known).values()
     ]
     order = np.concatenate([inside for inside, _ in found])
     features, starts = (

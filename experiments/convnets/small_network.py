@@ -37,9 +37,10 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches, sources
-from lecture4.ops import geometry
-from lecture4.vision import invariance, small_network
-from lecture4.vision.small_network import Network
+from lecture4.features import invariance
+from lecture4.ops import receptive_field
+from lecture4.vision.models import cnn
+from lecture4.vision.models.cnn import Network
 
 POOLINGS = ('none', 'subsample', 'mean', 'max')
 BY_HAND, UNBALANCED, BALANCED = 'by_hand', 'unbalanced', 'balanced'
@@ -127,7 +128,7 @@ def data(config):
     n_classes = len(names)
     for name, network in networks(config, n_classes).items():
         try:
-            geometry.trace(small_network.layout(network), x.shape[1:])
+            receptive_field.trace(cnn.layout(network), x.shape[1:])
         except ValueError as error:
             raise ValueError(f'network {name}: {error}') from None
     kept = thinned(labels['train'], n_classes, config.rare, config.seed)
@@ -189,7 +190,7 @@ def build(config):
         x, _ = batch['all']
         learned = {}
         for name, network in networks(config, len(batch['classes'])).items():
-            params = small_network.init(key, network, x.shape[1:])
+            params = cnn.init(key, network, x.shape[1:])
             learned[name] = (params, optimizer.init(params))
         return State(learned, jnp.zeros((2, config.steps)), jnp.int32(0))
 
@@ -199,9 +200,9 @@ def build(config):
         for name, network in networks(config, len(batch['classes'])).items():
             x, labels = batch.get(name, batch['all'])
             params, memory = state.networks[name]
-            gradient_fn = jax.value_and_grad(small_network.loss)
+            gradient_fn = jax.value_and_grad(cnn.loss)
             if name == BY_HAND:
-                gradient_fn = small_network.gradients_by_hand
+                gradient_fn = cnn.gradients_by_hand
             value, gradients = gradient_fn(params, x, labels, network)
             if axis_name is not None:
                 value, gradients = jax.lax.pmean((value, gradients), axis_name)
@@ -217,7 +218,7 @@ def build(config):
         x, labels = evaluation
         metrics = {}
         for name, network in networks(config, 0).items():
-            z, _ = small_network.apply(state.networks[name][0], x, network)
+            z, _ = cnn.apply(state.networks[name][0], x, network)
             metrics[f'accuracy_{name}'] = jnp.mean(jnp.argmax(z, 1) == labels, dtype=z.dtype)
         return metrics
 
@@ -255,7 +256,7 @@ def report(config, state, data):
     half, last = len(names) // 2, f'pool{len(config.channels)}'
 
     def run(name, x):
-        z, activations = small_network.apply(state.networks[name][0], x, nets[name])
+        z, activations = cnn.apply(state.networks[name][0], x, nets[name])
         return jnp.argmax(z, axis=1), activations[last]
 
     moved, right = {}, {}
@@ -275,7 +276,7 @@ def report(config, state, data):
     sampled = {'all pictures': 'max', 'unbalanced': UNBALANCED, 'balanced': BALANCED}
     shown = np.asarray(x[:4])
     some = np.linspace(0, config.steps - 1, 12).astype(int)  # the curves cover one another
-    _, maps = small_network.apply(state.networks['max'][0], jnp.asarray(shown), nets['max'])
+    _, maps = cnn.apply(state.networks['max'][0], jnp.asarray(shown), nets['max'])
     axis = {'xlabel': 'step', 'yscale': 'log'}
     metrics = {f'accuracy_{name}': float(recall[name].mean()) for name in nets}
     metrics |= {f'moved_{name}': float(values[-1]) for name, values in moved.items()}

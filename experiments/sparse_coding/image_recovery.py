@@ -25,8 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data import crops, pictures
-from lecture4.sparse import atoms, dictionary, recovery, restoration, solvers
+from lecture4.data.images import crops
+from lecture4.data.images import signals as pictures
+from lecture4.features import atoms
+from lecture4.sparse import recovery, restoration, solvers
+from lecture4.sparse.dictionary import online
 
 LOG = logging.getLogger('lecture4.image_recovery')  # below lecture4, whose messages are shown
 # Mean PSNR in dB. BSD68: README of github.com/cszn/DnCNN (Zhang et al. 2017); Set12: Liang et al.
@@ -171,10 +174,10 @@ def middle(image, side):
 
 def build(config):
     def init(key, signals):
-        return dictionary.init(key, signals, config.atoms)
+        return online.init(key, signals, config.atoms)
 
     def step(state, signals, key, *, axis_name=None):
-        return dictionary.step(state, signals, key, weight=config.weight, axis_name=axis_name)
+        return online.step(state, signals, key, weight=config.weight, axis_name=axis_name)
 
     def evaluate(state, signals):
         found = solvers.admm(signals, state.atoms, config.weight, tolerance=1e-3, tile=128)

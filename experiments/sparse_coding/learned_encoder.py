@@ -24,7 +24,9 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches, crops, pictures
+from lecture4.data import batches
+from lecture4.data.images import crops
+from lecture4.data.images import signals as pictures
 from lecture4.ops import linalg, patches
 from lecture4.sparse import lista, objective, recovery, solvers
 

@@ -29,10 +29,13 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.classifiers import settings
-from lecture4.data import batches, crops, pictures
+from lecture4.data import batches
+from lecture4.data.images import crops
+from lecture4.data.images import signals as pictures
+from lecture4.features import filters, label_efficiency, self_taught
 from lecture4.ops import linalg, patches
-from lecture4.sparse import dictionary, filters, selftaught, solvers
+from lecture4.sparse import solvers
+from lecture4.sparse.dictionary import online
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +125,8 @@ SWEEPS = {'weight': train.grid(weight=(0.1, 0.3, 1.0)), 'atoms': train.grid(atom
 class State(NamedTuple):
     """What is learned from other data: two dictionaries and a layer with its classifier on top."""
 
-    task: dictionary.State
-    elsewhere: dictionary.State
+    task: online.State
+    elsewhere: online.State
     transfer: Any  # the optimiser's state, params in it
 
 
@@ -187,16 +190,16 @@ def build(config):
     def init(key, batch):
         keys = jax.random.split(key, 3)
         return State(
-            dictionary.init(keys[0], batch['task'], config.atoms),
-            dictionary.init(keys[1], batch['elsewhere'], config.atoms),
+            online.init(keys[0], batch['task'], config.atoms),
+            online.init(keys[1], batch['elsewhere'], config.atoms),
             transfer.init(keys[2], batch),
         )
 
     def step(state, batch, key, *, axis_name=None):
         keys = jax.random.split(key, 3)
         shared = {'weight': config.weight, 'axis_name': axis_name}
-        task, one = dictionary.step(state.task, batch['task'], keys[0], **shared)
-        elsewhere, two = dictionary.step(state.elsewhere, batch['elsewhere'], keys[1], **shared)
+        task, one = online.step(state.task, batch['task'], keys[0], **shared)
+        elsewhere, two = online.step(state.elsewhere, batch['elsewhere'], keys[1], **shared)
         third, metrics = transfer.step(state.transfer, batch, keys[2], axis_name=axis_name)
         kept = {'task_objective': one['objective'], 'elsewhere_objective': two['objective']}
         kept |= {'transfer_loss': metrics['loss'], 'transfer_accuracy': metrics['accuracy']}
@@ -229,7 +232,7 @@ def features(config, state, whitening, images):
     found = {'supervised': images.reshape(len(images), -1)}
     for name, (encoder, affine) in arms.items():
         run = functools.partial(
-            selftaught.encode_images, encoder=encoder, whitening=affine, **form(config)
+            self_taught.encode_images, encoder=encoder, whitening=affine, **form(config)
         )
         found[name] = jax.jit(run)(images)
     return found
@@ -248,8 +251,10 @@ def accuracy(config, state, data):
         'n_draws': config.draws, 'seed': config.seed,
     }  # fmt: skip
     labels = task.train_labels, task.test_labels
-    found = {name: settings.passive(pool[name], test[name], *labels, **options) for name in pool}
-    asked = settings.active(pool['supervised'], test['supervised'], *labels, **options)
+    found = {
+        name: label_efficiency.passive(pool[name], test[name], *labels, **options) for name in pool
+    }
+    asked = label_efficiency.active(pool['supervised'], test['supervised'], *labels, **options)
     return found | {f'active: {rule}': values for rule, values in asked.items()}
 
 
@@ -302,7 +307,7 @@ def report(config, state, data):
 
 def chart(config, extra, values):
     """The map: settings by the data they may look at, with what they reach."""
-    from lecture4.figures import settings as shown
+    from lecture4.figures import label_efficiency as shown
 
     task, others, pool = extra['task'], extra['others'], extra['unlabelled']
     rng = np.random.default_rng(config.seed)

@@ -22,8 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data import crops, pictures, whitening
-from lecture4.sparse import atoms, dictionary, gabor, objective, solvers
+from lecture4.data.images import crops
+from lecture4.data.images import signals as pictures
+from lecture4.data.images import whiten as whitening
+from lecture4.features import atoms, gabor
+from lecture4.sparse import objective, solvers
+from lecture4.sparse.dictionary import online
 
 PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 
@@ -93,10 +97,10 @@ def build(config):
     penalty = PENALTIES[config.penalty]
 
     def init(key, signals):
-        return dictionary.init(key, signals, config.atoms)
+        return online.init(key, signals, config.atoms)
 
     def step(state, signals, key, *, axis_name=None):
-        return dictionary.step(
+        return online.step(
             state,
             signals,
             key,

@@ -29,10 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.classifiers import newton, validation
-from lecture4.data import pictures
+from lecture4.classifiers import newton
+from lecture4.data.images import signals as pictures
+from lecture4.features import atoms, label_curve, self_taught
 from lecture4.ops import linalg, patches
-from lecture4.sparse import atoms, dictionary, selftaught, solvers
+from lecture4.sparse import solvers
+from lecture4.sparse.dictionary import online
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,10 +215,10 @@ def data(config):
 
 def build(config):
     def init(key, signals):
-        return dictionary.init(key, signals, config.atoms)
+        return online.init(key, signals, config.atoms)
 
     def step(state, signals, key, *, axis_name=None):
-        return dictionary.step(state, signals, key, weight=config.weight, axis_name=axis_name)
+        return online.step(state, signals, key, weight=config.weight, axis_name=axis_name)
 
     def evaluate(state, signals):
         found = encode(config, state, signals)
@@ -238,17 +240,17 @@ def features(config, state, extra, images):
     raw = jnp.asarray(images).reshape(len(images), -1)
     code = lambda x: encode(config, state, x).codes  # noqa: E731
     if config.encoder == 'threshold':
-        code = selftaught.threshold_encoder(state.atoms, config.threshold)
+        code = self_taught.threshold_encoder(state.atoms, config.threshold)
     identity = lambda x: x  # noqa: E731
     if not config.patch:
-        signals = selftaught.preprocess(raw, config.floor, whitening)
+        signals = self_taught.preprocess(raw, config.floor, whitening)
         codes = jax.jit(code)(signals)
-        principal = selftaught.preprocess(raw, config.floor, components)
-        both = selftaught.with_raw(codes, raw)
+        principal = self_taught.preprocess(raw, config.floor, components)
+        both = self_taught.with_raw(codes, raw)
         found = {'raw pixels': raw, 'PCA': principal, 'sparse codes': codes, 'raw + codes': both}
     else:
         dense = jax.jit(
-            selftaught.encode_images,
+            self_taught.encode_images,
             static_argnames=('encoder', 'size', 'stride', 'regions', 'tile'),
         )
         shared = {
@@ -274,7 +276,7 @@ def few_of_each(labels, n):
 
 def whole(config, learned, tested, labelled):
     """Test accuracy of one linear SVM on the whole pool."""
-    learned, tested = selftaught.standardise(jnp.asarray(learned), jnp.asarray(tested))
+    learned, tested = self_taught.standardise(jnp.asarray(learned), jnp.asarray(tested))
     fit = newton.fit(
         learned, labelled.train_labels, n_classes=len(labelled.names), penalty=config.whole
     )
@@ -292,7 +294,7 @@ def report(config, state, data):
     )
     few = few_of_each(labelled.train_labels, config.drawn_from)
     accuracy = {
-        name: validation.label_curve(
+        name: label_curve.label_curve(
             config.seed,
             learned[name][few],
             labelled.train_labels[few],

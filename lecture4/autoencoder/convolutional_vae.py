@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lecture4.autoencoder import network, stochastic
-from lecture4.autoencoder.variational import Model, Weights, check_width, with_std
+from lecture4.autoencoder.vae import Model, Weights, check_width, with_std
 
 SIDE = 4  # of the kernels: a multiple of the stride, so that every output is covered equally often
 STRIDE = 2

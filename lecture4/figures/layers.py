@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.patches import Patch, Polygon
 
 from lecture4.figures import style
-from lecture4.ops.geometry import Row
+from lecture4.ops.receptive_field import Row
 
 TIMES = '\N{MULTIPLICATION SIGN}'
 KINDS = {

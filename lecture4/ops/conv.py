@@ -8,8 +8,8 @@ the kernel round first, and is what commutes.
 import jax.numpy as jnp
 from jax import lax
 
-from lecture4.ops.geometry import Padding, Sides, Windows, windows
 from lecture4.ops.prox import require_floating
+from lecture4.ops.receptive_field import Padding, Sides, Windows, windows
 
 
 def cross_correlate(x, kernel, stride: Sides = 1, padding: Padding = 0, groups=1, precision=None):

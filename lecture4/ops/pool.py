@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lecture4.ops.geometry import Edge, Padding, Sides, Windows, windows
 from lecture4.ops.prox import require_floating
+from lecture4.ops.receptive_field import Edge, Padding, Sides, Windows, windows
 
 
 def max_pool(

@@ -14,7 +14,7 @@ from jax import lax
 from lecture4.ops import patches
 from lecture4.ops.linalg import lipschitz
 from lecture4.ops.prox import require_floating, soft_threshold
-from lecture4.sparse import dictionary
+from lecture4.sparse.dictionary import online
 from lecture4.sparse.objective import (
     L1,
     check,
@@ -53,7 +53,7 @@ def learn(key, signals, n_atoms, *, weight, n_steps, batch_size=1024, init=None)
     Errors  as dictionary.step; ValueError where init is not [d, n_atoms].
     """
     order, first = jax.random.split(key)
-    state = dictionary.init(first, signals, n_atoms)
+    state = online.init(first, signals, n_atoms)
     if init is not None:
         if init.shape != state.atoms.shape:
             raise ValueError(f'init has shape {init.shape}, wanted {state.atoms.shape}')
@@ -62,7 +62,7 @@ def learn(key, signals, n_atoms, *, weight, n_steps, batch_size=1024, init=None)
     def step(state, n):
         key = jax.random.fold_in(order, n)
         rows = jax.random.randint(key, (batch_size,), 0, signals.shape[0])
-        return dictionary.step(state, signals[rows], key, weight=weight)[0], None
+        return online.step(state, signals[rows], key, weight=weight)[0], None
 
     return lax.scan(step, state, jnp.arange(n_steps))[0].atoms
 

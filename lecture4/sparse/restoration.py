@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4.ops import linalg
-from lecture4.sparse import encode, recovery
+from lecture4.sparse import parallel_encode, recovery
 
 LEVELS = 255  # noise is given in steps of 8 bits
 
@@ -99,7 +99,7 @@ def inpaint(images, D, weight, *, size, stride=1):
 
 def _each(run, *lists):
     """Results for every picture, on a CPU as many at a time as it has cores; see encode.over_devices."""
-    n_threads = encode.n_cores() if jax.default_backend() == 'cpu' else 1
+    n_threads = parallel_encode.n_cores() if jax.default_backend() == 'cpu' else 1
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(lambda *given: jax.block_until_ready(run(*given)), *lists))
 

@@ -17,14 +17,15 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import ablation, encoding, loop, sweep, workdir
+from lecture4.train import encode, loop, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, hush_late_callbacks
 from lecture4.train.config import Common, UsageError
+from lecture4.train.distributed.processes import Agreed
+from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, start
 from lecture4.train.experiment import Experiment, check_devices, load, single
-from lecture4.train.processes import Agreed
-from lecture4.train.runtime import INTERRUPTED, Interrupted, start
 from lecture4.train.step import bind
+from lecture4.train.sweep import runner, variants
 
 
 def main(config, data, build, report, presets=None, sweeps=None):
@@ -60,7 +61,7 @@ def _main(experiment: Experiment, argv):
         run(experiment, config)
     except Interrupted as error:
         _stop(str(error), INTERRUPTED)
-    except (loop.Diverged, ablation.Broken) as error:
+    except (loop.Diverged, runner.Broken) as error:
         _stop(str(error), 1)
     except Agreed as error:
         _stop(str(error), 2)
@@ -117,7 +118,7 @@ def parse(experiment: Experiment, argv: list[str]) -> Common:
     _known('sweep', config.sweep, experiment.sweeps)
     if config.sweep and config.grid:
         raise UsageError('--sweep and --grid are two sweeps; give one')
-    sweep.variants(config, sweep.of(config, experiment.sweeps))
+    variants.variants(config, variants.of(config, experiment.sweeps))
     return config
 
 
@@ -202,7 +203,7 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
     if config.stage != 'table':
         workdir.check(directory, config, config.overwrite)
     if swept:
-        path, report = ablation.run(experiment, config, directory)
+        path, report = runner.run(experiment, config, directory)
     else:
         runtime = start(config)
         check_devices(config, runtime)
@@ -221,7 +222,7 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
 
 def _encode(experiment: Experiment, config: Common, data, runtime, directory):
     task = experiment.build(config)
-    folder = encoding.run(task, data, bind(task, data, config.seed), config, runtime, directory)
+    folder = encode.run(task, data, bind(task, data, config.seed), config, runtime, directory)
     if jax.process_index() == 0:
         print(f'codes: {folder}')
     return folder

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lecture4.train import loop, processes, workdir
+from lecture4.train import loop, workdir
 from lecture4.train import report as reports
 from lecture4.train.config import Common, UsageError
-from lecture4.train.metrics import read
-from lecture4.train.runtime import Runtime
+from lecture4.train.distributed import processes
+from lecture4.train.distributed.runtime import Runtime
+from lecture4.train.metric_writer import read
 from lecture4.train.step import bind, check_divisible
 
 

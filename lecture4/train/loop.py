@@ -10,8 +10,8 @@ import numpy as np
 from lecture4.train import progress
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import Common
-from lecture4.train.metrics import Log, NoLog, read
-from lecture4.train.runtime import Interrupted, Runtime, signals_noted
+from lecture4.train.distributed.runtime import Interrupted, Runtime, signals_noted
+from lecture4.train.metric_writer import Log, NoLog, read
 from lecture4.train.step import Program, compile_program
 
 LOG = logging.getLogger(__name__)

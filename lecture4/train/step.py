@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lecture4.train import processes
+from lecture4.train.distributed import processes
 from lecture4.train.task import Data, PyTree, Task
 
 AXIS = 'data'

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 
-from lecture4.train import processes
 from lecture4.train.config import Common, UsageError, identity
+from lecture4.train.distributed import processes
 
 SEEN_WITHIN = 10.0  # seconds that a shared file system may take to show a file to other hosts
 

@@ -27,8 +27,8 @@ from experiments.autoencoders import (
 from lecture4.data import sources
 from lecture4.train import loop
 from lecture4.train.config import UsageError
+from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.experiment import Experiment, load
-from lecture4.train.runtime import Runtime
 from lecture4.train.step import bind
 
 

@@ -37,9 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lecture4.data import crops, pictures
+from lecture4.data.images import crops
+from lecture4.data.images import signals as pictures
 from lecture4.ops import linalg, patches
-from lecture4.sparse import dictionary, lagrange_dual, projected_gradient, seeding, solvers
+from lecture4.sparse import solvers
+from lecture4.sparse.dictionary import init as seeding
+from lecture4.sparse.dictionary import lagrange_dual, projected_gradient
+from lecture4.sparse.dictionary import online as dictionary
 
 SIDE, K, WEIGHT, BATCH = 12, 256, 1.0, 1024
 PEER_BATCH = 256  # scikit-learn's default; SPAMS gets 512 too

@@ -38,7 +38,7 @@ from jax.sharding import Mesh
 from lecture4 import train
 from lecture4.data import batches
 from lecture4.train import loop
-from lecture4.train.runtime import Runtime
+from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.step import bind, compile_program
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 def dictionary_learning(d: int = 144, k: int = 256, n_inner: int = 8) -> Step:
-    """Sizes of experiments.sparse_coding.natural_image_bases; the loops of lecture4.sparse.dictionary."""
+    """Sizes of experiments.sparse_coding.natural_image_bases; the loops of lecture4.sparse.dictionary.online."""
     m = min(d, k)
     codes = 2 * d * k + 2 * d * m + n_inner * 4 * m * k
     statistics = 2 * d * k + 2 * k * k + 2 * d * k
@@ -65,12 +65,12 @@ def dictionary_learning(d: int = 144, k: int = 256, n_inner: int = 8) -> Step:
 
 
 def resnet50() -> Step:
-    """Counts of lecture4.vision.layouts; backward costs twice forward."""
-    from lecture4.ops import geometry
-    from lecture4.vision import layouts
+    """Counts of lecture4.vision.layer_specs; backward costs twice forward."""
+    from lecture4.ops import receptive_field
+    from lecture4.vision import layer_specs
 
-    rows = geometry.trace(layouts.resnet(50), (224, 224, 3))
-    parameters, macs = geometry.totals(rows)
+    rows = receptive_field.trace(layer_specs.resnet(50), (224, 224, 3))
+    parameters, macs = receptive_field.totals(rows)
     norms = [row for row in rows if row.kind == 'norm']
     channels = sum(row.output[-1] for row in norms)
     # of each: mean and mean square forward, their two gradients backward
@@ -134,15 +134,15 @@ def count(d: int = 144, k: int = 256, n_inner: int = 8, n_devices: int = 8) -> i
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from lecture4.sparse import dictionary
+    from lecture4.sparse.dictionary import online
 
     mesh = Mesh(np.array(jax.devices()[:n_devices]), ('data',))
     replicated = NamedSharding(mesh, PartitionSpec())
     state = jax.eval_shape(
-        lambda key, x: dictionary.init(key, x, k), jax.random.key(0), np.zeros((64, d), np.float32)
+        lambda key, x: online.init(key, x, k), jax.random.key(0), np.zeros((64, d), np.float32)
     )
     compiled = jax.jit(
-        lambda state, x, key: dictionary.step(state, x, key, weight=1.0, n_inner=n_inner),
+        lambda state, x, key: online.step(state, x, key, weight=1.0, n_inner=n_inner),
         in_shardings=(replicated, NamedSharding(mesh, PartitionSpec('data')), replicated),
         out_shardings=replicated,
     ).lower(state, jax.ShapeDtypeStruct((512, d), np.float32), jax.eval_shape(jax.random.key, 0))

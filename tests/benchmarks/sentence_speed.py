@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lecture4.data import rounds, text, vocabulary
-from lecture4.language import learner, sentence_cnn, word_vectors
+from lecture4.data.text import cross_validation, sentences, vocabulary
+from lecture4.language import sentence_cnn, train_step, word_vectors
 
 D, MAPS, WIDTHS = 300, 100, (3, 4, 5)
 
@@ -27,10 +27,10 @@ def ours(n_words, n_classes):
     """A function that takes a batch and carries out a step."""
     model, optimizer = sentence_cnn.SentenceCNN(n_classes), sentence_cnn.optimizer()
     table = word_vectors.random_table(jax.random.key(0), n_words, D)
-    box = [learner.init(jax.random.key(1), model, optimizer, table)]
+    box = [train_step.init(jax.random.key(1), model, optimizer, table)]
 
     def step(state, batch, key):
-        return learner.step(state, batch, key, model=model, optimizer=optimizer)
+        return train_step.step(state, batch, key, model=model, optimizer=optimizer)
 
     compiled = jax.jit(step, donate_argnums=0)
 
@@ -135,12 +135,14 @@ def main():
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         torch = None
-    part = text.load(options.source, text.splits(options.source)[0])
+    part = sentences.load(options.source, sentences.splits(options.source)[0])
     words = vocabulary.build(part.texts)
     encoded = vocabulary.encode(words, part.texts, bound=64, cut=True)
     n = len(encoded)
-    fold = rounds.Fold(np.arange(n), np.arange(1), np.arange(1), np.ones(len(words), bool))
-    made = rounds.make(encoded, part.labels, [fold], epochs=2, batch_size=50, seed=0)
+    fold = cross_validation.Fold(
+        np.arange(n), np.arange(1), np.arange(1), np.ones(len(words), bool)
+    )
+    made = cross_validation.make(encoded, part.labels, [fold], epochs=2, batch_size=50, seed=0)
     epoch = [made.at(i) for i in range(made.per_epoch)]
     shapes = {(batch['rows'].shape, batch['words'].shape) for batch in epoch}
     print(f'{options.source}: {n} sentences, {len(words)} words, {made.per_epoch} batches an epoch')

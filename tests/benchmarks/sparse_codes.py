@@ -62,7 +62,8 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import sparse_encode
 
 from lecture4.ops.linalg import apply, zca
-from lecture4.sparse import dictionary, encode, solvers
+from lecture4.sparse import parallel_encode, solvers
+from lecture4.sparse.dictionary import online
 
 KEPT = pathlib.Path(tempfile.gettempdir()) / 'lecture4_sparse_codes'
 # d, k, share of codes that are not zero, weight the dictionary is learned at.
@@ -106,8 +107,8 @@ def problem(spams, d, k, share, weight, n):
     x = patches(int(d**0.5), max(n, 20000))
     path = KEPT / f'{d}_{k}_{share}.npy'
     if not path.exists():
-        state = dictionary.init(jax.random.key(0), jnp.asarray(x[:20000]), k)
-        step = jax.jit(lambda s, b, key: dictionary.step(s, b, key, weight=weight)[0])
+        state = online.init(jax.random.key(0), jnp.asarray(x[:20000]), k)
+        step = jax.jit(lambda s, b, key: online.step(s, b, key, weight=weight)[0])
         for i in range(100):
             key = jax.random.key(i)
             rows = np.random.default_rng(i).integers(0, len(x), 1024)
@@ -228,13 +229,13 @@ def worst(spams, x, D, weight):
 
 def on_cores(spams, x, D, weight, rounds):
     """Prints thousands of signals a second of wall clock on all cores that this process may use."""
-    n_cores = encode.n_cores()
+    n_cores = parallel_encode.n_cores()
     ours = tuple(map(jnp.asarray, (x, D, np.float32(weight))))
     one = jax.jit(lambda *v: solvers.encode(*v, tolerance=1e-4).codes)
     X, atoms = np.asfortranarray(x.T), np.asfortranarray(D)
     options = {'D': atoms, 'lambda1': weight, 'mode': 2, 'numThreads': n_cores}
     runs = {
-        'over_devices': lambda: encode.over_devices(*ours, tolerance=1e-4).codes,
+        'over_devices': lambda: parallel_encode.over_devices(*ours, tolerance=1e-4).codes,
         'one call': lambda: one(*ours),
         'SPAMS': lambda: spams.lasso(X, **options),
     }

@@ -34,9 +34,9 @@ import optax
 from jax.sharding import Mesh
 
 from lecture4 import train
-from lecture4.sparse import dictionary
-from lecture4.train import sweep
+from lecture4.sparse.dictionary import online
 from lecture4.train.step import bind, compile_program
+from lecture4.train.sweep import variants as sweep
 
 D = 64
 
@@ -72,9 +72,9 @@ def learner(config):
     """Online dictionary learning, 64 atoms."""
 
     def step(state, x, key, *, axis_name=None):
-        return dictionary.step(state, x, key, weight=100 * config.rate, axis_name=axis_name)
+        return online.step(state, x, key, weight=100 * config.rate, axis_name=axis_name)
 
-    return train.Task(lambda key, x: dictionary.init(key, x, D), step)
+    return train.Task(lambda key, x: online.init(key, x, D), step)
 
 
 def seconds(function, repeats):

@@ -25,19 +25,19 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import variational
+from lecture4.autoencoder import vae
 
 BATCH = 100
 
 
 def ours(n_pixels, hidden, width, n_steps):
     """(init, run): run trains n_steps in one call, for one beta and key."""
-    model = variational.mlp(n_pixels, (hidden,), width)
+    model = vae.mlp(n_pixels, (hidden,), width)
 
     def task(beta):
         def loss(params, x, key):
-            parts = variational.bound(model, params, x, key)
-            return variational.loss(parts, beta=beta), {}
+            parts = vae.bound(model, params, x, key)
+            return vae.loss(parts, beta=beta), {}
 
         return train.optimise(lambda key, x: model.init(key), loss, optax.adam(1e-3))
 
@@ -51,7 +51,7 @@ def ours(n_pixels, hidden, width, n_steps):
         def body(state, inputs):
             rows, key = inputs
             noise_key, step_key = jax.random.split(key)
-            x = variational.binarise(noise_key, pixels[rows])
+            x = vae.binarise(noise_key, pixels[rows])
             return task(beta).step(state, x, step_key)
 
         inputs = rows.reshape(n_steps, BATCH), jax.random.split(key, n_steps)

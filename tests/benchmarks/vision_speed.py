@@ -57,16 +57,16 @@ NAMES = ('alexnet', 'resnet18', 'googlenet', 'resnet50', 'vgg16')
 
 def ours(name):
     """{'forward': a function that runs it and waits, 'training': the same}, and multiply-adds of a batch."""
-    from lecture4.ops import geometry
-    from lecture4.vision import networks
+    from lecture4.ops import receptive_field
+    from lecture4.vision.models import registry
 
     made = {
         'alexnet': 'one_tower', 'resnet18': 'resnet_18', 'resnet50': 'resnet_50_v1_5', 'vgg16': 'vgg_d',
         'googlenet': 'googlenet_torchvision',
     }[name]  # fmt: skip
-    network, shape = networks.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
-    rows = geometry.trace(networks.layout(network), shape[1:])
-    return runs(network, shape), BATCH * geometry.totals(rows)[1]
+    network, shape = registry.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
+    rows = receptive_field.trace(registry.layout(network), shape[1:])
+    return runs(network, shape), BATCH * receptive_field.totals(rows)[1]
 
 
 def runs(network, shape):
@@ -75,7 +75,7 @@ def runs(network, shape):
     import jax.numpy as jnp
     import optax
 
-    from lecture4.vision import classifier
+    from lecture4.vision import train_step
 
     key = jax.random.key(0)
     x = jax.random.normal(key, shape)
@@ -86,7 +86,7 @@ def runs(network, shape):
     forward = jax.jit(lambda variables, x: network.apply(variables, x)[0])
 
     def step(variables, memory):
-        return classifier.descend(network, optimizer, variables, memory, batch, key)[:2]
+        return train_step.descend(network, optimizer, variables, memory, batch, key)[:2]
 
     train = jax.jit(step, donate_argnums=(0, 1))
 
@@ -182,7 +182,7 @@ def compile_times():
 
     import jax
 
-    from lecture4.vision import resnet
+    from lecture4.vision.models import resnet
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         jax.config.update('jax_compilation_cache_dir', cache)

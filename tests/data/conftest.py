@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import archives
-from lecture4.data.builders.mnist.builder import Mnist
-from lecture4.data.builders.omniglot.builder import FILES, Omniglot
+from lecture4.data.sources import archives
+from lecture4.data.sources.builders.mnist.builder import Mnist
+from lecture4.data.sources.builders.omniglot.builder import FILES, Omniglot
 
 
 @dataclasses.dataclass

@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from lecture4.data import archives, builders
 from lecture4.data.dataset import DataError
+from lecture4.data.sources import archives, builders
 
 
 def pin_of(path, **changes):

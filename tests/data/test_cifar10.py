@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import archives, prepared
-from lecture4.data.builders.cifar10 import builder as cifar10
 from lecture4.data.dataset import DataError
+from lecture4.data.sources import archives, prepared
+from lecture4.data.sources.builders.cifar10 import builder as cifar10
 
 RNG = np.random.default_rng(0)
 COUNTS = {'data_batch_1.bin': 2, 'data_batch_2.bin': 3, 'test_batch.bin': 2}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import crops
 from lecture4.data.dataset import DataError
+from lecture4.data.images import crops
 
 
 def numbered(*shapes):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import archives, denoising, sources
+from lecture4.data import sources
 from lecture4.data.dataset import DataError
+from lecture4.data.sources import archives, denoising_sets
 
 
 def zipped(path, images, method=zipfile.ZIP_STORED):
@@ -35,7 +36,7 @@ def pin(tmp_path, pictures):
 
 
 def test_pictures_come_in_order_of_their_names(tmp_path, pictures, pin):
-    data = denoising.load('bsd68', 'train', tmp_path, pin)
+    data = denoising_sets.load('bsd68', 'train', tmp_path, pin)
     assert data.labels is None and isinstance(data.images, tuple)
     for image, name in zip(data.images, sorted(pictures), strict=True):
         np.testing.assert_array_equal(image[..., 0], pictures[name])
@@ -45,11 +46,11 @@ def test_pictures_come_in_order_of_their_names(tmp_path, pictures, pin):
 def test_another_zipping_is_the_same_set_and_another_set_is_not(tmp_path, pictures, pin):
     backwards = dict(reversed(pictures.items()))
     zipped(tmp_path / 'Set68.zip', backwards, zipfile.ZIP_DEFLATED)
-    assert len(denoising.load('bsd68', 'train', tmp_path, pin).images) == 3
+    assert len(denoising_sets.load('bsd68', 'train', tmp_path, pin).images) == 3
     pictures['test002'][0, 0] ^= 1
     zipped(tmp_path / 'Set68.zip', pictures)
     with pytest.raises(DataError, match=r'Set68.zip is truncated or altered'):
-        denoising.load('bsd68', 'train', tmp_path, pin)
+        denoising_sets.load('bsd68', 'train', tmp_path, pin)
 
 
 def test_a_missing_set_says_what_to_put_where(tmp_path, monkeypatch):
@@ -64,7 +65,9 @@ def test_a_missing_set_says_what_to_put_where(tmp_path, monkeypatch):
 
 @pytest.mark.data
 def test_the_real_sets(manual_dir):
-    loaded = {name: sources.load(name, manual_dir=manual_dir).images for name in denoising.PINS}
+    loaded = {
+        name: sources.load(name, manual_dir=manual_dir).images for name in denoising_sets.PINS
+    }
     assert loaded['bsd400'].shape == (400, 180, 180, 1)
     assert sorted(image.shape[0] for image in loaded['set12']) == [256] * 7 + [512] * 5
     assert len(loaded['bsd68']) == 68

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import files, sources
+from lecture4.data import sources
 from lecture4.data.dataset import DataError
+from lecture4.data.sources import files
 
 RAMP = np.arange(96, dtype=np.uint8).reshape(8, 12)
 COLOURS = np.random.default_rng(0).integers(256, size=(8, 12, 3), dtype=np.uint8)

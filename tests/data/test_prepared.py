@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from lecture4.data import prepared
-from lecture4.data.builders.mnist.builder import Mnist
 from lecture4.data.dataset import DataError
+from lecture4.data.sources import prepared
+from lecture4.data.sources.builders.mnist.builder import Mnist
 
 
 def snapshot(folder):

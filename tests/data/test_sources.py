@@ -6,12 +6,12 @@ import pytest
 from sklearn import datasets
 
 from lecture4.data import sources
-from lecture4.data.sources import DataError
+from lecture4.data.sources.registry import DataError
 
 
 def test_import_is_light():
     heavy = ['tensorflow_datasets', 'grain', 'jax', 'skimage', 'sklearn', 'PIL', 'scipy', 'absl']
-    code = f'import sys, lecture4.data.sources; print([m for m in {heavy} if m in sys.modules])'
+    code = f'import sys, lecture4.data.sources.registry; print([m for m in {heavy} if m in sys.modules])'
     assert subprocess.check_output([sys.executable, '-c', code], text=True).strip() == '[]'
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lecture4.data import vocabulary
+from lecture4.data.text import vocabulary
 
 SENTENCES = [('b', 'a', 'b'), (), ('c', 'a', 'b', 'd')]
 

@@ -12,11 +12,13 @@ from flax import linen as nn
 from PIL import Image
 
 from experiments.convnets import image_classification as job
-from lecture4.data import squares
+from lecture4.data.images import task as squares
 from lecture4.train import cli
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
-from lecture4.vision import layers, networks, test_time, transfer
+from lecture4.vision import layers, multi_crop
+from lecture4.vision.models import registry
+from lecture4.vision.weights import transfer
 
 EXPERIMENT = Experiment(job.Config, job.data, job.build, job.report, job.PRESETS, job.SWEEPS)
 RNG = np.random.default_rng(0)
@@ -39,7 +41,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(networks.NETWORKS, 'tiny', Tiny)
+    monkeypatch.setitem(registry.NETWORKS, 'tiny', Tiny)
 
 
 @pytest.fixture
@@ -152,13 +154,13 @@ def test_the_papers_recipes_fit_together(preset, monkeypatch):
     assert set(metrics) == {'loss', 'top1'}
     assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'top1'}
     for kind in config.views:
-        plan = test_time.looks(kind, (side, side), data.extra['crop'], job.scales_of(config, kind))
+        plan = multi_crop.looks(kind, (side, side), data.extra['crop'], job.scales_of(config, kind))
         assert plan is None or plan.n_views == int(kind)
 
     def dense(variables, images):
         network = job.network_of(config, 4)
         wide = network.clone(dense=True) if hasattr(network, 'dense') else network
-        return test_time.dense(lambda x: wide.apply(variables, x)[0], images, config.scales)
+        return multi_crop.dense(lambda x: wide.apply(variables, x)[0], images, config.scales)
 
     if 'dense' in config.views:
         seen = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.convnets import sentence_classification as experiment
 from lecture4 import train
-from lecture4.train import sweep
+from lecture4.train.sweep import variants as sweep
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ import time
 
 import pytest
 
-from lecture4.train.metrics import read
+from lecture4.train.metric_writer import read
 from tests.launch.running import TOY, environ, rows, run, start
 
 pytestmark = pytest.mark.faults

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from lecture4.train import cli, encoding
+from lecture4.train import cli, encode
 from lecture4.train.experiment import Experiment
-from lecture4.train.metrics import read
+from lecture4.train.metric_writer import read
 from tests.launch.running import TOY, environ, rows, run, start
 from tests.train import toy
 
@@ -64,7 +64,7 @@ def test_two_processes_train_as_one_and_encode_their_own_rows(tmp_path, alone):
         assert re.search(said, errors, re.MULTILINE)
     code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--stage', 'encode')
     assert code == 0, errors
-    assert encoding.read(tmp_path / 'codes')['codes'].shape == (64, 3)
+    assert encode.read(tmp_path / 'codes')['codes'].shape == (64, 3)
 
 
 def test_interrupted_by_one_rank_and_resumed_by_one_process(tmp_path, alone):
@@ -152,7 +152,7 @@ def test_codes_do_not_depend_on_the_processes(tmp_path):
         for stage in ([], ['--stage', 'encode']):
             code, _, errors = run(*argv, '--workdir', tmp_path / name, '--examples', '9000', *stage)
             assert code == 0, errors
-    two, one = (encoding.read(tmp_path / name / 'codes')['codes'] for name in ('two', 'one'))
+    two, one = (encode.read(tmp_path / name / 'codes')['codes'] for name in ('two', 'one'))
     assert two.shape == (9000, 3)
     files = sorted(path.name for path in (tmp_path / 'two' / 'codes').glob('*.npz'))
     assert len(files) == 3  # of process 0, 1, 0

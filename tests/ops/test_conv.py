@@ -10,7 +10,7 @@ import pytest
 import scipy.signal
 
 from lecture4.ops import conv
-from lecture4.ops.geometry import windows
+from lecture4.ops.receptive_field import windows
 
 # (size, window, stride, padding, groups): whole and ragged, padded evenly and not, 1-d to 3-d
 CASES = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lecture4.ops import pool
-from lecture4.ops.geometry import windows
+from lecture4.ops.receptive_field import windows
 
 # (size, window, stride, padding, edge): ragged and whole, overlapping and apart, padded, 1-d to 3-d
 CASES = [

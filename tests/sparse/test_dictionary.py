@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from skimage import data
 from sklearn.decomposition import MiniBatchDictionaryLearning
 
-from lecture4.sparse import dictionary, seeding, solvers
+from lecture4.sparse import solvers
+from lecture4.sparse.dictionary import init, online
 from lecture4.sparse.objective import LOG
 
 WEIGHT = 0.15
@@ -38,14 +39,14 @@ def held_out(D, x, weight=WEIGHT):
 
 
 encode = jax.jit(solvers.admm)
-update = jax.jit(dictionary.update_atoms)
-update_blocks = jax.jit(dictionary.update_atoms, static_argnames='block')
-step = jax.jit(dictionary.step, static_argnames=('penalty', 'n_inner', 'block', 'axis_name'))
+update = jax.jit(online.update_atoms)
+update_blocks = jax.jit(online.update_atoms, static_argnames='block')
+step = jax.jit(online.step, static_argnames=('penalty', 'n_inner', 'block', 'axis_name'))
 
 
 def learn(n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, weight=WEIGHT, **options):
     x = patches()
-    state = dictionary.init(jax.random.key(0), x[:500], n_atoms, norm_bound=norm_bound)
+    state = online.init(jax.random.key(0), x[:500], n_atoms, norm_bound=norm_bound)
     history = []
     for t in range(n_steps):
         rows = slice(200 + t * batch % 5600, 200 + t * batch % 5600 + batch)
@@ -89,7 +90,7 @@ def test_every_atom_moves_to_the_minimum_of_the_surrogate(norm_bound, x64):
         slow = D.copy()
         for j in range(4):
             slow[:, j] = best_atom(slow, j, A, B, norm_bound)
-        fast = np.asarray(dictionary.update_atoms(jnp.asarray(D), A, B, norm_bound))
+        fast = np.asarray(online.update_atoms(jnp.asarray(D), A, B, norm_bound))
         np.testing.assert_allclose(fast, slow, atol=2e-5 * norm_bound**0.25)
         assert ((fast * fast).sum(0) <= norm_bound * (1 + 1e-12)).all()
         assert surrogate(fast, A, B) < surrogate(D, A, B)
@@ -143,7 +144,7 @@ def test_learning_by_blocks_is_as_good():
 def test_an_atom_without_use_stays(x64):
     D, A, B = statistics(6)
     A[2], A[:, 2], B[:, 2] = 0, 0, 0
-    moved = np.asarray(dictionary.update_atoms(jnp.asarray(D), A, B, 100.0, block=2))
+    moved = np.asarray(online.update_atoms(jnp.asarray(D), A, B, 100.0, block=2))
     np.testing.assert_array_equal(moved[:, 2], D[:, 2])
     assert (moved[:, [0, 1, 3]] != D[:, [0, 1, 3]]).all()
 
@@ -165,7 +166,7 @@ def test_objective_falls_on_patches_of_pictures():
 def test_as_good_as_scikit_learn_s_at_equal_signals_seen():
     x = patches()
     train, test = x[200:5200], x[:200]
-    start = dictionary.init(jax.random.key(0), x[:500], 40)
+    start = online.init(jax.random.key(0), x[:500], 40)
     peer = MiniBatchDictionaryLearning(
         40,
         alpha=WEIGHT,
@@ -199,7 +200,7 @@ def test_norm_bound_is_a_change_of_scale(norm_bound):
 @pytest.mark.parametrize('forgetting', [0.0, 1.5])
 def test_statistics_are_faded_sums_of_means(forgetting):
     x = patches()
-    state = dictionary.init(jax.random.key(0), x[:500], 40)
+    state = online.init(jax.random.key(0), x[:500], 40)
     A, B = np.zeros((40, 40)), np.zeros((36, 40))
     for t in range(4):
         batch = x[200 * t : 200 * t + (200 if t % 2 else 120)]  # of different sizes
@@ -246,7 +247,7 @@ def test_unused_atoms_are_replaced_by_badly_coded_signals():
     codes = rng.standard_normal((400, 6)) * (rng.uniform(size=(400, 6)) < 0.4)
     codes[:, 5] *= 4  # none of the first atoms lies here: these are the badly coded ones
     x = (codes @ basis[:, :6].T).astype(np.float32)
-    state = dictionary.init(jax.random.key(0), x, 7)
+    state = online.init(jax.random.key(0), x, 7)
     atoms = np.concatenate([basis[:, :5], basis[:, 10:11], 0 * basis[:, :1]], axis=1)
     state = state._replace(atoms=jnp.asarray(atoms))
     before = held_out(atoms, x, 0.1)
@@ -271,7 +272,7 @@ def test_unused_atoms_are_replaced_by_badly_coded_signals():
 
 def test_replacement_waits_for_evidence_and_comes_in_portions():
     x = patches()
-    state = dictionary.init(jax.random.key(0), x[:500], 80)
+    state = online.init(jax.random.key(0), x[:500], 80)
     # 60 atoms that no signal touches: patches have no mean, these have nothing else.
     atoms = np.array(state.atoms)
     atoms[:, 20:] = 1 / 6
@@ -279,7 +280,7 @@ def test_replacement_waits_for_evidence_and_comes_in_portions():
     few, metrics = step(state, x[:3], jax.random.key(0), weight=1.0)
     assert metrics['replaced'] == 0
     many, metrics = step(state, x[:400], jax.random.key(0), weight=WEIGHT)
-    assert metrics['dead'] == 60 and metrics['replaced'] == seeding.N_CANDIDATES == 32
+    assert metrics['dead'] == 60 and metrics['replaced'] == init.N_CANDIDATES == 32
     cosine = np.asarray(many.atoms[:, 20:52].T @ many.atoms[:, 20:52])
     assert abs(cosine - np.eye(32)).max() < 1 - 1e-6  # all different
     np.testing.assert_array_equal(many.atoms[:, 52:], atoms[:, 52:])
@@ -306,16 +307,16 @@ def test_few_signals_offer_few_replacements():
 
 def test_init_takes_each_signal_once():
     x = patches()[:60]
-    state = dictionary.init(jax.random.key(3), x, 50, norm_bound=4.0)
+    state = online.init(jax.random.key(3), x, 50, norm_bound=4.0)
     np.testing.assert_allclose(np.linalg.norm(state.atoms, axis=0), 2, rtol=1e-5)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = unit @ np.asarray(state.atoms) / 2
     assert (cosine.max(0) > 1 - 1e-5).all()
     assert len(set(cosine.argmax(0))) == 50
     np.testing.assert_array_equal(
-        state.atoms, dictionary.init(jax.random.key(3), x, 50, norm_bound=4.0).atoms
+        state.atoms, online.init(jax.random.key(3), x, 50, norm_bound=4.0).atoms
     )
-    other = dictionary.init(jax.random.key(4), x, 50, norm_bound=4.0)
+    other = online.init(jax.random.key(4), x, 50, norm_bound=4.0)
     assert set((unit @ np.asarray(other.atoms)).argmax(0)) != set(cosine.argmax(0))
     assert (state.A == 0).all() and (state.B == 0).all() and state.step == 0
     assert state.A.shape == (50, 50) and state.B.shape == (36, 50) and state.usage.shape == (50,)
@@ -324,7 +325,7 @@ def test_init_takes_each_signal_once():
 def test_init_prefers_signals_that_are_not_zero():
     x = np.zeros((40, 9), np.float32)
     x[::4] = np.random.default_rng(4).standard_normal((10, 9))
-    atoms = np.asarray(dictionary.init(jax.random.key(0), x, 10).atoms)
+    atoms = np.asarray(online.init(jax.random.key(0), x, 10).atoms)
     unit = x[::4] / np.linalg.norm(x[::4], axis=1, keepdims=True)
     assert sorted((unit @ atoms).argmax(0)) == list(range(10))
 
@@ -339,7 +340,7 @@ def test_init_makes_up_for_signals_that_lack(kind):
         'zero': 0 * x,
         'opposite': np.concatenate([x, -2 * x, x]),
     }[kind]
-    atoms = np.asarray(dictionary.init(jax.random.key(0), x, 12).atoms)
+    atoms = np.asarray(online.init(jax.random.key(0), x, 12).atoms)
     np.testing.assert_allclose(np.linalg.norm(atoms, axis=0), 1, rtol=1e-5)
     cosine = abs(atoms.T @ atoms)[np.triu_indices(12, 1)]
     assert cosine.max() < 0.99
@@ -351,11 +352,11 @@ def test_init_makes_up_for_signals_that_lack(kind):
 def test_four_devices_learn_what_one_learns():
     """Under pmap and over a mesh, through replacements, and with a key of its own on each device."""
     x = patches()
-    atoms = np.array(dictionary.init(jax.random.key(0), x[:500], 24).atoms)
+    atoms = np.array(online.init(jax.random.key(0), x[:500], 24).atoms)
     atoms[:, 4] = 1 / 6  # unused
-    start = dictionary.init(jax.random.key(0), x[:500], 24)._replace(atoms=jnp.asarray(atoms))
+    start = online.init(jax.random.key(0), x[:500], 24)._replace(atoms=jnp.asarray(atoms))
     on_four = jax.pmap(
-        functools.partial(dictionary.step, weight=WEIGHT, axis_name='i'),
+        functools.partial(online.step, weight=WEIGHT, axis_name='i'),
         axis_name='i',
         in_axes=(0, 0, 0),
     )
@@ -364,7 +365,7 @@ def test_four_devices_learn_what_one_learns():
     of_rows, same_on_all = PartitionSpec('i'), PartitionSpec()
     mapped = jax.jit(
         jax.shard_map(
-            functools.partial(dictionary.step, weight=WEIGHT, axis_name='i'),
+            functools.partial(online.step, weight=WEIGHT, axis_name='i'),
             mesh=mesh,
             in_specs=(same_on_all, of_rows, same_on_all),
             out_specs=same_on_all,
@@ -408,7 +409,7 @@ def test_vmap_over_weights_and_bounds_is_a_loop():
     weights, bounds = jnp.asarray([0.05, 0.3]), jnp.asarray([1.0, 0.5])
 
     def one(weight, norm_bound):
-        return dictionary.step(
+        return online.step(
             state, jnp.asarray(x[:100]), jax.random.key(0), weight=weight, norm_bound=norm_bound
         )
 
@@ -428,9 +429,9 @@ def test_one_trace_serves_all_steps():
     @jax.jit
     def counted(state, batch, key, weight, forgetting):
         traces.append(1)
-        return dictionary.step(state, batch, key, weight=weight, forgetting=forgetting)
+        return online.step(state, batch, key, weight=weight, forgetting=forgetting)
 
-    state = dictionary.init(jax.random.key(0), x[:500], 24)
+    state = online.init(jax.random.key(0), x[:500], 24)
     for t in range(3):
         state, _ = counted(state, x[:100], jax.random.key(t), 0.1 * (t + 1), 0.5 * t)
     assert len(traces) == 1
@@ -440,19 +441,19 @@ def test_errors_name_what_came_and_what_was_wanted():
     x = jnp.asarray(patches()[:50])
     key = jax.random.key(0)
     with pytest.raises(TypeError, match='signals has dtype int32'):
-        dictionary.init(key, x.astype(int), 4)
+        online.init(key, x.astype(int), 4)
     with pytest.raises(ValueError, match=r'\(36,\); \[n, d\] with n, d >= 1'):
-        dictionary.init(key, x[0], 4)
+        online.init(key, x[0], 4)
     with pytest.raises(ValueError, match=r'\(0, 36\)'):
-        dictionary.init(key, x[:0], 4)
+        online.init(key, x[:0], 4)
     with pytest.raises(ValueError, match='n_atoms 0 must be at least 1'):
-        dictionary.init(key, x, 0)
-    state = dictionary.init(key, x, 4)
+        online.init(key, x, 0)
+    state = online.init(key, x, 4)
     with pytest.raises(ValueError, match='no signals'):
-        dictionary.step(state, x[:0], key, weight=0.1)
+        online.step(state, x[:0], key, weight=0.1)
     with pytest.raises(ValueError, match=r'\(50, 35\) and dictionary D \(36, 4\)'):
-        dictionary.step(state, x[:, 1:], key, weight=0.1)
+        online.step(state, x[:, 1:], key, weight=0.1)
     with pytest.raises(TypeError, match='x has dtype int32'):
-        dictionary.step(state, x.astype(int), key, weight=0.1)
+        online.step(state, x.astype(int), key, weight=0.1)
     with pytest.raises(ValueError, match=r'weight of shape \(5,\)'):
-        dictionary.step(state, x, key, weight=jnp.ones(5))
+        online.step(state, x, key, weight=jnp.ones(5))

@@ -11,7 +11,9 @@ import pytest
 from scipy.optimize import minimize
 from skimage import data
 
-from lecture4.sparse import dictionary, lagrange_dual, projected_gradient, solvers
+from lecture4.sparse import solvers
+from lecture4.sparse.dictionary import lagrange_dual, projected_gradient
+from lecture4.sparse.dictionary import online as dictionary
 
 WEIGHT = 0.15
 solve = jax.jit(lagrange_dual.solve)

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from lecture4.sparse import dictionary, lagrange_dual, projected_gradient
+from lecture4.sparse.dictionary import lagrange_dual, online, projected_gradient
 from lecture4.train import checkpoint
 
 OPTIMIZER = optax.adam(0.02)
 LEARNERS = {
-    'online': (dictionary.init, dictionary.step),
+    'online': (online.init, online.step),
     'lagrange': (lagrange_dual.init, lagrange_dual.step),
     'gradient': (
         functools.partial(projected_gradient.init, optimizer=OPTIMIZER),

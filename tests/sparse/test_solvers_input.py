@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.sparse import dictionary, implicit, lista, recovery, solvers
+from lecture4.sparse import implicit, lista, recovery, solvers
+from lecture4.sparse.dictionary import online
 from tests.sparse.solving import METHODS, lasso, problem, solve, value
 
 # Edges
@@ -129,13 +130,13 @@ def test_a_weight_of_zero_or_less_is_refused_or_marked(method):
 
 def test_a_weight_of_zero_is_refused_by_all_that_solve():
     x, D = map(jnp.asarray, problem(n=4, dtype=np.float32))
-    state = dictionary.init(jax.random.key(0), x, 3)
+    state = online.init(jax.random.key(0), x, 3)
     for run in (
         lambda w: solvers.path(x, D, [0.1, w]),
         lambda w: implicit.codes(x, D, w),
         lambda w: lista.init(D, w, 2),
         lambda w: recovery.masked_codes(x, jnp.ones_like(x), D, w),
-        lambda w: dictionary.step(state, x, jax.random.key(0), weight=w),
+        lambda w: online.step(state, x, jax.random.key(0), weight=w),
     ):
         for weight in (0.0, -0.1):
             with pytest.raises(ValueError, match=f'weight {weight} must be positive'):

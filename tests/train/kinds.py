@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.sparse import dictionary
+from lecture4.sparse.dictionary import online
 
 KINDS = ('sgd', 'adam', 'dictionary', 'dropout', 'batch_norm')
 
@@ -103,10 +103,10 @@ def normalised(config):
 
 def learner(config):
     def init(key, batch):
-        return dictionary.init(key, batch, 12)
+        return online.init(key, batch, 12)
 
     def step(state, batch, key, *, axis_name=None):
-        new, metrics = dictionary.step(state, batch, key, weight=config.rate, axis_name=axis_name)
+        new, metrics = online.step(state, batch, key, weight=config.rate, axis_name=axis_name)
         return new, {'loss': metrics['objective']}
 
     def evaluate(state, x):

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import Mesh
 
 from lecture4.train import cli
-from lecture4.train import sweep as program_of
 from lecture4.train.experiment import Experiment
 from lecture4.train.step import bind, compile_program
+from lecture4.train.sweep import variants as program_of
 from tests.launch.running import run, table
 from tests.train import kinds
 

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from lecture4.train import loop
 from lecture4.train.checkpoint import CheckpointError, Checkpoints
-from lecture4.train.metrics import Log, read
-from lecture4.train.runtime import INTERRUPTED, Interrupted, Runtime
+from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, Runtime
+from lecture4.train.metric_writer import Log, read
 from lecture4.train.step import bind
 from tests.train import toy
 

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from launch import local
-from lecture4.train import processes, rollcall, runtime
 from lecture4.train.config import UsageError
-from lecture4.train.processes import Processes
+from lecture4.train.distributed import processes, rendezvous, runtime
+from lecture4.train.distributed.processes import Processes
 from tests.train import toy
 
 CONFIG = toy.Config()
@@ -142,7 +142,7 @@ def call(count, members, timeout=5.0, joined=None):
 
     def run(name, index, options, count):
         ours = Processes(count, index, f'127.0.0.1:{port}')
-        function = rollcall._call_roll if index == 0 else rollcall._answer_roll
+        function = rendezvous._call_roll if index == 0 else rendezvous._answer_roll
         try:
             function(ours, options, timeout)
         except UsageError as error:
@@ -195,7 +195,7 @@ def test_a_coordinator_that_is_not_there():
     with pytest.raises(
         UsageError, match=r'no coordinator at .* within --init_timeout 1 s .*correct'
     ):
-        rollcall._answer_roll(ours, {}, 1.0)
+        rendezvous._answer_roll(ours, {}, 1.0)
     assert time.monotonic() - began < 5
 
 
@@ -203,7 +203,7 @@ def test_a_port_in_use():
     with socket.create_server(('', 0)) as server:
         ours = Processes(2, 0, f'127.0.0.1:{server.getsockname()[1]}')
         with pytest.raises(UsageError, match=r'cannot be opened .* choose another port'):
-            rollcall._call_roll(ours, {}, 1.0)
+            rendezvous._call_roll(ours, {}, 1.0)
 
 
 def test_strangers_at_the_port_are_no_peers():
@@ -212,7 +212,7 @@ def test_strangers_at_the_port_are_no_peers():
 
     def listen():
         try:
-            rollcall._call_roll(Processes(2, 0, f'127.0.0.1:{port}'), {}, 20.0)
+            rendezvous._call_roll(Processes(2, 0, f'127.0.0.1:{port}'), {}, 20.0)
         except UsageError as error:
             raised.append(str(error))
 
@@ -226,6 +226,6 @@ def test_strangers_at_the_port_are_no_peers():
                 break
             except ConnectionRefusedError:
                 time.sleep(0.05)
-    rollcall._answer_roll(Processes(2, 1, f'127.0.0.1:{port}'), {}, 10.0)
+    rendezvous._answer_roll(Processes(2, 1, f'127.0.0.1:{port}'), {}, 10.0)
     thread.join(10)
     assert not raised and not thread.is_alive()

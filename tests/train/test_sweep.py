@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from lecture4.train import ablation, cli, sweep
+from lecture4.train import cli
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
-from lecture4.train.metrics import read
+from lecture4.train.metric_writer import read
+from lecture4.train.sweep import runner, variants
 from tests.train import toy
 
 EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
@@ -40,7 +41,7 @@ def test_vmap_equals_the_loop(tmp_path, looped):
         for name in ('loss', 'error', 'evaluation/error', 'final_error'):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-6)
     for variant in toy.SWEEPS['weight']:
-        place = 'variants/' + sweep.name(variant)
+        place = 'variants/' + variants.name(variant)
         ours, theirs = (
             read(tmp_path / place / 'metrics.jsonl'),
             read(directory / place / 'metrics.jsonl'),
@@ -106,7 +107,7 @@ def test_one_variant_or_group_alone_and_the_plan(tmp_path, capsys):
     assert plan[0]['left'] == ['hidden=2,weight=0.0', 'hidden=2,weight=0.1']
     for name in ('hidden=2', 'hidden=3,weight=0.1'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', name]))
-    with pytest.raises(ablation.Broken, match=r'1 of 4 variants .* not finished'):
+    with pytest.raises(runner.Broken, match=r'1 of 4 variants .* not finished'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--stage', 'table']))
     with pytest.raises(UsageError, match='--group hidden=9: the groups are hidden=2 hidden=3'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', 'hidden=9']))
@@ -159,10 +160,10 @@ def test_unknown_fields_are_an_error_before_anything_starts(tmp_path):
 
 
 def test_fields_read():
-    _, read_fields = sweep.fields_read(toy.data, toy.Config())
+    _, read_fields = variants.fields_read(toy.data, toy.Config())
     assert read_fields == {'seed', 'examples', 'batch_size', 'delay', 'bad_at'}
     config = dataclasses.replace(toy.Config(), hidden=9)
-    assert sweep.fields_read(lambda c: c.hidden, config) == (9, {'hidden'})
+    assert variants.fields_read(lambda c: c.hidden, config) == (9, {'hidden'})
 
 
 def test_a_stacked_group_resumes(tmp_path, looped):

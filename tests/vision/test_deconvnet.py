@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from lecture4.ops import geometry
-from lecture4.vision import deconvnet, layouts, resnet
+from lecture4.ops import receptive_field
+from lecture4.vision import deconvnet, layer_specs
+from lecture4.vision.models import resnet
 
 RNG = np.random.default_rng(0)
 NETWORK = resnet.cifar(8, None, n_classes=4)
@@ -46,7 +47,7 @@ def test_a_channel_a_picture_is_each_picture_s_own_projection(variables):
 
 @pytest.mark.parametrize('rule', ['deconvnet', 'guided', 'gradient'])
 def test_nothing_arrives_outside_the_receptive_field(variables, rule):
-    rows = geometry.trace(layouts.cifar_resnet(8, None)[:-2], (16, 16, 3))
+    rows = receptive_field.trace(layer_specs.cifar_resnet(8, None)[:-2], (16, 16, 3))
     row = next(row for row in rows if row.name == f'{LAYER}/conv2')
     seen = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule)
     for pixels, place in zip(np.asarray(seen.pixels), np.asarray(seen.place), strict=True):
@@ -85,7 +86,7 @@ def test_the_strongest_pictures_of_a_set(variables):
 
 
 def test_patches_are_what_a_unit_sees():
-    row = geometry.trace((geometry.Layer('conv', 'conv', 1, 3, 2, 1),), (5, 5, 1))[0]
+    row = receptive_field.trace((receptive_field.Layer('conv', 'conv', 1, 3, 2, 1),), (5, 5, 1))[0]
     image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     np.testing.assert_array_equal(
         deconvnet.patches(image, [[1, 2]], row)[0, :, :, 0], [[8, 9, 0], [13, 14, 0], [18, 19, 0]]

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from lecture4.ops import conv as ops_conv
 from lecture4.ops import norm, pool
-from lecture4.vision import alexnet, layers, resnet
+from lecture4.vision import layers
+from lecture4.vision.models import alexnet, resnet
 
 RNG = np.random.default_rng(0)
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.vision import alexnet, googlenet, pretrained, resnet, torch_files, vgg
-from lecture4.vision.torch_files import WeightsError
+from lecture4.vision.models import alexnet, googlenet, resnet, vgg
+from lecture4.vision.weights import pretrained, torch_format
+from lecture4.vision.weights.torch_format import WeightsError
 
 RNG = np.random.default_rng(0)
 
@@ -94,7 +95,7 @@ def test_a_zipped_state_dict(tmp_path, torch_names, wrap):
         'scalar': np.float32(7).reshape(()),
     }
     write_zip(tmp_path / 'w.pth', arrays, wrap)
-    found = torch_files.read(tmp_path / 'w.pth')
+    found = torch_format.read(tmp_path / 'w.pth')
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -113,7 +114,7 @@ def test_a_truncated_file_is_refused(tmp_path, torch_names):
     data = (tmp_path / 'w.pth').read_bytes()
     (tmp_path / 'short.pth').write_bytes(data[: len(data) // 2])
     with pytest.raises(WeightsError, match=r'short\.pth is not a whole file of weights'):
-        torch_files.read(tmp_path / 'short.pth')
+        torch_format.read(tmp_path / 'short.pth')
     with (
         zipfile.ZipFile(tmp_path / 'w.pth') as whole,
         zipfile.ZipFile(tmp_path / 'c.pth', 'w') as cut,
@@ -121,9 +122,9 @@ def test_a_truncated_file_is_refused(tmp_path, torch_names):
         for name in whole.namelist():
             cut.writestr(name, whole.read(name)[: -8 if name.endswith('data/0') else None])
     with pytest.raises(WeightsError, match='storage 0 has 898 values, not 900'):
-        torch_files.read(tmp_path / 'c.pth')
+        torch_format.read(tmp_path / 'c.pth')
     with pytest.raises(WeightsError, match='is not a file; download the weights'):
-        torch_files.read(tmp_path / 'none.pth')
+        torch_format.read(tmp_path / 'none.pth')
 
 
 class Attack:
@@ -144,7 +145,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, zipped):
     else:
         path.write_bytes(data)
     with pytest.raises(WeightsError, match=r'asks for (posix|nt)\.mkdir, which is no tensor'):
-        torch_files.read(path)
+        torch_format.read(path)
     assert not made.exists()
 
 
@@ -152,14 +153,14 @@ def test_safetensors_whole_and_cut(tmp_path):
     numpy = pytest.importorskip('safetensors.numpy', reason='needs the extra lecture4[weights]')
     arrays = {'a': RNG.standard_normal((3, 4)).astype(np.float32)}
     numpy.save_file(arrays, tmp_path / 'w.safetensors')
-    np.testing.assert_array_equal(torch_files.read(tmp_path / 'w.safetensors')['a'], arrays['a'])
+    np.testing.assert_array_equal(torch_format.read(tmp_path / 'w.safetensors')['a'], arrays['a'])
     half = {'a': arrays['a'].astype(jnp.bfloat16)}
     numpy.save_file(half, tmp_path / 'half.safetensors')
-    np.testing.assert_array_equal(torch_files.read(tmp_path / 'half.safetensors')['a'], half['a'])
+    np.testing.assert_array_equal(torch_format.read(tmp_path / 'half.safetensors')['a'], half['a'])
     data = (tmp_path / 'w.safetensors').read_bytes()
     (tmp_path / 'short.safetensors').write_bytes(data[:-8])
     with pytest.raises(WeightsError, match='is not a whole file of weights'):
-        torch_files.read(tmp_path / 'short.safetensors')
+        torch_format.read(tmp_path / 'short.safetensors')
 
 
 NETWORKS = {
@@ -263,7 +264,7 @@ def test_logits_are_torchvision_s(reference):
         expected = np.load(reference / 'timm_vgg11.npy')
         assert np.abs(logits - expected).max() < 1e-4 * expected.std()
         back = pretrained.to_torch(NETWORKS['vgg11'], variables, 'timm')
-        for name, value in torch_files.read(timm).items():
+        for name, value in torch_format.read(timm).items():
             np.testing.assert_array_equal(back[name], value)
-    legacy = torch_files.read(reference / 'legacy.pth')
+    legacy = torch_format.read(reference / 'legacy.pth')
     np.testing.assert_array_equal(legacy['features.0.weight'], np.load(reference / 'legacy.npy'))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.vision import networks
+from lecture4.vision.models import registry
 
 RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ def pictures(h, w):
 )
 def test_a_dense_evaluation_is_the_network_at_every_place_but_for_the_borders(name, side, step):
     """Moved by a whole stride the logits move too; without padding (AlexNet has some) they are crops'."""
-    make = networks.NETWORKS[name]
+    make = registry.NETWORKS[name]
     x = pictures(side + step, side + 2 * step)
     variables = jax.jit(make(n_classes=10).init)(jax.random.key(0), x[:, :side, :side])
     logits, _ = jax.jit(make(n_classes=10, dense=True).apply)(variables, x)
@@ -45,7 +45,7 @@ ANY_SIZE = [
 
 @pytest.mark.parametrize('name', ANY_SIZE)
 def test_pictures_of_any_size_are_told_and_have_gradients(name):
-    network = networks.NETWORKS[name](n_classes=10)
+    network = registry.NETWORKS[name](n_classes=10)
     least = {'one_tower': 63}.get(name, 8 if name.startswith('cifar') else 32)
     x = pictures(least, least + 13)
     variables = jax.jit(network.init)(jax.random.key(0), x)

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from lecture4.vision import googlenet, pretrained, resnet, torch_files, transfer
-from lecture4.vision.torch_files import WeightsError
+from lecture4.vision.models import googlenet, resnet
+from lecture4.vision.weights import pretrained, torch_format, transfer
+from lecture4.vision.weights.torch_format import WeightsError
 
 RNG = np.random.default_rng(0)
 
@@ -17,7 +18,7 @@ def random_state(network, monkeypatch):
     shapes = pretrained.shapes(network)
     variables = jax.tree.map(lambda leaf: RNG.random(leaf.shape, np.float32), shapes)
     state = pretrained.to_torch(network, variables)
-    monkeypatch.setattr(torch_files, 'read', lambda path: state)
+    monkeypatch.setattr(torch_format, 'read', lambda path: state)
     return variables
 
 

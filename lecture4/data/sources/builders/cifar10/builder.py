@@ -1,0 +1,135 @@
+"""CIFAR-10 coloured pictures. Krizhevsky, Learning multiple layers of features, 2009.
+
+50,000 training and 10,000 test pictures of ten classes, 32 x 32 x 3, uint8. Written without
+TensorFlow, from either of two forms:
+
+    cifar-10-binary.tar.gz      the original archive, in its own order: what --download fetches
+    {train,test}_NN.webp, .csv  the same pictures packed without loss in sheets of 50 columns of
+                                32 x 32 pixels; line k of the csv, after its head, is the picture in
+                                row k // 50 and column k % 50, its first column the label. In order
+                                of the sheets, which is not the archive's. Only from manual_dir.
+
+A picture is a uint8 Tensor stored as its raw bytes.
+"""
+
+import csv
+import functools
+import pathlib
+import tarfile
+import zlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lecture4.data.dataset import DataError
+from lecture4.data.sources import archives, files
+
+SIDE, COLUMNS = 32, 50
+ARCHIVE = 'cifar-10-binary.tar.gz'
+FOLDER = 'cifar-10-batches-bin'
+MEMBERS = {'train': [f'data_batch_{i}.bin' for i in range(1, 6)], 'test': ['test_batch.bin']}
+NAMES = (
+    'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
+)  # fmt: skip
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Splits train and test; features image uint8 [32, 32, 3] and label.
+
+    manual_dir  where the files are looked for before they are downloaded.
+    pins        what the files must be; the checksums.tsv beside this file unless given.
+    """
+
+    # Its own name: tensorflow-datasets' cifar10 in the same data_dir has another format.
+    name = 'lecture4_cifar10'
+    VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, *, manual_dir=None, pins=None, **kwargs):
+        self.manual_dir = manual_dir
+        self.known = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
+        super().__init__(**kwargs)
+
+    @functools.cached_property
+    def pins(self) -> tuple[archives.Pin, ...]:
+        """The files of one form: the sheets where manual_dir has them all and not the archive."""
+        archive = tuple(pin for pin in self.known if pin.file == ARCHIVE)
+        sheets = tuple(pin for pin in self.known if pin.file != ARCHIVE)
+        found = archives.locate(self.manual_dir, 'cifar10', [pin.file for pin in self.known])
+        whole = sheets and all(pin.file in found for pin in sheets)
+        return sheets if whole and ARCHIVE not in found else archive
+
+    @property
+    def url_infos(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the download manager checks a download against."""
+        return archives.url_infos(self.pins)
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Tensor(
+                shape=(SIDE, SIDE, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+            ),
+            'label': tfds.features.ClassLabel(names=NAMES),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Small coloured pictures of animals and vehicles.',
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=('image', 'label'),
+            homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        paths = archives.obtain(dl_manager, 'cifar10', self.pins, self.manual_dir)
+        return {split: self._generate_examples(split, paths) for split in MEMBERS}
+
+    def _generate_examples(self, split, paths):
+        if ARCHIVE in paths:
+            parts = read_archive(paths[ARCHIVE], split)
+        else:
+            sheets = sorted(f for f in paths if f.startswith(split) and f.endswith('.webp'))
+            parts = (read_sheet(paths[f], paths[f.replace('.webp', '.csv')]) for f in sheets)
+        number = 0
+        for images, labels in parts:
+            for image, label in zip(images, labels, strict=True):
+                yield number, {'image': image, 'label': int(label)}
+                number += 1
+
+
+def read_archive(path, split: str):
+    """Yields (images uint8 [n, 32, 32, 3], labels uint8 [n]) of each binary file of a split.
+
+    Format  a record is the label in one byte, then 1024 bytes each of red, green and blue.
+    Errors  DataError where the archive cannot be read or a file is not whole records.
+    """
+    record = 1 + 3 * SIDE * SIDE
+    try:
+        with tarfile.open(path, 'r:gz') as archive:
+            for member in MEMBERS[split]:
+                stream = archive.extractfile(f'{FOLDER}/{member}')
+                data = stream.read() if stream else b''
+                if not data or len(data) % record:
+                    raise DataError(f'{path}: {member} has {len(data)} bytes, wanted n x {record}')
+                rows = np.frombuffer(data, np.uint8).reshape(-1, record)
+                planes = rows[:, 1:].reshape(-1, 3, SIDE, SIDE)
+                yield planes.transpose(0, 2, 3, 1), rows[:, 0]
+    except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error) as error:
+        raise DataError(f'{path} cannot be read ({error}); fetch it again') from error
+
+
+def read_sheet(image_path, csv_path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 [n, 32, 32, 3] and labels uint8 [n] of one sheet and its csv.
+
+    Errors  DataError where the sheet is not coloured, not whole tiles or has other than n of them.
+    """
+    with pathlib.Path(csv_path).open(newline='', encoding='utf-8') as file:
+        labels = np.array([int(row['label']) for row in csv.DictReader(file)], np.uint8)
+    sheet = files.read_image(image_path)
+    rows = -(-len(labels) // COLUMNS)
+    if sheet.shape != (rows * SIDE, COLUMNS * SIDE, 3):
+        raise DataError(
+            f'{image_path} is {" x ".join(map(str, sheet.shape))} and {csv_path} has {len(labels)} '
+            f'lines, wanted {rows * SIDE} x {COLUMNS * SIDE} x 3; fetch both again'
+        )
+    tiles = sheet.reshape(rows, SIDE, COLUMNS, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
+    return tiles[: len(labels)], labels

@@ -1,0 +1,98 @@
+"""MNIST handwritten digits. LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998.
+
+60,000 training and 10,000 test digits, 28 x 28, uint8, ink 255 on ground 0, kept in the order of
+the original files. Written without TensorFlow: a digit is a uint8 Tensor stored as its raw bytes
+(array_record compresses them: 18 MB for the training digits), so reading needs no image decoder.
+"""
+
+import gzip
+import math
+import pathlib
+import zlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lecture4.data.dataset import DataError
+from lecture4.data.sources import archives
+
+SIDE = 28
+
+
+class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Splits train and test; features image uint8 [28, 28, 1] and label.
+
+    manual_dir  where the files are looked for before they are downloaded.
+    pins        what the files must be; the checksums.tsv beside this file unless given.
+    """
+
+    # Its own name: tensorflow-datasets' mnist in the same data_dir has another format.
+    name = 'lecture4_mnist'
+    VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, *, manual_dir=None, pins=None, **kwargs):
+        self.manual_dir = manual_dir
+        self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
+        super().__init__(**kwargs)
+
+    @property
+    def url_infos(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the download manager checks a download against."""
+        return archives.url_infos(self.pins)
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Tensor(
+                shape=(SIDE, SIDE, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+            ),
+            'label': tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Handwritten digits.',
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=('image', 'label'),
+            homepage='http://yann.lecun.com/exdb/mnist/',
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        paths = archives.obtain(dl_manager, 'mnist', self.pins, self.manual_dir)
+        return {
+            split: self._generate_examples(
+                paths[f'{file}-images-idx3-ubyte.gz'], paths[f'{file}-labels-idx1-ubyte.gz']
+            )
+            for split, file in (('train', 'train'), ('test', 't10k'))
+        }
+
+    def _generate_examples(self, images_path, labels_path):
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if images.shape != (len(labels), SIDE, SIDE):
+            raise DataError(
+                f'{images_path} holds images of shape {images.shape} and {labels_path} '
+                f'{len(labels)} labels, wanted as many labels as images of {SIDE} x {SIDE}'
+            )
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield i, {'image': image[..., None], 'label': int(label)}
+
+
+def read_idx(path, n_axes: int) -> np.ndarray:
+    """The uint8 array in the gzipped idx file at `path`.
+
+    Format  two zero bytes, the type (8: unsigned byte), the number of axes; each axis' length as a
+            big-endian 32-bit number; the values in C order.
+    Errors  DataError where the file is not such an array with `n_axes` axes, to its last byte.
+    """
+    try:
+        with gzip.open(path) as file:
+            data = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f'{path} cannot be read ({error}); fetch it again') from error
+    start = 4 + 4 * n_axes
+    shape = tuple(int.from_bytes(data[i : i + 4], 'big') for i in range(4, start, 4))
+    if data[:4] != bytes((0, 0, 8, n_axes)) or len(data) - start != math.prod(shape):
+        raise DataError(
+            f'{path} is not an idx file of unsigned bytes with {n_axes} axes: it begins with '
+            f'{data[:4].hex(" ")}, lengths {shape}, and has {len(data)} bytes; fetch it again'
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

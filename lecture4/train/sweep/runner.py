@@ -1,0 +1,203 @@
+"""Runs a sweep: groups of variants in one program or one by one, then one table of all."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import traceback
+
+import jax
+
+from lecture4.train import loop, workdir
+from lecture4.train.config import Common, UsageError
+from lecture4.train.distributed import processes
+from lecture4.train.distributed.runtime import Interrupted, Runtime, start
+from lecture4.train.experiment import (
+    Experiment,
+    check_devices,
+    conclude,
+    load,
+    own_copy,
+    single,
+)
+from lecture4.train.metric_writer import read
+from lecture4.train.report import Report
+from lecture4.train.sweep import report as sweep_report
+from lecture4.train.sweep import variants as sweep
+
+LOG = logging.getLogger(__name__)
+
+
+class Broken(Exception):
+    """Variants of a sweep failed; the others are in the table."""
+
+
+def run(experiment: Experiment, config: Common, directory: pathlib.Path):
+    """All variants of a sweep, or the stage of it that is asked for. Returns (path, report).
+
+    Finished variants are kept, a failing one is noted and the next begun; the table is made of all.
+    Every variant ends with a directory of its own, variants/NAME, with metrics and report; a
+    vmapped group keeps its common checkpoints in groups/NAME.
+    Errors  Broken, when the table is made, where variants failed.
+    """
+    variants = sweep.variants(config, sweep.of(config, experiment.sweeps))
+    base = dataclasses.replace(config, overwrite=False)
+    grouped = sweep.groups(base, variants)
+    if config.group:
+        alone = {sweep.name(variant): [variant] for variant in variants}
+        if config.group not in {**alone, **grouped}:
+            raise UsageError(f'--group {config.group}: the groups are {" ".join(grouped)}')
+        grouped = {config.group: {**alone, **grouped}[config.group]}
+    if config.stage == 'table':
+        return _conclude(experiment, base, variants, directory)
+    if config.vectorize == 'vmap' and len(variants) > 1:
+        _check_shared(base, variants, sweep.groups(base, variants))
+    runtime = start(config)
+    check_devices(config, runtime)
+    if config.stage == 'plan':
+        print(json.dumps(_plan(experiment, base, grouped, directory)))
+        return None, Report()
+    if config.group:  # one of several processes that share the directory: no claim to all of it
+        return _groups(experiment, base, grouped, runtime, directory)
+    with workdir.held(directory, config, config.overwrite, runtime):
+        _groups(experiment, base, grouped, runtime, directory)
+        made = processes.told(lambda: _concluded(experiment, base, variants, directory))
+        if made:
+            raise Broken(made)
+        report = Report()
+        if runtime.writes:
+            report = sweep_report.make(experiment, base, variants, directory)
+        return directory / 'report.html', report
+
+
+def _concluded(experiment, config, variants, directory) -> str:
+    try:
+        _conclude(experiment, config, variants, directory)
+    except Broken as error:
+        return str(error)
+    return ''
+
+
+def _conclude(experiment, config, variants, directory):
+    report = sweep_report.make(experiment, config, variants, directory)
+    if broken := sweep_report.broken(variants, directory):
+        shown = '; '.join(f'{name}: {reason}' for name, reason in broken.items())
+        raise Broken(
+            f'{len(broken)} of {len(variants)} variants have no result ({shown}); the others are '
+            f'in {directory / "report.html"}; run the same command to try those again'
+        )
+    return directory / 'report.html', report
+
+
+def _check_shared(config, variants, grouped):
+    """--vectorize vmap is a mistake where no two variants can share a program."""
+    if len(grouped) == len(variants):
+        fields = set(variants[0]) - sweep.traceable(config, variants[0])
+        raise UsageError(
+            f'--vectorize vmap: {", ".join(sorted(fields))} changes shapes or code, so no two '
+            'variants share a program; use --vectorize loop'
+        )
+
+
+def _groups(experiment, config, grouped, runtime: Runtime, directory):
+    for group_name, group in grouped.items():
+        left = processes.told(lambda group=group: _unfinished(directory, config, group))
+        if left:
+            if _vectorized(experiment, config, group):
+                _together(experiment, config, group, runtime, directory, group_name)
+            else:
+                _one_by_one(experiment, config, left, runtime, directory)
+    return None, Report()
+
+
+def _plan(experiment, config, grouped, directory) -> list[dict]:
+    """For a launcher: the groups, whether one program runs each here and could, what is left."""
+    return [
+        {
+            'group': group_name,
+            'vmap': _vectorized(experiment, config, group),
+            'traceable': _vectorized(experiment, config, group, anywhere=True),
+            'variants': [{'name': sweep.name(variant), 'fields': variant} for variant in group],
+            'left': [sweep.name(variant) for variant in _unfinished(directory, config, group)],
+        }
+        for group_name, group in grouped.items()
+    ]
+
+
+def _vectorized(experiment, config, group, anywhere: bool = False) -> bool:
+    """Whether a group runs as one program: told, or on an accelerator, or a tiny model.
+
+    anywhere  whether it can at all, on whatever devices.
+    """
+    if config.vectorize != 'auto':
+        return config.vectorize == 'vmap'
+    if len(group) == 1:
+        return False
+    try:
+        program = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
+    except UsageError as error:  # untraceable: the loop can do it
+        LOG.info('variants run one by one: %s', error)
+        return False
+    state = jax.eval_shape(program.init, program.key, program.resident, program.batch(0))
+    return anywhere or jax.default_backend() != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
+
+
+def _unfinished(directory, config, group) -> list[dict]:
+    return [variant for variant in group if not _finished(directory, config, variant)]
+
+
+def _finished(directory, config, variant) -> bool:
+    """A variant with a report of the same config needs no second run."""
+    place = sweep_report.place(directory, variant)
+    workdir.check(place, dataclasses.replace(config, **variant), overwrite=False)
+    return (place / 'results.json').exists()
+
+
+def _one_by_one(experiment, config, group, runtime: Runtime, directory):
+    for variant in group:
+        LOG.info('variant %s', sweep.name(variant))
+        own = dataclasses.replace(config, **variant)
+        place = sweep_report.place(directory, variant)
+        try:
+            single(experiment, own, load(experiment, own), runtime, place)
+        except Exception as error:
+            # A mistake that one process alone made would leave the others waiting for it.
+            alone = not isinstance(error, (processes.Agreed, loop.Diverged))
+            if isinstance(error, Interrupted) or (alone and runtime.n_processes > 1):
+                raise
+            if not isinstance(error, (UsageError, loop.Diverged)):
+                LOG.error('%s', traceback.format_exc())
+            LOG.error('variant %s failed: %s', sweep.name(variant), error)
+            if runtime.writes:
+                sweep_report.note_failure(place, error)
+
+
+def _together(experiment, config, group, runtime: Runtime, directory, group_name):
+    """One loop over a stacked state; then each variant's rows and report in its own directory."""
+    program = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
+    place = directory / 'groups' / group_name
+    if runtime.writes:
+        place.mkdir(parents=True, exist_ok=True)
+    processes.exchange('made')
+    LOG.info('%d variants in one program', len(group))
+    states = own_copy(loop.run(program, config, runtime, place, f'{len(group)} variants'))
+    for i, variant in enumerate(group):
+        own = dataclasses.replace(config, **variant)
+        own_place = sweep_report.place(directory, variant)
+        data = load(experiment, own)
+        with workdir.held(own_place, own, True, runtime):
+            if runtime.writes:
+                _write_rows(read(place / 'metrics.jsonl'), i, own_place)
+            conclude(experiment, own, sweep.take(states, i), data, own_place, runtime)
+
+
+def _write_rows(rows, i: int, place: pathlib.Path):
+    """Variant i's share of a group's metrics."""
+    own = [
+        {name: value[i] if isinstance(value, list) else value for name, value in row.items()}
+        for row in rows
+    ]
+    temporary = place / 'metrics.tmp'
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in own))
+    os.replace(temporary, place / 'metrics.jsonl')

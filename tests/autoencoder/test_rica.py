@@ -1,0 +1,175 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.autoencoder import rica
+from lecture4.autoencoder.rica import Stage
+
+STAGE = Stage(size=3, maps=2, stride=2, pool=2, contrast=3)
+SHAPE = (9, 7, 2)  # 4 x 3 places, 3 x 2 pools
+
+
+def init(shape, stage, tied=False, dtype=jnp.float64):
+    """A layer made from random numbers."""
+    x = jax.random.normal(jax.random.key(7), (4, *shape), dtype)
+    return rica.init(jax.random.key(0), x, stage, tied=tied)
+
+
+@pytest.fixture
+def layer(x64):
+    return init(SHAPE, STAGE)
+
+
+@pytest.fixture
+def x(x64):
+    return jax.random.normal(jax.random.key(1), (5, *SHAPE))
+
+
+def by_hand(layer, x):
+    """Every unit's receptive field, one after another, in loops."""
+    x, W = np.asarray(x), np.asarray(layer.encoder)
+    h = np.zeros((len(x), 4, 3, 2))
+    for r, c, m in np.ndindex(4, 3, 2):
+        field = x[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3]
+        h[:, r, c, m] = (field * W[r, c, :, m].reshape(3, 3, 2)).sum((1, 2, 3))
+    return h
+
+
+def test_filters_are_local_and_not_shared(layer, x):
+    np.testing.assert_allclose(rica.filters(layer, x, STAGE), by_hand(layer, x), atol=1e-12)
+
+
+def test_a_unit_sees_its_receptive_field_and_no_more(layer, x):
+    stages = [STAGE, Stage(size=2, maps=3, pool=1, contrast=3)]
+    inner = init((3, 2, 2), stages[1])
+
+    def unit(x):  # without normalisation between, whose windows reach further
+        below = rica.pooled(rica.filters(layer, x, STAGE), STAGE)
+        return rica.filters(inner, below, stages[1])[0, 1, 0, 2]
+
+    seen = np.asarray(jax.grad(unit)(x[:1]))[0].any(-1)
+    rows, cols = rica.field(stages, (1, 0))
+    assert seen[rows, cols].all()
+    assert seen.sum() == seen[rows, cols].size < seen.size
+
+
+def test_tied_reconstruction_is_the_adjoint_of_the_filters(layer, x):
+    tied = rica.Layer(layer.encoder, None)
+    h = jax.random.normal(jax.random.key(3), (5, 4, 3, 2))
+    one = jnp.vdot(rica.filters(tied, x, STAGE), h)
+    other = jnp.vdot(x, rica.reconstruct(tied, h, SHAPE, STAGE))
+    assert float(one) == pytest.approx(float(other), rel=1e-12)
+
+
+def test_pools_are_roots_of_sums_of_squares(layer, x):
+    h = by_hand(layer, x)
+    expected = np.zeros((5, 3, 2, 2))
+    for r, c in np.ndindex(3, 2):
+        expected[:, r, c] = np.sqrt(0.01 + (h[:, r : r + 2, c : c + 2] ** 2).sum((1, 2)))
+    found = rica.pooled(jnp.asarray(h), STAGE, epsilon=0.01)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_loss_is_reconstruction_and_pools_and_its_gradient_that_of_differences(x, tied):
+    layer = init(SHAPE, STAGE, tied)
+
+    def value(layer):
+        return rica.loss(layer, x, STAGE, weight=0.3)[0].mean()
+
+    h = by_hand(layer, x)
+    V = np.asarray(layer.encoder).swapaxes(2, 3) if tied else np.asarray(layer.decoder)
+    back = np.zeros(x.shape)
+    for r, c, m in np.ndindex(4, 3, 2):
+        part = h[:, r, c, m, None, None, None] * V[r, c, m].reshape(3, 3, 2)
+        back[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += part
+    pools = np.asarray(rica.pooled(jnp.asarray(h), STAGE)).sum((1, 2, 3))
+    expected = ((back - x) ** 2).sum((1, 2, 3)) + 0.3 * pools
+    np.testing.assert_allclose(rica.loss(layer, x, STAGE, weight=0.3)[0], expected, rtol=1e-12)
+    direction = jax.tree.map(
+        lambda w: jax.random.normal(jax.random.key(5), w.shape, w.dtype), layer
+    )
+    up = jax.tree.map(lambda w, d: w + 1e-6 * d, layer, direction)
+    down = jax.tree.map(lambda w, d: w - 1e-6 * d, layer, direction)
+    slope = float((value(up) - value(down)) / 2e-6)
+    inner = jax.tree.map(jnp.vdot, jax.grad(value)(layer), direction)
+    assert float(sum(jax.tree.leaves(inner))) == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize('k', [5, 12])
+def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
+    """E||W'Wx - x||^2 = ||W'W - I||^2 = ||W W' - I||^2 + d - k, exactly for whitened samples."""
+    d, n = 9, 50
+    x = np.random.default_rng(0).normal(size=(n, d))
+    x = np.sqrt(n) * np.linalg.qr(x - x.mean(0))[0]  # covariance I to the last bit
+    stage = Stage(size=3, maps=k, pool=1)
+    layer = init((3, 3, 1), stage, tied=True)
+    W = np.asarray(layer.encoder[0, 0]).T
+    _, metrics = rica.loss(layer, jnp.asarray(x.reshape(n, 3, 3, 1)), stage)
+    reached = float(metrics['reconstruction'])
+    assert reached == pytest.approx(((W.T @ W - np.eye(d)) ** 2).sum(), rel=1e-10)
+    assert reached == pytest.approx(((W @ W.T - np.eye(k)) ** 2).sum() + d - k, rel=1e-10)
+
+
+def test_first_filters_are_pieces_of_examples_scaled_to_reconstruct_best(x64):
+    shape, stage = (8, 8, 1), Stage(size=4, maps=3, stride=2)
+    x = jax.random.normal(jax.random.key(1), (30, *shape))
+    layer = rica.init(jax.random.key(0), x, stage)
+    pieces = np.asarray(x)[:, 2:6, 4:8].reshape(30, 16)
+    filters = np.asarray(layer.encoder[1, 2]).T
+    cosine = filters @ pieces.T / np.linalg.norm(filters, axis=1)[:, None]
+    assert (cosine / np.linalg.norm(pieces, axis=1) > 0.99).sum(1).tolist() == [1, 1, 1]
+    error = [
+        rica.loss(layer._replace(encoder=s * layer.encoder), x, stage)[1]['reconstruction']
+        for s in (0.97, 1, 1.03)
+    ]
+    assert error[1] < min(error[0], error[2])
+
+
+def test_layers_are_learned_one_by_one(x64):
+    stages = (STAGE, Stage(size=2, maps=3, pool=1, contrast=3))
+    found = rica.shapes(SHAPE, stages)
+    assert found == [SHAPE, (3, 2, 2), (2, 1, 3)]
+    layers = tuple(init(*sizes) for sizes in zip(found[:-1], stages, strict=True))
+    x = jax.random.normal(jax.random.key(1), (5, *SHAPE))
+    grads = jax.grad(lambda layers: rica.layer_loss(layers, x, 1, stages)[0].mean())(layers)
+    assert not np.any(grads[0].encoder) and np.any(grads[1].encoder)
+    outputs = rica.apply(layers, x, stages)
+    expected, _ = rica.loss(layers[1], outputs[0]['contrast'], stages[1])
+    np.testing.assert_allclose(rica.layer_loss(layers, x, 1, stages)[0], expected, rtol=1e-12)
+    assert outputs[1]['pooled'].shape == (5, 2, 1, 3)
+
+
+def test_a_unit_is_that_of_the_middle_place(layer, x):
+    outputs = rica.apply((layer,), x[:1], (STAGE,))[0]
+    for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
+        value = rica.unit((layer,), (STAGE,), kind, 1)(x[0])
+        assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
+
+
+def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer, x):
+    """Interior places, by the definition, with a window that holds the whole map."""
+    stage = STAGE._replace(contrast=5)
+    out = rica.apply((layer,), x, (stage,), floor=0.01)[0]
+    v = np.asarray(out['contrast'])
+    sigma = 5 / 4
+    g = np.exp(-0.5 * ((np.arange(3)[:, None] - np.arange(3)) / sigma) ** 2)
+    G = [g[:n, :n] / g[:n, :n].sum(1, keepdims=True) for n in v.shape[1:3]]
+    p = np.asarray(out['pooled'])
+    blur = lambda a: np.einsum('ij,kl,njlc->nik', G[0], G[1], a)[..., None] / a.shape[-1]  # noqa: E731
+    centred = p - blur(p)
+    expected = centred / np.maximum(0.01, np.sqrt(blur(centred**2)))
+    np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_refused_says_why(x):
+    with pytest.raises(ValueError, match='layer 2 does not fit'):
+        rica.shapes(SHAPE, (STAGE, Stage(size=4, maps=1)))
+    with pytest.raises(ValueError, match='maps 0'):
+        init(SHAPE, STAGE._replace(maps=0))
+    layer = init(SHAPE, STAGE, dtype=jnp.float32)
+    with pytest.raises(ValueError, match='pictures of that size'):
+        rica.filters(layer, jnp.ones((1, 11, 7, 2), jnp.float32), STAGE)
+    with pytest.raises(TypeError, match='floating'):
+        rica.filters(layer, jnp.ones((1, *SHAPE), jnp.int32), STAGE)

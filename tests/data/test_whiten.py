@@ -1,0 +1,66 @@
+"""Whitening of pictures: the spectrum it leaves, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from lecture4.data import sources
+from lecture4.data.images import whiten
+from lecture4.data.images.crops import grey
+
+
+def radial(image):
+    """Mean power in rings of 0.04 cycles per pixel, from 0.02 on."""
+    h, w = image.shape[:2]
+    power = np.abs(np.fft.fft2(image[:, :, 0])) ** 2
+    frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None, :])
+    ring = ((frequency - 0.02) // 0.04).astype(int)
+    return np.array([power[ring == i].mean() for i in range(9)])
+
+
+def test_a_spectrum_that_falls_as_one_over_f_becomes_the_low_pass_alone():
+    h = w = 128
+    frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None, :])
+    phase = np.angle(np.fft.fft2(np.random.default_rng(0).standard_normal((h, w))))
+    amplitude = np.where(frequency > 0, 1 / np.where(frequency > 0, frequency, 1), 0)
+    picture = np.fft.ifft2(amplitude * np.exp(1j * phase)).real[:, :, None]
+    (white,) = whiten.whiten([picture.astype(np.float32)])
+    left = np.abs(np.fft.fft2(white[:, :, 0]))
+    wanted = np.exp(-((frequency / 0.39) ** 4))
+    inside = frequency > 0
+    ratio = left[inside] / wanted[inside]
+    np.testing.assert_allclose(ratio, np.median(ratio), rtol=2e-3)
+
+
+def test_natural_pictures_lose_their_fall_of_power():
+    images = grey(sources.load('photos').images)
+    for image, white in zip(images, whiten.whiten(images), strict=True):
+        before, after = radial(image), radial(white)
+        assert before[0] / before[6] > 30  # 0.04 against 0.28 cycles per pixel
+        assert after.max() / after[:7].min() < 0.2 * before[0] / before[6]
+        assert white.dtype == np.float32
+        np.testing.assert_allclose([white.mean(), white.var()], [0, 1], atol=1e-4)
+
+
+def test_a_constant_picture_becomes_zero():
+    (white,) = whiten.whiten(np.full((1, 9, 7, 1), 0.3, np.float32))
+    assert not white.any()
+
+
+def test_sets_that_come_whitened_are_only_scaled():
+    image = np.random.default_rng(0).normal(3, 5, (8, 9, 1))
+    (scaled,) = whiten.unit_variance([image])
+    np.testing.assert_allclose(scaled, (image - image.mean()) / image.std())
+    (still,) = whiten.unit_variance([np.ones((4, 4, 1))])
+    assert not still.any()
+
+
+@pytest.mark.parametrize(
+    'images, cutoff, told',
+    [
+        ([np.zeros((8, 8, 3))], 0.39, 'picture 0 has shape'),
+        ([np.zeros((8, 8, 1))], 0.0, 'cutoff 0.0 has to be positive'),
+    ],
+)
+def test_what_cannot_be_whitened_is_refused(images, cutoff, told):
+    with pytest.raises(ValueError, match=told):
+        whiten.whiten(images, cutoff)

@@ -1,0 +1,144 @@
+"""Any number of signals: shared over devices by pmap and by jit, and streamed from disk."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.sparse import parallel_encode, solvers
+from lecture4.sparse.objective import LOG
+from tests.sparse.solving import problem
+
+
+@pytest.mark.parametrize('parallel', ['threads', 'pmap', 'jit'])
+def test_devices_give_what_one_gives(parallel, monkeypatch):
+    """Also where the signals do not divide evenly, with weights and starts of their own."""
+    x, D = problem(n=10, dtype=np.float32)
+    x[3] = np.nan
+    weight = np.linspace(0.04, 0.1, 10, dtype=np.float32)[:, None]
+    init = np.full((10, 24), 0.1, np.float32)
+    assert len(jax.local_devices()) == 4
+    monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 3)
+    options = {'method': 'admm', 'tolerance': 1e-5, 'finish': False}
+    split = parallel_encode.over_devices(x, D, weight, init=init, parallel=parallel, **options)
+    whole = jax.jit(lambda *v: solvers.encode(*v[:3], init=v[3], **options))(x, D, weight, init)
+    for field, one, two in zip(whole._fields, whole, split, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=field)
+    assert (len(split.codes.sharding.device_set) > 1) == (parallel != 'threads')
+    none = parallel_encode.over_devices(x[:0], D, 0.1)
+    assert none.codes.shape == (0, 24)
+    with pytest.raises(ValueError, match="parallel 'mpi' is none of"):
+        parallel_encode.over_devices(x, D, 0.1, parallel='mpi')
+
+
+def test_a_single_cpu_is_shared_out_over_threads(monkeypatch):
+    x, D = problem(n=8, dtype=np.float32)
+    threads, shapes, solve = set(), set(), solvers.encode
+
+    def seen(signals, *given, **options):
+        threads.add(threading.get_ident())
+        shapes.add(signals.shape)
+        return solve(signals, *given, **options)
+
+    monkeypatch.setattr(solvers, 'encode', seen)
+    monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 2)
+    parallel_encode._compiled.cache_clear()
+    found = parallel_encode.over_devices(x, D, 0.1, devices=jax.local_devices()[1:2], method='ista')
+    parallel_encode._compiled.cache_clear()
+    assert shapes == {(4, x.shape[1])} and threading.get_ident() not in threads
+    assert found.codes.devices() == {jax.local_devices()[1]}
+
+
+def test_devices_take_log_codes_from_those_of_l1():
+    x, D = problem(n=6, dtype=np.float32)
+    options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-5}
+    split = parallel_encode.over_devices(5 * x, D, 2.0, **options)
+    whole = solvers.encode(jnp.asarray(5 * x), jnp.asarray(D), 2.0, **options)
+    assert split.converged.all()
+    np.testing.assert_allclose(split.codes, whole.codes, atol=1e-4)
+    start = parallel_encode.over_devices(5 * x, D, 2.0, max_iterations=0, **options)
+    assert (start.codes == 0).any() and (start.codes != 0).any()  # zeros are L1's, not those of log
+
+
+def test_what_cannot_be_shared_out_is_told():
+    x, D = problem(n=6, dtype=np.float32)
+    with pytest.raises(ValueError, match=r'weight 0\.0 must be positive'):
+        parallel_encode.over_devices(x, D, 0.0)
+    with pytest.raises(TypeError, match=r'rho is an array; .* a Python value'):
+        parallel_encode.over_devices(x, D, 0.1, method='admm', rho=jnp.float32(0.1))
+    for bad, told in (({'batch_size': 0}, 'batch_size 0'), ({'weight': [[0.1]] * 4}, r'\(4, 1\)')):
+        given = {'weight': 0.1, 'batch_size': 4} | bad
+        with pytest.raises(ValueError, match=told):
+            next(parallel_encode.stream(iter([x]), D, **given))
+
+
+@pytest.mark.parametrize('source', ['memmap', 'iterator'])
+def test_a_stream_is_the_whole(source, tmp_path):
+    x, D = problem(n=37, dtype=np.float32)
+    whole = solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, tolerance=1e-6)
+    if source == 'memmap':
+        np.save(tmp_path / 'x.npy', x)
+        signals = np.load(tmp_path / 'x.npy', mmap_mode='r')
+    else:
+        signals = (x[a:b] for a, b in ((0, 3), (3, 3), (3, 30), (30, 37)))
+    out = np.lib.format.open_memmap(tmp_path / 'a.npy', 'w+', np.float32, (37, 24))
+    told = []
+    parts = list(
+        parallel_encode.stream(
+            signals,
+            D,
+            0.05,
+            batch_size=16,
+            out=out,
+            progress_fn=lambda *v: told.append(v),
+            tolerance=1e-6,
+        )
+    )
+    total = 37 if source == 'memmap' else None
+    assert told == [(16, total), (32, total), (37, total)]
+    assert [len(part.codes) for part in parts] == [16, 16, 5]
+    np.testing.assert_allclose(out, whole.codes, atol=1e-4)  # other tiles, other rounding
+    np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), out)
+    gathered = solvers.summarise(solvers.Solution(*map(np.concatenate, zip(*parts, strict=True))))
+    assert gathered.n_signals == 37 and gathered.n_unconverged == gathered.n_marked == 0
+
+
+def test_a_stream_reads_no_further_than_one_batch_ahead():
+    x, D = problem(n=8, dtype=np.float32)
+    read = []
+
+    def signals():
+        for i in range(8):
+            read.append(i)
+            yield x[i : i + 1]
+
+    stream = parallel_encode.stream(signals(), D, 0.05, batch_size=2, method='ista')
+    next(stream)
+    assert len(read) == 4
+
+
+def test_too_few_rows_for_a_stream_are_told(tmp_path):
+    x, D = problem(n=6, dtype=np.float32)
+    with pytest.raises(ValueError, match='out has 5 rows for 6 signals'):
+        list(parallel_encode.stream(x, D, 0.05, out=np.zeros((5, 24), np.float32)))
+    with pytest.raises(ValueError, match='out has 5 rows and the signals are more'):
+        list(
+            parallel_encode.stream(
+                iter([x]), D, 0.05, out=np.zeros((5, 24), np.float32), method='ista'
+            )
+        )
+
+
+def test_the_worst_signal_is_named():
+    x, D = problem(dtype=np.float32)
+    x[7] = np.nan
+    found = solvers.fista(jnp.asarray(x), jnp.asarray(D), 0.02, max_iterations=10, tolerance=1e-3)
+    summary = solvers.summarise(found)
+    gap = np.asarray(found.gap)
+    assert summary.worst_signal == np.nanargmax(gap) and summary.worst_gap == np.nanmax(gap)
+    assert summary.n_marked == 1 and summary.n_signals == 12
+    assert summary.n_unconverged == 11 - np.asarray(found.converged).sum() > 0
+    np.testing.assert_allclose(summary.mean_gap, np.nanmean(gap), rtol=1e-5)
+    assert solvers.summarise(jax.tree.map(lambda v: v[7:8], found)).worst_signal == -1

@@ -1,0 +1,154 @@
+"""Every network against the published counts, and against its layout, layer by layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lecture4.ops import receptive_field
+from lecture4.vision import layer_specs
+from lecture4.vision.models import alexnet, googlenet, resnet, vgg, zfnet
+
+NETWORKS = {
+    'alexnet': (alexnet.AlexNet(), 227, 60_965_224),
+    'alexnet, one stream': (alexnet.AlexNet(groups=1), 227, 62_378_344),
+    'alexnet, one tower': (alexnet.OneTower(), 224, 61_100_840),
+    'zfnet': (zfnet.ZFNet(), 224, 62_357_608),
+    'vgg a': (vgg.VGG('a'), 224, 132_863_336),
+    'vgg a lrn': (vgg.VGG('a_lrn'), 224, 132_863_336),
+    'vgg b': (vgg.VGG('b'), 224, 133_047_848),
+    'vgg c': (vgg.VGG('c'), 224, 133_638_952),
+    'vgg d': (vgg.VGG('d'), 224, 138_357_544),
+    'vgg e': (vgg.VGG('e'), 224, 143_667_240),
+    'vgg a bn': (vgg.VGG('a', batch_norm=True), 224, 132_868_840),
+    'vgg b bn': (vgg.VGG('b', batch_norm=True), 224, 133_053_736),
+    'vgg d bn': (vgg.VGG('d', batch_norm=True), 224, 138_365_992),
+    'vgg e bn': (vgg.VGG('e', batch_norm=True), 224, 143_678_248),
+    'googlenet': (googlenet.GoogLeNet(), 224, 6_998_552),
+    'googlenet, auxiliary': (googlenet.GoogLeNet(auxiliary=True), 224, 13_378_280),
+    'googlenet, torchvision': (googlenet.GoogLeNet(version='torchvision'), 224, 6_624_904),
+    'googlenet, torchvision, auxiliary': (
+        googlenet.GoogLeNet(version='torchvision', auxiliary=True), 224, 13_004_888,
+    ),
+    'plain 34': (resnet.imagenet(34, None), 224, 21_623_848),
+    'resnet 18 A': (resnet.imagenet(18, 'A'), 224, 11_515_688),
+    'resnet 18 B': (resnet.imagenet(18), 224, 11_689_512),
+    'resnet 18 C': (resnet.imagenet(18, 'C'), 224, 12_043_816),
+    'resnet 34 A': (resnet.imagenet(34, 'A'), 224, 21_623_848),
+    'resnet 34 B': (resnet.imagenet(34), 224, 21_797_672),
+    'resnet 34 C': (resnet.imagenet(34, 'C'), 224, 22_716_840),
+    'resnet 50': (resnet.imagenet(50), 224, 25_557_032),
+    'resnet 50 v1.5': (resnet.imagenet(50, version='v1.5'), 224, 25_557_032),
+    'resnet 101': (resnet.imagenet(101), 224, 44_549_160),
+    'resnet 152': (resnet.imagenet(152), 224, 60_192_808),
+    'cifar 20': (resnet.cifar(20), 32, 269_722),
+    'cifar plain 20': (resnet.cifar(20, None), 32, 269_722),
+    'cifar 20 B': (resnet.cifar(20, 'B'), 32, 272_474),
+    'cifar 110': (resnet.cifar(110), 32, 1_727_962),
+}  # fmt: skip
+
+
+def shapes(network, side, n=1):
+    """What init makes and apply returns, by shape alone."""
+    x = jax.ShapeDtypeStruct((n, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+    return variables, jax.eval_shape(network.apply, variables, x)
+
+
+def count(parameters):
+    return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_parameters_are_those_of_the_paper(name):
+    network, side, expected = NETWORKS[name]
+    variables, (logits, _) = shapes(network, side, 2)
+    assert count(variables['params']) == expected
+    assert logits.shape == (2, network.n_classes)
+
+
+LAYOUTS = {
+    'alexnet': (layer_specs.alexnet(), alexnet.AlexNet(), 227),
+    'zfnet': (layer_specs.zfnet(), zfnet.ZFNet(), 224),
+    'vgg c': (layer_specs.vgg('c'), vgg.VGG('c'), 224),
+    'vgg d bn': (layer_specs.vgg('d', True), vgg.VGG('d', batch_norm=True), 224),
+    'googlenet': (layer_specs.googlenet(), googlenet.GoogLeNet(), 224),
+    'resnet 34 A': (layer_specs.resnet(34, 'A'), resnet.imagenet(34, 'A'), 224),
+    'resnet 50': (layer_specs.resnet(50), resnet.imagenet(50), 224),
+    'resnet 50 v1.5': (
+        layer_specs.resnet(50, version='v1.5'), resnet.imagenet(50, version='v1.5'), 224,
+    ),
+    'cifar 20': (layer_specs.cifar_resnet(20), resnet.cifar(20), 32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_activations_have_the_sizes_of_the_layout(name):
+    """All activations that carry a layout's name; parameters layer by layer where both have it."""
+    stack, network, side = LAYOUTS[name]
+    _, (_, activations) = shapes(network, side)
+    rows = {
+        row.name: row
+        for row in receptive_field.collapse(receptive_field.trace(stack, (side, side, 3)))
+    }
+    shared = [layer for layer in activations if layer in rows and rows[layer].output[:-1]]
+    shared = [layer for layer in shared if rows[layer].output[0] > 1]
+    assert len(shared) > 8
+    for layer in shared:
+        assert activations[layer].shape[1:] == rows[layer].output, layer
+
+
+def test_v1_strides_on_the_first_of_a_bottleneck_and_v1_5_on_the_second():
+    """By the counts of multiply-adds that the papers print: 3.8 and 4.1 thousand million."""
+    for version, gigas in (('v1', 3.86), ('v1.5', 4.09)):
+        network = resnet.imagenet(50, version=version)
+        variables, _ = shapes(network, 224)
+        x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+        jaxpr = jax.make_jaxpr(network.apply)(variables, x)
+        assert multiply_adds(jaxpr.jaxpr) / 1e9 == pytest.approx(gigas, abs=0.01)
+
+
+def multiply_adds(jaxpr):
+    """Of all convolutions and products of a program, counted from its shapes."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'conv_general_dilated':
+            kernel = equation.invars[1].aval
+            total += kernel.size // kernel.shape[-1] * equation.outvars[0].aval.size
+        elif equation.primitive.name == 'dot_general':
+            (over, _), _ = equation.params['dimension_numbers']
+            left = equation.invars[0].aval
+            total += int(np.prod([left.shape[i] for i in over])) * equation.outvars[0].aval.size
+        for value in equation.params.values():
+            if isinstance(value, jax.extend.core.ClosedJaxpr):
+                total += multiply_adds(value.jaxpr)
+        if equation.primitive.name == 'cond':  # one branch a platform
+            total += max(multiply_adds(branch.jaxpr) for branch in equation.params['branches'])
+    return total
+
+
+def test_equal_blocks_in_a_loop_are_the_blocks_one_by_one():
+    one_by_one = resnet.ResNet((1, 3), (2, 3), True, 'cifar', 5, 'C')
+    looped = one_by_one.clone(scan=True)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3)), jnp.float32)
+    variables = jax.jit(one_by_one.init)(jax.random.key(0), x)
+    again = jax.jit(looped.init)(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+    found = []
+    for network in (one_by_one, looped):
+
+        def loss(params, network=network):
+            given = variables | {'params': params}
+            seen = network.apply(given, x, train=True, mutable=['batch_stats'])
+            (logits, activations), updated = seen
+            return jnp.sum(logits**2) + jnp.sum(activations['conv3_2'] ** 3), (activations, updated)
+
+        trained = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+        found.append((trained, jax.jit(network.apply)(variables, x)))
+    assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * (1e-9 + float(jnp.abs(a).max())))
+    loops = [
+        str(jax.make_jaxpr(n.apply)(variables, x)).count(' scan[') for n in (one_by_one, looped)
+    ]
+    assert loops == [0, 1]
