@@ -1,0 +1,52 @@
+"""Statistics over the devices of a mapped axis (pmap, shard_map), through one argument.
+
+Under `jax.jit` over a mesh a mean over the batch already is a mean over all devices, and the
+default `Reduce()` does nothing. Under pmap or shard_map each device sees its part of the batch, and
+`Reduce('data')` combines what the parts gave.
+"""
+
+from typing import NamedTuple, TypeVar
+
+import jax
+from jax import lax
+
+Tree = TypeVar('Tree')
+
+
+class Reduce(NamedTuple):
+    """Collectives over a named axis of devices; without a name every one is the identity.
+
+    Attributes:
+      axis_name: Name of the mapped axis, or None where the batch is whole.
+    """
+
+    axis_name: str | None = None
+
+    def mean(self, tree: Tree) -> Tree:
+        """Mean over the devices of every leaf."""
+        return tree if self.axis_name is None else lax.pmean(tree, self.axis_name)
+
+    def sum(self, tree: Tree) -> Tree:
+        """Sum over the devices of every leaf."""
+        return tree if self.axis_name is None else lax.psum(tree, self.axis_name)
+
+    def max(self, tree: Tree) -> Tree:
+        """Elementwise maximum over the devices of every leaf."""
+        return tree if self.axis_name is None else lax.pmax(tree, self.axis_name)
+
+    def all_gather(self, tree: Tree) -> Tree:
+        """The rows (leading axis) of all devices, in the order of the devices."""
+        if self.axis_name is None:
+            return tree
+        return lax.all_gather(tree, self.axis_name, tiled=True)
+
+    def fold_in(self, key: jax.Array) -> jax.Array:
+        """A key of this device's own."""
+        if self.axis_name is None:
+            return key
+        return jax.random.fold_in(key, lax.axis_index(self.axis_name))
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices along the axis."""
+        return 1 if self.axis_name is None else lax.axis_size(self.axis_name)
