@@ -119,7 +119,7 @@ def launch(line: list[str], count: int, port: int, stall_timeout: float, asked: 
         started: list[subprocess.Popen] = []
         try:
             for i, environ in enumerate(shares(count)):
-                pulse = {'LECTURE4_PULSE': str(pulses[i])}
+                pulse = {'LECTURE4_HEARTBEAT_FILE': str(pulses[i])}
                 started.append(
                     command.start(rank(line, i, count, port), i, {**os.environ, **environ, **pulse})
                 )

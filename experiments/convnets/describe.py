@@ -139,7 +139,7 @@ def main(arguments):
         config = cli.parse(parts, arguments)
         report = describe(config)
         directory = pathlib.Path(config.workdir or f'runs/describe-{config.network}')  # pyright: ignore
-        with workdir.claim(directory, config, config.overwrite, {}):
+        with workdir.acquire(directory, config, config.overwrite, {}):
             reports.write(directory, report, title=config.network, about=parts.about)  # pyright: ignore
     except (train.UsageError, ValueError, OSError) as error:
         print(f'describe: {error}', file=sys.stderr)

@@ -238,7 +238,7 @@ def report(config, state, data):
         )
         return top, alive, chosen, back
 
-    found = [look(layer) for layer in train.watched(config, layers, 'layers')]
+    found = [look(layer) for layer in train.track(config, layers, 'layers')]
     top, alive, chosen, back = found[-1]
     units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
     rows = top.rows[0, units]
@@ -254,7 +254,7 @@ def report(config, state, data):
         deconvnet.occlude(
             network, variables, seen[i], int(answers[i]), layers[-1], size=size, stride=stride, batch=64
         )
-        for i in train.watched(config, shown, 'covered pictures')
+        for i in train.track(config, shown, 'covered pictures')
     ]  # fmt: skip
     parts = correspondence(data.extra, variables, layers[-1], top, chosen, size, config.seed)
     filters = {'before': state.first, 'after': first_filters(variables)}

@@ -324,7 +324,7 @@ def probabilities(config, state, loaded, kind) -> np.ndarray:
         network_of(config, len(task.names)), state.mean or state.variables, task.test_images, kind,
         crop=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
         normalise_fn=part(normalize.normalise, found=scale),
-        each_fn=lambda starts: train.watched(config, starts, f'views {kind}'),
+        each_fn=lambda starts: train.track(config, starts, f'views {kind}'),
     )  # fmt: skip
 
 

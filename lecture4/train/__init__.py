@@ -2,7 +2,7 @@
 
 from lecture4.train.cli import main
 from lecture4.train.config import Common, UsageError, require
-from lecture4.train.progress import watched
+from lecture4.train.progress import track
 from lecture4.train.report import Picture, Report, Table, mean_and_error
 from lecture4.train.sweep.variants import grid
 from lecture4.train.task import Data, Task, evaluated, in_memory, optimise
@@ -22,5 +22,5 @@ __all__ = [
     'mean_and_error',
     'optimise',
     'require',
-    'watched',
+    'track',
 ]

@@ -101,7 +101,7 @@ class Checkpoints:
         )
 
 
-def hush_late_callbacks():
+def silence_late_callbacks():
     """After a failed write tensorstore's threads still call an event loop that orbax has closed."""
     usual = sys.unraisablehook
 

@@ -19,9 +19,9 @@ from absl import app, flags
 
 from lecture4.train import encode, loop, workdir
 from lecture4.train import report as reports
-from lecture4.train.checkpoint import CheckpointError, hush_late_callbacks
+from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Common, UsageError
-from lecture4.train.distributed.processes import Agreed
+from lecture4.train.distributed.processes import CollectiveError
 from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, start
 from lecture4.train.experiment import Experiment, check_devices, load, single
 from lecture4.train.step import bind
@@ -51,7 +51,7 @@ def _main(experiment: Experiment, argv):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger('jax').setLevel(logging.WARNING)
     logging.getLogger('lecture4').setLevel(logging.INFO)
-    hush_late_callbacks()
+    silence_late_callbacks()
     try:
         try:
             config = parse(experiment, argv[1:])
@@ -63,7 +63,7 @@ def _main(experiment: Experiment, argv):
         _stop(str(error), INTERRUPTED)
     except (loop.Diverged, runner.Broken) as error:
         _stop(str(error), 1)
-    except Agreed as error:
+    except CollectiveError as error:
         _stop(str(error), 2)
     except (UsageError, CheckpointError) as error:
         _stop(str(error), 2, alone=True)
@@ -201,7 +201,7 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
     if config.stage in ('plan', 'table') and not swept:
         raise UsageError(f'--stage {config.stage} is of a sweep; give --sweep or --grid too')
     if config.stage != 'table':
-        workdir.check(directory, config, config.overwrite)
+        workdir.check_config(directory, config, config.overwrite)
     if swept:
         path, report = runner.run(experiment, config, directory)
     else:

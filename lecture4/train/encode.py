@@ -20,7 +20,7 @@ from lecture4.train import workdir
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import UsageError
 from lecture4.train.distributed import processes
-from lecture4.train.distributed.runtime import Interrupted, Runtime, signals_noted
+from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
 from lecture4.train.step import AXIS, like
 from lecture4.train.task import Data, PyTree, Task
 
@@ -37,11 +37,11 @@ def run(task: Task, data: Data, program, config, runtime: Runtime, directory: pa
              after SIGTERM or ctrl-C, with all whole blocks kept.
     """
     if task.encode is None:
-        raise processes.Agreed('--stage encode: this experiment has no encoder')
+        raise processes.CollectiveError('--stage encode: this experiment has no encoder')
     if not (directory / 'config.json').exists():
-        raise processes.Agreed(f'--stage encode: {directory} holds no run; train first')
+        raise processes.CollectiveError(f'--stage encode: {directory} holds no run; train first')
     rows = data.resident if data.rows is None else data.rows
-    with workdir.held(directory, config, False, runtime):
+    with workdir.run_lock(directory, config, False, runtime):
         state = _final_state(program, config, runtime, directory)
         _blocks(task.encode, rows, state, runtime, directory / FOLDER)
     return directory / FOLDER
@@ -78,7 +78,7 @@ def _final_state(program, config, runtime: Runtime, directory: pathlib.Path) -> 
         checkpoints.close()
     if restored is None or restored[0] < config.steps:
         done = restored[0] if restored else 0
-        raise processes.Agreed(
+        raise processes.CollectiveError(
             f'--stage encode: the run in {directory} has done {done} of {config.steps} steps; '
             'run the same command without --stage first'
         )
@@ -95,7 +95,7 @@ def _blocks(encode, rows: PyTree, state: PyTree, runtime: Runtime, folder: pathl
     mesh = Mesh(np.array(own), (AXIS,))
     call = compile_encoder(encode, mesh)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    with signals_noted(1) as signal_name:
+    with deferred_signals(1) as signal_name:
         for start, stop in _spans(n, BLOCK)[runtime.process :: runtime.n_processes]:
             path = folder / _file(start, stop)
             if path.exists():
@@ -105,10 +105,10 @@ def _blocks(encode, rows: PyTree, state: PyTree, runtime: Runtime, folder: pathl
             LOG.info('encoded rows %d to %d of %d', start, stop, n)
             if name := signal_name(start):
                 raise Interrupted(f'{name}: {path} is written; run the same command to go on')
-    processes.exchange('encoded')
-    if runtime.writes:
+    processes.all_gather('encoded')
+    if runtime.is_primary:
         workdir.write_json(folder / 'index.json', {'rows': n, 'block': BLOCK})
-    processes.exchange('indexed')
+    processes.all_gather('indexed')
 
 
 def compile_encoder(encode, mesh: Mesh):

@@ -46,7 +46,7 @@ def load(experiment: Experiment, config: Common):
         except (ValueError, OSError) as error:
             raise UsageError(str(error)) from error
 
-    return processes.together(read_all)
+    return processes.run_on_all(read_all)
 
 
 def check_devices(config: Common, runtime: Runtime):
@@ -54,18 +54,18 @@ def check_devices(config: Common, runtime: Runtime):
     try:
         check_divisible(config.batch_size, runtime.mesh.size)
     except ValueError as error:
-        raise processes.Agreed(str(error)) from None
+        raise processes.CollectiveError(str(error)) from None
 
 
 def single(experiment: Experiment, config: Common, data, runtime: Runtime, directory: pathlib.Path):
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
-    with workdir.held(directory, config, config.overwrite, runtime):
+    with workdir.run_lock(directory, config, config.overwrite, runtime):
         program = bind(experiment.build(config), data, config.seed)
         state = loop.run(program, config, runtime, directory, experiment.name)
-        return conclude(experiment, config, own_copy(state), data, directory, runtime)
+        return conclude(experiment, config, to_local(state), data, directory, runtime)
 
 
-def own_copy(state):
+def to_local(state):
     """A replicated state as arrays of this process alone, which it may compute with by itself."""
 
     def take(leaf):
@@ -97,8 +97,8 @@ def conclude(
             ) from error
         return found
 
-    if runtime.writes:
-        report = processes.together(write)
+    if runtime.is_primary:
+        report = processes.run_on_all(write)
     else:
-        processes.together(lambda: None)
+        processes.run_on_all(lambda: None)
     return path, report

@@ -10,7 +10,7 @@ import numpy as np
 from lecture4.train import progress
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import Common
-from lecture4.train.distributed.runtime import Interrupted, Runtime, signals_noted
+from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
 from lecture4.train.metric_writer import Log, NoLog, read
 from lecture4.train.step import Program, compile_program
 
@@ -43,17 +43,17 @@ def run(program: Program, config: Common, runtime: Runtime, directory, title='st
         else:
             n, state = restored
             LOG.info('restored step %d from %s', n, checkpoints.directory)
-        rows = read(directory / 'metrics.jsonl') if runtime.writes else []
+        rows = read(directory / 'metrics.jsonl') if runtime.is_primary else []
         spent = max((row['seconds'] for row in rows if row['step'] <= n), default=0.0)
         log, style = NoLog(), 'none'
-        if runtime.writes:
+        if runtime.is_primary:
             kept = -1 if restored is None else n
             log = Log(directory / 'metrics.jsonl', kept, directory / 'events')
             style = config.progress
         try:
             with (
-                signals_noted(runtime.n_processes) as stop_signal,
-                progress.shown(style, n, config.steps, title) as show,
+                deferred_signals(runtime.n_processes) as stop_signal,
+                progress.display(style, n, config.steps, title) as show,
             ):
                 book = _Book(log, checkpoints, config, show, time.monotonic() - spent)
                 return _steps(compiled, state, n, config, book, checkpoints, stop_signal)
@@ -82,7 +82,7 @@ def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
         state, metrics = compiled.advance(state, n, n_steps)
         book.pending.append((n, n_steps, metrics))
         n += n_steps
-        progress.beat(n)
+        progress.heartbeat(n)
         if n % config.log_every == 0:
             book.settle(1)
         last = n == config.steps
@@ -96,7 +96,7 @@ def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
             checkpoints.wait()
             raise Interrupted(f'{name}: saved step {n}; run the same command to resume')
     checkpoints.wait()
-    progress.beat(None)
+    progress.heartbeat(None)
     return state
 
 

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-SELDOM = 20.0
-PULSE = 'LECTURE4_PULSE'  # names a file for the steps done: a launcher sees who is stuck, and where
-_last_beat = [0.0]
+PLAIN_INTERVAL = 20.0
+# Environment variable that names a file for the number of steps done, by which a launcher sees a stuck process.
+HEARTBEAT_FILE = 'LECTURE4_HEARTBEAT_FILE'
+_last_heartbeat = [0.0]
 
 
 def _text(values: dict) -> str:
@@ -23,7 +24,7 @@ def _of_here(style):
 
 
 @contextlib.contextmanager
-def shown(style: str, start: int, steps: int, title: str):
+def display(style: str, start: int, steps: int, title: str):
     """Yields a function (step, values) that shows how far a run has come.
 
     style  auto | bar | plain | none; auto is a bar where stderr is a terminal, else plain lines.
@@ -57,26 +58,26 @@ def shown(style: str, start: int, steps: int, title: str):
             yield lambda step, values: bar.update(task, completed=step, values=_text(values))
 
 
-def watched(config, items: Sequence, title: str) -> Iterator:
+def track(config, items: Sequence, title: str) -> Iterator:
     """The items, while how many of them are done with is shown as config.progress says.
 
-    For what takes long in a report. Plain lines come every SELDOM seconds.
+    For what takes long in a report. Plain lines come every PLAIN_INTERVAL seconds.
     """
     style, told = _of_here(config.progress), time.monotonic()
-    with shown(style, 0, len(items), title) as show:
+    with display(style, 0, len(items), title) as show:
         for done, item in enumerate(items, 1):
             yield item
-            if style == 'bar' or time.monotonic() - told >= SELDOM:
+            if style == 'bar' or time.monotonic() - told >= PLAIN_INTERVAL:
                 told = time.monotonic()
                 show(done, {})
 
 
-def beat(step: int | None):
+def heartbeat(step: int | None):
     """Tell a launcher how many steps are done, at most ten times a second; None: the loop ended."""
-    path = os.environ.get(PULSE)
+    path = os.environ.get(HEARTBEAT_FILE)
     if not path:
         return
     now = time.monotonic()
-    if step is None or now - _last_beat[0] > 0.1:
-        _last_beat[0] = now
+    if step is None or now - _last_heartbeat[0] > 0.1:
+        _last_heartbeat[0] = now
         pathlib.Path(path).write_text('done' if step is None else str(step))

@@ -144,7 +144,7 @@ def compile_program(program: Program, mesh: Mesh, parallel: str = 'jit') -> Comp
         if n_steps not in programs:
             # Gloo waits 30 s for a peer, and processes may compile for longer apart: all meet first.
             programs[n_steps] = run.lower(*given).compile()  # pyright: ignore[reportFunctionMemberAccess]
-            processes.exchange('compiled')
+            processes.all_gather('compiled')
         return programs[n_steps](*given)
 
     init = jax.jit(program.init, out_shardings=replicated)

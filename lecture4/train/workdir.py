@@ -40,7 +40,7 @@ ENTRIES = (
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
 
 
-def check(directory: pathlib.Path, config: Common, overwrite: bool):
+def check_config(directory: pathlib.Path, config: Common, overwrite: bool):
     """UsageError where the directory holds a run with another config. Touches nothing."""
     path = directory / 'config.json'
     if overwrite or not path.exists():
@@ -63,24 +63,24 @@ def check(directory: pathlib.Path, config: Common, overwrite: bool):
 
 
 @contextlib.contextmanager
-def held(directory: pathlib.Path, config: Common, overwrite: bool, runtime):
+def run_lock(directory: pathlib.Path, config: Common, overwrite: bool, runtime):
     """Within, the directory is this run's: process 0 claims it, and all make sure they see it.
 
-    Errors  as `claim`, on every process; UsageError where a process does not see the directory.
+    Errors  as `acquire`, on every process; UsageError where a process does not see the directory.
     """
     with contextlib.ExitStack() as stack:
 
         def take() -> str:
-            lock = stack.enter_context(claim(directory, config, overwrite, runtime.describe()))
+            lock = stack.enter_context(acquire(directory, config, overwrite, runtime.describe()))
             word = secrets.token_hex(8)
             lock.write(word)
             lock.flush()
             os.fsync(lock.fileno())
             return word
 
-        word = processes.told(take)
+        word = processes.broadcast_from_primary(take)
         if runtime.n_processes > 1:
-            processes.together(lambda: _see(directory, word, runtime))
+            processes.run_on_all(lambda: _see(directory, word, runtime))
         yield
 
 
@@ -97,7 +97,7 @@ def _see(directory: pathlib.Path, word: str, runtime):
     )
 
 
-def claim(directory: pathlib.Path, config: Common, overwrite: bool, description: dict):
+def acquire(directory: pathlib.Path, config: Common, overwrite: bool, description: dict):
     """Take the directory for this process and write config.json and environment.json.
 
     Returns the lock: it holds while the returned file is open.
@@ -118,7 +118,7 @@ def claim(directory: pathlib.Path, config: Common, overwrite: bool, description:
             f'another process is writing to {directory}; wait for it or choose another --workdir'
         ) from None
     try:
-        check(directory, config, overwrite)
+        check_config(directory, config, overwrite)
         if overwrite:
             for entry in ENTRIES:
                 path = directory / entry

@@ -148,10 +148,10 @@ def test_two_runs_cannot_share_a_directory(tmp_path):
 
     config = parse('--preset', 'smoke')
     with (
-        workdir.claim(tmp_path, config, False, {}),
+        workdir.acquire(tmp_path, config, False, {}),
         pytest.raises(UsageError, match='another process'),
     ):
-        workdir.claim(tmp_path, config, False, {})
+        workdir.acquire(tmp_path, config, False, {})
 
 
 def test_a_directory_that_cannot_be_written(tmp_path):

@@ -71,12 +71,12 @@ def flags(**options):
 )
 def test_who_decides(environ, expected):
     environ = {'TPU_SKIP_MDS_QUERY': '1', **environ}
-    assert processes.decide(CONFIG, environ) == expected
+    assert processes.detect(CONFIG, environ) == expected
 
 
 def test_flags_come_before_the_environment():
     config = flags(coordinator='10.0.0.1:4000', processes=3, process_id=2)
-    found = processes.decide(config, SLURM)
+    found = processes.detect(config, SLURM)
     assert found == Processes(3, 2, '10.0.0.1:4000', None, 'flags')
 
 
@@ -101,11 +101,11 @@ def test_a_tpu_vm_tells_by_its_metadata():
     with http.server.HTTPServer(('127.0.0.1', 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         environ = {'GCE_METADATA_IP': f'127.0.0.1:{server.server_port}'}
-        found = processes.decide(CONFIG, environ)
+        found = processes.detect(CONFIG, environ)
         server.shutdown()
     assert found == Processes(2, 1, '10.1.0.1:8482', None, 'TPU')
     # no metadata server: one process
-    assert processes.decide(CONFIG, environ) == Processes()
+    assert processes.detect(CONFIG, environ) == Processes()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_tpu_vm_tells_by_its_metadata():
 )
 def test_flags_that_contradict(options, message):
     with pytest.raises(UsageError, match=message):
-        processes.decide(flags(**options), {})
+        processes.detect(flags(**options), {})
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from tests.train import toy
     ],
 )
 def test_lines_come_with_the_items_but_seldom(style, seldom, lines, monkeypatch, capsys):
-    monkeypatch.setattr(progress, 'SELDOM', seldom)
+    monkeypatch.setattr(progress, 'PLAIN_INTERVAL', seldom)
     config = toy.Config(progress=style)
-    assert list(progress.watched(config, range(5, 8), 'views')) == [5, 6, 7]
+    assert list(progress.track(config, range(5, 8), 'views')) == [5, 6, 7]
     told = capsys.readouterr().err.splitlines()
     assert [line[: len('views 1/3')] for line in told] == lines
 
 
 def test_a_bar_ends_full(capsys):
     config = toy.Config(progress='bar')
-    assert list(progress.watched(config, 'abc', 'views')) == ['a', 'b', 'c']
+    assert list(progress.track(config, 'abc', 'views')) == ['a', 'b', 'c']
     assert '3/3' in capsys.readouterr().err

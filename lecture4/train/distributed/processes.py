@@ -28,11 +28,11 @@ class Processes(NamedTuple):
     source: str = 'alone'
 
 
-class Agreed(UsageError):
+class CollectiveError(UsageError):
     """A mistake that all processes know of: they stop together."""
 
 
-def decide(config: Run, environ: Mapping[str, str] = os.environ) -> Processes:
+def detect(config: Run, environ: Mapping[str, str] = os.environ) -> Processes:
     """Explicit flags, a Slurm step of several tasks, a TPU pod, or one process; in that order.
 
     Looks at options and environment, and on a TPU host at its metadata server; touches no device.
@@ -132,7 +132,7 @@ def _client():
     return distributed.global_state.client
 
 
-def exchange(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values, plain data, of all processes in order; returns when all have given theirs."""
     client = _client()
     if client is None:
@@ -152,7 +152,7 @@ def _get(client, key: str) -> str:
                 raise
 
 
-def told(function: Callable[[], Value]) -> Value:
+def broadcast_from_primary(function: Callable[[], Value]) -> Value:
     """What process 0 finds, plain data, on all processes: for decisions that read shared files."""
     if _client() is None:
         return function()
@@ -162,13 +162,13 @@ def told(function: Callable[[], Value]) -> Value:
             value = function()
         except UsageError as error:
             fault = str(error)
-    fault, value = exchange([fault, value])[0]
+    fault, value = all_gather([fault, value])[0]
     if fault:
-        raise Agreed(fault)
+        raise CollectiveError(fault)
     return value
 
 
-def together(function: Callable[[], Value]) -> Value:
+def run_on_all(function: Callable[[], Value]) -> Value:
     """function(), on all processes; a UsageError of one is raised by all."""
     if _client() is None:
         return function()
@@ -177,6 +177,6 @@ def together(function: Callable[[], Value]) -> Value:
         value = function()
     except UsageError as error:
         fault = str(error)
-    if faults := [text for text in exchange(fault) if text]:
-        raise Agreed(faults[0])
+    if faults := [text for text in all_gather(fault) if text]:
+        raise CollectiveError(faults[0])
     return value  # pyright: ignore[reportReturnType]

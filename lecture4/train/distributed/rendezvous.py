@@ -13,7 +13,7 @@ import time
 import jax
 
 from lecture4.train.config import Run, UsageError
-from lecture4.train.distributed.processes import Agreed, Processes
+from lecture4.train.distributed.processes import CollectiveError, Processes
 
 HEARTBEAT = 20  # seconds of silence after which a peer counts as dead; JAX's own are 100
 # Options that may differ between the processes of one run.
@@ -91,7 +91,7 @@ def _call_roll(processes: Processes, options: dict, timeout: float):
                 peer.recv(1)
             peer.close()
     if fault:
-        raise Agreed(fault)
+        raise CollectiveError(fault)
 
 
 def _heard(peer: socket.socket) -> tuple[int | None, dict]:
@@ -141,7 +141,7 @@ def _answer_roll(processes: Processes, options: dict, timeout: float):
             continue
         if answer:
             if fault := json.loads(answer):
-                raise Agreed(fault)
+                raise CollectiveError(fault)
             return
         reason = 'it closes the connection'
         time.sleep(0.2)

@@ -28,7 +28,7 @@ class Runtime(NamedTuple):
     n_processes: int = 1
 
     @property
-    def writes(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether this process writes metrics, figures and reports; checkpoints are by all."""
         return self.process == 0
 
@@ -57,7 +57,7 @@ def start(config: Run) -> Runtime:
     Errors  UsageError where fewer devices exist than asked for, or a peer does not come.
     """
     _use_cache(config.cache_dir)
-    ours = processes.decide(config)
+    ours = processes.detect(config)
     if ours.count > 1 and config.parallel == 'pmap':
         raise UsageError(f'--parallel pmap in {ours.count} processes; use --parallel jit')
     if config.devices % ours.count:
@@ -87,7 +87,7 @@ def start(config: Run) -> Runtime:
     runtime = Runtime(mesh, jax.process_index(), jax.process_count())
     if runtime.n_processes > 1:  # before the first collective: whoever hangs has said its name
         LOG.info('%s', runtime)
-        if not runtime.writes:
+        if not runtime.is_primary:
             logging.getLogger('lecture4').setLevel(logging.WARNING)  # process 0 tells the rest
     return runtime
 
@@ -119,7 +119,7 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def signals_noted(n_processes: int = 1):
+def deferred_signals(n_processes: int = 1):
     """Within: SIGTERM and the first ctrl-C are noted, not obeyed; a second ctrl-C stops at once.
 
     Yields a function that is given the number of steps done, after every call, and returns the name

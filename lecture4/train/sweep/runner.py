@@ -18,8 +18,8 @@ from lecture4.train.experiment import (
     check_devices,
     conclude,
     load,
-    own_copy,
     single,
+    to_local,
 )
 from lecture4.train.metric_writer import read
 from lecture4.train.report import Report
@@ -60,13 +60,15 @@ def run(experiment: Experiment, config: Common, directory: pathlib.Path):
         return None, Report()
     if config.group:  # one of several processes that share the directory: no claim to all of it
         return _groups(experiment, base, grouped, runtime, directory)
-    with workdir.held(directory, config, config.overwrite, runtime):
+    with workdir.run_lock(directory, config, config.overwrite, runtime):
         _groups(experiment, base, grouped, runtime, directory)
-        made = processes.told(lambda: _concluded(experiment, base, variants, directory))
+        made = processes.broadcast_from_primary(
+            lambda: _concluded(experiment, base, variants, directory)
+        )
         if made:
             raise Broken(made)
         report = Report()
-        if runtime.writes:
+        if runtime.is_primary:
             report = sweep_report.make(experiment, base, variants, directory)
         return directory / 'report.html', report
 
@@ -102,7 +104,9 @@ def _check_shared(config, variants, grouped):
 
 def _groups(experiment, config, grouped, runtime: Runtime, directory):
     for group_name, group in grouped.items():
-        left = processes.told(lambda group=group: _unfinished(directory, config, group))
+        left = processes.broadcast_from_primary(
+            lambda group=group: _unfinished(directory, config, group)
+        )
         if left:
             if _vectorized(experiment, config, group):
                 _together(experiment, config, group, runtime, directory, group_name)
@@ -150,7 +154,7 @@ def _unfinished(directory, config, group) -> list[dict]:
 def _finished(directory, config, variant) -> bool:
     """A variant with a report of the same config needs no second run."""
     place = sweep_report.place(directory, variant)
-    workdir.check(place, dataclasses.replace(config, **variant), overwrite=False)
+    workdir.check_config(place, dataclasses.replace(config, **variant), overwrite=False)
     return (place / 'results.json').exists()
 
 
@@ -163,13 +167,13 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
             single(experiment, own, load(experiment, own), runtime, place)
         except Exception as error:
             # A mistake that one process alone made would leave the others waiting for it.
-            alone = not isinstance(error, (processes.Agreed, loop.Diverged))
+            alone = not isinstance(error, (processes.CollectiveError, loop.Diverged))
             if isinstance(error, Interrupted) or (alone and runtime.n_processes > 1):
                 raise
             if not isinstance(error, (UsageError, loop.Diverged)):
                 LOG.error('%s', traceback.format_exc())
             LOG.error('variant %s failed: %s', sweep.name(variant), error)
-            if runtime.writes:
+            if runtime.is_primary:
                 sweep_report.note_failure(place, error)
 
 
@@ -177,17 +181,17 @@ def _together(experiment, config, group, runtime: Runtime, directory, group_name
     """One loop over a stacked state; then each variant's rows and report in its own directory."""
     program = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
     place = directory / 'groups' / group_name
-    if runtime.writes:
+    if runtime.is_primary:
         place.mkdir(parents=True, exist_ok=True)
-    processes.exchange('made')
+    processes.all_gather('made')
     LOG.info('%d variants in one program', len(group))
-    states = own_copy(loop.run(program, config, runtime, place, f'{len(group)} variants'))
+    states = to_local(loop.run(program, config, runtime, place, f'{len(group)} variants'))
     for i, variant in enumerate(group):
         own = dataclasses.replace(config, **variant)
         own_place = sweep_report.place(directory, variant)
         data = load(experiment, own)
-        with workdir.held(own_place, own, True, runtime):
-            if runtime.writes:
+        with workdir.run_lock(own_place, own, True, runtime):
+            if runtime.is_primary:
                 _write_rows(read(place / 'metrics.jsonl'), i, own_place)
             conclude(experiment, own, sweep.take(states, i), data, own_place, runtime)
 
