@@ -1,9 +1,12 @@
 """Curves: metrics during learning, accuracy against labels, how often atoms are used."""
 
 import math
+from collections.abc import Container, Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -15,45 +18,75 @@ from lecture4.figures import style
 
 
 @style.house()
-def learning(rows, *, metrics=None, x='step', columns=3, title=''):
-    """Small multiples of the metrics of a run, one panel each.
+def learning(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    metrics: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    percent: Container[str] = (),
+    x: str = 'step',
+    columns: int = 3,
+    title: str = '',
+) -> Figure:
+    """Small multiples of a run's metrics, one panel for each quantity.
 
-    rows     dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (an
-             evaluation every so often) and may be None or not finite there (a gap in the line).
-    metrics  names to draw, in that order; None draws all that are numbers in some row, in order of
-             appearance. 'loss' and 'evaluation/loss' share the panel 'loss'.
-    A metric that is positive and spans more than a factor 30 gets a log scale. Where there are more
-    than 200 points their running mean is drawn over them.
-    Errors   ValueError where no row holds `x` and a metric, or a name of `metrics` is in no row.
+    A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME. A metric that is positive
+    and spans more than a factor of 30 gets a log scale. Where a line has more than 200 points, their
+    running mean is drawn over them.
+
+    Args:
+      rows: Dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (an
+        evaluation every so often) and may be None or not finite there (a gap in the line).
+      metrics: Keys to draw, in that order; None draws all that are numbers in some row, those of
+        `labels` first in their order, without counters that stayed 0.
+      labels: NAME -> title of its panel; the name without underscores where it is not listed.
+      percent: NAMEs that are fractions, with axes in percent.
+      x: Key of the horizontal axis.
+      columns: Most panels next to one another.
+      title: Title of the figure.
+
+    Raises:
+      ValueError: No row holds `x` and a metric, or a key of `metrics` is in no row.
     """
-    found = {}
+    labels = labels or {}
+    points: dict[str, list] = {}
     for row in rows:
-        for name, value in row.items():
-            if name != x and x in row and (value is None or _is_number(value)):
-                found.setdefault(name, []).append((row[x], _finite(value)))
+        for key, value in row.items():
+            if key != x and x in row and (value is None or _is_number(value)):
+                points.setdefault(key, []).append((row[x], _finite(value)))
     if metrics is None:
-        metrics = [name for name, points in found.items() if np.isfinite(points).any(0)[1]]
-    for name in metrics:
-        if name not in found:
-            raise ValueError(f'no row has the metric {name!r}; there are: {", ".join(found)}')
+        finite = [
+            key
+            for key, values in points.items()
+            if np.isfinite([value for _, value in values]).any()
+        ]
+        moved = [key for key in finite if any(value for _, value in points[key])]
+        order = {name: i for i, name in enumerate(labels)}
+        metrics = sorted(moved or finite, key=lambda key: order.get(_panel(key), len(order)))
+    for key in metrics:
+        if key not in points:
+            raise ValueError(f'no row has the metric {key!r}; there are: {", ".join(points)}')
     if not metrics:
         raise ValueError(f'no row holds {x!r} and a metric: nothing to draw')
-    panels = {}
-    for name in metrics:
-        panels.setdefault(name.rsplit('/', 1)[-1], []).append(name)
+    panels: dict[str, list[str]] = {}
+    for key in metrics:
+        panels.setdefault(_panel(key), []).append(key)
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     made = style.figure(2.9 * columns + 0.3, 2.0 * lines + 0.3, layout='constrained')
     grid = made.subplots(lines, columns, squeeze=False, sharex=True).ravel()
-    for axes, (panel, names) in zip(grid, panels.items(), strict=False):
-        for i, name in enumerate(names):
-            at, value = np.array(sorted(found[name], key=lambda point: point[0]), float).T
-            _line(axes, at, value, style.COLOURS[i % 7], name.rpartition('/')[0] or 'training')
-        axes.set_title(panel.replace('_', ' '))
-        if len(names) > 1:
+    for axes, (panel, keys) in zip(grid, panels.items(), strict=False):
+        for i, key in enumerate(keys):
+            at, value = np.array(sorted(points[key], key=lambda point: point[0]), float).T
+            _line(axes, at, value, style.COLOURS[i % 7], _line_label(key))
+        axes.set_title(labels.get(panel, panel.replace('_', ' ')))
+        if len(keys) > 1:
             axes.legend()
-        values = np.concatenate([np.array(found[name], float)[:, 1] for name in names])
+        values = np.concatenate([np.array(points[key], float)[:, 1] for key in keys])
         _scale(axes, values[np.isfinite(values)])
+        if panel in percent:
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+            axes.yaxis.set_minor_formatter(FuncFormatter(_percent))
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
@@ -64,6 +97,17 @@ def learning(rows, *, metrics=None, x='step', columns=3, title=''):
     if title:
         made.suptitle(title, x=0.01, ha='left')
     return made
+
+
+def _panel(key: str) -> str:
+    """The quantity of a key of metrics.jsonl: 'recall' of 'eval/recall/cat'."""
+    return key.removeprefix('eval/').partition('/')[0]
+
+
+def _line_label(key: str) -> str:
+    """'training', 'evaluation, cat': which of a quantity's lines a key is."""
+    qualifiers = key.removeprefix('eval/').split('/')[1:]
+    return ', '.join(['evaluation' if key.startswith('eval/') else 'training', *qualifiers])
 
 
 @style.house()

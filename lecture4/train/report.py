@@ -1,146 +1,264 @@
-"""What a finished run says: numbers, tables and figures, in one self-contained report.html."""
+"""What a finished run reports: numbers, tables and figures, in one self-contained report.html."""
 
 import base64
-import html
+import importlib.resources
 import json
+import math
 import os
 import pathlib
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lecture4.train import tables as table_text
+from lecture4.train.metrics import Metric, check_metrics, find, name_of, primary
+from lecture4.train.tables import Table, caption, text
+
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MatplotlibFigure
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
-figure { margin: 1.5rem 0; } figure img { max-width: 100%; }
-figcaption, .caption { color: #555; font-size: .92rem; max-width: 48rem; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }
-summary { cursor: pointer; color: #555; }
-"""
+__all__ = ['Figure', 'Report', 'Table', 'collect', 'text', 'write']
+
+DPI = 110
+LEARNING = 'learning'  # name of the figure of metrics.jsonl's curves
+# Where the part of a docstring begins that is a record of results, no explanation.
+_RECORD = re.compile(r'^(Run|Hardware|Results)(:|\s{2,}|$)', re.MULTILINE)
 
 
-class Table(NamedTuple):
-    """A table: rows of text or numbers, as many to a row as there are columns."""
+class Figure(NamedTuple):
+    """A matplotlib figure with the sentence that says what to see in it."""
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    figure: 'MatplotlibFigure'
     caption: str = ''
 
 
-class Picture(NamedTuple):
-    """A figure with the sentence that says what to see in it."""
-
-    figure: 'Figure'
-    caption: str = ''
+Picture = Figure  # until all experiments say Figure
 
 
 class Report(NamedTuple):
-    """What an experiment reports of a final state.
+    """What an experiment reports of a final state; the first figure and table are the main ones.
 
-    metrics   numbers that a sweep's table collects
-    tables    ours beside the published ones
-    pictures  name -> Picture; saved as figures/NAME.png
-    summary   a few sentences on top: what was found
+    Attributes:
+      metrics: Key -> value, of declared metrics; the primary one under exactly its name. Metrics of
+        the tables' records are added to these, and need not be repeated.
+      tables: Tables of records.
+      figures: Name -> Figure, saved as figures/NAME.png.
+      summary: One to three sentences at the top: the result.
     """
 
-    metrics: dict[str, float] = {}  # noqa: RUF012 (never changed)
+    metrics: dict[str, Any] = {}  # noqa: RUF012 (never changed)
     tables: tuple[Table, ...] = ()
-    pictures: dict[str, Picture] = {}  # noqa: RUF012
+    figures: dict[str, Figure] = {}  # noqa: RUF012
     summary: str = ''
+    pictures: dict[str, Figure] = {}  # noqa: RUF012  (until all experiments say figures)
 
 
-def write(directory, report: Report, *, title: str, about: str = '', rows=()):
+def collect(report: Report, metrics: Iterable[Metric]) -> dict[str, float]:
+    """All metrics of a report: its own and those of its tables' records, as results.json has them.
+
+    Raises:
+      ValueError: Two places give one key different values.
+    """
+    metrics = tuple(metrics)
+    result = {key: float(value) for key, value in report.metrics.items()}
+    for table in report.tables:
+        for key, value in table_text.values(table, metrics).items():
+            if not np.isclose(result.setdefault(key, value), value, equal_nan=True):
+                raise ValueError(
+                    f'{key} is {result[key]:g} in the report and {value:g} in table '
+                    f'{table.title!r}; one key is one value'
+                )
+    return result
+
+
+def write(
+    directory: str | os.PathLike,
+    report: Report,
+    metrics: Sequence[Metric] = (),
+    *,
+    title: str,
+    about: str = '',
+    records: Sequence[Mapping[str, Any]] = (),
+    rows: Sequence[Mapping[str, Any]] = (),  # until all callers say records
+):
     """Write results.json, figures/*.png and report.html into a run directory.
 
-    rows   metrics.jsonl's rows, drawn as curves.
-    about  the experiment's docstring.
+    results.json holds {'metrics': {key: value}, 'primary': name, 'declared': {name: {'unit', 'better',
+    'label'}}, 'tables': [{'title', 'index', 'pivot', 'caption', 'records'}]}, rates as fractions,
+    draws as lists, null for what is not finite.
+
+    Args:
+      directory: The run directory.
+      report: What the experiment reports.
+      metrics: The experiment's declared metrics.
+      title: Heading of the page.
+      about: The experiment's docstring.
+      records: Rows of metrics.jsonl, drawn as curves.
+      rows: The same, by its former name.
+
+    Raises:
+      ValueError: A metric is not declared, a fraction lies outside [0, 1], or the primary metric is
+        missing.
     """
     from lecture4.figures import curves  # matplotlib takes a second to import
 
-    directory = pathlib.Path(directory)
-    pictures = dict(report.pictures)
-    if rows:
-        metrics = [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
-        pictures['learning'] = Picture(curves.learning(metrics), 'Metrics during training.')
-    figures = directory / 'figures'
-    figures.mkdir(exist_ok=True)
-    for name, picture in pictures.items():
-        picture.figure.savefig(figures / f'{name}.png', dpi=110, metadata={'Software': None})
-    results = {'metrics': report.metrics, 'tables': [table._asdict() for table in report.tables]}
-    _replace(directory / 'results.json', json.dumps(results, indent=2, default=float) + '\n')
-    _replace(directory / 'report.html', _page(directory, report, pictures, title, about))
+    directory, records = pathlib.Path(directory), [*records, *rows]
+    values = collect(report, metrics)
+    if metrics:
+        check_metrics(metrics, values, 'report')
+    figures = {**report.figures, **report.pictures}
+    if drawn := _curves_of(records, metrics):
+        figure = curves.learning(drawn, **_declared_curves(metrics))
+        figures[LEARNING] = Figure(figure, 'Metrics during training.')
+    folder = directory / 'figures'
+    folder.mkdir(exist_ok=True)
+    for name, (figure, _) in figures.items():
+        figure.savefig(folder / f'{name}.png', dpi=DPI, metadata={'Software': None})
+    results = {
+        'metrics': values,
+        'primary': primary(metrics).name if metrics else '',
+        'declared': {
+            metric.name: {'unit': metric.unit, 'better': metric.better, 'label': metric.label}
+            for metric in metrics
+        },
+        'tables': [
+            {
+                name: getattr(table, name)
+                for name in ('title', 'index', 'pivot', 'caption', 'records')
+            }
+            for table in report.tables
+        ],
+    }
+    _replace(directory / 'results.json', json.dumps(_plain(results), indent=2) + '\n')
+    page = _page(directory, report, figures, values, tuple(metrics), title, about)
+    _replace(directory / 'report.html', page)
 
 
-def _replace(path: pathlib.Path, text: str):
+def _curves_of(records, metrics) -> list[dict[str, Any]]:
+    """The rows without what is no metric; none where no row holds a number."""
+    rows = [{k: v for k, v in row.items() if k != 'seconds'} for row in records]
+    numbers = (v for row in rows for k, v in row.items() if k != 'step')
+    return rows if any(isinstance(v, int | float) and math.isfinite(v) for v in numbers) else []
+
+
+def _declared_curves(metrics) -> dict[str, Any]:
+    return {
+        'labels': {m.name: m.label if m.unit == 'fraction' else m.title for m in metrics},
+        'percent': {m.name for m in metrics if m.unit == 'fraction'},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return _plain(np.asarray(value).tolist()) if hasattr(value, '__array__') else str(value)
+
+
+def _replace(path: pathlib.Path, content: str):
     temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text)
+    temporary.write_text(content)
     os.replace(temporary, path)
 
 
-def _page(directory, report, pictures, title, about) -> str:
-    parts = [f'<h1>{html.escape(title)}</h1>']
+def _page(directory, report, figures, values, metrics, title, about) -> str:
+    subject, explanation, record = _parts(about)
+    introduction = [f'<p class="subject">{escape(subject)}</p>'] if subject else []
+    introduction += [f'<p>{escape(paragraph)}</p>' for paragraph in explanation]
     if report.summary:
-        parts.append(f'<p>{html.escape(report.summary)}</p>')
-    parts += [_table(table) for table in report.tables]
-    for name, picture in pictures.items():
-        data = base64.b64encode((directory / 'figures' / f'{name}.png').read_bytes()).decode()
-        caption = html.escape(picture.caption)
-        parts.append(
-            f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{data}">'
-            f'<figcaption>{caption}</figcaption></figure>'
-        )
-    if about:
-        parts.append(f'<h2>About</h2><pre>{html.escape(about.strip())}</pre>')
+        introduction.append(f'<p class="summary">{escape(report.summary)}</p>')
+    captions: set[str] = set()
+    pictures = [
+        _figure(directory, name, figure, captions)
+        for name, figure in figures.items()
+        if name != LEARNING
+    ]
+    tables = [_table(table, metrics, captions) for table in report.tables]
+    main = [*pictures[:1], *tables[:1], *tables[1:], *pictures[1:]]
+    if LEARNING in figures:
+        main.append('<h2>Training</h2>')
+        main.append(_figure(directory, LEARNING, figures[LEARNING], captions))
+    details = [_details('All metrics', _all_metrics(values, metrics))] if values else []
+    if record:
+        details.append(_details('Command, hardware and results', _pre(record)))
     for name in ('config.json', 'environment.json'):
         if (directory / name).exists():
-            text = html.escape((directory / name).read_text())
-            parts.append(f'<details><summary>{name}</summary><pre>{text}</pre></details>')
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
-        f'</title><style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
+            details.append(_details(name, _pre((directory / name).read_text())))
+    template = importlib.resources.files('lecture4.train').joinpath('report.html').read_text()
+    return string.Template(template).substitute(
+        title=escape(title[:1].upper() + title[1:]),
+        introduction='\n'.join(introduction),
+        main='\n'.join(main),
+        details='\n'.join(details),
     )
 
 
-def _table(table: Table) -> str:
-    head = ''.join(f'<th>{html.escape(str(column))}</th>' for column in table.columns)
-    body = ''.join(
-        '<tr>' + ''.join(f'<td>{html.escape(_cell(cell))}</td>' for cell in row) + '</tr>'
-        for row in table.rows
-    )
-    return (
-        f'<h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table><p class="caption">{html.escape(table.caption)}</p>'
-    )
+def _parts(about: str) -> tuple[str, list[str], str]:
+    """A docstring's subject line, its explaining paragraphs, and its record of results."""
+    text, record = about.strip(), ''
+    if match := _RECORD.search(text):
+        text, record = text[: match.start()].strip(), text[match.start() :]
+    subject, *paragraphs = re.split(r'\n\s*\n', text)
+    return ' '.join(subject.split()), [' '.join(part.split()) for part in paragraphs], record
 
 
-def text(table: Table) -> str:
-    """The table as aligned plain text, for the end of a run on a terminal."""
-    cells = [[str(column) for column in table.columns]]
-    cells += [[_cell(cell) for cell in row] for row in table.rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    lines = [table.title]
-    for row in cells:
-        first, *others = zip(row, widths, strict=True)
-        aligned = [first[0].ljust(first[1])] + [cell.rjust(width) for cell, width in others]
-        lines.append('  ' + '  '.join(aligned))
-    return '\n'.join(lines)
+def _figure(directory, name: str, figure: Figure, captions: set[str]) -> str:
+    data = base64.b64encode((directory / 'figures' / f'{name}.png').read_bytes()).decode()
+    alt = escape(figure.caption or name.replace('_', ' '))
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    below = _once(figure.caption, captions)
+    below = f'<figcaption>{escape(below)}</figcaption>' if below else ''
+    return f'<figure><a href="figures/{escape(name)}.png">{image}</a>{below}</figure>'
+
+
+def _table(table: Table, metrics, captions: set[str]) -> str:
+    below = _once(caption(table, metrics), captions)
+    below = f'<p class="caption">{escape(below)}</p>' if below else ''
+    body = table_text.html(table, metrics)
+    return f'<h2>{escape(table.title)}</h2><div class="scroll" tabindex="0">{body}</div>{below}'
+
+
+def _once(words: str, captions: set[str]) -> str:
+    """A caption that the page has not said yet."""
+    if words in captions:
+        return ''
+    captions.add(words)
+    return words
+
+
+def _all_metrics(values, metrics) -> str:
+    order = {metric.name: i for i, metric in enumerate(metrics)}
+    keys = sorted(values, key=lambda key: order.get(name_of(key), len(order)))
+    rows = []
+    for key in keys:
+        metric = find(metrics, key)
+        shown = f'{(metric.scale if metric else 1) * values[key]:.5g}'
+        rows.append({'metric': key, 'value': f'{shown} {metric.symbol if metric else ""}'.strip()})
+    body = table_text.html(Table('', rows, ('metric',)))
+    return f'<div class="scroll" tabindex="0">{body}</div>'
+
+
+def _pre(content: str) -> str:
+    return f'<pre>{escape(content.strip())}</pre>'
+
+
+def _details(title: str, body: str) -> str:
+    return f'<details><summary>{escape(title)}</summary>{body}</details>'
 
 
 def mean_and_error(values) -> str:
-    """'93.1 ± 0.4': mean and standard error of the mean over draws [n]; one draw has no error."""
+    """'93.1 ± 0.4': until all experiments give draws to Table."""
     values = np.asarray(values)
     if values.size < 2:
         return f'{values.mean():.1f}'
     return f'{values.mean():.1f} ± {values.std(ddof=1) / values.size**0.5:.1f}'
-
-
-def _cell(value) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)

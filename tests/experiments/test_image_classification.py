@@ -125,12 +125,12 @@ def test_runs_by_many_looks_and_an_ensemble_of_them(source, tmp_path, capsys):
     def run(name, *options):
         argv = [*common, '--workdir', str(tmp_path / name), *options]
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
-        return json.loads((tmp_path / name / 'results.json').read_text())['tables'][0]['rows']
+        return json.loads((tmp_path / name / 'results.json').read_text())['tables'][0]['records']
 
     alone = run('a', '--views', '1', '--seed', '1')
     rows = run('b', '--views', '10', '1', 'dense', '--ensemble', str(tmp_path / 'a'))
-    by = {(row[0], row[1]): row[2] for row in rows}
-    assert len(rows) == 9 and by['1', str(tmp_path / 'a')] == alone[0][2]
+    by = {(row['views'], row['network']): row['first answer'] for row in rows}
+    assert len(rows) == 9 and by['1', str(tmp_path / 'a')] == alone[0]['first answer']
     assert {name for _, name in by} == {'this network', str(tmp_path / 'a'), 'mean of all'}
     assert (tmp_path / 'b/figures/worst.png').exists()
     assert 'of 10 test pictures of 4 classes' in capsys.readouterr().out

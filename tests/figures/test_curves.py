@@ -28,8 +28,8 @@ def test_learning_has_a_panel_per_metric_and_gaps_where_nothing_is_known():
     rows = [
         {'step': 0, 'loss': 2.0, 'dead': 3, 'done': False, 'note': 'text'},
         {'step': 10, 'loss': None, 'dead': 2},
-        {'step': 20, 'loss': float('nan'), 'dead': 2, 'evaluation/loss': 1.5},
-        {'step': 30, 'loss': 1.0, 'dead': 0, 'evaluation/loss': float('inf')},
+        {'step': 20, 'loss': float('nan'), 'dead': 2, 'eval/loss': 1.5},
+        {'step': 30, 'loss': 1.0, 'dead': 0, 'eval/loss': float('inf')},
         {'started': 5.0},
     ]
     figure = curves.learning(rows, title='run')

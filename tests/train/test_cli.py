@@ -112,7 +112,7 @@ def test_a_run_leaves_all_its_files(tmp_path, capsys):
     assert environment['versions']['jax'] and environment['devices']
     assert json.loads((tmp_path / 'results.json').read_text())['metrics']['final_error'] > 0
     page = path.read_text()
-    assert 'data:image/png;base64,' in page and '<td>3</td>' in page and 'src="http' not in page
+    assert 'data:image/png;base64,' in page and '>3</th>' in page and 'src="http' not in page
     assert (tmp_path / 'figures' / 'learning.png').stat().st_size > 1000
 
 

@@ -1,0 +1,373 @@
+"""Tables from records: what is printed, what goes into results.json, both by the declared metrics."""
+
+import dataclasses
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lecture4.train.metrics import Metric, decimals, find, title_of
+
+MISSING = '\u2013'  # a dash
+PUBLISHED = 'published'
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of records, one row for each, or one for each value of `index` with a pivot.
+
+    Entries whose key is a declared metric (`test_accuracy`, `recall/cat`) are formatted by its unit and
+    label: fractions as percent, equal decimals in a column, 1-d arrays of draws as mean ± standard
+    error. Each of them also goes into results.json, as `key/value of index.../value of pivot`, a mean
+    over draws. Numbers under a name that begins with 'published' have the scale of the metric in the
+    column before (a fraction is 0.0114, printed 1.14) and keep their own digits; text under it and all
+    other entries are printed as they are. An entry that a record lacks, or None, is printed as a dash.
+
+    Attributes:
+      title: Heading.
+      records: Dicts such as {'method': 'PCA', 'labels_per_class': 5, 'test_accuracy': draws [n]}.
+      index: Names of the entries that name a row: ('method',).
+      columns: Entries to print, in that order; all but index and pivot if empty.
+      caption: What is measured, how, and what to see; a note about ± is added.
+      pivot: Entry whose values become columns ('1 label per class', '5 labels per class'). Records
+        without it fill columns of their own.
+      spread: What follows ±, 'standard error' of the mean or 'standard deviation'.
+
+    Raises:
+      ValueError: A record lacks an entry of `index`, or `columns` or `pivot` is in no record.
+    """
+
+    title: str
+    records: Sequence[dict[str, Any]]
+    index: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    caption: str = ''
+    pivot: str = ''
+    spread: str = 'standard error'
+
+    def __post_init__(self):
+        if self.records and isinstance(self.records[0], str):
+            self._from_rows()  # until all experiments give records
+        for record in self.records:
+            if lacking := [name for name in self.index if name not in record]:
+                raise ValueError(
+                    f'table {self.title!r}: a record has no {lacking[0]!r}, which names its row; '
+                    f'it has {", ".join(record)}'
+                )
+        names = {name for record in self.records for name in record}
+        for name in (*self.columns, *filter(None, [self.pivot])):
+            if names and name not in names:
+                raise ValueError(
+                    f'table {self.title!r}: no record has {name!r}; there are: '
+                    f'{", ".join(sorted(names))}'
+                )
+        if self.spread not in ('standard error', 'standard deviation'):
+            raise ValueError(
+                f'table {self.title!r}: spread is {self.spread!r}, expected '
+                "'standard error' or 'standard deviation'"
+            )
+
+    def _from_rows(self):
+        """Table(title, columns, rows, caption), as experiments wrote it before they gave records."""
+        names = [name or ' ' * (i + 1) for i, name in enumerate(map(str, self.records))]
+        rows, caption = self.index, ' '.join(filter(None, [''.join(self.columns), self.caption]))
+        object.__setattr__(self, 'records', [dict(zip(names, r, strict=True)) for r in rows])
+        object.__setattr__(self, 'index', (names[0],))
+        object.__setattr__(self, 'columns', ())
+        object.__setattr__(self, 'caption', caption)
+
+
+class Column(NamedTuple):
+    """A printed column.
+
+    Attributes:
+      group: Heading above the titles of several columns: of a metric over the values of a pivot.
+      title: Heading of the column.
+      cells: A string for each row.
+      is_number: Whether cells are aligned to the right.
+    """
+
+    group: str
+    title: str
+    cells: list[str]
+    is_number: bool
+
+
+def layout(table: Table, declared: Iterable[Metric]) -> list[Column]:
+    """The printed columns of a table, those of its index first.
+
+    Raises:
+      ValueError: Two records have the same values of index and pivot, where there is a pivot.
+    """
+    declared = tuple(declared)
+    rows = _rows(table)
+    columns = []
+    for name in table.index:
+        values = [next(iter(row.values()))[name] for row in rows]
+        columns.append(Column('', _words(name), *_plain(values)))
+    entries = table.columns or tuple(
+        name
+        for name in dict.fromkeys(name for record in table.records for name in record)
+        if name not in (*table.index, table.pivot)
+    )
+    metric = None
+    for name in entries:
+        if not name.startswith(PUBLISHED):
+            metric = find(declared, name)
+        pivots = [p for p in _pivots(table) if any(name in row.get(p, {}) for row in rows)]
+        if metric is None or name.startswith(PUBLISHED):
+            pivots = _constant(rows, name, pivots)
+        for pivot in pivots:
+            values = [_value(row, pivot, name) for row in rows]
+            if metric is None:
+                columns.append(_titled(table, pivot, _words(name), *_plain(values)))
+            elif name.startswith(PUBLISHED):
+                has_number = any(_is_number(value) for value in values)
+                note = f' ({metric.symbol})' if has_number and metric.symbol else ''
+                cells = _published(values, metric)
+                columns.append(_titled(table, pivot, _words(name) + note, cells, True))
+            else:
+                title = title_of(declared, name)
+                cells = _numbers(values, metric, table.spread)
+                columns.append(_titled(table, pivot, title, cells, True))
+    return columns
+
+
+def caption(table: Table, declared: Iterable[Metric]) -> str:
+    """The table's caption, and what ± means where the table prints one."""
+    counts = set()
+    for record in table.records:
+        for name, value in record.items():
+            if find(declared, name) is not None and np.ndim(value) == 1 and np.size(value) > 1:
+                counts.add(np.size(value))
+    if not counts:
+        return table.caption
+    n = '-'.join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+    return ' '.join(filter(None, [f'Mean ± {table.spread} (n = {n}).', table.caption]))
+
+
+def values(table: Table, declared: Iterable[Metric]) -> dict[str, float]:
+    """Every declared metric of the records: key -> mean over draws, on the stored scale.
+
+    Raises:
+      ValueError: Two records give one key different values.
+    """
+    declared, result = tuple(declared), {}
+    for record in table.records:
+        names = [name for name in (*table.index, table.pivot) if name in record]
+        qualifiers = [qualifier(record[name]) for name in names]
+        for name, value in record.items():
+            known = name not in names and find(declared, name) is not None
+            if not known or value is None or isinstance(value, str):
+                continue
+            key = '/'.join([name, *qualifiers])
+            mean = float(np.mean(np.asarray(value, float)))
+            if not np.array_equal(result.setdefault(key, mean), mean, equal_nan=True):
+                raise ValueError(
+                    f'table {table.title!r}: two records give {key}, {result[key]:g} and {mean:g}; '
+                    'name what distinguishes them in index or pivot'
+                )
+    return result
+
+
+def qualifier(value: Any) -> str:
+    """A value of an index as a part of a key: spaces become '_', '/' becomes '-'."""
+    text = f'{value:g}' if isinstance(value, float) else str(value)
+    return '_'.join(text.replace('/', '-').split())
+
+
+def text(table: Table, declared: Iterable[Metric] = (), width: int | None = None) -> str:
+    """The table as aligned plain text of at most `width` characters a line (None: as it needs)."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    declared = tuple(declared)
+    columns = layout(table, declared)
+    groups = {column.group for column in columns if column.group}
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        above = f'{column.group}\n' if len(groups) > 1 and column.group else ''
+        justify = 'right' if column.is_number else 'left'
+        grid.add_column(Text(above + column.title), justify=justify, vertical='bottom')
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        grid.add_row(*map(Text, cells))
+    stream = io.StringIO()
+    console = Console(file=stream, width=width or 1000, color_system=None, highlight=False)
+    console.print(grid)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    title = ': '.join([table.title, *groups]) if len(groups) == 1 else table.title
+    used = min(max(80, *map(len, lines)), 100) if width is None else width
+    return '\n'.join([title, *lines, *textwrap.wrap(caption(table, declared), used)])
+
+
+def html(table: Table, declared: Iterable[Metric] = ()) -> str:
+    """The table as a <table> element, its columns under two rows of headings where it has groups."""
+    columns = layout(table, declared)
+    grouped = any(column.group for column in columns)
+    first, second = [], []
+    for i, column in enumerate(columns):
+        side = '' if column.is_number else ' class="text"'
+        if not column.group:
+            span = ' rowspan="2"' if grouped else ''
+            first.append(f'<th scope="col"{side}{span}>{escape(column.title)}</th>')
+            continue
+        second.append(f'<th scope="col"{side}>{escape(column.title)}</th>')
+        if i == 0 or columns[i - 1].group != column.group:
+            n = sum(other.group == column.group for other in columns)
+            first.append(f'<th scope="colgroup" colspan="{n}">{escape(column.group)}</th>')
+    head = ''.join(f'<tr>{"".join(row)}</tr>' for row in (first, second) if row)
+    body = []
+    for row in zip(*(column.cells for column in columns), strict=True):
+        cells = []
+        for i, (column, cell) in enumerate(zip(columns, row, strict=True)):
+            side = '' if column.is_number else ' class="text"'
+            tag = 'th scope="row"' if i < len(table.index) else 'td'
+            cells.append(f'<{tag}{side}>{escape(cell)}</{tag[:2]}>')
+        body.append(f'<tr>{"".join(cells)}</tr>')
+    return f'<table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
+
+
+_WHOLE_ROW = object()  # in the place of a pivot's value: records without the pivot
+
+
+def _rows(table: Table) -> list[dict[Any, dict[str, Any]]]:
+    """For each printed row the records that fill it: value of the pivot -> record."""
+    if not table.pivot:
+        return [{_WHOLE_ROW: record} for record in table.records]
+    rows: dict[tuple, dict] = {}
+    for record in table.records:
+        row = rows.setdefault(tuple(str(record[name]) for name in table.index), {})
+        at = record.get(table.pivot, _WHOLE_ROW)
+        if at in row:
+            named = ', '.join(f'{name}={record[name]}' for name in table.index)
+            raise ValueError(f'table {table.title!r}: two records of {named}, {table.pivot}={at}')
+        row[at] = record
+    return list(rows.values())
+
+
+def _pivots(table: Table) -> list[Any]:
+    """The pivot's values in order of appearance; last what stands for the whole row."""
+    found = (record[table.pivot] for record in table.records if table.pivot in record)
+    return [*dict.fromkeys(found), _WHOLE_ROW] if table.pivot else [_WHOLE_ROW]
+
+
+def _constant(rows, name: str, pivots: list[Any]) -> list[Any]:
+    """One column for an entry that never varies within a row, otherwise the pivot's."""
+    for row in rows:
+        if len({repr(record[name]) for record in row.values() if name in record}) > 1:
+            return pivots
+    return [None] if len(pivots) > 1 else pivots
+
+
+def _value(row, pivot: Any, name: str) -> Any:
+    if pivot is None:
+        return next((record[name] for record in row.values() if name in record), None)
+    return row.get(pivot, {}).get(name)
+
+
+def _titled(table: Table, pivot: Any, title: str, cells: list[str], is_number: bool) -> Column:
+    if pivot is _WHOLE_ROW or pivot is None:
+        return Column('', title, cells, is_number)
+    return Column(title, _pivot_title(table.pivot, pivot), cells, is_number)
+
+
+def _pivot_title(name: str, value: Any) -> str:
+    """'1 label per class', '5 labels per class'; 'sigma = 25'; text stands for itself."""
+    if isinstance(value, str):
+        return value
+    first, _, rest = _words(name).partition(' ')
+    if isinstance(value, int | np.integer) and first.endswith('s') and not first.endswith('ss'):
+        first = first[:-1] if value == 1 else first
+        return ' '.join(filter(None, [str(value), first, rest]))
+    return f'{_words(name)} = {qualifier(value)}'
+
+
+def _words(name: str) -> str:
+    return name.replace('_', ' ')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _plain(values: list[Any]) -> tuple[list[str], bool]:
+    """Cells of an entry that is no metric, and whether all of them are numbers."""
+
+    def cell(value):
+        if value is None:
+            return MISSING
+        if isinstance(value, bool | np.bool_):
+            return 'yes' if value else 'no'
+        if isinstance(value, tuple | list):
+            return ', '.join(map(cell, value))
+        return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)
+
+    present = [value for value in values if value is not None]
+    return [cell(value) for value in values], bool(present) and all(map(_is_number, present))
+
+
+def _published(values: list[Any], metric: Metric) -> list[str]:
+    """Published numbers on the metric's printed scale, with as many decimals as the longest has."""
+    numbers = {
+        i: f'{metric.scale * value:.8g}' for i, value in enumerate(values) if _is_number(value)
+    }
+    for i in numbers:
+        if metric.unit == 'fraction' and not 0 <= values[i] <= 1:
+            raise ValueError(
+                f'published {values[i]:g} of {metric.name}: expected a fraction in [0, 1]; '
+                'divide percentages by 100, or give text'
+            )
+    places = max((len(shown.partition('.')[2]) for shown in numbers.values()), default=0)
+    return [
+        f'{metric.scale * value:.{places}f}' if i in numbers else _plain([value])[0][0]
+        for i, value in enumerate(values)
+    ]
+
+
+def _numbers(values: list[Any], metric: Metric, spread: str) -> list[str]:
+    """Values of a metric, or draws [n] of it, on its printed scale with equal decimals."""
+    means, errors = [], []
+    for value in values:
+        is_text = value is None or isinstance(value, str)
+        draws = np.atleast_1d(np.asarray(math.nan if is_text else value, float))
+        draws = draws * metric.scale
+        means.append(float(draws.mean()) if draws.size else math.nan)
+        error = math.nan
+        if draws.size > 1:
+            error = float(draws.std(ddof=1))
+            error /= math.sqrt(draws.size) if spread == 'standard error' else 1
+        errors.append(error)
+    number = _format(means, errors, metric)
+    cells = []
+    for value, mean, error in zip(values, means, errors, strict=True):
+        shown = number(mean) if math.isfinite(mean) else str(mean)
+        if isinstance(value, str):
+            shown = value
+        elif value is None or np.size(value) == 0:
+            shown = MISSING
+        elif math.isfinite(error):
+            shown += f' ± {number(error)}'
+        cells.append(shown)
+    return cells
+
+
+def _format(means: list[float], errors: list[float], metric: Metric):
+    """The function number -> text of a column."""
+    sizes = [abs(mean) for mean in means if mean and math.isfinite(mean)]
+    largest = max(sizes, default=0.0)
+    is_rate = metric.unit == 'fraction'
+    digits = 4 if not is_rate else 3 if largest >= 1 else 2
+    places = decimals(means, digits=digits, least=int(is_rate))
+    if spreads := [error for error in errors if error and math.isfinite(error)]:
+        places = max(places, min(decimals(spreads, digits=1), places + 2))
+    vanishing = sizes and min(sizes) < 0.5 * 10.0**-places
+    if not is_rate and (largest >= 1e7 or 0 < largest < 1e-3 or vanishing):
+        return lambda value: f'{value:.3g}'
+    comma = ',' if metric.unit == 'count' else ''
+    return lambda value: f'{value:{comma}.{places}f}'
