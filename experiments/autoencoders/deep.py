@@ -36,7 +36,7 @@ PUBLISHED = {'PCA': '13.87', 'deep': '3.00'}  # of 30 numbers a picture, MNIST; 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training all layers together, after the pre-training.
     steps: int = 3000
     batch_size: int = 100
@@ -91,7 +91,7 @@ SWEEPS = {
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

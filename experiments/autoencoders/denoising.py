@@ -30,7 +30,7 @@ from lecture4.ops.losses import squared_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 6000
     batch_size: int = 256
@@ -83,7 +83,7 @@ def corrupt(config, key, x):
 
 
 def data(config):
-    images, _, _ = signals.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.data_kwargs())
     if config.held_out >= len(images):
         raise ValueError(
             f'--held_out {config.held_out} of {len(images)} pictures of {config.source} leaves none '

@@ -42,7 +42,7 @@ MEMBERS = ('linear', 'plain', 'l1', 'topk', 'denoising', 'contractive', 'deep', 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 3000
     batch_size: int = 100
@@ -122,7 +122,7 @@ def member(config) -> registry.Member:
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

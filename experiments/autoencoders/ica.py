@@ -34,7 +34,7 @@ from lecture4.features.orientation import oriented_share
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Iterations of L-BFGS.
     steps: int = 200
     # Steps compiled into one call (a scan).
@@ -79,7 +79,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = signals.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.data_kwargs())
     if config.whiten:
         images = whitening.whiten(images)
     x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)

@@ -40,7 +40,7 @@ STARTS = 3  # of the search for a unit's best stimulus
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps, of all layers together; each gets an equal share.
     steps: int = 3000
     batch_size: int = 64
@@ -134,7 +134,7 @@ def stages(config):
 
 def data(config):
     rica.shapes((config.side, config.side, 1), stages(config))  # refused before anything is read
-    images, _, _ = signals.grey(config.source, **config.places())
+    images, _, _ = signals.grey(config.source, **config.data_kwargs())
     prepared = (
         whitening.whiten(images, config.cutoff)
         if config.whiten
@@ -144,7 +144,7 @@ def data(config):
     drawn = crops.sample_patches(inside(prepared), config.crops, wide, config.seed)
     drawn = drawn.reshape(-1, wide, wide, 1)
     held_out = drawn[: config.crops // 10]
-    pixels, labels, names = signals.grey(config.labelled, **config.places())
+    pixels, labels, names = signals.grey(config.labelled, **config.data_kwargs())
     if labels is None or len(names) < 2:
         raise ValueError(f'{config.labelled} has no two classes; name a labelled set')
     parts = {}

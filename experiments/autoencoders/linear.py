@@ -28,7 +28,7 @@ from lecture4.data.images import signals
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 3000
     # Where pictures come from: digits, mnist, omniglot, dir:PATH, npz:PATH.
@@ -69,7 +69,7 @@ SWEEPS = {
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (a.reshape(len(a), -1) for a in (found.train_images, found.test_images))
     principal = linear.principal(x)
     k = min(config.code, x.shape[1])

@@ -34,7 +34,7 @@ CURVES = {'circle': manifold.CIRCLE, 'spiral': manifold.SPIRAL}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 8000
     # Points in a step, over all devices; each gets noise of its own.
@@ -89,7 +89,7 @@ def data(config):
         extra = {'shape': None}
     else:
         clean, held_out = (
-            np.asarray(signals.grey(config.source, split, **config.places())[0])
+            np.asarray(signals.grey(config.source, split, **config.data_kwargs())[0])
             for split in ('train', 'test')
         )
         extra = {'shape': clean.shape[1:3]}

@@ -28,7 +28,7 @@ from lecture4.ops.losses import check_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 4000
     batch_size: int = 100
@@ -70,7 +70,7 @@ SWEEPS = {'code': train.grid(code=(2, 5, 10, 20), tsne=(False,), seed=(0, 1))}
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

@@ -46,7 +46,7 @@ REACHES = (0, 1, 3, 10, 30)  # steps after which the gap is measured
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Alternations.
     steps: int = 2000
     # Unlabelled patches in a step, over all devices.
@@ -137,7 +137,7 @@ SWEEPS = {
 
 
 def data(config):
-    places = config.places()
+    places = config.data_kwargs()
     labelled = pictures.labelled(
         config.labelled, crop=config.crop, pool=config.pool, seed=config.seed, **places
     )

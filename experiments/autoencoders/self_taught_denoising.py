@@ -33,7 +33,7 @@ from lecture4.ops.losses import check_unit_interval, squared_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 3000
     # Unlabelled pictures in a step, over all devices.
@@ -94,7 +94,7 @@ SWEEPS = {
 
 
 def data(config):
-    places = config.places()
+    places = config.data_kwargs()
     labelled = pictures.labelled(
         config.labelled,
         classes=config.labelled_classes,

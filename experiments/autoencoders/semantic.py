@@ -37,7 +37,7 @@ from lecture4.data.text import sentences, vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 1000
     # Documents in a step, over all devices.
@@ -99,7 +99,7 @@ def data(config):
     from sklearn.feature_extraction.text import TfidfTransformer
 
     names = sentences.splits(config.source)
-    parts = [sentences.load(config.source, name, **config.places()) for name in names]
+    parts = [sentences.load(config.source, name, **config.data_kwargs()) for name in names]
     texts = [words for part in parts for words in part.texts]
     labels = np.concatenate([part.labels for part in parts])
     if 'test' in names:

@@ -34,7 +34,7 @@ from lecture4.ops.losses import squared_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 3000
     batch_size: int = 256
@@ -96,7 +96,7 @@ SWEEPS = {
 def data(config):
     side = 28 if not config.patch else 0
     if not config.patch:
-        probe = signals.labelled(config.source, pool=1, **config.places())
+        probe = signals.labelled(config.source, pool=1, **config.data_kwargs())
         side = probe.train_images.shape[1]
     x = signals.signals(
         config.source,
@@ -104,7 +104,7 @@ def data(config):
         patch=config.patch,
         side=side,
         seed=config.seed,
-        **config.places(),
+        **config.data_kwargs(),
     )
     n_held = max(len(x) // 10, 1)
     back = None

@@ -36,7 +36,7 @@ N_CLASSES = 10  # outputs of the classifier; fewer classes leave some unused
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps, of layers alone and of fine-tuning together.
     steps: int = 2400
     batch_size: int = 50
@@ -95,7 +95,7 @@ SWEEPS = {'masking': train.grid(masking=(0.1, 0.25, 0.5), seed=(0, 1, 2))}
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.places())
+    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
     x = np.concatenate([found.train_images, found.test_images])
     labels = np.concatenate([found.train_labels, found.test_labels]).astype(np.int32)
     if config.train_examples >= len(x):

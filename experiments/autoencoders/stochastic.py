@@ -36,7 +36,7 @@ from lecture4.ops.losses import check_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 4000
     # Pictures in a step, over all devices.
@@ -92,7 +92,7 @@ SWEEPS = {
 
 def data(config):
     pixels, test = (
-        np.asarray(signals.grey(config.source, split, **config.places())[0])
+        np.asarray(signals.grey(config.source, split, **config.data_kwargs())[0])
         for split in ('train', 'test')
     )
     shape = test.shape[1:3]

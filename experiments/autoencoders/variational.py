@@ -44,7 +44,7 @@ TEST_KEY = 2**31 - 1  # of the test set's binarisation: the same for every seed
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 6000
     # Pictures in a step, over all devices.
@@ -135,7 +135,7 @@ SWEEPS = {
 def data(config):
     sets = {}
     for split in ('train', 'test'):
-        images, labels, names = signals.grey(config.source, split, **config.places())
+        images, labels, names = signals.grey(config.source, split, **config.data_kwargs())
         if not isinstance(images, np.ndarray):
             raise ValueError(f'{config.source} has pictures of several sizes; crop them to one')
         pixels = images.reshape(len(images), -1)

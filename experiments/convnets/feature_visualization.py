@@ -48,7 +48,7 @@ NETWORKS = {'small': small, **registry.NETWORKS}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training; 1 with --init.
     steps: int = 400
     batch_size: int = 32
@@ -149,7 +149,7 @@ def _task(config):
     if config.source != 'photos':
         cut = config.source == 'textures'
         return squares.load(
-            config.source, config.side, cut=cut, seed=config.seed, **config.places()
+            config.source, config.side, cut=cut, seed=config.seed, **config.data_kwargs()
         )
     if config.side < 32:
         raise ValueError(f'--side is {config.side}; of photos crops of 32 x 32 or larger are taken')

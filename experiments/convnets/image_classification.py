@@ -53,7 +53,7 @@ CHANNELS = 3  # of what the networks see; grey pictures are three equal ones
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     steps: int = 500  # steps of training
     batch_size: int = 32  # pictures in a step, over all devices
     network: str = 'cifar_resnet_8'  # which network; a name that is none lists them all
@@ -178,7 +178,7 @@ def data(config):
     task = squares.load(
         config.source, config.side, cut=config.cut, test_split=config.test_split,
         held_out=config.held_out, on_disk=config.stored == 'disk', seed=config.seed,
-        unreadable=config.unreadable, **config.places(),
+        unreadable=config.unreadable, **config.data_kwargs(),
     )  # fmt: skip
     n_classes, side = len(task.names), task.train_images.shape[1]
     recipe = transforms.Recipe(

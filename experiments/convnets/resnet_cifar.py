@@ -38,7 +38,7 @@ NEW = 0.01  # share of a batch in the running training error: it is over about t
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training: the rate is divided by 10 at half and at three quarters of them.
     steps: int = 64_000
     # Where labelled square pictures come from: cifar10, digits, dir:PATH, npz:PATH.
@@ -92,7 +92,7 @@ SWEEPS = {
 
 def data(config):
     task = squares.load(
-        config.source, held_out=config.held_out, seed=config.seed, **config.places()
+        config.source, held_out=config.held_out, seed=config.seed, **config.data_kwargs()
     )
     x, n_classes = task.train_images, len(task.names)
     scale = normalize.named('mean_picture', x, 3)

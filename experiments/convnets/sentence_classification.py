@@ -52,7 +52,7 @@ VARIANTS = ('rand', 'static', 'non-static', 'multichannel')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of all folds and epochs: the batches, and one look at the held-out sentences after each epoch.
     steps: int = 10 * 31
     # Sentences in a step, over all devices.
@@ -163,7 +163,7 @@ SWEEPS = {
 
 def data(config):
     parts = {
-        name: sentences.load(config.source, name, **config.places())
+        name: sentences.load(config.source, name, **config.data_kwargs())
         for name in sentences.splits(config.source)
     }
     texts = [words for part in parts.values() for words in part.texts]

@@ -47,7 +47,7 @@ BY_HAND, UNBALANCED, BALANCED = 'by_hand', 'unbalanced', 'balanced'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of training.
     steps: int = 600
     batch_size: int = 64
@@ -115,7 +115,7 @@ def data(config):
     border = ((0, 0), (config.margin,) * 2, (config.margin,) * 2, (0, 0))
     pictures, labels, names = {}, {}, ()
     for split in ('test', 'train'):
-        found = sources.load(config.source, split, **config.places())
+        found = sources.load(config.source, split, **config.data_kwargs())
         if not isinstance(found.images, np.ndarray) or found.labels is None:
             raise ValueError(f'--source {config.source}: labelled pictures of one size are wanted')
         padded = np.pad(found.images, border)

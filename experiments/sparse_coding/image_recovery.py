@@ -47,7 +47,7 @@ PUBLISHED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of dictionary learning on clean patches.
     steps: int = 300
     # Patches in a step, over all devices.
@@ -136,7 +136,7 @@ SWEEPS = {
 
 
 def data(config):
-    places = config.places()
+    places = config.data_kwargs()
     tested, _, _ = pictures.grey(config.tested, **places)
     tested = list(tested)[-config.n_tested :]
     clean = list(pictures.grey(config.clean, **places)[0])

@@ -32,7 +32,7 @@ from lecture4.sparse import lista, objective, recovery, solvers
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of learning the encoders.
     steps: int = 2000
     # Patches in a step, over all devices.
@@ -89,7 +89,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.places())
+    images, _, _ = pictures.grey(config.source, **config.data_kwargs())
     found = crops.sample_patches(images, config.patches, config.patch, config.seed)
     found = patches.normalise_contrast(jnp.asarray(found), 0.04)
     signals = linalg.apply(linalg.zca(found, 0.1), found)

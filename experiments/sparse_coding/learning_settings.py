@@ -39,7 +39,7 @@ from lecture4.sparse.dictionary import online
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of learning features.
     steps: int = 300
     # Patches (and pictures of other classes) in a step, over all devices.
@@ -131,7 +131,7 @@ class State(NamedTuple):
 
 
 def data(config):
-    places = config.places()
+    places = config.data_kwargs()
     task = pictures.labelled(
         config.source, classes=config.classes, pool=config.pool, seed=config.seed, **places
     )

@@ -33,7 +33,7 @@ PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of dictionary learning.
     steps: int = 1000
     # Patches in a step, over all devices.
@@ -76,7 +76,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.places())
+    images, _, _ = pictures.grey(config.source, **config.data_kwargs())
     prepared = whitening.whiten(images) if config.whiten else whitening.unit_variance(images)
     # Whitening takes pictures for periodic: what it makes of their borders is left out.
     margin = 4 if config.whiten else 0

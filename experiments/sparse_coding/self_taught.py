@@ -38,7 +38,7 @@ from lecture4.sparse.dictionary import online
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     # Steps of dictionary learning.
     steps: int = 300
     # Unlabelled signals in a step, over all devices.
@@ -163,7 +163,7 @@ SWEEPS = {
 
 
 def data(config):
-    places = config.places()
+    places = config.data_kwargs()
     labelled = pictures.labelled(
         config.labelled,
         classes=config.labelled_classes,

@@ -8,6 +8,7 @@ default `Reduce()` does nothing. Under pmap or shard_map each device sees its pa
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 Tree = TypeVar('Tree')
@@ -35,10 +36,19 @@ class Reduce(NamedTuple):
         return tree if self.axis_name is None else lax.pmax(tree, self.axis_name)
 
     def all_gather(self, tree: Tree) -> Tree:
-        """The rows (leading axis) of all devices, in the order of the devices."""
+        """The rows (leading axis) of all devices, in the order of the devices.
+
+        A sum of zeros and rows: shard_map knows a sum to be the same on all devices.
+        """
         if self.axis_name is None:
             return tree
-        return lax.all_gather(tree, self.axis_name, tiled=True)
+        index = lax.axis_index(self.axis_name)
+
+        def gather(rows):
+            slots = jnp.zeros((self.num_devices, *rows.shape), rows.dtype)
+            return lax.psum(slots.at[index].set(rows), self.axis_name).reshape(-1, *rows.shape[1:])
+
+        return jax.tree.map(gather, tree)
 
     def fold_in(self, key: jax.Array) -> jax.Array:
         """A key of this device's own."""
@@ -49,4 +59,4 @@ class Reduce(NamedTuple):
     @property
     def num_devices(self) -> int:
         """Number of devices along the axis."""
-        return 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        return 1 if self.axis_name is None else lax.psum(1, self.axis_name)

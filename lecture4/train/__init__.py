@@ -1,26 +1,68 @@
 """What experiment files take from here."""
 
 from lecture4.train.cli import main
-from lecture4.train.config import Common, UsageError, require
+from lecture4.train.config import Config, RunOptions, UsageError, require
+from lecture4.train.fields import (
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    Floats,
+    Fraction,
+    FractionBelow1,
+    Ints,
+    Names,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+)
+from lecture4.train.learners import (
+    State,
+    from_learner,
+    optimize,
+    parallel,
+    phases,
+    supervised,
+    variables,
+)
+from lecture4.train.metrics import Metric
 from lecture4.train.progress import track
-from lecture4.train.report import Picture, Report, Table, mean_and_error
+from lecture4.train.report import Figure, Report, Table
 from lecture4.train.sweep.variants import grid
-from lecture4.train.task import Data, Task, evaluated, in_memory, optimise
+from lecture4.train.task import Data, Spec, Task, evaluate, in_memory
 
 __all__ = [
-    'Common',
+    'AtLeast0',
+    'AtLeast1',
+    'AtLeast2',
+    'Config',
     'Data',
-    'Picture',
+    'Figure',
+    'Floats',
+    'Fraction',
+    'FractionBelow1',
+    'Ints',
+    'Metric',
+    'Names',
+    'NonNegative',
+    'Positive',
+    'PositiveFraction',
     'Report',
+    'RunOptions',
+    'Spec',
+    'State',
     'Table',
     'Task',
     'UsageError',
-    'evaluated',
+    'evaluate',
+    'from_learner',
     'grid',
     'in_memory',
     'main',
-    'mean_and_error',
-    'optimise',
+    'optimize',
+    'parallel',
+    'phases',
     'require',
+    'supervised',
     'track',
+    'variables',
 ]

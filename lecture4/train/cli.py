@@ -20,17 +20,19 @@ from absl import app, flags
 from lecture4.train import encode, loop, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
-from lecture4.train.config import Common, UsageError
+from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed.processes import CollectiveError
 from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, start
-from lecture4.train.experiment import Experiment, check_devices, load, single
+from lecture4.train.experiment import Experiment, build, check_devices, load, single
 from lecture4.train.step import bind
 from lecture4.train.sweep import runner, variants
 
 
-def main(config, data, build, report, presets=None, sweeps=None):
+def main(config, data, build, apply, report, *, metrics, presets=None, sweeps=None):
     """Run an experiment from the command line; exits with 0, 2 (usage), 75 (saved, start again)."""
-    experiment = Experiment(config, data, build, report, presets or {}, sweeps or {})
+    experiment = Experiment(
+        config, data, build, apply, report, tuple(metrics), presets or {}, sweeps or {}
+    )
     app.run(functools.partial(_main, experiment), flags_parser=_absl_flags)
 
 
@@ -61,7 +63,7 @@ def _main(experiment: Experiment, argv):
         run(experiment, config)
     except Interrupted as error:
         _stop(str(error), INTERRUPTED)
-    except (loop.Diverged, runner.Broken) as error:
+    except (loop.Diverged, runner.SweepFailed) as error:
         _stop(str(error), 1)
     except CollectiveError as error:
         _stop(str(error), 2)
@@ -85,7 +87,7 @@ def _stop(message: str, code: int, alone: bool = False) -> NoReturn:
     sys.exit(code)
 
 
-def parse(experiment: Experiment, argv: list[str]) -> Common:
+def parse(experiment: Experiment, argv: list[str]) -> Config:
     """The config that a command line asks for.
 
     Errors  UsageError, one line with the nearest name, for an unknown option, preset or sweep, an
@@ -118,7 +120,7 @@ def parse(experiment: Experiment, argv: list[str]) -> Common:
     _known('sweep', config.sweep, experiment.sweeps)
     if config.sweep and config.grid:
         raise UsageError('--sweep and --grid are two sweeps; give one')
-    variants.variants(config, variants.of(config, experiment.sweeps))
+    variants.variants(config, variants.requested(config, experiment.sweeps))
     return config
 
 
@@ -189,9 +191,9 @@ def _short(value) -> str:
     return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
+def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     """Carry out what the config asks for; returns the path of report.html, where there is one."""
-    swept = config.sweep or ('grid' if config.grid else '')
+    swept = config.sweep or ('grid' if config.grid else 'seeds' if config.seeds else '')
     directory = pathlib.Path(
         config.workdir or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, swept]))
     )
@@ -199,7 +201,9 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
         load(experiment, config)
         return directory
     if config.stage in ('plan', 'table') and not swept:
-        raise UsageError(f'--stage {config.stage} is of a sweep; give --sweep or --grid too')
+        raise UsageError(
+            f'--stage {config.stage} is for a sweep; give --sweep, --grid or --seeds too'
+        )
     if config.stage != 'table':
         workdir.check_config(directory, config, config.overwrite)
     if swept:
@@ -215,14 +219,15 @@ def run(experiment: Experiment, config: Common) -> pathlib.Path | None:
         if report.summary:
             print(report.summary)
         for table in report.tables:
-            print(reports.text(table))
+            print(reports.text(table, experiment.metrics))
         print(f'report: {path}')
     return path
 
 
-def _encode(experiment: Experiment, config: Common, data, runtime, directory):
-    task = experiment.build(config)
-    folder = encode.run(task, data, bind(task, data, config.seed), config, runtime, directory)
+def _encode(experiment: Experiment, config: Config, data, runtime, directory):
+    encode_rows = experiment.apply(config, data.spec).get('encode')
+    bound = bind(build(experiment, config, data), data, config.seed)
+    folder = encode.run(encode_rows, data, bound, config, runtime, directory)
     if jax.process_index() == 0:
         print(f'codes: {folder}')
     return folder

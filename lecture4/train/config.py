@@ -1,85 +1,80 @@
-"""What every experiment's command line shares: how a run is carried out, and what it computes."""
+"""What the command line of every experiment shares: how a run is carried out, and what it computes."""
 
 import dataclasses
 from typing import Any, Literal
 
+from lecture4.train import fields
+from lecture4.train.fields import AtLeast0, AtLeast1, Positive, Seed
+
 
 class UsageError(Exception):
-    """A mistake of the user's: shown as one line with the mend, exit code 2, no traceback."""
+    """A mistake of the user: shown as one line with the fix, exit code 2, no traceback."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunOptions:
     """How a run is carried out. These fields may change when a run is resumed."""
 
-    # Named settings of this experiment, listed above; options given beside it override them.
+    # Named settings of this experiment, listed above; options given as well override them.
     preset: str = ''
     # Run a named sweep of this experiment, listed above, instead of one run.
     sweep: str = ''
-    # Sweep over every combination of these instead: learning_rate=1e-3,1e-4 seed=0..7
+    # Sweep over every combination of these values instead: learning_rate=1e-3,1e-4 seed=0..7
     grid: tuple[str, ...] = ()
-    # What to do: all; data alone, prepared and read; encode the set by the run that workdir holds; of
-    # a sweep also print the plan as JSON, or make the table of what is there.
+    # Repeat the run (or every variant of the sweep) with these seeds, for means and standard errors: 0..4
+    seeds: str = ''
+    # Stage to run: all; data (prepare and read the data only); encode (encode the data set with the
+    # finished run in --workdir); plan (print the plan of a sweep as JSON); table (rebuild its tables).
     stage: Literal['all', 'data', 'encode', 'plan', 'table'] = 'all'
-    # Run this group or variant of a sweep alone, as the plan names it, and make no table.
+    # Run only this group or variant of a sweep, as the plan names it, and write no table.
     group: str = ''
-    # Metric that decides which variant of a sweep is best. Default: the first that is reported.
+    # Metric that ranks the variants of a sweep. Default: the primary metric of the experiment.
     best: str = ''
     # Run a sweep as one compiled program (vmap) or one variant after another (loop).
     vectorize: Literal['auto', 'vmap', 'loop'] = 'auto'
-    # Where results go. Default: runs/EXPERIMENT[-PRESET][-SWEEP].
+    # Directory for results. Default: runs/EXPERIMENT[-PRESET][-SWEEP].
     workdir: str = ''
-    # Throw away the run that workdir holds.
+    # Delete the run that --workdir holds and start again.
     overwrite: bool = False
-    # Folder of data sets already fetched. Default: $LECTURE4_MANUAL_DIR.
+    # Directory of data sets that are already downloaded. Default: $LECTURE4_MANUAL_DIR.
     manual_dir: str = ''
-    # Where prepared data sets lie. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    # Directory of prepared data sets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     data_dir: str = ''
-    # Allow fetching missing data sets over the network.
+    # Allow missing data sets to be downloaded.
     download: bool = False
-    # Devices to use, over all processes; 0 takes all. CPUs are divided into as many as asked for.
-    devices: int = 0
-    # How a step is spread over devices; the numbers are the same.
+    # Number of devices over all processes; 0 takes all. A CPU is divided into as many as requested.
+    devices: AtLeast0 = 0
+    # How a step is distributed over devices; the numbers are the same.
     parallel: Literal['jit', 'pmap'] = 'jit'
-    # HOST:PORT of process 0, where a run has several processes. Slurm steps and TPU pods need none.
+    # HOST:PORT of process 0 of a run with several processes. Slurm steps and TPU pods need none.
     coordinator: str = ''
-    # How many processes there are, with --coordinator.
-    processes: int = 0
-    # Which of them this is, from 0.
+    # Number of processes, with --coordinator.
+    processes: AtLeast0 = 0
+    # Index of this process, from 0, with --coordinator.
     process_id: int = -1
     # Seconds that processes wait for one another at the start.
-    init_timeout: float = 300.0
-    # Steps compiled into one call (a scan).
-    steps_per_call: int = 1
-    # Steps between rows of metrics.jsonl.
-    log_every: int = 10
-    # Steps between evaluations.
-    evaluate_every: int = 100
-    # Steps between checkpoints.
-    save_every: int = 100
-    # How many checkpoints are kept.
-    keep: int = 2
+    init_timeout: Positive = 300.0
+    # Steps compiled into one call (a scan over batches).
+    steps_per_call: AtLeast1 = 1
+    # Steps between rows of metrics.jsonl; 0 writes about 100 rows a run.
+    log_every: AtLeast0 = 0
+    # Steps between evaluations; 0 evaluates 20 times a run.
+    evaluate_every: AtLeast0 = 0
+    # Steps between checkpoints; 0 saves 4 times a run.
+    save_every: AtLeast0 = 0
+    # Number of newest checkpoints to keep, besides the best one.
+    keep: AtLeast1 = 2
+    # Write a JAX trace of steps 10 to 20 to WORKDIR/profile, for TensorBoard or Perfetto.
+    profile: bool = False
     # How progress is shown; auto is a bar on a terminal and plain lines elsewhere.
     progress: Literal['auto', 'bar', 'plain', 'none'] = 'auto'
-    # Where compiled programs are kept between runs; 'none' turns that off.
+    # Directory of the compilation cache; 'none' turns the cache off.
     cache_dir: str = 'auto'
 
     def __post_init__(self):
-        for name in ('steps_per_call', 'log_every', 'evaluate_every', 'save_every', 'keep'):
-            require(self, name, getattr(self, name) >= 1, 'at least 1')
-        require(self, 'devices', self.devices >= 0, 'the number of devices, or 0 for all')
-        require(self, 'init_timeout', self.init_timeout > 0, 'above 0')
-        for name in ('log_every', 'evaluate_every', 'save_every'):
-            value = getattr(self, name)
-            lower = max(value // self.steps_per_call, 1) * self.steps_per_call
-            require(
-                self,
-                name,
-                value % self.steps_per_call == 0,
-                f'a multiple of steps_per_call ({self.steps_per_call}), for instance {lower}',
-            )
+        fields.check(self)
 
-    def places(self) -> dict[str, Any]:
+    def data_kwargs(self) -> dict[str, Any]:
         """Where data sets are, as `sources.load` takes them."""
         return {
             'data_dir': self.data_dir or None,
@@ -89,35 +84,41 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Common(Run):
-    """What every experiment computes with; an experiment's own fields come on top."""
+class Config(RunOptions):
+    """What every experiment computes with; an experiment adds fields of its own."""
 
-    seed: int = 0  # seed of all randomness: data order, initial values, noise, draws
-    steps: int = 1000  # steps of training
-    batch_size: int = 128  # examples in a step, over all devices
-
-    def __post_init__(self):
-        super().__post_init__()
-        require(self, 'seed', 0 <= self.seed < 2**32, 'between 0 and 4294967295')
-        require(self, 'steps', self.steps >= 1, 'at least 1')
-        require(self, 'batch_size', self.batch_size >= 1, 'at least 1')
+    # Seed of all randomness: data order, initialization, noise, sampling.
+    seed: Seed = 0
+    # Number of training steps.
+    steps: AtLeast1 = 1000
+    # Number of examples per step, over all devices.
+    batch_size: AtLeast1 = 128
 
 
-def require(config, name: str, holds: bool, wanted: str):
-    """ValueError that names the option, what came and what was wanted, unless `holds`."""
-    if not holds:
-        raise ValueError(f'--{name} is {getattr(config, name)}; it has to be {wanted}')
+# {cadence: how often a run does it, unless an option says otherwise}
+TIMES_A_RUN = {'log_every': 100, 'evaluate_every': 20, 'save_every': 4}
 
 
-def identity(config) -> dict[str, Any]:
-    """The fields that make two runs the same run: all but those of `Run`."""
-    carried_out = {field.name for field in dataclasses.fields(Run)}
+def cadence(config: Config, name: str) -> int:
+    """Steps between two logs, evaluations or checkpoints: a multiple of `steps_per_call`.
+
+    Args:
+      config: The config of a run.
+      name: 'log_every', 'evaluate_every' or 'save_every'.
+    """
+    steps = getattr(config, name) or -(-config.steps // TIMES_A_RUN[name])
+    return -(-steps // config.steps_per_call) * config.steps_per_call
+
+
+def config_fingerprint(config: Config) -> dict[str, Any]:
+    """The fields that make two runs the same run: all but those of `RunOptions`."""
+    options = {field.name for field in dataclasses.fields(RunOptions)}
     return {
-        name: value for name, value in dataclasses.asdict(config).items() if name not in carried_out
+        name: value for name, value in dataclasses.asdict(config).items() if name not in options
     }
 
 
-def replace_traced(config, **values):
+def replace_traced(config: Config, **values: Any) -> Any:
     """A copy with fields that may be traced values: `dataclasses.replace` without domain checks."""
     unknown = set(values) - {field.name for field in dataclasses.fields(config)}
     if unknown:
@@ -125,3 +126,12 @@ def replace_traced(config, **values):
     new = object.__new__(type(config))
     new.__dict__.update(config.__dict__, **values)
     return new
+
+
+def require(config: RunOptions, name: str, holds: bool, expected: str):
+    """ValueError that names the option, its value and what was expected, unless `holds`.
+
+    For rules between fields, in `__post_init__`; domains of single fields stand in their types.
+    """
+    if not holds:
+        raise ValueError(f'--{name} is {getattr(config, name)}; expected {expected}')

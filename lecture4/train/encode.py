@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,32 +19,51 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4.train import workdir
 from lecture4.train.checkpoint import Checkpoints
-from lecture4.train.config import UsageError
+from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
-from lecture4.train.step import AXIS, like
-from lecture4.train.task import Data, PyTree, Task
+from lecture4.train.step import AXIS, BoundTask, abstract_state
+from lecture4.train.task import Data, PyTree
 
 LOG = logging.getLogger(__name__)
 BLOCK = 4096  # rows of a file; also the rows of one call of the encoder
 FOLDER = 'codes'
 
 
-def run(task: Task, data: Data, program, config, runtime: Runtime, directory: pathlib.Path):
-    """Encode data.rows (or data.resident) by the finished run in `directory`.
+def run(
+    encode: Callable[[PyTree, PyTree], PyTree] | None,
+    data: Data,
+    bound: BoundTask,
+    config: Config,
+    runtime: Runtime,
+    directory: pathlib.Path,
+) -> pathlib.Path:
+    """Encode data.rows (or data.device_arrays) with the finished run in `directory`.
 
-    Returns  the folder of the codes, the same on every process.
-    Errors   UsageError where the experiment has no encoder or the run is not finished; Interrupted
-             after SIGTERM or ctrl-C, with all whole blocks kept.
+    Args:
+      encode: (state, rows) -> codes, one array or a dict of them, each row independently; the
+        experiment's `apply` names it 'encode'. None where it has no encoder.
+      data: Where the rows are.
+      bound: The run's task.
+      config: Its config.
+      runtime: Devices and processes.
+      directory: The run directory.
+
+    Returns:
+      The folder of the codes, the same on every process.
+
+    Raises:
+      UsageError: The experiment has no encoder, or the run is not finished.
+      Interrupted: After SIGTERM or Ctrl-C, with all finished blocks kept.
     """
-    if task.encode is None:
+    if encode is None:
         raise processes.CollectiveError('--stage encode: this experiment has no encoder')
     if not (directory / 'config.json').exists():
         raise processes.CollectiveError(f'--stage encode: {directory} holds no run; train first')
-    rows = data.resident if data.rows is None else data.rows
+    rows = data.device_arrays if data.rows is None else data.rows
     with workdir.run_lock(directory, config, False, runtime):
-        state = _final_state(program, config, runtime, directory)
-        _blocks(task.encode, rows, state, runtime, directory / FOLDER)
+        state = _final_state(bound, config, runtime, directory)
+        _blocks(_as_dict(encode), rows, state, runtime, directory / FOLDER)
     return directory / FOLDER
 
 
@@ -69,11 +89,19 @@ def _spans(n: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _final_state(program, config, runtime: Runtime, directory: pathlib.Path) -> PyTree:
+def _as_dict(encode):
+    def run(state, rows):
+        codes = encode(state, rows)
+        return codes if isinstance(codes, dict) else {'codes': codes}
+
+    return run
+
+
+def _final_state(bound, config, runtime: Runtime, directory: pathlib.Path) -> PyTree:
     """What the run ended with, as this process's own copy."""
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
-        restored = checkpoints.restore(like(program, runtime.mesh, program.batch(0)))
+        restored = checkpoints.restore(abstract_state(bound, runtime.mesh, bound.batch(0)))
     finally:
         checkpoints.close()
     if restored is None or restored[0] < config.steps:

@@ -9,20 +9,35 @@ import jax
 
 from lecture4.train import loop, workdir
 from lecture4.train import report as reports
-from lecture4.train.config import Common, UsageError
+from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.metric_writer import read
+from lecture4.train.metrics import Metric
 from lecture4.train.step import bind, check_divisible
+from lecture4.train.task import Data, Task
 
 
 class Experiment(NamedTuple):
-    """The parts of an experiment file, as `main` takes them."""
+    """The parts of an experiment file, as `main` takes them.
 
-    config: type[Common]
-    data: Callable
-    build: Callable
-    report: Callable
+    Attributes:
+      config: The dataclass of its options.
+      data: config -> Data, the only function that reads files.
+      build: (config, spec) -> Task.
+      apply: (config, spec) -> {name: (state, raw inputs) -> outputs}: what a trained model can do.
+      report: (config, state, data) -> Report.
+      metrics: Declarations of all metrics; one is primary.
+      presets: Name -> fields.
+      sweeps: Name -> variants.
+    """
+
+    config: type[Config]
+    data: Callable[[Any], Data]
+    build: Callable[..., Task]
+    apply: Callable[..., dict[str, Callable]]
+    report: Callable[..., reports.Report]
+    metrics: tuple[Metric, ...]
     presets: dict[str, dict[str, Any]]
     sweeps: dict[str, tuple[dict[str, Any], ...]]
 
@@ -37,8 +52,12 @@ class Experiment(NamedTuple):
         return inspect.cleandoc(inspect.getmodule(self.data).__doc__ or '')
 
 
-def load(experiment: Experiment, config: Common):
-    """The experiment's data; whatever is wrong with it is the user's to mend."""
+def load(experiment: Experiment, config: Config) -> Data:
+    """The experiment's data; an error in it is the user's to fix.
+
+    Raises:
+      UsageError: On every process, where one cannot read its data.
+    """
 
     def read_all():
         try:
@@ -49,24 +68,36 @@ def load(experiment: Experiment, config: Common):
     return processes.run_on_all(read_all)
 
 
-def check_devices(config: Common, runtime: Runtime):
-    """UsageError where the devices do not divide the batch."""
+def build(experiment: Experiment, config: Config, data: Data) -> Task:
+    """The experiment's task; an error of a value is the user's to fix."""
+    try:
+        return experiment.build(config, data.spec)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_devices(config: Config, runtime: Runtime):
+    """Raises CollectiveError where the devices do not divide the batch."""
     try:
         check_divisible(config.batch_size, runtime.mesh.size)
     except ValueError as error:
         raise processes.CollectiveError(str(error)) from None
 
 
-def single(experiment: Experiment, config: Common, data, runtime: Runtime, directory: pathlib.Path):
+def single(
+    experiment: Experiment, config: Config, data: Data, runtime: Runtime, directory: pathlib.Path
+):
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
     with workdir.run_lock(directory, config, config.overwrite, runtime):
-        program = bind(experiment.build(config), data, config.seed)
-        state = loop.run(program, config, runtime, directory, experiment.name)
-        return conclude(experiment, config, to_local(state), data, directory, runtime)
+        bound = bind(build(experiment, config, data), data, config.seed)
+        state = loop.run(
+            bound, config, runtime, directory, experiment.name, metrics=experiment.metrics
+        )
+        return finalize(experiment, config, to_local(state), data, directory, runtime)
 
 
 def to_local(state):
-    """A replicated state as arrays of this process alone, which it may compute with by itself."""
+    """A replicated state as arrays of this process alone, which it may compute with on its own."""
 
     def take(leaf):
         return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
@@ -74,28 +105,33 @@ def to_local(state):
     return jax.tree.map(take, state)
 
 
-def conclude(
-    experiment: Experiment, config: Common, state, data, directory: pathlib.Path, runtime: Runtime
+def finalize(
+    experiment: Experiment, config: Config, state, data, directory: pathlib.Path, runtime: Runtime
 ):
-    """Process 0 writes the report of a final state; the others wait. Returns (path, report).
+    """Process 0 writes the report of a final state; the others wait.
 
-    state   this process's own copy: the others take no part in what the report computes.
-    Returns an empty report on the other processes.
+    Args:
+      state: This process's own copy: the others take no part in what the report computes.
+
+    Returns:
+      (path of report.html, report); an empty report on the other processes.
     """
     path, report = directory / 'report.html', reports.Report()
 
     def write():
-        found = experiment.report(config, state, data)
-        title = experiment.name.replace('_', ' ')
+        made = experiment.report(config, state, data)
         rows = read(directory / 'metrics.jsonl')
         try:
-            reports.write(directory, found, title=title, about=experiment.about, rows=rows)
+            reports.write(
+                directory, made, experiment.metrics,
+                title=experiment.name.replace('_', ' ').capitalize(), about=experiment.about, rows=rows,
+            )  # fmt: skip
         except OSError as error:
             raise UsageError(
                 f'cannot write the report to {directory}: {error.strerror}; the trained state is '
-                'saved: make room, then run the same command'
+                'saved: free some disk space, then run the same command'
             ) from error
-        return found
+        return made
 
     if runtime.is_primary:
         report = processes.run_on_all(write)

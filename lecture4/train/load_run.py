@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from lecture4.train.checkpoint import Checkpoints
-from lecture4.train.config import Common, Run, UsageError
-from lecture4.train.step import AXIS, bind, like
+from lecture4.train.config import Config, RunOptions, UsageError
+from lecture4.train.step import AXIS, abstract_state, bind
 
 
-def config(directory, reader: Common) -> Any:
+def config(directory, reader: Config) -> Any:
     """The config of the run in a directory, of the type of `reader`, which says where data are.
 
     Errors  UsageError where there is no run, or one of another experiment.
@@ -26,14 +26,14 @@ def config(directory, reader: Common) -> Any:
             f'{directory} holds no run; name the directory of a finished one'
         ) from None
     names = {field.name for field in dataclasses.fields(reader)}
-    how = {field.name: getattr(reader, field.name) for field in dataclasses.fields(Run)}
+    how = {field.name: getattr(reader, field.name) for field in dataclasses.fields(RunOptions)}
     if set(held) != names - set(how):
         raise UsageError(f'{directory} holds a run of another experiment, or of another version')
     lists = {name: tuple(value) for name, value in held.items() if isinstance(value, list)}
     return type(reader)(**{**how, **held, **lists})
 
 
-def load(directory, reader: Common, data_fn, build_fn):
+def load(directory, reader: Config, data_fn, build_fn):
     """(config, last state, data) of the run in a directory, the state on the host.
 
     data_fn, build_fn  the experiment's functions of a config.
@@ -41,11 +41,11 @@ def load(directory, reader: Common, data_fn, build_fn):
     """
     held = config(directory, reader)
     data = data_fn(held)
-    program = bind(build_fn(held), data, held.seed)
+    bound = bind(build_fn(held, data.spec), data, held.seed)
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
     checkpoints = Checkpoints(pathlib.Path(directory) / 'checkpoints', held.keep)
     try:
-        restored = checkpoints.restore(like(program, mesh, program.batch(0)))
+        restored = checkpoints.restore(abstract_state(bound, mesh, bound.batch(0)))
     finally:
         checkpoints.close()
     n, state = restored or (0, None)

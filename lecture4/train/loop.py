@@ -1,6 +1,7 @@
 """The loop that every experiment runs in: restore, step, log, evaluate, save, stop cleanly."""
 
 import logging
+import math
 import pathlib
 import time
 
@@ -9,10 +10,14 @@ import numpy as np
 
 from lecture4.train import progress
 from lecture4.train.checkpoint import Checkpoints
-from lecture4.train.config import Common
+from lecture4.train.config import TIMES_A_RUN, Config, cadence
 from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
-from lecture4.train.metric_writer import Log, NoLog, read
-from lecture4.train.step import Program, compile_program
+from lecture4.train.metric_writer import Log as MetricWriter
+from lecture4.train.metric_writer import NoLog as NullWriter
+from lecture4.train.metric_writer import read
+from lecture4.train.metrics import Metric, check_metrics
+from lecture4.train.profile import Profiler
+from lecture4.train.step import BoundTask, compile_task
 
 LOG = logging.getLogger(__name__)
 
@@ -21,23 +26,45 @@ class Diverged(RuntimeError):
     """A metric became NaN or inf; the message names it, the step and the last good checkpoint."""
 
 
-def run(program: Program, config: Common, runtime: Runtime, directory, title='step'):
-    """Train for `config.steps` steps in a run directory, resuming what it holds.
+def run(
+    bound: BoundTask,
+    config: Config,
+    runtime: Runtime,
+    directory: pathlib.Path | str,
+    title: str = 'step',
+    *,
+    metrics: tuple[Metric, ...] = (),
+):
+    """Train for `config.steps` steps in a run directory, resuming the run it holds.
 
-    Batch n and the randomness of step n are functions of (seed, n), so a run that was broken off
-    at any moment and started again ends in the same bits as an unbroken one. Of several processes
-    all call this; process 0 writes the metrics, all write the checkpoints.
+    Batch n and the randomness of step n are functions of (seed, n), so a run that was killed at any
+    moment and started again ends in the same bits as an uninterrupted one. All processes call this;
+    process 0 writes the metrics, all write the checkpoints.
 
-    Returns  the final state.
-    Errors   Interrupted after SIGTERM or ctrl-C, with everything saved; Diverged; CheckpointError.
+    Args:
+      bound: What to train.
+      config: Its config.
+      runtime: Devices and processes.
+      directory: The run directory.
+      title: Shown with the progress.
+      metrics: Declared metrics; keys that are not declared raise an error. The best checkpoint by
+        the primary one is kept, where `evaluate` measures it.
+
+    Returns:
+      The final state.
+
+    Raises:
+      Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+      Diverged: A metric is not finite.
+      CheckpointError: A checkpoint cannot be read or written.
     """
     directory = pathlib.Path(directory)
     if runtime.n_processes == 1:
         LOG.info('%s', runtime)
-    compiled = compile_program(program, runtime.mesh, config.parallel)
+    compiled = compile_task(bound, runtime.mesh, config.parallel)
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
-        restored = checkpoints.restore(compiled.like)
+        restored = checkpoints.restore(compiled.abstract_state)
         if restored is None:
             n, state = 0, compiled.init()
         else:
@@ -45,51 +72,58 @@ def run(program: Program, config: Common, runtime: Runtime, directory, title='st
             LOG.info('restored step %d from %s', n, checkpoints.directory)
         rows = read(directory / 'metrics.jsonl') if runtime.is_primary else []
         spent = max((row['seconds'] for row in rows if row['step'] <= n), default=0.0)
-        log, style = NoLog(), 'none'
+        writer, style = NullWriter(), 'none'
         if runtime.is_primary:
             kept = -1 if restored is None else n
-            log = Log(directory / 'metrics.jsonl', kept, directory / 'events')
+            writer = MetricWriter(directory / 'metrics.jsonl', kept, directory / 'events')
             style = config.progress
         try:
             with (
                 deferred_signals(runtime.n_processes) as stop_signal,
                 progress.display(style, n, config.steps, title) as show,
+                Profiler(directory / 'profile', config.profile and runtime.is_primary) as profiler,
             ):
-                book = _Book(log, checkpoints, config, show, time.monotonic() - spent)
-                return _steps(compiled, state, n, config, book, checkpoints, stop_signal)
+                buffer = MetricBuffer(
+                    writer, checkpoints, config, show, time.monotonic() - spent, metrics
+                )
+                return _steps(
+                    compiled, state, n, config, buffer, checkpoints, stop_signal, profiler
+                )
         finally:
-            log.close()
+            writer.close()
     finally:
         checkpoints.close()
 
 
-def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
+def _steps(compiled, state, n, config, buffer, checkpoints, stop_signal, profiler):
     """Steps n .. config.steps - 1; metrics are read one call late, so that devices stay busy."""
+    every = {name: cadence(config, name) for name in TIMES_A_RUN}
 
     def evaluate():
-        if compiled.evaluate is not None:
-            book.evaluation(n, compiled.evaluate(state))
+        if compiled.evaluate is not None and buffer.evaluation(n, compiled.evaluate(state)):
+            checkpoints.save_best(n, state, *buffer.best)
 
     def save():
-        book.settle(0)  # a state is saved only when its metrics are known to be finite
-        book.log.sync()
+        buffer.settle(0)  # a state is saved only when its metrics are known to be finite
+        buffer.writer.sync()
         checkpoints.save(n, state)
 
     if n == 0:
         evaluate()
     while n < config.steps:
         n_steps = min(config.steps_per_call, config.steps - n)
-        state, metrics = compiled.advance(state, n, n_steps)
-        book.pending.append((n, n_steps, metrics))
+        profiler.at(n)
+        state, metrics = compiled.run_steps(state, n, n_steps)
+        buffer.pending.append((n, n_steps, metrics))
         n += n_steps
         progress.heartbeat(n)
-        if n % config.log_every == 0:
-            book.settle(1)
+        if n % every['log_every'] == 0:
+            buffer.settle(1)
         last = n == config.steps
-        if last or n % config.evaluate_every == 0:
-            book.settle(0)
+        if last or n % every['evaluate_every'] == 0:
+            buffer.settle(0)
             evaluate()
-        if last or n % config.save_every == 0:
+        if last or n % every['save_every'] == 0:
             save()
         if (name := stop_signal(n)) and not last:
             save()
@@ -100,18 +134,26 @@ def _steps(compiled, state, n, config, book, checkpoints, stop_signal):
     return state
 
 
-class _Book:
+class MetricBuffer:
     """Metrics on their way from the device to metrics.jsonl and the screen."""
 
     def __init__(
-        self, log: Log | NoLog, checkpoints: Checkpoints, config: Common, show, began: float
+        self,
+        writer: MetricWriter | NullWriter,
+        checkpoints: Checkpoints,
+        config: Config,
+        show,
+        start_time: float,
+        metrics: tuple[Metric, ...],
     ):
-        self.log = log
+        self.writer = writer
         self.pending = []  # (n, n_steps, metrics on the device)
         self._checkpoints = checkpoints
-        self._log_every = config.log_every
+        self._log_every = cadence(config, 'log_every')
         self._show = show
-        self._began = began
+        self._start_time = start_time
+        self._metrics = metrics
+        self.best: tuple[float, str] = (math.nan, '')  # the primary metric, and its direction
 
     def settle(self, n_left: int):
         """Read all pending calls but the newest `n_left`; write the rows that are due."""
@@ -127,14 +169,24 @@ class _Book:
                 if step % self._log_every == 0:
                     self._write(step, values)
 
-    def evaluation(self, step: int, metrics):
-        """A row of its own for an evaluation, its metrics named evaluation/*."""
-        values = {f'evaluation/{name}': value for name, value in jax.device_get(metrics).items()}
+    def evaluation(self, step: int, metrics) -> bool:
+        """Write a row of an evaluation, its metrics named eval/*; True where it measures the primary metric."""
+        values = {f'eval/{name}': value for name, value in jax.device_get(metrics).items()}
         self._check(step, values)
         self._write(step, values)
+        primary = next((metric for metric in self._metrics if metric.primary), None)
+        if primary is None or not primary.better:
+            return False
+        value = values.get(f'eval/{primary.name}')
+        if value is None or np.ndim(value):  # a stack of variants has no one best state
+            return False
+        self.best = (float(value), primary.better)
+        return True
 
     def _write(self, step, values):
-        self.log.write(step, values, time.monotonic() - self._began)
+        if self._metrics:
+            check_metrics(self._metrics, values, f'step {step}', primary_required=False)
+        self.writer.write(step, values, time.monotonic() - self._start_time)
         self._show(step, {name: float(np.mean(value)) for name, value in values.items()})
 
     def _check(self, step, values):

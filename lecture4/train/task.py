@@ -1,14 +1,14 @@
-"""What an experiment hands to the loop: a Task (pure functions) and its Data (pure batches)."""
+"""What an experiment hands to the loop: a Task (pure functions), its Data (pure batches), its Spec."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from lecture4.data import batches
+from lecture4.ops.reduce import Reduce
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -17,33 +17,48 @@ Metrics = dict[str, jax.Array]
 class Task(NamedTuple):
     """The arithmetic of an experiment; everything that iterates has this shape.
 
-    init      (key, batch) -> state, a pytree of arrays.
-    step      (state, batch, key, *, axis_name=None) -> (state, metrics), metrics a dict of scalars.
-              `axis_name` is None under jit, where a mean over the batch is a mean over all
-              devices. Under pmap it names the device axis, and gradients or statistics have to be
-              averaged over it (`jax.lax.pmean`): of the gradients, never of the loss inside the
-              gradient, which would leave each device its own gradient.
-    evaluate  (state, evaluation) -> metrics, or None.
-    encode    (state, rows) -> {name: array [n, ...]}, each row by itself, or None: what
-              `--stage encode` spreads over devices and processes.
+    Attributes:
+      init: (key, batch) -> state, a pytree of arrays.
+      step: (state, batch, key, reduce) -> (state, metrics), metrics a dict of scalars. `reduce` is
+        what combines gradients, metrics and other statistics over devices: under jit it does
+        nothing, since a mean over the batch already is a mean over all devices; under pmap
+        `reduce.mean` averages gradients, never the loss inside the gradient, which would leave
+        each device its own gradient.
+      evaluate: (state, evaluation) -> metrics, or None.
+      start: state -> state, applied once to a new state outside any compiled program; for
+        parameters that come from a file. None leaves the state as initialized.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
-    step: Callable[..., tuple[PyTree, Metrics]]
+    step: Callable[[PyTree, PyTree, jax.Array, Reduce], tuple[PyTree, Metrics]]
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None
-    encode: Callable[[PyTree, PyTree], Metrics] | None = None
+    start: Callable[[PyTree], PyTree] | None = None
 
 
-def evaluated(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
-    """What the task measures of a state, as plain numbers; none where it measures nothing."""
-    if task.evaluate is None:
-        return {}
-    return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a model has to know of the data before it sees any.
+
+    Attributes:
+      shape: Shape of one example as the model sees it.
+      class_names: Names of the classes, where there are any.
+      constants: Arrays and facts that the data fix and the model uses: a whitening, channel means,
+        a vocabulary, parameters to start from.
+    """
+
+    shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
 
-def use_batch(resident, batch, key):
-    """The batch as it came: the `prepare` of data that needs no preparation."""
-    del resident, key
+def use_batch(device_arrays: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
+    """The batch as it is: the `prepare` of data that needs no preparation."""
+    del device_arrays, key
     return batch
 
 
@@ -51,87 +66,78 @@ def use_batch(resident, batch, key):
 class Data:
     """The batches of an experiment; batch n is a pure function of (seed, n).
 
-    batch       n -> pytree of numpy arrays with a leading batch axis, made on the host.
-    resident    pytree of arrays that every device keeps for the whole run.
-    prepare     (resident, batch, key) -> what `Task.step` sees, inside the compiled step: a
-                gather from the resident arrays, an augmentation.
-    evaluation  pytree that `Task.evaluate` sees.
-    extra       whatever the experiment's report needs besides: labelled sets, a fitted whitening.
-    part        (n, start, stop) -> rows start .. stop - 1 of batch n, for batches that are dear to
-                make: of several processes each then makes no rows but its own. None cuts them out.
-    rows        pytree of arrays [n, ...] on the host, which `--stage encode` encodes; None takes
-                the resident arrays.
+    Attributes:
+      batch: n -> pytree of numpy arrays with a leading batch axis, made on the host.
+      device_arrays: Pytree of arrays that every device keeps for the whole run.
+      prepare: (device_arrays, batch, key) -> the batch that `Task.step` sees, inside the compiled
+        step: a gather from the device arrays, an augmentation.
+      evaluation: Pytree that `Task.evaluate` sees.
+      spec: What the model has to know of the data.
+      report_data: What the experiment's report needs besides: labeled sets, images to show.
+      local_batch: (n, start, stop) -> rows start .. stop - 1 of batch n, for batches that are
+        expensive to make: each of several processes then makes only its own rows. None makes the
+        whole batch and slices it.
+      rows: Pytree of arrays [n, ...] on the host that `--stage encode` encodes; None takes the
+        device arrays.
     """
 
     batch: Callable[[int], PyTree]
-    resident: PyTree = ()
+    device_arrays: PyTree = ()
     prepare: Callable[[PyTree, PyTree, jax.Array], PyTree] = use_batch
     evaluation: PyTree = None
-    extra: Any = None
-    part: Callable[[int, int, int], PyTree] | None = None
+    spec: Spec = Spec()
+    report_data: Any = None
+    local_batch: Callable[[int, int, int], PyTree] | None = None
     rows: PyTree = None
 
 
-def gather(resident, rows, key):
-    """Rows of every resident array: the `prepare` of sets that fit on the device."""
+def gather(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
+    """Rows of every device array: the `prepare` of data sets that fit on the device."""
     del key
-    return jax.tree.map(lambda array: array[rows], resident)
+    return jax.tree.map(lambda array: array[rows], device_arrays)
 
 
-def in_memory(arrays, batch_size, *, seed, evaluation=None, extra=None):
-    """Data whose arrays lie on the device; what travels at each step are row numbers.
+def in_memory(
+    arrays: PyTree,
+    batch_size: int,
+    *,
+    seed: int,
+    evaluation: PyTree = None,
+    spec: Spec | None = None,
+    report_data: Any = None,
+) -> Data:
+    """Data whose arrays lie on the device; only row numbers travel at each step.
 
-    Shapes  every array of `arrays` [n, ...], with the same n.
-    Errors  ValueError where the lengths differ.
+    Args:
+      arrays: Pytree of arrays [n, ...] with the same n.
+      batch_size: Rows per batch.
+      seed: Seed of the order of the rows.
+      evaluation: See `Data`.
+      spec: See `Data`; by default the shape of one row, where `arrays` is one array.
+      report_data: See `Data`.
+
+    Raises:
+      ValueError: The lengths differ.
     """
     lengths = {len(leaf) for leaf in jax.tree.leaves(arrays)}
     if len(lengths) != 1:
-        raise ValueError(f'arrays of one set have different lengths {sorted(lengths)}')
+        raise ValueError(f'the arrays of one data set have different lengths: {sorted(lengths)}')
     (n_examples,) = lengths
+    if spec is None:
+        leaves = jax.tree.leaves(arrays)
+        spec = Spec(shape=leaves[0].shape[1:]) if len(leaves) == 1 else Spec()
     return Data(
         batch=lambda n: batches.indices(seed, n, n_examples, batch_size),
-        resident=jax.tree.map(np.asarray, arrays),
+        device_arrays=jax.tree.map(np.asarray, arrays),
         prepare=gather,
         evaluation=evaluation,
-        extra=extra,
+        spec=spec,
+        report_data=report_data,
     )
 
 
-class Trained(NamedTuple):
-    """State of an optax loop."""
-
-    params: PyTree
-    opt_state: PyTree
-
-
-def optimise(init_fn, loss_fn, optimizer: optax.GradientTransformation, evaluate=None) -> Task:
-    """The optax loop as a Task.
-
-    init_fn    (key, batch) -> params.
-    loss_fn    (params, batch, key) -> (loss, metrics): loss the mean over the batch, metrics a
-               dict of scalars that are means over the batch too.
-    evaluate   (params, evaluation) -> metrics.
-
-    Under pmap each device draws its own randomness: its key is folded with the device's index.
-    """
-
-    def init(key, batch):
-        params = init_fn(key, batch)
-        return Trained(params, optimizer.init(params))
-
-    def step(state, batch, key, *, axis_name=None):
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), grads = grad_fn(state.params, batch, key)
-        metrics = {'loss': loss, **metrics}
-        if axis_name is not None:
-            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-        with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return Trained(optax.apply_updates(state.params, updates), opt_state), metrics
-
-    evaluate_state = None
-    if evaluate is not None:
-        evaluate_state = lambda state, evaluation: evaluate(state.params, evaluation)  # noqa: E731
-    return Task(init, step, evaluate_state)
+def evaluate(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
+    """What the task measures of a state, as plain numbers; empty where it has no `evaluate`."""
+    if task.evaluate is None:
+        return {}
+    return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from lecture4.train.config import Common, UsageError, identity
+from lecture4.train.config import Config, UsageError, config_fingerprint
 from lecture4.train.distributed import processes
 
 SEEN_WITHIN = 10.0  # seconds that a shared file system may take to show a file to other hosts
@@ -40,7 +40,7 @@ ENTRIES = (
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
 
 
-def check_config(directory: pathlib.Path, config: Common, overwrite: bool):
+def check_config(directory: pathlib.Path, config: Config, overwrite: bool):
     """UsageError where the directory holds a run with another config. Touches nothing."""
     path = directory / 'config.json'
     if overwrite or not path.exists():
@@ -51,7 +51,7 @@ def check_config(directory: pathlib.Path, config: Common, overwrite: bool):
         raise UsageError(
             f'{path} is damaged; choose another --workdir or give --overwrite'
         ) from None
-    wanted = json.loads(json.dumps(identity(config)))
+    wanted = json.loads(json.dumps(config_fingerprint(config)))
     different = [name for name in {**held, **wanted} if held.get(name) != wanted.get(name)]
     if different:
         name = different[0]
@@ -63,7 +63,7 @@ def check_config(directory: pathlib.Path, config: Common, overwrite: bool):
 
 
 @contextlib.contextmanager
-def run_lock(directory: pathlib.Path, config: Common, overwrite: bool, runtime):
+def run_lock(directory: pathlib.Path, config: Config, overwrite: bool, runtime):
     """Within, the directory is this run's: process 0 claims it, and all make sure they see it.
 
     Errors  as `acquire`, on every process; UsageError where a process does not see the directory.
@@ -97,7 +97,7 @@ def _see(directory: pathlib.Path, word: str, runtime):
     )
 
 
-def acquire(directory: pathlib.Path, config: Common, overwrite: bool, description: dict):
+def acquire(directory: pathlib.Path, config: Config, overwrite: bool, description: dict):
     """Take the directory for this process and write config.json and environment.json.
 
     Returns the lock: it holds while the returned file is open.
@@ -123,7 +123,7 @@ def acquire(directory: pathlib.Path, config: Common, overwrite: bool, descriptio
             for entry in ENTRIES:
                 path = directory / entry
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        write_json(directory / 'config.json', identity(config))
+        write_json(directory / 'config.json', config_fingerprint(config))
         write_json(directory / 'environment.json', environment(config, description))
     except OSError as error:
         lock.close()
@@ -137,7 +137,7 @@ def acquire(directory: pathlib.Path, config: Common, overwrite: bool, descriptio
     return lock
 
 
-def environment(config: Common, description: dict) -> dict:
+def environment(config: Config, description: dict) -> dict:
     """What a reader needs to run the same again: command, versions, commit, devices."""
     versions = {'python': platform.python_version()}
     for package in PACKAGES:
@@ -147,7 +147,7 @@ def environment(config: Common, description: dict) -> dict:
         'options': {
             field: value
             for field, value in dataclasses.asdict(config).items()
-            if field not in identity(config)
+            if field not in config_fingerprint(config)
         },
         'versions': versions,
         **_commit(),

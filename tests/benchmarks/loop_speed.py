@@ -39,7 +39,7 @@ from lecture4 import train
 from lecture4.data import batches
 from lecture4.train import loop
 from lecture4.train.distributed.runtime import Runtime
-from lecture4.train.step import bind, compile_program
+from lecture4.train.step import bind, compile_task
 
 ROOT = pathlib.Path(__file__).parents[2]
 D, HIDDEN, BATCH, N = 784, 256, 128, 10_000
@@ -73,7 +73,7 @@ def streamed(x):
 def bare(data, n_steps):
     """Seconds of n steps by the compiled program alone, one call each."""
     mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
-    compiled = compile_program(bind(task(), data, 0), mesh)
+    compiled = compile_task(bind(task(), data, 0), mesh)
     given = jax.device_put(data.batch(0))
     step = jax.jit(
         lambda state, resident, n: task().step(
@@ -94,7 +94,7 @@ def bare(data, n_steps):
 def looped(data, n_steps, per_call=1, save_every=0):
     """Seconds of n steps of the loop, read from its own rows: compilation is before the first."""
     mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
-    config = train.Common(
+    config = train.Config(
         steps=n_steps + 40,
         batch_size=BATCH,
         steps_per_call=per_call,

@@ -35,14 +35,14 @@ from jax.sharding import Mesh
 
 from lecture4 import train
 from lecture4.sparse.dictionary import online
-from lecture4.train.step import bind, compile_program
+from lecture4.train.step import bind, compile_task
 from lecture4.train.sweep import variants as sweep
 
 D = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     """The swept field is a learning rate, or the weight of the penalty."""
 
     rate: float = 1e-3
@@ -91,8 +91,8 @@ def measure(build, config, n_variants, options):
     """(seconds of one call of one, of n one after another, of n together)."""
     mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
     variants = [{'rate': 1e-3 * (1 + i / n_variants)} for i in range(n_variants)]
-    single = compile_program(bind(build(config), data(config), 0), mesh)
-    stacked = compile_program(sweep.stack(config, variants, data, build), mesh)
+    single = compile_task(bind(build(config), data(config), 0), mesh)
+    stacked = compile_task(sweep.stack(config, variants, data, build), mesh)
     states = [single.init() for _ in range(n_variants)]
     whole = [stacked.init()]
 

@@ -86,7 +86,7 @@ def test_word_vectors_reach_the_network(source, tmp_path):
 def test_presets_are_whole():
     for name, fields in experiment.PRESETS.items():
         chosen = experiment.Config(**fields)
-        assert isinstance(chosen, train.Common), name
+        assert isinstance(chosen, train.Config), name
     assert {'mr', 'subj', 'trec', 'sst1', 'sst2', 'sms_spam', 'smoke'} <= set(experiment.PRESETS)
 
 

@@ -60,7 +60,7 @@ def test_two_processes_train_as_one_and_encode_their_own_rows(tmp_path, alone):
     close(rows(tmp_path), alone)
     assert '[0] report: ' in out and '[1] report' not in out  # process 0 alone tells and writes
     for index in (0, 1):
-        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu local, 4 in total$'
+        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu here, 4 in all$'
         assert re.search(said, errors, re.MULTILINE)
     code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--stage', 'encode')
     assert code == 0, errors

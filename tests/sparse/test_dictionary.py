@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from skimage import data
 from sklearn.decomposition import MiniBatchDictionaryLearning
 
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
 from lecture4.sparse.dictionary import init, online
 from lecture4.sparse.objective import LOG
@@ -41,7 +42,7 @@ def held_out(D, x, weight=WEIGHT):
 encode = jax.jit(solvers.admm)
 update = jax.jit(online.update_atoms)
 update_blocks = jax.jit(online.update_atoms, static_argnames='block')
-step = jax.jit(online.step, static_argnames=('penalty', 'n_inner', 'block', 'axis_name'))
+step = jax.jit(online.step, static_argnames=('penalty', 'n_inner', 'block', 'reduce'))
 
 
 def learn(n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, weight=WEIGHT, **options):
@@ -356,7 +357,7 @@ def test_four_devices_learn_what_one_learns():
     atoms[:, 4] = 1 / 6  # unused
     start = online.init(jax.random.key(0), x[:500], 24)._replace(atoms=jnp.asarray(atoms))
     on_four = jax.pmap(
-        functools.partial(online.step, weight=WEIGHT, axis_name='i'),
+        functools.partial(online.step, weight=WEIGHT, reduce=Reduce('i')),
         axis_name='i',
         in_axes=(0, 0, 0),
     )
@@ -365,7 +366,7 @@ def test_four_devices_learn_what_one_learns():
     of_rows, same_on_all = PartitionSpec('i'), PartitionSpec()
     mapped = jax.jit(
         jax.shard_map(
-            functools.partial(online.step, weight=WEIGHT, axis_name='i'),
+            functools.partial(online.step, weight=WEIGHT, reduce=Reduce('i')),
             mesh=mesh,
             in_specs=(same_on_all, of_rows, same_on_all),
             out_specs=same_on_all,

@@ -11,13 +11,14 @@ import pytest
 from scipy.optimize import minimize
 from skimage import data
 
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
 from lecture4.sparse.dictionary import lagrange_dual, projected_gradient
 from lecture4.sparse.dictionary import online as dictionary
 
 WEIGHT = 0.15
 solve = jax.jit(lagrange_dual.solve)
-step = jax.jit(lagrange_dual.step, static_argnames=('penalty', 'n_inner', 'n_newton', 'axis_name'))
+step = jax.jit(lagrange_dual.step, static_argnames=('penalty', 'n_inner', 'n_newton', 'reduce'))
 encode = jax.jit(functools.partial(solvers.fista, tolerance=1e-5))
 
 
@@ -171,7 +172,9 @@ def test_four_devices_learn_what_one_learns(learner):
         move = functools.partial(projected_gradient.step, weight=WEIGHT, optimizer=optimizer)
     start = start._replace(atoms=start.atoms.at[:, 3].set(1 / 6))  # one is replaced
     one, metrics = jax.jit(move)(start, x, jax.random.key(1))
-    on_four = jax.pmap(functools.partial(move, axis_name='i'), axis_name='i', in_axes=(None, 0, 0))
+    on_four = jax.pmap(
+        functools.partial(move, reduce=Reduce('i')), axis_name='i', in_axes=(None, 0, 0)
+    )
     several, measured = on_four(
         start, x.reshape(4, 100, 36), jnp.broadcast_to(jax.random.key(1), (4,))
     )

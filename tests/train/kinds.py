@@ -1,7 +1,7 @@
 """Five learners whose sweeps have to agree however they are run; the experiment of test_equality."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -16,14 +16,24 @@ KINDS = ('sgd', 'adam', 'dictionary', 'dropout', 'batch_norm')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     steps: int = 10
     batch_size: int = 16
     log_every: int = 1
     evaluate_every: int = 10
     save_every: int = 10
+    # Learner to train.
     kind: Literal['sgd', 'adam', 'dictionary', 'dropout', 'batch_norm'] = 'sgd'
-    rate: float = 0.05  # learning rate; of dictionary learning the weight of the penalty
+    # Learning rate; the L1 penalty of dictionary learning.
+    rate: float = 0.05
+
+
+METRICS = (
+    train.Metric('size', better='lower', primary=True),
+    train.Metric('sum'),
+    train.Metric('loss', better='lower'),
+    train.Metric('error', better='lower'),
+)
 
 
 class Network(nn.Module):
@@ -32,87 +42,53 @@ class Network(nn.Module):
     kind: str
 
     @nn.compact
-    def __call__(self, x, learning: bool):
+    def __call__(self, x, train: bool = False):
         # a bias before batch norm has gradient zero, of which Adam makes steps of rounding noise
         x = nn.Dense(12, use_bias=self.kind != 'batch_norm')(x)
         if self.kind == 'batch_norm':
-            x = nn.BatchNorm(use_running_average=not learning, momentum=0.8)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.8)(x)
         x = nn.relu(x)
         if self.kind == 'dropout':
-            x = nn.Dropout(0.4, deterministic=not learning)(x)
+            x = nn.Dropout(0.4, deterministic=not train)(x)
         return nn.Dense(8)(x)
-
-
-class Normalised(NamedTuple):
-    params: Any
-    statistics: Any
-    opt_state: Any
 
 
 def data(config):
     x = np.random.default_rng(config.seed).normal(size=(64, 8)).astype(np.float32)
-    return train.in_memory(x, config.batch_size, seed=config.seed, evaluation=x)
+    return train.in_memory({'x': x}, config.batch_size, seed=config.seed, evaluation=x)
 
 
-def build(config):
+def build(config, spec):
     if config.kind == 'dictionary':
         return learner(config)
-    if config.kind == 'batch_norm':
-        return normalised(config)
     rule = optax.sgd if config.kind == 'sgd' else optax.adam
     network = Network(config.kind)
 
-    def init(key, batch):
-        return network.init(key, batch, False)
+    def loss(outputs, batch):
+        return jnp.square(outputs - batch['x']).sum(1).mean(), {}
 
-    def loss(params, batch, key):
-        found = network.apply(params, batch, True, rngs={'dropout': key})
-        return jnp.square(found - batch).sum(1).mean(), {}
+    def evaluate(variables, x):
+        return {'error': jnp.square(network.apply(variables, x) - x).sum(1).mean()}
 
-    def evaluate(params, x):
-        return {'error': jnp.square(network.apply(params, x, False) - x).sum(1).mean()}
-
-    return train.optimise(init, loss, rule(config.rate), evaluate)
-
-
-def normalised(config):
-    network, rule = Network('batch_norm'), optax.adam(config.rate)
-
-    def init(key, batch):
-        made = network.init(key, batch, False)
-        return Normalised(made['params'], made['batch_stats'], rule.init(made['params']))
-
-    def step(state, batch, key, *, axis_name=None):
-        def loss_fn(params):
-            given = {'params': params, 'batch_stats': state.statistics}
-            found, new = network.apply(given, batch, True, mutable=['batch_stats'])
-            return jnp.square(found - batch).sum(1).mean(), new['batch_stats']
-
-        (loss, statistics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        with jax.numpy_dtype_promotion('standard'):
-            updates, opt_state = rule.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return Normalised(params, statistics, opt_state), {'loss': loss}
-
-    def evaluate(state, x):
-        given = {'params': state.params, 'batch_stats': state.statistics}
-        return {'error': jnp.square(network.apply(given, x, False) - x).sum(1).mean()}
-
-    return train.Task(init, step, evaluate)
+    return train.supervised(network, rule(config.rate), loss, evaluate, inputs='x')
 
 
 def learner(config):
     def init(key, batch):
-        return online.init(key, batch, 12)
+        return online.init(key, batch['x'], 12)
 
-    def step(state, batch, key, *, axis_name=None):
-        new, metrics = online.step(state, batch, key, weight=config.rate, axis_name=axis_name)
+    def step(state, batch, key, *, reduce):
+        new, metrics = online.step(state, batch['x'], key, weight=config.rate, reduce=reduce)
         return new, {'loss': metrics['objective']}
 
     def evaluate(state, x):
         return {'error': jnp.square(x - x @ state.atoms @ state.atoms.T).sum(1).mean()}
 
-    return train.Task(init, step, evaluate)
+    return train.from_learner(init, step, evaluate)
+
+
+def apply(config, spec):
+    return {}
 
 
 def report(config, state, data):
@@ -126,4 +102,4 @@ def report(config, state, data):
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report)
+    train.main(Config, data, build, apply, report, metrics=METRICS)

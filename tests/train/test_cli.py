@@ -13,7 +13,9 @@ from lecture4.train.experiment import Experiment
 from tests.train import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
-EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+EXPERIMENT = Experiment(
+    toy.Config, toy.data, toy.build, toy.apply, toy.report, toy.METRICS, toy.PRESETS, toy.SWEEPS
+)
 
 
 def parse(*argv):

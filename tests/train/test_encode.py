@@ -15,7 +15,9 @@ from lecture4.train.distributed import runtime
 from lecture4.train.experiment import Experiment
 from tests.train import toy
 
-EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+EXPERIMENT = Experiment(
+    toy.Config, toy.data, toy.build, toy.apply, toy.report, toy.METRICS, toy.PRESETS, toy.SWEEPS
+)
 
 
 def run(directory, *argv, experiment=EXPERIMENT):

@@ -11,12 +11,14 @@ from jax.sharding import Mesh
 
 from lecture4.train import cli
 from lecture4.train.experiment import Experiment
-from lecture4.train.step import bind, compile_program
-from lecture4.train.sweep import variants as program_of
+from lecture4.train.step import bind, compile_task
+from lecture4.train.sweep import variants as sweep
 from tests.launch.running import run, table
 from tests.train import kinds
 
-EXPERIMENT = Experiment(kinds.Config, kinds.data, kinds.build, kinds.report, {}, {})
+EXPERIMENT = Experiment(
+    kinds.Config, kinds.data, kinds.build, kinds.apply, kinds.report, kinds.METRICS, {}, {}
+)
 GRID = ('--grid', 'rate=0.05,0.1', 'seed=0,1')
 # Sums in another order; Adam divides by the root of a gradient's square, small ones included.
 TOLERANCE = {'sgd': 1e-6, 'adam': 1e-5, 'dictionary': 1e-5, 'dropout': 1e-5, 'batch_norm': 1e-5}
@@ -29,6 +31,10 @@ def table_of(directory, *argv):
         return list(csv.DictReader(file))
 
 
+def task_of(config):
+    return kinds.build(config, kinds.data(config).spec)
+
+
 class Compilations(logging.Handler):
     """How often the program of the steps was compiled, read from JAX's own log."""
 
@@ -37,7 +43,7 @@ class Compilations(logging.Handler):
         self.count = 0
 
     def emit(self, record):
-        self.count += record.getMessage().startswith('Compiling jit(advance)')
+        self.count += record.getMessage().startswith('Compiling jit(run_steps)')
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def same(ours, theirs, tolerance):
     for mine, other in zip(ours, theirs, strict=True):
         for name in ('rate', 'seed'):
             assert mine[name] == other[name]
-        for name in ('loss', 'evaluation/error', 'size', 'sum'):
+        for name in ('loss', 'eval/error', 'size', 'sum'):
             assert float(mine[name]) == pytest.approx(float(other[name]), rel=tolerance), name
     assert len({row['loss'] for row in ours}) == len(ours)  # the variants are not all one
 
@@ -65,16 +71,16 @@ def states(kind, variants, together, n_devices=1):
     mesh = Mesh(np.array(jax.devices()[:n_devices]), ('data',))
     config = kinds.Config(kind=kind)
     if together:
-        program = program_of.stack(config, variants, kinds.data, kinds.build)
-        compiled = compile_program(program, mesh)
-        final, _ = compiled.advance(compiled.init(), 0, 10)
-        return [program_of.take(final, i) for i in range(len(variants))]
-    found = []
+        bound = sweep.stack(config, variants, kinds.data, kinds.build)
+        compiled = compile_task(bound, mesh)
+        final, _ = compiled.run_steps(compiled.init(), 0, 10)
+        return [sweep.take(final, i) for i in range(len(variants))]
+    result = []
     for variant in variants:
         own = dataclasses.replace(config, **variant)
-        compiled = compile_program(bind(kinds.build(own), kinds.data(own), own.seed), mesh)
-        found.append(compiled.advance(compiled.init(), 0, 10)[0])
-    return found
+        compiled = compile_task(bind(task_of(own), kinds.data(own), own.seed), mesh)
+        result.append(compiled.run_steps(compiled.init(), 0, 10)[0])
+    return result
 
 
 @pytest.mark.parametrize('kind', kinds.KINDS)
@@ -98,9 +104,9 @@ def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices(kind):
 
 def test_one_compilation_however_many_variants(compilations):
     rates = [{'rate': 0.01 * (i + 1), 'seed': 0} for i in range(7)]
-    found = states('sgd', rates, True)
+    result = states('sgd', rates, True)
     assert compilations.count == 1
-    assert len({float(jax.tree.leaves(state)[0].sum()) for state in found}) == 7
+    assert len({float(jax.tree.leaves(state.params)[0].sum()) for state in result}) == 7
 
 
 @pytest.mark.slow

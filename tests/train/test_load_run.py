@@ -13,7 +13,7 @@ from lecture4.train.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     rates: tuple[float, ...] = (0.5, 0.25)
     target: float = 3.0
 
@@ -22,9 +22,9 @@ def data(config):
     return train.in_memory({'x': np.full((8, 1), config.target, np.float32)}, 4, seed=config.seed)
 
 
-def build(config):
-    def step(state, batch, key, *, axis_name=None):
-        del key, axis_name
+def build(config, spec):
+    def step(state, batch, key, reduce):
+        del key, reduce
         x = state['x'] + config.rates[0] * (batch['x'].mean() - state['x'])
         return {'x': x}, {'x': x}
 
@@ -32,7 +32,16 @@ def build(config):
 
 
 def run(path, *argv):
-    parts = Experiment(Config, data, build, lambda *_: train.Report(), {}, {})
+    parts = Experiment(
+        Config,
+        data,
+        build,
+        lambda *_: {},
+        lambda *_: train.Report({'x': 0.0}),
+        (train.Metric('x', primary=True),),
+        {},
+        {},
+    )
     argv = ['--workdir', str(path), '--cache_dir', 'none', '--progress', 'none', *argv]
     cli.run(parts, cli.parse(parts, ['--batch_size', '4', '--devices', '1', *argv]))
 
@@ -43,7 +52,7 @@ def test_the_state_is_that_of_the_other_run_s_end(tmp_path):
     assert (held.steps, held.target, held.rates, held.seed) == (3, 8.0, (0.5,), 7)
     assert held.manual_dir == 'here'  # how a run is carried out is the reader's
     np.testing.assert_allclose(state['x'], 7.0)  # 0, 4, 6, 7
-    assert its_data.resident['x'][0] == 8
+    assert its_data.device_arrays['x'][0] == 8
     path = tmp_path / 'a/config.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'steps': 5}))
     with pytest.raises(UsageError, match='has done 3 of 5 steps; finish it'):

@@ -32,16 +32,16 @@ def runtime(n):
 def train(directory, n_devices=1, data=None, **fields):
     config = toy.Config(progress='none', **fields)
     data = data or toy.data(config)
-    program = bind(toy.build(config), data, config.seed)
+    program = bind(toy.build(config, data.spec), data, config.seed)
     return loop.run(program, config, runtime(n_devices), directory)
 
 
 def rows(directory):
     """metrics.jsonl without the clock."""
-    found = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
-    for row in found:
+    result = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
+    for row in result:
         del row['seconds']
-    return found
+    return result
 
 
 def launch(directory, *more, before='true'):
@@ -56,8 +56,8 @@ def launch(directory, *more, before='true'):
 
 def wait_for_step(directory, step):
     for _ in range(600):
-        found = read(directory / 'metrics.jsonl')
-        if found and found[-1]['step'] >= step:
+        result = read(directory / 'metrics.jsonl')
+        if result and result[-1]['step'] >= step:
             return
         time.sleep(0.05)
     raise AssertionError(f'step {step} did not come')
@@ -134,14 +134,14 @@ def test_restored_on_another_number_of_devices(tmp_path, first, then):
 
 def interrupted_at(step):
     """The toy's data; while batch `step` is made, a SIGTERM comes."""
-    found = toy.data(toy.Config())
+    result = toy.data(toy.Config())
 
     def batch(n):
         if n == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return found.batch(n)
+        return result.batch(n)
 
-    return dataclasses.replace(found, batch=batch)
+    return dataclasses.replace(result, batch=batch)
 
 
 def test_signal_handlers_are_put_back(tmp_path):
@@ -154,10 +154,11 @@ def test_signal_handlers_are_put_back(tmp_path):
 def test_a_finished_run_is_not_run_again(tmp_path):
     train(tmp_path)
     before = rows(tmp_path)
-    found = toy.data(toy.Config())
+    result = toy.data(toy.Config())
     asked = []
     train(
-        tmp_path, data=dataclasses.replace(found, batch=lambda n: asked.append(n) or found.batch(n))
+        tmp_path,
+        data=dataclasses.replace(result, batch=lambda n: asked.append(n) or result.batch(n)),
     )
     assert set(asked) <= {0}  # for its shapes
     assert rows(tmp_path) == before
@@ -179,7 +180,9 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path):
     checkpoints = Checkpoints(tmp_path / 'checkpoints')
     config = toy.Config()
     like = jax.eval_shape(
-        lambda: toy.build(config).init(jax.random.key(0), np.zeros((16, 8), np.float32))
+        lambda: toy.build(config, toy.data(config).spec).init(
+            jax.random.key(0), np.zeros((16, 8), np.float32)
+        )
     )
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from lecture4 import train
-from lecture4.train.step import bind, check_divisible, compile_program
+from lecture4.train.step import bind, check_divisible, compile_task
 from tests.train import toy
 
 CONFIG = toy.Config(batch_size=16)
@@ -21,10 +21,10 @@ def mesh(n):
 
 
 def program(config=CONFIG, optimizer=None):
-    task = toy.build(config)
+    task = toy.build(config, train.Spec((8,)))
     if optimizer is not None:
         init, loss = _parts(config)
-        task = train.optimise(init, loss, optimizer)
+        task = train.optimize(init, loss, optimizer)
     return bind(task, toy.data(config), config.seed)
 
 
@@ -41,9 +41,9 @@ def _parts(config):
 
 def gradient(n_devices, parallel):
     """The gradient itself: what one step of plain SGD with rate 1 subtracts."""
-    compiled = compile_program(program(optimizer=optax.sgd(1.0)), mesh(n_devices), parallel)
+    compiled = compile_task(program(optimizer=optax.sgd(1.0)), mesh(n_devices), parallel)
     before = np.asarray(compiled.init().params)
-    state, _ = compiled.advance(compiled.init(), 0, 1)
+    state, _ = compiled.run_steps(compiled.init(), 0, 1)
     return before - np.asarray(state.params)
 
 
@@ -51,7 +51,7 @@ def exact_gradient():
     init, loss = _parts(CONFIG)
     bound = program(optimizer=optax.sgd(1.0))
     params = init(jax.random.split(jax.random.fold_in(bound.key, 0))[1], None)
-    batch = jnp.asarray(bound.resident)[bound.batch(0)['rows']]
+    batch = jnp.asarray(bound.device_arrays)[bound.batch(0)['rows']]
     return np.asarray(jax.grad(lambda p: loss(p, batch, None)[0])(params))
 
 
@@ -69,7 +69,7 @@ def test_gradients_are_equal_however_compiled(n_devices, parallel):
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
 def test_shard_map_traps_stay_where_they_are(parallel):
-    """The two idioms, each wrong in the other's place: why `Task.step` takes an axis name."""
+    """The two idioms, each wrong in the other's place: why `Task.step` takes a Reduce."""
     x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     w = jnp.ones(3)
     true = 2 * x.T @ (x @ np.ones(3, np.float32)) / 8
@@ -81,27 +81,31 @@ def test_shard_map_traps_stay_where_they_are(parallel):
         return jax.lax.pmean(jax.grad(lambda w: jnp.square(x @ w).mean())(w), 'data')
 
     if parallel == 'pmap':
-        run = lambda f: jax.pmap(f, 'data', in_axes=(None, 0), devices=jax.devices()[:4])(  # noqa: E731
-            w, x.reshape(4, 2, 3)
-        )[0]
-        right, wrong = run(on_gradient), run(on_loss)
+
+        def run(f):
+            mapped = jax.pmap(f, 'data', in_axes=(None, 0), devices=jax.devices()[:4])
+            return mapped(w, x.reshape(4, 2, 3))[0]
+
+        correct, wrong = run(on_gradient), run(on_loss)
     else:
         p = jax.sharding.PartitionSpec
-        run = lambda f: jax.jit(  # noqa: E731
-            jax.shard_map(f, mesh=mesh(4), in_specs=(p(), p('data')), out_specs=p())
-        )(w, x)
-        right, wrong = run(on_loss), run(on_gradient)
-    np.testing.assert_allclose(right, true, rtol=1e-5)
+
+        def run(f):
+            mapped = jax.shard_map(f, mesh=mesh(4), in_specs=(p(), p('data')), out_specs=p())
+            return jax.jit(mapped)(w, x)
+
+        correct, wrong = run(on_loss), run(on_gradient)
+    np.testing.assert_allclose(correct, true, rtol=1e-5)
     assert np.abs(np.asarray(wrong) - true).max() > 0.1 * np.abs(true).max()
 
 
 def test_training_is_equal_however_compiled():
     ends = []
     for n_devices, parallel in ((1, 'jit'), (4, 'jit'), (4, 'pmap')):
-        compiled = compile_program(program(), mesh(n_devices), parallel)
+        compiled = compile_task(program(), mesh(n_devices), parallel)
         state = compiled.init()
         for n in range(0, 20, 5):
-            state, metrics = compiled.advance(state, n, 5)
+            state, metrics = compiled.run_steps(state, n, 5)
         ends.append((np.asarray(state.params), np.asarray(metrics['loss'])))
     for params, loss in ends[1:]:
         np.testing.assert_allclose(params, ends[0][0], atol=1e-5)
@@ -109,17 +113,17 @@ def test_training_is_equal_however_compiled():
 
 
 def test_several_steps_a_call_are_the_same_steps():
-    compiled = compile_program(program(dataclasses.replace(CONFIG, noise=0.3)), mesh(1))
+    compiled = compile_task(program(dataclasses.replace(CONFIG, noise=0.3)), mesh(1))
     one, many = compiled.init(), compiled.init()
     for n in range(6):
-        one, _ = compiled.advance(one, n, 1)
-    many, metrics = compiled.advance(many, 0, 6)
+        one, _ = compiled.run_steps(one, n, 1)
+    many, metrics = compiled.run_steps(many, 0, 6)
     assert metrics['loss'].shape == (6,)
     np.testing.assert_allclose(one.params, many.params, atol=1e-6)
 
 
 def test_devices_draw_their_own_noise_under_pmap():
-    """Were all devices to use one key, the noise of their shares would repeat."""
+    """Were all devices to use one key, the noise of their parts would repeat."""
     drawn = {}
 
     def init(key, batch):
@@ -130,12 +134,12 @@ def test_devices_draw_their_own_noise_under_pmap():
         return params * 0, {'mean': noise.mean()}
 
     for n_devices in (1, 4):
-        task = train.optimise(init, loss, optax.sgd(1.0))
+        task = train.optimize(init, loss, optax.sgd(1.0))
         bound = bind(task, toy.data(CONFIG), 0)
-        compiled = compile_program(bound, mesh(n_devices), 'pmap')
-        _, metrics = compiled.advance(compiled.init(), 0, 64)
+        compiled = compile_task(bound, mesh(n_devices), 'pmap')
+        _, metrics = compiled.run_steps(compiled.init(), 0, 64)
         drawn[n_devices] = np.std(np.asarray(metrics['mean']))
-    # 16 numbers either way: 4 devices with one key between them would have 4 and twice the spread
+    # 16 numbers either way: 4 devices with one key between them would have 4 and twice the standard deviation
     assert drawn[4] < 1.5 * drawn[1]
 
 
@@ -147,10 +151,10 @@ def test_no_recompilation_from_call_to_call():
         traces.append(1)
         return bound.step(*args, **kwargs)
 
-    compiled = compile_program(bound._replace(step=step), mesh(1))
+    compiled = compile_task(bound._replace(step=step), mesh(1))
     state = compiled.init()
     for n in range(5):
-        state, _ = compiled.advance(state, n, 1)
+        state, _ = compiled.run_steps(state, n, 1)
     assert len(traces) == 1
 
 

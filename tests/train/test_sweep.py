@@ -14,7 +14,9 @@ from lecture4.train.metric_writer import read
 from lecture4.train.sweep import runner, variants
 from tests.train import toy
 
-EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+EXPERIMENT = Experiment(
+    toy.Config, toy.data, toy.build, toy.apply, toy.report, toy.METRICS, toy.PRESETS, toy.SWEEPS
+)
 
 
 def run(directory, *argv, experiment=EXPERIMENT):
@@ -32,13 +34,13 @@ def looped(tmp_path_factory):
 
 def test_vmap_equals_the_loop(tmp_path, looped):
     directory, expected = looped
-    found = run(tmp_path, '--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
-    assert len(found) == 6
+    result = run(tmp_path, '--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
+    assert len(result) == 6
     # the seeds have their own data, batches, initial values and noise: the rows differ
-    assert len({row['loss'] for row in found}) == 6
-    for ours, theirs in zip(found, expected, strict=True):
+    assert len({row['loss'] for row in result}) == 6
+    for ours, theirs in zip(result, expected, strict=True):
         assert ours['weight'] == theirs['weight'] and ours['seed'] == theirs['seed']
-        for name in ('loss', 'error', 'evaluation/error', 'final_error'):
+        for name in ('loss', 'error', 'eval/error', 'final_error'):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-6)
     for variant in toy.SWEEPS['weight']:
         place = 'variants/' + variants.name(variant)
@@ -57,15 +59,15 @@ def test_vmap_equals_the_loop(tmp_path, looped):
 
 def test_variants_may_name_different_fields(tmp_path):
     """One that leaves a field out has the command line's value of it, run together or apart."""
-    found = {}
+    result = {}
     for how in ('loop', 'vmap'):
         argv = ('--sweep', 'uneven', '--vectorize', how, '--weight', '0.02')
-        found[how] = run(tmp_path / how, *argv)
-    for rows in found.values():
+        result[how] = run(tmp_path / how, *argv)
+    for rows in result.values():
         named = [(row['weight'], row['learning_rate'], row['hidden']) for row in rows]
         assert named == [('0.1', '0.05', '3'), ('0.02', '0.2', '3'), ('0.02', '0.2', '2')]
         assert len({row['final_error'] for row in rows}) == 3
-    for ours, theirs in zip(found['vmap'], found['loop'], strict=True):
+    for ours, theirs in zip(result['vmap'], result['loop'], strict=True):
         assert float(ours['final_error']) == pytest.approx(float(theirs['final_error']), rel=1e-6)
     assert (tmp_path / 'loop/report.html').exists()
 
@@ -73,17 +75,17 @@ def test_variants_may_name_different_fields(tmp_path):
 def test_vmap_over_devices(tmp_path, looped):
     for parallel in ('jit', 'pmap'):
         argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--devices', '4')
-        found = run(tmp_path / parallel, *argv, '--parallel', parallel)
+        result = run(tmp_path / parallel, *argv, '--parallel', parallel)
         reference = run(tmp_path / f'{parallel}-loop', *argv[:2], '--vectorize', 'loop')
-        for ours, theirs in zip(found, reference, strict=True):
+        for ours, theirs in zip(result, reference, strict=True):
             assert float(ours['final_error']) == pytest.approx(
                 float(theirs['final_error']), rel=1e-5
             )
 
 
 def test_fields_that_change_shapes_get_programs_of_their_own(tmp_path):
-    found = run(tmp_path, '--sweep', 'hidden', '--vectorize', 'vmap')
-    assert [row['hidden'] for row in found] == ['2', '2', '3', '3']
+    result = run(tmp_path, '--sweep', 'hidden', '--vectorize', 'vmap')
+    assert [row['hidden'] for row in result] == ['2', '2', '3', '3']
     assert sorted(path.name for path in (tmp_path / 'groups').iterdir()) == ['hidden=2', 'hidden=3']
 
 
@@ -107,11 +109,11 @@ def test_one_variant_or_group_alone_and_the_plan(tmp_path, capsys):
     assert plan[0]['left'] == ['hidden=2,weight=0.0', 'hidden=2,weight=0.1']
     for name in ('hidden=2', 'hidden=3,weight=0.1'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', name]))
-    with pytest.raises(runner.Broken, match=r'1 of 4 variants .* not finished'):
+    with pytest.raises(runner.SweepFailed, match=r'1 of 4 variants .* not finished'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--stage', 'table']))
     with pytest.raises(UsageError, match='--group hidden=9: the groups are hidden=2 hidden=3'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', 'hidden=9']))
-    with pytest.raises(UsageError, match='--stage plan is of a sweep'):
+    with pytest.raises(UsageError, match='--stage plan is for a sweep'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options[:6], '--stage', 'plan']))
 
 
@@ -135,10 +137,10 @@ def test_data_that_depends_on_a_swept_field_cannot_be_one_program(tmp_path):
 
 
 def test_a_python_if_on_a_swept_field_is_named(tmp_path):
-    def build(config):
+    def build(config, spec):
         if config.weight > 0.05:
             config = dataclasses.replace(config, weight=0.05)
-        return toy.build(config)
+        return toy.build(config, spec)
 
     experiment = EXPERIMENT._replace(build=build)
     with pytest.raises(UsageError, match=r'seed, weight cannot all be traced .* --vectorize loop'):
@@ -148,9 +150,9 @@ def test_a_python_if_on_a_swept_field_is_named(tmp_path):
 def test_a_diverging_variant_does_not_stop_the_others(tmp_path):
     sweeps = {'rate': ({'learning_rate': 0.05}, {'learning_rate': 1e30})}
     experiment = EXPERIMENT._replace(sweeps=sweeps)
-    found = run(tmp_path, '--sweep', 'rate', '--vectorize', 'vmap', experiment=experiment)
-    assert np.isfinite(float(found[0]['final_error']))
-    assert found[1]['loss'] == ''  # null in the rows, empty in the table
+    result = run(tmp_path, '--sweep', 'rate', '--vectorize', 'vmap', experiment=experiment)
+    assert np.isfinite(float(result[0]['final_error']))
+    assert result[1]['loss'] == ''  # null in the rows, empty in the table
 
 
 def test_unknown_fields_are_an_error_before_anything_starts(tmp_path):

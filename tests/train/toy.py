@@ -21,23 +21,33 @@ from lecture4 import train
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Common):
+class Config(train.Config):
     steps: int = 30
     batch_size: int = 16
     log_every: int = 1
     save_every: int = 10
     evaluate_every: int = 10
-    hidden: int = 3  # width of the code
-    weight: float = 0.01  # weight of the squared code
-    noise: float = 0.0  # standard deviation of the noise on the input
-    learning_rate: float = 0.05  # of Adam
-    delay: float = 0.0  # seconds that a batch takes to come
-    bad_at: int = -1  # step whose batch holds a NaN
-    examples: int = 64  # examples in the set
+    # Number of latent units.
+    hidden: train.AtLeast1 = 3
+    # Weight of the squared code in the loss.
+    weight: train.NonNegative = 0.01
+    # Standard deviation of the noise on the input.
+    noise: float = 0.0
+    # Learning rate of Adam.
+    learning_rate: float = 0.05
+    # Seconds that a batch takes to make.
+    delay: float = 0.0
+    # Step whose batch holds a NaN; -1 for none.
+    bad_at: int = -1
+    # Number of examples in the data set.
+    examples: int = 64
 
-    def __post_init__(self):
-        super().__post_init__()
-        train.require(self, 'weight', self.weight >= 0, 'at least 0')
+
+METRICS = (
+    train.Metric('final_error', better='lower', label='error', primary=True),
+    train.Metric('error', better='lower', label='error'),
+    train.Metric('loss', better='lower', label='loss'),
+)
 
 
 PRESETS = {'smoke': {'steps': 4}, 'wide': {'hidden': 5}}
@@ -63,9 +73,9 @@ def data(config):
         rows = found.batch(n)
         return {'rows': rows, 'bad': np.full(rows.shape, n == bad_at)}
 
-    def prepare(resident, batch, key):
+    def prepare(device_arrays, batch, key):
         return jnp.where(
-            batch['bad'][:, None], jnp.nan, found.prepare(resident, batch['rows'], key)
+            batch['bad'][:, None], jnp.nan, found.prepare(device_arrays, batch['rows'], key)
         )
 
     return dataclasses.replace(found, batch=batch, prepare=prepare)
@@ -85,9 +95,9 @@ def misbehave(n):
         time.sleep(3600)
 
 
-def build(config):
+def build(config, spec):
     def init(key, batch):
-        return jax.random.normal(key, (batch.shape[1], config.hidden)) * 0.3
+        return jax.random.normal(key, (*spec.shape, config.hidden)) * 0.3
 
     def loss(params, batch, key):
         noisy = batch + config.noise * jax.random.normal(key, batch.shape)
@@ -99,18 +109,21 @@ def build(config):
     def evaluate(params, x):
         return {'error': jnp.square(x @ params @ params.T - x).sum(1).mean()}
 
+    return train.optimize(init, loss, optax.adam(config.learning_rate), evaluate)
+
+
+def apply(config, spec):
     def encode(state, rows):
         return {'codes': rows @ state.params}
 
-    task = train.optimise(init, loss, optax.adam(config.learning_rate), evaluate)
-    return task._replace(encode=encode)
+    return {'encode': encode}
 
 
 def report(config, state, data):
-    error = float(build(config).evaluate(state, data.evaluation)['error'])
+    error = train.evaluate(build(config, data.spec), state, data.evaluation)['error']
     return train.Report(
         metrics={'final_error': error},
-        tables=(train.Table('Error', ('width', 'error'), ((config.hidden, error),)),),
+        tables=(train.Table('Error', ({'hidden': config.hidden, 'error': error},), ('hidden',)),),
     )
 
 
@@ -143,4 +156,4 @@ def prepare_faults():
 
 if __name__ == '__main__':
     prepare_faults()
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

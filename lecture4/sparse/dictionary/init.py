@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lecture4.ops.prox import require_floating
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse.objective import product
 
 N_CANDIDATES = 32  # most atoms replaced in one step; the others wait for the next
@@ -59,7 +60,7 @@ class Seeded(NamedTuple):
     dead: jax.Array  # how many were unused, before replacement
 
 
-def reseed(atoms, usage, n_seen, x, losses, key, *, norm_bound=1.0, axis_name=None):
+def reseed(atoms, usage, n_seen, x, losses, key, *, norm_bound=1.0, reduce=Reduce()):
     """Replaces atoms that hardly any signal uses by the worst-coded signals of a batch.
 
     usage   [k] share of signals that use each atom, over about n_seen of them.
@@ -72,7 +73,7 @@ def reseed(atoms, usage, n_seen, x, losses, key, *, norm_bound=1.0, axis_name=No
     empty = jnp.sum(atoms * atoms, axis=0) <= 1e-12 * jnp.asarray(norm_bound, dtype)
     dead = (usage <= SELDOM * typical) | empty
     fresh = dead & (n_seen * typical >= EVIDENCE)
-    candidates = _worst(x, losses, key, axis_name, min(N_CANDIDATES, atoms.shape[1]))
+    candidates = _worst(x, losses, key, reduce, min(N_CANDIDATES, atoms.shape[1]))
     rank = jnp.cumsum(fresh) - 1
     fresh = fresh & (rank < candidates.shape[0])
     new = candidates[jnp.clip(rank, 0, candidates.shape[0] - 1)].T
@@ -86,27 +87,20 @@ def reseed(atoms, usage, n_seen, x, losses, key, *, norm_bound=1.0, axis_name=No
     )
 
 
-def _worst(x, losses, key, axis_name, n_wanted):
+def _worst(x, losses, key, reduce, n_wanted):
     """Directions [m, d] of the worst-coded signals of the global batch, m <= n_wanted."""
     n_local = min(n_wanted, x.shape[0])
     losses, rows = lax.top_k(losses, n_local)
     signals = x[rows]
     # Averaged, so that devices which were given different keys agree.
     noise = jax.random.normal(key, (n_wanted, x.shape[1]), x.dtype)
-    if axis_name is not None:
-        losses, signals = _gather(losses, axis_name), _gather(signals, axis_name)
-        noise = lax.pmean(noise, axis_name)
+    if reduce.axis_name is not None:
+        losses, signals = reduce.all_gather((losses, signals))
+        noise = reduce.mean(noise)
         losses, rows = lax.top_k(losses, min(n_wanted, losses.shape[0]))
         signals = signals[rows]
     noise = _normalise(noise[: signals.shape[0]])
     return _normalise(_normalise(signals) + JITTER * noise)
-
-
-def _gather(rows, axis_name):
-    """The rows of all devices; a sum, because shard_map knows a sum to be the same on all of them."""
-    everywhere = jnp.zeros((lax.psum(1, axis_name), *rows.shape), rows.dtype)
-    everywhere = lax.psum(everywhere.at[lax.axis_index(axis_name)].set(rows), axis_name)
-    return everywhere.reshape(-1, *rows.shape[1:])
 
 
 def _normalise(rows):

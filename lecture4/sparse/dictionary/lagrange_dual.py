@@ -14,6 +14,7 @@ from jax import lax
 from jax.scipy.linalg import cho_solve
 
 from lecture4.ops.prox import project_ball
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse.dictionary import init as seeding
 from lecture4.sparse.dictionary import statistics
 from lecture4.sparse.objective import L1, product
@@ -45,7 +46,7 @@ def step(
     norm_bound=1.0,
     n_inner=30,
     n_newton=30,
-    axis_name=None,
+    reduce=Reduce(),
 ):
     """One alternation: codes of the batch, then the best dictionary for them, unused atoms replaced.
 
@@ -57,7 +58,7 @@ def step(
     Source  Lee et al. 2006, section 4.
     """
     seen = statistics.collect(
-        signals, state.atoms, weight, penalty=penalty, n_inner=n_inner, axis_name=axis_name
+        signals, state.atoms, weight, penalty=penalty, n_inner=n_inner, reduce=reduce
     )
     found = solve(
         seen.A, seen.B, norm_bound, atoms=state.atoms, start=state.multipliers, n_newton=n_newton
@@ -70,7 +71,7 @@ def step(
         seen.losses,
         key,
         norm_bound=norm_bound,
-        axis_name=axis_name,
+        reduce=reduce,
     )
     replaced = jnp.sum(fresh).astype(atoms.dtype)
     metrics = seen.metrics | {'dead': dead, 'replaced': replaced, 'dual_gap': found.gap}

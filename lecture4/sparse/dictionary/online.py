@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lecture4.ops.prox import project_ball
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse.dictionary import init as seeding
 from lecture4.sparse.dictionary import statistics
 from lecture4.sparse.objective import L1, product
@@ -51,7 +52,7 @@ def step(
     forgetting=1.5,
     n_inner=8,
     block=1,
-    axis_name=None,
+    reduce=Reduce(),
 ):
     """One batch: codes, statistics, every atom once, unused atoms replaced.
 
@@ -69,14 +70,14 @@ def step(
     Domain  weight > 0, norm_bound > 0 and forgetting >= 0 may be traced; n_inner >= 1 is static.
             block: atoms that move at once (see update_atoms); 32 on an accelerator. A signal that is
             not finite is not left out: the metrics say it, and a training loop stops there.
-    Devices With axis_name (pmap, shard_map) the statistics are averaged over the devices, so the
-            state stays the same on all of them; under jit over a mesh nothing need be said.
+    Devices Statistics are averaged over the devices of `reduce`, so the state stays the same
+            on all of them.
     Errors  TypeError for integers; ValueError where sizes disagree, naming both.
     Source  Mairal et al. 2009, algorithms 1 and 2 and section 3.4 (batches, forgetting, unused
             atoms); the fading is not theirs but close to (1 - 1/t)^forgetting of their 2010 paper.
     """
     seen = statistics.collect(
-        signals, state.atoms, weight, penalty=penalty, n_inner=n_inner, axis_name=axis_name
+        signals, state.atoms, weight, penalty=penalty, n_inner=n_inner, reduce=reduce
     )
     t = state.step.astype(seen.x.dtype)
     forgetting = jnp.asarray(forgetting, seen.x.dtype)
@@ -95,7 +96,7 @@ def step(
         seen.losses,
         key,
         norm_bound=norm_bound,
-        axis_name=axis_name,
+        reduce=reduce,
     )
     stay = ~fresh
     A = jnp.where(stay[:, None] & stay[None, :], A, 0)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lecture4.ops.prox import project_ball
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse.dictionary import init as seeding
 from lecture4.sparse.dictionary import statistics
 from lecture4.sparse.objective import L1, product
@@ -47,7 +48,7 @@ def step(
     norm_bound=1.0,
     n_inner=8,
     memory=20.0,
-    axis_name=None,
+    reduce=Reduce(),
 ):
     """One batch: codes, the gradient D A - B of the mean objective, one update, the projection.
 
@@ -57,9 +58,7 @@ def step(
     Source  Olshausen & Field 1996 (the gradient); the projection is that of Mairal et al. 2009.
     """
     D = state.atoms
-    seen = statistics.collect(
-        signals, D, weight, penalty=penalty, n_inner=n_inner, axis_name=axis_name
-    )
+    seen = statistics.collect(signals, D, weight, penalty=penalty, n_inner=n_inner, reduce=reduce)
     slope = product(D, seen.A) - seen.B
     with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
         update, optimizer_state = optimizer.update(slope, state.optimizer, D)
@@ -75,7 +74,7 @@ def step(
         seen.losses,
         key,
         norm_bound=norm_bound,
-        axis_name=axis_name,
+        reduce=reduce,
     )
     metrics = seen.metrics | {'dead': dead, 'replaced': jnp.sum(fresh).astype(D.dtype)}
     return State(atoms, optimizer_state, usage, state.step + 1), metrics

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, check, check_positive, objective, product
 
@@ -27,14 +27,14 @@ class Statistics(NamedTuple):
     losses: jax.Array  # [n]
 
 
-def collect(x, D, weight, *, penalty=L1, n_inner=8, axis_name=None):
+def collect(x, D, weight, *, penalty=L1, n_inner=8, reduce=Reduce()):
     """Codes of a batch by n_inner iterations, and what they say.
 
     No converged solver: that changes what is learned by less than the batches differ.
 
     Shapes  x [n, d] float; D [d, k]; weight scalar, [k] or [n, 1]. Metrics, per signal, of the codes
             before the atoms move: objective, reconstruction (its first term), density.
-    Devices With axis_name (pmap, shard_map) means are over all devices; under jit nothing is to say.
+    Devices Means are over the devices of `reduce`.
     Errors  TypeError for integers; ValueError where sizes disagree, the batch is empty, or the
             weight is not positive.
     """
@@ -43,12 +43,10 @@ def collect(x, D, weight, *, penalty=L1, n_inner=8, axis_name=None):
     n = x.shape[0]
     if n == 0:
         raise ValueError('the batch has no signals; a step wants at least one')
-    n_devices = 1 if axis_name is None else lax.psum(1, axis_name)
-    mean = (lambda v: v) if axis_name is None else (lambda v: lax.pmean(v, axis_name))
     a = solvers.approximate(x, D, weight, penalty=penalty, n_iterations=n_inner)
     residual = x - product(a, D.T)
     losses = objective(residual, a, weight, penalty)
-    A, B, share, value, error = mean(
+    A, B, share, value, error = reduce.mean(
         (
             product(a.T, a) / n,
             product(x.T, a) / n,
@@ -58,4 +56,4 @@ def collect(x, D, weight, *, penalty=L1, n_inner=8, axis_name=None):
         )
     )
     metrics = {'objective': value, 'reconstruction': error, 'density': jnp.mean(share)}
-    return Statistics(A, B, share, metrics, n * n_devices, x, losses)
+    return Statistics(A, B, share, metrics, n * reduce.num_devices, x, losses)

@@ -10,13 +10,13 @@ import traceback
 import jax
 
 from lecture4.train import loop, workdir
-from lecture4.train.config import Common, UsageError
+from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Interrupted, Runtime, start
 from lecture4.train.experiment import (
     Experiment,
     check_devices,
-    conclude,
+    finalize,
     load,
     single,
     to_local,
@@ -29,19 +29,21 @@ from lecture4.train.sweep import variants as sweep
 LOG = logging.getLogger(__name__)
 
 
-class Broken(Exception):
+class SweepFailed(Exception):
     """Variants of a sweep failed; the others are in the table."""
 
 
-def run(experiment: Experiment, config: Common, directory: pathlib.Path):
-    """All variants of a sweep, or the stage of it that is asked for. Returns (path, report).
+def run(experiment: Experiment, config: Config, directory: pathlib.Path):
+    """All variants of a sweep, or the stage of it that --stage names. Returns (path, report).
 
-    Finished variants are kept, a failing one is noted and the next begun; the table is made of all.
+    Finished variants are kept; a failing one is noted and the next one starts; the table has all.
     Every variant ends with a directory of its own, variants/NAME, with metrics and report; a
     vmapped group keeps its common checkpoints in groups/NAME.
-    Errors  Broken, when the table is made, where variants failed.
+
+    Raises:
+      SweepFailed: Variants failed; raised after the table is written.
     """
-    variants = sweep.variants(config, sweep.of(config, experiment.sweeps))
+    variants = sweep.variants(config, sweep.requested(config, experiment.sweeps))
     base = dataclasses.replace(config, overwrite=False)
     grouped = sweep.groups(base, variants)
     if config.group:
@@ -50,42 +52,44 @@ def run(experiment: Experiment, config: Common, directory: pathlib.Path):
             raise UsageError(f'--group {config.group}: the groups are {" ".join(grouped)}')
         grouped = {config.group: {**alone, **grouped}[config.group]}
     if config.stage == 'table':
-        return _conclude(experiment, base, variants, directory)
+        return _write_table(experiment, base, variants, directory)
     if config.vectorize == 'vmap' and len(variants) > 1:
         _check_shared(base, variants, sweep.groups(base, variants))
     runtime = start(config)
     check_devices(config, runtime)
     if config.stage == 'plan':
-        print(json.dumps(_plan(experiment, base, grouped, directory)))
+        print(json.dumps(_plan(experiment, base, grouped, runtime, directory)))
         return None, Report()
-    if config.group:  # one of several processes that share the directory: no claim to all of it
+    if (
+        config.group
+    ):  # one of several processes that share the directory: it takes no lock on the whole
         return _groups(experiment, base, grouped, runtime, directory)
     with workdir.run_lock(directory, config, config.overwrite, runtime):
         _groups(experiment, base, grouped, runtime, directory)
         made = processes.broadcast_from_primary(
-            lambda: _concluded(experiment, base, variants, directory)
+            lambda: _failures(experiment, base, variants, directory)
         )
         if made:
-            raise Broken(made)
+            raise SweepFailed(made)
         report = Report()
         if runtime.is_primary:
             report = sweep_report.make(experiment, base, variants, directory)
         return directory / 'report.html', report
 
 
-def _concluded(experiment, config, variants, directory) -> str:
+def _failures(experiment, config, variants, directory) -> str:
     try:
-        _conclude(experiment, config, variants, directory)
-    except Broken as error:
+        _write_table(experiment, config, variants, directory)
+    except SweepFailed as error:
         return str(error)
     return ''
 
 
-def _conclude(experiment, config, variants, directory):
+def _write_table(experiment, config, variants, directory):
     report = sweep_report.make(experiment, config, variants, directory)
     if broken := sweep_report.broken(variants, directory):
         shown = '; '.join(f'{name}: {reason}' for name, reason in broken.items())
-        raise Broken(
+        raise SweepFailed(
             f'{len(broken)} of {len(variants)} variants have no result ({shown}); the others are '
             f'in {directory / "report.html"}; run the same command to try those again'
         )
@@ -108,20 +112,24 @@ def _groups(experiment, config, grouped, runtime: Runtime, directory):
             lambda group=group: _unfinished(directory, config, group)
         )
         if left:
-            if _vectorized(experiment, config, group):
-                _together(experiment, config, group, runtime, directory, group_name)
+            if _vectorized(experiment, config, group, _platform(runtime)):
+                _vmapped(experiment, config, group, runtime, directory, group_name)
             else:
                 _one_by_one(experiment, config, left, runtime, directory)
     return None, Report()
 
 
-def _plan(experiment, config, grouped, directory) -> list[dict]:
-    """For a launcher: the groups, whether one program runs each here and could, what is left."""
+def _platform(runtime: Runtime) -> str:
+    return runtime.mesh.devices.flat[0].platform
+
+
+def _plan(experiment, config, grouped, runtime: Runtime, directory) -> list[dict]:
+    """For a launcher: the groups, whether one program runs each here and whether it could, what is left."""
     return [
         {
             'group': group_name,
-            'vmap': _vectorized(experiment, config, group),
-            'traceable': _vectorized(experiment, config, group, anywhere=True),
+            'vmap': _vectorized(experiment, config, group, _platform(runtime)),
+            'traceable': _vectorized(experiment, config, group, ''),
             'variants': [{'name': sweep.name(variant), 'fields': variant} for variant in group],
             'left': [sweep.name(variant) for variant in _unfinished(directory, config, group)],
         }
@@ -129,22 +137,23 @@ def _plan(experiment, config, grouped, directory) -> list[dict]:
     ]
 
 
-def _vectorized(experiment, config, group, anywhere: bool = False) -> bool:
-    """Whether a group runs as one program: told, or on an accelerator, or a tiny model.
+def _vectorized(experiment, config, group, platform: str) -> bool:
+    """Whether a group runs as one program: by option, on an accelerator, or for a tiny model.
 
-    anywhere  whether it can at all, on whatever devices.
+    Args:
+      platform: Of the devices; '' asks whether it can at all, on any devices.
     """
     if config.vectorize != 'auto':
         return config.vectorize == 'vmap'
     if len(group) == 1:
         return False
     try:
-        program = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
+        bound = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
     except UsageError as error:  # untraceable: the loop can do it
         LOG.info('variants run one by one: %s', error)
         return False
-    state = jax.eval_shape(program.init, program.key, program.resident, program.batch(0))
-    return anywhere or jax.default_backend() != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
+    state = jax.eval_shape(bound.init, bound.key, bound.device_arrays, bound.batch(0))
+    return platform != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
 
 
 def _unfinished(directory, config, group) -> list[dict]:
@@ -166,7 +175,7 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
         try:
             single(experiment, own, load(experiment, own), runtime, place)
         except Exception as error:
-            # A mistake that one process alone made would leave the others waiting for it.
+            # An error of one process alone would leave the others waiting for it.
             alone = not isinstance(error, (processes.CollectiveError, loop.Diverged))
             if isinstance(error, Interrupted) or (alone and runtime.n_processes > 1):
                 raise
@@ -177,15 +186,19 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
                 sweep_report.note_failure(place, error)
 
 
-def _together(experiment, config, group, runtime: Runtime, directory, group_name):
+def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name):
     """One loop over a stacked state; then each variant's rows and report in its own directory."""
-    program = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
+    bound = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
     place = directory / 'groups' / group_name
     if runtime.is_primary:
         place.mkdir(parents=True, exist_ok=True)
-    processes.all_gather('made')
+    processes.all_gather('directory')
     LOG.info('%d variants in one program', len(group))
-    states = to_local(loop.run(program, config, runtime, place, f'{len(group)} variants'))
+    states = to_local(
+        loop.run(
+            bound, config, runtime, place, f'{len(group)} variants', metrics=experiment.metrics
+        )
+    )
     for i, variant in enumerate(group):
         own = dataclasses.replace(config, **variant)
         own_place = sweep_report.place(directory, variant)
@@ -193,11 +206,11 @@ def _together(experiment, config, group, runtime: Runtime, directory, group_name
         with workdir.run_lock(own_place, own, True, runtime):
             if runtime.is_primary:
                 _write_rows(read(place / 'metrics.jsonl'), i, own_place)
-            conclude(experiment, own, sweep.take(states, i), data, own_place, runtime)
+            finalize(experiment, own, sweep.take(states, i), data, own_place, runtime)
 
 
 def _write_rows(rows, i: int, place: pathlib.Path):
-    """Variant i's share of a group's metrics."""
+    """The metrics of variant i of a group."""
     own = [
         {name: value[i] if isinstance(value, list) else value for name, value in row.items()}
         for row in rows

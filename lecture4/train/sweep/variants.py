@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import re
 import typing
@@ -12,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lecture4.train.config import Run, UsageError, replace_traced
-from lecture4.train.step import Program, bind
+from lecture4.ops.reduce import Reduce
+from lecture4.train.config import Config, RunOptions, UsageError, replace_traced
+from lecture4.train.step import BoundTask, bind
 
-RUN_FIELDS = {field.name for field in dataclasses.fields(Run)}
+OPTION_FIELDS = {field.name for field in dataclasses.fields(RunOptions)}
 TINY = 20_000  # numbers in the state, below which vmap beats a loop on a CPU
 
 
@@ -27,31 +29,40 @@ def grid(**fields) -> tuple[dict[str, Any], ...]:
     )
 
 
-def of(config, sweeps) -> tuple[dict[str, Any], ...]:
-    """The variants that --sweep or --grid ask for, none where neither is given.
+def requested(config: Config, sweeps) -> tuple[dict[str, Any], ...]:
+    """The variants that --sweep, --grid and --seeds name; none where none of them is given.
 
-    Errors  UsageError for a field that the experiment lacks or a value of another type.
+    Raises:
+      UsageError: A field that the experiment lacks, or a value of another type.
     """
-    if config.sweep:
-        return sweeps[config.sweep]
-    fields = {}
+    chosen: tuple[dict[str, Any], ...] = sweeps[config.sweep] if config.sweep else ()
+    values: dict[str, tuple[Any, ...]] = {}
     for text in config.grid:
-        field, _, values = text.partition('=')
+        field, _, listed = text.partition('=')
         field = field.strip('-').replace('-', '_')
-        if not values:
-            raise UsageError(f'--grid {text}: FIELD=VALUE,VALUE is wanted')
+        if not listed:
+            raise UsageError(f'--grid {text}: expected FIELD=VALUE,VALUE')
         if not hasattr(config, field):
             raise UsageError(_no_such_field(config, field))
-        if field in fields:
+        if field in values:
             raise UsageError(f'--grid names {field} twice; list all its values after one =')
-        fields[field] = _values(config, field, values)
-    return grid(**fields) if fields else ()
+        values[field] = _values(config, field, listed)
+    if values:
+        chosen = grid(**values)
+    if config.seeds:
+        if any('seed' in variant for variant in chosen):
+            raise UsageError('--seeds: the sweep names its seeds itself; leave --seeds out')
+        seeds = _values(config, 'seed', config.seeds, '--seeds ')
+        chosen = tuple({**variant, 'seed': seed} for variant in chosen or ({},) for seed in seeds)
+    return chosen
 
 
-def _values(config, field: str, text: str) -> tuple[Any, ...]:
+def _values(config: Config, field: str, text: str, option: str = '') -> tuple[Any, ...]:
     """'0..3' and '1e-3,1e-4' as values of the field's type."""
+    option = option or f'--grid {field}='
     kind = type(getattr(config, field))
     choices = typing.get_args(typing.get_type_hints(type(config))[field])
+    kind_words = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'text'}
     read = {
         bool: lambda word: {'true': True, 'false': False}[word.lower()],
         int: int,
@@ -59,24 +70,26 @@ def _values(config, field: str, text: str) -> tuple[Any, ...]:
         str: str,
     }.get(kind)
     if read is None:
-        raise UsageError(f'--grid {field}: a {kind.__name__} cannot be swept so; name it in SWEEPS')
-    found = []
+        raise UsageError(
+            f'--grid cannot sweep {field}, a {kind.__name__}; name its values in SWEEPS'
+        )
+    values = []
     for word in text.split(','):
         span = re.fullmatch(r'(-?\d+)\.\.(-?\d+)', word)
         try:
             if span and kind in (int, float):
-                found += map(kind, range(int(span[1]), int(span[2]) + 1))
+                values += map(kind, range(int(span[1]), int(span[2]) + 1))
             else:
-                found.append(read(word))
+                values.append(read(word))
         except (ValueError, KeyError):
-            raise UsageError(f'--grid {field}={word}: a {kind.__name__} is wanted') from None
-    wrong = [value for value in found if choices and kind is str and value not in choices]
-    if wrong or not found:
-        wanted = ', '.join(choices) if wrong else 'FIRST..LAST with FIRST not above LAST'
-        raise UsageError(f'--grid {field}={text}: {wanted} is wanted')
-    if len(set(found)) < len(found):
-        raise UsageError(f'--grid {field}={text} names a value twice')
-    return tuple(found)
+            raise UsageError(f'{option}{word}: expected {kind_words[kind]}') from None
+    wrong = [value for value in values if choices and kind is str and value not in choices]
+    if wrong or not values:
+        expected = f'one of {", ".join(choices)}' if wrong else 'FIRST..LAST with FIRST <= LAST'
+        raise UsageError(f'{option}{text}: expected {expected}')
+    if len(set(values)) < len(values):
+        raise UsageError(f'{option}{text} names a value twice')
+    return tuple(values)
 
 
 def _no_such_field(config, field: str) -> str:
@@ -101,8 +114,10 @@ def variants(config, sweep) -> tuple[dict[str, Any], ...]:
         for field in variant:
             if field not in fields:
                 raise UsageError(_no_such_field(config, field))
-            if field in RUN_FIELDS:
-                raise UsageError(f'--{field} is how a run is carried out; it cannot be swept')
+            if field in OPTION_FIELDS:
+                raise UsageError(
+                    f'--{field} is an option of the run, not of the model; it cannot be swept'
+                )
         try:
             dataclasses.replace(config, **variant)
         except ValueError as error:
@@ -127,8 +142,8 @@ def groups(config, sweep) -> dict[str, list[dict[str, Any]]]:
     return result
 
 
-def fields_read(function: Callable, config) -> tuple[Any, set[str]]:
-    """function(config), and the names of the config's fields that it looked at."""
+def fields_read(function: Callable, config: Config) -> tuple[Any, set[str]]:
+    """function(config), and the names of the config's fields that it read."""
     seen = set()
 
     class Recording(type(config)):
@@ -143,13 +158,21 @@ def fields_read(function: Callable, config) -> tuple[Any, set[str]]:
     return result, seen & {field.name for field in dataclasses.fields(config)}
 
 
-def stack(config, group, data_fn, build_fn) -> Program:
-    """All variants of a group as one program: every array gains a leading axis [n_variants].
+def stack(config: Config, group, data_fn: Callable, build_fn: Callable) -> BoundTask:
+    """All variants of a group as one task: every array gains a leading axis [n_variants].
 
     The swept fields reach `build_fn` as traced values. The data may depend on the seed (then
     each variant has its own batches) and on nothing else that is swept.
 
-    Errors  UsageError where a swept field decides the data, or enters a Python `if`.
+    Args:
+      config: The config that the variants change.
+      group: Variants, dicts of fields.
+      data_fn: config -> Data.
+      build_fn: (config, spec) -> Task.
+
+    Raises:
+      UsageError: A swept field decides the data, or enters a Python `if`, or the task starts from
+        parameters of a file.
     """
     concrete = [dataclasses.replace(config, **variant) for variant in group]
     first_data, read = fields_read(data_fn, concrete[0])
@@ -164,7 +187,12 @@ def stack(config, group, data_fn, build_fn) -> Program:
             if variant.seed not in by_seed:
                 by_seed[variant.seed] = data_fn(variant)
     datas = [by_seed.get(variant.seed, first_data) for variant in concrete]
-    resident, resident_axis = _shared([data.resident for data in datas])
+    spec = first_data.spec
+    if _shared([dict(data.spec.constants) for data in datas])[1] is not None:
+        raise UsageError(
+            '--vectorize vmap: constants of the data depend on the seed; use --vectorize loop'
+        )
+    device_arrays, device_axis = _shared([data.device_arrays for data in datas])
     evaluation, evaluation_axis = _shared([data.evaluation for data in datas])
     own_batches = len(by_seed) > 1
     batch_axis = 0 if own_batches else None
@@ -175,23 +203,34 @@ def stack(config, group, data_fn, build_fn) -> Program:
         )
         for field in sorted(swept)
     }
+    task = build_fn(concrete[0], spec)
+    if task.start is not None:
+        raise UsageError(
+            '--vectorize vmap cannot start from a file of weights; use --vectorize loop'
+        )
 
-    def one(fields) -> Program:
-        return bind(build_fn(replace_traced(concrete[0], **fields)), first_data, 0)
+    def one(fields) -> BoundTask:
+        return bind(build_fn(replace_traced(concrete[0], **fields), spec), first_data, 0)
 
-    def init(keys, resident, batch):
-        run = lambda fields, *rest: one(fields).init(*rest)  # noqa: E731
-        return jax.vmap(run, (0, 0, resident_axis, batch_axis))(values, keys, resident, batch)
+    def init(keys, device_arrays, batch):
+        def run(fields, *rest):
+            return one(fields).init(*rest)
 
-    def step(states, resident, batch, keys, n, *, axis_name=None):
-        def run(fields, state, resident, batch, key):
-            return one(fields).step(state, resident, batch, key, n, axis_name=axis_name)
+        return jax.vmap(run, (0, 0, device_axis, batch_axis))(values, keys, device_arrays, batch)
 
-        axes = (0, 0, resident_axis, batch_axis, 0)
-        return jax.vmap(run, axes)(values, states, resident, batch, keys)
+    def step(states, device_arrays, batch, keys, n, reduce):
+        def run(fields, state, device_arrays, batch, key):
+            return one(fields).step(state, device_arrays, batch, key, n, reduce)
+
+        axes = (0, 0, device_axis, batch_axis, 0)
+        return jax.vmap(run, axes)(values, states, device_arrays, batch, keys)
 
     def evaluate(states, evaluation):
-        run = lambda fields, *rest: one(fields).evaluate(*rest)  # noqa: E731  # pyright: ignore[reportOptionalCall]
+        def run(fields, state, evaluation):
+            measure = one(fields).evaluate
+            assert measure is not None
+            return measure(state, evaluation)
+
         return jax.vmap(run, (0, 0, evaluation_axis))(values, states, evaluation)
 
     def batch(n):
@@ -202,25 +241,26 @@ def stack(config, group, data_fn, build_fn) -> Program:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
     keys = jnp.stack([jax.random.key(variant.seed) for variant in concrete])
-    program = Program(
+    bound = BoundTask(
         init,
         step,
-        None if build_fn(concrete[0]).evaluate is None else evaluate,
+        None if task.evaluate is None else evaluate,
         batch,
-        resident,
+        device_arrays,
         evaluation,
         keys,
         batch_axis=1 if own_batches else 0,
     )
     try:
-        state = jax.eval_shape(init, keys, resident, batch(0))
-        jax.eval_shape(step, state, resident, batch(0), keys, jnp.int32(0))
+        state = jax.eval_shape(init, keys, device_arrays, batch(0))
+        one_step = functools.partial(step, reduce=Reduce())
+        jax.eval_shape(one_step, state, device_arrays, batch(0), keys, jnp.int32(0))
     except jax.errors.ConcretizationTypeError as error:
         raise UsageError(
             f'--vectorize vmap: {", ".join(sorted(swept))} cannot all be traced '
             f'({str(error).splitlines()[0]}); use --vectorize loop'
         ) from error
-    return program
+    return bound
 
 
 def _shared(trees):
@@ -240,6 +280,6 @@ def take(tree, i: int):
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
-def size(like) -> int:
+def size(tree) -> int:
     """How many numbers a state holds."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(like))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

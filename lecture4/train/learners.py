@@ -1,0 +1,348 @@
+"""Tasks made of a loss and an optax optimizer, of a flax network, of a learner, or of phases."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lecture4.ops.reduce import Reduce
+from lecture4.ops.updates import apply_gradients
+from lecture4.train.task import Metrics, PyTree, Task
+
+
+class State(NamedTuple):
+    """The state of every training run.
+
+    Attributes:
+      step: Number of steps taken, int32.
+      params: Pytree of parameters.
+      opt_state: The optimizer's.
+      model_state: What else the model carries: batch statistics, averages of parameters, counters.
+    """
+
+    step: jax.Array
+    params: PyTree
+    opt_state: PyTree = ()
+    model_state: PyTree = ()
+
+
+def optimize(
+    init: Callable[[jax.Array, PyTree], PyTree],
+    loss: Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, Metrics]],
+    optimizer: optax.GradientTransformation,
+    evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+    *,
+    accumulate: int = 1,
+    remat: bool = False,
+) -> Task:
+    """Minimize a loss of parameters with optax.
+
+    Args:
+      init: (key, batch) -> params.
+      loss: (params, batch, key) -> (loss, metrics): means over the batch.
+      optimizer: Any optax transformation.
+      evaluate: (params, evaluation) -> metrics.
+      accumulate: Number of parts of a batch whose gradients are averaged, one part in memory at a time.
+      remat: Recompute activations in the backward pass instead of storing them.
+
+    Returns:
+      A Task over `State`. Under pmap each device draws its own randomness.
+    """
+
+    def value_of(params, model_state, batch, key, reduce):
+        del model_state, reduce
+        value, metrics = loss(params, batch, key)
+        return value, (metrics, ())
+
+    def init_state(key, batch):
+        params = init(key, batch)
+        return State(jnp.int32(0), params, optimizer.init(params))
+
+    step = _gradient_step(value_of, optimizer, accumulate, remat)
+    return Task(init_state, step, _evaluate(evaluate, _params))
+
+
+def supervised(
+    network: Any,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Any, PyTree], tuple[jax.Array, Metrics]],
+    evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+    *,
+    inputs: str = 'images',
+    initial: PyTree = None,
+    polyak_start: int | None = None,
+    project: Callable[[PyTree], PyTree] | None = None,
+    accumulate: int = 1,
+    remat: bool = False,
+) -> Task:
+    """Train a flax network on labeled examples.
+
+    Batch statistics are kept in `State.model_state`, and are means over all devices; dropout draws
+    from the step's key.
+
+    Args:
+      network: A flax module, applied as `network.apply(variables, batch[inputs], train=True)`; an
+        `axis_name` attribute, where it has one, is set under pmap.
+      optimizer: Any optax transformation.
+      loss: (outputs, batch) -> (loss, metrics): means over the batch.
+      evaluate: (variables, evaluation) -> metrics; see `variables`.
+      inputs: Entry of the batch that the network sees.
+      initial: Variables to start from in place of the network's initial ones, complete.
+      polyak_start: Step from which on parameters and statistics are averaged (Polyak & Juditsky
+        1992); the averages are what `variables` returns. None keeps no average.
+      project: Constraint on the parameters, applied after each update.
+      accumulate: Number of parts of a batch whose gradients are averaged, one part in memory at a time.
+      remat: Recompute activations in the backward pass instead of storing them.
+
+    Returns:
+      A Task over `State`.
+    """
+
+    def value_of(params, model_state, batch, key, reduce):
+        net = network
+        if reduce.axis_name is not None and hasattr(network, 'axis_name'):
+            net = network.clone(axis_name=reduce.axis_name)
+        outputs, new = net.apply(
+            {'params': params, **model_state['network']},
+            batch[inputs],
+            train=True,
+            rngs={'dropout': key},
+            mutable=list(model_state['network']) or ['batch_stats'],
+        )
+        value, metrics = loss(outputs, batch)
+        return value, (metrics, {**model_state, 'network': dict(new)})
+
+    def init_state(key, batch):
+        found = dict(network.init(key, batch[inputs]))
+        params = found.pop('params')
+        model_state = {'network': found}
+        if polyak_start is not None:
+            model_state['polyak'] = {'params': params, **found}
+        return State(jnp.int32(0), params, optimizer.init(params), model_state)
+
+    gradient_step = _gradient_step(value_of, optimizer, accumulate, remat)
+
+    def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
+        n = state.step
+        state, metrics = gradient_step(state, batch, key, reduce)
+        if project is not None:
+            state = state._replace(params=project(state.params))
+        if polyak_start is not None:
+            new = {'params': state.params, **state.model_state['network']}
+            weight = 1 / (jnp.maximum(n - polyak_start, 0) + 1).astype(jnp.float32)
+            mean = optax.incremental_update(new, state.model_state['polyak'], weight)
+            state = state._replace(model_state={**state.model_state, 'polyak': mean})
+        return state, metrics
+
+    def start(state: State) -> State:
+        given = dict(initial)
+        params = given.pop('params')
+        model_state = {**state.model_state, 'network': given}
+        if polyak_start is not None:
+            model_state['polyak'] = {'params': params, **given}
+        return State(state.step, params, optimizer.init(params), model_state)
+
+    return Task(
+        init_state, step, _evaluate(evaluate, variables), None if initial is None else start
+    )
+
+
+def variables(state: State) -> PyTree:
+    """The variables of a trained flax network: averaged ones where an average was kept."""
+    if 'polyak' in state.model_state:
+        return state.model_state['polyak']
+    return {'params': state.params, **state.model_state['network']}
+
+
+def from_learner(
+    init: Callable[[jax.Array, PyTree], PyTree],
+    step: Callable[..., tuple[PyTree, Metrics]],
+    evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+) -> Task:
+    """A learner with a state of its own (a dictionary, a solver) as a Task.
+
+    Args:
+      init: (key, batch) -> the learner's state.
+      step: (learner's state, batch, key, *, reduce) -> (learner's state, metrics).
+      evaluate: (learner's state, evaluation) -> metrics.
+
+    Returns:
+      A Task over `State`, whose `params` is the learner's state.
+    """
+
+    def init_state(key, batch):
+        return State(jnp.int32(0), init(key, batch))
+
+    def step_state(state: State, batch: PyTree, key: jax.Array, reduce: Reduce):
+        params, metrics = step(state.params, batch, key, reduce=reduce)
+        return State(state.step + 1, params), metrics
+
+    return Task(init_state, step_state, _evaluate(evaluate, _params))
+
+
+def parallel(
+    tasks: Mapping[str, Task], evaluate: Callable[[PyTree, PyTree], Metrics] | None = None
+) -> Task:
+    """Several tasks trained side by side on the same batches, each with the same keys.
+
+    Args:
+      tasks: Name -> Task. A batch that is a dict with an entry of that name gives a task its own
+        batch; otherwise all see the whole batch.
+      evaluate: ({name: state}, evaluation) -> metrics; by default each task's own `evaluate`.
+
+    Returns:
+      A Task whose state is {name: state}, its metrics `metric/name`.
+    """
+
+    def part(batch, name):
+        return batch[name] if isinstance(batch, Mapping) and name in batch else batch
+
+    def init(key, batch):
+        return {name: task.init(key, part(batch, name)) for name, task in tasks.items()}
+
+    def step(state, batch, key, reduce):
+        states, metrics = {}, {}
+        for name, task in tasks.items():
+            states[name], own = task.step(state[name], part(batch, name), key, reduce)
+            metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
+        return states, metrics
+
+    def evaluate_all(state, evaluation):
+        metrics = {}
+        for name, task in tasks.items():
+            if task.evaluate is not None:
+                own = task.evaluate(state[name], part(evaluation, name))
+                metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
+        return metrics
+
+    def start(state):
+        return {
+            name: state[name] if task.start is None else task.start(state[name])
+            for name, task in tasks.items()
+        }
+
+    any_start = any(task.start is not None for task in tasks.values())
+    return Task(init, step, evaluate or evaluate_all, start if any_start else None)
+
+
+def phases(
+    init: Callable[[jax.Array, PyTree], PyTree],
+    losses: Sequence[Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, Metrics]]],
+    optimizer: optax.GradientTransformation | Sequence[optax.GradientTransformation],
+    boundaries: Sequence[int],
+    evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+) -> Task:
+    """Phases that follow one another over the same parameters, such as layer-by-layer pretraining.
+
+    Args:
+      init: (key, batch) -> params.
+      losses: One (params, batch, key) -> (loss, metrics) per phase, all with the same metrics.
+      optimizer: One for all phases, or one per phase; its state is new at the start of each phase,
+        and has one structure for all.
+      boundaries: Steps at which the next phase starts, one fewer than there are losses, increasing.
+      evaluate: (params, evaluation) -> metrics.
+
+    Returns:
+      A Task over `State`.
+
+    Raises:
+      ValueError: The numbers of losses, optimizers and boundaries do not agree.
+    """
+    optimizers: list[optax.GradientTransformation]
+    if isinstance(optimizer, optax.GradientTransformation):
+        optimizers = [optimizer] * len(losses)
+    else:
+        optimizers = list(optimizer)
+    if len(boundaries) != len(losses) - 1 or len(optimizers) != len(losses):
+        raise ValueError(
+            f'{len(losses)} losses, {len(optimizers)} optimizers and {len(boundaries)} boundaries; '
+            'expected as many optimizers as losses and one boundary fewer'
+        )
+    steps = [optimize(init, loss, own).step for loss, own in zip(losses, optimizers, strict=True)]
+    limits = jnp.asarray(boundaries, jnp.int32)
+
+    def init_state(key, batch):
+        params = init(key, batch)
+        return State(jnp.int32(0), params, optimizers[0].init(params))
+
+    def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
+        phase = jnp.searchsorted(limits, state.step, side='right')
+        is_first = jnp.any(limits == state.step)
+
+        def branch(i):
+            def run(state):
+                fresh = optimizers[i].init(state.params)
+                opt_state = jax.tree.map(
+                    lambda new, old: jnp.where(is_first, new, old), fresh, state.opt_state
+                )
+                return steps[i](state._replace(opt_state=opt_state), batch, key, reduce)
+
+            return run
+
+        return jax.lax.switch(phase, [branch(i) for i in range(len(steps))], state)
+
+    return Task(init_state, step, _evaluate(evaluate, _params))
+
+
+def _params(state: State) -> PyTree:
+    return state.params
+
+
+def _evaluate(evaluate: Callable | None, view: Callable[[State], PyTree]):
+    """`evaluate` of what `view` takes out of a state, or None."""
+    if evaluate is None:
+        return None
+
+    def run(state: State, evaluation: PyTree) -> Metrics:
+        return evaluate(view(state), evaluation)
+
+    return run
+
+
+def _gradient_step(value_of, optimizer, accumulate: int, remat: bool):
+    """A step over `State` for value_of(params, model_state, batch, key, reduce) -> (value, (metrics, model_state))."""
+    if remat:
+        value_of = jax.checkpoint(value_of, static_argnums=(4,))
+    gradient = jax.value_and_grad(value_of, has_aux=True)
+
+    def gradients(state, batch, key, reduce):
+        if accumulate == 1:
+            (value, (metrics, model_state)), grads = gradient(
+                state.params, state.model_state, batch, key, reduce
+            )
+            return {'loss': value, **metrics}, model_state, grads
+
+        def parts(leaf):  # interleaved, so that every part lies on all devices
+            rows = leaf.shape[0]
+            if rows % accumulate:
+                raise ValueError(
+                    f'{rows} examples per device are not divisible by accumulate {accumulate}'
+                )
+            return leaf.reshape(rows // accumulate, accumulate, *leaf.shape[1:]).swapaxes(0, 1)
+
+        def body(carry, inputs):
+            model_state, total = carry
+            part, i = inputs
+            (value, (metrics, model_state)), grads = gradient(
+                state.params, model_state, part, jax.random.fold_in(key, i), reduce
+            )
+            return (model_state, optax.tree.add(total, grads)), {'loss': value, **metrics}
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (model_state, total), metrics = jax.lax.scan(
+            body,
+            (state.model_state, zeros),
+            (jax.tree.map(parts, batch), jnp.arange(accumulate)),
+        )
+        mean = jax.tree.map(lambda leaf: leaf / accumulate, total)
+        return jax.tree.map(lambda leaf: leaf.mean(0), metrics), model_state, mean
+
+    def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
+        metrics, model_state, grads = gradients(state, batch, reduce.fold_in(key), reduce)
+        grads, metrics = reduce.mean((grads, metrics))
+        params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
+        return State(state.step + 1, params, opt_state, model_state), metrics
+
+    return step
