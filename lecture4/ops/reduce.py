@@ -35,6 +35,17 @@ class Reduce(NamedTuple):
         """Elementwise maximum over the devices of every leaf."""
         return tree if self.axis_name is None else lax.pmax(tree, self.axis_name)
 
+    def vary(self, tree: Tree) -> Tree:
+        """The same values as a copy of each device's own, to take gradients with respect to.
+
+        With respect to a value that shard_map knows to be equal on all devices, the gradient is
+        already summed over the devices, and its mean is too large by their number.
+        """
+        if self.axis_name is None:
+            return tree
+        is_device = lax.axis_index(self.axis_name) >= 0
+        return jax.tree.map(lambda leaf: jnp.where(is_device, leaf, leaf), tree)
+
     def all_gather(self, tree: Tree) -> Tree:
         """The rows (leading axis) of all devices, in the order of the devices.
 
