@@ -86,7 +86,7 @@ def describe(config) -> train.Report:
     shape = shape_of(config.network)
     if config.side:
         shape = (config.side, config.side, shape[-1])
-    rows = receptive_field.trace(stack_of(config.network), shape)
+    rows = receptive_field.summarize(stack_of(config.network), shape)
     parameters, macs = receptive_field.totals(rows)
     short = receptive_field.collapse(rows)
     cells = [
@@ -96,7 +96,7 @@ def describe(config) -> train.Report:
             _by(row.output),
             f'{row.parameters:,}',
             f'{row.macs:,}',
-            _by(row.field, same=True),
+            _by(row.receptive_field, same=True),
             _by(row.stride, same=True) if any(row.stride) else '',
             _by(row.start, same=True) if any(row.stride) else '',
         )

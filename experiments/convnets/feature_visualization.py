@@ -228,7 +228,7 @@ def report(config, state, data):
             rows = top.rows[:, c]
             pixels = back(seen[rows], np.full(SHOWN, c)).pixels
             pair = unit[rows] - 0.5, seeing.signal(pixels) - 0.5
-            if max(field.field) < shape[0]:
+            if max(field.receptive_field) < shape[0]:
                 pair = (deconvnet.patches(part, top.places[:, c], field) for part in pair)
             units[f'{layer}, map {c}'] = tuple(part + 0.5 for part in pair)
         pictures[f'strongest_{layer}'] = train.Picture(
@@ -324,7 +324,7 @@ def correspondence(seen: Seen, variables, layer, top, channels, size, seed):
     found = []
     for c in channels:
         pictures = x[top.rows[:, c]]
-        middles = [field.centre(place) for place in top.places[:, c]]
+        middles = [field.center(place) for place in top.places[:, c]]
         corners = np.round(np.array(middles) - size / 2).astype(int)
         random = rng.integers(0, np.array(x.shape[1:3]) - size + 1, (SHOWN, 2))
         found.append(

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.patches import Patch, Polygon
 
 from lecture4.figures import style
-from lecture4.ops.receptive_field import Row
+from lecture4.ops.receptive_field import LayerSummary
 
 TIMES = '\N{MULTIPLICATION SIGN}'
 KINDS = {
@@ -16,19 +16,19 @@ KINDS = {
     'concat': ('joined', style.COLOURS[3]),
     'add': ('summed', style.COLOURS[4]),
     'norm': ('normalisation', '#999999'),
-    'map': ('channel by channel', '#bbbbbb'),
+    'pointwise': ('channel by channel', '#bbbbbb'),
 }
 
 
 @style.house()
-def network(rows: tuple[Row, ...], *, title=''):
+def network(rows: tuple[LayerSummary, ...], *, title=''):
     """Three panels over the same layers, input on the left.
 
     On top every layer's output as a box: its height the picture's height (in powers of two), its
     depth the number of channels. In the middle the layer's shares of all parameters and of all
     multiply-adds. Below the receptive field beside the side of the input.
 
-    rows   of `ops.geometry.trace`, or collapsed.
+    rows   of `ops.receptive_field.summarize`, or collapsed.
     Errors ValueError where there is no row.
     """
     if not rows:
@@ -106,7 +106,7 @@ def _shares(axes, rows):
 
 def _fields(axes, rows):
     side = rows[0].input[0]
-    values = [1, *(max(row.field) for row in rows)]
+    values = [1, *(max(row.receptive_field) for row in rows)]
     axes.plot(range(len(values)), values, marker='o', markersize=3, label='receptive field')
     axes.axhline(side, color=style.FAINT, linestyle='--', linewidth=1)
     axes.text(-0.5, side, 'the input', fontsize=8, color=style.FAINT, va='bottom')

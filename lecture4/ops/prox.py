@@ -1,42 +1,62 @@
-"""Proximal maps of the penalties, and the projection that bounds the atoms."""
+"""Proximal operators of the penalties, and the projection that bounds the atoms of a dictionary."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real, Shaped
 
-# Newton converges from both ends in 5 or 6 steps; the rest serve the neighbourhood of the triple
-# root (t = 4, v = 3 sqrt 3), where the error falls by only a third a step.
+# Newton converges from both ends in 5 or 6 steps; the rest serve the neighborhood of the triple
+# root (scale = 4, v = 3 sqrt 3), where the error falls by only a third per step.
 N_NEWTON = 16
 
 
-def soft_threshold(v, t):
-    """Proximal map of t|x|: argmin_x 0.5 (x - v)^2 + t |x|, elementwise.
+def soft_threshold(
+    v: Float[ArrayLike, '*batch'], threshold: Real[ArrayLike, '...']
+) -> Float[Array, '*batch']:
+    """Proximal operator of threshold * |x|: argmin_x 0.5 (x - v)^2 + threshold * |x|, elementwise.
 
-    Shapes  v [...] float; t scalar or broadcastable to v. Returns v's shape and dtype.
-    Domain  t >= 0 (a traced negative t is not detected).
-    Grad    1 where |v| > t, 0 where |v| < t, 1/2 at the kink.
-    Errors  TypeError where v is not floating; ValueError where t does not broadcast to v.
-    Source  Beck & Teboulle 2009, eq. 2.6.
+    Gradient: 1 where |v| > threshold, 0 where |v| < threshold, 1/2 at the kink.
+
+    Args:
+      v: Input of any shape.
+      threshold: Nonnegative, a scalar or broadcastable to v; a traced negative value is not detected.
+
+    Raises:
+      TypeError: v is not floating point.
+      ValueError: threshold does not broadcast to v.
+
+    References:
+      Beck & Teboulle 2009, eq. 2.6.
     """
-    v, t = _threshold_arguments(v, t)
-    return jnp.maximum(v - t, 0) + jnp.minimum(v + t, 0)
+    v, threshold = _broadcast('threshold', threshold, v)
+    return jnp.maximum(v - threshold, 0) + jnp.minimum(v + threshold, 0)
 
 
-def log_threshold(v, t):
-    """Proximal map of t log(1 + x^2): argmin_x 0.5 (x - v)^2 + t log(1 + x^2), elementwise.
+def log_threshold(
+    v: Float[ArrayLike, '*batch'], scale: Real[ArrayLike, '...']
+) -> Float[Array, '*batch']:
+    """Proximal operator of scale * log(1 + x^2): argmin_x 0.5 (x - v)^2 + scale * log(1 + x^2), elementwise.
 
-    A stationary point is a root of x^3 - v x^2 + (1 + 2 t) x - v. There are up to three where t > 4
-    (below, the objective is convex); the global minimiser then jumps from the smallest root to the
-    largest as |v| grows. The map is odd, and unlike the soft threshold it shrinks a large v by only
-    about 2 t / v.
+    A stationary point is a root of x^3 - v x^2 + (1 + 2 scale) x - v. There are up to three where
+    scale > 4 (below, the objective is convex); the global minimizer then jumps from the smallest root
+    to the largest as |v| grows. The map is odd, and unlike the soft threshold it shrinks a large v by
+    only about 2 scale / v.
 
-    Shapes  v [...] float; t scalar or broadcastable to v. Returns v's shape and dtype.
-    Domain  t >= 0, v and t finite (float32: |v| and t below 1e18).
-    Grad    by the implicit function theorem, in v and t; of the chosen branch at a jump.
-    Errors  TypeError where v is not floating; ValueError where t does not broadcast to v.
-    Source  The lecture's penalty log(1 + a^2), of Olshausen & Field 1996; the root finding is ours.
+    Gradient: by the implicit function theorem, with respect to v and scale; that of the chosen branch
+    at a jump.
+
+    Args:
+      v: Input of any shape, finite (float32: |v| and scale below 1e18).
+      scale: Nonnegative and finite, a scalar or broadcastable to v.
+
+    Raises:
+      TypeError: v is not floating point.
+      ValueError: scale does not broadcast to v.
+
+    References:
+      The lecture's penalty log(1 + a^2), of Olshausen & Field 1996; the root finding is ours.
     """
-    v, t = _threshold_arguments(v, t)
-    return _log_threshold(v, jnp.broadcast_to(t, v.shape))
+    v, scale = _broadcast('scale', scale, v)
+    return _log_threshold(v, jnp.broadcast_to(scale, v.shape))
 
 
 @jax.custom_jvp
@@ -44,7 +64,7 @@ def _log_threshold(v, t):
     # For w = |v| the derivative g(x) = x - w + t h(x), h(x) = 2 x / (1 + x^2), is negative at 0 and
     # positive at w; h is concave below sqrt 3 and convex above. So Newton from 0 climbs to a root
     # below sqrt 3 without passing it, and Newton from w descends to a root above. Where one of them
-    # does not exist its candidate is left somewhere that is no minimum and loses the comparison.
+    # does not exist its candidate ends somewhere that is no minimum and loses the comparison.
     w = jnp.abs(v)
     inflection = jnp.asarray(3**0.5, v.dtype)
 
@@ -80,14 +100,20 @@ def _log_threshold_jvp(primals, tangents):
     return x, (v_dot - 2 * x * u * t_dot) / slope
 
 
-def project_ball(D, norm_bound=1.0, axis=0):
-    """Scales down every vector along `axis` whose squared norm exceeds norm_bound onto that sphere.
+def project_ball(
+    D: Float[ArrayLike, '*shape'], norm_bound: Real[ArrayLike, ''] = 1.0, axis: int = 0
+) -> Float[Array, '*shape']:
+    """Projects every vector along `axis` whose squared norm exceeds norm_bound onto that sphere.
 
-    Shapes  D [...] float, by default a dictionary [d, k] with its atoms in columns; norm_bound
-            scalar (it may be traced). Returns D's shape and dtype.
-    Domain  norm_bound > 0: the bound C of ||d_j||^2 <= C, not its root.
-    Grad    1 inside, that of the projection outside; finite at a zero vector.
-    Errors  TypeError where D is not floating.
+    Gradient: 1 inside, that of the projection outside; finite at a zero vector.
+
+    Args:
+      D: Array of any shape, by default a dictionary [d, k] with its atoms in columns.
+      norm_bound: Positive: the bound C of ||d_j||^2 <= C, not its root. May be traced.
+      axis: Axis along which the norms are taken.
+
+    Raises:
+      TypeError: D is not floating point.
     """
     D = require_floating('D', D)
     norm_bound = jnp.asarray(norm_bound, D.dtype)
@@ -97,21 +123,31 @@ def project_ball(D, norm_bound=1.0, axis=0):
     return jnp.where(outside, D * shrink, D)
 
 
-def require_floating(name, value):
-    """The array itself; TypeError with the mend where it is not floating point."""
+def require_floating(name: str, value: Shaped[ArrayLike, '*shape']) -> Float[Array, '*shape']:
+    """The value as a JAX array.
+
+    Args:
+      name: What the error message calls it.
+      value: Array or number.
+
+    Raises:
+      TypeError: The value is not floating point; the message says how to convert it.
+    """
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
-            f'{name} has dtype {value.dtype}, a floating dtype is wanted; '
+            f'{name} has dtype {value.dtype}, expected a floating dtype; '
             f'convert it, for instance {name}.astype("float32")'
         )
     return value
 
 
-def _threshold_arguments(v, t):
+def _broadcast(name, value, v):
     v = require_floating('v', v)
-    t = jnp.asarray(t, v.dtype)
-    if t.ndim and jnp.broadcast_shapes(t.shape, v.shape) != v.shape:
-        raise ValueError(f't of shape {t.shape} does not broadcast to v of shape {v.shape}')
-    # Ranks are aligned here: the caller's strict rank promotion need not concern a weight [k].
-    return v, t.reshape((1,) * (v.ndim - t.ndim) + t.shape) if t.ndim else t
+    value = jnp.asarray(value, v.dtype)
+    if value.ndim and jnp.broadcast_shapes(value.shape, v.shape) != v.shape:
+        raise ValueError(
+            f'{name} of shape {value.shape} does not broadcast to v of shape {v.shape}'
+        )
+    # Ranks are aligned here: the caller's strict rank promotion need not concern a threshold [k].
+    return v, value.reshape((1,) * (v.ndim - value.ndim) + value.shape) if value.ndim else value

@@ -1,7 +1,7 @@
 """Where windows lie: output sizes, and the geometry of a stack of layers.
 
-Sizes, parameters, multiply-adds, receptive field, stride and centre of every unit follow from a
-list of layers and the input's shape alone; nothing here touches an array of the device.
+Sizes, parameters, multiply-adds, receptive field, stride and center of every unit follow from a
+list of layers and the input's shape alone; nothing here touches an array on a device.
 """
 
 import itertools
@@ -11,15 +11,22 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Edge = Literal['floor', 'caffe', 'torch']
-Sides = int | Sequence[int]
+PerAxis = int | Sequence[int]  # one number for all axes, or one per axis
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 
 
 class Windows(NamedTuple):
-    """Where windows lie along every axis of a grid: one entry an axis in each field.
+    """Where windows lie along every axis of a grid: one entry per axis in each field.
 
     Window i of an axis covers positions i * stride - padding[0] to that + window - 1; positions
     outside 0..size-1 are padding, or, where a ragged edge is kept, beyond it.
+
+    Attributes:
+      size: Input size.
+      window: Window size.
+      stride: Distance between windows.
+      padding: (low, high) padding.
+      out: Number of windows.
     """
 
     size: tuple[int, ...]
@@ -30,32 +37,40 @@ class Windows(NamedTuple):
 
 
 def windows(
-    size,
-    window: Sides,
-    stride: Sides = 1,
+    size: Sequence[int],
+    window: PerAxis,
+    stride: PerAxis = 1,
     padding: Padding = 0,
     edge: Edge = 'floor',
-    name='windows',
+    name: str = 'windows',
 ) -> Windows:
-    """Windows on a grid of that size: sides checked, given one by axis, and counted.
+    """Windows on a grid of the given size: arguments checked, expanded to one per axis, and counted.
 
-    edge    what becomes of a ragged end, where (size + padding - window) is no multiple of stride.
-            'floor'  its rows are dropped: floor((W - F + P) / S) + 1 windows.
-            'caffe'  its rows are kept: ceil instead of floor; where any axis is padded, a last
-                     window that begins beyond the input and its lower padding is dropped.
-            'torch'  ceil too (ceil_mode); that window is dropped with or without padding.
-    Shapes  size (h, w, ...); window and stride a whole number, or one an axis; padding a whole
-            number, one an axis, or (low, high) an axis.
-    Errors  ValueError, naming `name` and the axis: a window or stride below 1, negative padding, a
-            count of sides that is not that of axes, no room for a window; and for 'caffe' a window
-            that begins beyond an unpadded input (stride > window), which Caffe leaves empty.
-    Source  Caffe's pooling layer and torch.nn.MaxPool2d, by their documented sizes.
+    Args:
+      size: Input size (h, w, ...).
+      window: Window size, at least 1.
+      stride: At least 1.
+      padding: One number, one per axis, or (low, high) per axis; nonnegative.
+      edge: Treatment of a ragged end, where (size + padding - window) is no multiple of stride.
+        'floor': its rows are dropped: floor((W - F + P) / S) + 1 windows.
+        'caffe': its rows are kept: ceil instead of floor; where any axis is padded, a last window
+        that begins beyond the input and its lower padding is dropped.
+        'torch': ceil too (ceil_mode); that window is dropped with or without padding.
+      name: What error messages call the layer.
+
+    Raises:
+      ValueError: A window or stride below 1, negative padding, a number of values that is not the
+        number of axes, no room for a window; for 'caffe' a window that begins beyond an unpadded
+        input (stride > window), which Caffe leaves empty. The message has `name` and the axis.
+
+    References:
+      Caffe's pooling layer and torch.nn.MaxPool2d, by their documented sizes.
     """
     if edge not in ('floor', 'caffe', 'torch'):
-        raise ValueError(f"{name}: edge is {edge!r}; 'floor', 'caffe' or 'torch' is wanted")
-    size = tuple(int(side) for side in size)
-    window = _sides(name, 'window', window, len(size), 1)
-    stride = _sides(name, 'stride', stride, len(size), 1)
+        raise ValueError(f"{name}: expected edge 'floor', 'caffe' or 'torch', got {edge!r}")
+    size = tuple(int(n) for n in size)
+    window = per_axis(name, 'window', window, len(size))
+    stride = per_axis(name, 'stride', stride, len(size))
     padding = _padding(name, padding, len(size))
     any_padding = any(low or high for low, high in padding)
     out = []
@@ -80,29 +95,40 @@ def windows(
     return Windows(size, window, stride, padding, tuple(out))
 
 
-def _by(sides):
-    return ' x '.join(map(str, sides))
+def _by(size):
+    return ' x '.join(map(str, size))
 
 
-def _sides(name, what, value, n_axes, least):
-    sides = (value,) * n_axes if isinstance(value, numbers.Integral) else tuple(value)
-    if len(sides) != n_axes:
+def per_axis(name: str, what: str, value: PerAxis, n_axes: int) -> tuple[int, ...]:
+    """The value as one number per axis.
+
+    Args:
+      name: What error messages call the layer.
+      what: What they call the value.
+      value: One number of at least 1, or one per axis.
+      n_axes: Number of spatial axes.
+
+    Raises:
+      ValueError: Another number of values, or one below 1.
+    """
+    values = (value,) * n_axes if isinstance(value, numbers.Integral) else tuple(value)
+    if len(values) != n_axes:
         raise ValueError(
-            f'{name}: {what} {sides} has {len(sides)} sides, the input has {n_axes} spatial axes; '
-            'give one number, or one an axis'
+            f'{name}: {what} {values} has {len(values)} values, the input has {n_axes} spatial '
+            'axes; give one number, or one per axis'
         )
-    if min(sides, default=least) < least:
-        raise ValueError(f'{name}: {what} is {value}; it has to be at least {least}')
-    return tuple(int(side) for side in sides)
+    if min(values, default=1) < 1:
+        raise ValueError(f'{name}: {what} is {value}; it has to be at least 1')
+    return tuple(int(n) for n in values)
 
 
 def _padding(name, value, n_axes):
-    sides = (value,) * n_axes if isinstance(value, numbers.Integral) else value
-    pairs = [(side, side) if isinstance(side, numbers.Integral) else tuple(side) for side in sides]
+    values = (value,) * n_axes if isinstance(value, numbers.Integral) else value
+    pairs = [(n, n) if isinstance(n, numbers.Integral) else tuple(n) for n in values]
     if len(pairs) != n_axes or any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            f'{name}: padding {value} does not fit {n_axes} spatial axes; give one number, one an '
-            'axis, or (low, high) an axis'
+            f'{name}: padding {value} does not fit {n_axes} spatial axes; give one number, one per '
+            'axis, or (low, high) per axis'
         )
     if any(low < 0 or high < 0 for low, high in pairs):
         raise ValueError(f'{name}: padding is {value}; it has to be at least 0')
@@ -112,20 +138,28 @@ def _padding(name, value, n_axes):
 class Layer(NamedTuple):
     """One layer of a stack.
 
-    kind     'conv'   units filters of window x (channels / groups), with a bias each where `bias`
-             'pool'   any pooling or subsampling: channel by channel, no parameters
-             'dense'  all values of its input to `units` values
-             'norm'   a learned scale and shift a channel (batch normalisation)
-             'map'    value by value or across channels: ReLU, local response normalisation,
-                      dropout; `units`, where given, is the number of channels it makes
-    The other fields are as in `windows`.
+    Attributes:
+      name: Its name in summaries and error messages.
+      kind: 'conv': `features` filters of window x (channels / groups), with a bias each if `bias`.
+        'pool': any pooling or subsampling: channel by channel, no parameters.
+        'dense': all values of its input to `features` values.
+        'norm': a learned scale and shift per channel (batch normalization).
+        'pointwise': every position separately, without parameters: ReLU, local response
+        normalization, dropout; `features`, where given, is the number of channels it makes.
+      features: Number of output channels.
+      window: Window size; this and the next three as in `windows`.
+      stride: Distance between windows.
+      padding: Padding.
+      edge: Treatment of a ragged end.
+      groups: Number of groups of channels.
+      bias: Whether there is a bias per filter.
     """
 
     name: str
-    kind: Literal['conv', 'pool', 'dense', 'norm', 'map']
-    units: int | None = None
-    window: Sides = 1
-    stride: Sides = 1
+    kind: Literal['conv', 'pool', 'dense', 'norm', 'pointwise']
+    features: int | None = None
+    window: PerAxis = 1
+    stride: PerAxis = 1
     padding: Padding = 0
     edge: Edge = 'floor'
     groups: int = 1
@@ -133,9 +167,12 @@ class Layer(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Paths from one input side by side, joined by channel ('concat') or summed ('add').
+    """Paths from one input, joined by channel ('concat') or summed ('add').
 
-    paths  a tuple of stacks; the empty stack () is the identity.
+    Attributes:
+      name: Its name; that of a path's layer is 'branches/layer'.
+      paths: A tuple of stacks; the empty stack () is the identity.
+      merge: How the outputs of the paths are joined.
     """
 
     name: str
@@ -146,14 +183,23 @@ class Branches(NamedTuple):
 Stack = tuple[Layer | Branches, ...]
 
 
-class Row(NamedTuple):
-    """What `trace` finds of one layer.
+class LayerSummary(NamedTuple):
+    """Sizes, counts and receptive field of one layer, as `summarize` computes them.
 
-    Units   input, output: (h, w, ..., c), or (c,) behind a dense layer. macs: multiply-adds of
-            one input, of convolutions and dense layers. field, stride, start: pixels of the
-            network's input, one an axis. Unit i of an axis sees `field` pixels round the
-            coordinate start + i * stride, where pixel j has its centre at j. A field is not cut
-            at the border of the input: what lies outside is padding.
+    Unit i of an axis sees `receptive_field` pixels around the coordinate start + i * stride, where
+    pixel j has its center at j. A receptive field is not cut off at the border of the input: what
+    lies outside is padding.
+
+    Attributes:
+      name: Name of the layer.
+      kind: Its kind, or how branches are merged.
+      input: Input shape (h, w, ..., c), or (c,) behind a dense layer.
+      output: Output shape, in the same form.
+      parameters: Number of parameters.
+      macs: Multiply-adds of one input, in convolutions and dense layers.
+      receptive_field: Pixels of the network's input, one number per axis.
+      stride: Pixels of the network's input between neighboring units, per axis.
+      start: Center of the first unit's receptive field, per axis.
     """
 
     name: str
@@ -162,143 +208,154 @@ class Row(NamedTuple):
     output: tuple[int, ...]
     parameters: int
     macs: int
-    field: tuple[int, ...]
+    receptive_field: tuple[int, ...]
     stride: tuple[int, ...]
     start: tuple[float, ...]
 
-    def centre(self, index) -> tuple[float, ...]:
-        """Coordinates in the input of the middle of what unit `index` (i, j, ...) sees."""
-        at = zip(self.start, index, self.stride, strict=True)
-        return tuple(start + i * stride for start, i, stride in at)
+    def center(self, index: Sequence[int]) -> tuple[float, ...]:
+        """Coordinates in the input of the center of the receptive field of unit `index` (i, j, ...)."""
+        axes = zip(self.start, index, self.stride, strict=True)
+        return tuple(start + i * stride for start, i, stride in axes)
 
-    def box(self, index) -> tuple[tuple[int, int], ...]:
+    def box(self, index: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """The pixels [low, high) of each axis that unit `index` sees, padding included."""
-        at = zip(self.centre(index), self.field, strict=True)
-        lows = [round(centre - (field - 1) / 2) for centre, field in at]
-        return tuple((low, low + field) for low, field in zip(lows, self.field, strict=True))
+        axes = zip(self.center(index), self.receptive_field, strict=True)
+        lows = [round(center - (field - 1) / 2) for center, field in axes]
+        return tuple((low, low + n) for low, n in zip(lows, self.receptive_field, strict=True))
 
 
-def trace(stack: Sequence[Layer | Branches], shape) -> tuple[Row, ...]:
-    """The layers' sizes, counts and receptive fields, one row a layer, in order.
+def summarize(stack: Sequence[Layer | Branches], shape: Sequence[int]) -> tuple[LayerSummary, ...]:
+    """Sizes, counts and receptive fields of all layers, in order.
 
-    The layers of a path are rows of their own, named 'branches/layer'; behind them comes the row
-    of the join, without parameters. So sums over all rows are those of the network.
+    The layers of a path have entries of their own, named 'branches/layer'; behind them comes the
+    entry of the join, without parameters. So sums over all entries are those of the network.
 
-    Shapes  shape (h, w, ..., c), the input without its batch axis.
-    Errors  ValueError, naming the layer and the sizes: as `windows`; groups that do not divide the
-            channels; a convolution or pooling behind a dense layer; paths that do not fit.
+    Args:
+      stack: The layers.
+      shape: Shape (h, w, ..., c) of the input without its batch axis.
+
+    Raises:
+      ValueError: As `windows`; groups that do not divide the channels; a convolution or pooling
+        behind a dense layer; paths that do not fit. The message has the layer and the sizes.
     """
     n_axes = len(shape) - 1
-    shape = tuple(int(side) for side in shape)
+    shape = tuple(int(n) for n in shape)
     if min(shape) < 1:
-        raise ValueError(f'the input has shape {shape}; every side has to be at least 1')
-    here = Row('input', 'map', shape, shape, 0, 0, (1,) * n_axes, (1,) * n_axes, (0.0,) * n_axes)
-    return tuple(_trace(stack, here, ''))
+        raise ValueError(f'the input has shape {shape}; every size has to be at least 1')
+    ones, zeros = (1,) * n_axes, (0.0,) * n_axes
+    entry = LayerSummary('input', 'pointwise', shape, shape, 0, 0, ones, ones, zeros)
+    return tuple(_summarize(stack, entry, ''))
 
 
-def _trace(stack, here: Row, prefix: str):
+def _summarize(stack, before: LayerSummary, prefix: str):
     rows = []
     for layer in stack:
         if isinstance(layer, Branches):
-            rows += _branches(layer, here, prefix)
+            rows += _branches(layer, before, prefix)
         else:
-            rows.append(_layer(layer, here, prefix + layer.name))
-        here = rows[-1]
+            rows.append(_layer(layer, before, prefix + layer.name))
+        before = rows[-1]
     return rows
 
 
-def _layer(layer: Layer, here: Row, name: str) -> Row:
-    *size, channels = here.output
-    kind, units = layer.kind, layer.units
-    if kind in ('conv', 'dense') and (units is None or units < 1):
-        raise ValueError(f'{name}: units is {units}; a {kind} layer needs at least 1')
-    row = here._replace(name=name, kind=kind, input=here.output, parameters=0, macs=0)
-    if kind == 'map':
-        return row._replace(output=(*size, units or channels))
+def _layer(layer: Layer, before: LayerSummary, name: str) -> LayerSummary:
+    *size, channels = before.output
+    kind, features = layer.kind, layer.features
+    if kind in ('conv', 'dense') and (features is None or features < 1):
+        raise ValueError(f'{name}: features is {features}; a {kind} layer needs at least 1')
+    row = before._replace(name=name, kind=kind, input=before.output, parameters=0, macs=0)
+    if kind == 'pointwise':
+        return row._replace(output=(*size, features or channels))
     if kind == 'norm':
         return row._replace(parameters=2 * channels)
     if kind == 'dense':
-        assert units is not None
-        n_inputs = math.prod(here.output)
-        low, high = _span(here)
+        assert features is not None
+        n_inputs = math.prod(before.output)
+        low, high = _span(before)
         return row._replace(
-            output=(units,),
-            parameters=n_inputs * units + units * layer.bias,
-            macs=n_inputs * units,
-            field=tuple(round(b - a) + 1 for a, b in zip(low, high, strict=True)),
-            stride=(0,) * len(here.field),
+            output=(features,),
+            parameters=n_inputs * features + features * layer.bias,
+            macs=n_inputs * features,
+            receptive_field=tuple(round(b - a) + 1 for a, b in zip(low, high, strict=True)),
+            stride=(0,) * len(before.receptive_field),
             start=tuple((a + b) / 2 for a, b in zip(low, high, strict=True)),
         )
-    if len(size) != len(here.field) or not size:
+    if len(size) != len(before.receptive_field) or not size:
         raise ValueError(
-            f'{name}: a {kind} layer needs an input (h, w, ..., c), it gets {here.output}; '
+            f'{name}: a {kind} layer needs an input (h, w, ..., c), got {before.output}; '
             'put it before the dense layers'
         )
-    found = windows(size, layer.window, layer.stride, layer.padding, layer.edge, name)
+    placed = windows(size, layer.window, layer.stride, layer.padding, layer.edge, name)
     parameters = macs = 0
     if kind == 'conv':
-        assert units is not None
-        if layer.groups < 1 or channels % layer.groups or units % layer.groups:
+        assert features is not None
+        if layer.groups < 1 or channels % layer.groups or features % layer.groups:
             raise ValueError(
-                f'{name}: {layer.groups} groups do not divide {channels} channels and {units} '
+                f'{name}: {layer.groups} groups do not divide {channels} channels and {features} '
                 'filters; use a number that divides both'
             )
-        weights = math.prod(found.window) * (channels // layer.groups) * units
-        parameters = weights + units * layer.bias
-        macs = weights * math.prod(found.out)
-        channels = units
-    sides = zip(here.field, found.window, here.stride, strict=True)
-    field = tuple(f + (window - 1) * stride for f, window, stride in sides)
-    sides = zip(here.start, found.window, found.padding, here.stride, strict=True)
-    start = tuple(s + ((window - 1) / 2 - low) * stride for s, window, (low, _), stride in sides)
-    sides = zip(here.stride, found.stride, strict=True)
+        weights = math.prod(placed.window) * (channels // layer.groups) * features
+        parameters = weights + features * layer.bias
+        macs = weights * math.prod(placed.out)
+        channels = features
+    axes = zip(before.receptive_field, placed.window, before.stride, strict=True)
+    field = tuple(f + (window - 1) * stride for f, window, stride in axes)
+    axes = zip(before.start, placed.window, placed.padding, before.stride, strict=True)
+    start = tuple(s + ((window - 1) / 2 - low) * stride for s, window, (low, _), stride in axes)
+    strides = zip(before.stride, placed.stride, strict=True)
     return row._replace(
-        output=(*found.out, channels),
+        output=(*placed.out, channels),
         parameters=parameters,
         macs=macs,
-        field=field,
-        stride=tuple(before * stride for before, stride in sides),
+        receptive_field=field,
+        stride=tuple(a * b for a, b in strides),
         start=start,
     )
 
 
-def _span(row: Row):
+def _span(row: LayerSummary):
     """Coordinates of the first and the last pixel that any unit of the layer sees, by axis."""
-    size = row.output[:-1] or (1,) * len(row.field)
-    low = [start - (field - 1) / 2 for start, field in zip(row.start, row.field, strict=True)]
-    sides = zip(low, row.field, row.stride, size, strict=True)
-    return low, [a + field - 1 + (n - 1) * stride for a, field, stride, n in sides]
+    size = row.output[:-1] or (1,) * len(row.receptive_field)
+    low = [
+        start - (field - 1) / 2 for start, field in zip(row.start, row.receptive_field, strict=True)
+    ]
+    axes = zip(low, row.receptive_field, row.stride, size, strict=True)
+    return low, [a + field - 1 + (n - 1) * stride for a, field, stride, n in axes]
 
 
-def _branches(layer: Branches, here: Row, prefix: str):
+def _branches(layer: Branches, before: LayerSummary, prefix: str):
     name = prefix + layer.name
-    paths = [_trace(path, here, f'{name}/') for path in layer.paths]
-    ends = [path[-1] if path else here for path in paths]
+    paths = [_summarize(path, before, f'{name}/') for path in layer.paths]
+    ends = [path[-1] if path else before for path in paths]
     outputs = [end.output for end in ends]
     compared = [output[:-1] if layer.merge == 'concat' else output for output in outputs]
     if layer.merge not in ('concat', 'add') or not ends:
         raise ValueError(
-            f"{name}: merge is {layer.merge!r} of {len(ends)} paths; give 'concat' or 'add' and paths"
+            f"{name}: expected merge 'concat' or 'add' of at least one path, got {layer.merge!r} of "
+            f'{len(ends)} paths'
         )
     if len(set(compared)) > 1 or len({end.stride for end in ends}) > 1:
-        wanted = 'the same height and width' if layer.merge == 'concat' else 'the same shape'
+        expected = 'the same height and width' if layer.merge == 'concat' else 'the same shape'
         raise ValueError(
             f'{name}: its paths end in {", ".join(map(str, outputs))}; to {layer.merge} them they '
-            f'need {wanted} and stride; change their strides, padding or units'
+            f'need {expected} and stride; change their strides, padding or features'
         )
     channels = sum(o[-1] for o in outputs) if layer.merge == 'concat' else outputs[0][-1]
     edges = [
-        [(s - (f - 1) / 2, s + (f - 1) / 2) for s, f in zip(end.start, end.field, strict=True)]
+        [
+            (s - (f - 1) / 2, s + (f - 1) / 2)
+            for s, f in zip(end.start, end.receptive_field, strict=True)
+        ]
         for end in ends
     ]
     spans = [
         (min(low for low, _ in axis), max(high for _, high in axis))
         for axis in zip(*edges, strict=True)
     ]
-    joined = Row(
+    joined = LayerSummary(
         name,
         layer.merge,
-        here.output,
+        before.output,
         (*outputs[0][:-1], channels),
         0,
         0,
@@ -309,17 +366,19 @@ def _branches(layer: Branches, here: Row, prefix: str):
     return [*itertools.chain.from_iterable(paths), joined]
 
 
-def totals(rows: Sequence[Row]) -> tuple[int, int]:
-    """(parameters, multiply-adds) of all rows."""
+def totals(rows: Sequence[LayerSummary]) -> tuple[int, int]:
+    """(parameters, multiply-adds) of all layers."""
     return sum(row.parameters for row in rows), sum(row.macs for row in rows)
 
 
-def collapse(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """One row for each name up to its first '/': the parts' counts summed, what they end in."""
-    found = []
+def collapse(rows: Sequence[LayerSummary]) -> tuple[LayerSummary, ...]:
+    """One entry for each name up to its first '/': counts summed, the input of the first, the rest of the last."""
+    collapsed = []
     for name, group in itertools.groupby(rows, lambda row: row.name.partition('/')[0]):
         parts = list(group)
         parameters, macs = totals(parts)
-        entered = parts[0].input
-        found.append(parts[-1]._replace(name=name, input=entered, parameters=parameters, macs=macs))
-    return tuple(found)
+        entry = parts[-1]._replace(
+            name=name, input=parts[0].input, parameters=parameters, macs=macs
+        )
+        collapsed.append(entry)
+    return tuple(collapsed)

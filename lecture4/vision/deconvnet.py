@@ -123,11 +123,11 @@ def top(network, variables, batches, layer: str, k: int = 9) -> Top:
 def patches(images, places, row):
     """What each unit sees: the crop of its receptive field, black outside the picture.
 
-    row      the layer's entry in ops.geometry.trace: its field, stride and start.
+    row      the layer's entry in ops.receptive_field.summarize: its field, stride and start.
     Shapes   images [n, h, w, c]; places int [n, 2]. Returns [n, field, field, c].
     """
     images, places = np.asarray(images), np.asarray(places)
-    field = row.field
+    field = row.receptive_field
     cut = np.zeros((len(images), *field, images.shape[-1]), images.dtype)
     for image, place, out in zip(images, places, cut, strict=True):
         corner = [

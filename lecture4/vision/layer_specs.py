@@ -1,7 +1,7 @@
 """The classic networks as stacks of layers, for counting: sizes, parameters, receptive fields.
 
-Each function returns a stack for `ops.geometry.trace`. ReLU, dropout and softmax change no size and
-hold no parameters, so they are left out; local response normalisation is there as a 'map'. Inputs
+Each function returns a stack for `ops.receptive_field.summarize`. ReLU, dropout and softmax change no size and
+hold no parameters, so they are left out; local response normalisation is there as 'pointwise'. Inputs
 are 224 x 224 x 3 unless said.
 """
 
@@ -26,10 +26,10 @@ def alexnet(groups: int = 2) -> Stack:
     """
     return (
         Layer('conv1', 'conv', 96, 11, 4),
-        Layer('norm1', 'map'),
+        Layer('norm1', 'pointwise'),
         _pool('pool1', 3, 2),
         Layer('conv2', 'conv', 256, 5, 1, 2, groups=groups),
-        Layer('norm2', 'map'),
+        Layer('norm2', 'pointwise'),
         _pool('pool2', 3, 2),
         Layer('conv3', 'conv', 384, 3, 1, 1),
         Layer('conv4', 'conv', 384, 3, 1, 1, groups=groups),
@@ -62,10 +62,10 @@ def zfnet() -> Stack:
     return (
         Layer('conv1', 'conv', 96, 7, 2, 1),
         _pool('pool1', 3, 2, edge='caffe'),
-        Layer('norm1', 'map'),
+        Layer('norm1', 'pointwise'),
         Layer('conv2', 'conv', 256, 5, 2),
         _pool('pool2', 3, 2, edge='caffe'),
-        Layer('norm2', 'map'),
+        Layer('norm2', 'pointwise'),
         Layer('conv3', 'conv', 384, 3, 1, 1),
         Layer('conv4', 'conv', 384, 3, 1, 1),
         Layer('conv5', 'conv', 256, 3, 1, 1),
@@ -136,7 +136,7 @@ def googlenet(version: Literal['paper', 'torchvision'] = 'paper') -> Stack:
     """
     paper = version == 'paper'
     unit = _biased if paper else _conv_norm
-    first, second = ((Layer(f'norm{i}', 'map'),) if paper else () for i in (1, 2))
+    first, second = ((Layer(f'norm{i}', 'pointwise'),) if paper else () for i in (1, 2))
     return (
         *unit('conv1', 64, 7, 2),
         _pool('pool1', 3, 2, edge='caffe'),
@@ -192,7 +192,7 @@ def _block(name, n_in, units, stride, shortcut, bottleneck, first_strides) -> St
     if shortcut == 'C' or (shortcut == 'B' and changes):
         beside = _conv_norm('project', n_out, 1, stride)
     elif changes:
-        beside = (_pool('subsample', 1, stride), Layer('zeros', 'map', n_out))
+        beside = (_pool('subsample', 1, stride), Layer('zeros', 'pointwise', n_out))
     else:
         beside = ()
     return (Branches(name, (layers, beside), 'add'),)

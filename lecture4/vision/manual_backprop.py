@@ -17,7 +17,7 @@ import numpy as np
 from jax import core, lax
 
 from lecture4.ops import conv, pool
-from lecture4.ops.receptive_field import Edge, Padding, Sides
+from lecture4.ops.receptive_field import Edge, Padding, PerAxis
 
 
 def dense_delta(delta, W):
@@ -31,7 +31,7 @@ def dense_gradients(a, delta):
 
 
 def conv_delta(
-    delta, kernel, size, stride: Sides = 1, padding: Padding = 0, groups=1, true_convolution=False
+    delta, kernel, size, stride: PerAxis = 1, padding: Padding = 0, groups=1, true_convolution=False
 ):
     """Through z = a * kernel + b: the full convolution of delta, spread by the stride, with kernel.
 
@@ -46,7 +46,7 @@ def conv_delta(
 
 
 def conv_gradients(
-    a, delta, window, stride: Sides = 1, padding: Padding = 0, groups=1, true_convolution=False
+    a, delta, window, stride: PerAxis = 1, padding: Padding = 0, groups=1, true_convolution=False
 ):
     """Of kernel and b in z = a * kernel + b: (a correlated with delta, sum of delta).
 
@@ -71,8 +71,8 @@ def sigmoid_slope(a):
 def upsample_mean(
     delta,
     shape,
-    window: Sides,
-    stride: Sides | None = None,
+    window: PerAxis,
+    stride: PerAxis | None = None,
     padding: Padding = 0,
     edge: Edge = 'floor',
     count: Literal['window', 'padded', 'valid'] = 'padded',
@@ -85,7 +85,7 @@ def upsample_mean(
     Shapes  delta [n, *out, c], shape (n, *size, c) of what was pooled. Returns that shape.
     Errors  ValueError as `pool.mean_pool`, and where delta is not what pooling gives.
     """
-    found = pool.placed(shape, window, stride, padding, edge)
+    found = pool.pooling_windows(shape, window, stride, padding, edge)
     if delta.shape != (shape[0], *found.out, shape[-1]):
         raise ValueError(
             f'delta has shape {delta.shape}; pooling an input of shape {tuple(shape)} gives '
@@ -111,7 +111,7 @@ def upsample_max(delta, switches, shape):
     return pool.unpool(delta, switches, shape, 'accumulate')
 
 
-def upsample_first(delta, shape, stride: Sides):
+def upsample_first(delta, shape, stride: PerAxis):
     """Through `pool.subsample(x, stride)`: each delta to the place that was kept, zeros between.
 
     Shapes  delta [n, *out, c], shape (n, *size, c). Returns that shape.

@@ -69,7 +69,7 @@ def resnet50() -> Step:
     from lecture4.ops import receptive_field
     from lecture4.vision import layer_specs
 
-    rows = receptive_field.trace(layer_specs.resnet(50), (224, 224, 3))
+    rows = receptive_field.summarize(layer_specs.resnet(50), (224, 224, 3))
     parameters, macs = receptive_field.totals(rows)
     norms = [row for row in rows if row.kind == 'norm']
     channels = sum(row.output[-1] for row in norms)

@@ -26,24 +26,24 @@ CASES = [
 IN, OUT = 4, 8
 
 
-def im2col(x, found):
+def im2col(x, placed):
     """[n, *out, *window, c]: every window, copied by loops; zeros outside."""
-    columns = np.zeros((len(x), *found.out, *found.window, x.shape[-1]), x.dtype)
-    for i, f in itertools.product(np.ndindex(found.out), np.ndindex(found.window)):
-        at = zip(i, f, found.stride, found.padding, strict=True)
+    columns = np.zeros((len(x), *placed.out, *placed.window, x.shape[-1]), x.dtype)
+    for i, f in itertools.product(np.ndindex(placed.out), np.ndindex(placed.window)):
+        at = zip(i, f, placed.stride, placed.padding, strict=True)
         p = tuple(a * S + b - low for a, b, S, (low, _) in at)
-        if all(0 <= q < W for q, W in zip(p, found.size, strict=True)):
+        if all(0 <= q < W for q, W in zip(p, placed.size, strict=True)):
             columns[(slice(None), *i, *f)] = x[(slice(None), *p)]
     return columns
 
 
 def reference(x, kernel, stride, padding, groups):
-    found = windows(x.shape[1:-1], kernel.shape[:-2], stride, padding)
-    columns = im2col(x, found)
+    placed = windows(x.shape[1:-1], kernel.shape[:-2], stride, padding)
+    columns = im2col(x, placed)
     c, o = kernel.shape[-2], kernel.shape[-1] // groups
     parts = []
     for g in range(groups):
-        mine = columns[..., g * c : (g + 1) * c].reshape(len(x), *found.out, -1)
+        mine = columns[..., g * c : (g + 1) * c].reshape(len(x), *placed.out, -1)
         parts.append(mine @ kernel[..., g * o : (g + 1) * o].reshape(-1, o))
     return np.concatenate(parts, -1)
 
@@ -56,26 +56,26 @@ def operands(size, window, groups, seed=0):
 @pytest.mark.parametrize('size, window, stride, padding, groups', CASES)
 def test_equals_im2col_and_has_exact_adjoints(size, window, stride, padding, groups, x64):
     x, kernel = operands(size, window, groups)
-    given = (stride, padding, groups)
-    wanted = reference(x, kernel, *given)
-    dy = np.random.default_rng(1).normal(size=wanted.shape)
+    args = (stride, padding, groups)
+    expected = reference(x, kernel, *args)
+    dy = np.random.default_rng(1).normal(size=expected.shape)
 
     @jax.jit
     def all_of(x, kernel, dy):
-        y, back = jax.vjp(lambda x, k: conv.cross_correlate(x, k, *given), x, kernel)
+        y, back = jax.vjp(lambda x, k: conv.cross_correlate(x, k, *args), x, kernel)
         return (
             y,
-            conv.convolve(x, conv.flip(kernel), *given),
-            conv.adjoint(dy, kernel, *given, size=size),
-            conv.kernel_adjoint(x, dy, window, *given),
+            conv.convolve(x, conv.flip(kernel), *args),
+            conv.adjoint(dy, kernel, *args, size=size),
+            conv.kernel_adjoint(x, dy, window, *args),
             back(dy),
         )
 
     y, flipped, dx, dk, (by_jax_x, by_jax_k) = all_of(x, kernel, dy)
-    np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(flipped, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(flipped, expected, rtol=1e-12, atol=1e-12)
     # <A x, y> = <x, A' y>, in x and in the kernel
-    product = (wanted * dy).sum()
+    product = (expected * dy).sum()
     np.testing.assert_allclose((x * dx).sum(), product, rtol=1e-11)
     np.testing.assert_allclose((kernel * dk).sum(), product, rtol=1e-11)
     np.testing.assert_allclose(dx, by_jax_x, rtol=1e-11, atol=1e-12)
@@ -84,21 +84,21 @@ def test_equals_im2col_and_has_exact_adjoints(size, window, stride, padding, gro
 
 def test_is_a_sparse_matrix_of_shared_weights(x64):
     """The matrix of the map has as many entries as there are connections, all from the kernel."""
-    size, window, given = (5, 4), (2, 3), (1, 1, 1)
+    size, window, args = (5, 4), (2, 3), (1, 1, 1)
     kernel = np.random.default_rng(0).normal(size=(*window, 1, 1))
     n = math.prod(size)
     units = np.eye(n).reshape(n, *size, 1)
-    columns = np.asarray(conv.cross_correlate(units, kernel, *given))
-    found = windows(size, window, *given[:2])
+    columns = np.asarray(conv.cross_correlate(units, kernel, *args))
+    placed = windows(size, window, *args[:2])
     matrix = columns.reshape(n, -1).T
     entries = np.sort(matrix[matrix != 0])
     assert set(entries) == set(kernel.ravel())  # shared weights, and no other
-    inside = im2col(np.ones((1, *size, 1)), found).sum()
+    inside = im2col(np.ones((1, *size, 1)), placed).sum()
     assert len(entries) == inside < matrix.size / 3  # sparse: an entry a connection
     x = np.random.default_rng(1).normal(size=(3, *size, 1))
-    y = conv.cross_correlate(x, kernel, *given)
+    y = conv.cross_correlate(x, kernel, *args)
     np.testing.assert_allclose(x.reshape(3, n) @ matrix.T, y.reshape(3, -1), rtol=1e-12)
-    back = conv.adjoint(y, kernel, *given, size=size)
+    back = conv.adjoint(y, kernel, *args, size=size)
     np.testing.assert_allclose(
         np.asarray(y).reshape(3, -1) @ matrix, back.reshape(3, n), rtol=1e-12
     )
@@ -113,15 +113,15 @@ def test_full_convolution_is_scipys_and_commutes(n_axes, x64):
         padding = [side - 1 for side in b.shape]
         return conv.convolve(a[None, ..., None], b[..., None, None], 1, padding)[0, ..., 0]
 
-    wanted = scipy.signal.convolve(a, b)
-    np.testing.assert_allclose(full(a, b), wanted, rtol=1e-12)
-    np.testing.assert_allclose(full(b, a), wanted, rtol=1e-12)
+    expected = scipy.signal.convolve(a, b)
+    np.testing.assert_allclose(full(a, b), expected, rtol=1e-12)
+    np.testing.assert_allclose(full(b, a), expected, rtol=1e-12)
     crossed = conv.cross_correlate(a[None, ..., None], b[..., None, None])[0, ..., 0]
     np.testing.assert_allclose(crossed, scipy.signal.correlate(a, b, 'valid'), rtol=1e-12)
 
 
 @pytest.mark.parametrize('stride', [1, 2])
-def test_a_shift_of_the_picture_shifts_the_map(stride):
+def test_shifting_the_image_shifts_the_feature_map(stride):
     x = np.zeros((1, 16, 16, 2), np.float32)
     x[0, 3:8, 4:9] = np.random.default_rng(0).normal(size=(5, 5, 2))
     kernel = np.random.default_rng(1).normal(size=(3, 3, 2, 3)).astype(np.float32)
@@ -136,7 +136,7 @@ def test_transposed_convolution_without_a_size_gives_the_smallest_input():
     y = np.ones((1, 3, 4, 8), np.float32)
     kernel = np.ones((3, 2, 2, 8), np.float32)
     assert conv.adjoint(y, kernel, 2, 1, 2).shape == (1, 5, 6, 4)
-    np.testing.assert_array_equal(  # the last row that no window reads gets nothing
+    np.testing.assert_array_equal(  # the last row, which no window reads, gets 0
         conv.adjoint(y, kernel, 2, 0, 2, size=(8, 9))[:, -1], np.zeros((1, 9, 4))
     )
 
@@ -150,15 +150,15 @@ def test_works_under_vmap_and_in_half_precision():
     assert half.dtype == jnp.bfloat16
 
 
-def test_is_lowered_to_laxs_convolution_and_nothing_else():
-    """No overhead under jit: the program is the one of jax.lax alone, its gradients' too."""
+def test_lowers_to_laxs_convolution_and_nothing_else():
+    """No overhead under jit: the program is that of jax.lax, and so are its gradients."""
 
     def text(convolution):
         def fn(x, kernel):
             return convolution(x, kernel)
 
         def gradients(x, kernel):
-            return jax.grad(lambda *given: convolution(*given).sum(), (0, 1))(x, kernel)
+            return jax.grad(lambda *args: convolution(*args).sum(), (0, 1))(x, kernel)
 
         return [jax.jit(f).lower(X, K).as_text() for f in (fn, gradients)]
 
@@ -166,8 +166,8 @@ def test_is_lowered_to_laxs_convolution_and_nothing_else():
         layout = ('NHWC', 'HWIO', 'NHWC')
         return jax.lax.conv_general_dilated(x, kernel, (2, 1), padding, dimension_numbers=layout)
 
-    assert text(lambda *given: conv.cross_correlate(*given, (2, 1), (1, 2))) == text(alone)
-    assert text(lambda *given: conv.convolve(*given, (2, 1), (1, 2))) != text(alone)
+    assert text(lambda *args: conv.cross_correlate(*args, (2, 1), (1, 2))) == text(alone)
+    assert text(lambda *args: conv.convolve(*args, (2, 1), (1, 2))) != text(alone)
 
 
 X, K = np.ones((2, 8, 9, 3), np.float32), np.ones((5, 5, 3, 4), np.float32)
@@ -190,7 +190,7 @@ X, K = np.ones((2, 8, 9, 3), np.float32), np.ones((5, 5, 3, 4), np.float32)
         (lambda: conv.cross_correlate(X, K, 1, -1), ValueError, 'padding is -1; it has to be'),
         (lambda: conv.cross_correlate(X, K, 1, (1, 2, 3)), ValueError, '2 spatial axes'),
         (lambda: conv.cross_correlate(X, K, 1, 0, 3), ValueError, 'divide the 4 filters'),
-        (lambda: conv.cross_correlate(X, K, 1, 0, 2), ValueError, 'with 2 groups wants 6'),
+        (lambda: conv.cross_correlate(X, K, 1, 0, 2), ValueError, 'with 2 groups expects 6'),
         (
             lambda: conv.cross_correlate(X.transpose(0, 3, 1, 2), K),
             ValueError,
@@ -201,7 +201,7 @@ X, K = np.ones((2, 8, 9, 3), np.float32), np.ones((5, 5, 3, 4), np.float32)
             ValueError,
             r'\[o, c, ...\]: use kernel.transpose\(2, 3, 1, 0\)',
         ),
-        (lambda: conv.cross_correlate(X[0], K), ValueError, r'one picture: x\[None\]'),
+        (lambda: conv.cross_correlate(X[0], K), ValueError, r'one image: x\[None\]'),
         (lambda: conv.adjoint(X, K, 1), ValueError, 'y of shape .* has 3 channels'),
         (
             lambda: conv.adjoint(np.ones((2, 4, 4, 4), np.float32), K, size=(8, 9)),
@@ -221,8 +221,8 @@ def test_bad_input(call, kind, match):
         call()
 
 
-def test_the_hints_mend_what_they_name():
+def test_the_hints_fix_what_they_name():
     nchw, oihw = X.transpose(0, 3, 1, 2), K.transpose(3, 2, 0, 1)
-    wanted = conv.cross_correlate(X, K)
-    np.testing.assert_array_equal(conv.cross_correlate(nchw.transpose(0, 2, 3, 1), K), wanted)
-    np.testing.assert_array_equal(conv.cross_correlate(X, oihw.transpose(2, 3, 1, 0)), wanted)
+    expected = conv.cross_correlate(X, K)
+    np.testing.assert_array_equal(conv.cross_correlate(nchw.transpose(0, 2, 3, 1), K), expected)
+    np.testing.assert_array_equal(conv.cross_correlate(X, oihw.transpose(2, 3, 1, 0)), expected)

@@ -71,7 +71,7 @@ def test_training_by_hand_draws_the_same_curve(network):
 
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.pooling)
 def test_the_network_is_its_layout(network):
-    rows = receptive_field.trace(cnn.layout(network), SHAPE)
+    rows = receptive_field.summarize(cnn.layout(network), SHAPE)
     params = cnn.init(jax.random.key(0), network, SHAPE)
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert n_parameters == receptive_field.totals(rows)[0]

@@ -47,12 +47,15 @@ def test_a_channel_a_picture_is_each_picture_s_own_projection(variables):
 
 @pytest.mark.parametrize('rule', ['deconvnet', 'guided', 'gradient'])
 def test_nothing_arrives_outside_the_receptive_field(variables, rule):
-    rows = receptive_field.trace(layer_specs.cifar_resnet(8, None)[:-2], (16, 16, 3))
+    rows = receptive_field.summarize(layer_specs.cifar_resnet(8, None)[:-2], (16, 16, 3))
     row = next(row for row in rows if row.name == f'{LAYER}/conv2')
     seen = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule)
     for pixels, place in zip(np.asarray(seen.pixels), np.asarray(seen.place), strict=True):
         middle = np.array(row.start) + place * np.array(row.stride)
-        far = np.abs(np.arange(16)[:, None] - middle[None, :]) > np.array(row.field)[None, :] / 2
+        far = (
+            np.abs(np.arange(16)[:, None] - middle[None, :])
+            > np.array(row.receptive_field)[None, :] / 2
+        )
         outside = far[:, 0][:, None] | far[:, 1][None, :]
         assert outside.any() and np.abs(pixels[outside]).max() == 0
         assert np.abs(pixels).max() > 0
@@ -86,7 +89,9 @@ def test_the_strongest_pictures_of_a_set(variables):
 
 
 def test_patches_are_what_a_unit_sees():
-    row = receptive_field.trace((receptive_field.Layer('conv', 'conv', 1, 3, 2, 1),), (5, 5, 1))[0]
+    row = receptive_field.summarize(
+        (receptive_field.Layer('conv', 'conv', 1, 3, 2, 1),), (5, 5, 1)
+    )[0]
     image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     np.testing.assert_array_equal(
         deconvnet.patches(image, [[1, 2]], row)[0, :, :, 0], [[8, 9, 0], [13, 14, 0], [18, 19, 0]]

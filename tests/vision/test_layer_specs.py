@@ -52,24 +52,26 @@ COUNTS = {
 @pytest.mark.parametrize('name', COUNTS)
 def test_parameters_and_multiply_adds(name):
     stack, shape, parameters, macs = COUNTS[name]
-    counted = receptive_field.totals(receptive_field.trace(stack, shape))
+    counted = receptive_field.totals(receptive_field.summarize(stack, shape))
     assert counted[0] == parameters
     assert macs is None or counted[1] == macs
 
 
 def test_layers_of_alexnet():
-    rows = {row.name: row for row in receptive_field.trace(layer_specs.alexnet(), (227, 227, 3))}
+    rows = {
+        row.name: row for row in receptive_field.summarize(layer_specs.alexnet(), (227, 227, 3))
+    }
     assert [rows[f'conv{i}'].parameters for i in range(1, 6)] == [
         34_944, 307_456, 885_120, 663_936, 442_624,
     ]  # fmt: skip
     assert [rows[f'fc{i}'].parameters for i in (6, 7, 8)] == [37_752_832, 16_781_312, 4_097_000]
     assert [rows[n].output[0] for n in ('conv1', 'pool1', 'pool2', 'pool5')] == [55, 27, 13, 6]
     # known of this network: 195 pixels at pool5, 32 apart
-    assert rows['pool5'].field == (195, 195) and rows['pool5'].stride == (32, 32)
+    assert rows['pool5'].receptive_field == (195, 195) and rows['pool5'].stride == (32, 32)
 
 
 def test_maps_of_zfnet():
-    rows = {row.name: row for row in receptive_field.trace(layer_specs.zfnet(), IMAGENET)}
+    rows = {row.name: row for row in receptive_field.summarize(layer_specs.zfnet(), IMAGENET)}
     names = ('conv1', 'pool1', 'conv2', 'pool2', 'pool5')
     assert [rows[name].output[0] for name in names] == [110, 55, 26, 13, 6]
     assert [rows[f'conv{i}'].parameters for i in range(1, 6)] == [
@@ -78,7 +80,7 @@ def test_maps_of_zfnet():
 
 
 def test_parts_of_googlenet_and_its_auxiliary_classifiers():
-    rows = {row.name: row for row in receptive_field.trace(layer_specs.googlenet(), IMAGENET)}
+    rows = {row.name: row for row in receptive_field.summarize(layer_specs.googlenet(), IMAGENET)}
     thousands = {
         part: sum(
             row.parameters for name, row in rows.items() if name.startswith(f'inception_{part}/')
@@ -94,7 +96,7 @@ def test_parts_of_googlenet_and_its_auxiliary_classifiers():
     ]  # fmt: skip
     side = [
         receptive_field.totals(
-            receptive_field.trace(
+            receptive_field.summarize(
                 layer_specs.googlenet_auxiliary(), rows[f'inception_{name}'].output
             )
         )

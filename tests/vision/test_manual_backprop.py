@@ -105,7 +105,7 @@ POOLS = [
 def test_max_pooling(given, x64):
     size, *given = given
     x = np.round(np.random.default_rng(0).normal(size=(2, *size, 3)) * 2)  # many equal maxima
-    found = pool.placed(x.shape, *given)
+    found = pool.pooling_windows(x.shape, *given)
     delta = normal(1, 2, *found.out, 3)
     sides = [(0, 0), *found.padding, (0, 0)]
 
@@ -129,7 +129,7 @@ def test_max_pooling(given, x64):
 def test_mean_pooling(given, x64):
     size, *given = given
     x = normal(0, 2, *size, 3)
-    delta = normal(1, 2, *pool.placed(x.shape, *given).out, 3)
+    delta = normal(1, 2, *pool.pooling_windows(x.shape, *given).out, 3)
 
     @jax.jit
     def deltas(x, delta):

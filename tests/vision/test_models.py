@@ -89,7 +89,7 @@ def test_activations_have_the_sizes_of_the_layout(name):
     _, (_, activations) = shapes(network, side)
     rows = {
         row.name: row
-        for row in receptive_field.collapse(receptive_field.trace(stack, (side, side, 3)))
+        for row in receptive_field.collapse(receptive_field.summarize(stack, (side, side, 3)))
     }
     shared = [layer for layer in activations if layer in rows and rows[layer].output[:-1]]
     shared = [layer for layer in shared if rows[layer].output[0] > 1]

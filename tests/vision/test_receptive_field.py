@@ -47,7 +47,7 @@ def test_every_activation_has_a_field_of_its_size(name):
 def test_pictures_of_another_size_have_fields_too():
     network = registry.NETWORKS['resnet_18'](n_classes=10)
     row = registry.field(network, 'conv3_2', (64, 96, 3))
-    assert row.output == (8, 12, 128) and row.field == (99, 99)
+    assert row.output == (8, 12, 128) and row.receptive_field == (99, 99)
     with pytest.raises(TypeError, match='is no image network'):
         registry.field(object(), 'conv1', (64, 64, 3))
 

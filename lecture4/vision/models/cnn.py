@@ -65,7 +65,7 @@ def init(key, network: Network, shape, dtype=jnp.float32) -> Parameters:
     Errors  ValueError where a layer does not fit, naming it and the sizes.
     """
     params = {}
-    for row in receptive_field.trace(layout(network), shape):
+    for row in receptive_field.summarize(layout(network), shape):
         if row.kind == 'pool':
             continue
         units = row.output[-1]

@@ -52,7 +52,7 @@ def named(name: str, n_classes: int, **options) -> nn.Module:
 
 
 def layout(network) -> receptive_field.Stack:
-    """The network as a stack of layers for `geometry.trace`, its classes not counted.
+    """The network as a stack of layers for `receptive_field.summarize`, its classes not counted.
 
     Errors  TypeError for a module that is none of ours.
     """
@@ -75,8 +75,8 @@ def layout(network) -> receptive_field.Stack:
     raise TypeError(f'{type(network).__name__} is no image network of lecture4.vision')
 
 
-def field(network, layer: str, shape) -> receptive_field.Row:
-    """What the units of a named activation see: a row of `geometry.trace`, with `box(place)`.
+def field(network, layer: str, shape) -> receptive_field.LayerSummary:
+    """What the units of a named activation see: a row of `receptive_field.summarize`, with `box(place)`.
 
     layer   name of an activation. Those behind the maps (fc6, pool5 of GoogLeNet) see all.
     shape   (h, w, c) of the picture, of any size that the network takes.
@@ -85,7 +85,7 @@ def field(network, layer: str, shape) -> receptive_field.Row:
     name = {'norm1_1': 'conv1_1'}.get(layer, layer)  # A-LRN's, which is no layer of the layout
     h, w, _ = shape
     stack, outer = layout(network), name.partition('/')[0]
-    whole = receptive_field.Row(
+    whole = receptive_field.LayerSummary(
         layer, 'dense', shape, (1,), 0, 0, (h, w), (0, 0), ((h - 1) / 2, (w - 1) / 2)
     )
     if name.startswith(('fc', 'auxiliary')):
@@ -98,7 +98,7 @@ def field(network, layer: str, shape) -> receptive_field.Row:
     last = len(names) - names[::-1].index(outer)
     if last >= len(stack) - 1:  # a mean over the whole map
         return whole
-    rows = {row.name: row for row in receptive_field.trace(stack[:last], shape)}
+    rows = {row.name: row for row in receptive_field.summarize(stack[:last], shape)}
     if name != outer and name not in rows:
         raise KeyError(f'{layer!r} is no layer of {type(network).__name__}')
     return rows[name] if name in rows else list(rows.values())[-1]
