@@ -1,0 +1,165 @@
+"""Tasks made of losses, networks, learners and phases, against updates written out by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lecture4 import train
+from lecture4.ops.reduce import Reduce
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+KEY = jax.random.key(0)
+
+
+def init(key, batch):
+    return {'w': jnp.ones(batch.shape[1])}
+
+
+def loss(params, batch, key):
+    del key
+    return jnp.square(batch @ params['w'] - 1).mean(), {}
+
+
+def gradient(w, x):
+    return 2 * x.T @ (x @ w - 1) / len(x)
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        x = nn.Dense(6)(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+        return nn.Dense(2)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def network_loss(outputs, batch):
+    return jnp.square(outputs - batch['y']).mean(), {}
+
+
+BATCH = {'x': X, 'y': X[:, :2] ** 2}
+
+
+def run(task, steps=3, batch=X):
+    state = task.init(KEY, batch)
+    for n in range(steps):
+        state, metrics = task.step(state, batch, jax.random.fold_in(KEY, n), Reduce())
+    return state, metrics
+
+
+@pytest.mark.parametrize('accumulate', [1, 2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(accumulate):
+    task = train.optimize(init, loss, optax.sgd(0.1), accumulate=accumulate)
+    state, metrics = run(task, 1)
+    w = np.ones(4, np.float32)
+    np.testing.assert_allclose(state.params['w'], w - 0.1 * gradient(w, X), rtol=1e-5)
+    np.testing.assert_allclose(metrics['loss'], np.square(X @ w - 1).mean(), rtol=1e-5)
+    assert int(state.step) == 1
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused():
+    task = train.optimize(init, loss, optax.sgd(0.1), accumulate=3)
+    with pytest.raises(
+        ValueError, match='16 examples per device are not divisible by accumulate 3'
+    ):
+        run(task, 1)
+
+
+def test_rematerialized_network_takes_the_same_steps():
+    plain = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x')
+    remat = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x', remat=True)
+    ours, theirs = run(plain, batch=BATCH)[0], run(remat, batch=BATCH)[0]
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_statistics_follow_the_batches():
+    task = train.supervised(Network(), optax.sgd(0.0), network_loss, inputs='x')
+    state, _ = run(task, 1, BATCH)
+    kernel = state.params['Dense_0']['kernel']
+    mean = state.model_state['network']['batch_stats']['BatchNorm_0']['mean']
+    np.testing.assert_allclose(mean, 0.5 * (X @ kernel).mean(0), rtol=1e-4, atol=1e-6)
+    assert train.variables(state)['params'] is state.params
+
+
+def test_polyak_average_is_the_mean_from_its_first_step_on():
+    averaged = train.supervised(Network(), optax.sgd(0.1), network_loss, inputs='x', polyak_start=2)
+    state, kernels = averaged.init(KEY, BATCH), []
+    for n in range(6):
+        state, _ = averaged.step(state, BATCH, jax.random.fold_in(KEY, n), Reduce())
+        kernels.append(state.params['Dense_1']['kernel'])
+    mean = train.variables(state)['params']['Dense_1']['kernel']
+    np.testing.assert_allclose(mean, np.mean(kernels[2:], axis=0), rtol=1e-5)
+
+
+def test_projection_holds_after_every_update():
+    def project(params):
+        return jax.tree.map(lambda leaf: jnp.clip(leaf, -0.01, 0.01), params)
+
+    task = train.supervised(Network(), optax.sgd(0.1), network_loss, inputs='x', project=project)
+    state, _ = run(task, 2, BATCH)
+    assert max(float(abs(leaf).max()) for leaf in jax.tree.leaves(state.params)) <= 0.01
+
+
+def test_training_starts_from_given_variables():
+    network = Network()
+    given = network.init(jax.random.key(7), X)
+    task = train.supervised(
+        network, optax.adam(0.1), network_loss, inputs='x', initial=given, polyak_start=0
+    )
+    assert task.start is not None
+    state = task.start(task.init(KEY, BATCH))
+    for tree in (train.variables(state), {'params': state.params, **state.model_state['network']}):
+        for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(given), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_phases_follow_one_another_with_new_optimizer_states():
+    def doubled(params, batch, key):
+        value, metrics = loss(params, batch, key)
+        return 2 * value, metrics
+
+    optimizer = optax.sgd(0.01, momentum=0.9)
+    task = train.phases(init, (loss, doubled), optimizer, (2,))
+    state, _ = run(task, 4)
+    w, v = np.ones(4), np.zeros(4)
+    for n in range(4):
+        if n == 2:
+            v = np.zeros(4)
+        v = 0.9 * v + (2 if n >= 2 else 1) * gradient(w, X)
+        w = w - 0.01 * v
+    np.testing.assert_allclose(state.params['w'], w, rtol=1e-4)
+
+
+def test_phases_need_one_boundary_fewer_than_losses():
+    with pytest.raises(ValueError, match='2 losses, 2 optimizers and 2 boundaries'):
+        train.phases(init, (loss, loss), optax.sgd(0.1), (1, 2))
+
+
+def test_tasks_in_parallel_are_the_tasks_alone():
+    def task(rate):
+        return train.optimize(
+            init, loss, optax.adam(rate), lambda params, x: {'norm': params['w'][0]}
+        )
+
+    both = train.parallel({'slow': task(0.01), 'fast': task(0.1)})
+    state, metrics = run(both)
+    assert set(metrics) == {'loss/slow', 'loss/fast'} and both.evaluate is not None
+    for name, rate in (('slow', 0.01), ('fast', 0.1)):
+        alone, own = run(task(rate))
+        np.testing.assert_array_equal(state[name].params['w'], alone.params['w'])
+        np.testing.assert_array_equal(metrics[f'loss/{name}'], own['loss'])
+    assert set(both.evaluate(state, X)) == {'norm/slow', 'norm/fast'}
+
+
+def test_learner_keeps_its_own_state():
+    def step(state, batch, key, *, reduce):
+        return state + reduce.mean(batch.mean()), {'loss': state}
+
+    task = train.from_learner(lambda key, batch: jnp.zeros(()), step, lambda s, x: {'loss': s})
+    state, _ = run(task, 3)
+    np.testing.assert_allclose(state.params, 3 * X.mean(), rtol=1e-5)
+    assert int(state.step) == 3 and task.evaluate is not None
+    np.testing.assert_allclose(task.evaluate(state, X)['loss'], state.params)
