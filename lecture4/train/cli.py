@@ -17,7 +17,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import encode, loop, workdir
+from lecture4.train import encode, fields, loop, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Config, UsageError
@@ -102,10 +102,11 @@ def parse(experiment: Experiment, argv: list[str]) -> Config:
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
-            config, unknown = tyro.cli(
-                experiment.config,
+            arguments = fields.with_help(experiment.config)
+            parsed, unknown = tyro.cli(
+                arguments,
                 args=argv,
-                default=default,
+                default=arguments(**vars(default)),
                 description=description,
                 prog=f'python -m {_module(experiment)}',
                 return_unknown_args=True,
@@ -117,6 +118,10 @@ def parse(experiment: Experiment, argv: list[str]) -> Config:
         raise UsageError(f'{_first_line(caught.getvalue())} (--help lists all options)') from None
     if unknown:
         raise UsageError(_unknown(experiment, unknown[0]))
+    try:
+        config = experiment.config(**vars(parsed))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     _known('sweep', config.sweep, experiment.sweeps)
     if config.sweep and config.grid:
         raise UsageError('--sweep and --grid are two sweeps; give one')

@@ -4,9 +4,13 @@ The domains are annotations of the `annotated-types` package. `check` refuses a 
 domain with one line that names the option; `describe` is what `--help` prints behind a default.
 """
 
+import ast
 import dataclasses
 import functools
+import inspect
+import itertools
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -62,6 +66,47 @@ def describe(hint: Any) -> str:
     bounds = [item for item in domain if isinstance(item, (Ge, Gt, Le, Lt))]
     inner = describe(base)
     return _short(bounds) if bounds else inner
+
+
+@functools.cache
+def helps(config_type: type) -> dict[str, str]:
+    """Field name -> help: the comment above it, of the nearest class that declares the field with one."""
+    comments: dict[str, str] = {}
+    for owner in reversed(config_type.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        lines = inspect.getsource(owner).splitlines()
+        (tree,) = ast.parse(textwrap.dedent('\n'.join(lines))).body
+        assert isinstance(tree, ast.ClassDef)
+        for node in tree.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                above = itertools.takewhile(
+                    lambda line: line.startswith('#'),
+                    (line.strip() for line in reversed(lines[: node.lineno - 1])),
+                )
+                words = [line.removeprefix('#').strip() for line in above]
+                if words:
+                    comments[node.target.id] = ' '.join(reversed(words))
+    return {name: comments.get(name, '') for name in hints(config_type)}
+
+
+@functools.cache
+def with_help(config_type: type) -> type:
+    """The same fields with help and domain attached for tyro, the experiment's own fields first."""
+    import tyro
+
+    helped, own = helps(config_type), {}
+    types = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        domain = describe(hints(config_type)[field.name])
+        text = f'{helped[field.name]} [{domain}]' if domain else helped[field.name]
+        hint = Annotated[types[field.name], tyro.conf.arg(help=text)]
+        own[field.name] = (field.name, hint, dataclasses.field(default=field.default))
+    inherited = {f.name for f in dataclasses.fields(config_type.__mro__[-2])}
+    order = sorted(own, key=lambda name: name in inherited)
+    return dataclasses.make_dataclass(
+        config_type.__name__, [own[name] for name in order], frozen=True
+    )
 
 
 def _parts(hint: Any, value: Any) -> Iterator[tuple[int | None, list[Any], Any]]:

@@ -56,7 +56,7 @@ def test_options_override_the_preset():
         (('--preset', 'smok'), "unknown preset 'smok'; did you mean smoke?"),
         (('--preset', 'smoke', '--preset', 'smok'), "unknown preset 'smok'"),
         (('--sweep', 'depth'), "unknown sweep 'depth'; there are"),
-        (('--seed', '-1'), '--seed is -1; it has to be between 0'),
+        (('--seed', '-1'), '--seed is -1; it has to be at least 0'),
         (('--steps_per_call', '4', '--save_every', '10'), 'a multiple of steps_per_call'),
     ],
 )
@@ -72,7 +72,7 @@ def test_help_teaches():
     assert result.returncode == 0
     for text in ('smallest experiment', 'smoke: steps=4', '6 variants of weight, seed'):
         assert text in result.stdout
-    assert 'Throw away the run that workdir holds.' in result.stdout
+    assert 'Delete the run that --workdir holds' in result.stdout
 
 
 def test_help_keeps_the_lines_of_a_table_of_facts(monkeypatch):

@@ -78,3 +78,24 @@ def test_cadence_follows_from_the_number_of_steps(options, expected):
     config = Example(**options)
     names = ('log_every', 'evaluate_every', 'save_every')
     assert tuple(cadence(config, name) for name in names) == expected
+
+
+@dataclasses.dataclass(frozen=True)
+class Redeclared(Example):
+    # Number of images per step,
+    # over all devices.
+    batch_size: fields.AtLeast1 = 8
+    steps: fields.AtLeast1 = 5
+
+
+def test_help_is_the_comment_above_the_field_or_the_inherited_one():
+    helps = fields.helps(Redeclared)
+    assert helps['batch_size'] == 'Number of images per step, over all devices.'
+    assert helps['steps'] == 'Number of training steps.'
+    assert helps['noise'] == ''
+
+
+def test_fields_of_the_experiment_come_first_in_help():
+    names = [field.name for field in dataclasses.fields(fields.with_help(Redeclared))]
+    assert names.index('mask_rate') < names.index('preset')
+    assert set(names) == {field.name for field in dataclasses.fields(Redeclared)}
