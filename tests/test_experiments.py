@@ -1,21 +1,95 @@
-"""Every experiment's smoke preset runs from its command line and leaves a report."""
+"""Every experiment's smoke preset leaves a report and declared metrics; every option has a help of its own."""
 
+import dataclasses
+import importlib
+import json
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from lecture4.train import cli, experiment, fields, metrics
+from lecture4.train.checkpoint import Checkpoints
+from lecture4.train.config import RunOptions
+from lecture4.train.metric_writer import read
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(
-    path for path in (ROOT / 'experiments').rglob('*.py') if path.name != '__init__.py'
+    path for path in (ROOT / 'experiments').rglob('*.py') if not path.name.startswith('__')
 )
+MAX_LINES = 200
+
+
+def module_name(path):
+    return '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+
+
+def named(path):
+    return experiment.from_module(importlib.import_module(module_name(path)))
+
+
+@pytest.fixture
+def users_promotion():
+    """What users have; the library's own tests are stricter."""
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        yield
 
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
-def test_smoke_preset(path, tmp_path):
-    module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-    command = [sys.executable, '-m', module, '--preset', 'smoke', '--workdir', str(tmp_path)]
+def test_smoke_preset_leaves_declared_metrics(path, tmp_path, users_promotion):
+    this = named(path)
+    options = ['--preset', 'smoke', '--workdir', str(tmp_path), '--progress', 'none']
+    config = cli.parse(this, [*options, '--devices', '1'])
+    cli.run(this, config)
+
+    results = json.loads((tmp_path / 'results.json').read_text())
+    primary = metrics.primary(this.metrics)
+    assert results['primary'] == primary.name and primary.better in ('higher', 'lower')
+    metrics.check_metrics(this.metrics, results['metrics'], 'results.json')
+    rows = read(tmp_path / 'metrics.jsonl')
+    assert rows and rows[-1]['step'] == config.steps
+    for row in rows:
+        metrics.check_metrics(this.metrics, row, 'metrics.jsonl', primary_required=False)
+    assert 'data:image/png;base64,' in (tmp_path / 'report.html').read_text()
+    assert Checkpoints(tmp_path / 'checkpoints').latest_step() == config.steps
+    functions = this.apply(config, this.data(config).spec)
+    assert functions and all(callable(function) for function in functions.values())
+
+
+def test_experiment_runs_from_its_command_line(tmp_path):
+    command = [sys.executable, '-m', module_name(EXPERIMENTS[0]), '--preset', 'smoke']
+    command += ['--workdir', str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert 'data:image/png;base64,' in (tmp_path / 'report.html').read_text()
+    assert (tmp_path / 'report.html').exists()
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_option_has_a_help_of_its_own(path):
+    this = named(path)
+    helps = fields.helps(this.config)
+    assert not [name for name, text in helps.items() if not text]
+    assert not [text for text in helps.values() if not text[0].isupper() or text[-1] in ',;']
+    assert len(set(helps.values())) == len(helps)
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_presets_and_sweeps_are_valid(path):
+    this = named(path)
+    options = {field.name for field in dataclasses.fields(RunOptions)}
+    for name in this.presets:
+        assert cli.parse(this, ['--preset', name]).preset == name
+    for name, variants in this.sweeps.items():
+        assert variants and not options & {field for variant in variants for field in variant}
+        assert cli.parse(this, ['--sweep', name]).sweep == name
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_file_is_short_and_its_docstring_a_result_record(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_LINES
+    about = named(path).about
+    for part in ('\nRun:', '\nHardware:', '\nResults:'):
+        assert part in about

@@ -52,6 +52,24 @@ class Experiment(NamedTuple):
         return inspect.cleandoc(inspect.getmodule(self.data).__doc__ or '')
 
 
+def from_module(module: Any) -> Experiment:
+    """The experiment of an imported file: Config, data, build, apply, report, METRICS, PRESETS, SWEEPS.
+
+    Raises:
+      AttributeError: A part is missing.
+    """
+    return Experiment(
+        module.Config,
+        module.data,
+        module.build,
+        module.apply,
+        module.report,
+        tuple(module.METRICS),
+        getattr(module, 'PRESETS', {}),
+        getattr(module, 'SWEEPS', {}),
+    )
+
+
 def load(experiment: Experiment, config: Config) -> Data:
     """The experiment's data; an error in it is the user's to fix.
 
