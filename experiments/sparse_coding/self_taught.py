@@ -278,7 +278,7 @@ def whole(config, learned, tested, labelled):
     """Test accuracy of one linear SVM on the whole pool."""
     learned, tested = self_taught.standardise(jnp.asarray(learned), jnp.asarray(tested))
     fit = newton.fit(
-        learned, labelled.train_labels, n_classes=len(labelled.names), penalty=config.whole
+        learned, labelled.train_labels, n_classes=len(labelled.names), C=config.whole
     )
     return float((np.asarray(newton.predict(fit, tested)) == labelled.test_labels).mean())
 

@@ -6,118 +6,168 @@ With one weight vector w_j and bias b_j per class and z_ij = w_j'x_i + b_j,
 
 This is the objective of scikit-learn's LogisticRegression on three classes or more: the bias is free. (On two
 classes scikit-learn fits one weight vector, w = w_1 - w_0, whose |w|^2 / 2 counts twice as much as here.)
-With a bias_scale the bias is instead the regularised weight of a constant feature, exactly as in `svm`, so that
+With a bias_scale the bias is instead the regularized weight of a constant feature, exactly as in `svm`, so that
 the two classifiers can be compared.
 
 Newton's method: the direction by conjugate gradients, preconditioned by the Hessian's diagonal blocks, one per
-class, factorised in min(n, d) dimensions; the step by the best of a geometric row of lengths.
+class, factorized in min(n, d) dimensions; the step size is the best of a geometric sequence.
+
+When to use it: where class probabilities are needed, or a certified optimum under jit and vmap (values of C,
+folds); on the host, for one fit, scikit-learn's LogisticRegression does the same.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import ArrayLike, Float, Int, Real, Shaped
 
 from lecture4.classifiers.linear import (
     Fit,
-    check,
+    check_inputs,
     choose_space,
     predict,
     sample_space,
     scores,
     weight_space,
 )
+from lecture4.ops.varying import vary_together
 
 __all__ = ['Fit', 'fit', 'fit_gram', 'predict', 'scores']
 
-LENGTHS = tuple(2.0**-k for k in range(16))
+STEP_SIZES = tuple(2.0**-k for k in range(16))
 PATIENCE = 8  # Newton steps without a gap below 0.7 of the lowest before the solver gives up
 
 
 def fit(
-    features,
-    labels,
+    features: Float[ArrayLike, 'n d'],
+    labels: Int[ArrayLike, ' n'],
     *,
-    n_classes,
-    penalty=1.0,
-    bias_scale=None,
-    sample_weight=None,
-    tolerance=1e-4,
-    max_iterations=60,
-    max_directions=400,
-):
-    """Fit one weight vector per class under the softmax likelihood.
+    n_classes: int,
+    C: Real[ArrayLike, ''] = 1.0,
+    bias_scale: Real[ArrayLike, ''] | None = None,
+    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    tolerance: Real[ArrayLike, ''] = 1e-4,
+    max_iterations: Int[ArrayLike, ''] = 60,
+    max_cg_steps: Int[ArrayLike, ''] = 400,
+) -> Fit:
+    """Fits one weight vector per class under the softmax likelihood.
 
-    Shapes  features [n, d] float; labels [n] integers; penalty (C) scalar; sample_weight [n]. Returns a Fit with
-            weights [d, c], bias [c] (its mean over classes is zero where it is free) and scalar gap, objective,
-            iterations, converged.
-    Domain  C > 0, weights >= 0 (0: left out); bias_scale None (free bias) or a number >= 0; tolerance on the
-            relative duality gap. Vmaps over features, labels, penalty and sample_weight.
-    Cost    5 to 20 Newton steps, each c Cholesky factorisations of size min(n, d + 1) and at most
-            max_directions products with the features.
-    Errors  ValueError, TypeError for shapes, types and known values out of their domain. A class without a sample
-            would send a free bias to minus infinity: under jit, where it cannot be refused, converged is False.
-    Source  Boehning 1992 (Newton for the multinomial); Nash & Sofer 1990 (truncated Newton).
+    Compiled once per shapes, dtype and `n_classes`; vmaps over features, labels, C and sample_weight. 5 to 20
+    Newton steps, each c Cholesky factorizations of size min(n, d + 1) and at most `max_cg_steps` products with
+    the features.
+
+    A class without a sample would send a free bias to minus infinity: under jit, where it cannot be refused,
+    `converged` is False.
+
+    Args:
+      features: float32 or float64.
+      labels: Class indices.
+      n_classes: At least 2.
+      C: Weight of the losses, positive.
+      bias_scale: None (free bias) or the constant >= 0 of which the bias is the regularized weight.
+      sample_weight: Nonnegative factors of C; 0 leaves a sample out.
+      tolerance: On the relative duality gap.
+      max_iterations: Newton steps at most.
+      max_cg_steps: Conjugate gradient steps of one Newton step at most.
+
+    Returns:
+      Fit with weights [d, c], bias [c] (its mean over classes is zero where it is free) and scalar gap,
+      objective, iterations, converged.
+
+    Raises:
+      TypeError: Features that are not floating or labels that are not integers.
+      ValueError: Shapes that disagree, and concrete values out of their domain (see linear.check_inputs).
+
+    References:
+      Boehning 1992 (Newton for the multinomial); Nash & Sofer 1990 (truncated Newton).
     """
-    upper = check(features, labels, n_classes, penalty, sample_weight, name='features')
+    features, labels, upper = check_inputs(
+        features, labels, n_classes, C, sample_weight, name='features'
+    )
+    scale = None if bias_scale is None else jnp.asarray(bias_scale, features.dtype)
+    return _fit_features(
+        features, labels, upper, scale, tolerance, max_iterations, max_cg_steps, n_classes=n_classes
+    )
+
+
+def fit_gram(
+    gram: Float[ArrayLike, 'n n'],
+    labels: Int[ArrayLike, ' n'],
+    *,
+    n_classes: int,
+    C: Real[ArrayLike, ''] = 1.0,
+    bias_scale: Real[ArrayLike, ''] | None = None,
+    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    tolerance: Real[ArrayLike, ''] = 1e-4,
+    max_iterations: Int[ArrayLike, ''] = 60,
+    max_cg_steps: Int[ArrayLike, ''] = 400,
+) -> Fit:
+    """The same regression from the inner products of the samples alone.
+
+    The other arguments and the errors are those of `fit`. The `gram` is without a constant feature.
+
+    Returns:
+      Fit with weights [n, c]; a new sample is scored by its inner products with the n samples,
+      `scores(fit, cross)`, cross [m, n].
+    """
+    gram, labels, upper = check_inputs(gram, labels, n_classes, C, sample_weight, name='gram')
+    scale = None if bias_scale is None else jnp.asarray(bias_scale, gram.dtype)
+    return _fit_gram(
+        gram, labels, upper, scale, tolerance, max_iterations, max_cg_steps, n_classes=n_classes
+    )
+
+
+@functools.partial(jax.jit, static_argnames='n_classes')
+def _fit_features(
+    features, labels, upper, bias_scale, tolerance, max_iterations, max_cg_steps, *, n_classes
+):
+    features, labels, upper, bias_scale = vary_together(features, labels, upper, bias_scale)
     with jax.default_matmul_precision('highest'):
         n = features.shape[0]
         free, extended = bias_scale is None, features
         if not free:
-            constant = jnp.broadcast_to(jnp.asarray(bias_scale, features.dtype), (n, 1))
+            constant = jnp.broadcast_to(bias_scale, (n, 1))
             extended = jnp.concatenate([features, constant], axis=1)
         onehot = jax.nn.one_hot(labels, n_classes, dtype=features.dtype)
-        result = _solve(
-            choose_space(extended), onehot, upper, free, tolerance, max_iterations, max_directions
+        solution = _solve(
+            choose_space(extended), onehot, upper, free, tolerance, max_iterations, max_cg_steps
         )
-        weights, bias = result.p, result.bias
+        weights, bias = solution.p, solution.bias
         if extended.shape[1] > n:
             weights = extended.T @ weights
-        # Certified anew: the weights that are handed out are these, rounded.
+        # Certified again: the weights that are returned are these, rounded.
         objective, gap = _certify(
-            weight_space(extended), onehot, upper, weights, bias, result.dual, free
+            weight_space(extended), onehot, upper, weights, bias, solution.dual, free
         )
         if not free:
-            weights, bias = weights[:-1], weights[-1] * jnp.asarray(bias_scale, features.dtype)
-    return _fit(weights, bias, objective, gap, result.iteration, tolerance)
+            weights, bias = weights[:-1], weights[-1] * bias_scale
+    return _fit(weights, bias, objective, gap, solution.iteration, tolerance)
 
 
-def fit_gram(
-    gram,
-    labels,
-    *,
-    n_classes,
-    penalty=1.0,
-    bias_scale=None,
-    sample_weight=None,
-    tolerance=1e-4,
-    max_iterations=60,
-    max_directions=400,
+@functools.partial(jax.jit, static_argnames='n_classes')
+def _fit_gram(
+    gram, labels, upper, bias_scale, tolerance, max_iterations, max_cg_steps, *, n_classes
 ):
-    """The same regression where the samples are known by their inner products.
-
-    Shapes  gram [n, n], without a constant feature. Returns a Fit with weights [n, c]; a new sample is scored by
-            its inner products with the n samples, `scores(fit, cross)`, cross [m, n].
-    Domain, errors and the other arguments as in `fit`.
-    """
-    upper = check(gram, labels, n_classes, penalty, sample_weight, name='gram')
+    gram, labels, upper, bias_scale = vary_together(gram, labels, upper, bias_scale)
     with jax.default_matmul_precision('highest'):
         free = bias_scale is None
-        constant = jnp.asarray(0 if free else bias_scale, gram.dtype) ** 2
+        constant = (jnp.asarray(0, gram.dtype) if free else bias_scale) ** 2
         onehot = jax.nn.one_hot(labels, n_classes, dtype=gram.dtype)
-        result = _solve(
+        solution = _solve(
             sample_space(gram + constant),
             onehot,
             upper,
             free,
             tolerance,
             max_iterations,
-            max_directions,
+            max_cg_steps,
         )
-        bias = result.bias if free else constant * jnp.sum(result.p, axis=0)
-    return _fit(result.p, bias, result.objective, result.gap, result.iteration, tolerance)
+        bias = solution.bias if free else constant * jnp.sum(solution.p, axis=0)
+    return _fit(solution.p, bias, solution.objective, solution.gap, solution.iteration, tolerance)
 
 
 def _fit(weights, bias, objective, gap, iterations, tolerance):
@@ -126,27 +176,27 @@ def _fit(weights, bias, objective, gap, iterations, tolerance):
 
 
 class _State(NamedTuple):
-    """Where Newton's method stands, and the best certified point so far (gap, objective: absolute)."""
+    """The current iterate of Newton's method, and the best certified point so far (gap, objective: absolute)."""
 
-    inner: tuple  # p [., c], bias [c], dual [n, c] of the iteration
+    iterate: tuple  # p [., c], bias [c], dual [n, c] of the iteration
     p: jax.Array
     bias: jax.Array
     dual: jax.Array
     objective: jax.Array
     gap: jax.Array
-    lowest: jax.Array
-    since: jax.Array
+    lowest_gap: jax.Array
+    stalled: jax.Array  # iterations without progress
     iteration: jax.Array
 
 
-# Probabilities are held with a zero in the label's place. The label's own is 1 minus their sum, and what the
+# Probabilities are stored with a zero in the label's place. The label's own is 1 minus their sum, and what the
 # gradient needs of it is that sum: taken from 1 it would be rounded away on every sample that is fitted well.
 
 
 def _own(logits, onehot):
     """The label's logit of every sample, [n, 1].
 
-    Looked up: jaxlib 0.10.2 computes logits - sum(onehot * logits) wrongly on the CPU where onehot is broadcast
+    By index: jaxlib 0.10.2 computes logits - sum(onehot * logits) wrongly on the CPU where onehot is broadcast
     over a vmapped axis and there are many samples, as in jax-ml/jax#39103.
     """
     return jnp.take_along_axis(logits, jnp.argmax(onehot, axis=1, keepdims=True), axis=1)
@@ -185,7 +235,7 @@ def _certify(space, onehot, upper, p, bias, dual, free):
     """Primal objective and duality gap; dual [n, c] are other classes' probabilities, of any origin.
 
     The gap is |W - X'(onehot - q) upper|^2 / 2 plus the divergence of every sample's q from the model's
-    probabilities: a sum of nonnegative terms. A free bias asks the dual to have sum_i upper_i (q_ij - onehot_ij) = 0
+    probabilities: a sum of nonnegative terms. A free bias requires of the dual sum_i upper_i (q_ij - onehot_ij) = 0
     for every class: q is mixed with the one distribution, the same for all samples, that makes it so.
     """
     logits = space.margins(p) + bias[None, :]
@@ -194,35 +244,35 @@ def _certify(space, onehot, upper, p, bias, dual, free):
     if free:
         imbalance = jnp.sum(residual, axis=0)
         mass = upper @ onehot + imbalance
-        share = jnp.max(imbalance / jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
-        share = jnp.clip(share, 0, 1)
+        fraction = jnp.max(imbalance / jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
+        fraction = jnp.clip(fraction, 0, 1)
         total = jnp.maximum(jnp.sum(upper), jnp.finfo(mass.dtype).tiny)
-        added = jnp.maximum(share * mass - imbalance, 0) / total
-        dual = jnp.where(onehot > 0, 0, (1 - share) * dual + added[None, :])
+        added = jnp.maximum(fraction * mass - imbalance, 0) / total
+        dual = jnp.where(onehot > 0, 0, (1 - fraction) * dual + added[None, :])
         residual = _residual(dual, onehot, upper)
     mismatch = p + space.adjoint(residual)
     own = _divergence(1 - jnp.sum(dual, axis=1), 1 - jnp.sum(others, axis=1))
     divergence = jnp.sum(_divergence(dual, others), axis=1) + own
-    rounding = jnp.sum(jnp.abs(residual) * space.noise(p))
+    rounding = jnp.sum(jnp.abs(residual) * space.rounding_error(p))
     objective = space.dot(p, p) / 2 + upper @ loss
     gap = jnp.maximum(space.dot(mismatch, mismatch), 0) / 2 + upper @ divergence + rounding
     return objective, gap
 
 
-def _newton_direction(space, onehot, upper, others, gradient, free, max_directions):
+def _newton_direction(space, onehot, upper, others, gradient, free, max_cg_steps):
     """Conjugate gradients on H D = -gradient; returns D = (dp, d_bias), its logits, and how residuals change.
 
     H (dp, db) = (dp + X'T, sum T) with T = upper (diag(q) - qq') (X dp + db), rows of q the probabilities.
     """
     own = 1 - jnp.sum(others, axis=1, keepdims=True)
 
-    def curve(logits):
+    def logit_hessian(logits):
         excess = logits - _own(logits, onehot)
         mean = jnp.sum(others * excess, axis=1, keepdims=True)
         return _residual(others * (excess - mean), onehot, upper)
 
-    spread = others * (1 - others) + onehot * (own * (1 - own))
-    blocks = upper[:, None] * spread
+    diagonal = others * (1 - others) + onehot * (own * (1 - own))
+    blocks = upper[:, None] * diagonal
     factors = jax.vmap(space.factor, in_axes=1)(blocks)
     if free:
         # Bordered by the bias: A^-1 u and the Schur complement 1'q1 - u'A^-1 u, u = X'q1, come from one solve.
@@ -232,7 +282,7 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
         schur = jnp.maximum(jnp.sum(rows, axis=1), jnp.finfo(ones.dtype).tiny)
 
     def precondition(residual):
-        p = jax.vmap(space.divide, in_axes=(0, 1), out_axes=1)(factors, residual[0])
+        p = jax.vmap(space.precondition, in_axes=(0, 1), out_axes=1)(factors, residual[0])
         logits = space.margins(p)
         if not free:
             return (p, jnp.zeros_like(residual[1])), logits
@@ -248,9 +298,9 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
     def step(carry):
         solution, residual, direction, rho, k = carry
         (p, b), logits = direction
-        bend = curve(logits)
-        image = p + space.adjoint(bend), jnp.sum(bend, axis=0) if free else jnp.zeros_like(b)
-        length = rho / (space.dot(p, p) + jnp.sum(bend * logits))
+        product = logit_hessian(logits)
+        image = p + space.adjoint(product), jnp.sum(product, axis=0) if free else jnp.zeros_like(b)
+        length = rho / (space.dot(p, p) + jnp.sum(product * logits))
         residual = add(residual, -length, image)
         conditioned = precondition(residual)
         new_rho = dot(residual, conditioned[0])
@@ -262,9 +312,9 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
     rho = dot(residual, conditioned[0])
     start = jax.tree.map(jnp.zeros_like, conditioned)
     solution, *_ = lax.while_loop(
-        lambda carry: (carry[3] > 1e-4 * rho) & (carry[4] < max_directions),
+        lambda carry: (carry[3] > 1e-4 * rho) & (carry[4] < max_cg_steps),
         step,
-        (start, residual, conditioned, rho, jnp.int32(0)),
+        vary_together(start, residual, conditioned, rho, jnp.int32(0)),
     )
     direction, logits = solution
     excess = logits - _own(logits, onehot)
@@ -272,18 +322,18 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_directio
     return direction, logits, others * (excess - mean)
 
 
-def _solve(space, onehot, upper, free, tolerance, max_iterations, max_directions):
+def _solve(space, onehot, upper, free, tolerance, max_iterations, max_cg_steps):
     """Damped Newton from zero weights; returns the best certified state."""
-    lengths = jnp.asarray(np.asarray(LENGTHS), onehot.dtype)
+    step_sizes = jnp.asarray(np.asarray(STEP_SIZES), onehot.dtype)
 
     def body(state):
-        p, bias, dual = state.inner
+        p, bias, dual = state.iterate
         logits = space.margins(p) + bias[None, :]
         _, others = _likelihood(logits, onehot)
         residual = _residual(others, onehot, upper)
         gradient = p + space.adjoint(residual), jnp.sum(residual, axis=0)
         (dp, d_bias), d_logits, change = _newton_direction(
-            space, onehot, upper, others, gradient, free, max_directions
+            space, onehot, upper, others, gradient, free, max_cg_steps
         )
         squares = space.dot(p, p), space.dot(p, dp), space.dot(dp, dp)
 
@@ -291,10 +341,10 @@ def _solve(space, onehot, upper, free, tolerance, max_iterations, max_directions
             loss, _ = _likelihood(logits + t * d_logits, onehot)
             return (squares[0] + 2 * t * squares[1] + t * t * squares[2]) / 2 + upper @ loss
 
-        values = jax.vmap(objective_at)(lengths)
-        # The longest step whose value cannot be told from the best: at the end rounding decides otherwise.
+        values = jax.vmap(objective_at)(step_sizes)
+        # The longest step whose value equals the best up to rounding: at the end rounding would decide.
         good = values <= jnp.min(values) * (1 + 4 * jnp.finfo(values.dtype).eps)
-        t = lengths[jnp.argmax(good)]
+        t = step_sizes[jnp.argmax(good)]
         # The dual follows on the same line, from where X'(onehot - q) upper = W holds to where Newton's
         # equations make it hold again.
         full = jnp.maximum(others + change, 0)
@@ -303,38 +353,38 @@ def _solve(space, onehot, upper, free, tolerance, max_iterations, max_directions
         objective, gap = _certify(space, onehot, upper, p, bias, dual, free)
         better = gap < state.gap
         return _State(
-            inner=(p, bias, dual),
+            iterate=(p, bias, dual),
             p=jnp.where(better, p, state.p),
             bias=jnp.where(better, bias - jnp.mean(bias), state.bias),
             dual=jnp.where(better, dual, state.dual),
             objective=jnp.where(better, objective, state.objective),
             gap=jnp.where(better, gap, state.gap),
-            lowest=jnp.fmin(gap, state.lowest),
-            since=jnp.where(gap < 0.7 * state.lowest, 0, state.since + 1),
+            lowest_gap=jnp.fmin(gap, state.lowest_gap),
+            stalled=jnp.where(gap < 0.7 * state.lowest_gap, 0, state.stalled + 1),
             iteration=state.iteration + 1,
         )
 
     def unfinished(state):
         # Half the tolerance: the last rounding of the weights must not undo what is certified here.
-        short = ~(state.gap <= 0.5 * tolerance * state.objective)
-        return short & (state.since < PATIENCE) & (state.iteration < max_iterations)
+        above = ~(state.gap <= 0.5 * tolerance * state.objective)
+        return above & (state.stalled < PATIENCE) & (state.iteration < max_iterations)
 
     zero = space.adjoint(jnp.zeros_like(onehot))
     bias = jnp.zeros_like(onehot[0])
-    dual = jnp.zeros_like(
-        onehot
-    )  # all mass on the label: feasible, and the dual point of zero weights
+    # All mass on the label: feasible, and the dual point of zero weights.
+    dual = jnp.zeros_like(onehot)
     loss, _ = _likelihood(jnp.zeros_like(onehot), onehot)
     objective = upper @ loss
     start = _State(
-        inner=(zero, bias, dual),
+        iterate=(zero, bias, dual),
         p=zero,
         bias=bias,
         dual=dual,
         objective=objective,
         gap=objective,
-        lowest=jnp.full_like(objective, jnp.inf),
-        since=jnp.int32(0),
+        lowest_gap=jnp.full_like(objective, jnp.inf),
+        stalled=jnp.int32(0),
         iteration=jnp.int32(0),
     )
+    (start,) = vary_together(start)
     return lax.while_loop(unfinished, body, start)

@@ -48,7 +48,7 @@ def least_certain(gram, labels, start, n_queries, *, n_classes, per_round, penal
             columns[chosen],
             labels[chosen],
             n_classes=n_classes,
-            penalty=penalty,
+            C=penalty,
             sample_weight=weight,
         )
         best = lax.top_k(linear.scores(fit, columns), 2)[0]
@@ -159,7 +159,7 @@ def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, 
             penalty = label_curve.choose_penalty(
                 inner, own, out, n_classes=n_classes, penalties=label_curve.PENALTIES
             )
-        fit = newton.fit_gram(inner, own, n_classes=n_classes, penalty=penalty)
+        fit = newton.fit_gram(inner, own, n_classes=n_classes, C=penalty)
         return jnp.mean(linear.predict(fit, outer) == test_labels, dtype=inner.dtype)
 
     return lax.map(accuracy, (rows, held_out))

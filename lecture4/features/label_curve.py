@@ -64,14 +64,14 @@ def choose_penalty(gram, labels, held_out, *, n_classes, penalties):
 
     Shapes  gram [n, n], labels [n], held_out bool [n_folds, n]. Returns a scalar. Traceable.
     """
-    signs = newton.one_against_rest(labels, n_classes, gram.dtype)
+    signs = newton.one_vs_rest(labels, n_classes, gram.dtype)
     n, n_folds = len(labels), len(held_out)
     columns = jnp.tile(signs[:, None, :], (1, n_folds, 1)).reshape(n, -1)
     kept = jnp.repeat(~held_out.T, n_classes, axis=1).astype(gram.dtype)
     form = newton.sample_form(gram + 1)
 
     def n_right(start, penalty):
-        p = newton.minimise(form, columns, penalty * kept, start, tolerance=TOLERANCE).p
+        p = newton.minimize(form, columns, penalty * kept, start, tolerance=TOLERANCE).p
         scores = form.margins(p).reshape(n, n_folds, n_classes)
         right = jnp.argmax(scores, axis=2) == labels[:, None]
         return p, jnp.sum(right & held_out.T)
@@ -157,7 +157,7 @@ def _accuracies(gram, cross, train_labels, test_labels, rows, *, n_classes, n_fo
                 inner, labels, held_out, n_classes=n_classes, penalties=penalties
             )
         fit = newton.fit_gram(
-            inner, labels, n_classes=n_classes, penalty=penalty, tolerance=TOLERANCE
+            inner, labels, n_classes=n_classes, C=penalty, tolerance=TOLERANCE
         )
         right = linear.predict(fit, outer) == test_labels
         return jnp.mean(right, dtype=inner.dtype)

@@ -8,13 +8,13 @@ import pytest
 from lecture4.classifiers import linear
 
 
-def made(weights, bias):
+def make_fit(weights, bias):
     nothing = jnp.zeros(())
     return linear.Fit(jnp.asarray(weights), jnp.asarray(bias), *(nothing,) * 4)
 
 
 def test_scores_and_classes():
-    fitted = made(
+    fitted = make_fit(
         np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]], np.float32), np.float32([0, 0.5, 0])
     )
     x = jnp.asarray([[1.0, 3.0], [2.0, 0.0], [0.0, -1.0]])
@@ -24,9 +24,11 @@ def test_scores_and_classes():
     classes = linear.predict(fitted, x)
     assert classes.tolist() == [1, 2, 2] and classes.dtype == jnp.int32
     assert linear.predict(fitted, x[:0]).shape == (0,)
-    tie = made(np.zeros((2, 3), np.float32), np.float32([0, 1, 1]))
+    tie = make_fit(np.zeros((2, 3), np.float32), np.float32([0, 1, 1]))
     assert linear.predict(tie, x).tolist() == [1, 1, 1]
-    with pytest.raises(ValueError, match='features of 3 dimensions do not meet weights of 2'):
+    with pytest.raises(
+        ValueError, match='features of dimension 3 do not match weights of dimension 2'
+    ):
         linear.scores(fitted, x.T)
 
 
@@ -34,9 +36,9 @@ def test_a_fit_of_several_problems_scores_each():
     rng = np.random.default_rng(0)
     weights, bias = rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 3))
     x = jnp.asarray(rng.standard_normal((6, 5)), jnp.float32)
-    several = made(weights.astype(np.float32), bias.astype(np.float32))
-    found = jax.vmap(linear.scores, (linear.Fit(0, 0, None, None, None, None), None))(several, x)
-    np.testing.assert_allclose(found, x @ weights + bias[:, None, :], rtol=1e-4, atol=1e-4)
+    several = make_fit(weights.astype(np.float32), bias.astype(np.float32))
+    result = jax.vmap(linear.scores, (linear.Fit(0, 0, None, None, None, None), None))(several, x)
+    np.testing.assert_allclose(result, x @ weights + bias[:, None, :], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('form', ['weights', 'samples'])
@@ -58,7 +60,7 @@ def test_space_solves_its_equations(form, x64):
     np.testing.assert_allclose(to_weights(dp), expected, atol=1e-12)
     np.testing.assert_allclose(dr, q * (h - x @ expected), atol=1e-12)
     assert dr[4] == 0
-    alone = space.divide(factors, jnp.asarray(r))
+    alone = space.precondition(factors, jnp.asarray(r))
     np.testing.assert_allclose(
         to_weights(alone), np.linalg.solve(system, to_weights(r)), atol=1e-12
     )
@@ -71,12 +73,12 @@ def test_space_solves_its_equations(form, x64):
         assert space.dot(p, o) == pytest.approx(((x.T @ a) * (x.T @ b)).sum())
 
 
-# The weight form holds q in one d x d matrix: what 1e6 times smaller samples say is below its rounding.
+# The weight form holds q in one d x d matrix: samples 1e6 times smaller are below its rounding.
 @pytest.mark.parametrize(
     'form, large', [('weights', 1e3), ('samples', 1e3), ('samples', 1e6), ('samples', 1e10)]
 )
-def test_space_survives_what_the_last_iterations_ask_of_float32(form, large):
-    """Weights q from 1e-6 to large, as at samples on the margin: dp and X'dr + r stay one thing."""
+def test_space_is_accurate_in_float32_for_large_weights(form, large):
+    """Weights q from 1e-6 to large, as at samples on the margin: dp and X'dr + r agree."""
     rng = np.random.default_rng(2)
     x = rng.standard_normal((20, 6)).astype(np.float32)
     q = np.where(np.arange(20) < 4, large, 1e-6).astype(np.float32)
@@ -95,15 +97,15 @@ def test_space_survives_what_the_last_iterations_ask_of_float32(form, large):
     np.testing.assert_allclose(x.T @ dr, to_weights(dp), atol=2e-3 * size)
 
 
-def test_noise_is_the_size_of_the_rounding():
+def test_rounding_error_has_the_right_size():
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((50, 400)) * np.geomspace(1e-3, 1e3, 400)).astype(np.float32)
     p = rng.standard_normal(400).astype(np.float32)
     space = linear.weight_space(jnp.asarray(x))
     error = abs(np.asarray(space.margins(p), np.float64) - x.astype(np.float64) @ p)
-    noise = np.asarray(space.noise(jnp.asarray(p)))
-    assert (error <= noise).mean() > 0.9 and (error <= 3 * noise).all()
-    assert noise.max() < 1e-5 * abs(x * p).sum(1).max()
+    estimate = np.asarray(space.rounding_error(jnp.asarray(p)))
+    assert (error <= estimate).mean() > 0.9 and (error <= 3 * estimate).all()
+    assert estimate.max() < 1e-5 * abs(x * p).sum(1).max()
 
 
 def test_the_smaller_form_is_chosen():
@@ -112,22 +114,22 @@ def test_the_smaller_form_is_chosen():
         assert space.adjoint(jnp.zeros(shape[0])).shape == (size,)
 
 
-def test_known_and_traced():
-    assert linear.is_known(jnp.ones(2)) and linear.is_known(3)
+def test_concrete_and_traced():
+    assert linear.is_concrete(jnp.ones(2)) and linear.is_concrete(3)
     seen = []
-    jax.jit(lambda v: seen.append(linear.is_known(v)) or v)(1.0)
+    jax.jit(lambda v: seen.append(linear.is_concrete(v)) or v)(1.0)
     assert seen == [False]
 
 
-def test_check_gives_each_sample_its_bound():
+def test_inputs_give_each_sample_its_bound():
     x, y = jnp.zeros((3, 2)), jnp.asarray([0, 1, 0])
-    plain = linear.check(x, y, 2, 0.5, None, name='features')
+    plain = linear.check_inputs(x, y, 2, 0.5, None, name='features')[2]
     np.testing.assert_array_equal(plain, [0.5, 0.5, 0.5])
-    weighted = linear.check(x, y, 2, 0.5, jnp.asarray([2.0, 1.0, 0.0]), name='features')
+    weighted = linear.check_inputs(x, y, 2, 0.5, jnp.asarray([2.0, 1.0, 0.0]), name='features')[2]
     np.testing.assert_array_equal(weighted, [1, 0.5, 0])
     assert weighted.dtype == x.dtype
-    # Under jit values cannot be looked at; shapes can.
-    traced = jax.jit(lambda y, c: linear.check(x, y, 2, c, None, name='features'))
+    # Under jit values cannot be checked; shapes can.
+    traced = jax.jit(lambda y, c: linear.check_inputs(x, y, 2, c, None, name='features')[2])
     np.testing.assert_array_equal(traced(y - 5, -1.0), [-1, -1, -1])
     with pytest.raises(ValueError, match=r'labels of shape \(2,\) for 3 samples'):
         traced(y[:2], 1.0)

@@ -1,4 +1,4 @@
-"""Softmax regression against scikit-learn's LogisticRegression and its own gradient; certificates kept."""
+"""Softmax regression against scikit-learn's LogisticRegression and its own gradient; certificates hold."""
 
 import functools
 import inspect
@@ -20,10 +20,10 @@ def blobs(n=60, d=5, c=3, seed=0, spread=1.5):
     return rng.standard_normal((n, d)) + spread * rng.standard_normal((c, d))[labels], labels
 
 
-def objective(weights, bias, x, labels, penalty, bias_scale=None, sample_weight=None):
+def objective(weights, bias, x, labels, C, bias_scale=None, sample_weight=None):
     """The objective and its gradient in float64; bias [c] as it is added to the scores."""
     weights, bias, x = (np.asarray(v, np.float64) for v in (weights, bias, x))
-    upper = penalty * (np.ones(len(x)) if sample_weight is None else sample_weight)
+    upper = C * (np.ones(len(x)) if sample_weight is None else sample_weight)
     logits = x @ weights + bias
     value = 0.5 * (weights**2).sum() - upper @ log_softmax(logits, 1)[np.arange(len(x)), labels]
     residual = upper[:, None] * (softmax(logits, 1) - np.eye(len(bias))[labels])
@@ -37,7 +37,7 @@ def objective(weights, bias, x, labels, penalty, bias_scale=None, sample_weight=
 @functools.cache
 def compiled(name):
     fit = getattr(regression, name)
-    static = ('n_classes', 'max_iterations', 'max_directions')
+    static = ('n_classes', 'max_iterations', 'max_cg_steps')
     assert {*static} <= {*inspect.signature(fit).parameters}
     return jax.jit(fit, static_argnames=static)
 
@@ -45,19 +45,19 @@ def compiled(name):
 def fit(x, labels, name='fit', dtype=jnp.float32, **options):
     """A fit under jit, its fields as numpy arrays."""
     options = {'n_classes': int(labels.max()) + 1, **options}
-    for key in ('penalty', 'bias_scale', 'sample_weight'):
+    for key in ('C', 'bias_scale', 'sample_weight'):
         if options.get(key) is not None:
             options[key] = jnp.asarray(options[key], dtype)
     fitted = compiled(name)(jnp.asarray(x, dtype), jnp.asarray(labels, jnp.int32), **options)
     return regression.Fit(*map(np.asarray, fitted))
 
 
-def peer(x, labels, penalty, bias_scale=None, sample_weight=None):
+def peer(x, labels, C, bias_scale=None, sample_weight=None):
     """LogisticRegression's weights [d, c] and bias [c]; a bias_scale becomes a feature of its own."""
     if bias_scale is not None:
         x = np.concatenate([x, np.full((len(x), 1), bias_scale)], 1)
     model = LogisticRegression(
-        C=penalty,
+        C=C,
         tol=1e-10,
         max_iter=1000,
         solver='newton-cholesky',
@@ -72,36 +72,36 @@ def peer(x, labels, penalty, bias_scale=None, sample_weight=None):
 
 
 @pytest.mark.parametrize('bias_scale', [None, 2.0])
-@pytest.mark.parametrize('penalty', [0.01, 10.0])
-def test_objective_is_scikit_learn_s_on_digits(bias_scale, penalty):
+@pytest.mark.parametrize('C', [0.01, 10.0])
+def test_objective_is_that_of_scikit_learn_on_digits(bias_scale, C):
     x, labels = load_digits(return_X_y=True)
     x, labels = (x[:400] / 16).astype(np.float32), labels[:400]
-    fitted = fit(x, labels, penalty=penalty, bias_scale=bias_scale)
-    ours, _ = objective(fitted.weights, fitted.bias, x, labels, penalty, bias_scale)
-    weights, bias = peer(x.astype(np.float64), labels, penalty, bias_scale)
-    theirs, _ = objective(weights, bias, x, labels, penalty, bias_scale)
+    fitted = fit(x, labels, C=C, bias_scale=bias_scale)
+    ours, _ = objective(fitted.weights, fitted.bias, x, labels, C, bias_scale)
+    weights, bias = peer(x.astype(np.float64), labels, C, bias_scale)
+    theirs, _ = objective(weights, bias, x, labels, C, bias_scale)
     assert fitted.converged and fitted.weights.dtype == np.float32
     assert ours == pytest.approx(theirs, rel=1e-4) and ours > theirs * (1 - 1e-9)
     assert fitted.objective == pytest.approx(ours, rel=1e-5)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
-def test_objective_is_scikit_learn_s_on_ill_scaled_features(dtype, x64):
+def test_objective_is_that_of_scikit_learn_on_ill_scaled_features(dtype, x64):
     """Features a million times apart."""
     x, labels = blobs(n=80, d=7, spread=0.7)
     x = (x * np.geomspace(1e-3, 1e3, 7)).astype(np.float32).astype(np.float64)
-    for penalty in (1e-3, 1.0):
-        fitted = fit(x, labels, penalty=penalty, dtype=dtype)
-        ours, _ = objective(fitted.weights, fitted.bias, x, labels, penalty)
-        theirs, slope = objective(*peer(x, labels, penalty), x, labels, penalty)
-        assert np.abs(slope[0]).max() < 1e-2  # the peer has solved it
+    for C in (1e-3, 1.0):
+        fitted = fit(x, labels, C=C, dtype=dtype)
+        ours, _ = objective(fitted.weights, fitted.bias, x, labels, C)
+        theirs, slope = objective(*peer(x, labels, C), x, labels, C)
+        assert np.abs(slope[0]).max() < 1e-2  # the reference is a minimum
         assert ours == pytest.approx(theirs, rel=1e-4)
         assert fitted.gap * ours >= (ours - theirs) * (1 - 1e-3) - 1e-9 * ours
         if dtype == 'float64':
             assert fitted.converged
 
 
-def test_free_bias_is_found_and_centred(x64):
+def test_free_bias_is_that_of_scikit_learn_centered(x64):
     x, labels = blobs(spread=0.7)
     x = x + 5
     fitted = fit(x, labels, tolerance=1e-11, dtype=jnp.float64)
@@ -111,9 +111,9 @@ def test_free_bias_is_found_and_centred(x64):
     assert abs(fitted.bias.mean()) < 1e-12
 
 
-def test_two_classes_have_half_the_penalty_of_scikit_learn_s_one_vector():
+def test_two_classes_have_half_the_norm_of_scikit_learn():
     x, labels = blobs(c=2, spread=0.7)
-    fitted = fit(x, labels, penalty=0.5)
+    fitted = fit(x, labels, C=0.5)
     model = LogisticRegression(C=1.0, tol=1e-10).fit(x, labels)
     np.testing.assert_allclose(
         fitted.weights[:, 1] - fitted.weights[:, 0], model.coef_[0], atol=1e-2
@@ -133,14 +133,12 @@ def test_two_classes_have_half_the_penalty_of_scikit_learn_s_one_vector():
 def test_gap_bounds_the_distance_to_the_minimum(bias_scale, shape, max_iterations):
     x, labels = blobs(*shape, spread=0.7)
     x = x.astype(np.float32)
-    for penalty in (0.05, 20.0):
-        fitted = fit(
-            x, labels, penalty=penalty, bias_scale=bias_scale, max_iterations=max_iterations
-        )
-        reached, _ = objective(fitted.weights, fitted.bias, x, labels, penalty, bias_scale)
-        weights, bias = peer(x.astype(np.float64), labels, penalty, bias_scale)
-        best, slope = objective(weights, bias, x, labels, penalty, bias_scale)
-        assert max(abs(v).max() for v in slope) < 1e-5  # the reference is one
+    for C in (0.05, 20.0):
+        fitted = fit(x, labels, C=C, bias_scale=bias_scale, max_iterations=max_iterations)
+        reached, _ = objective(fitted.weights, fitted.bias, x, labels, C, bias_scale)
+        weights, bias = peer(x.astype(np.float64), labels, C, bias_scale)
+        best, slope = objective(weights, bias, x, labels, C, bias_scale)
+        assert max(abs(v).max() for v in slope) < 1e-5  # the reference is a minimum
         assert fitted.gap * reached >= (reached - best) * (1 - 1e-4) - 1e-9 * best
         assert fitted.converged == (fitted.gap <= 1e-4)
         if max_iterations == 60:
@@ -150,7 +148,7 @@ def test_gap_bounds_the_distance_to_the_minimum(bias_scale, shape, max_iteration
 
 
 def test_gradient_vanishes_at_a_tight_tolerance(x64):
-    """|gradient|^2 / 2 bounds the distance to the minimum where all is regularised: no solver needed."""
+    """|gradient|^2 / 2 bounds the distance to the minimum where all is regularized: no solver needed."""
     x, labels = blobs()
     for tolerance in (1e-4, 1e-8):
         fitted = fit(x, labels, bias_scale=1.5, tolerance=tolerance, dtype=jnp.float64)
@@ -159,7 +157,7 @@ def test_gradient_vanishes_at_a_tight_tolerance(x64):
     assert 0.5 * sum((v**2).sum() for v in slope) < 1e-8 * value
 
 
-def test_tolerance_is_kept():
+def test_tolerance_is_reached():
     x, labels = blobs()
     loose, usual = (fit(x, labels, tolerance=t) for t in (1e-1, 1e-4))
     assert loose.gap <= 1e-1 and loose.converged and loose.iterations < usual.iterations
@@ -167,18 +165,18 @@ def test_tolerance_is_kept():
     assert not impossible.converged and impossible.iterations < 60
 
 
-@pytest.mark.parametrize('penalty', [1e-6, 1e5])
-def test_extreme_penalties(penalty):
+@pytest.mark.parametrize('C', [1e-6, 1e5])
+def test_extreme_values_of_C(C):
     x, labels = blobs(spread=6)
-    fitted = fit(x, labels, penalty=penalty)
+    fitted = fit(x, labels, C=C)
     assert np.isfinite(fitted.weights).all() and fitted.converged
-    if penalty > 1:
+    if C > 1:
         assert (regression.predict(fitted, jnp.asarray(x, jnp.float32)) == labels).all()
     else:
         assert abs(fitted.weights).max() < 1e-3
 
 
-def test_features_that_say_nothing_give_the_frequencies():
+def test_uninformative_features_give_the_frequencies():
     labels = np.array([0] * 6 + [1] * 3 + [2])
     fitted = fit(np.zeros((10, 4)), labels)
     np.testing.assert_allclose(softmax(fitted.bias), [0.6, 0.3, 0.1], atol=3e-3)
@@ -189,7 +187,7 @@ def test_nan_and_a_missing_class_are_not_converged():
     x, labels = blobs()
     x[3, 1] = np.nan
     assert not fit(x, labels).converged
-    # Under jit the labels cannot be looked at; a class without samples has no minimum.
+    # Under jit the labels cannot be checked; a class without samples has no minimum.
     x, labels = blobs()
     assert not fit(x, labels, n_classes=4).converged
 
@@ -230,7 +228,7 @@ def test_weight_zero_leaves_out_and_two_counts_twice(name, x64):
         assert (whole.weights[weight == 0] == 0).all()
 
 
-def test_sample_weights_are_scikit_learn_s():
+def test_sample_weights_are_those_of_scikit_learn():
     x, labels = blobs(spread=0.7)
     weight = np.random.default_rng(2).uniform(0.1, 3, 60)
     fitted = fit(x, labels, sample_weight=weight)
@@ -243,28 +241,28 @@ def test_sample_weights_are_scikit_learn_s():
 # Composition
 
 
-def test_vmap_over_penalties_is_a_loop():
+def test_vmap_over_C_is_a_loop():
     x, labels = blobs(spread=0.7)
     one = functools.partial(
         regression.fit, jnp.asarray(x, jnp.float32), jnp.asarray(labels), n_classes=3
     )
-    penalties = jnp.asarray([1e-3, 1.0, 1e3])
-    together = jax.jit(jax.vmap(lambda c: one(penalty=c)))(penalties)
+    Cs = jnp.asarray([1e-3, 1.0, 1e3])
+    together = jax.jit(jax.vmap(lambda c: one(C=c)))(Cs)
     assert together.converged.all()
-    for i, penalty in enumerate(penalties):
-        alone = fit(x, labels, penalty=penalty)
+    for i, C in enumerate(Cs):
+        alone = fit(x, labels, C=C)
         np.testing.assert_allclose(together.objective[i], alone.objective, rtol=2e-4)
         np.testing.assert_allclose(together.weights[i], alone.weights, atol=2e-2)
 
 
-def test_one_trace_serves_every_penalty():
+def test_one_trace_serves_every_C():
     x, labels = (jnp.asarray(v) for v in blobs())
     x, traces = x.astype(jnp.float32), []
 
     @jax.jit
-    def bias(x, labels, penalty, weight):
+    def bias(x, labels, C, weight):
         traces.append(1)
-        fitted = regression.fit(x, labels, n_classes=3, penalty=penalty, sample_weight=weight)
+        fitted = regression.fit(x, labels, n_classes=3, C=C, sample_weight=weight)
         return fitted.bias
 
     weight = jnp.ones(60)
@@ -273,18 +271,18 @@ def test_one_trace_serves_every_penalty():
 
 
 @pytest.mark.parametrize('name', ['fit', 'fit_gram'])
-def test_errors_are_those_of_the_machines(name):
-    """The checks are shared (see test_svm); here that both functions make them, by their own name."""
+def test_errors_are_those_of_the_svm(name):
+    """The checks are shared (see test_svm); here that both functions make them."""
     run = functools.partial(getattr(regression, name), n_classes=3)
     x, y = jnp.asarray(blobs()[0], jnp.float32), jnp.asarray(blobs()[1])
     x = x @ x.T if name == 'fit_gram' else x
     kind = 'gram' if name == 'fit_gram' else 'features'
-    with pytest.raises(TypeError, match=f'{kind} of type int32; convert'):
+    with pytest.raises(TypeError, match=f'{kind} of dtype int32; convert'):
         run(x.astype(int), y)
     with pytest.raises(ValueError, match=r'labels of shape \(59,\) for 60 samples'):
         run(x, y[1:])
-    with pytest.raises(ValueError, match='penalty=0; C must be positive'):
-        run(x, y, penalty=0)
+    with pytest.raises(ValueError, match='C=0; expected a positive number'):
+        run(x, y, C=0)
     with pytest.raises(ValueError, match='negative or undefined entry'):
         run(x, y, sample_weight=-jnp.ones(60))
     with pytest.raises(ValueError, match='no sample of class 3 among 60 labels'):
