@@ -20,6 +20,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+jax.devices()  # from here on a run with --devices 1 cannot change their number for other tests
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -145,7 +145,9 @@ def data(config):
         config.batch_size,
         seed=config.seed,
         evaluation=splits['test'][0][:2000],
-        spec=train.Spec(x.shape[1:], task.class_names, {'image_shape': task.train_images.shape[1:3]}),
+        spec=train.Spec(
+            x.shape[1:], task.class_names, {'image_shape': task.train_images.shape[1:3]}
+        ),
         report_data=splits,
     )
 
@@ -216,7 +218,9 @@ def report(config, state, data):
         params, name = state[method].params, method.replace('_', ' ')
         one = functools.partial(encode, params)
         z = {split: np.asarray(jax.jit(one)(x)) for split, x in pixels.items()}
-        singular = np.asarray(jax.jit(functools.partial(jacobian.singular_values, one))(test[:50])).mean(0)
+        singular = np.asarray(
+            jax.jit(functools.partial(jacobian.singular_values, one))(test[:50])
+        ).mean(0)
         ratio = jacobian.contraction(one, test[:50], jax.random.key(0), RADII)
         layers = deep.init_classifier(params, data.spec.num_classes)
         tuned, _ = deep.fine_tune(
@@ -224,17 +228,21 @@ def report(config, state, data):
             n_epochs=config.finetune_epochs, batch_size=config.batch_size,
             optimizer=optax.adam(config.learning_rate / 2),
         )  # fmt: skip
-        records.append({
-            'method': name,
-            'cross_entropy': deep.loss(params, test, code=jax.nn.sigmoid).mean(),
-            'jacobian_norm': contractive.layer_penalty(params.encoder[0], test, jax.nn.sigmoid).mean(),
-            'effective_rank': jacobian.effective_rank(singular),
-            'contraction_ratio': np.interp(1.0, RADII, ratio),
-            'saturated': jacobian.saturated(one(test)),
-            'probe_error': linear_probe.error(z, labels, config.Cs),
-            'finetuned_error': deep.error(tuned, *splits['test']),
-            'published': PUBLISHED.get(method, '') if config.source == 'mnist' else '',
-        })
+        records.append(
+            {
+                'method': name,
+                'cross_entropy': deep.loss(params, test, code=jax.nn.sigmoid).mean(),
+                'jacobian_norm': contractive.layer_penalty(
+                    params.encoder[0], test, jax.nn.sigmoid
+                ).mean(),
+                'effective_rank': jacobian.effective_rank(singular),
+                'contraction_ratio': np.interp(1.0, RADII, ratio),
+                'saturated': jacobian.saturated(one(test)),
+                'probe_error': linear_probe.error(z, labels, config.Cs),
+                'finetuned_error': deep.error(tuned, *splits['test']),
+                'published': PUBLISHED.get(method, '') if config.source == 'mnist' else '',
+            }
+        )
         spectra[name], ratios[name], codes[name] = singular, (RADII, ratio), z['test']
         if method in ('plain', 'masking', 'contractive'):
             weight = np.asarray(params.encoder[0].weight)
@@ -263,6 +271,4 @@ def report(config, state, data):
 
 
 if __name__ == '__main__':
-    train.main(
-        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
-    )
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

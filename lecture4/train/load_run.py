@@ -1,54 +1,75 @@
-"""Runs that ended, read again: another run's config and its last state, for ensembles."""
+"""Loads finished runs: config, final state and data of another run, for instance for ensembles."""
 
 import dataclasses
-import json
+import os
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from lecture4.train import workdir
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import Config, RunOptions, UsageError
 from lecture4.train.step import AXIS, abstract_state, bind
+from lecture4.train.task import Data, PyTree, Task
+
+ConfigType = TypeVar('ConfigType', bound=Config)
 
 
-def config(directory, reader: Config) -> Any:
-    """The config of the run in a directory, of the type of `reader`, which says where data are.
+def config(directory: str | os.PathLike, reader: ConfigType) -> ConfigType:
+    """The config of a run.
 
-    Errors  UsageError where there is no run, or one of another experiment.
+    Args:
+      directory: The run directory.
+      reader: A config of the same experiment, whose options of `RunOptions` (data directories, devices, ...)
+        are used.
+
+    Returns:
+      The run's config. Fields that its config.json lacks have their defaults, which is logged.
+
+    Raises:
+      UsageError: There is no run, or one of another experiment or of an incompatible version.
     """
-    path = pathlib.Path(directory) / 'config.json'
-    try:
-        held = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        raise UsageError(
-            f'{directory} holds no run; name the directory of a finished one'
-        ) from None
-    names = {field.name for field in dataclasses.fields(reader)}
-    how = {field.name: getattr(reader, field.name) for field in dataclasses.fields(RunOptions)}
-    if set(held) != names - set(how):
-        raise UsageError(f'{directory} holds a run of another experiment, or of another version')
-    lists = {name: tuple(value) for name, value in held.items() if isinstance(value, list)}
-    return type(reader)(**{**how, **held, **lists})
+    _, stored = workdir.read_config(directory)
+    fields = workdir.add_defaults(type(reader), stored, directory)
+    options = {field.name: getattr(reader, field.name) for field in dataclasses.fields(RunOptions)}
+    return type(reader)(**options, **fields)
 
 
-def load(directory, reader: Config, data_fn, build_fn):
-    """(config, last state, data) of the run in a directory, the state on the host.
+def load(
+    directory: str | os.PathLike,
+    reader: ConfigType,
+    data_fn: Callable[[ConfigType], Data],
+    build_fn: Callable[[ConfigType, Any], Task],
+) -> tuple[ConfigType, PyTree, Data]:
+    """Load a finished run.
 
-    data_fn, build_fn  the experiment's functions of a config.
-    Errors  as `config`; UsageError where the run is not finished or its checkpoint cannot be read.
+    Args:
+      directory: The run directory.
+      reader: As in `config`.
+      data_fn: The experiment's `data`.
+      build_fn: The experiment's `build`.
+
+    Returns:
+      (config, state, data): the final state as numpy arrays.
+
+    Raises:
+      UsageError: As `config`; or the run is not finished or its checkpoint cannot be read.
     """
-    held = config(directory, reader)
-    data = data_fn(held)
-    bound = bind(build_fn(held, data.spec), data, held.seed)
+    stored = config(directory, reader)
+    data = data_fn(stored)
+    bound = bind(build_fn(stored, data.spec), data, stored.seed)
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
-    checkpoints = Checkpoints(pathlib.Path(directory) / 'checkpoints', held.keep)
+    checkpoints = Checkpoints(pathlib.Path(directory) / 'checkpoints', stored.keep)
     try:
         restored = checkpoints.restore(abstract_state(bound, mesh, bound.batch(0)))
     finally:
         checkpoints.close()
     n, state = restored or (0, None)
-    if n < held.steps:
-        raise UsageError(f'the run in {directory} has done {n} of {held.steps} steps; finish it')
-    return held, jax.tree.map(np.asarray, state), data
+    if n < stored.steps:
+        raise UsageError(
+            f'the run in {directory} has done {n} of {stored.steps} steps; finish it first'
+        )
+    return stored, jax.tree.map(np.asarray, state), data

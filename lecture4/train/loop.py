@@ -112,7 +112,7 @@ def _steps(compiled, state, n, config, buffer, checkpoints, stop_signal, profile
         evaluate()
     while n < config.steps:
         n_steps = min(config.steps_per_call, config.steps - n)
-        profiler.at(n)
+        profiler.at(n, state)
         state, metrics = compiled.run_steps(state, n, n_steps)
         buffer.pending.append((n, n_steps, metrics))
         n += n_steps

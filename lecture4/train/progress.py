@@ -1,46 +1,61 @@
-"""Progress on a terminal as a bar, elsewhere as plain lines; and a pulse for a launcher."""
+"""Progress as a bar on a terminal and as plain lines elsewhere; a heartbeat for launchers."""
 
 import contextlib
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-PLAIN_INTERVAL = 20.0
-# Environment variable that names a file for the number of steps done, by which a launcher sees a stuck process.
+if TYPE_CHECKING:
+    from lecture4.train.config import RunOptions
+
+Item = TypeVar('Item')
+PLAIN_INTERVAL = 20.0  # seconds between plain lines of `track`
+# Environment variable: the file that receives the number of steps done, from which a launcher detects a
+# stalled process.
 HEARTBEAT_FILE = 'LECTURE4_HEARTBEAT_FILE'
 _last_heartbeat = [0.0]
 
 
-def _text(values: dict) -> str:
+def _text(values: Mapping[str, float]) -> str:
     return '  '.join(f'{name} {value:.4g}' for name, value in values.items())
 
 
-def _of_here(style):
+def _resolve(style: str) -> str:
     if style == 'auto':
         return 'bar' if sys.stderr.isatty() else 'plain'
     return style
 
 
 @contextlib.contextmanager
-def display(style: str, start: int, steps: int, title: str):
-    """Yields a function (step, values) that shows how far a run has come.
+def display(
+    style: str, start: int, steps: int, title: str
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Display the progress of a loop on stderr.
 
-    style  auto | bar | plain | none; auto is a bar where stderr is a terminal, else plain lines.
+    Args:
+      style: 'bar', 'plain', 'none', or 'auto': a bar on a terminal, plain lines elsewhere.
+      start: Number of steps done before the loop.
+      steps: Number of steps at the end of the loop.
+      title: Label of the bar, or start of each line.
+
+    Yields:
+      A function (step, values) that updates the display.
     """
-    style = _of_here(style)
+    style = _resolve(style)
     if style == 'none':
         yield lambda step, values: None
     elif style == 'plain':
-        began = time.monotonic()
+        start_time = time.monotonic()
 
-        def line(step, values):
-            rate = (step - start) / max(time.monotonic() - began, 1e-9)
-            text = f'{title} {step}/{steps}  {_text(values)}  ({rate:.1f} a second)'
+        def write_line(step: int, values: Mapping[str, float]) -> None:
+            steps_per_second = (step - start) / max(time.monotonic() - start_time, 1e-9)
+            text = f'{title} {step}/{steps}  {_text(values)}  ({steps_per_second:.1f}/s)'
             print(text, file=sys.stderr, flush=True)
 
-        yield line
+        yield write_line
     else:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -58,22 +73,32 @@ def display(style: str, start: int, steps: int, title: str):
             yield lambda step, values: bar.update(task, completed=step, values=_text(values))
 
 
-def track(config, items: Sequence, title: str) -> Iterator:
-    """The items, while how many of them are done with is shown as config.progress says.
+def track(config: 'RunOptions', items: Sequence[Item], title: str) -> Iterator[Item]:
+    """Iterate over items and display how many are done, for slow loops of a report.
 
-    For what takes long in a report. Plain lines come every PLAIN_INTERVAL seconds.
+    Args:
+      config: `config.progress` is the style of the display.
+      items: What to iterate over.
+      title: Label of the display.
+
+    Yields:
+      The items. Plain lines are at least PLAIN_INTERVAL seconds apart.
     """
-    style, told = _of_here(config.progress), time.monotonic()
-    with display(style, 0, len(items), title) as show:
-        for done, item in enumerate(items, 1):
+    style, last_update = _resolve(config.progress), time.monotonic()
+    with display(style, 0, len(items), title) as update:
+        for n_done, item in enumerate(items, 1):
             yield item
-            if style == 'bar' or time.monotonic() - told >= PLAIN_INTERVAL:
-                told = time.monotonic()
-                show(done, {})
+            if style == 'bar' or time.monotonic() - last_update >= PLAIN_INTERVAL:
+                last_update = time.monotonic()
+                update(n_done, {})
 
 
-def heartbeat(step: int | None):
-    """Tell a launcher how many steps are done, at most ten times a second; None: the loop ended."""
+def heartbeat(step: int | None) -> None:
+    """Write the number of steps done to the launcher's heartbeat file, if there is one.
+
+    Args:
+      step: Number of steps done, written at most ten times per second; None when the loop has ended.
+    """
     path = os.environ.get(HEARTBEAT_FILE)
     if not path:
         return

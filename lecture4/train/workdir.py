@@ -1,10 +1,11 @@
-"""The run directory: who owns it, which run it holds, and what it was made with."""
+"""The run directory: its lock, its config, and the environment of the run."""
 
 import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -13,13 +14,21 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
-from lecture4.train.config import Config, UsageError, config_fingerprint
+import lecture4
+from lecture4.train.config import Config, RunOptions, UsageError, config_fingerprint
 from lecture4.train.distributed import processes
 
-SEEN_WITHIN = 10.0  # seconds that a shared file system may take to show a file to other hosts
+if TYPE_CHECKING:
+    from lecture4.train.distributed.runtime import Runtime
 
-# What a run writes, and so all that --overwrite removes.
+LOG = logging.getLogger(__name__)
+
+VISIBILITY_TIMEOUT = 10.0  # seconds for a file to appear on the other hosts of a shared file system
+
+# What a run writes, which is all that --overwrite removes.
 ENTRIES = (
     'config.json',
     'environment.json',
@@ -36,72 +45,172 @@ ENTRIES = (
     'variants',
     'groups',
     'codes',
+    'profile',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
 
 
-def check_config(directory: pathlib.Path, config: Config, overwrite: bool):
-    """UsageError where the directory holds a run with another config. Touches nothing."""
-    path = directory / 'config.json'
-    if overwrite or not path.exists():
-        return
+def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """Read config.json of a run.
+
+    Args:
+      directory: A run directory.
+
+    Returns:
+      (version, fields): the version of lecture4 that wrote the run, and the fields of its config.
+
+    Raises:
+      UsageError: There is no run, its config.json is damaged, or it was written by 0.1.0 or older.
+    """
+    path = pathlib.Path(directory) / 'config.json'
     try:
-        held = json.loads(path.read_text())
-    except json.JSONDecodeError:
+        fields = json.loads(path.read_text())
+        version = fields.pop('version', None)
+    except OSError:
+        raise UsageError(f'{directory} holds no run; expected the directory of one') from None
+    except (json.JSONDecodeError, AttributeError, TypeError):
+        raise UsageError(f'{path} is damaged; choose another run or another --workdir') from None
+    if version is None:
         raise UsageError(
-            f'{path} is damaged; choose another --workdir or give --overwrite'
-        ) from None
-    wanted = json.loads(json.dumps(config_fingerprint(config)))
-    different = [name for name in {**held, **wanted} if held.get(name) != wanted.get(name)]
+            f'the run in {directory} was written by lecture4 0.1.0 or older, whose options and '
+            f'results have other names than in {lecture4.__version__}; repeat it in another '
+            '--workdir, or replace it with --overwrite'
+        )
+    return version, fields
+
+
+def add_defaults(
+    config_type: type, fields: Mapping[str, Any], directory: str | os.PathLike
+) -> dict[str, Any]:
+    """Complete the fields of a stored config by the defaults of those added since it was written.
+
+    Each default that is used is logged.
+
+    Args:
+      config_type: The experiment's dataclass.
+      fields: Fields as `read_config` returns them.
+      directory: The run directory, for messages.
+
+    Returns:
+      A value for every field of the config's fingerprint, lists as tuples.
+
+    Raises:
+      UsageError: A stored field is unknown to the dataclass.
+    """
+    run_fields = {field.name for field in dataclasses.fields(RunOptions)}
+    known = [field for field in dataclasses.fields(config_type) if field.name not in run_fields]
+    if unknown := sorted(set(fields) - {field.name for field in known}):
+        raise UsageError(
+            f'the run in {directory} has the field {unknown[0]}, which {config_type.__module__} of '
+            f'lecture4 {lecture4.__version__} does not have: it is a run of another experiment or '
+            'of another version'
+        )
+    values = {}
+    for field in known:
+        value = fields.get(field.name, field.default)
+        if field.name not in fields:
+            LOG.info('%s has no field %s; using its default %s', directory, field.name, value)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> None:
+    """Check that a directory holds no run with another config. Writes nothing.
+
+    Fields that the stored config lacks, because they were added later, count as their defaults; lists
+    and tuples are equal.
+
+    Args:
+      directory: The run directory, which need not exist.
+      config: The config of the run that is about to start.
+      overwrite: Whether a run in the directory will be replaced; then nothing is checked.
+
+    Raises:
+      UsageError: The directory holds a run with another config, of another experiment, or one written
+        by lecture4 0.1.0 or older.
+    """
+    if overwrite or not (directory / 'config.json').exists():
+        return
+    _, fields = read_config(directory)
+    stored = _as_json(add_defaults(type(config), fields, directory))
+    expected = _as_json(config_fingerprint(config))
+    different = [name for name in expected if stored[name] != expected[name]]
     if different:
         name = different[0]
         more = f' (and {len(different) - 1} more fields)' if different[1:] else ''
         raise UsageError(
-            f'{directory} holds a run with {name}={held.get(name)}, not {wanted.get(name)}{more}; '
-            'choose another --workdir, or give --overwrite to throw that run away'
+            f'{directory} holds a run with {name}={stored[name]}, expected {expected[name]}{more}; '
+            'choose another --workdir, or replace that run with --overwrite'
         )
 
 
-@contextlib.contextmanager
-def run_lock(directory: pathlib.Path, config: Config, overwrite: bool, runtime):
-    """Within, the directory is this run's: process 0 claims it, and all make sure they see it.
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))
 
-    Errors  as `acquire`, on every process; UsageError where a process does not see the directory.
+
+@contextlib.contextmanager
+def run_lock(
+    directory: pathlib.Path, config: Config, overwrite: bool, runtime: 'Runtime'
+) -> Iterator[None]:
+    """Within the context, the directory is locked for this run.
+
+    A collective: process 0 acquires the lock, and all processes verify that they see it.
+
+    Args:
+      directory: The run directory, created if needed.
+      config: The run's config, written to config.json.
+      overwrite: Whether to replace a run in the directory.
+      runtime: Devices and processes of the run.
+
+    Raises:
+      UsageError: As `acquire`, on every process; or a process does not see the directory.
     """
     with contextlib.ExitStack() as stack:
 
-        def take() -> str:
-            lock = stack.enter_context(acquire(directory, config, overwrite, runtime.describe()))
-            word = secrets.token_hex(8)
-            lock.write(word)
-            lock.flush()
-            os.fsync(lock.fileno())
-            return word
+        def lock() -> str:
+            file = stack.enter_context(acquire(directory, config, overwrite, runtime.describe()))
+            token = secrets.token_hex(8)
+            file.write(token)
+            file.flush()
+            os.fsync(file.fileno())
+            return token
 
-        word = processes.broadcast_from_primary(take)
+        token = processes.broadcast_from_primary(lock)
         if runtime.n_processes > 1:
-            processes.run_on_all(lambda: _see(directory, word, runtime))
+            processes.run_on_all(lambda: _wait_for_lock(directory, token, runtime))
         yield
 
 
-def _see(directory: pathlib.Path, word: str, runtime):
-    ends = time.monotonic() + SEEN_WITHIN
-    while time.monotonic() < ends:
+def _wait_for_lock(directory: pathlib.Path, token: str, runtime: 'Runtime') -> None:
+    deadline = time.monotonic() + VISIBILITY_TIMEOUT
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            if (directory / '.lock').read_text() == word:
+            if (directory / '.lock').read_text() == token:
                 return
         time.sleep(0.1)
     raise UsageError(
-        f'process {runtime.process} of {runtime.n_processes} does not see process 0 in '
-        f'{directory.absolute()}; give a --workdir on a file system that all hosts share'
+        f'process {runtime.process} of {runtime.n_processes} does not see the files of process 0 in '
+        f'{directory.absolute()}; use a --workdir on a file system shared by all hosts'
     )
 
 
-def acquire(directory: pathlib.Path, config: Config, overwrite: bool, description: dict):
-    """Take the directory for this process and write config.json and environment.json.
+def acquire(
+    directory: pathlib.Path, config: Config, overwrite: bool, description: dict[str, Any]
+) -> TextIO:
+    """Lock a directory for this process; write config.json and environment.json.
 
-    Returns the lock: it holds while the returned file is open.
-    Errors  UsageError where another process is writing there, or nothing can be written.
+    Args:
+      directory: The run directory, created if needed.
+      config: The run's config.
+      overwrite: Whether to replace a run in the directory.
+      description: Entries of environment.json about devices and processes.
+
+    Returns:
+      The lock file; the lock holds while it is open.
+
+    Raises:
+      UsageError: Another process has the lock, the directory holds a run with another config, or
+        nothing can be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -123,12 +232,13 @@ def acquire(directory: pathlib.Path, config: Config, overwrite: bool, descriptio
             for entry in ENTRIES:
                 path = directory / entry
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        write_json(directory / 'config.json', config_fingerprint(config))
+        stored = {'version': lecture4.__version__, **config_fingerprint(config)}
+        write_json(directory / 'config.json', stored)
         write_json(directory / 'environment.json', environment(config, description))
     except OSError as error:
         lock.close()
         raise UsageError(
-            f'cannot write to {directory}: {error.strerror}; free the disk or choose another '
+            f'cannot write to {directory}: {error.strerror}; free disk space or choose another '
             '--workdir'
         ) from error
     except UsageError:
@@ -137,9 +247,17 @@ def acquire(directory: pathlib.Path, config: Config, overwrite: bool, descriptio
     return lock
 
 
-def environment(config: Config, description: dict) -> dict:
-    """What a reader needs to run the same again: command, versions, commit, devices."""
-    versions = {'python': platform.python_version()}
+def environment(config: Config, description: dict[str, Any]) -> dict[str, Any]:
+    """The contents of environment.json: command, options, versions, commit and devices.
+
+    Args:
+      config: The run's config, of which the options outside its fingerprint are recorded.
+      description: Entries about devices and processes.
+
+    Returns:
+      JSON-serializable values.
+    """
+    versions = {'python': platform.python_version(), 'lecture4': lecture4.__version__}
     for package in PACKAGES:
         versions[package] = importlib.metadata.version(package)
     return {
@@ -155,11 +273,11 @@ def environment(config: Config, description: dict) -> dict:
     }
 
 
-def _commit() -> dict:
-    """The commit of the code that runs, and whether it was changed since; nulls outside git."""
+def _commit() -> dict[str, Any]:
+    """The commit of the code and whether the code differs from it; None outside git."""
     source = pathlib.Path(__file__).parent
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ['git', *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
@@ -171,8 +289,8 @@ def _commit() -> dict:
         return {'commit': None, 'dirty': None}
 
 
-def write_json(path: pathlib.Path, value):
-    """Write whole or not at all: a reader never sees half a file."""
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file atomically: a reader never sees a part of it."""
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(value, indent=2) + '\n')
     os.replace(temporary, path)

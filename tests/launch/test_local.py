@@ -60,7 +60,7 @@ def test_two_processes_train_as_one_and_encode_their_own_rows(tmp_path, alone):
     close(rows(tmp_path), alone)
     assert '[0] report: ' in out and '[1] report' not in out  # process 0 alone tells and writes
     for index in (0, 1):
-        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu here, 4 in all$'
+        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu local, 4 in total$'
         assert re.search(said, errors, re.MULTILINE)
     code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--stage', 'encode')
     assert code == 0, errors
@@ -141,8 +141,8 @@ def test_a_workdir_that_a_process_does_not_see(tmp_path):
     env = environ(TOY_CHDIR=str(tmp_path))
     code, _, errors = run('launch.local', *TWO, '--workdir', 'here', env=env)
     assert code == 2, errors
-    assert 'does not see process 0 in' in errors
-    assert 'give a --workdir on a file system that all hosts share' in errors
+    assert 'does not see the files of process 0 in' in errors
+    assert 'use a --workdir on a file system shared by all hosts' in errors
     assert 'Traceback' not in errors
 
 

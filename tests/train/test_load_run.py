@@ -1,4 +1,4 @@
-"""Finished runs read again: as they ended, and refused where they did not."""
+"""Finished runs are loaded as they ended; unfinished ones are refused."""
 
 import dataclasses
 import json
@@ -46,22 +46,33 @@ def run(path, *argv):
     cli.run(parts, cli.parse(parts, ['--batch_size', '4', '--devices', '1', *argv]))
 
 
-def test_the_state_is_that_of_the_other_run_s_end(tmp_path):
+def test_the_final_state_of_a_run_is_loaded(tmp_path):
     run(tmp_path / 'a', '--steps', '3', '--target', '8', '--rates', '0.5', '--seed', '7')
-    held, state, its_data = load_run.load(tmp_path / 'a', Config(manual_dir='here'), data, build)
-    assert (held.steps, held.target, held.rates, held.seed) == (3, 8.0, (0.5,), 7)
-    assert held.manual_dir == 'here'  # how a run is carried out is the reader's
+    stored, state, stored_data = load_run.load(
+        tmp_path / 'a', Config(manual_dir='here'), data, build
+    )
+    assert (stored.steps, stored.target, stored.rates, stored.seed) == (3, 8.0, (0.5,), 7)
+    assert stored.manual_dir == 'here'  # a run option of the reader
     np.testing.assert_allclose(state['x'], 7.0)  # 0, 4, 6, 7
-    assert its_data.device_arrays['x'][0] == 8
+    assert stored_data.device_arrays['x'][0] == 8
     path = tmp_path / 'a/config.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'steps': 5}))
-    with pytest.raises(UsageError, match='has done 3 of 5 steps; finish it'):
+    with pytest.raises(UsageError, match='has done 3 of 5 steps; finish it first'):
         load_run.load(tmp_path / 'a', Config(), data, build)
 
 
-def test_directories_without_such_a_run_are_refused(tmp_path):
-    with pytest.raises(UsageError, match='holds no run; name the directory of a finished one'):
+def test_directories_without_a_run_of_this_experiment_are_refused(tmp_path):
+    with pytest.raises(UsageError, match='holds no run; expected the directory of one'):
         load_run.config(tmp_path, Config())
-    (tmp_path / 'config.json').write_text('{"steps": 3, "depth": 20}')
-    with pytest.raises(UsageError, match='a run of another experiment, or of another version'):
+    (tmp_path / 'config.json').write_text('{"version": "0.2.0", "steps": 3, "depth": 20}')
+    with pytest.raises(UsageError, match='a run of another experiment or of another version'):
         load_run.config(tmp_path, Config())
+    (tmp_path / 'config.json').write_text('{"steps": 3}')
+    with pytest.raises(UsageError, match=r'written by lecture4 0\.1\.0 or older'):
+        load_run.config(tmp_path, Config())
+
+
+def test_fields_added_since_a_run_have_their_defaults(tmp_path):
+    (tmp_path / 'config.json').write_text('{"version": "0.2.0", "steps": 3, "rates": [0.125]}')
+    stored = load_run.config(tmp_path, Config(target=9.0, rates=(1.0,)))
+    assert (stored.steps, stored.rates, stored.target) == (3, (0.125,), 3.0)

@@ -1,4 +1,4 @@
-"""How far a loop of a report has come is shown, and changes nothing of the loop."""
+"""Progress of a report's loop is displayed and does not change the loop."""
 
 import pytest
 
@@ -7,22 +7,22 @@ from tests.train import toy
 
 
 @pytest.mark.parametrize(
-    ('style', 'seldom', 'lines'),
+    ('style', 'interval', 'expected'),
     [
-        ('plain', 0.0, ['views 1/3', 'views 2/3', 'views 3/3']),
+        ('plain', 0.0, ['images 1/3', 'images 2/3', 'images 3/3']),
         ('plain', 20.0, []),
         ('none', 0.0, []),
     ],
 )
-def test_lines_come_with_the_items_but_seldom(style, seldom, lines, monkeypatch, capsys):
-    monkeypatch.setattr(progress, 'PLAIN_INTERVAL', seldom)
+def test_plain_lines_are_an_interval_apart(style, interval, expected, monkeypatch, capsys):
+    monkeypatch.setattr(progress, 'PLAIN_INTERVAL', interval)
     config = toy.Config(progress=style)
-    assert list(progress.track(config, range(5, 8), 'views')) == [5, 6, 7]
-    told = capsys.readouterr().err.splitlines()
-    assert [line[: len('views 1/3')] for line in told] == lines
+    assert list(progress.track(config, range(5, 8), 'images')) == [5, 6, 7]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[: len('images 1/3')] for line in lines] == expected
 
 
 def test_a_bar_ends_full(capsys):
     config = toy.Config(progress='bar')
-    assert list(progress.track(config, 'abc', 'views')) == ['a', 'b', 'c']
+    assert list(progress.track(config, 'abc', 'images')) == ['a', 'b', 'c']
     assert '3/3' in capsys.readouterr().err

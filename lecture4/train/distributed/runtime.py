@@ -1,12 +1,12 @@
-"""Devices, processes, signals and the compilation cache, settled before any device is touched."""
+"""Devices, processes, signals and the compilation cache: set up before any device is initialized."""
 
 import contextlib
 import logging
 import os
 import pathlib
 import signal
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,11 +17,17 @@ from lecture4.train.distributed import processes, rendezvous
 from lecture4.train.step import AXIS
 
 LOG = logging.getLogger(__name__)
-INTERRUPTED = 75  # EX_TEMPFAIL: saved, start me again
+INTERRUPTED = 75  # exit code, EX_TEMPFAIL: the state is saved; run again to resume
 
 
 class Runtime(NamedTuple):
-    """Where a run is carried out: the devices of all processes, and which process this is."""
+    """The devices of a run over all processes, and the index of this process.
+
+    Attributes:
+      mesh: Devices of all processes, with axis 'data'.
+      process: Index of this process.
+      n_processes: Number of processes.
+    """
 
     mesh: Mesh
     process: int = 0
@@ -29,19 +35,19 @@ class Runtime(NamedTuple):
 
     @property
     def is_primary(self) -> bool:
-        """Whether this process writes metrics, figures and reports; checkpoints are by all."""
+        """Whether this process writes metrics, figures and reports; all write checkpoints."""
         return self.process == 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         devices = list(self.mesh.devices.flat)
-        here = sum(device.process_index == self.process for device in devices)
+        local = sum(device.process_index == self.process for device in devices)
         return (
             f'process {self.process} of {self.n_processes}, '
-            f'{here} x {devices[0].device_kind} here, {len(devices)} in all'
+            f'{local} x {devices[0].device_kind} local, {len(devices)} in total'
         )
 
-    def describe(self) -> dict:
-        """For environment.json."""
+    def describe(self) -> dict[str, Any]:
+        """The entries of environment.json about devices and processes."""
         devices = list(self.mesh.devices.flat)
         return {
             'backend': jax.default_backend(),
@@ -52,56 +58,67 @@ class Runtime(NamedTuple):
 
 
 def start(config: RunOptions) -> Runtime:
-    """Set JAX up as the options and the environment ask, find the other processes, take devices.
+    """Configure JAX, connect to the other processes and take the devices of a run.
 
-    Errors  UsageError where fewer devices exist than asked for, or a peer does not come.
+    Args:
+      config: The run's options; `devices`, `parallel`, `stage`, `cache_dir` and those of the processes
+        are used.
+
+    Returns:
+      The devices and processes of the run.
+
+    Raises:
+      UsageError: Fewer devices exist than requested, options contradict one another, or a process is
+        missing (`rendezvous.join`).
     """
     _use_cache(config.cache_dir)
-    ours = processes.detect(config)
-    if ours.count > 1 and config.parallel == 'pmap':
-        raise UsageError(f'--parallel pmap in {ours.count} processes; use --parallel jit')
-    if config.devices % ours.count:
+    detected = processes.detect(config)
+    if detected.count > 1 and config.parallel == 'pmap':
+        raise UsageError(f'--parallel pmap in {detected.count} processes; use --parallel jit')
+    if config.devices % detected.count:
         raise UsageError(
-            f'--devices {config.devices} cannot be shared by {ours.count} processes; use '
-            f'{ours.count} or a multiple of it'
+            f'--devices {config.devices} is not divisible by {detected.count} processes; use '
+            f'{detected.count} or a multiple of it'
         )
-    cpus = config.devices // ours.count
-    if config.stage == 'encode' and ours.count == 1 and not cpus:
+    cpus = config.devices // detected.count
+    if config.stage == 'encode' and detected.count == 1 and not cpus:
         cpus = _cores(config)
-    # After a device has been touched the number of CPU devices is settled: then RuntimeError.
+    # The number of CPU devices is fixed once a device is initialized: then RuntimeError.
     with contextlib.suppress(RuntimeError):
         if cpus:
             jax.config.update('jax_num_cpu_devices', cpus)
-    rendezvous.join(ours, config)
+    rendezvous.join(detected, config)
     try:
         devices = jax.devices()
     except RuntimeError as error:
-        raise UsageError(f'no device to run on: {str(error).splitlines()[0]}') from error
-    n_wanted = config.devices or len(devices)
-    if n_wanted > len(devices) or (ours.count > 1 and n_wanted < len(devices)):
+        raise UsageError(f'no device is available: {str(error).splitlines()[0]}') from error
+    n_devices = config.devices or len(devices)
+    if n_devices > len(devices) or (detected.count > 1 and n_devices < len(devices)):
         raise UsageError(
-            f'--devices {config.devices}, but there are {len(devices)} ({devices[0].device_kind}); '
-            f'use --devices {len(devices)} or leave it out'
+            f'--devices {config.devices}, but {len(devices)} are available ({devices[0].device_kind}); '
+            f'use --devices {len(devices)} or omit it'
         )
-    mesh = Mesh(np.array(devices[:n_wanted]), (AXIS,))
+    mesh = Mesh(np.array(devices[:n_devices]), (AXIS,))
     runtime = Runtime(mesh, jax.process_index(), jax.process_count())
-    if runtime.n_processes > 1:  # before the first collective: whoever hangs has said its name
+    if (
+        runtime.n_processes > 1
+    ):  # before the first collective, so that the log names a process that hangs
         LOG.info('%s', runtime)
         if not runtime.is_primary:
-            logging.getLogger('lecture4').setLevel(logging.WARNING)  # process 0 tells the rest
+            logging.getLogger('lecture4').setLevel(logging.WARNING)  # process 0 logs for all
     return runtime
 
 
 def _cores(config: RunOptions) -> int:
-    """CPU devices to solve for codes on: one for every core, which XLA's own threads gain nothing from."""
+    """CPU devices for encoding: one per core, since XLA's own threads do not speed solvers up."""
     usable = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
     cores = len(usable(0))
-    batch_size = getattr(config, 'batch_size', cores)  # which devices have to divide
+    batch_size = getattr(config, 'batch_size', cores)  # must be divisible by the devices
     return max(n for n in range(1, cores + 1) if batch_size % n == 0)
 
 
-def _use_cache(cache_dir: str):
-    """Keep compiled programs between runs, unless the user's own setting says where."""
+def _use_cache(cache_dir: str) -> None:
+    """Keep compiled programs between runs, in the directory of JAX's own setting if there is one."""
     if cache_dir == 'none':
         jax.config.update('jax_enable_compilation_cache', False)
         return
@@ -115,62 +132,68 @@ def _use_cache(cache_dir: str):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; its state is saved."""
+    """A signal stopped the run; its state is saved."""
 
 
 @contextlib.contextmanager
-def deferred_signals(n_processes: int = 1):
-    """Within: SIGTERM and the first ctrl-C are noted, not obeyed; a second ctrl-C stops at once.
+def deferred_signals(n_processes: int = 1) -> Iterator[Callable[[int], str | None]]:
+    """Within the context, SIGTERM and the first Ctrl-C are recorded instead of obeyed.
 
-    Yields a function that is given the number of steps done, after every call, and returns the name
-    of the signal that came, or None. Of several processes one signal to any of them is enough:
-    JAX's preemption service makes all of them stop after the same step.
+    A second Ctrl-C raises KeyboardInterrupt at once. A signal to any one of several processes is
+    enough: JAX's preemption service makes all of them stop after the same step.
+
+    Args:
+      n_processes: Number of processes of the run.
+
+    Yields:
+      A function to call after every step with the number of steps done; it returns the name of the
+      signal received, or None.
     """
     if n_processes > 1:
-        with _noted_by_all() as stop:
-            yield stop
+        with _deferred_on_all() as received_signal:
+            yield received_signal
         return
-    received = []
+    received: list[str] = []
 
-    def note(number, frame):
+    def record(number: int, frame: Any) -> None:
         del frame
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 
-    with _handled({signal.SIGTERM: note, signal.SIGINT: note}):
+    with _handlers({signal.SIGTERM: record, signal.SIGINT: record}):
         yield lambda n: received[0] if received else None
 
 
 @contextlib.contextmanager
-def _noted_by_all():
+def _deferred_on_all() -> Iterator[Callable[[int], str | None]]:
     from jax.experimental import multihost_utils
 
-    asked = []
-    done: list[int] = []
+    received: list[int] = []
+    last_step: list[int] = []
 
-    def pass_on(number, frame):
+    def forward(number: int, frame: Any) -> None:
         del frame
-        if asked:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
-        signal.raise_signal(signal.SIGTERM)  # JAX's own handler has that one
+        received.append(number)
+        signal.raise_signal(signal.SIGTERM)  # handled by JAX's preemption service
 
-    def stop(n: int) -> str | None:
-        # The service names one step, of any number: none may be left out.
-        steps = range(done[0] + 1 if done else n, n + 1)
-        done[:] = [n]
+    def received_signal(n: int) -> str | None:
+        # The service names one step, of any number: none may be skipped.
+        steps = range(last_step[0] + 1 if last_step else n, n + 1)
+        last_step[:] = [n]
         return 'SIGTERM' if any(map(multihost_utils.reached_preemption_sync_point, steps)) else None
 
-    with _handled({signal.SIGINT: pass_on}):
-        yield stop
+    with _handlers({signal.SIGINT: forward}):
+        yield received_signal
 
 
 @contextlib.contextmanager
-def _handled(handlers: dict[signal.Signals, Callable]):
+def _handlers(handlers: dict[signal.Signals, Callable[[int, Any], None]]) -> Iterator[None]:
     previous = {}
     for number, handler in handlers.items():
-        # signal.signal works in the main thread only; elsewhere the host program has the handlers
+        # signal.signal works in the main thread only; elsewhere the host program has the handlers.
         with contextlib.suppress(ValueError):
             previous[number] = signal.signal(number, handler)
     try:
