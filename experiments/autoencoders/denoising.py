@@ -27,6 +27,7 @@ from lecture4.autoencoder import denoising, network
 from lecture4.data.images import crops, signals
 from lecture4.ops import patches
 from lecture4.ops.losses import squared_error
+from lecture4.ops.metrics import psnr as psnr_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +187,7 @@ def report(config, state, data):
         'autoencoder': np.asarray(run(noisy, config.patch, ours)),
     }
     psnr = {
-        name: np.asarray(denoising.psnr(clean, jnp.asarray(v, jnp.float32)))
+        name: np.asarray(psnr_of(jnp.asarray(v, jnp.float32), clean, axis=tuple(range(1, clean.ndim))))
         for name, v in results.items()
     }
     rows = tuple((name, *map(float, v), float(v.mean())) for name, v in psnr.items())

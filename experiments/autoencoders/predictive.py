@@ -146,7 +146,7 @@ def data(config):
         config.unlabelled, config.signals, patch=config.patch, seed=config.seed, **places
     )
     found = found[found.std(1) > 1e-3] if config.unlabelled == 'omniglot' else found  # empty paper
-    signals = patches.normalise_contrast(jnp.asarray(found), config.floor)
+    signals = patches.normalize_contrast(jnp.asarray(found), config.floor)
     n_held_out = max(len(signals) // 10, 1)
     whitening = linalg.zca(signals[n_held_out:], config.regulariser)
     components, _ = linalg.pca(signals[n_held_out:], min(config.width, config.patch**2 - 1))
@@ -333,7 +333,7 @@ def report(config, state, data):
         for name, curve in accuracies.items()
         for n, values in zip(config.labels, curve, strict=True)
     }
-    back = np.asarray(linalg.inverse(data.extra['whitening']).T)  # seen as pictures again
+    back = np.asarray(linalg.pseudo_inverse(data.extra['whitening']).T)  # seen as pictures again
     order = atoms.display_order(np.asarray(params.atoms))
     shape = (config.patch, config.patch)
     n_classes = len(data.extra['labelled'].names)

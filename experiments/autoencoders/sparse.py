@@ -109,9 +109,9 @@ def data(config):
     n_held = max(len(x) // 10, 1)
     back = None
     if config.patch:
-        x = patches.normalise_contrast(jnp.asarray(x), 0.04)
+        x = patches.normalize_contrast(jnp.asarray(x), 0.04)
         whitening = linalg.zca(x[n_held:], config.regulariser)
-        x, back = np.asarray(linalg.apply(whitening, x)), np.asarray(linalg.inverse(whitening))
+        x, back = np.asarray(linalg.apply(whitening, x)), np.asarray(linalg.pseudo_inverse(whitening))
     return train.in_memory(
         x[n_held:],
         config.batch_size,

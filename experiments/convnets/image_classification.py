@@ -306,8 +306,8 @@ def build(config):
         def quality(batch):
             images = normalize.normalise(batch[0], evaluation['scale'])
             if config.looked_at:
-                images = resize.whole(images, (config.looked_at, config.looked_at))
-            seen = transforms.middle(images, config.crop or images.shape[1])
+                images = resize.resize(images, (config.looked_at, config.looked_at))
+            seen = resize.center_crop(images, config.crop or images.shape[1])
             logits, _ = network.apply(state.mean or state.variables, seen)
             return train_step.quality(logits, batch[1])
 
@@ -351,7 +351,7 @@ def report(config, state, loaded):
             shares = [_share(int((ranks < k).sum()), n) for k in told]
             rows.append((kind, name, *shares, f'{seconds:.1f}'))
             metrics |= {f'top{k}_{kind}': float((ranks < k).mean()) for k in told}
-    counts = scores.confusion(labels, p.argmax(1), n_classes)
+    counts = scores.confusion_matrix(labels, p.argmax(1), n_classes)
     names = ('first answer', 'among five')[: len(told)]
     return train.Report(
         metrics=metrics,
@@ -378,7 +378,7 @@ def report(config, state, loaded):
 
 
 def _share(n_right, n):
-    low, high = scores.wilson(n_right, n)
+    low, high = scores.wilson_interval(n_right, n)
     return f'{100 * n_right / n:.1f} ({100 * low:.1f} to {100 * high:.1f})'
 
 

@@ -28,6 +28,7 @@ from lecture4 import train
 from lecture4.data.images import crops
 from lecture4.data.images import signals as pictures
 from lecture4.features import atoms
+from lecture4.ops.resize import center_crop
 from lecture4.sparse import recovery, restoration, solvers
 from lecture4.sparse.dictionary import online
 
@@ -167,9 +168,8 @@ def data(config):
 
 
 def middle(image, side):
-    h, w = (min(side or length, length) for length in image.shape[:2])
-    top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
-    return image[top : top + h, left : left + w, 0]
+    shape = [min(side or length, length) for length in image.shape[:2]]
+    return center_crop(image, shape)[..., 0]
 
 
 def build(config):
@@ -313,7 +313,7 @@ def gallery(found, truth, title, n=3):
     for i, image in enumerate(truth[:n]):
         row = [images[i] for images in found.values()]
         rows[f'picture {i + 1}'] = [*row, image]
-        values = [restoration.psnr(made, image) for made in row]
+        values = [restoration.clipped_psnr(made, image) for made in row]
         texts = ('' if np.isnan(value) else f'{value:.2f} dB' for value in values)
         notes[f'picture {i + 1}'] = [*texts, '']
     return shown.gallery(rows, [*found, 'truth'], notes=notes, title=title)

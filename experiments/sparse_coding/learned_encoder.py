@@ -91,7 +91,7 @@ SWEEPS = {
 def data(config):
     images, _, _ = pictures.grey(config.source, **config.data_kwargs())
     found = crops.sample_patches(images, config.patches, config.patch, config.seed)
-    found = patches.normalise_contrast(jnp.asarray(found), 0.04)
+    found = patches.normalize_contrast(jnp.asarray(found), 0.04)
     signals = linalg.apply(linalg.zca(found, 0.1), found)
 
     @jax.jit

@@ -155,7 +155,7 @@ def data(config):
     resident, whitening = {'images': others.train_images, 'labels': others.train_labels}, {}
     for name, images in (('task', task.train_images), ('elsewhere', unlabelled)):
         found = crops.sample_patches(images, config.signals, config.patch, config.seed)
-        found = patches.normalise_contrast(jnp.asarray(found), config.floor)
+        found = patches.normalize_contrast(jnp.asarray(found), config.floor)
         whitening[name] = linalg.zca(found, config.regulariser)
         resident[name] = np.asarray(linalg.apply(whitening[name], found))
 
@@ -286,7 +286,7 @@ def report(config, state, data):
     }
     side = (config.patch, config.patch)
     for name, learned in (('task', state.task), ('elsewhere', state.elsewhere)):
-        D = np.asarray(linalg.inverse(whitening[name]).T @ learned.atoms)
+        D = np.asarray(linalg.pseudo_inverse(whitening[name]).T @ learned.atoms)
         order = np.argsort(-np.asarray(learned.usage))
         pictures_of[f'atoms_{name}'] = train.Picture(
             drawn.atoms(D, side, order=order, width=4.0),

@@ -199,7 +199,7 @@ def data(config):
         colour=config.colour,
         **places,
     )
-    signals = patches.normalise_contrast(jnp.asarray(found), config.floor)
+    signals = patches.normalize_contrast(jnp.asarray(found), config.floor)
     n_held_out = max(len(signals) // 10, 1)
     whitening = linalg.zca(signals[n_held_out:], config.regulariser)
     components, _ = linalg.pca(signals[n_held_out:], min(config.atoms, signals.shape[1] - 1))
@@ -334,7 +334,7 @@ def report(config, state, data):
         tables += (train.Table('Accuracy of all labels', ('features', '%'), rows, caption_whole),)
     signals = data.evaluation
     found = encode(config, state, signals)
-    back = linalg.inverse(data.extra['whitening']).T  # seen as pictures, not as whitened signals
+    back = linalg.pseudo_inverse(data.extra['whitening']).T  # seen as pictures, not as whitened signals
     side = config.patch or labelled.train_images.shape[1]
     order = atoms.display_order(np.asarray(state.atoms), np.asarray(state.usage))
     rising = np.argsort(np.sum(signals**2, axis=1))  # four of rising contrast, none of them flat

@@ -134,15 +134,6 @@ def wiener(clean, std) -> Affine:
     return Affine(matrix.astype(np.float32), (mean - mean @ matrix).astype(np.float32))
 
 
-def psnr(x, y, peak=1.0):
-    """Peak signal-to-noise ratio of y for the clean x, in dB, per example: [n, ...] -> [n].
-
-    Units   peak is the largest possible value, 1 for pixels in [0, 1]. Equal pictures give inf.
-    """
-    axes = tuple(range(1, x.ndim))
-    return 10 * jnp.log10(jnp.asarray(peak, x.dtype) ** 2 / jnp.mean((x - y) ** 2, axis=axes))
-
-
 def _check(name, value, low, high):
     """ValueError where a known level is outside its domain, NaN included."""
     if isinstance(value, jax.core.Tracer):

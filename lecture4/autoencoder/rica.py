@@ -146,7 +146,7 @@ def apply(layers: Sequence[Layer], x, stages: Sequence[Stage], *, floor=0.01, ep
     for layer, stage in zip(layers, stages, strict=True):
         h = filters(layer, x, stage)
         p = pooled(h, stage, epsilon)
-        x = norm.local_contrast(p, stage.contrast, floor=floor)
+        x = norm.local_contrast(p, stage.contrast, min_std=floor)
         outputs.append({'filters': h, 'pooled': p, 'contrast': x})
     return outputs
 

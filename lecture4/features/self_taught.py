@@ -75,9 +75,9 @@ def pool_regions(responses, regions: int, reduce: str = 'mean'):
 def preprocess(signals, floor, whitening: linalg.Affine):
     """Contrast-normalised and whitened signals: what dictionaries are learned on.
 
-    Shapes  signals [..., d] -> [..., m]; floor as in patches.normalise_contrast.
+    Shapes  signals [..., d] -> [..., m]; floor as in patches.normalize_contrast.
     """
-    return linalg.apply(whitening, patches.normalise_contrast(signals, floor))
+    return linalg.apply(whitening, patches.normalize_contrast(signals, floor))
 
 
 def encode_images(

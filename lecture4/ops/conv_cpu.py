@@ -1,50 +1,73 @@
-"""A network's convolution whose gradients are quick on a CPU too; elsewhere XLA's own.
+"""A network's convolution whose gradients are fast on a CPU too; on other devices XLA's own.
 
-XLA's CPU backend computes a gradient by the kernel at a tenth of the speed of the forward pass, and a
-1 x 1 convolution at half the speed of the product of matrices that it is (measured in
-tests/benchmarks/vision_speed.py). `conv_general_dilated` takes the place of lax's in flax's Conv:
+XLA's CPU backend computes a gradient with respect to the kernel at a tenth of the speed of the
+forward pass, and a 1 x 1 convolution at half the speed of the matrix product that it is (measured in
+tests/benchmarks/vision_speed.py). `conv_general_dilated` replaces lax's in flax's Conv:
 
     nn.Conv(64, (3, 3), conv_general_dilated=conv_cpu.conv_general_dilated)
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
-ROWS = 2048  # places in a part
-FEW = 4  # channels
+CHUNK_POSITIONS = 2048  # of the output, in one matrix product
+FEW_CHANNELS = 4
 
 
 def conv_general_dilated(
-    x,
-    kernel,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
+    x: Float[Array, 'n *size c'],
+    kernel: Float[Array, '*window c_in_group o'],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
     feature_group_count: int = 1,
-    precision=None,
-):
-    """`lax.conv_general_dilated` of pictures [n, h, w, c] and kernels [kh, kw, c, o], same numbers.
+    precision: lax.PrecisionLike = None,
+) -> Float[Array, 'n *out o']:
+    """`lax.conv_general_dilated` of images [n, h, w, c] and kernels [kh, kw, c, o], same values.
 
-    Grad    reverse mode only, unless the kernel is as large as the picture. Convolutions that are
-            dilated or in groups, of another rank or layout, or with padding as a word, are lax's own.
+    Gradient: reverse mode only, unless the kernel is as large as the image. Convolutions that are
+    dilated or in groups, of another rank or layout, or with padding given as a string, are lax's own.
+
+    Args:
+      x: Images.
+      kernel: Filters.
+      window_strides: This and the others as in lax.
+      padding: (low, high) per axis, or a string.
+      lhs_dilation: Dilation of the images.
+      rhs_dilation: Dilation of the kernel.
+      dimension_numbers: Layout.
+      feature_group_count: Number of groups of channels.
+      precision: Precision of the products.
     """
-    plain = x.ndim == 4 and _is_nhwc(dimension_numbers, x, kernel) and not isinstance(padding, str)
+    is_nhwc = (
+        x.ndim == 4 and _is_nhwc(dimension_numbers, x, kernel) and not isinstance(padding, str)
+    )
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    if not plain or dilated or feature_group_count != 1:
+    if not is_nhwc or dilated or feature_group_count != 1:
         return lax.conv_general_dilated(
-            x, kernel, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            feature_group_count, precision=precision,
-        )  # fmt: skip
-    strides, padding = tuple(window_strides), tuple(tuple(sides) for sides in padding)
-    if kernel.shape[:2] == x.shape[1:3] and not any(map(any, padding)):
+            x,
+            kernel,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            precision=precision,
+        )
+    strides, pairs = tuple(window_strides), tuple((low, high) for low, high in padding)
+    if kernel.shape[:2] == x.shape[1:3] and not any(map(any, pairs)):
         return _one_window(x, kernel, precision)
-    return _conv(x, kernel, strides, padding, precision)
+    return _conv(x, kernel, strides, pairs, precision)
 
 
 def _is_nhwc(numbers, x, kernel):
@@ -54,7 +77,7 @@ def _is_nhwc(numbers, x, kernel):
 
 
 def _one_window(x, kernel, precision):
-    """A kernel as large as the picture is a dense layer, and quicker as such on every device."""
+    """A kernel as large as the image is a dense layer, and faster as such on every device."""
     columns = kernel.reshape(-1, kernel.shape[-1])
     y = jnp.matmul(x.reshape(len(x), len(columns)), columns, precision=precision)
     return y[:, None, None, :]
@@ -67,7 +90,7 @@ def _conv(x, kernel, strides, padding, precision):
         return by_xla(x, kernel)
 
     def product(x, kernel):
-        return jnp.tensordot(_every(x, strides), kernel[0, 0], 1, precision=precision)
+        return jnp.tensordot(_strided(x, strides), kernel[0, 0], 1, precision=precision)
 
     return lax.platform_dependent(x, kernel, cpu=product, default=by_xla)
 
@@ -92,7 +115,7 @@ def _backward(strides, padding, precision, saved, g):
     def on_cpu(x, kernel, g):
         if _is_product(kernel, padding):
             small = jnp.tensordot(g, kernel[0, 0].T, 1, precision=precision)
-            dx = jax.vjp(lambda x: _every(x, strides), x)[1](small)[0]
+            dx = jax.vjp(lambda x: _strided(x, strides), x)[1](small)[0]
         else:
             dx = _input_gradient(g, kernel, x.shape[1:3], strides, padding, precision)
         return dx, _kernel_gradient(x, g, kernel.shape, strides, padding, precision)
@@ -107,67 +130,69 @@ def _is_product(kernel, padding):
     return kernel.shape[:2] == (1, 1) and not any(map(any, padding))
 
 
-def _every(x, strides):
+def _strided(x, strides):
     return x[:, :: strides[0], :: strides[1]]
 
 
 def _input_gradient(g, kernel, size, strides, padding, precision):
-    """The full convolution of g, spread by its stride, with the kernel."""
-    sides = [
+    """The full convolution of g, with stride - 1 zeros between its values, with the kernel."""
+    pads = [
         (k - 1 - low, n + low - (m - 1) * s - 1)
         for k, n, m, s, (low, _) in zip(
             kernel.shape[:2], size, g.shape[1:3], strides, padding, strict=True
         )
     ]
-    turned = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    # Inside a loop XLA would read the kernel transposed, by its slowest way, if it saw where it is from.
-    turned = lax.optimization_barrier(turned)
+    flipped = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    # Inside a loop XLA, seeing where it comes from, would read the kernel transposed, its slowest way.
+    flipped = lax.optimization_barrier(flipped)
     return lax.conv_general_dilated(
-        g, turned, (1, 1), sides, strides, dimension_numbers=NUMBERS, precision=precision
+        g, flipped, (1, 1), pads, strides, dimension_numbers=NUMBERS, precision=precision
     )
 
 
 def _kernel_gradient(x, g, shape, strides, padding, precision):
-    """Sums of x's windows times g, as products of matrices over a few pictures at a time.
+    """Sums of x's windows times g, as matrix products over a few images at a time.
 
-    A part is to stay in the cache: ROWS places or one picture. Its windows are written out, kh kw c
-    numbers a place; or, where that is less, kw c numbers of x beside kh o of g moved by rows; or, of
-    FEW channels, a plane for each of the kh kw c: a place's numbers would be moved one by one.
+    A chunk has to stay in the cache: CHUNK_POSITIONS or one image. Its windows are written out, kh kw c
+    numbers per position; or, where that is less, kw c numbers of x next to kh o of g shifted by rows;
+    or, with at most FEW_CHANNELS, a plane for each of the kh kw c: the numbers of one position would
+    be copied one by one.
     """
     kh, kw, c, o = shape
     n, *out = g.shape[:3]
-    size = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * out[0] * out[1] <= ROWS))
-    planes = c <= FEW
-    moved = not planes and strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
+    divisors = [m for m in range(1, n + 1) if n % m == 0]
+    size = max(m for m in divisors if m == 1 or m * out[0] * out[1] <= CHUNK_POSITIONS)
+    planes = c <= FEW_CHANNELS
+    by_rows = not planes and strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    if moved:
-        x = x[:, : out[0] + kh - 1]  # what no window reaches is cut off
+    if by_rows:
+        x = x[:, : out[0] + kh - 1]  # beyond it no window reaches
 
-    def add(total, part):
-        x, g = part
+    def add(total, chunk):
+        x, g = chunk
         if planes:
             rows = _slices(jnp.moveaxis(x, -1, 0), 2, kh, strides[0], out[0])
             rows = [a for row in rows for a in _slices(row, 3, kw, strides[1], out[1])]
             left = jnp.stack(rows).reshape(kh * kw * c, -1)
             return total + jnp.matmul(left, g.reshape(-1, o), precision=precision), None
-        if moved:
+        if by_rows:
             left = _shifted(x, 2, kw, 1, out[1])
-            sides = [((0, 0), (i, kh - 1 - i), (0, 0), (0, 0)) for i in range(kh)]
-            right = jnp.concatenate([jnp.pad(g, side) for side in sides], axis=-1)
+            pads = [((0, 0), (i, kh - 1 - i), (0, 0), (0, 0)) for i in range(kh)]
+            right = jnp.concatenate([jnp.pad(g, pad) for pad in pads], axis=-1)
         else:
             left = _shifted(x, 2, kw, strides[1], out[1])
             left, right = _shifted(left, 1, kh, strides[0], out[0]), g
         left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
         return total + jnp.matmul(left.T, right, precision=precision), None
 
-    start = jnp.zeros((kw * c, kh * o) if moved else (kh * kw * c, o), g.dtype)
-    parts = tuple(a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
-    total = lax.scan(add, start, parts)[0]
-    return total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3) if moved else total.reshape(shape)
+    start = jnp.zeros((kw * c, kh * o) if by_rows else (kh * kw * c, o), g.dtype)
+    chunks = tuple(a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
+    total = lax.scan(add, start, chunks)[0]
+    return total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3) if by_rows else total.reshape(shape)
 
 
 def _shifted(x, axis, n, stride, length):
-    """[..., c] -> [..., n c]: the n strided slices that start at 0 .. n - 1 of an axis, side by side."""
+    """[..., c] -> [..., n c]: the n strided slices that start at 0 .. n - 1 of an axis, concatenated."""
     return jnp.concatenate(_slices(x, axis, n, stride, length), axis=-1)
 
 

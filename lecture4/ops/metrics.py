@@ -1,20 +1,28 @@
-"""How well classes are told: right among the first k, with confidence intervals, and what is taken for what."""
+"""Classification and image quality: ranks, confidence intervals, confusion matrix, PSNR."""
 
-from statistics import NormalDist
-
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Integer, Real
 
 
-def ranks(scores, labels) -> np.ndarray:
-    """The place of each example's own class among all, 0 for the first; equal scores by class number.
+def ranks(
+    scores: Real[np.ndarray | Array, 'n c'], labels: Integer[np.ndarray | Array, 'n']
+) -> Int[np.ndarray, 'n']:
+    """Rank of each example's true class among all, 0 for the highest score; ties by class number.
 
-    Shapes  scores [n, c], labels int [n] -> int [n].
-    Errors  ValueError for labels outside 0 .. c - 1, for other shapes, or scores that are NaN.
+    The top-k accuracy is the mean of `ranks(scores, labels) < k`.
+
+    Args:
+      scores: Scores or probabilities per class.
+      labels: True classes.
+
+    Raises:
+      ValueError: Labels outside 0 .. c - 1, other shapes, or scores that are NaN.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(
-            f'scores {scores.shape} and labels {labels.shape}; [n, c] and [n] are wanted'
+            f'expected scores [n, c] and labels [n], got {scores.shape} and {labels.shape}'
         )
     n, c = scores.shape
     if n and (labels.min() < 0 or labels.max() >= c):
@@ -28,23 +36,67 @@ def ranks(scores, labels) -> np.ndarray:
     return ((scores > own) | ((scores == own) & before)).sum(1)
 
 
-def wilson(n_right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for a share of which n_right of n were seen; inside [0, 1] and never empty.
+def wilson_interval(n_correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's confidence interval for a fraction, inside [0, 1] and never empty.
 
-    Domain  0 <= n_right <= n, n >= 1.
-    Source  Wilson 1927. The shares p whose own deviation sqrt(p (1 - p) / n) is not exceeded.
+    It holds the fractions p whose own standard error sqrt(p (1 - p) / n) explains the observation.
+
+    Args:
+      n_correct: Number of successes, 0 <= n_correct <= n.
+      n: Number of trials, at least 1.
+      confidence: Confidence level.
+
+    Returns:
+      (low, high), fractions.
+
+    Raises:
+      ValueError: Counts outside their domain.
+
+    References:
+      Wilson 1927.
     """
-    if not 0 <= n_right <= n or n < 1:
-        raise ValueError(f'{n_right} right of {n}; 0 <= right <= n and n >= 1 are wanted')
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = n_right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    from scipy import stats
+
+    if not 0 <= n_correct <= n or n < 1:
+        raise ValueError(
+            f'expected 0 <= n_correct <= n and n >= 1, got n_correct {n_correct} and n {n}'
+        )
+    interval = stats.binomtest(int(n_correct), int(n)).proportion_ci(confidence, 'wilson')
+    return max(0.0, float(interval.low)), min(1.0, float(interval.high))
 
 
-def confusion(labels, answers, n_classes: int) -> np.ndarray:
-    """Counts by true class (rows) and given class (columns), int [n_classes, n_classes]."""
-    labels, answers = np.asarray(labels), np.asarray(answers)
-    counts = np.bincount(n_classes * labels + answers, minlength=n_classes**2)
-    return counts.reshape(n_classes, n_classes)
+def confusion_matrix(
+    labels: Integer[np.ndarray | Array, 'n'],
+    predictions: Integer[np.ndarray | Array, 'n'],
+    n_classes: int,
+) -> Int[np.ndarray, 'c c']:
+    """Counts by true class (rows) and predicted class (columns).
+
+    Args:
+      labels: True classes in 0 .. n_classes - 1; others are not counted.
+      predictions: Predicted classes.
+      n_classes: Number of classes.
+    """
+    from sklearn import metrics
+
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    return metrics.confusion_matrix(labels, predictions, labels=range(n_classes))
+
+
+def psnr(
+    x: Float[ArrayLike, '*shape'],
+    reference: Float[ArrayLike, '*shape'],
+    peak: float = 1.0,
+    axis: int | tuple[int, ...] | None = None,
+) -> Float[Array, '...']:
+    """Peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean((x - reference)^2)).
+
+    Args:
+      x: Image.
+      reference: The clean image. Equal images give inf.
+      peak: Largest possible value, 1 for pixels in [0, 1].
+      axis: Axes of the mean; None is all, (1, 2, 3) gives one value per image of a batch.
+    """
+    x, reference = jnp.asarray(x), jnp.asarray(reference)
+    mse = jnp.mean((x - reference) ** 2, axis=axis)
+    return jnp.asarray(20 * np.log10(peak), mse.dtype) - 10 * jnp.log10(mse)

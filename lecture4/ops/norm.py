@@ -1,4 +1,4 @@
-"""Local normalisations of activations: local response (across channels) and local contrast."""
+"""Local normalization of activations: local response (across channels) and local contrast."""
 
 from typing import Literal, NamedTuple
 
@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from lecture4.ops.prox import require_floating
 
 
 class Convention(NamedTuple):
-    """How local response normalisation reads its constants.
+    """How local response normalization reads its constants.
 
-    k          the additive constant, where the caller gives none.
-    per_value  whether alpha multiplies the mean of the window's squares, not their sum.
+    Attributes:
+      k: The additive constant, where the caller gives none.
+      per_value: Whether alpha multiplies the mean of the window's squares, not their sum.
     """
 
     k: float
@@ -29,33 +31,40 @@ CONVENTIONS = {
 
 
 def local_response(
-    x,
-    size=5,
-    alpha=1e-4,
-    beta=0.75,
-    k=None,
+    x: Float[ArrayLike, '*batch c'],
+    size: int = 5,
+    alpha: Real[ArrayLike, ''] = 1e-4,
+    beta: Real[ArrayLike, ''] = 0.75,
+    k: Real[ArrayLike, ''] | None = None,
     convention: Literal['paper', 'cuda_convnet', 'caffe'] = 'paper',
-):
-    """Divides x by (k + alpha * S)^beta, S from the squares of `size` neighbouring channels.
+) -> Float[Array, '*batch c']:
+    """Divides x by (k + alpha * S)^beta, S from the squares of `size` neighboring channels.
 
-    convention  'paper'         k = 2, S the sum of squares
-                'cuda_convnet'  k = 2, S their sum / size
-                'caffe'         k = 1, S their sum / size; also torch.nn.LocalResponseNorm
-                `k` replaces the convention's. At the border of the channels missing ones are 0,
-                and the sum is still divided by `size`.
-    Shapes  x [..., c] float; size a whole number; alpha, beta, k scalars (they may be traced).
-            Returns x's shape and dtype. An even window reaches one channel further down: from
-            c - size // 2 to c + (size - 1) // 2, as torch's.
-    Domain  k > 0, alpha >= 0, size >= 1.
-    Errors  TypeError for integers; ValueError for size below 1 or an unknown convention.
-    Source  Krizhevsky, Sutskever & Hinton 2012, section 3.3.
+    Beyond the first and the last channel zeros are assumed, and the sum is still divided by `size`.
+
+    Args:
+      x: Activations.
+      size: Channels in a window, at least 1. An even window reaches one channel further down: from
+        c - size // 2 to c + (size - 1) // 2, as torch's.
+      alpha: Nonnegative; alpha, beta and k may be traced.
+      beta: Exponent.
+      k: Positive; None is the convention's.
+      convention: 'paper': k = 2, S the sum of squares. 'cuda_convnet': k = 2, S their sum / size.
+        'caffe': k = 1, S their sum / size; also torch.nn.LocalResponseNorm.
+
+    Raises:
+      TypeError: x is not floating point.
+      ValueError: A size below 1, or an unknown convention.
+
+    References:
+      Krizhevsky, Sutskever & Hinton 2012, section 3.3.
     """
     x = require_floating('x', x)
     if size < 1:
         raise ValueError(f'size is {size}; the window has to hold at least 1 channel')
     if convention not in CONVENTIONS:
         names = ', '.join(map(repr, CONVENTIONS))
-        raise ValueError(f'convention is {convention!r}; one of {names} is wanted')
+        raise ValueError(f'expected convention one of {names}, got {convention!r}')
     chosen = CONVENTIONS[convention]
     k = jnp.asarray(chosen.k if k is None else k, x.dtype)
     alpha = jnp.asarray(alpha, x.dtype) / (size if chosen.per_value else 1)
@@ -78,39 +87,53 @@ def _window_sum(x, size):
     return total
 
 
-def local_contrast(x, size=9, sigma=None, floor=None):
-    """Subtractive, then divisive normalisation by a Gaussian window over space and all channels.
+def local_contrast(
+    x: Float[ArrayLike, 'n h w c'],
+    size: int = 9,
+    sigma: float | None = None,
+    min_std: Real[ArrayLike, ''] | None = None,
+) -> Float[Array, 'n h w c']:
+    """Subtractive, then divisive normalization by a Gaussian window over space and all channels.
 
-    v = x - sum_w w x, then v / max(floor, s) with s = sqrt(sum_w w v^2), the same s for all
-    channels of a place. At the border the weights are those inside the picture, made to sum to 1,
-    so that a constant picture becomes 0 everywhere.
+    v = x - sum_w w x, then v / max(min_std, s) with s = sqrt(sum_w w v^2), the same s for all
+    channels of a position. At the border the weights are those inside the image, normalized to sum
+    to 1, so that a constant image becomes 0 everywhere. A position with v = 0 all around becomes 0,
+    even for min_std = 0.
 
-    Shapes  x [n, h, w, c] float; size of the window, odd; sigma its standard deviation in pixels,
-            size / 4 where None; floor scalar, None: the mean of s over each picture. Returns x's
-            shape and dtype.
-    Domain  floor >= 0; a place with v = 0 all round becomes 0, even for floor = 0.
-    Errors  TypeError for integers; ValueError for other shapes, an even size, sigma <= 0.
-    Source  Jarrett, Kavukcuoglu, Ranzato & LeCun 2009, section 2.1, up to the border and sigma.
+    Args:
+      x: Images or feature maps.
+      size: Size of the window, odd.
+      sigma: Standard deviation of the window in pixels, positive; None is size / 4.
+      min_std: Nonnegative, in the unit of x; None is the mean of s over each image.
+
+    Raises:
+      TypeError: x is not floating point.
+      ValueError: Another rank, an even size, sigma <= 0.
+
+    References:
+      Jarrett, Kavukcuoglu, Ranzato & LeCun 2009, section 2.1, up to the border and sigma.
     """
     x = require_floating('x', x)
     if x.ndim != 4:
-        raise ValueError(f'x has shape {x.shape}; [n, h, w, c] is wanted (one picture: x[None])')
+        raise ValueError(f'expected x of shape [n, h, w, c] (one image: x[None]), got {x.shape}')
     if size < 1 or size % 2 == 0:
-        raise ValueError(f'size is {size}; an odd number is wanted, so that a window has a middle')
+        raise ValueError(f'expected an odd size, so that a window has a center, got {size}')
     sigma = size / 4 if sigma is None else sigma
     if not sigma > 0:
         raise ValueError(f'sigma is {sigma}; it has to be above 0')
     v = x - _blur(x, size, sigma)
     energy = _blur(v * v, size, sigma)
     s = jnp.sqrt(jnp.where(energy > 0, energy, 1)) * (energy > 0).astype(x.dtype)
-    if floor is None:
+    if min_std is None:
         floor = jnp.mean(s, axis=(1, 2, 3), keepdims=True)
-    scale = jnp.maximum(jnp.asarray(floor, x.dtype), s)
+    else:
+        floor = jnp.asarray(min_std, x.dtype)
+    scale = jnp.maximum(floor, s)
     return v / jnp.where(scale > 0, scale, 1)
 
 
 def _blur(x, size, sigma):
-    """Gaussian mean over space and channels [n, h, w, 1], weights inside the picture."""
+    """Gaussian mean over space and channels [n, h, w, 1], weights inside the image."""
     x = jnp.mean(x, axis=-1, keepdims=True)
     for axis in (1, 2):
         matrix = jnp.asarray(_gaussian(x.shape[axis], size, sigma), x.dtype)
@@ -120,7 +143,7 @@ def _blur(x, size, sigma):
 
 
 def _gaussian(n, size, sigma):
-    """[n, n]: row i holds the weights of the window round i, which sum to 1."""
+    """[n, n]: row i holds the weights of the window around i, which sum to 1."""
     offset = np.arange(n)[:, None] - np.arange(n)[None, :]
     weights = np.exp(-0.5 * (offset / sigma) ** 2) * (abs(offset) <= size // 2)
     return weights / weights.sum(1, keepdims=True)

@@ -1,121 +1,183 @@
-"""Dense patches of images, the adjoint that adds them back, and contrast normalisation."""
+"""Dense patches of images, the adjoint that adds them back, and contrast normalization."""
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Int32, Real, Shaped
 
 from lecture4.ops.prox import require_floating
 
 
-def extract(images, size, stride=1):
-    """All size x size patches at multiples of stride that lie inside the image.
+def extract(
+    images: Shaped[ArrayLike, 'n h w c'], patch_size: int, stride: int = 1
+) -> Shaped[Array, 'n rows cols d']:
+    """All patch_size x patch_size patches at multiples of stride that lie inside the image.
 
-    Shapes  images [n, h, w, c], any dtype. Returns [n, rows, cols, size * size * c] of that dtype,
-            rows = (h - size) // stride + 1; a patch is flattened in the order (row, col, channel).
-            Pixels beyond the last whole stride are in no patch.
-    Errors  ValueError where images are not NHWC or smaller than a patch; size or stride below 1.
+    Args:
+      images: Images of any dtype.
+      patch_size: Height and width of a patch.
+      stride: Distance between patches.
+
+    Returns:
+      Patches of the images' dtype, rows = (h - patch_size) // stride + 1; each flattened in the order
+      (row, column, channel), d = patch_size * patch_size * c. Pixels beyond the last whole stride
+      are in no patch.
+
+    Raises:
+      ValueError: Images that are not NHWC or smaller than a patch; patch_size or stride below 1.
     """
+    images = jnp.asarray(images)
     if images.ndim != 4:
         raise ValueError(
-            f'images have shape {images.shape}; [n, h, w, c] is wanted (grey pictures have c = 1)'
+            f'expected images [n, h, w, c] (c = 1 for grayscale), got shape {images.shape}'
         )
     n, height, width, channels = images.shape
-    rows, cols = grid((height, width), size, stride)
+    rows, cols = grid((height, width), patch_size, stride)
     # Two gathers of whole rows and columns: exact on every backend, which a convolution by
     # indicator kernels is not where float32 products are rounded.
-    down = jnp.arange(rows)[:, None] * stride + jnp.arange(size)[None, :]
-    across = jnp.arange(cols)[:, None] * stride + jnp.arange(size)[None, :]
-    bands = images[:, down]  # [n, rows, size, w, c]
-    patches = bands[:, :, :, across]  # [n, rows, size, cols, size, c]
-    return patches.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, cols, size * size * channels)
+    down = jnp.arange(rows)[:, None] * stride + jnp.arange(patch_size)[None, :]
+    across = jnp.arange(cols)[:, None] * stride + jnp.arange(patch_size)[None, :]
+    bands = images[:, down]  # [n, rows, patch_size, w, c]
+    patches = bands[:, :, :, across]  # [n, rows, patch_size, cols, patch_size, c]
+    patches = patches.transpose(0, 1, 3, 2, 4, 5)
+    return patches.reshape(n, rows, cols, patch_size * patch_size * channels)
 
 
-def grid(image_shape, size, stride=1):
-    """(rows, cols): how many patches fit down and across an image of shape (h, w, ...)."""
-    height, width = image_shape[:2]
-    if size < 1 or stride < 1:
-        raise ValueError(f'patch size {size} and stride {stride} must both be at least 1')
-    if min(height, width) < size:
-        raise ValueError(
-            f'images of {height} x {width} pixels hold no patch of {size} x {size}; '
-            f'use a size of at most {min(height, width)}'
-        )
-    return (height - size) // stride + 1, (width - size) // stride + 1
+def grid(image_shape: Sequence[int], patch_size: int, stride: int = 1) -> tuple[int, int]:
+    """(rows, cols): number of patches that fit down and across an image.
 
+    Args:
+      image_shape: Shape (h, w, ...) of the image.
+      patch_size: Height and width of a patch.
+      stride: Distance between patches.
 
-def reassemble(patches, image_shape, size, stride=1):
-    """The adjoint of extract: every patch is added where it came from, overlaps sum.
-
-    Shapes  patches [n, rows, cols, size * size * c], image_shape (h, w, c). Returns [n, h, w, c].
-    Errors  ValueError where the patches are not those of such images, with both shapes.
+    Raises:
+      ValueError: As `extract`.
     """
-    height, width, channels = image_shape
-    rows, cols = grid(image_shape, size, stride)
-    wanted = (rows, cols, size * size * channels)
-    if patches.ndim != 4 or patches.shape[1:] != wanted:
+    height, width = image_shape[:2]
+    if patch_size < 1 or stride < 1:
+        raise ValueError(f'patch_size {patch_size} and stride {stride} must both be at least 1')
+    if min(height, width) < patch_size:
         raise ValueError(
-            f'patches have shape {patches.shape}; images of shape {tuple(image_shape)} cut into '
-            f'patches of size {size} and stride {stride} give [n, {rows}, {cols}, {wanted[2]}]'
+            f'images of {height} x {width} pixels hold no patch of {patch_size} x {patch_size}; '
+            f'use a patch_size of at most {min(height, width)}'
         )
-    blocks = patches.reshape(patches.shape[0], rows, cols, size, size, channels)
-    # Across, then down: 2 size additions instead of size^2.
-    bands = _overlap_add([blocks[:, :, :, :, j] for j in range(size)], 2, stride, width)
-    return _overlap_add([bands[:, :, :, i] for i in range(size)], 1, stride, height)
+    return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
 
 
-def counts(image_shape, size, stride=1):
-    """In how many patches each pixel lies.
+def reassemble(
+    patches: Shaped[ArrayLike, 'n rows cols d'],
+    image_shape: Sequence[int],
+    patch_size: int,
+    stride: int = 1,
+) -> Shaped[Array, 'n h w c']:
+    """The adjoint of extract: every patch is added at its position, overlaps sum.
 
-    Shapes  image_shape (h, w, ...). Returns int32 [h, w]; 0 beyond the last whole stride.
+    Args:
+      patches: Patches, d = patch_size * patch_size * c.
+      image_shape: Shape (h, w, c) of one image.
+      patch_size: Height and width of a patch.
+      stride: Distance between patches.
+
+    Raises:
+      ValueError: Patches that are not those of such images; the message has both shapes.
+    """
+    patches = jnp.asarray(patches)
+    height, width, channels = image_shape
+    rows, cols = grid(image_shape, patch_size, stride)
+    expected = (rows, cols, patch_size * patch_size * channels)
+    if patches.ndim != 4 or patches.shape[1:] != expected:
+        raise ValueError(
+            f'patches have shape {patches.shape}; images of shape {tuple(image_shape)}, '
+            f'patch_size {patch_size} and stride {stride} give [n, {rows}, {cols}, {expected[2]}]'
+        )
+    blocks = patches.reshape(patches.shape[0], rows, cols, patch_size, patch_size, channels)
+    # Across, then down: 2 patch_size additions instead of patch_size^2.
+    bands = _overlap_add([blocks[:, :, :, :, j] for j in range(patch_size)], 2, stride, width)
+    return _overlap_add([bands[:, :, :, i] for i in range(patch_size)], 1, stride, height)
+
+
+def counts(image_shape: Sequence[int], patch_size: int, stride: int = 1) -> Int32[Array, 'h w']:
+    """Number of patches that each pixel lies in; 0 beyond the last whole stride.
+
+    Args:
+      image_shape: Shape (h, w, ...) of the image.
+      patch_size: Height and width of a patch.
+      stride: Distance between patches.
+
+    Raises:
+      ValueError: As `extract`.
     """
     along = []
-    for length, n_patches in zip(image_shape[:2], grid(image_shape, size, stride), strict=True):
+    shape = grid(image_shape, patch_size, stride)
+    for length, n_patches in zip(image_shape[:2], shape, strict=True):
         first = jnp.arange(n_patches) * stride
         offset = jnp.arange(length)[:, None] - first[None, :]
-        along.append(jnp.sum((offset >= 0) & (offset < size), axis=1, dtype=jnp.int32))
+        inside = (offset >= 0) & (offset < patch_size)
+        along.append(jnp.sum(inside, axis=1, dtype=jnp.int32))
     return along[0][:, None] * along[1][None, :]
 
 
-def average(patches, image_shape, size, stride=1):
+def average(
+    patches: Float[ArrayLike, 'n rows cols d'],
+    image_shape: Sequence[int],
+    patch_size: int,
+    stride: int = 1,
+) -> Float[Array, 'n h w c']:
     """Images whose pixels are the mean over the patches that cover them; 0 where none does.
 
     average(extract(x)) is x on every covered pixel.
 
-    Shapes  patches [n, rows, cols, size * size * c] float, image_shape (h, w, c); [n, h, w, c].
-    Errors  TypeError for integer patches; ValueError as reassemble.
+    Args:
+      patches: This and the others as in `reassemble`.
+      image_shape: Shape (h, w, c) of one image.
+      patch_size: Height and width of a patch.
+      stride: Distance between patches.
+
+    Raises:
+      TypeError: patches are not floating point.
+      ValueError: As `reassemble`.
     """
     patches = require_floating('patches', patches)
-    total = reassemble(patches, image_shape, size, stride)
-    n_patches = jnp.maximum(counts(image_shape, size, stride), 1).astype(total.dtype)
+    total = reassemble(patches, image_shape, patch_size, stride)
+    n_patches = jnp.maximum(counts(image_shape, patch_size, stride), 1).astype(total.dtype)
     return total / n_patches[None, :, :, None]
 
 
-def normalise_contrast(x, floor):
-    """Takes the mean out of every signal and divides by sqrt(variance + floor^2).
+def normalize_contrast(
+    x: Float[ArrayLike, '*batch d'], contrast_epsilon: Real[ArrayLike, '']
+) -> Float[Array, '*batch d']:
+    """Subtracts the mean of every signal and divides by sqrt(variance + contrast_epsilon^2).
 
-    Shapes  x [..., d] float; floor scalar (it may be traced). Returns x's shape and dtype.
-    Domain  floor >= 0, in the unit of the values: the standard deviation below which a signal
-            counts as flat (pixels in [0, 1]: about 0.04). A constant signal becomes 0, even for
-            floor = 0.
-    Errors  TypeError for integers.
-    Source  Coates, Lee & Ng 2011, section 3.1, where floor^2 = 10 for pixels in [0, 255].
+    Args:
+      x: Signals.
+      contrast_epsilon: Nonnegative, in the unit of x: the standard deviation below which a signal
+        counts as flat (pixels in [0, 1]: about 0.04); may be traced. A constant signal becomes 0,
+        even for 0.
+
+    Raises:
+      TypeError: x is not floating point.
+
+    References:
+      Coates, Lee & Ng 2011, section 3.1, where contrast_epsilon^2 = 10 for pixels in [0, 255].
     """
     x = require_floating('x', x)
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    floor = jnp.asarray(floor, x.dtype)
-    energy = jnp.mean(centred * centred, axis=-1, keepdims=True) + floor * floor
-    return centred / jnp.sqrt(jnp.where(energy > 0, energy, 1))
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    epsilon = jnp.asarray(contrast_epsilon, x.dtype)
+    energy = jnp.mean(centered * centered, axis=-1, keepdims=True) + epsilon * epsilon
+    return centered / jnp.sqrt(jnp.where(energy > 0, energy, 1))
 
 
 def _overlap_add(pieces, axis, stride, length):
-    """Sum of the pieces, the i-th laid along the axis at i, i + stride, ... of that length."""
+    """Sum of the pieces, the i-th placed along the axis at i, i + stride, ... of that length."""
 
-    def lay(i, piece):
+    def place(i, piece):
         used = i + (piece.shape[axis] - 1) * stride + 1
         config = [(0, 0, 0)] * piece.ndim
         config[axis] = (i, length - used, stride - 1)
         return lax.pad(piece, jnp.zeros((), piece.dtype), config)
 
-    return functools.reduce(jnp.add, itertools.starmap(lay, enumerate(pieces)))
+    return functools.reduce(jnp.add, itertools.starmap(place, enumerate(pieces)))

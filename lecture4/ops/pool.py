@@ -286,7 +286,7 @@ def _windows(shape, window, stride, padding, edge, dilation):
     return placed, dilations
 
 
-def _arguments(x, window, stride, padding, edge, dilation=1):
+def _arguments(x, window, stride, padding, edge, dilation: PerAxis = 1):
     x = require_floating('x', x)
     return x, *_windows(x.shape, window, stride, padding, edge, dilation)
 

@@ -111,7 +111,7 @@ def per_axis(name: str, what: str, value: PerAxis, n_axes: int) -> tuple[int, ..
     Raises:
       ValueError: Another number of values, or one below 1.
     """
-    values = (value,) * n_axes if isinstance(value, numbers.Integral) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * n_axes
     if len(values) != n_axes:
         raise ValueError(
             f'{name}: {what} {values} has {len(values)} values, the input has {n_axes} spatial '

@@ -27,11 +27,6 @@ from lecture4.sparse.solvers.pursuit import TILE, pursue
 from lecture4.sparse.solvers.solution import select
 
 
-def psnr(found, truth):
-    """Peak signal to noise ratio in dB of pictures with values in [0, 1], over all pixels."""
-    return -10 * jnp.log10(jnp.mean((found - truth) ** 2))
-
-
 def cut(image, size, stride=1):
     """All patches of a picture [h, w] at multiples of stride, as signals [n, size^2].
 

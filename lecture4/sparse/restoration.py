@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lecture4.ops import linalg
+from lecture4.ops import linalg, metrics
 from lecture4.sparse import parallel_encode, recovery
 
 LEVELS = 255  # noise is given in steps of 8 bits
 
 
-def psnr(found, truth):
-    """PSNR in dB of one recovered picture, cut off at 0 and 1. A float."""
-    return float(recovery.psnr(jnp.clip(found, 0, 1), truth))
+def clipped_psnr(recovered, reference):
+    """PSNR in dB of one recovered image, clipped to [0, 1]. A float."""
+    return float(metrics.psnr(jnp.clip(recovered, 0, 1), reference))
 
 
 def mean_psnr(found, truth):
     """Mean PSNR in dB over pictures. A float."""
-    return float(np.mean([psnr(f, t) for f, t in zip(found, truth, strict=True)]))
+    return float(np.mean([clipped_psnr(f, t) for f, t in zip(found, truth, strict=True)]))
 
 
 def noisy(images, sigma, seed):
@@ -125,5 +125,5 @@ def compress(images, D, signals, counts, *, size):
         for i, n in enumerate(counts):
             few = functools.partial(approximate, n=n)
             for j, image in enumerate(images):
-                found[name][i, j] = psnr(*recovery.store(jnp.asarray(image), few, size=size))
+                found[name][i, j] = clipped_psnr(*recovery.store(jnp.asarray(image), few, size=size))
     return found

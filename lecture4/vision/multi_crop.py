@@ -40,11 +40,11 @@ class Plan(NamedTuple):
 
 def _sizes(shape, scales):
     """Sizes of pictures whose shorter side is brought to each of the scales; () leaves them."""
-    return [(resize.shorter_side(shape, scale),) for scale in scales] or [(tuple(shape),)]
+    return [(resize.scaled_shape(shape, scale),) for scale in scales] or [(tuple(shape),)]
 
 
 def _middle(shape, side):
-    return ((shape[0] - side) // 2, (shape[1] - side) // 2)
+    return resize.center_corner(shape, (side, side))
 
 
 def _five(shape, side):
@@ -106,7 +106,7 @@ def squares(shape, side: int, scales) -> Plan:
         starts = (0, 0), (ends[0] // 2, ends[1] // 2), ends
         five = _five((short, short), side)
         corners = tuple((y + i, x + j) for y, x in starts for i, j in five)
-        small = resize.shorter_side(size, side)
+        small = resize.scaled_shape(size, side)
         ends = small[0] - side, small[1] - side
         whole = (0, 0), (ends[0] // 2, ends[1] // 2), ends
         groups += [Group((size,), corners), Group((size, small), whole)]
@@ -140,7 +140,7 @@ def views(images, plan: Plan):
     for group in plan.groups:
         scaled = images
         for size in group.sizes:
-            scaled = resize.whole(scaled, size)
+            scaled = resize.resize(scaled, size)
 
         def cut(corner, scaled=scaled):
             shape = (len(images), plan.side, plan.side, images.shape[-1])
@@ -168,7 +168,7 @@ def dense(predict_fn: Callable[[jax.Array], jax.Array], images, scales=(), mirro
     """
     found = []
     for (size,) in _sizes(images.shape[1:3], scales):
-        scaled = resize.whole(images, size)
+        scaled = resize.resize(images, size)
         for view in (scaled, scaled[:, :, ::-1]) if mirrored else (scaled,):
             logits = predict_fn(view)
             found.append(_softmax(logits.mean((1, 2)) if logits.ndim == 4 else logits))

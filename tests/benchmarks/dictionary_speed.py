@@ -54,7 +54,7 @@ def signals():
     """(train, test) patches, whitened."""
     images, _, _ = pictures.grey('photos')
     found = crops.sample_patches(images, N_TRAIN + N_TEST, SIDE, 0)
-    found = patches.normalise_contrast(jnp.asarray(found), 0.04)
+    found = patches.normalize_contrast(jnp.asarray(found), 0.04)
     found = linalg.apply(linalg.zca(found, 0.1), found)
     return found[N_TEST:], found[:N_TEST]
 

@@ -51,5 +51,5 @@ def test_pictures_differ_by_key_and_not_otherwise(recipe):
 
 
 def test_a_crop_that_does_not_fit():
-    with pytest.raises(ValueError, match='pictures of 6 x 6 have no crop of 7 x 7; use 1 to 6'):
+    with pytest.raises(ValueError, match='images of 6 x 6 have no crop of 7 x 7; use at most 6 x 6'):
         transforms.prepare(KEY, IMAGES, Recipe(7), SCALE)

@@ -115,7 +115,7 @@ def test_one_trace_for_any_weight():
 
 def test_preprocessing_is_shared_with_the_dictionary():
     x = jnp.asarray(RNG.uniform(size=(6, 16)), jnp.float32)
-    expected = linalg.apply(WHITENING, patches.normalise_contrast(x, 0.05))
+    expected = linalg.apply(WHITENING, patches.normalize_contrast(x, 0.05))
     np.testing.assert_array_equal(self_taught.preprocess(x, 0.05, WHITENING), expected)
 
 

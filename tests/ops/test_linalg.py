@@ -34,11 +34,11 @@ def test_lipschitz_bounds_the_largest_eigenvalue_tightly(values):
         assert true * (1 - 1e-6) <= L <= true * 5 ** (1 / 256) * (1 + 1e-4)
 
 
-def test_lipschitz_of_odd_matrices():
+def test_lipschitz_of_degenerate_matrices():
     assert float(linalg.lipschitz(jnp.zeros((4, 7)))) == 0
     assert float(linalg.lipschitz(jnp.zeros((4, 0)))) == 0
     np.testing.assert_allclose(linalg.lipschitz(jnp.full((1, 1), 3.0)), 9, rtol=1e-5)
-    # Power iteration from the vector of ones would never see the largest eigenvalue of this one.
+    # Power iteration from the vector of ones would never find the largest eigenvalue of this one.
     D = jnp.diag(jnp.asarray([3.0, 1.0])) @ jnp.asarray([[1.0, -1.0], [1.0, 1.0]])
     np.testing.assert_allclose(linalg.lipschitz(D), 18, rtol=1e-4)
     with pytest.raises(TypeError, match='floating'):
@@ -65,18 +65,18 @@ def test_pca_agrees_with_scikit_learn():
     assert np.all(np.asarray(affine.matrix)[largest, np.arange(4)] > 0)
 
 
-@pytest.mark.parametrize('regulariser', [0.0, 0.1, 2.0])
-def test_zca_covariance_is_lambda_over_lambda_plus_r(regulariser):
+@pytest.mark.parametrize('epsilon', [0.0, 0.1, 2.0])
+def test_zca_covariance_is_lambda_over_lambda_plus_r(epsilon):
     x = signals()
-    y = np.asarray(linalg.apply(linalg.zca(x, regulariser), x), np.float64)
+    y = np.asarray(linalg.apply(linalg.zca(x, epsilon), x), np.float64)
     covariance = np.cov(np.asarray(x, np.float64).T, bias=True)
     values, vectors = np.linalg.eigh(covariance)
-    expected = (vectors * (values / (values + regulariser * values.mean()))) @ vectors.T
+    expected = (vectors * (values / (values + epsilon * values.mean()))) @ vectors.T
     np.testing.assert_allclose(np.cov(y.T, bias=True), expected, atol=2e-3)
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-4)
 
 
-def test_zca_is_symmetric_and_does_not_see_the_scale():
+def test_zca_is_symmetric_and_invariant_to_scale():
     x = signals()
     small, large = linalg.zca(x, 0.1), linalg.zca(100 * x, 0.1)
     np.testing.assert_allclose(small.matrix, small.matrix.T, atol=1e-5)
@@ -93,14 +93,16 @@ def test_zca_without_variance_gives_zeros_not_infinities():
     np.testing.assert_array_equal(linalg.apply(linalg.zca(constant, 0.1), constant), 0)
 
 
-def test_inverse_takes_back():
+def test_the_inverse_transform_restores_the_signals():
     x = signals()
     affine = linalg.zca(x, 0.1)
-    np.testing.assert_allclose(affine.matrix @ linalg.inverse(affine), np.eye(6), atol=1e-4)
-    np.testing.assert_allclose(linalg.restore(affine, linalg.apply(affine, x)), x, atol=1e-3)
+    np.testing.assert_allclose(affine.matrix @ linalg.pseudo_inverse(affine), np.eye(6), atol=1e-4)
+    np.testing.assert_allclose(
+        linalg.inverse_transform(affine, linalg.apply(affine, x)), x, atol=1e-3
+    )
     affine, _ = linalg.pca(x, 2)
-    embedded = linalg.restore(affine, linalg.apply(affine, x))
-    # The projection: what is lost is orthogonal to what is kept.
+    embedded = linalg.inverse_transform(affine, linalg.apply(affine, x))
+    # The residual of the projection is orthogonal to the components.
     np.testing.assert_allclose((x - embedded) @ affine.matrix, 0, atol=1e-4)
 
 

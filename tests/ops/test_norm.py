@@ -1,4 +1,4 @@
-"""Local normalisations against loops that are written after the papers' formulas."""
+"""Local normalization against loops written after the papers' formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,12 @@ def loop_response(x, size, alpha, beta, k):
 
 
 @pytest.mark.parametrize(
-    'convention, k, share', [('paper', 2, 1), ('cuda_convnet', 2, 0), ('caffe', 1, 0)]
+    'convention, k, of_sum', [('paper', 2, True), ('cuda_convnet', 2, False), ('caffe', 1, False)]
 )
 @pytest.mark.parametrize('size', [1, 4, 5, 20])
-def test_local_response_in_three_conventions(convention, k, share, size, x64):
+def test_local_response_in_three_conventions(convention, k, of_sum, size, x64):
     x = np.random.default_rng(0).normal(size=(2, 3, 7)) * 3
-    alpha = 0.3 if share else 0.3 / size
+    alpha = 0.3 if of_sum else 0.3 / size
     y = norm.local_response(x, size, 0.3, convention=convention)
     np.testing.assert_allclose(y, loop_response(x, size, alpha, 0.75, k), rtol=1e-12)
     other = norm.local_response(x, size, 0.3, 0.6, 4.0, convention=convention)
@@ -40,7 +40,7 @@ def test_the_conventions_differ_as_named():
     np.testing.assert_allclose(paper, 50 / (2 + 1e-4 * 5 * 2500) ** 0.75, rtol=1e-6)
     np.testing.assert_allclose(cuda, 50 / (2 + 1e-4 * 2500) ** 0.75, rtol=1e-6)
     np.testing.assert_allclose(caffe, 50 / (1 + 1e-4 * 2500) ** 0.75, rtol=1e-6)
-    # each is another with its constants given
+    # Each convention is another one with its constants passed.
     np.testing.assert_allclose(norm.local_response(x, alpha=1e-4 / 5)[0, 4], cuda, rtol=1e-6)
     np.testing.assert_allclose(
         norm.local_response(x, k=1.0, convention='cuda_convnet')[0, 4], caffe, rtol=1e-6
@@ -56,7 +56,7 @@ def test_local_response_has_gradients_and_traces_its_constants(x64):
     np.testing.assert_allclose(by_root, by_power, rtol=1e-12)
 
 
-def loop_contrast(x, size, sigma, floor):
+def loop_contrast(x, size, sigma, min_std):
     n, h, w, _ = x.shape
     r = size // 2
 
@@ -74,32 +74,32 @@ def loop_contrast(x, size, sigma, floor):
 
     v = x - blur(x)
     s = np.sqrt(blur(v**2))
-    return v / np.maximum(s.mean((1, 2, 3), keepdims=True) if floor is None else floor, s)
+    return v / np.maximum(s.mean((1, 2, 3), keepdims=True) if min_std is None else min_std, s)
 
 
-@pytest.mark.parametrize('size, sigma, floor', [(3, 1.0, None), (5, None, 0.4), (9, 2.0, 0.0)])
-def test_local_contrast_equals_its_formula(size, sigma, floor, x64):
+@pytest.mark.parametrize('size, sigma, min_std', [(3, 1.0, None), (5, None, 0.4), (9, 2.0, 0.0)])
+def test_local_contrast_equals_its_formula(size, sigma, min_std, x64):
     x = np.random.default_rng(2).normal(size=(2, 6, 5, 3)) + 4
-    y = norm.local_contrast(x, size, sigma, floor)
+    y = norm.local_contrast(x, size, sigma, min_std)
     np.testing.assert_allclose(
-        y, loop_contrast(x, size, sigma or size / 4, floor), rtol=1e-10, atol=1e-12
+        y, loop_contrast(x, size, sigma or size / 4, min_std), rtol=1e-10, atol=1e-12
     )
 
 
-def test_local_contrast_takes_out_brightness_and_contrast(x64):
+def test_local_contrast_removes_brightness_and_contrast(x64):
     x = np.random.default_rng(3).normal(size=(1, 8, 8, 2))
     y = norm.local_contrast(x, 5)
     np.testing.assert_allclose(norm.local_contrast(7 * x + 3, 5), y, rtol=1e-9, atol=1e-11)
     flat = jnp.full((1, 6, 6, 1), 5.0)
-    # zero up to the rounding of a mean: the default floor must not blow that up
-    assert jnp.abs(norm.local_contrast(flat, 5, floor=1e-3)).max() < 1e-11
+    # Zero up to the rounding of a mean, which the default min_std would amplify.
+    assert jnp.abs(norm.local_contrast(flat, 5, min_std=1e-3)).max() < 1e-11
     zero = jnp.zeros((1, 6, 6, 1))
     np.testing.assert_array_equal(norm.local_contrast(zero, 5), zero)
-    gradient = jax.grad(lambda x: norm.local_contrast(x, 5, floor=0.1).sum())(zero)
+    gradient = jax.grad(lambda x: norm.local_contrast(x, 5, min_std=0.1).sum())(zero)
     assert jnp.isfinite(gradient).all()
     gradient = jax.grad(lambda x: norm.local_contrast(x, 5).sum())(zero)
     assert jnp.isfinite(gradient).all()
-    check_grads(lambda x: norm.local_contrast(x, 3, floor=0.2), (x[:, :4, :4],), 1)
+    check_grads(lambda x: norm.local_contrast(x, 3, min_std=0.2), (x[:, :4, :4],), 1)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_local_contrast_takes_out_brightness_and_contrast(x64):
         (lambda x: norm.local_contrast(x.astype(np.uint8)), TypeError, 'floating'),
         (lambda x: norm.local_contrast(x, 4), ValueError, 'odd'),
         (lambda x: norm.local_contrast(x, 5, 0.0), ValueError, 'sigma is 0.0'),
-        (lambda x: norm.local_contrast(x[0]), ValueError, r'one picture: x\[None\]'),
+        (lambda x: norm.local_contrast(x[0]), ValueError, r'one image: x\[None\]'),
     ],
 )
 def test_bad_input(call, kind, match):

@@ -21,7 +21,7 @@ def test_extract_agrees_with_scikit_learn():
     np.testing.assert_array_equal(got[0], expected)
 
 
-def test_extract_by_hand_with_a_stride():
+def test_extract_with_a_stride():
     x = jnp.arange(30, dtype=jnp.uint8).reshape(1, 5, 6, 1)
     got = patches.extract(x, 2, 3)
     assert got.shape == (1, 2, 2, 4)
@@ -54,20 +54,20 @@ def test_counts_are_those_of_ones():
     np.testing.assert_array_equal(patches.counts((7, 9, 1), 3, 2), total[0, :, :, 0])
 
 
-def test_contrast_has_no_mean_and_unit_variance_above_the_floor():
+def test_contrast_has_zero_mean_and_unit_variance():
     x = 5 * images((20,), 30) + 3
-    y = patches.normalise_contrast(x, 0.0)
+    y = patches.normalize_contrast(x, 0.0)
     np.testing.assert_allclose(jnp.mean(y, 1), 0, atol=1e-6)
     np.testing.assert_allclose(jnp.std(y, 1), 1, rtol=1e-5)
     expected = jnp.std(x, 1) / jnp.sqrt(jnp.var(x, 1) + 4.0)
-    np.testing.assert_allclose(jnp.std(patches.normalise_contrast(x, 2.0), 1), expected, rtol=1e-5)
+    np.testing.assert_allclose(jnp.std(patches.normalize_contrast(x, 2.0), 1), expected, rtol=1e-5)
 
 
 def test_contrast_of_flat_signals_is_zero_with_finite_gradient():
     flat = jnp.full((2, 5), 0.25)
-    for floor in (0.0, 0.1):
-        np.testing.assert_array_equal(patches.normalise_contrast(flat, floor), 0)
-        slope = jax.grad(lambda x, f=floor: patches.normalise_contrast(x, f)[0, 0])(flat)
+    for epsilon in (0.0, 0.1):
+        np.testing.assert_array_equal(patches.normalize_contrast(flat, epsilon), 0)
+        slope = jax.grad(lambda x, e=epsilon: patches.normalize_contrast(x, e)[0, 0])(flat)
         assert np.all(np.isfinite(slope))
 
 
@@ -76,11 +76,11 @@ def test_gradients(x64):
     check_grads(lambda x: patches.extract(x, 2, 1), (x,), order=1)
     y = patches.extract(x, 2, 1)
     check_grads(lambda y: patches.average(y, (4, 5, 1), 2, 1), (y,), order=1)
-    check_grads(lambda y: patches.normalise_contrast(y, 0.1), (y,), order=1)
+    check_grads(lambda y: patches.normalize_contrast(y, 0.1), (y,), order=1)
 
 
-def test_errors_name_what_came():
-    with pytest.raises(ValueError, match=r'\(4, 4\).*c = 1'):
+def test_errors_name_the_shapes():
+    with pytest.raises(ValueError, match=r'c = 1.*\(4, 4\)'):
         patches.extract(jnp.ones((4, 4)), 2)
     with pytest.raises(ValueError, match='4 x 3 pixels hold no patch of 5'):
         patches.extract(jnp.ones((1, 4, 3, 1)), 5)

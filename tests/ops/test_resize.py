@@ -1,4 +1,4 @@
-"""Resizing against Pillow, which computes in whole pictures on the host."""
+"""Resizing against Pillow, which resizes whole images on the host."""
 
 import jax
 import jax.numpy as jnp
@@ -23,35 +23,58 @@ def by_pillow(image, shape, box=None):
 
 
 @pytest.mark.parametrize('shape', [(5, 4), (14, 23), (9, 3)])
-def test_whole_pictures_are_pillow_s(shape):
+def test_resizing_is_pillows(shape):
     images = RNG.random((2, 9, 11, 3), np.float32)
-    found = resize.whole(jnp.asarray(images), shape)
+    found = resize.resize(jnp.asarray(images), shape)
     expected = [by_pillow(image, shape) for image in images]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_picture_of_that_size_stays_and_without_antialiasing_neighbours_count():
+def test_no_change_of_size_and_no_antialiasing():
     images = jnp.asarray(RNG.random((1, 8, 8, 1), np.float32))
-    assert resize.whole(images, (8, 8)) is images
-    found = resize.whole(images, (2, 2), antialias=False)
+    assert resize.resize(images, (8, 8)) is images
+    found = resize.resize(images, (2, 2), antialias=False)
     middle = np.asarray(images)[0, 1:3, 1:3].mean()  # of a block of 4 x 4
     np.testing.assert_allclose(found[0, 0, 0, 0], middle, rtol=1e-6)
 
 
-def test_boxes_are_pillow_s_and_parts_of_the_resized_picture():
+def test_boxes_are_pillows_and_parts_of_the_resized_image():
     images = RNG.random((3, 12, 10, 2), np.float32)
     corners = np.array([[0, 0], [2.5, 1], [4, 3]], np.float32)
     sizes = np.array([[12, 10], [6, 8.5], [4, 5]], np.float32)
-    found = jax.jit(resize.boxes, static_argnums=3)(images, corners, sizes, 6)
+    found = jax.jit(resize.crop_and_resize, static_argnums=3)(images, corners, sizes, 6)
     for image, (y, x), (h, w), box in zip(images, corners, sizes, found, strict=True):
         expected = by_pillow(image, (6, 6), (x, y, x + w, y + h))
         np.testing.assert_allclose(box, expected, atol=1e-5)
-    twice = resize.whole(jnp.asarray(images), (24, 20))
-    part = resize.boxes(images, np.full((3, 2), 2, np.float32), np.full((3, 2), 5, np.float32), 10)
+    twice = resize.resize(jnp.asarray(images), (24, 20))
+    part = resize.crop_and_resize(
+        images, np.full((3, 2), 2, np.float32), np.full((3, 2), 5, np.float32), 10
+    )
     np.testing.assert_allclose(part, twice[:, 4:14, 4:14], atol=1e-5)
 
 
-def test_the_shorter_side():
-    assert resize.shorter_side((300, 400), 256) == (256, 341)
-    assert resize.shorter_side((400, 300), 256) == (341, 256)
-    assert resize.shorter_side((7, 7), 4) == (4, 4)
+def test_the_shorter_side_is_scaled():
+    assert resize.scaled_shape((300, 400), 256) == (256, 341)
+    assert resize.scaled_shape((400, 300), 256) == (341, 256)
+    assert resize.scaled_shape((7, 7), 4) == (4, 4)
+
+
+@pytest.mark.parametrize('shape, crop_size', [((7, 6), 4), ((6, 7), (6, 3)), ((5, 5), 5)])
+def test_center_crop_is_rounded_to_the_upper_left(shape, crop_size):
+    images = RNG.random((2, *shape, 3), np.float32)
+    h, w = np.broadcast_to(crop_size, 2)
+    top, left = (shape[0] - h) // 2, (shape[1] - w) // 2
+    expected = images[:, top : top + h, left : left + w]
+    np.testing.assert_array_equal(resize.center_crop(images, crop_size), expected)
+    np.testing.assert_array_equal(
+        resize.center_crop(jnp.asarray(images[0]), crop_size), expected[0]
+    )
+    np.testing.assert_array_equal(
+        resize.center_crop(images[..., 0], crop_size, -2), expected[..., 0]
+    )
+
+
+@pytest.mark.parametrize('crop_size', [0, 6, (3, 6)])
+def test_a_crop_that_does_not_fit_is_refused(crop_size):
+    with pytest.raises(ValueError, match=r'images of 5 x 5 have no crop of .*; use at most 5 x 5'):
+        resize.center_crop(np.zeros((1, 5, 5, 1)), crop_size)

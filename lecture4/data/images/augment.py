@@ -73,7 +73,7 @@ def scale_jitter(key, images, side: int, low: int, high: int):
     Errors  ValueError unless side <= low <= high.
     Source  Simonyan & Zisserman 2015, section 3.1; He et al. 2016 with 256 to 480.
     """
-    return resize.boxes(images, *jittered_boxes(key, images.shape, side, low, high), side)
+    return resize.crop_and_resize(images, *jittered_boxes(key, images.shape, side, low, high), side)
 
 
 def jittered_boxes(key, shape, side: int, low: int, high: int):
@@ -96,7 +96,7 @@ def inception_crop(key, images, side: int, area=(0.08, 1.0), aspect=(3 / 4, 4 / 
     Shapes  images [n, h, w, c] -> [n, side, side, c].
     Source  Szegedy et al. 2015, section 6; the drawing anew is torchvision's.
     """
-    return resize.boxes(images, *inception_boxes(key, images.shape, area, aspect), side)
+    return resize.crop_and_resize(images, *inception_boxes(key, images.shape, area, aspect), side)
 
 
 def inception_boxes(key, shape, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3)):

@@ -125,8 +125,8 @@ def square(where: str, images, side: int) -> np.ndarray:
 def _square(image, side):
     from PIL import Image
 
-    h, w = resize.shorter_side(image.shape[:2], side)
-    top, left = (h - side) // 2, (w - side) // 2
+    h, w = resize.scaled_shape(image.shape[:2], side)
+    top, left = resize.center_corner((h, w), (side, side))
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         whole = Image.fromarray(np.ascontiguousarray(image))
         resized = np.asarray(whole.resize((w, h), Image.Resampling.BILINEAR))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lecture4.data.images import augment
 from lecture4.data.images.normalize import Normalisation, normalise, to_unit
+from lecture4.ops import resize
 
 Kind = Literal['none', 'crop', 'pad', 'jitter', 'inception']
 
@@ -48,7 +49,7 @@ def prepare(key, images, recipe: Recipe, scale: Normalisation):
 def _placed(key, images, recipe):
     side = recipe.crop
     if recipe.kind == 'none':
-        return middle(images, side)
+        return resize.center_crop(images, side)
     if recipe.kind == 'pad':
         border = (recipe.padding, recipe.padding)
         return augment.random_crop(key, jnp.pad(images, ((0, 0), border, border, (0, 0))), side)
@@ -57,18 +58,3 @@ def _placed(key, images, recipe):
     if recipe.kind == 'inception':
         return augment.inception_crop(key, images, side)
     return augment.random_crop(key, images, side)
-
-
-def middle(images, side: int):
-    """The middle of every picture.
-
-    Shapes  images [n, h, w, c] -> [n, side, side, c].
-    Errors  ValueError where it is larger than the pictures.
-    """
-    _, h, w, _ = images.shape
-    if not 1 <= side <= min(h, w):
-        raise ValueError(
-            f'pictures of {h} x {w} have no crop of {side} x {side}; use 1 to {min(h, w)}'
-        )
-    top, left = (h - side) // 2, (w - side) // 2
-    return images[:, top : top + side, left : left + side]
