@@ -27,7 +27,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, linear, network
-from lecture4.data.images import signals
+from lecture4.data import images as image_data
 from lecture4.ops.losses import bernoulli_nll, check_unit_interval, squared_error
 
 ACTIVATIONS = {'sigmoid': jax.nn.sigmoid, 'relu': jax.nn.relu, 'tanh': jnp.tanh}
@@ -91,7 +91,7 @@ SWEEPS = {
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
+    found = image_data.load(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

@@ -24,7 +24,8 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import denoising, network
-from lecture4.data.images import crops, signals
+from lecture4.data import images as image_data
+from lecture4.data.images import crops
 from lecture4.ops import patches
 from lecture4.ops.losses import squared_error
 from lecture4.ops.metrics import psnr as psnr_of
@@ -84,7 +85,7 @@ def corrupt(config, key, x):
 
 
 def data(config):
-    images, _, _ = signals.grey(config.source, **config.data_kwargs())
+    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
     if config.held_out >= len(images):
         raise ValueError(
             f'--held_out {config.held_out} of {len(images)} pictures of {config.source} leaves none '

@@ -34,7 +34,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import registry, sparse
-from lecture4.data.images import signals
+from lecture4.data import images as image_data
 from lecture4.features import linear_probe
 from lecture4.ops.losses import check_unit_interval, squared_error
 
@@ -122,7 +122,7 @@ def member(config) -> registry.Member:
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
+    found = image_data.load(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)

@@ -28,7 +28,8 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import linear, rica
-from lecture4.data.images import crops, signals
+from lecture4.data import images as image_data
+from lecture4.data.images import crops
 from lecture4.data.images import whiten as whitening
 from lecture4.features.orientation import oriented_share
 
@@ -79,7 +80,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = signals.grey(config.source, **config.data_kwargs())
+    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
     if config.whiten:
         images = whitening.whiten(images)
     x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)

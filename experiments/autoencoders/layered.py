@@ -30,7 +30,8 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import rica
 from lecture4.autoencoder.rica import Stage
-from lecture4.data.images import crops, signals
+from lecture4.data import images as image_data
+from lecture4.data.images import crops
 from lecture4.data.images import whiten as whitening
 from lecture4.features import selectivity, stimulus
 
@@ -134,21 +135,19 @@ def stages(config):
 
 def data(config):
     rica.shapes((config.side, config.side, 1), stages(config))  # refused before anything is read
-    images, _, _ = signals.grey(config.source, **config.data_kwargs())
+    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
     prepared = (
-        whitening.whiten(images, config.cutoff)
-        if config.whiten
-        else whitening.unit_variance(images)
+        whitening.whiten(images, config.cutoff) if config.whiten else whitening.standardize(images)
     )
     wide = config.side + MARGIN  # room to move held-out crops
     drawn = crops.sample_patches(inside(prepared), config.crops, wide, config.seed)
     drawn = drawn.reshape(-1, wide, wide, 1)
     held_out = drawn[: config.crops // 10]
-    pixels, labels, names = signals.grey(config.labelled, **config.data_kwargs())
+    pixels, labels, names = image_data.load_images(config.labelled, **config.data_kwargs())
     if labels is None or len(names) < 2:
         raise ValueError(f'{config.labelled} has no two classes; name a labelled set')
     parts = {}
-    halves = crops.halves(inside(whitening.whiten(pixels, config.cutoff)))
+    halves = crops.split_left_right(inside(whitening.whiten(pixels, config.cutoff)))
     for name, half in zip(('train', 'test'), halves, strict=True):
         pieces, rows = crops.grid_crops(half, config.side, max(config.side // 4, 1))
         parts[name] = (pieces, labels[rows])

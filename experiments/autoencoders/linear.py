@@ -24,7 +24,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import linear
-from lecture4.data.images import signals
+from lecture4.data import images as image_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ SWEEPS = {
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
+    found = image_data.load(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (a.reshape(len(a), -1) for a in (found.train_images, found.test_images))
     principal = linear.principal(x)
     k = min(config.code, x.shape[1])

@@ -27,7 +27,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import denoising, manifold, network
-from lecture4.data.images import signals
+from lecture4.data import images
 from lecture4.ops.losses import squared_error
 
 CURVES = {'circle': manifold.CIRCLE, 'spiral': manifold.SPIRAL}
@@ -89,7 +89,7 @@ def data(config):
         extra = {'shape': None}
     else:
         clean, held_out = (
-            np.asarray(signals.grey(config.source, split, **config.data_kwargs())[0])
+            np.asarray(images.load_images(config.source, split, **config.data_kwargs())[0])
             for split in ('train', 'test')
         )
         extra = {'shape': clean.shape[1:3]}

@@ -22,7 +22,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, linear, network
-from lecture4.data.images import signals
+from lecture4.data import images as image_data
 from lecture4.features import retrieval
 from lecture4.ops.losses import check_unit_interval
 
@@ -70,7 +70,7 @@ SWEEPS = {'code': train.grid(code=(2, 5, 10, 20), tsne=(False,), seed=(0, 1))}
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
+    found = image_data.load(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
         for a in (found.train_images, found.test_images)
@@ -82,7 +82,7 @@ def data(config):
         evaluation=test[: config.shown],
         extra={
             'labels': found.test_labels[: config.shown],
-            'names': found.names,
+            'names': found.class_names,
             'shape': found.train_images.shape[1:3],
         },
     )

@@ -34,7 +34,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import psd
-from lecture4.data.images import signals as pictures
+from lecture4.data import images as image_data
 from lecture4.features import atoms, label_curve, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
@@ -138,12 +138,16 @@ SWEEPS = {
 
 def data(config):
     places = config.data_kwargs()
-    labelled = pictures.labelled(
-        config.labelled, crop=config.crop, pool=config.pool, seed=config.seed, **places
+    labelled = image_data.load(
+        config.labelled,
+        crop_size=config.crop,
+        candidates_per_class=0 if config.crop else config.pool,
+        seed=config.seed,
+        **places,
     )
     few = np.random.default_rng(config.seed).permutation(len(labelled.test_labels))[: config.tested]
-    found = pictures.signals(
-        config.unlabelled, config.signals, patch=config.patch, seed=config.seed, **places
+    found = image_data.load_signals(
+        config.unlabelled, config.signals, patch_size=config.patch, seed=config.seed, **places
     )
     found = found[found.std(1) > 1e-3] if config.unlabelled == 'omniglot' else found  # empty paper
     signals = patches.normalize_contrast(jnp.asarray(found), config.floor)
@@ -336,7 +340,7 @@ def report(config, state, data):
     back = np.asarray(linalg.pseudo_inverse(data.extra['whitening']).T)  # seen as pictures again
     order = atoms.display_order(np.asarray(params.atoms))
     shape = (config.patch, config.patch)
-    n_classes = len(data.extra['labelled'].names)
+    n_classes = len(data.extra['labelled'].class_names)
     last = config.labels[-1]
     return train.Report(
         metrics=metrics,

@@ -27,7 +27,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import registry
-from lecture4.data.images import signals as pictures
+from lecture4.data import images as image_data
 from lecture4.features import label_curve, self_taught
 from lecture4.ops.losses import check_unit_interval, squared_error
 
@@ -95,10 +95,10 @@ SWEEPS = {
 
 def data(config):
     places = config.data_kwargs()
-    labelled = pictures.labelled(
+    labelled = image_data.load(
         config.labelled,
         classes=config.labelled_classes,
-        pool=config.pool,
+        candidates_per_class=config.pool,
         seed=config.seed,
         **places,
     )
@@ -107,10 +107,10 @@ def data(config):
         raise ValueError(
             f'pictures of {config.labelled} are {height} x {width}; crop or pad them to squares'
         )
-    found = pictures.signals(
+    found = image_data.load_signals(
         config.unlabelled,
         config.signals,
-        side=width,
+        image_size=width,
         seed=config.seed,
         classes=config.unlabelled_classes,
         **places,
@@ -182,7 +182,7 @@ def report(config, state, data):
         (name, *(train.mean_and_error(100 * draws) for draws in values))
         for name, values in accuracy.items()
     )
-    n_classes, n_test = len(labelled.names), len(labelled.test_labels)
+    n_classes, n_test = len(labelled.class_names), len(labelled.test_labels)
     counts = [n * n_classes for n in config.labels]
     caption = (
         f'Test accuracy in %, mean and standard error over {config.draws} draws of the labelled set. '

@@ -130,7 +130,7 @@ def data(config):
             'words': words[2:],
             'texts': texts,
             'labels': labels,
-            'names': parts[0].names,
+            'names': parts[0].class_names,
             'asking': asking,
             'held': rows,
             'counts': counts,

@@ -27,7 +27,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import sparse, topk
-from lecture4.data.images import signals
+from lecture4.data import images
 from lecture4.features import orientation
 from lecture4.ops import linalg, patches
 from lecture4.ops.losses import squared_error
@@ -96,13 +96,13 @@ SWEEPS = {
 def data(config):
     side = 28 if not config.patch else 0
     if not config.patch:
-        probe = signals.labelled(config.source, pool=1, **config.data_kwargs())
+        probe = images.load(config.source, candidates_per_class=1, **config.data_kwargs())
         side = probe.train_images.shape[1]
-    x = signals.signals(
+    x = images.load_signals(
         config.source,
         config.examples,
-        patch=config.patch,
-        side=side,
+        patch_size=config.patch,
+        image_size=side,
         seed=config.seed,
         **config.data_kwargs(),
     )

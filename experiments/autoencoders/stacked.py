@@ -28,7 +28,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, network
-from lecture4.data.images import signals
+from lecture4.data import images
 from lecture4.ops.losses import check_unit_interval
 
 ARMS = ('random', 'plain', 'denoising')
@@ -95,7 +95,7 @@ SWEEPS = {'masking': train.grid(masking=(0.1, 0.25, 0.5), seed=(0, 1, 2))}
 
 
 def data(config):
-    found = signals.labelled(config.source, seed=config.seed, **config.data_kwargs())
+    found = images.load(config.source, seed=config.seed, **config.data_kwargs())
     x = np.concatenate([found.train_images, found.test_images])
     labels = np.concatenate([found.train_labels, found.test_labels]).astype(np.int32)
     if config.train_examples >= len(x):
@@ -103,8 +103,10 @@ def data(config):
             f'--train_examples {config.train_examples} of {len(x)} pictures of {config.source} '
             'leaves none to test on'
         )
-    if len(found.names) > N_CLASSES:
-        raise ValueError(f'{config.source} has {len(found.names)} classes; {N_CLASSES} at most')
+    if len(found.class_names) > N_CLASSES:
+        raise ValueError(
+            f'{config.source} has {len(found.class_names)} classes; {N_CLASSES} at most'
+        )
     x = np.asarray(check_unit_interval(x.reshape(len(x), -1), config.source))
     if (config.source, config.train_examples) == ('mnist', 60_000):
         # MNIST's own split, as the paper's; `labelled` has its training pictures first

@@ -31,7 +31,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import stochastic
 from lecture4.autoencoder import vae as variational
-from lecture4.data.images import signals
+from lecture4.data import images
 from lecture4.ops.losses import check_unit_interval
 
 
@@ -92,7 +92,7 @@ SWEEPS = {
 
 def data(config):
     pixels, test = (
-        np.asarray(signals.grey(config.source, split, **config.data_kwargs())[0])
+        np.asarray(images.load_images(config.source, split, **config.data_kwargs())[0])
         for split in ('train', 'test')
     )
     shape = test.shape[1:3]

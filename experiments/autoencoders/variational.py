@@ -37,7 +37,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import convolutional_vae, stochastic
 from lecture4.autoencoder import vae as variational
-from lecture4.data.images import signals
+from lecture4.data import images as image_data
 from lecture4.ops import losses
 
 TEST_KEY = 2**31 - 1  # of the test set's binarisation: the same for every seed
@@ -135,7 +135,7 @@ SWEEPS = {
 def data(config):
     sets = {}
     for split in ('train', 'test'):
-        images, labels, names = signals.grey(config.source, split, **config.data_kwargs())
+        images, labels, names = image_data.load_images(config.source, split, **config.data_kwargs())
         if not isinstance(images, np.ndarray):
             raise ValueError(f'{config.source} has pictures of several sizes; crop them to one')
         pixels = images.reshape(len(images), -1)

@@ -171,23 +171,23 @@ def data(config):
     ends = np.cumsum([len(part.texts) for part in parts.values()])
     rows = dict(zip(parts, np.split(np.arange(len(texts)), ends[:-1]), strict=True))
     words = vocabulary.build(texts)
-    encoded = vocabulary.encode(words, texts, bound=config.max_length, cut=True)
+    encoded = vocabulary.encode(words, texts, max_length=config.max_length, truncate=True)
     found = word_vectors.WordVectors((), np.zeros((0, config.dim), np.float32))
     if config.variant != 'rand':
-        found = word_vectors.read(config.vectors, words.number)
+        found = word_vectors.read(config.vectors, words.word_index)
         size = found.vectors.shape[1]
         if size != config.dim:
             raise ValueError(
                 f'--dim is {config.dim}, {config.vectors} holds vectors of {size}; use --dim {size}'
             )
-    table, given = word_vectors.aligned(found, words.number, len(words), config.dim)
+    table, given = word_vectors.aligned(found, words.word_index, len(words), config.dim)
     chosen = []
     for kept, dev, test in cross_validation.split(
         rows, config.folds, config.dev_share, config.seed
     ):
         known = cross_validation.known_words(encoded, kept, given)
         chosen.append(cross_validation.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
-    made = cross_validation.make(
+    made = cross_validation.create(
         encoded,
         labels,
         chosen,
@@ -195,12 +195,13 @@ def data(config):
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    if config.steps > made.n_steps:
+    if config.steps > made.num_steps:
         raise ValueError(
-            f'--steps {config.steps}, but {len(chosen)} folds of {config.epochs} epochs, each of {made.per_epoch} '
-            f'batches and a look, are {made.n_steps} steps; use at most that many, or more --epochs'
+            f'--steps {config.steps}, but {len(chosen)} folds of {config.epochs} epochs, each of '
+            f'{made.batches_per_epoch} '
+            f'batches and a look, are {made.num_steps} steps; use at most that many, or more --epochs'
         )
-    names = parts[min(parts)].names
+    names = parts[min(parts)].class_names
     resident = {
         'given': given,
         'confusion': np.zeros((len(chosen), len(names), len(names)), np.float32),
@@ -245,7 +246,7 @@ def build(config):
     def step(state, batch, key, *, axis_name=None):
         learned, results = state
         model = network(config, batch['confusion'].shape[-1])
-        if 'again' in batch:
+        if 'restart' in batch:
             *state, metrics = train_step.look(
                 model, learned, results, batch, lambda: fresh(key, batch), axis_name=axis_name
             )
@@ -321,7 +322,9 @@ def fires(config, learned, extra, fold):
     rows = np.concatenate([fold.train, fold.test])[:4000]
     found = [
         (inside, classify(learned, words))
-        for inside, words in cross_validation.padded(extra['encoded'], rows, fold.known).values()
+        for inside, words in cross_validation.pad_by_length(
+            extra['encoded'], rows, fold.known
+        ).values()
     ]
     order = np.concatenate([inside for inside, _ in found])
     features, starts = (

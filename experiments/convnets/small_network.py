@@ -121,7 +121,7 @@ def data(config):
         padded = np.pad(found.images, border)
         scale = 255 if padded.dtype == np.uint8 else 1
         pictures[split], labels[split] = padded.astype(np.float32) / scale, found.labels
-        names = found.names
+        names = found.class_names
     x = pictures['train']
     if x.shape[1:] != pictures['test'].shape[1:]:
         raise ValueError(f'--source {config.source}: its test pictures have another size')

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
+from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.data.images import signals as pictures
 from lecture4.features import atoms
 from lecture4.ops.resize import center_crop
 from lecture4.sparse import recovery, restoration, solvers
@@ -138,9 +138,9 @@ SWEEPS = {
 
 def data(config):
     places = config.data_kwargs()
-    tested, _, _ = pictures.grey(config.tested, **places)
+    tested, _, _ = image_data.load_images(config.tested, **places)
     tested = list(tested)[-config.n_tested :]
-    clean = list(pictures.grey(config.clean, **places)[0])
+    clean = list(image_data.load_images(config.clean, **places)[0])
     apart = config.n_chosen + (len(tested) if config.clean == config.tested else 0)
     if apart >= len(clean):
         raise ValueError(

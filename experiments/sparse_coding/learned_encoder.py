@@ -25,8 +25,8 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
+from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.data.images import signals as pictures
 from lecture4.ops import linalg, patches
 from lecture4.sparse import lista, objective, recovery, solvers
 
@@ -89,7 +89,7 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.data_kwargs())
+    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
     found = crops.sample_patches(images, config.patches, config.patch, config.seed)
     found = patches.normalize_contrast(jnp.asarray(found), 0.04)
     signals = linalg.apply(linalg.zca(found, 0.1), found)

@@ -30,8 +30,8 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
+from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.data.images import signals as pictures
 from lecture4.features import filters, label_efficiency, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
@@ -132,18 +132,24 @@ class State(NamedTuple):
 
 def data(config):
     places = config.data_kwargs()
-    task = pictures.labelled(
-        config.source, classes=config.classes, pool=config.pool, seed=config.seed, **places
+    task = image_data.load(
+        config.source,
+        classes=config.classes,
+        candidates_per_class=config.pool,
+        seed=config.seed,
+        **places,
     )
     keep = np.random.default_rng(config.seed).permutation(len(task.test_labels))
     keep = keep[: config.n_tested or None]
     task = task._replace(test_images=task.test_images[keep], test_labels=task.test_labels[keep])
-    others = pictures.labelled(config.source, classes=config.others, seed=config.seed, **places)
+    others = image_data.load(config.source, classes=config.others, seed=config.seed, **places)
     side = task.train_images.shape[1]
     if config.elsewhere == 'others':
         unlabelled = others.train_images
     else:
-        flat = pictures.signals(config.elsewhere, 20_000, side=side, seed=config.seed, **places)
+        flat = image_data.load_signals(
+            config.elsewhere, 20_000, image_size=side, seed=config.seed, **places
+        )
         unlabelled = flat.reshape(-1, side, side, 1)
     fewest = np.bincount(task.train_labels).min()
     if max(config.labels) > fewest:
@@ -247,7 +253,7 @@ def accuracy(config, state, data):
     pool = features(config, state, whitening, task.train_images)
     test = features(config, state, whitening, task.test_images)
     options = {
-        'n_classes': len(task.names), 'labels_per_class': config.labels,
+        'n_classes': len(task.class_names), 'labels_per_class': config.labels,
         'n_draws': config.draws, 'seed': config.seed,
     }  # fmt: skip
     labels = task.train_labels, task.test_labels
@@ -264,10 +270,10 @@ def report(config, state, data):
 
     task, whitening = data.extra['task'], data.extra['whitening']
     values = accuracy(config, state, data)
-    n_draws, n_classes = config.draws, len(task.names)
+    n_draws, n_classes = config.draws, len(task.class_names)
     caption = (
         f'Test accuracy in %, mean and standard error over {n_draws} draws. {config.source}, classes '
-        f'{", ".join(task.names)}; {len(task.test_labels)} test pictures. The same linear SVM for '
+        f'{", ".join(task.class_names)}; {len(task.test_labels)} test pictures. The same linear SVM for '
         'all, C by cross-validation on the labelled examples alone.'
     )
     rows = tuple(
@@ -311,11 +317,13 @@ def chart(config, extra, values):
 
     task, others, pool = extra['task'], extra['others'], extra['unlabelled']
     rng = np.random.default_rng(config.seed)
-    few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.names))]
+    few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.class_names))]
     n_each = f'{min(config.labels)} to {max(config.labels)} a class'
-    labelled = shown.examples(task.train_images, few, task.names, n_each)
+    labelled = shown.examples(task.train_images, few, task.class_names, n_each)
     unlabelled = shown.spread(task.train_images)
-    transfer = shown.spread(others.train_images, [others.names[c] for c in others.train_labels])
+    transfer = shown.spread(
+        others.train_images, [others.class_names[c] for c in others.train_labels]
+    )
     asks = 'asks an oracle,\none label a class first'
     sees = {
         'semi-supervised': (unlabelled, None, None, 'chance'),

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
+from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.data.images import signals as pictures
 from lecture4.data.images import whiten as whitening
 from lecture4.features import atoms, gabor
 from lecture4.sparse import objective, solvers
@@ -76,8 +76,8 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = pictures.grey(config.source, **config.data_kwargs())
-    prepared = whitening.whiten(images) if config.whiten else whitening.unit_variance(images)
+    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
+    prepared = whitening.whiten(images) if config.whiten else whitening.standardize(images)
     # Whitening takes pictures for periodic: what it makes of their borders is left out.
     margin = 4 if config.whiten else 0
     inner = [

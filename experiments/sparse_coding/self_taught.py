@@ -30,7 +30,7 @@ import numpy as np
 
 from lecture4 import train
 from lecture4.classifiers import newton
-from lecture4.data.images import signals as pictures
+from lecture4.data import images as image_data
 from lecture4.features import atoms, label_curve, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
@@ -164,20 +164,20 @@ SWEEPS = {
 
 def data(config):
     places = config.data_kwargs()
-    labelled = pictures.labelled(
+    labelled = image_data.load(
         config.labelled,
         classes=config.labelled_classes,
-        crop=config.crop,
-        pool=config.pool,
+        crop_size=config.crop,
+        candidates_per_class=0 if config.crop else config.pool,
         seed=config.seed,
-        colour=config.colour,
+        pixels='float' if config.colour else 'gray',
         **places,
     )
-    if len(labelled.names) < 2:
+    if len(labelled.class_names) < 2:
         raise ValueError(
             f'{config.labelled} has one class; a labelled set needs two classes or more'
         )
-    fewest = int(np.bincount(labelled.train_labels, minlength=len(labelled.names)).min())
+    fewest = int(np.bincount(labelled.train_labels, minlength=len(labelled.class_names)).min())
     if max(config.labels) > fewest:
         raise ValueError(
             f'--labels {max(config.labels)}, but {config.labelled} has a class of {fewest} training '
@@ -189,14 +189,14 @@ def data(config):
             f'--patch {config.patch} does not fit pictures of {height} x {width}; use 1 to '
             f'{min(height, width)}, or 0 where they are square'
         )
-    found = pictures.signals(
+    found = image_data.load_signals(
         config.unlabelled,
         config.signals,
-        patch=config.patch,
-        side=width,
+        patch_size=config.patch,
+        image_size=width,
         seed=config.seed,
         classes=config.unlabelled_classes,
-        colour=config.colour,
+        grayscale=not config.colour,
         **places,
     )
     signals = patches.normalize_contrast(jnp.asarray(found), config.floor)
@@ -278,7 +278,7 @@ def whole(config, learned, tested, labelled):
     """Test accuracy of one linear SVM on the whole pool."""
     learned, tested = self_taught.standardise(jnp.asarray(learned), jnp.asarray(tested))
     fit = newton.fit(
-        learned, labelled.train_labels, n_classes=len(labelled.names), C=config.whole
+        learned, labelled.train_labels, n_classes=len(labelled.class_names), C=config.whole
     )
     return float((np.asarray(newton.predict(fit, tested)) == labelled.test_labels).mean())
 
@@ -310,7 +310,7 @@ def report(config, state, data):
         (name, *(train.mean_and_error(100 * draws) for draws in values))
         for name, values in accuracy.items()
     )
-    n_classes = len(labelled.names)
+    n_classes = len(labelled.class_names)
     caption = (
         f'Test accuracy in %, mean and standard error over {config.draws} draws of the labelled '
         f'set. Unlabelled: {config.unlabelled}; labelled: {config.labelled}, {n_classes} classes, '

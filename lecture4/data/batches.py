@@ -1,67 +1,88 @@
 """Batch n as a pure function of (seed, n): resuming needs no iterator state."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 
 @functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, n_examples: int) -> np.ndarray:
-    order = np.random.default_rng((seed, epoch)).permutation(n_examples).astype(np.int32)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
     order.flags.writeable = False  # the cached array is handed to every later call
     return order
 
 
-def indices(seed: int, n: int, n_examples: int, batch_size: int) -> np.ndarray:
+def indices(
+    seed: int, n: int, num_examples: int, batch_size: int
+) -> Int32[np.ndarray, ' batch_size']:
     """Rows of batch n, drawn without replacement within each epoch.
 
     The stream is endless: epoch after epoch, each a permutation of all examples that depends on
     (seed, epoch) alone. Batch n is its positions n * batch_size to (n + 1) * batch_size - 1, and
-    position p lies in epoch p // n_examples; so a batch may straddle epochs or be larger than the
+    position p lies in epoch p // num_examples; so a batch may straddle epochs or be larger than the
     set, no example is ever dropped, and the order of the stream does not depend on the batch size.
 
     The batch is the global one. Of P processes, process i takes its P-th part, the rows from
     i * batch_size // P on: together they see what one process would.
 
-    Shapes  returns int32 [batch_size], values in 0..n_examples-1.
-    Domain  seed >= 0, n >= 0, 1 <= n_examples < 2^31, batch_size >= 1.
-    Errors  ValueError outside the domain, naming the value.
+    Args:
+      seed: >= 0.
+      n: Number of the batch, >= 0.
+      num_examples: 1 to 2^31 - 1.
+      batch_size: >= 1.
+
+    Returns:
+      [batch_size], values in 0..num_examples - 1.
+
+    Raises:
+      ValueError: An argument outside its domain.
     """
-    if seed < 0 or n < 0 or batch_size < 1 or not 1 <= n_examples < 2**31:
+    if seed < 0 or n < 0 or batch_size < 1 or not 1 <= num_examples < 2**31:
         raise ValueError(
-            f'seed {seed} and n {n} have to be at least 0, batch_size {batch_size} at least 1, '
-            f'n_examples {n_examples} from 1 to 2^31 - 1'
+            f'expected seed {seed} and n {n} of at least 0, batch_size {batch_size} of at least 1, '
+            f'num_examples {num_examples} from 1 to 2^31 - 1'
         )
     first, end = n * batch_size, (n + 1) * batch_size
     parts = []
-    for epoch in range(first // n_examples, (end - 1) // n_examples + 1):
-        start = epoch * n_examples
-        order = _permutation(seed, epoch, n_examples)
+    for epoch in range(first // num_examples, (end - 1) // num_examples + 1):
+        start = epoch * num_examples
+        order = _permutation(seed, epoch, num_examples)
         parts.append(order[max(first - start, 0) : end - start])
     return np.concatenate(parts)
 
 
-def balanced(labels, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
-    """Batches in which all classes are equally frequent: the frequent ones are downsampled.
+def balanced(
+    labels: np.ndarray | Sequence[Any], batch_size: int, *, seed: int
+) -> Callable[[int], np.ndarray]:
+    """Batches in which all classes are equally frequent: frequent classes are downsampled.
 
     An epoch holds m examples of every class, m the size of the rarest, in random order. It takes
     the next m of each class's own endless stream (that of `indices`), so that over the epochs all
-    examples of a frequent class are seen, equally often; one comes twice in an epoch only where
-    its class's stream begins anew.
+    examples of a frequent class are seen, equally often; an example comes twice in an epoch only
+    where its class's stream starts a new permutation.
 
-    Shapes  labels whole numbers [n]; classes without an example take no part. Returns the function
-            n -> int32 [batch_size] of rows, as `indices` pure in (seed, n).
-    Errors  ValueError where labels are not such, negative, or none; otherwise as `indices`.
+    Args:
+      labels: [n], integers >= 0; a class without an example is ignored.
+      batch_size: >= 1.
+      seed: >= 0.
+
+    Returns:
+      The function n -> int32 [batch_size] of rows, like `indices` pure in (seed, n).
+
+    Raises:
+      ValueError: The labels are no integers [n], negative or empty, or as `indices`.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f'labels have shape {labels.shape} and dtype {labels.dtype}; one whole number an '
-            'example is wanted, for at least one example'
+            'expected one integer label per example for at least one example, got shape '
+            f'{labels.shape} and dtype {labels.dtype}'
         )
     if labels.min() < 0:
-        raise ValueError(f'labels begin at {labels.min()}; number the classes from 0')
+        raise ValueError(f'labels start at {labels.min()}; number the classes from 0')
     members = [np.flatnonzero(labels == c).astype(np.int32) for c in np.unique(labels)]
     rarest = min(map(len, members))
     length = rarest * len(members)
@@ -76,10 +97,10 @@ def balanced(labels, batch_size: int, *, seed: int) -> Callable[[int], np.ndarra
         return np.random.default_rng((seed, number)).permutation(np.concatenate(chosen))
 
     def batch(n: int) -> np.ndarray:
-        at = np.arange(n * batch_size, (n + 1) * batch_size)
-        numbers = range(at[0] // length, at[-1] // length + 1)
-        rows = np.concatenate([epoch(number) for number in numbers])
-        return rows[at - numbers[0] * length]
+        positions = np.arange(n * batch_size, (n + 1) * batch_size)
+        epochs = range(positions[0] // length, positions[-1] // length + 1)
+        rows = np.concatenate([epoch(number) for number in epochs])
+        return rows[positions - epochs[0] * length]
 
     indices(seed, 0, len(labels), batch_size)  # its errors, before the first batch
     return batch

@@ -1,34 +1,57 @@
-"""Folds for cross-validation, and a held-out share of the rest, as functions of the seed."""
+"""Folds for cross-validation, and a held-out fraction of the rest, as functions of the seed."""
+
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 
-def assign(n_examples: int, n_folds: int, seed: int) -> np.ndarray:
+def assign_folds(num_examples: int, num_folds: int, seed: int) -> Int32[np.ndarray, ' n']:
     """The fold of every example: a random partition into folds whose sizes differ by at most one.
 
-    Shapes  returns int32 [n_examples], values in 0..n_folds-1.
-    Errors  ValueError where there are fewer examples than folds, or fewer than two folds.
+    Args:
+      num_examples: n.
+      num_folds: 2 to n.
+      seed: Of the permutation.
+
+    Returns:
+      [n], values in 0..num_folds - 1.
+
+    Raises:
+      ValueError: Fewer examples than folds, or fewer than two folds.
     """
-    if not 2 <= n_folds <= n_examples:
+    if not 2 <= num_folds <= num_examples:
         raise ValueError(
-            f'{n_folds} folds of {n_examples} examples: wanted 2 to {n_examples} folds'
+            f'expected 2 to {num_examples} folds of {num_examples} examples, got {num_folds}'
         )
-    order = np.random.default_rng((seed, n_folds)).permutation(n_examples)
-    fold = np.empty(n_examples, np.int32)
-    fold[order] = np.arange(n_examples) % n_folds
+    order = np.random.default_rng((seed, num_folds)).permutation(num_examples)
+    fold = np.empty(num_examples, np.int32)
+    fold[order] = np.arange(num_examples) % num_folds
     return fold
 
 
-def hold_out(rows, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out): a random `share` of the rows, at least one, is held out. Both are in rising order.
+def hold_out(
+    rows: Int[np.ndarray, ' n'] | Sequence[int], fraction: float, seed: int
+) -> tuple[Int[np.ndarray, ' k'], Int[np.ndarray, ' m']]:
+    """Hold out a random fraction of the rows.
 
-    Errors  ValueError where nothing would be kept, or the share is not between 0 and 1.
+    Args:
+      rows: Integers [n].
+      fraction: Of the rows, between 0 and 1, both excluded; at least one row is held out.
+      seed: Of the choice.
+
+    Returns:
+      (remaining, held out), each in ascending order.
+
+    Raises:
+      ValueError: No row would remain, or the fraction is not between 0 and 1.
     """
     rows = np.asarray(rows)
-    n_out = max(round(share * len(rows)), 1)
-    if not 0 < share < 1 or n_out >= len(rows):
+    num_held_out = max(round(fraction * len(rows)), 1)
+    if not 0 < fraction < 1 or num_held_out >= len(rows):
         raise ValueError(
-            f'a share of {share} of {len(rows)} rows cannot be held out; use a share between 0 and 1'
+            f'cannot hold out a fraction of {fraction} of {len(rows)} rows; use a fraction between '
+            '0 and 1 that leaves at least one row'
         )
     order = np.random.default_rng((seed, len(rows))).permutation(rows)
-    return np.sort(order[n_out:]), np.sort(order[:n_out])
+    return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])

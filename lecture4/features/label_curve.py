@@ -156,9 +156,7 @@ def _accuracies(gram, cross, train_labels, test_labels, rows, *, n_classes, n_fo
             penalty = choose_penalty(
                 inner, labels, held_out, n_classes=n_classes, penalties=penalties
             )
-        fit = newton.fit_gram(
-            inner, labels, n_classes=n_classes, C=penalty, tolerance=TOLERANCE
-        )
+        fit = newton.fit_gram(inner, labels, n_classes=n_classes, C=penalty, tolerance=TOLERANCE)
         right = linear.predict(fit, outer) == test_labels
         return jnp.mean(right, dtype=inner.dtype)
 

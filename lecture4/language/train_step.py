@@ -163,7 +163,7 @@ def look(model, state: State, results: Results, batch, fresh_fn, *, axis_name=No
 
     n = jnp.maximum(results.sums[2], 1)
     metrics = {'loss': results.sums[0] / n, 'accuracy': results.sums[1] / n}
-    again = batch['again'].any()
+    again = batch['restart'].any()
     results = results._replace(
         sums=jnp.zeros(3),
         fold=results.fold + again.astype(jnp.int32),

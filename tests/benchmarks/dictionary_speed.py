@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.data.images import signals as pictures
 from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
 from lecture4.sparse.dictionary import init as seeding
@@ -52,7 +52,7 @@ N_TRAIN, N_TEST = 50_000, 4_000
 
 def signals():
     """(train, test) patches, whitened."""
-    images, _, _ = pictures.grey('photos')
+    images, _, _ = image_data.load_images('photos')
     found = crops.sample_patches(images, N_TRAIN + N_TEST, SIDE, 0)
     found = patches.normalize_contrast(jnp.asarray(found), 0.04)
     found = linalg.apply(linalg.zca(found, 0.1), found)

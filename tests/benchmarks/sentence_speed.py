@@ -137,24 +137,26 @@ def main():
         torch = None
     part = sentences.load(options.source, sentences.splits(options.source)[0])
     words = vocabulary.build(part.texts)
-    encoded = vocabulary.encode(words, part.texts, bound=64, cut=True)
+    encoded = vocabulary.encode(words, part.texts, max_length=64, truncate=True)
     n = len(encoded)
     fold = cross_validation.Fold(
         np.arange(n), np.arange(1), np.arange(1), np.ones(len(words), bool)
     )
-    made = cross_validation.make(encoded, part.labels, [fold], epochs=2, batch_size=50, seed=0)
-    epoch = [made.at(i) for i in range(made.per_epoch)]
+    made = cross_validation.create(encoded, part.labels, [fold], epochs=2, batch_size=50, seed=0)
+    epoch = [made.batch(i) for i in range(made.batches_per_epoch)]
     shapes = {(batch['rows'].shape, batch['words'].shape) for batch in epoch}
-    print(f'{options.source}: {n} sentences, {len(words)} words, {made.per_epoch} batches an epoch')
+    print(
+        f'{options.source}: {n} sentences, {len(words)} words, {made.batches_per_epoch} batches an epoch'
+    )
     print(f'shapes of an epoch: {len(shapes)}')
     batches = [epoch[i % len(epoch)] for i in range(options.steps)]
     runs = {
-        'ours': ours(len(words), len(part.names)),
-        'plain jax': plain(len(words), len(part.names)),
+        'ours': ours(len(words), len(part.class_names)),
+        'plain jax': plain(len(words), len(part.class_names)),
     }
     if torch is not None:
         runs[f'torch {torch.__version__}'] = theirs(
-            torch, len(words), len(part.names), options.threads
+            torch, len(words), len(part.class_names), options.threads
         )
     times = {who: [] for who in runs}
     for who, run in runs.items():
@@ -176,7 +178,7 @@ def main():
     for who, values in times.items():
         median = statistics.median(values)
         print(
-            f'{who:14s} {1e3 * median:7.1f} ms a step, {60 / median / made.per_epoch:5.1f} epochs a minute, '
+            f'{who:14s} {1e3 * median:7.1f} ms a step, {60 / median / made.batches_per_epoch:5.1f} epochs a minute, '
             f'{median / base:4.1f} times ours'
         )
     print(f"ours: {share:.0%} of the core's matrix-product rate")

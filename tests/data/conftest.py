@@ -19,7 +19,7 @@ from lecture4.data.sources.builders.omniglot.builder import FILES, Omniglot
 
 @dataclasses.dataclass
 class Tiny:
-    """Archives of a small set: where they lie, their pins, and what is in them."""
+    """Archives of a small set: their folder, their pins, and what is in them."""
 
     folder: pathlib.Path
     pins: tuple[archives.Pin, ...]
@@ -30,12 +30,12 @@ class Tiny:
         return self.folder / file
 
     def pinned(self, url='http://example.invalid/'):
-        """Pins of the files as they are now, fetched from below `url`."""
+        """Pins of the files as they are now, downloaded from `url`."""
         pins = []
         for pin in self.pins:
             data = self[pin.file].read_bytes()
-            found = pin._replace(url=url + pin.file, size=len(data))
-            pins.append(found._replace(sha256=hashlib.sha256(data).hexdigest()))
+            sha256 = hashlib.sha256(data).hexdigest()
+            pins.append(pin._replace(url=url + pin.file, size=len(data), sha256=sha256))
         return tuple(pins)
 
 
@@ -59,7 +59,7 @@ def tiny_mnist(tmp_path):
         arrays[split] = images, labels
     files = sorted(path.name for path in folder.iterdir())
     tiny = Tiny(folder, tuple(archives.Pin(f, '', 0, '') for f in files), arrays, None)
-    return _finished(tiny, Mnist, tmp_path)
+    return _with_builder(tiny, Mnist, tmp_path)
 
 
 def png(pixels):
@@ -74,12 +74,14 @@ def tiny_omniglot(tmp_path):
     folder = tmp_path / 'manual'
     folder.mkdir()
     rng = np.random.default_rng(1)
-    drawn = {}
+    drawings = {}
 
     def drawing(*name):
-        if name not in drawn:
-            drawn[name] = (rng.integers(2, size=(105, 105), dtype=np.uint8) * 255).astype(np.uint8)
-        return drawn[name]
+        if name not in drawings:
+            drawings[name] = (rng.integers(2, size=(105, 105), dtype=np.uint8) * 255).astype(
+                np.uint8
+            )
+        return drawings[name]
 
     greek = [('Greek', 'character01', 11), ('Greek', 'character02', 12)]
     contents = {
@@ -106,10 +108,10 @@ def tiny_omniglot(tmp_path):
         size, digest = archives.content_digest(folder / file)
         pins.append(archives.Pin(file, '', 0, '', digest, size))
     tiny = Tiny(folder, tuple(pins), arrays, None)
-    return _finished(tiny, Omniglot, tmp_path)
+    return _with_builder(tiny, Omniglot, tmp_path)
 
 
-def _finished(tiny, builder, tmp_path):
+def _with_builder(tiny, builder, tmp_path):
     tiny.pins = tiny.pinned()
     tiny.make = functools.partial(
         builder, data_dir=tmp_path / 'prepared', manual_dir=tiny.folder, pins=tiny.pins

@@ -24,13 +24,13 @@ def make_zip(path, members, **options):
 MEMBERS = [('a/1.txt', b'one' * 50), ('a/', b''), ('b/2.txt', b'two' * 50)]
 
 
-def test_table_is_read_and_the_shipped_ones_are_whole(tmp_path):
+def test_checksum_tables_are_read_and_complete(tmp_path):
     table = tmp_path / 'checksums.tsv'
     table.write_text('# note\nhttp://x/a.zip\t7\tff\ta.zip\nzip-contents:a.zip\t9\tee\ta.zip\n\n')
     assert archives.read_pins(table) == (archives.Pin('a.zip', 'http://x/a.zip', 7, 'ff', 'ee', 9),)
     for path in pathlib.Path(builders.__path__[0]).glob('*/checksums.tsv'):
         for pin in archives.read_pins(path):
-            # An origin told in words is of a file that is given by hand, never fetched.
+            # An origin in words belongs to a file that users provide, never downloaded.
             assert ' ' in pin.url or pin.url.endswith('/' + pin.file)
             assert len(pin.sha256) == 64 and pin.size > 0
             assert bool(pin.contents) == pin.file.endswith('.zip')
@@ -39,21 +39,21 @@ def test_table_is_read_and_the_shipped_ones_are_whole(tmp_path):
 @pytest.mark.parametrize(
     'line', ['http://x/a.zip\t7\tff', 'u\tseven\tff\ta.zip', 'zip-contents:a\t9\tee\ta']
 )
-def test_broken_table_is_named(tmp_path, line):
+def test_a_malformed_table_is_refused_with_its_line(tmp_path, line):
     table = tmp_path / 'checksums.tsv'
     table.write_text(f'\n{line}\n')
     with pytest.raises(DataError, match=r'checksums.tsv, line 2'):
         archives.read_pins(table)
 
 
-def test_content_digest_sees_contents_only(tmp_path):
-    plain = archives.content_digest(make_zip(tmp_path / 'a.zip', MEMBERS))
+def test_content_digest_depends_on_contents_only(tmp_path):
+    expected = archives.content_digest(make_zip(tmp_path / 'a.zip', MEMBERS))
     packed = make_zip(tmp_path / 'b.zip', MEMBERS[::-1], compression=zipfile.ZIP_DEFLATED)
-    assert archives.content_digest(packed) == plain
-    assert plain[0] == 300
+    assert archives.content_digest(packed) == expected
+    assert expected[0] == 300
     # The digest by its definition, from the members alone.
     parts = [n.encode() + b'\0' + hashlib.sha256(d).digest() for n, d in (MEMBERS[0], MEMBERS[2])]
-    assert plain[1] == hashlib.sha256(b''.join(parts)).hexdigest()
+    assert expected[1] == hashlib.sha256(b''.join(parts)).hexdigest()
     for i, members in enumerate(
         (
             [('a/1.txt', b'One' * 50), MEMBERS[2]],
@@ -64,17 +64,17 @@ def test_content_digest_sees_contents_only(tmp_path):
         )
     ):
         other = make_zip(tmp_path / f'other{i}.zip', members)
-        assert archives.content_digest(other) != plain
+        assert archives.content_digest(other) != expected
 
 
 def test_content_digest_refuses_broken_and_ambiguous_archives(tmp_path):
     path = make_zip(tmp_path / 'a.zip', MEMBERS)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-10])
-    with pytest.raises(DataError, match=r'a\.zip is not a whole zip archive'):
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    with pytest.raises(DataError, match=r'a\.zip is not a complete zip archive'):
         archives.content_digest(path)
-    path.write_bytes(whole.replace(b'oneone', b'oneOne', 1))  # the member's CRC is now wrong
-    with pytest.raises(DataError, match=r'a\.zip is not a whole zip archive'):
+    path.write_bytes(content.replace(b'oneone', b'oneOne', 1))  # the member's CRC is now wrong
+    with pytest.raises(DataError, match=r'a\.zip is not a complete zip archive'):
         archives.content_digest(path)
     with pytest.warns(UserWarning, match='Duplicate name'):
         make_zip(path, [('x', b'1'), ('x', b'2')])
@@ -82,7 +82,7 @@ def test_content_digest_refuses_broken_and_ambiguous_archives(tmp_path):
         archives.content_digest(path)
 
 
-def test_verify_names_the_file_both_sums_and_the_mend(tmp_path):
+def test_verify_names_the_file_both_checksums_and_the_fix(tmp_path):
     path = tmp_path / 'file.gz'
     path.write_bytes(b'0123456789')
     pin = pin_of(path)
@@ -109,16 +109,16 @@ def test_verify_accepts_a_repacked_zip_only_with_the_pinned_contents(tmp_path):
     with pytest.raises(DataError, match='digest ' + digest):
         archives.verify(path, pin)
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(DataError, match='not a whole zip'):
+    with pytest.raises(DataError, match='not a complete zip'):
         archives.verify(path, pin)
 
 
-def test_locate_looks_in_the_sets_folder_first(tmp_path):
+def test_locate_prefers_the_folder_of_the_set(tmp_path):
     (tmp_path / 'name').mkdir()
     for path in ('name/a', 'a', 'b'):
         (tmp_path / path).write_text('')
-    found = archives.locate(tmp_path, 'name', ['a', 'b', 'c'])
-    assert found == {'a': tmp_path / 'name/a', 'b': tmp_path / 'b'}
+    paths = archives.locate(tmp_path, 'name', ['a', 'b', 'c'])
+    assert paths == {'a': tmp_path / 'name/a', 'b': tmp_path / 'b'}
     assert archives.locate(None, 'name', ['a']) == {}
     with pytest.raises(DataError, match='--manual_dir'):
         archives.locate(tmp_path / 'gone', 'name', ['a'])

@@ -9,28 +9,26 @@ from lecture4.data import batches
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**40),
-    n_examples=st.integers(1, 20),
+    num_examples=st.integers(1, 20),
     batch_size=st.integers(1, 50),
     other=st.integers(1, 7),
 )
-def test_the_stream_is_permutations_and_does_not_depend_on_the_batch_size(
-    seed, n_examples, batch_size, other
-):
-    length = 3 * n_examples
-    n_batches = -(-length // batch_size)
-    stream = [batches.indices(seed, n, n_examples, batch_size) for n in range(n_batches)]
+def test_the_stream_does_not_depend_on_the_batch_size(seed, num_examples, batch_size, other):
+    length = 3 * num_examples
+    num_batches = -(-length // batch_size)
+    stream = [batches.indices(seed, n, num_examples, batch_size) for n in range(num_batches)]
     assert all(b.shape == (batch_size,) and b.dtype == np.int32 for b in stream)
     stream = np.concatenate(stream)[:length]
-    for epoch in stream.reshape(3, n_examples):
-        assert sorted(epoch) == list(range(n_examples))
-    same = [batches.indices(seed, n, n_examples, other) for n in range(-(-length // other))]
+    for epoch in stream.reshape(3, num_examples):
+        assert sorted(epoch) == list(range(num_examples))
+    same = [batches.indices(seed, n, num_examples, other) for n in range(-(-length // other))]
     np.testing.assert_array_equal(np.concatenate(same)[:length], stream)
 
 
 def test_pure_function_of_its_arguments():
     first = batches.indices(3, 1000, 77, 10)
     for n in range(20):
-        batches.indices(4, n, 77, 500)  # other calls, and a cache that has forgotten
+        batches.indices(4, n, 77, 500)  # other calls, and a cache that has evicted it
     first_again = batches.indices(3, 1000, 77, 10)
     np.testing.assert_array_equal(first, first_again)
     first_again[:] = -1  # the caller's own copy
@@ -51,37 +49,39 @@ def test_uniform_over_permutations():
     assert sum((c - 200) ** 2 / 200 for c in counts) < 20.5  # chi squared, 5 degrees, p = 0.001
 
 
-def test_the_permutation_is_drawn_once_an_epoch():
+def test_the_permutation_is_drawn_once_per_epoch():
     batches._permutation.cache_clear()
     for n in range(100):
         batches.indices(0, n, 1000, 10)
     assert batches._permutation.cache_info().misses == 1
 
 
-@pytest.mark.parametrize('change', [{'seed': -1}, {'n': -1}, {'n_examples': 0}, {'batch_size': 0}])
+@pytest.mark.parametrize(
+    'change', [{'seed': -1}, {'n': -1}, {'num_examples': 0}, {'batch_size': 0}]
+)
 def test_domain(change):
     with pytest.raises(ValueError, match='at least'):
-        batches.indices(**{'seed': 0, 'n': 0, 'n_examples': 5, 'batch_size': 2} | change)
+        batches.indices(**{'seed': 0, 'n': 0, 'num_examples': 5, 'batch_size': 2} | change)
 
 
 UNEVEN = np.array([0] * 5 + [3] * 40 + [1] * 8)
 
 
 @pytest.mark.parametrize('batch_size', [1, 7, 15, 64])
-def test_balanced_epochs_hold_every_class_as_often_as_the_rarest(batch_size):
+def test_balanced_epochs_have_equally_many_of_every_class(batch_size):
     batch = batches.balanced(UNEVEN, batch_size, seed=2)
     rows = np.concatenate([batch(n) for n in range(-(-240 // batch_size))])[:240]
     assert rows.dtype == np.int32 and batch(0).shape == (batch_size,)
     epochs = rows.reshape(16, 15)
     for epoch in epochs:
-        assert len(set(epoch[UNEVEN[epoch] != 1])) == 10  # (8 into pieces of 5: one may come twice)
+        assert len(set(epoch[UNEVEN[epoch] != 1])) == 10  # (8 in pieces of 5: one may occur twice)
         np.testing.assert_array_equal(np.bincount(UNEVEN[epoch]), [5, 5, 0, 5])
-    # the frequent class, 40 examples of which 5 come each epoch, is gone through in 8
+    # the frequent class, 40 examples of which 5 are in each epoch, is covered in 8
     frequent = rows[UNEVEN[rows] == 3].reshape(2, 40)
     for round_of_all in frequent:
         assert sorted(round_of_all) == list(range(5, 45))
     assert not np.array_equal(frequent[0], frequent[1])
-    assert len({tuple(np.flatnonzero(UNEVEN[epoch] == 0)) for epoch in epochs}) > 8  # mixed order
+    assert len({tuple(np.flatnonzero(UNEVEN[epoch] == 0)) for epoch in epochs}) > 8  # shuffled
 
 
 def test_balanced_is_a_pure_function_of_seed_and_number():
@@ -108,10 +108,10 @@ def test_balanced_classes_have_streams_of_their_own():
         ([], 'at least one example'),
         ([[1], [0]], r'shape \(2, 1\)'),
         ([0.0, 1.0], 'dtype float64'),
-        ([1, -1, 0], 'labels begin at -1; number the classes from 0'),
+        ([1, -1, 0], 'labels start at -1; number the classes from 0'),
     ],
 )
-def test_balanced_refuses_what_are_no_labels(labels, match):
+def test_balanced_refuses_invalid_labels(labels, match):
     with pytest.raises(ValueError, match=match):
         batches.balanced(labels, 4, seed=0)
     with pytest.raises(ValueError, match='at least'):

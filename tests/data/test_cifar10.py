@@ -1,4 +1,4 @@
-"""CIFAR-10 from its archive and from sheets: the same pictures, labels and names."""
+"""CIFAR-10 from its archive and from sheets: the same images, labels and names."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ IMAGES = {m: RNG.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for m, n in 
 LABELS = {m: RNG.integers(10, size=n, dtype=np.uint8) for m, n in COUNTS.items()}
 
 
-def write_archive(folder, *, cut=0, leave_out=()):
+def write_archive(folder, *, truncated=0, leave_out=()):
     """The original's format: planes of red, green and blue behind a byte of label."""
     with tarfile.open(folder / cifar10.ARCHIVE, 'w:gz') as archive:
         for member in sorted(set(COUNTS) - set(leave_out)):
@@ -28,15 +28,15 @@ def write_archive(folder, *, cut=0, leave_out=()):
                 bytes([label]) + b''.join(image[..., c].tobytes() for c in range(3))
                 for image, label in zip(IMAGES[member], LABELS[member], strict=True)
             )
-            data = records[: len(records) - cut]
+            data = records[: len(records) - truncated]
             info = tarfile.TarInfo(f'cifar-10-batches-bin/{member}')
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
 
 
 def write_sheets(folder, n_train=2):
-    """Sheets of 60 pictures, on two rows of which the second is partly empty; one of them for test."""
-    drawn = {}
+    """Sheets of 60 images, on two rows of which the second is partly empty; one of them for test."""
+    sheets = {}
     for name in [*(f'train_{i:02}' for i in range(n_train)), 'test_00']:
         images = RNG.integers(256, size=(60, 32, 32, 3), dtype=np.uint8)
         labels = RNG.integers(10, size=60)
@@ -45,10 +45,10 @@ def write_sheets(folder, n_train=2):
             top, left = 32 * (k // 50), 32 * (k % 50)
             sheet[top : top + 32, left : left + 32] = image
         Image.fromarray(sheet).save(folder / f'{name}.webp', lossless=True)
-        lines = [f'{label},{cifar10.NAMES[label]},{i}.png' for i, label in enumerate(labels)]
+        lines = [f'{label},{cifar10.CLASS_NAMES[label]},{i}.png' for i, label in enumerate(labels)]
         (folder / f'{name}.csv').write_text('\n'.join(['label,class,original_filename', *lines]))
-        drawn[name] = images, labels
-    return drawn
+        sheets[name] = images, labels
+    return sheets
 
 
 def pins(folder):
@@ -67,7 +67,7 @@ def load(tmp_path, split, known, *, folder=None, to='prepared'):
     return prepared.load(make, 'cifar10', split)
 
 
-def test_archive_comes_back_in_its_order(tmp_path):
+def test_archive_keeps_its_order(tmp_path):
     folder = tmp_path / 'cifar10'
     folder.mkdir()
     write_archive(folder)
@@ -76,22 +76,26 @@ def test_archive_comes_back_in_its_order(tmp_path):
         data = load(tmp_path, split, known)
         np.testing.assert_array_equal(data.images, np.concatenate([IMAGES[m] for m in members]))
         np.testing.assert_array_equal(data.labels, np.concatenate([LABELS[m] for m in members]))
-        assert data.images.dtype == np.uint8 and data.names[3] == 'cat' and len(data.names) == 10
+        assert (
+            data.images.dtype == np.uint8
+            and data.class_names[3] == 'cat'
+            and len(data.class_names) == 10
+        )
 
 
-def test_sheets_are_cut_row_by_row(tmp_path):
+def test_sheets_are_split_row_by_row(tmp_path):
     folder = tmp_path / 'cifar10'
     folder.mkdir()
-    drawn = write_sheets(folder)
+    sheets = write_sheets(folder)
     known = pins(folder)
     train = load(tmp_path, 'train', known)
-    expected = [drawn['train_00'], drawn['train_01']]
+    expected = [sheets['train_00'], sheets['train_01']]
     np.testing.assert_array_equal(train.images, np.concatenate([x for x, _ in expected]))
     np.testing.assert_array_equal(train.labels, np.concatenate([y for _, y in expected]))
-    np.testing.assert_array_equal(load(tmp_path, 'test', known).images, drawn['test_00'][0])
+    np.testing.assert_array_equal(load(tmp_path, 'test', known).images, sheets['test_00'][0])
 
 
-def test_the_archive_is_wanted_where_sheets_are_not_whole(tmp_path):
+def test_the_archive_is_required_if_sheets_are_incomplete(tmp_path):
     folder = tmp_path / 'cifar10'
     folder.mkdir()
     write_archive(folder)
@@ -102,7 +106,7 @@ def test_the_archive_is_wanted_where_sheets_are_not_whole(tmp_path):
     (folder / cifar10.ARCHIVE).unlink()
     assert len(load(tmp_path, 'train', known, to='from sheets').images) == 120
     (folder / 'train_01.csv').unlink()
-    with pytest.raises(DataError, match=r'cifar10 holds cifar-10-binary.tar.gz$'):
+    with pytest.raises(DataError, match=r'cifar10 has cifar-10-binary.tar.gz$'):
         load(tmp_path, 'train', known, to='from nothing')
     assert not (tmp_path / 'from nothing').exists()
 
@@ -118,23 +122,25 @@ def test_altered_sheets_are_refused(tmp_path):
         load(tmp_path, 'train', known)
 
 
-def test_what_is_not_records_or_tiles_is_named(tmp_path):
-    write_archive(tmp_path, cut=1)
-    with pytest.raises(DataError, match=r'data_batch_1.bin has 6145 bytes, wanted n x 3073'):
+def test_incomplete_records_and_tiles_are_refused(tmp_path):
+    write_archive(tmp_path, truncated=1)
+    with pytest.raises(
+        DataError, match=r'data_batch_1.bin has 6145 bytes, expected a multiple of 3073'
+    ):
         list(cifar10.read_archive(tmp_path / cifar10.ARCHIVE, 'train'))
     write_archive(tmp_path, leave_out=['data_batch_4.bin'])
-    with pytest.raises(DataError, match=r'data_batch_4.bin.*fetch it again'):
+    with pytest.raises(DataError, match=r'data_batch_4.bin.*download it again'):
         list(cifar10.read_archive(tmp_path / cifar10.ARCHIVE, 'train'))
     (tmp_path / cifar10.ARCHIVE).write_bytes(b'not a tape')
     with pytest.raises(DataError, match='cannot be read'):
         list(cifar10.read_archive(tmp_path / cifar10.ARCHIVE, 'train'))
     write_sheets(tmp_path, n_train=1)
     Image.fromarray(np.zeros((32, 1600, 3), np.uint8)).save(tmp_path / 'train_00.webp')
-    with pytest.raises(DataError, match=r'32 x 1600 x 3 and .* 60 lines, wanted 64 x 1600 x 3'):
+    with pytest.raises(DataError, match=r'32 x 1600 x 3 and .* 60 lines, expected 64 x 1600 x 3'):
         cifar10.read_sheet(tmp_path / 'train_00.webp', tmp_path / 'train_00.csv')
 
 
-def test_the_table_of_sums_knows_both_forms():
+def test_the_checksum_table_has_both_forms():
     known = cifar10.Cifar10(data_dir='/nowhere').known
     assert len(known) == 1 + 2 * 60 and known[0].size == 170_052_171
     sheets = sorted(pin.file for pin in known[1:])
@@ -148,7 +154,7 @@ def test_the_table_of_sums_knows_both_forms():
 
 @pytest.mark.data
 def test_the_real_set(manual_dir, tmp_path):
-    """Counts, the published means and deviations, and no picture twice."""
+    """Counts, the published means and standard deviations, and no image twice."""
     from lecture4.data import sources
 
     data = sources.load('cifar10', data_dir=tmp_path, manual_dir=manual_dir)

@@ -7,7 +7,7 @@ from lecture4.data.images import crops
 
 
 def numbered(*shapes):
-    """Float pictures in which every pixel and channel has a value of its own."""
+    """Float images in which every pixel and channel has a value of its own."""
     start, images = 0, []
     for shape in shapes:
         size = int(np.prod(shape))
@@ -16,29 +16,29 @@ def numbered(*shapes):
     return tuple(images)
 
 
-def test_grey_agrees_with_pillow():
-    colour = np.random.default_rng(0).integers(256, size=(40, 30, 3), dtype=np.uint8)
-    grey = crops.grey(colour[None])
-    assert grey.shape == (1, 40, 30, 1) and grey.dtype == np.float32
-    pillow = np.asarray(Image.fromarray(colour).convert('L')) / 255
-    assert abs(grey[0, ..., 0] - pillow).max() < 0.51 / 255  # Pillow rounds
-    white = crops.grey(np.full((1, 1, 1, 3), 255, np.uint8))
+def test_grayscale_agrees_with_pillow():
+    color = np.random.default_rng(0).integers(256, size=(40, 30, 3), dtype=np.uint8)
+    gray = crops.to_grayscale(color[None])
+    assert gray.shape == (1, 40, 30, 1) and gray.dtype == np.float32
+    pillow = np.asarray(Image.fromarray(color).convert('L')) / 255
+    assert abs(gray[0, ..., 0] - pillow).max() < 0.51 / 255  # Pillow rounds
+    white = crops.to_grayscale(np.full((1, 1, 1, 3), 255, np.uint8))
     np.testing.assert_allclose(white, 1, atol=1e-6)
 
 
-def test_grey_of_one_channel_floats_and_tuples():
+def test_grayscale_of_one_channel_floats_and_tuples():
     small = np.array([[0, 51, 255]], np.uint8)[..., None]
-    one, other = crops.grey((small, np.full((2, 2, 3), -3.0, np.float32)))
+    one, other = crops.to_grayscale((small, np.full((2, 2, 3), -3.0, np.float32)))
     np.testing.assert_array_equal(one[0, :, 0], np.array([0, 51, 255], np.float32) / 255)
     np.testing.assert_allclose(other, np.full((2, 2, 1), -3), rtol=1e-6)  # no scaling of floats
-    with pytest.raises(DataError, match='4 channels'):
-        crops.grey(np.zeros((1, 2, 2, 4), np.uint8))
+    with pytest.raises(DataError, match='1 or 3 channels in the last axis, got 4'):
+        crops.to_grayscale(np.zeros((1, 2, 2, 4), np.uint8))
     with pytest.raises(DataError, match='int64'):
-        crops.grey(np.zeros((1, 2, 2, 1), np.int64))
+        crops.to_grayscale(np.zeros((1, 2, 2, 1), np.int64))
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_patches_are_pieces_of_the_pictures_in_c_order(channels):
+def test_patches_are_pieces_of_the_images_in_c_order(channels):
     images = numbered((6, 9, channels), (5, 5, channels))
     patches = crops.sample_patches(images, 50, 4, seed=1)
     assert patches.shape == (50, 16 * channels) and patches.dtype == np.float32
@@ -53,10 +53,10 @@ def test_every_patch_is_as_likely_as_any_other():
     n = 9000
     corners = crops.sample_patches(images, n, 3, seed=0)[:, 0]
     values, counts = np.unique(corners, return_counts=True)
-    places = 6 + 1 + 4
-    assert len(values) == places
+    num_positions = 6 + 1 + 4
+    assert len(values) == num_positions
     assert (
-        sum((counts - n / places) ** 2 / (n / places)) < 29.6
+        sum((counts - n / num_positions) ** 2 / (n / num_positions)) < 29.6
     )  # chi squared, 10 degrees, p = .001
 
 
@@ -74,7 +74,7 @@ def test_patches_scale_bytes_and_depend_on_the_seed_only():
 @pytest.mark.parametrize('kind', [tuple, np.stack])
 def test_crops_of_the_two_halves_share_no_pixel(margin, kind):
     images = kind(numbered((7, 14, 1), (7, 14, 1)))
-    left, right = crops.halves(images, margin=margin)
+    left, right = crops.split_left_right(images, margin=margin)
     parts = [np.concatenate([np.ravel(image) for image in part]) for part in (left, right)]
     assert not set(parts[0]) & set(parts[1])
     assert sum(len(part) for part in parts) == 2 * 7 * (14 - margin)
@@ -82,28 +82,28 @@ def test_crops_of_the_two_halves_share_no_pixel(margin, kind):
     train, _ = crops.random_crops(left, 30, 4, seed=0)
     test, _ = crops.random_crops(right, 30, 4, seed=0)
     assert not set(train.ravel()) & set(test.ravel())
-    with pytest.raises(DataError, match='14 wide'):
-        crops.halves(images, margin=13)
+    with pytest.raises(DataError, match='14 pixels wide'):
+        crops.split_left_right(images, margin=13)
 
 
-def test_random_crops_name_their_picture_and_keep_the_type():
+def test_random_crops_have_their_image_index_and_dtype():
     images = numbered((6, 9, 1), (5, 5, 1), (8, 4, 1))
-    found, sources = crops.random_crops(images, 200, 4, seed=2)
-    assert found.shape == (600, 4, 4, 1) and sources.dtype == np.int32
-    for crop, source in zip(found, sources, strict=True):
-        assert np.isin(crop, images[source]).all()
-    assert len(np.unique(found[:200, 0, 0, 0])) == 3 * 6  # every position comes up
+    cropped, index = crops.random_crops(images, 200, 4, seed=2)
+    assert cropped.shape == (600, 4, 4, 1) and index.dtype == np.int32
+    for crop, i in zip(cropped, index, strict=True):
+        assert np.isin(crop, images[i]).all()
+    assert len(np.unique(cropped[:200, 0, 0, 0])) == 3 * 6  # every position occurs
     assert crops.random_crops(np.zeros((2, 5, 5, 3), np.uint8), 1, 2, seed=0)[0].dtype == np.uint8
 
 
 def test_grid_crops():
     images = numbered((5, 6, 1), (4, 2, 1))
-    found, sources = crops.grid_crops(images, 2, 2)
-    np.testing.assert_array_equal(sources, [0] * 6 + [1] * 2)
-    np.testing.assert_array_equal(found[1], images[0][:2, 2:4])
-    np.testing.assert_array_equal(found[3], images[0][2:4, :2])
-    np.testing.assert_array_equal(found[7], images[1][2:4])
-    assert len(np.unique(found)) == found.size
+    cropped, index = crops.grid_crops(images, 2, 2)
+    np.testing.assert_array_equal(index, [0] * 6 + [1] * 2)
+    np.testing.assert_array_equal(cropped[1], images[0][:2, 2:4])
+    np.testing.assert_array_equal(cropped[3], images[0][2:4, :2])
+    np.testing.assert_array_equal(cropped[7], images[1][2:4])
+    assert len(np.unique(cropped)) == cropped.size
     assert len(crops.grid_crops(images, 2, 1)[0]) == 4 * 5 + 3
 
 
@@ -115,10 +115,10 @@ def test_grid_crops():
         lambda images, size: crops.grid_crops(images, size, 1),
     ],
 )
-def test_what_cannot_be_cropped_is_named(draw):
-    with pytest.raises(DataError, match=r'picture 1 of 3 x 9 has no crop of 4 x 4'):
+def test_what_cannot_be_cropped_is_refused(draw):
+    with pytest.raises(DataError, match=r'image 1 of 3 x 9 has no crop of 4 x 4'):
         draw(numbered((5, 5, 1), (3, 9, 1)), 4)
-    with pytest.raises(DataError, match=r'picture 1 has shape \(5, 5, 1\).*grey'):
+    with pytest.raises(DataError, match=r'image 1 has shape \(5, 5, 1\).*to_grayscale'):
         draw(numbered((5, 5, 3), (5, 5, 1)), 4)
-    with pytest.raises(DataError, match='no picture'):
+    with pytest.raises(DataError, match='no images'):
         draw((), 4)

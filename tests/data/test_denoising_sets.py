@@ -1,4 +1,4 @@
-"""Denoising sets: whichever way a folder is zipped, the same pictures; another folder is refused."""
+"""Denoising sets: however a folder is zipped, the same images; another folder is refused."""
 
 import io
 import zipfile
@@ -22,40 +22,40 @@ def zipped(path, images, method=zipfile.ZIP_STORED):
 
 
 @pytest.fixture
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     shapes = {'test002': (9, 7), 'test001': (7, 9), 'test010': (9, 7)}
     return {n: rng.integers(256, size=s, dtype=np.uint8) for n, s in shapes.items()}
 
 
 @pytest.fixture
-def pin(tmp_path, pictures):
-    zipped(tmp_path / 'Set68.zip', pictures)
+def pin(tmp_path, images):
+    zipped(tmp_path / 'Set68.zip', images)
     size, digest = archives.content_digest(tmp_path / 'Set68.zip')
     return {'bsd68': archives.Pin('Set68.zip', 'http://a', 1, '', digest, size)}
 
 
-def test_pictures_come_in_order_of_their_names(tmp_path, pictures, pin):
+def test_images_are_in_order_of_their_names(tmp_path, images, pin):
     data = denoising_sets.load('bsd68', 'train', tmp_path, pin)
     assert data.labels is None and isinstance(data.images, tuple)
-    for image, name in zip(data.images, sorted(pictures), strict=True):
-        np.testing.assert_array_equal(image[..., 0], pictures[name])
+    for image, name in zip(data.images, sorted(images), strict=True):
+        np.testing.assert_array_equal(image[..., 0], images[name])
         assert image.dtype == np.uint8
 
 
-def test_another_zipping_is_the_same_set_and_another_set_is_not(tmp_path, pictures, pin):
-    backwards = dict(reversed(pictures.items()))
+def test_the_contents_of_an_archive_decide(tmp_path, images, pin):
+    backwards = dict(reversed(images.items()))
     zipped(tmp_path / 'Set68.zip', backwards, zipfile.ZIP_DEFLATED)
     assert len(denoising_sets.load('bsd68', 'train', tmp_path, pin).images) == 3
-    pictures['test002'][0, 0] ^= 1
-    zipped(tmp_path / 'Set68.zip', pictures)
+    images['test002'][0, 0] ^= 1
+    zipped(tmp_path / 'Set68.zip', images)
     with pytest.raises(DataError, match=r'Set68.zip is truncated or altered'):
         denoising_sets.load('bsd68', 'train', tmp_path, pin)
 
 
-def test_a_missing_set_says_what_to_put_where(tmp_path, monkeypatch):
+def test_a_missing_set_says_which_file_to_provide(tmp_path, monkeypatch):
     monkeypatch.delenv('LECTURE4_MANUAL_DIR', raising=False)
-    with pytest.raises(DataError, match=r'PATH/bsd_denoising holds Set12.zip .*/data/Set12'):
+    with pytest.raises(DataError, match=r'PATH/bsd_denoising has Set12.zip .*/data/Set12'):
         sources.load('set12', manual_dir=tmp_path)
     with pytest.raises(DataError, match='bsd400 cannot be downloaded'):
         sources.load('bsd400')

@@ -15,7 +15,7 @@ def snapshot(folder):
     return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob('*') if p.is_file()}
 
 
-def test_mnist_comes_back_as_it_was_written(tiny_mnist, tmp_path):
+def test_mnist_is_read_as_it_was_written(tiny_mnist, tmp_path):
     before = snapshot(tiny_mnist.folder)
     for split in ('train', 'test'):
         images, labels = tiny_mnist.arrays[split]
@@ -23,9 +23,9 @@ def test_mnist_comes_back_as_it_was_written(tiny_mnist, tmp_path):
         np.testing.assert_array_equal(data.images, images[..., None])
         np.testing.assert_array_equal(data.labels, labels)
         assert data.images.dtype == np.uint8 and data.labels.dtype == np.int32
-        assert data.names == tuple('0123456789')
+        assert data.class_names == tuple('0123456789')
     assert snapshot(tiny_mnist.folder) == before
-    # Once prepared, the set needs neither its files nor leave to download.
+    # Once prepared, the set needs neither its files nor --download.
     again = functools.partial(Mnist, data_dir=tmp_path / 'prepared')
     assert len(prepared.load(again, 'mnist', 'test').images) == 3
 
@@ -36,7 +36,7 @@ def test_mnist_reads_in_several_chunks(tiny_mnist, monkeypatch):
     np.testing.assert_array_equal(data.images[..., 0], tiny_mnist.arrays['train'][0])
 
 
-def test_any_tfds_reader_understands_the_prepared_set(tiny_mnist):
+def test_any_tfds_reader_reads_the_prepared_set(tiny_mnist):
     prepared.prepare(tiny_mnist.make(), 'mnist')
     record = tiny_mnist.make().as_data_source('train')[4]
     images, labels = tiny_mnist.arrays['train']
@@ -48,9 +48,11 @@ def test_omniglot_labels_and_order(tiny_omniglot):
     names = ('Braille/character01', 'Greek/character01', 'Greek/character02', 'Angelic/character01')
     for split, drawings in tiny_omniglot.arrays.items():
         data = prepared.load(tiny_omniglot.make, 'omniglot', split)
-        assert data.names == names  # in order of the numbers in the file names: 3, 11, 12, 20
+        assert data.class_names == names  # in order of the numbers in the file names: 3, 11, 12, 20
         drawings = sorted(drawings, key=lambda d: d[:3])
-        assert [data.names[label] for label in data.labels] == [f'{a}/{c}' for a, c, *_ in drawings]
+        assert [data.class_names[label] for label in data.labels] == [
+            f'{a}/{c}' for a, c, *_ in drawings
+        ]
         np.testing.assert_array_equal(data.images[..., 0], np.stack([d[3] for d in drawings]))
         assert data.images.dtype == np.uint8
     records = tiny_omniglot.make().as_data_source('train')
@@ -62,7 +64,7 @@ def test_unknown_split_lists_those_that_exist(tiny_omniglot):
         prepared.load(tiny_omniglot.make, 'omniglot', 'valid')
 
 
-def test_missing_set_says_what_to_run_and_leaves_nothing(tiny_mnist, tmp_path):
+def test_missing_set_says_what_to_run_and_writes_nothing(tiny_mnist, tmp_path):
     make = functools.partial(tiny_mnist.make, manual_dir=None)
     with pytest.raises(DataError) as caught:
         prepared.load(make, 'mnist', 'train')
@@ -74,18 +76,18 @@ def test_missing_set_says_what_to_run_and_leaves_nothing(tiny_mnist, tmp_path):
     ):
         assert part in str(caught.value)
     tiny_mnist['t10k-labels-idx1-ubyte.gz'].unlink()
-    with pytest.raises(DataError, match=r'holds t10k-labels-idx1-ubyte.gz$') as caught:
+    with pytest.raises(DataError, match=r'has t10k-labels-idx1-ubyte.gz$') as caught:
         prepared.load(tiny_mnist.make, 'mnist', 'train')
     assert str(tiny_mnist.folder) in str(caught.value)
     assert not (tmp_path / 'prepared').exists()
 
 
-@pytest.mark.parametrize('damage', ['cut', 'altered'])
+@pytest.mark.parametrize('damage', ['truncated', 'altered'])
 def test_a_bad_second_file_leaves_no_set(tiny_mnist, tmp_path, damage):
     path = tiny_mnist['train-images-idx3-ubyte.gz']
     good = path.read_bytes()
-    path.write_bytes(good[:-5] if damage == 'cut' else good[:-1] + bytes([good[-1] ^ 1]))
-    for _ in range(2):  # the second load finds nothing that looks like a set
+    path.write_bytes(good[:-5] if damage == 'truncated' else good[:-1] + bytes([good[-1] ^ 1]))
+    for _ in range(2):  # the second load sees nothing that could be a set
         with pytest.raises(DataError, match=r'train-images-idx3-ubyte.gz is truncated or altered'):
             prepared.load(tiny_mnist.make, 'mnist', 'test')
     assert not list((tmp_path / 'prepared').rglob('*array_record*'))
@@ -93,16 +95,16 @@ def test_a_bad_second_file_leaves_no_set(tiny_mnist, tmp_path, damage):
     assert len(prepared.load(tiny_mnist.make, 'mnist', 'test').images) == 3
 
 
-def test_preparation_that_breaks_off_while_writing_leaves_no_set(tiny_mnist, tmp_path, monkeypatch):
+def test_preparation_that_fails_while_writing_leaves_no_set(tiny_mnist, tmp_path, monkeypatch):
     generate = Mnist._generate_examples
 
-    def breaks_off(self, *paths):
+    def fails(self, *paths):
         for key, example in generate(self, *paths):
             if key == 2:
                 raise OSError(errno.ENOSPC, 'No space left on device')
             yield key, example
 
-    monkeypatch.setattr(Mnist, '_generate_examples', breaks_off)
+    monkeypatch.setattr(Mnist, '_generate_examples', fails)
     with pytest.raises(DataError, match=r'No space left on device.*--data_dir'):
         prepared.load(tiny_mnist.make, 'mnist', 'train')
     assert not list((tmp_path / 'prepared').rglob('*array_record*'))
@@ -122,8 +124,10 @@ def test_two_processes_may_prepare_at_once(tiny_mnist, monkeypatch):
     assert len(prepared.load(tiny_mnist.make, 'mnist', 'train').images) == 5
 
 
-@pytest.mark.parametrize('damage', ['no info', 'no records', 'cut records', 'altered records'])
-def test_damaged_prepared_set_is_named(tiny_mnist, damage):
+@pytest.mark.parametrize(
+    'damage', ['no info', 'no records', 'truncated records', 'altered records']
+)
+def test_damaged_prepared_set_is_refused(tiny_mnist, damage):
     builder = tiny_mnist.make()
     prepared.prepare(builder, 'mnist')
     (records,) = builder.data_path.glob('*train*')
@@ -133,12 +137,14 @@ def test_damaged_prepared_set_is_named(tiny_mnist, damage):
             (builder.data_path / 'dataset_info.json').unlink()
         case 'no records':
             records.unlink()
-        case 'cut records':
+        case 'truncated records':
             records.write_bytes(data[: len(data) // 2])
         case 'altered records':
             middle = len(data) // 2
             records.write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
-    with pytest.raises(DataError, match=r'is not whole .*; remove that folder') as caught:
+    with pytest.raises(
+        DataError, match=r'is incomplete or damaged .*; remove that folder'
+    ) as caught:
         prepared.load(tiny_mnist.make, 'mnist', 'train')
     assert builder.data_dir in str(caught.value)
 
@@ -151,7 +157,7 @@ def test_files_that_disagree_are_refused(tiny_mnist):
         prepared.load(make, 'mnist', 'train')
     labels.write_bytes(tiny_mnist['train-images-idx3-ubyte.gz'].read_bytes())
     make = functools.partial(tiny_mnist.make, pins=tiny_mnist.pinned())
-    with pytest.raises(DataError, match=r'not an idx file .* 1 axes: it begins with 00 00 08 03'):
+    with pytest.raises(DataError, match=r'not an idx file .* 1 axes: it starts with 00 00 08 03'):
         prepared.load(make, 'mnist', 'train')
 
 
@@ -160,32 +166,32 @@ def server(tiny_mnist):
     """The folder of archives on a local port, as a remote host would have it."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        asked = []  # noqa: RUF012
+        requests = []  # noqa: RUF012
 
         def log_message(self, *args):
-            self.asked.append(self.path)
+            self.requests.append(self.path)
 
     handler = functools.partial(Quiet, directory=tiny_mnist.folder)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f'http://127.0.0.1:{running.server_port}/', Quiet.asked
+        yield f'http://127.0.0.1:{running.server_port}/', Quiet.requests
         running.shutdown()
         thread.join()
 
 
-def test_download_when_asked_and_only_then(tiny_mnist, server, monkeypatch, tmp_path):
+def test_downloads_only_with_download(tiny_mnist, server, monkeypatch, tmp_path):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    url, asked = server
+    url, requests = server
     make = functools.partial(tiny_mnist.make, manual_dir=None, pins=tiny_mnist.pinned(url))
     with pytest.raises(DataError, match='--download'):
         prepared.load(make, 'mnist', 'train')
-    assert not asked
+    assert not requests
     data = prepared.load(make, 'mnist', 'train', download=True)
     np.testing.assert_array_equal(data.images[..., 0], tiny_mnist.arrays['train'][0])
-    assert len(asked) == 4
+    assert len(requests) == 4
     prepared.load(make, 'mnist', 'test', download=True)
-    assert len(asked) == 4
+    assert len(requests) == 4
 
 
 def test_bad_or_failing_download_is_refused(tiny_mnist, server, monkeypatch, tmp_path):

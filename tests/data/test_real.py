@@ -54,27 +54,31 @@ def test_mnist_is_read_in_seconds(load):
 
 @pytest.mark.parametrize(
     ('split', 'n', 'characters', 'alphabets'),
-    [('train', 19_280, 964, 30), ('test', 13_180, 659, 20), ('small1', 2_720, 136, 5),
-     ('small2', 3_120, 156, 5)],
-)  # fmt: skip
+    [
+        ('train', 19_280, 964, 30),
+        ('test', 13_180, 659, 20),
+        ('small1', 2_720, 136, 5),
+        ('small2', 3_120, 156, 5),
+    ],
+)
 def test_omniglot(load, manual_dir, split, n, characters, alphabets):
     data = load('omniglot', split)
     assert data.images.shape == (n, 105, 105, 1) and set(np.unique(data.images)) == {0, 255}
-    assert len(data.names) == 1623
+    assert len(data.class_names) == 1623
     per_character = collections.Counter(data.labels.tolist())
     assert len(per_character) == characters and set(per_character.values()) == {20}
-    assert len({data.names[label].split('/')[0] for label in data.labels}) == alphabets
+    assert len({data.class_names[label].split('/')[0] for label in data.labels}) == alphabets
     assert data.images.mean() > 200  # ink is 0
-    # One picture by another way: character 970's seventh drawer is among the evaluation set.
+    # One image read differently: character 970's seventh drawer is among the evaluation set.
     if split == 'test':
         with zipfile.ZipFile(find(manual_dir, 'omniglot', 'images_evaluation.zip')) as archive:
             (member,) = [m for m in archive.namelist() if m.endswith('/0970_07.png')]
             pixels = np.asarray(Image.open(archive.open(member)).convert('L'))
         np.testing.assert_array_equal(data.images[data.labels == 969][6, ..., 0], pixels)
-        assert data.names[969] == '/'.join(member.split('/')[1:3])
+        assert data.class_names[969] == '/'.join(member.split('/')[1:3])
 
 
-def test_omniglot_small_sets_are_parts_of_train(load):
+def test_omniglot_small_sets_are_subsets_of_train(load):
     train = load('omniglot')
     known = set(
         zip(train.labels.tolist(), (image.tobytes() for image in train.images), strict=True)

@@ -15,7 +15,7 @@ def test_import_is_light():
     assert subprocess.check_output([sys.executable, '-c', code], text=True).strip() == '[]'
 
 
-def test_photos_are_bundled_colour_photographs():
+def test_photos_are_bundled_color_photographs():
     data = sources.load('photos')
     assert len(data.images) == 9 and data.labels is None
     for image in data.images:
@@ -27,16 +27,16 @@ def test_photos_are_bundled_colour_photographs():
     assert len({image.tobytes() for image in data.images}) == 9
 
 
-def test_textures_are_three_labelled_pictures():
+def test_textures_are_three_labeled_images():
     from skimage import data as skimage_data
 
     data = sources.load('textures')
-    assert data.names == ('brick', 'grass', 'gravel') and list(data.labels) == [0, 1, 2]
-    for name, image in zip(data.names, data.images, strict=True):
+    assert data.class_names == ('brick', 'grass', 'gravel') and list(data.labels) == [0, 1, 2]
+    for name, image in zip(data.class_names, data.images, strict=True):
         np.testing.assert_array_equal(image[..., 0], getattr(skimage_data, name)())
 
 
-def test_bundled_pictures_do_not_import_their_package():
+def test_bundled_images_do_not_import_their_package():
     code = (
         'import sys; from lecture4.data import sources; sources.load("photos"); '
         'sources.load("textures"); print([m for m in ("skimage", "sklearn") if m in sys.modules])'
@@ -67,18 +67,18 @@ def test_unknown_split_lists_those_that_exist(name):
         ('mnits', 'did you mean mnist'),
         ('Omniglot', 'did you mean omniglot'),
         ('photo', 'did you mean photos'),
-        ('nothing like it', 'there are photos'),
-        ('dir:', 'there are photos'),
-        ('', 'there are photos'),
+        ('nothing like it', 'available are photos'),
+        ('dir:', 'available are photos'),
+        ('', 'available are photos'),
         ('zip:/x', 'npz:PATH'),
     ],
 )
-def test_unknown_source_names_the_nearest(source, hint):
+def test_unknown_source_suggests_the_nearest_name(source, hint):
     with pytest.raises(DataError, match=rf'unknown data set .*{hint}'):
         sources.load(source)
 
 
-def test_a_bare_path_is_told_its_prefix(tmp_path):
+def test_a_path_without_prefix_is_suggested_with_it(tmp_path):
     with pytest.raises(DataError, match=f'did you mean dir:{tmp_path}'):
         sources.load(str(tmp_path))
     (tmp_path / 'a.npz').write_bytes(b'')
@@ -87,7 +87,7 @@ def test_a_bare_path_is_told_its_prefix(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['mnist', 'omniglot'])
-def test_missing_set(name, tmp_path, monkeypatch):
+def test_missing_set_says_what_to_run(name, tmp_path, monkeypatch):
     monkeypatch.delenv('LECTURE4_MANUAL_DIR', raising=False)
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'here'))
     with pytest.raises(DataError, match=rf'{name} is not prepared in .*/here/.*--download') as e:
@@ -101,7 +101,7 @@ def test_missing_set(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_files_that_are_not_the_known_ones_are_refused(tiny_mnist, tmp_path):
+def test_files_other_than_the_published_ones_are_refused(tiny_mnist, tmp_path):
     with pytest.raises(DataError, match=r'is truncated or altered: expected 1648877 bytes, sha256'):
         sources.load('mnist', data_dir=tmp_path / 'prepared', manual_dir=tiny_mnist.folder)
 
@@ -120,5 +120,5 @@ def test_olshausen_from_a_manual_folder(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r'float32\.npy cannot be read'):
         sources.load('olshausen', manual_dir=tmp_path)
     np.save(path, images[:9])
-    with pytest.raises(DataError, match=r'holds float32 \(9, 512, 512\)'):
+    with pytest.raises(DataError, match=r'got float32 \(9, 512, 512\)'):
         sources.load('olshausen', manual_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Words are numbered by frequency, sentences padded to few shapes, and nothing is lost on the way."""
+"""Words are indexed by frequency, sentences padded to few shapes, and nothing is lost."""
 
 import numpy as np
 import pytest
@@ -10,20 +10,22 @@ SENTENCES = [('b', 'a', 'b'), (), ('c', 'a', 'b', 'd')]
 
 def test_build_and_encode():
     words = vocabulary.build(SENTENCES)
-    assert words.words == ('<padding>', '<unknown>', 'b', 'a', 'c', 'd') and len(words.number) == 4
+    assert (
+        words.words == ('<padding>', '<unknown>', 'b', 'a', 'c', 'd') and len(words.word_index) == 4
+    )
     encoded = vocabulary.encode(words, [('a', 'x', 'd'), ()])
     assert [row.tolist() for row in encoded] == [[3, 1, 5], []]
     assert all(row.dtype == np.int32 for row in encoded)
-    assert vocabulary.build(SENTENCES, least=2).words[2:] == ('b', 'a')
-    assert '<unknown>' not in words.number  # a text may hold that word
+    assert vocabulary.build(SENTENCES, min_count=2).words[2:] == ('b', 'a')
+    assert '<unknown>' not in words.word_index  # a text may have that word
 
 
-def test_bound():
+def test_max_length():
     words = vocabulary.build(SENTENCES)
-    with pytest.raises(ValueError, match='sentence 2 has 4 words, the bound is 3'):
-        vocabulary.encode(words, SENTENCES, bound=3)
-    cut = vocabulary.encode(words, SENTENCES, bound=3, cut=True)
-    assert [len(row) for row in cut] == [3, 0, 3] and cut[2].tolist() == [4, 3, 2]
+    with pytest.raises(ValueError, match='sentence 2 has 4 words, expected at most 3'):
+        vocabulary.encode(words, SENTENCES, max_length=3)
+    truncated = vocabulary.encode(words, SENTENCES, max_length=3, truncate=True)
+    assert [len(row) for row in truncated] == [3, 0, 3] and truncated[2].tolist() == [4, 3, 2]
     assert [len(row) for row in vocabulary.encode(words, SENTENCES)] == [3, 0, 4]
 
 
@@ -34,17 +36,19 @@ def test_pad():
     assert (
         padded.tolist() == [[2, 3, 2, 0, 0], [0] * 5, [4, 3, 2, 5, 0]] and padded.dtype == np.int32
     )
-    with pytest.raises(ValueError, match='4 words and is padded to 3'):
+    with pytest.raises(ValueError, match='4 words, expected at most 3, the length'):
         vocabulary.pad(encoded, 3)
     assert vocabulary.pad([], 4).shape == (0, 4)
 
 
 def test_lengths():
     assert [vocabulary.length_for(n, (4, 8)) for n in (0, 4, 5, 8)] == [4, 4, 8, 8]
-    with pytest.raises(ValueError, match=r'9 words, the longest of the lengths .* is 8'):
+    with pytest.raises(
+        ValueError, match=r'9 words, expected at most 8, the largest of the lengths'
+    ):
         vocabulary.length_for(9, (4, 8))
     encoded = [np.ones(n, np.int32) for n in (3, 8, 4, 0, 5)]
-    groups = vocabulary.by_length(encoded, (4, 8, 16))
+    groups = vocabulary.group_by_length(encoded, (4, 8, 16))
     assert {length: rows.tolist() for length, rows in groups.items()} == {4: [0, 2, 3], 8: [1, 4]}
 
 

@@ -1,11 +1,11 @@
-"""Whitening of pictures: the spectrum it leaves, and what it refuses."""
+"""Whitening of images: the resulting spectrum, and what is refused."""
 
 import numpy as np
 import pytest
 
 from lecture4.data import sources
 from lecture4.data.images import whiten
-from lecture4.data.images.crops import grey
+from lecture4.data.images.crops import to_grayscale
 
 
 def radial(image):
@@ -17,22 +17,22 @@ def radial(image):
     return np.array([power[ring == i].mean() for i in range(9)])
 
 
-def test_a_spectrum_that_falls_as_one_over_f_becomes_the_low_pass_alone():
+def test_a_one_over_f_spectrum_becomes_the_low_pass_alone():
     h = w = 128
     frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None, :])
     phase = np.angle(np.fft.fft2(np.random.default_rng(0).standard_normal((h, w))))
     amplitude = np.where(frequency > 0, 1 / np.where(frequency > 0, frequency, 1), 0)
-    picture = np.fft.ifft2(amplitude * np.exp(1j * phase)).real[:, :, None]
-    (white,) = whiten.whiten([picture.astype(np.float32)])
-    left = np.abs(np.fft.fft2(white[:, :, 0]))
-    wanted = np.exp(-((frequency / 0.39) ** 4))
+    image = np.fft.ifft2(amplitude * np.exp(1j * phase)).real[:, :, None]
+    (white,) = whiten.whiten([image.astype(np.float32)])
+    amplitude = np.abs(np.fft.fft2(white[:, :, 0]))
+    expected = np.exp(-((frequency / 0.39) ** 4))
     inside = frequency > 0
-    ratio = left[inside] / wanted[inside]
+    ratio = amplitude[inside] / expected[inside]
     np.testing.assert_allclose(ratio, np.median(ratio), rtol=2e-3)
 
 
-def test_natural_pictures_lose_their_fall_of_power():
-    images = grey(sources.load('photos').images)
+def test_natural_images_get_a_flat_spectrum():
+    images = to_grayscale(sources.load('photos').images)
     for image, white in zip(images, whiten.whiten(images), strict=True):
         before, after = radial(image), radial(white)
         assert before[0] / before[6] > 30  # 0.04 against 0.28 cycles per pixel
@@ -41,26 +41,26 @@ def test_natural_pictures_lose_their_fall_of_power():
         np.testing.assert_allclose([white.mean(), white.var()], [0, 1], atol=1e-4)
 
 
-def test_a_constant_picture_becomes_zero():
+def test_a_constant_image_becomes_zero():
     (white,) = whiten.whiten(np.full((1, 9, 7, 1), 0.3, np.float32))
     assert not white.any()
 
 
-def test_sets_that_come_whitened_are_only_scaled():
+def test_sets_that_are_whitened_already_are_only_standardized():
     image = np.random.default_rng(0).normal(3, 5, (8, 9, 1))
-    (scaled,) = whiten.unit_variance([image])
+    (scaled,) = whiten.standardize([image])
     np.testing.assert_allclose(scaled, (image - image.mean()) / image.std())
-    (still,) = whiten.unit_variance([np.ones((4, 4, 1))])
+    (still,) = whiten.standardize([np.ones((4, 4, 1))])
     assert not still.any()
 
 
 @pytest.mark.parametrize(
-    'images, cutoff, told',
+    'images, cutoff, message',
     [
-        ([np.zeros((8, 8, 3))], 0.39, 'picture 0 has shape'),
-        ([np.zeros((8, 8, 1))], 0.0, 'cutoff 0.0 has to be positive'),
+        ([np.zeros((8, 8, 3))], 0.39, 'image 0: expected shape'),
+        ([np.zeros((8, 8, 1))], 0.0, 'positive cutoff in cycles per pixel, got 0.0'),
     ],
 )
-def test_what_cannot_be_whitened_is_refused(images, cutoff, told):
-    with pytest.raises(ValueError, match=told):
+def test_color_images_and_cutoff_0_are_refused(images, cutoff, message):
+    with pytest.raises(ValueError, match=message):
         whiten.whiten(images, cutoff)

@@ -135,7 +135,7 @@ def test_self_taught_features_never_see_what_is_labelled_and_random_ones_never_l
     own = {row.tobytes() for row in np.concatenate([data.resident, data.evaluation])}
     for images in (labelled.train_images, labelled.test_images):
         assert not own & {row.tobytes() for row in images.reshape(len(images), -1)}
-    assert len(labelled.names) == 5 and set(labelled.test_labels) == set(range(5))
+    assert len(labelled.class_names) == 5 and set(labelled.test_labels) == set(range(5))
     task = self_taught_denoising.build(config)
     before = task.init(jax.random.key(0), jnp.asarray(data.resident[:50]))
     after, _ = jax.jit(task.step)(before, jnp.asarray(data.resident[:50]), jax.random.key(1))

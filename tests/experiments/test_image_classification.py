@@ -12,7 +12,7 @@ from flax import linen as nn
 from PIL import Image
 
 from experiments.convnets import image_classification as job
-from lecture4.data.images import task as squares
+from lecture4.data import images as image_data
 from lecture4.train import cli
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment
@@ -143,8 +143,8 @@ def test_the_papers_recipes_fit_together(preset, monkeypatch):
     side = job.PRESETS[preset]['side']
     images, labels = np.zeros((4, side, side, 3), np.uint8), np.arange(4, dtype=np.int32)
     names = tuple(map(str, range(4)))
-    task = squares.Squares(images, labels, images, labels, names)
-    monkeypatch.setattr(squares, 'load', lambda *_, **__: task)
+    task = image_data.ImageTask(images, labels, images, labels, names)
+    monkeypatch.setattr(image_data, 'load', lambda *_, **__: task)
     config = job.Config(**{**job.PRESETS[preset], 'batch_size': 2})
     data, made = job.data(config), job.build(config)
     batch = jax.eval_shape(data.prepare, data.resident, data.batch(0), KEY)

@@ -32,7 +32,7 @@ def config(source, **fields):
 def test_steps_cover_folds_epochs_batches_and_looks(source):
     made = experiment.data(config(source)).extra['rounds']
     assert (
-        made.per_epoch == 4 and made.n_steps == 2 * 2 * 5
+        made.batches_per_epoch == 4 and made.num_steps == 2 * 2 * 5
     )  # 36 training sentences a fold, a look an epoch
     with pytest.raises(
         ValueError, match=r'--steps 21, but 2 folds of 2 epochs, each of 4 .* are 20 steps'
@@ -94,4 +94,4 @@ def test_presets_are_whole():
 @pytest.mark.parametrize('name', ['mr', 'subj', 'trec', 'sst1', 'sst2', 'sms_spam'])
 def test_presets_run_all_folds_and_epochs(name, manual_dir):
     chosen = experiment.Config(**experiment.PRESETS[name], manual_dir=str(manual_dir))
-    assert experiment.data(chosen).extra['rounds'].n_steps == chosen.steps
+    assert experiment.data(chosen).extra['rounds'].num_steps == chosen.steps

@@ -134,7 +134,7 @@ def texts(n=60):
         encoded,
         labels,
         chosen,
-        cross_validation.make(encoded, labels, chosen, epochs=3, batch_size=8, seed=1),
+        cross_validation.create(encoded, labels, chosen, epochs=3, batch_size=8, seed=1),
     )
 
 
@@ -159,10 +159,10 @@ def test_a_cross_validation_in_one_run_of_few_programs():
     answer = jax.jit(lambda state, words: train_step.apply(MODEL, state, words)[0])
     state, results = fresh(jax.random.key(0)), train_step.no_results(jnp.zeros((3, C, C)))
     expected, shapes, sums = [[] for _ in chosen], set(), []
-    for n in range(made.n_steps):
-        batch = made.at(n)
-        fold = n * 3 // made.n_steps
-        if 'again' not in batch:
+    for n in range(made.num_steps):
+        batch = made.batch(n)
+        fold = n * 3 // made.num_steps
+        if 'restart' not in batch:
             state, results, metrics = step(state, results, batch, jax.random.key(n))
             shapes.add((batch['rows'].shape, batch['words'].shape))
             sums.append([float(metrics['loss']), float(metrics['accuracy'])])

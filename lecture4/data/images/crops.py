@@ -1,151 +1,223 @@
-"""Crops and patches of pictures, on the host: grey values, random patches, disjoint halves.
+"""Crops and patches of images, on the host: grayscale values, random patches, disjoint halves.
 
-`images` is what a Dataset holds: an array [n, h, w, c] or a tuple of arrays [h, w, c]. Every draw
-is a function of its seed alone.
+`images` is what a Dataset holds: an array [n, h, w, c] or a sequence of arrays [h, w, c]. Every
+random choice is a function of its seed alone.
 """
 
-import numpy as np
+from typing import overload
 
-from lecture4.data.dataset import DataError
+import numpy as np
+from jaxtyping import Float32, Int32, Shaped
+
+from lecture4.data.dataset import DataError, Images
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of the stored (gamma-coded) red, green and blue
 
 
-def to_float(image) -> np.ndarray:
-    """Float32 of the same shape: uint8 0..255 becomes 0..1, floating values stay as they are."""
+def to_float(image: Shaped[np.ndarray, '*shape']) -> Float32[np.ndarray, '*shape']:
+    """float32 of the same shape: uint8 0..255 becomes 0..1, floating values stay as they are.
+
+    Raises:
+      DataError: Another dtype.
+    """
     image = np.asarray(image)
     if image.dtype == np.uint8:
         return image.astype(np.float32) / np.float32(255)
     if np.issubdtype(image.dtype, np.floating):
         return image.astype(np.float32)
-    raise DataError(f'images have dtype {image.dtype}, wanted uint8 or a float type; convert them')
+    raise DataError(f'expected images of dtype uint8 or floating, got {image.dtype}; convert them')
 
 
-def floats(images):
-    """Each picture by `to_float`, channels as they are: an array, or a tuple of arrays."""
-    if isinstance(images, tuple | list):
-        return tuple(to_float(image) for image in images)
-    return to_float(images)
+@overload
+def to_floats(images: np.ndarray) -> np.ndarray: ...
+@overload
+def to_floats(images: Images) -> np.ndarray | tuple[np.ndarray, ...]: ...
+def to_floats(images: Images) -> np.ndarray | tuple[np.ndarray, ...]:
+    """Each image by `to_float`, channels unchanged: an array, or a tuple of arrays."""
+    if isinstance(images, np.ndarray):
+        return to_float(images)
+    return tuple(to_float(image) for image in images)
 
 
-def grey(images):
-    """Luma of each picture, 0.299 red + 0.587 green + 0.114 blue, on the scale of `to_float`.
+@overload
+def to_grayscale(images: np.ndarray) -> np.ndarray: ...
+@overload
+def to_grayscale(images: Images) -> np.ndarray | tuple[np.ndarray, ...]: ...
+def to_grayscale(images: Images) -> np.ndarray | tuple[np.ndarray, ...]:
+    """Luma of each image, 0.299 red + 0.587 green + 0.114 blue, on the scale of `to_float`.
 
-    Shapes  images [n, h, w, c] -> float32 [n, h, w, 1]; a tuple of [h, w, c] -> a tuple of
-            float32 [h, w, 1]. One channel passes through.
-    Errors  DataError for other than 1 or 3 channels, or another dtype.
-    Source  ITU-R BT.601; Pillow's convert('L') uses the same weights.
+    Args:
+      images: [n, h, w, c] or a sequence of [h, w, c], c 1 or 3; one channel is left unchanged.
+
+    Returns:
+      float32 [n, h, w, 1], or a tuple of [h, w, 1].
+
+    Raises:
+      DataError: Other than 1 or 3 channels, or another dtype.
+
+    References:
+      ITU-R BT.601; Pillow's convert('L') uses the same weights.
     """
-    if isinstance(images, tuple | list):
-        return tuple(_grey(image) for image in images)
-    return _grey(images)
+    if isinstance(images, np.ndarray):
+        return _luma(images)
+    return tuple(_luma(image) for image in images)
 
 
-def _grey(image):
+def _luma(image):
     channels = np.shape(image)[-1]
     if channels not in (1, 3):
-        raise DataError(f'images have {channels} channels, wanted 1 or 3 in the last axis')
+        raise DataError(f'expected images with 1 or 3 channels in the last axis, got {channels}')
     image = to_float(image)
     if channels == 1:
         return image
     return (image @ np.array(LUMA, np.float32))[..., None]
 
 
-def sample_patches(images, n: int, size: int, seed: int) -> np.ndarray:
-    """`n` patches of `size` x `size`, each equally likely among all there are in all pictures.
+def sample_patches(
+    images: Images, num_patches: int, patch_size: int, seed: int
+) -> Float32[np.ndarray, '{num_patches} d']:
+    """Random patches, each equally likely among all positions in all images.
 
-    Drawn with replacement; a picture comes up in proportion to its number of positions.
-    Shapes  float32 [n, size * size * c], a patch [size, size, c] in C order, scale of `to_float`.
-    Errors  DataError where a picture is smaller than the patch or the channels differ.
+    Drawn with replacement; an image is chosen in proportion to its number of positions.
+
+    Args:
+      images: uint8 or float, all with c channels.
+      num_patches: How many.
+      patch_size: Height and width, in pixels.
+      seed: Of the choice.
+
+    Returns:
+      [num_patches, patch_size * patch_size * c]: patches [patch_size, patch_size, c] flattened in C
+      order, on the scale of `to_float`.
+
+    Raises:
+      DataError: An image is smaller than the patch, or the channels differ.
     """
-    sizes = _sizes(images, size)
-    places = [(h - size + 1) * (w - size + 1) for h, w, _ in sizes]
-    ends = np.cumsum(places)
-    draws = np.random.default_rng(seed).integers(ends[-1], size=n)
-    chosen = np.searchsorted(ends, draws, side='right')
-    patches = np.empty((n, size, size, sizes[0][2]), np.float32)
-    for i in np.unique(chosen):
-        here = np.flatnonzero(chosen == i)
-        rows, columns = np.divmod(draws[here] - (ends[i] - places[i]), sizes[i][1] - size + 1)
-        patches[here] = to_float(_windows(images[i], size)[rows, columns])
-    return patches.reshape(n, size * size * sizes[0][2])
+    shapes = _validate_shapes(images, patch_size)
+    channels = shapes[0][2]
+    counts = [(h - patch_size + 1) * (w - patch_size + 1) for h, w, _ in shapes]
+    ends = np.cumsum(counts)
+    positions = np.random.default_rng(seed).integers(ends[-1], size=num_patches)
+    image_index = np.searchsorted(ends, positions, side='right')
+    patches = np.empty((num_patches, patch_size, patch_size, channels), np.float32)
+    for i in np.unique(image_index):
+        rows = np.flatnonzero(image_index == i)
+        top, left = np.divmod(
+            positions[rows] - (ends[i] - counts[i]), shapes[i][1] - patch_size + 1
+        )
+        patches[rows] = to_float(_windows(images[i], patch_size)[top, left])
+    return patches.reshape(num_patches, patch_size * patch_size * channels)
 
 
-def halves(images, *, margin: int = 0):
-    """The left and the right part of every picture, `margin` columns between them dropped.
+def split_left_right(images: Images, *, margin: int = 0) -> tuple[Images, Images]:
+    """The left and the right part of every image, with `margin` columns between them dropped.
 
-    Crops of the one and of the other share no pixel, whatever the margin; a margin also parts them
-    by that many pixels, where neighbours are alike. An odd column goes to the right part.
+    Crops of the left and of the right parts share no pixel, whatever the margin; a margin also
+    separates them by that many pixels, because neighboring pixels are similar. An odd column goes to
+    the right part.
 
-    Shapes  [n, h, w, c] -> two arrays [n, h, about (w - margin) / 2, c]; a tuple -> two tuples.
-    Errors  DataError where a picture is not at least margin + 2 wide.
+    Args:
+      images: [n, h, w, c], or a sequence of [h, w, c].
+      margin: In pixels, >= 0.
+
+    Returns:
+      Two arrays [n, h, about (w - margin) / 2, c], or two tuples.
+
+    Raises:
+      DataError: An image is less than margin + 2 wide.
     """
-    if not isinstance(images, tuple | list):
-        left, right = _cut(np.shape(images)[2], margin)
+    if isinstance(images, np.ndarray):
+        left, right = _middle(np.shape(images)[2], margin)
         return images[:, :, :left], images[:, :, right:]
-    cuts = [_cut(image.shape[1], margin) for image in images]
+    middles = [_middle(image.shape[1], margin) for image in images]
     return (
-        tuple(image[:, :left] for image, (left, _) in zip(images, cuts, strict=True)),
-        tuple(image[:, right:] for image, (_, right) in zip(images, cuts, strict=True)),
+        tuple(image[:, :left] for image, (left, _) in zip(images, middles, strict=True)),
+        tuple(image[:, right:] for image, (_, right) in zip(images, middles, strict=True)),
     )
 
 
-def _cut(width, margin):
+def _middle(width, margin):
     if margin < 0 or width < margin + 2:
-        raise DataError(f'a picture {width} wide has no two parts with {margin} columns between')
+        raise DataError(
+            f'an image {width} pixels wide has no left and right part with {margin} columns between '
+            'them; use a smaller margin'
+        )
     left = (width - margin) // 2
     return left, left + margin
 
 
-def random_crops(images, n: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n` crops of each picture at uniform positions, and which picture each is from.
+def random_crops(
+    images: Images, crops_per_image: int, crop_size: int, seed: int
+) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int32[np.ndarray, ' m']]:
+    """Crops of each image at uniform positions, and which image each is from.
 
-    Shapes  crops [len(images) * n, size, size, c] in the pictures' own dtype, picture by picture;
-            sources int32 [len(images) * n]: `labels[sources]` are the crops' labels.
-    Errors  DataError where a picture is smaller than the crop or the channels differ.
+    Args:
+      images: [n, h, w, c], or a sequence of n arrays [h, w, c].
+      crops_per_image: How many of each.
+      crop_size: Height and width, in pixels.
+      seed: Of the positions.
+
+    Returns:
+      The m = n * crops_per_image crops in the images' dtype, image by image, and the index of each
+      one's image: `labels[index]` are the crops' labels.
+
+    Raises:
+      DataError: An image is smaller than the crop, or the channels differ.
     """
     rng = np.random.default_rng(seed)
     crops = []
-    for image, (h, w, _) in zip(images, _sizes(images, size), strict=True):
-        rows, columns = rng.integers(h - size + 1, size=n), rng.integers(w - size + 1, size=n)
-        crops.append(_windows(image, size)[rows, columns])
-    return np.concatenate(crops), np.repeat(np.arange(len(crops), dtype=np.int32), n)
+    for image, (h, w, _) in zip(images, _validate_shapes(images, crop_size), strict=True):
+        top = rng.integers(h - crop_size + 1, size=crops_per_image)
+        left = rng.integers(w - crop_size + 1, size=crops_per_image)
+        crops.append(_windows(image, crop_size)[top, left])
+    index = np.repeat(np.arange(len(crops), dtype=np.int32), crops_per_image)
+    return np.concatenate(crops), index
 
 
-def grid_crops(images, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """All crops at multiples of `stride`, row by row; no pixel twice where stride >= size.
+def grid_crops(
+    images: Images, crop_size: int, stride: int
+) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int32[np.ndarray, ' m']]:
+    """All crops at multiples of `stride`, row by row; they are disjoint if stride >= crop_size.
 
-    Shapes  crops [m, size, size, c] in the pictures' own dtype; sources int32 [m].
-    Errors  DataError where a picture is smaller than the crop or the channels differ.
+    Args:
+      images: [n, h, w, c], or a sequence of n arrays [h, w, c].
+      crop_size: Height and width, in pixels.
+      stride: In pixels, >= 1.
+
+    Returns:
+      The crops in the images' dtype, and the index of each one's image.
+
+    Raises:
+      DataError: An image is smaller than the crop, or the channels differ.
     """
     if stride < 1:
-        raise DataError(f'stride {stride} has to be at least 1')
-    sizes = _sizes(images, size)
+        raise DataError(f'expected a stride of at least 1, got {stride}')
+    shapes = _validate_shapes(images, crop_size)
     crops = [
-        _windows(image, size)[::stride, ::stride].reshape(-1, size, size, shape[2])
-        for image, shape in zip(images, sizes, strict=True)
+        _windows(image, crop_size)[::stride, ::stride].reshape(-1, crop_size, crop_size, shape[2])
+        for image, shape in zip(images, shapes, strict=True)
     ]
     counts = [len(part) for part in crops]
     return np.concatenate(crops), np.repeat(np.arange(len(crops), dtype=np.int32), counts)
 
 
-def _sizes(images, size):
-    """The pictures' shapes, checked against the crop's size."""
-    sizes = [np.shape(image) for image in images]
-    if not sizes:
-        raise DataError('there is no picture to take crops from')
-    for i, shape in enumerate(sizes):
-        if len(shape) != 3 or shape[2] != sizes[0][2]:
+def _validate_shapes(images, crop_size):
+    """The images' shapes, if all have the channels of the first and room for a crop."""
+    shapes = [np.shape(image) for image in images]
+    if not shapes:
+        raise DataError('there are no images to take crops from')
+    for i, shape in enumerate(shapes):
+        if len(shape) != 3 or shape[2] != shapes[0][2]:
             raise DataError(
-                f'picture {i} has shape {shape} and picture 0 {sizes[0]}, wanted [height, width, '
-                'channels] with as many channels; use grey(images) for one channel each'
+                f'image {i} has shape {shape} and image 0 {shapes[0]}; expected [height, width, '
+                'channels] with equal channels; use to_grayscale(images) for one channel each'
             )
-        if size < 1 or min(shape[:2]) < size:
+        if crop_size < 1 or min(shape[:2]) < crop_size:
             raise DataError(
-                f'picture {i} of {shape[0]} x {shape[1]} has no crop of {size} x {size}; '
-                'take a smaller crop or leave the picture out'
+                f'image {i} of {shape[0]} x {shape[1]} has no crop of {crop_size} x {crop_size}; '
+                'take a smaller crop or leave the image out'
             )
-    return sizes
+    return shapes
 
 
 def _windows(image, size):
@@ -154,21 +226,30 @@ def _windows(image, size):
     return view.transpose(0, 1, 3, 4, 2)
 
 
-def resize(images, side: int) -> np.ndarray:
-    """Grey pictures brought to `side` x `side` pixels by antialiased bilinear resampling.
+def resize(images: Images, image_size: int) -> Float32[np.ndarray, 'n {image_size} {image_size} 1']:
+    """Grayscale images resized to a square by antialiased bilinear interpolation.
 
-    Shapes  images [n, h, w, 1] or a tuple of [h, w, 1] -> float32 [n, side, side, 1], on the scale
-            of `to_float`; pictures that are not square are stretched.
-    Errors  DataError for other than one channel, or side below 1.
+    Args:
+      images: [n, h, w, 1], or a sequence of [h, w, 1]; images that are not square are stretched.
+      image_size: Height and width of the result, >= 1.
+
+    Returns:
+      On the scale of `to_float`.
+
+    Raises:
+      DataError: Other than one channel, or image_size below 1.
     """
     from PIL import Image
 
-    if side < 1:
-        raise DataError(f'side {side} has to be at least 1')
-    resized = np.empty((len(images), side, side, 1), np.float32)
-    for picture, target in zip(images, resized, strict=True):
-        if picture.ndim != 3 or picture.shape[2] != 1:
-            raise DataError(f'a picture has shape {picture.shape}, wanted [h, w, 1]; use grey')
-        image = Image.fromarray(to_float(picture[:, :, 0]))
-        target[:, :, 0] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    if image_size < 1:
+        raise DataError(f'expected an image_size of at least 1, got {image_size}')
+    resized = np.empty((len(images), image_size, image_size, 1), np.float32)
+    for image, target in zip(images, resized, strict=True):
+        if image.ndim != 3 or image.shape[2] != 1:
+            raise DataError(
+                f'expected images of shape [height, width, 1], got {image.shape}; use to_grayscale'
+            )
+        plane = Image.fromarray(to_float(image[:, :, 0]))
+        plane = plane.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        target[:, :, 0] = np.asarray(plane)
     return resized

@@ -1,35 +1,42 @@
-"""The scale of colours that a network's weights expect: means, deviations, and the order of channels."""
+"""The pixel scale that a network's weights expect: means, standard deviations, channel order."""
 
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int32, Shaped
 
-Kind = Literal['standard', 'mean_colour', 'mean_picture', 'torchvision', 'inception', 'caffe']
-AT_ONCE = 2**24  # numbers in float64
+Kind = Literal['standard', 'mean_color', 'mean_image', 'torchvision', 'inception', 'caffe']
+CHUNK_SIZE = 2**24  # numbers converted to float64 at a time
 PIXEL = 1 / 255  # networks of 2012 to 2015 saw pixels of 0..255, less a mean
 
 
-class Normalisation(NamedTuple):
-    """x -> ((x - mean) / deviation)[..., order] of pictures on [0, 1]; a pytree of arrays.
+class Normalization(NamedTuple):
+    """x -> ((x - mean) / std)[..., channel_order] of images on [0, 1]; a pytree of arrays.
 
-    mean       float32 [1, 1, c], or [h, w, c]: a picture.
-    deviation  float32 [1, 1, c].
-    order      int32 [c]: 2 1 0 turns red green blue into blue green red.
+    Attributes:
+      mean: [1, 1, c], or a mean image [h, w, c].
+      std: [1, 1, c].
+      channel_order: [c]; 2 1 0 turns red green blue into blue green red.
     """
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    order: np.ndarray
+    mean: Float32[Array | np.ndarray, 'h w c']
+    std: Float32[Array | np.ndarray, '1 1 c']
+    channel_order: Int32[Array | np.ndarray, ' c']
 
 
-def of_colours(mean, deviation, order=(0, 1, 2)) -> Normalisation:
-    """From three means and three deviations of red, green and blue on [0, 1]."""
-    mean, deviation = np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
-    return Normalisation(mean[None, None, :], deviation[None, None, :], np.asarray(order, np.int32))
+def from_mean_std(
+    mean: tuple[float, ...], std: tuple[float, ...], channel_order: tuple[int, ...] = (0, 1, 2)
+) -> Normalization:
+    """From the means and standard deviations of red, green and blue on [0, 1]."""
+    return Normalization(
+        np.asarray(mean, np.float32)[None, None, :],
+        np.asarray(std, np.float32)[None, None, :],
+        np.asarray(channel_order, np.int32),
+    )
 
 
-# What published weights were trained on, by the place they come from.
+# What published weights were trained on, by where they come from.
 PUBLISHED = {
     'torchvision': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # and timm, and fb.resnet.torch
     'inception': ((0.5,) * 3, (0.5,) * 3),  # GoogLeNet there, and timm's of TensorFlow
@@ -37,65 +44,87 @@ PUBLISHED = {
 }
 
 
-def named(kind: Kind, images, channels: int) -> Normalisation:
-    """That of published weights, or one computed from a training set.
+def create(
+    kind: Kind | str, images: Shaped[np.ndarray, 'n h w _c'], num_channels: int
+) -> Normalization:
+    """The normalization of published weights, or one computed from a training set.
 
-    kind      'torchvision', 'inception', 'caffe' (blue green red, 0..255 less means)  see PUBLISHED
-              'standard'     mean 0 and deviation 1 of every channel over all pixels
-              'mean_colour'  each channel's mean subtracted from pixels of 0..255 (VGG)
-              'mean_picture' each pixel's own mean subtracted likewise (AlexNet, ZFNet, ResNet)
-    channels  of what the network sees: grey pictures count as three equal channels.
-    Shapes    images [n, h, w, 1 or c], uint8, or float on [0, 1].
-    Errors    ValueError for another kind. A channel that never changes is left at deviation 1.
+    Args:
+      kind: 'torchvision', 'inception' and 'caffe' (blue green red, 0..255 less means) are PUBLISHED;
+        'standard' gives mean 0 and std 1 of every channel over all pixels; 'mean_color' subtracts
+        each channel's mean from pixels of 0..255 (VGG); 'mean_image' subtracts each pixel's own mean
+        likewise (AlexNet, ZFNet, ResNet).
+      images: The training set, [n, h, w, 1 or num_channels], uint8, or float on [0, 1].
+      num_channels: That the network sees; a grayscale image counts as that many equal channels.
+
+    Returns:
+      The normalization; a constant channel has std 1.
+
+    Raises:
+      ValueError: Another kind.
     """
     if kind in PUBLISHED:
-        return of_colours(*PUBLISHED[kind])
-    if kind not in ('standard', 'mean_colour', 'mean_picture'):
+        return from_mean_std(*PUBLISHED[kind])
+    if kind not in ('standard', 'mean_color', 'mean_image'):
         raise ValueError(
-            f'normalisation {kind!r}; standard, mean_colour, mean_picture, {", ".join(PUBLISHED)} are wanted'
+            'expected normalization standard, mean_color, mean_image, '
+            f'{", ".join(PUBLISHED)}, got {kind!r}'
         )
     scale = PIXEL if images.dtype == np.uint8 else 1.0
     total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
-    at_once = max(1, AT_ONCE // total.size)  # never the whole set as floats
-    for start in range(0, len(images), at_once):
-        part = images[start : start + at_once].astype(np.float64) * scale
-        total += part.sum(0)
-        squares += (part**2).sum(0)
+    num_rows = max(1, CHUNK_SIZE // total.size)  # never the whole set as floats
+    for start in range(0, len(images), num_rows):
+        chunk = images[start : start + num_rows].astype(np.float64) * scale
+        total += chunk.sum(0)
+        squares += (chunk**2).sum(0)
     mean, square = total / len(images), squares / len(images)
-    if kind != 'mean_picture':
+    if kind != 'mean_image':
         mean, square = (value.mean((0, 1), keepdims=True) for value in (mean, square))
-    deviation = np.full((1, 1, images.shape[-1]), PIXEL)
+    std = np.full((1, 1, images.shape[-1]), PIXEL)
     if kind == 'standard':
-        spread = np.sqrt(np.maximum(square - mean**2, 0))
-        deviation = np.where(spread > 1e-6, spread, 1.0)
-    mean, deviation = (
-        np.broadcast_to(v, (*v.shape[:2], channels)).astype(np.float32) for v in (mean, deviation)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
+        std = np.where(std > 1e-6, std, 1.0)
+    mean, std = (
+        np.broadcast_to(v, (*v.shape[:2], num_channels)).astype(np.float32) for v in (mean, std)
     )
-    return Normalisation(mean, deviation, np.arange(channels, dtype=np.int32))
+    return Normalization(mean, std, np.arange(num_channels, dtype=np.int32))
 
 
-def to_unit(images, channels: int):
-    """Pictures as float32 on [0, 1] with that many channels: uint8 is divided by 255, grey repeated.
+def to_unit_interval(
+    images: Shaped[Array | np.ndarray, 'n h w _c'], num_channels: int
+) -> Float[Array, 'n h w {num_channels}']:
+    """Images as float32 on [0, 1]: uint8 is divided by 255, one channel repeated.
 
-    Shapes  images [n, h, w, 1 or channels] uint8 or float -> [n, h, w, channels].
-    Errors  ValueError for another number of channels.
+    Args:
+      images: [n, h, w, 1 or num_channels], uint8, or float on [0, 1].
+      num_channels: Of the result.
+
+    Raises:
+      ValueError: Another number of channels.
     """
-    if images.shape[-1] not in (1, channels):
+    if images.shape[-1] not in (1, num_channels):
         raise ValueError(
-            f'pictures of {images.shape[-1]} channels for a network of {channels}; make them grey, '
-            f'or of {channels}'
+            f'images with {images.shape[-1]} channels for a network of {num_channels}; convert them '
+            f'to grayscale or to {num_channels} channels'
         )
     unit = jnp.asarray(images, jnp.float32)
     if images.dtype == jnp.uint8:
         unit = unit * jnp.float32(PIXEL)
-    return jnp.broadcast_to(unit, (*unit.shape[:-1], channels))
+    return jnp.broadcast_to(unit, (*unit.shape[:-1], num_channels))
 
 
-def normalise(images, found: Normalisation):
-    """Pictures as the network sees them: uint8, or float on [0, 1].
+def normalize(
+    images: Shaped[Array | np.ndarray, 'n h w _c'], normalization: Normalization
+) -> Float[Array, 'n h w c']:
+    """Images as the network sees them.
 
-    Shapes  images [n, h, w, 1 or c] -> [n, h, w, c]; h and w are those of a mean picture.
-    Errors  as `to_unit`.
+    Args:
+      images: [n, h, w, 1 or c], uint8, or float on [0, 1]; h and w are those of a mean image.
+      normalization: With c channels.
+
+    Raises:
+      ValueError: As `to_unit_interval`.
     """
-    unit = to_unit(images, len(found.order))
-    return jnp.take((unit - found.mean[None]) / found.deviation[None], found.order, axis=-1)
+    mean, std, channel_order = normalization
+    unit = to_unit_interval(images, len(channel_order))
+    return jnp.take((unit - mean[None]) / std[None], channel_order, axis=-1)

@@ -1,145 +1,285 @@
-"""Labelled pictures of any sizes as squares of one size: what a network is trained on."""
+"""A labeled task: training and test images of one size, and their labels."""
 
 import functools
 import pathlib
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Int32, Shaped
 
 from lecture4.data import sources, splits
-from lecture4.data.dataset import DataError, Dataset
+from lecture4.data.dataset import DataError, Dataset, Images
 from lecture4.data.images import crops
-from lecture4.data.images.prefetch import Pictures
-from lecture4.data.sources import files
+from lecture4.data.images.loading import select_classes
+from lecture4.data.images.on_disk import ImageFiles
+from lecture4.data.sources import folders
 from lecture4.ops import resize
 
+Pixels = Literal['gray', 'float', 'stored']
+_CONVERSIONS = {'gray': crops.to_grayscale, 'float': crops.to_floats, 'stored': None}
 
-class Squares(NamedTuple):
-    """A labelled task. Images uint8, or float32 on [0, 1], [n, side, side, c]; labels int32 [n]."""
 
-    train_images: np.ndarray | Pictures
-    train_labels: np.ndarray
-    test_images: np.ndarray | Pictures
-    test_labels: np.ndarray
-    names: tuple[str, ...]
+class ImageTask(NamedTuple):
+    """Training and test examples of one size.
+
+    Attributes:
+      train_images: [n, h, w, c], uint8, or float32 on [0, 1].
+      train_labels: [n], values in 0..len(class_names) - 1.
+      test_images: [m, h, w, c], of the same dtype.
+      test_labels: [m].
+      class_names: One per class.
+    """
+
+    train_images: Shaped[np.ndarray, 'n h w c'] | ImageFiles
+    train_labels: Int32[np.ndarray, ' n']
+    test_images: Shaped[np.ndarray, 'm h w c'] | ImageFiles
+    test_labels: Int32[np.ndarray, ' m']
+    class_names: tuple[str, ...]
 
 
 def load(
     source: str,
-    side: int = 0,
     *,
-    cut: bool = False,
+    image_size: int = 0,
+    crop_size: int = 0,
+    classes: Sequence[int] = (),
+    pixels: Pixels = 'gray',
+    group_by_class: bool = True,
     test_split: str = 'test',
     held_out: float = 0.0,
+    candidates_per_class: int = 0,
     on_disk: bool = False,
     seed: int = 0,
-    **places: Any,
-) -> Squares:
-    """The training and test pictures of a labelled source.
+    **data_kwargs: Any,
+) -> ImageTask:
+    """The training and test images of a labeled source.
 
-    side        0 takes pictures as they are; else see `square`, or with `cut` the side of the crops.
-    cut         examples are crops at every half crop instead: training ones from the left half of
-                each picture, test ones from the right; they share no pixel.
-    test_split  the source's split to test on.
-    held_out    above 0: a random share of the training split is tested on instead, drawn with the seed.
-    on_disk     of a dir: source with a side: pictures are read, and squares made, whenever rows are
-                taken. For sets larger than memory.
-    places      as sources.load takes them.
-    Errors      DataError: as sources.load; no labels; classes of the test split that training has
-                not (by name); pictures of several sizes with side 0, or not square; another source
-                on the disk.
+    Args:
+      source: As `sources.load`.
+      image_size: Height and width to bring images to, see `resize_to_square`; 0 keeps them as they
+        are, and they must have one size.
+      crop_size: Above 0, examples are crops of that size at every half crop: training ones from the
+        left half of each image, test ones from the right; they share no pixel.
+      classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
+      pixels: 'gray' converts to float32 on [0, 1] with one channel, 'float' to float32 on [0, 1] with
+        the channels that are stored; 'stored' keeps channels and dtype.
+      group_by_class: Whether training examples are grouped by class, in random order within each;
+        else they keep the order of the source. Crops are grouped as their images are.
+      test_split: The source's split to test on.
+      held_out: Above 0, a random fraction of the training split is tested on instead.
+      candidates_per_class: Above 0, at most that many random training examples of each class are
+        kept, grouped by class.
+      on_disk: Of a dir: source with an image_size, images are read whenever rows are taken, for sets
+        larger than memory.
+      seed: Of the random choices.
+      **data_kwargs: data_dir, manual_dir, download and unreadable, as `sources.load`.
+
+    Raises:
+      DataError: As `sources.load`; no labels; classes of the test split that training does not have
+        (by name); images of several sizes; options that exclude one another.
     """
-    if on_disk and (not source.startswith('dir:') or not side or cut):
+    if on_disk and (
+        not source.startswith('dir:')
+        or not image_size
+        or crop_size
+        or pixels != 'stored'
+        or classes
+    ):
         raise DataError(
-            f'{source}: only whole pictures of dir:PATH, brought to a side, can stay on the disk; '
-            'name such a source and a side, or keep the pictures in memory'
+            f'{source}: only stored pixels of dir:PATH, of all classes and with an image_size, can stay '
+            'on the disk; name such a source and an image_size, or keep the images in memory'
         )
-    read = _from_disk if on_disk else _in_memory
-    if cut:
-        train = sources.load(source, 'train', **places)
-        return _cut(train, _labels(source, train), side)
-    images, labels, names = read(source, 'train', side, places)
-    if held_out:
-        kept, out = splits.hold_out(np.arange(len(images)), held_out, seed)
-        taken = images.take if isinstance(images, Pictures) else images.__getitem__
-        return Squares(taken(kept), labels[kept], taken(out), labels[out], names)
-    test_images, test_labels, test_names = read(source, test_split, side, places)
-    unknown = sorted(set(test_names) - set(names))
-    if unknown:
+    if crop_size and (image_size or held_out):
         raise DataError(
-            f'{source}: {test_split} has {", ".join(unknown[:5])}, which training has not; give both '
-            'the same classes'
+            f'{source}: crop_size {crop_size} takes training and test crops from the halves of each '
+            'image; it excludes image_size and held_out'
         )
-    if test_images.shape[1:] != images.shape[1:]:
-        raise DataError(
-            f'{source}: training pictures are {_by(images)}, those of {test_split} {_by(test_images)}; '
-            'make them alike'
-        )
-    number = np.array([names.index(name) for name in test_names], np.int32)
-    return Squares(images, labels, test_images, number[test_labels], names)
-
-
-def _in_memory(source, split, side, places):
-    """(squares, labels, names) of a split; no more than the squares are ever held."""
-    each = functools.partial(_square, side=side) if side else None
-    found = sources.load(source, split, **places, each=each)
-    return square(source, found.images, side), _labels(source, found), found.names
-
-
-def _from_disk(source, split, side, places):
-    folder = pathlib.Path(source.removeprefix('dir:')).expanduser()
-    paths, labels, names = files.list_folder(folder, split)
-    labels = _labels(source, Dataset(np.zeros(0), labels))
-    each = functools.partial(_square, side=side)
-    return Pictures(paths, labels, each, places.get('unreadable', 'refuse')), labels, names
-
-
-def _cut(train, labels, side) -> Squares:
-    if side < 2:
-        raise DataError(f'crops of {side} x {side}; 2 or more are wanted')
-    (images, first), (test, second) = (
-        crops.grid_crops(half, side, side // 2) for half in crops.halves(train.images)
+    read = functools.partial(
+        _list_files if on_disk else _read,
+        source,
+        image_size=image_size,
+        convert=_CONVERSIONS[pixels],
+        data_kwargs=data_kwargs,
     )
-    return Squares(images, labels[first], test, labels[second], train.names)
+    train = read('train')
+    _labels(source, train)
+    if crop_size:
+        task = _crops_of_halves(source, select_classes(source, train, classes), crop_size)
+    elif held_out:
+        task = _hold_out(source, select_classes(source, train, classes), held_out, seed)
+    else:
+        task = _own_splits(source, train, read(test_split), test_split, classes)
+    if candidates_per_class or (group_by_class and not crop_size):
+        return _grouped(task, candidates_per_class or None, seed)
+    return task
 
 
-def square(where: str, images, side: int) -> np.ndarray:
-    """The middle square of each picture, its side brought to `side` by antialiased interpolation.
+def _grouped(task, candidates_per_class, seed):
+    rng = np.random.default_rng(seed)
+    labels = task.train_labels
+    rows = [
+        rng.permutation(np.flatnonzero(labels == c))[:candidates_per_class]
+        for c in range(len(task.class_names))
+    ]
+    rows = np.concatenate(rows)
+    return task._replace(train_images=_take(task.train_images, rows), train_labels=labels[rows])
 
-    The shorter side is resized and the longer one cut (Krizhevsky et al. 2012, section 2).
-    Shapes  images [n, h, w, c] or a tuple of [h, w, c], uint8 or float -> [n, side, side, c] of that
-            type. Side 0 changes nothing.
-    Errors  DataError with side 0 where pictures differ in size or are not square.
+
+def shuffled_splits(
+    task: ImageTask, sizes: Sequence[int], seed: int
+) -> list[tuple[Shaped[np.ndarray, '_n h w c'], Int32[np.ndarray, ' _n']]]:
+    """All images of a task shuffled and split again.
+
+    Args:
+      task: In memory.
+      sizes: Number of images in each part.
+      seed: Of the shuffle.
+
+    Returns:
+      (images, labels) of each part.
+
+    Raises:
+      DataError: The sizes exceed the number of images.
     """
-    if not side:
-        if not isinstance(images, np.ndarray) or images.shape[1] != images.shape[2]:
-            raise DataError(
-                f'{where}: pictures are not all squares of one size; name the side to bring them to'
-            )
-        return images
-    if isinstance(images, np.ndarray) and images.shape[1:3] == (side, side):
-        return images
-    return np.stack([_square(image, side) for image in images])
+    images = np.concatenate([task.train_images[:], task.test_images[:]])
+    labels = np.concatenate([task.train_labels, task.test_labels]).astype(np.int32)
+    if sum(sizes) > len(images):
+        raise DataError(
+            f'expected at most {len(images)} images in all parts, got {" + ".join(map(str, sizes))}; '
+            'use smaller parts'
+        )
+    rows = np.random.default_rng(seed).permutation(len(images))[: sum(sizes)]
+    return [(images[part], labels[part]) for part in np.split(rows, np.cumsum(sizes)[:-1])]
 
 
-def _square(image, side):
+def resize_to_square(
+    name: str, images: Images, image_size: int
+) -> Shaped[np.ndarray, 'n {image_size} {image_size} c']:
+    """The center square of each image, resized by antialiased bilinear interpolation.
+
+    The shorter side is resized and the longer one cropped (Krizhevsky et al. 2012, section 2).
+
+    Args:
+      name: What error messages begin with.
+      images: [n, h, w, c], or a sequence of [h, w, c], uint8 or float.
+      image_size: Height and width of the result.
+
+    Returns:
+      In the images' dtype.
+
+    Raises:
+      DataError: image_size below 1.
+    """
+    if image_size < 1:
+        raise DataError(f'{name}: expected an image_size of at least 1, got {image_size}')
+    if isinstance(images, np.ndarray) and images.shape[1:3] == (image_size, image_size):
+        return images
+    return np.stack([_square(image, image_size) for image in images])
+
+
+def _square(image, image_size):
     from PIL import Image
 
-    h, w = resize.scaled_shape(image.shape[:2], side)
-    top, left = resize.center_corner((h, w), (side, side))
+    h, w = resize.scaled_shape(image.shape[:2], image_size)
+    top, left = (h - image_size) // 2, (w - image_size) // 2
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         whole = Image.fromarray(np.ascontiguousarray(image))
         resized = np.asarray(whole.resize((w, h), Image.Resampling.BILINEAR))
-        return resized[top : top + side, left : left + side]
-    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
-    resized = [np.asarray(plane.resize((w, h), Image.Resampling.BILINEAR)) for plane in planes]
-    return np.stack(resized, -1)[top : top + side, left : left + side]
+    else:
+        planes = [Image.fromarray(np.ascontiguousarray(x)) for x in np.moveaxis(image, -1, 0)]
+        planes = [np.asarray(x.resize((w, h), Image.Resampling.BILINEAR)) for x in planes]
+        resized = np.stack(planes, -1)
+    return resized[top : top + image_size, left : left + image_size]
 
 
-def _labels(source, found: Dataset) -> np.ndarray:
-    if found.labels is None:
-        raise DataError(f'{source} has no labels; name a set that has, or dir: with class folders')
-    return found.labels
+def _read(source, split, *, image_size, convert, data_kwargs):
+    """A split in memory; with an image_size no more than the resized images is ever held."""
+    transform = functools.partial(_square, image_size=image_size) if image_size else None
+    dataset = sources.load(source, split, **data_kwargs, transform=transform)
+    images = dataset.images
+    if image_size:
+        images = resize_to_square(source, images, image_size)
+    return dataset._replace(images=convert(images) if convert else images)
+
+
+def _list_files(source, split, *, image_size, convert, data_kwargs):
+    folder = pathlib.Path(source.removeprefix('dir:')).expanduser()
+    paths, labels, class_names = folders.list_folder(folder, split)
+    transform = functools.partial(_square, image_size=image_size)
+    if labels is None:
+        raise DataError(_unlabeled(source))
+    unreadable = data_kwargs.get('unreadable', 'refuse')
+    images = cast(Any, ImageFiles(paths, labels, transform, unreadable))
+    return Dataset(images, labels, class_names)
+
+
+def _crops_of_halves(source, train, crop_size):
+    labels = _labels(source, train)
+    stride = max(crop_size // 2, 1)
+    (train_images, train_index), (test_images, test_index) = (
+        crops.grid_crops(half, crop_size, stride) for half in crops.split_left_right(train.images)
+    )
+    return ImageTask(
+        train_images, labels[train_index], test_images, labels[test_index], train.class_names
+    )
+
+
+def _hold_out(source, train, fraction, seed):
+    labels, images = _labels(source, train), _one_size(source, train.images)
+    rows, test_rows = splits.hold_out(np.arange(len(images)), fraction, seed)
+    return ImageTask(
+        _take(images, rows),
+        labels[rows],
+        _take(images, test_rows),
+        labels[test_rows],
+        train.class_names,
+    )
+
+
+def _own_splits(source, train, test, test_split, classes):
+    test_labels = _labels(source, test)
+    unknown = sorted(set(test.class_names) - set(train.class_names))
+    if unknown:
+        raise DataError(
+            f'{source}: {test_split} has classes that training does not have: '
+            f'{", ".join(unknown[:5])}; give both the same classes'
+        )
+    index = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
+    test = Dataset(test.images, index[test_labels], train.class_names)
+    train, test = (select_classes(source, part, classes) for part in (train, test))
+    images, test_images = _one_size(source, train.images), _one_size(source, test.images)
+    if test_images.shape[1:] != images.shape[1:]:
+        raise DataError(
+            f'{source}: training images are {_by(images)}, those of {test_split} '
+            f'{_by(test_images)}; bring them to one size with image_size'
+        )
+    return ImageTask(
+        images, _labels(source, train), test_images, _labels(source, test), train.class_names
+    )
+
+
+def _take(images, rows):
+    return images.take(rows) if isinstance(images, ImageFiles) else images[rows]
+
+
+def _one_size(source, images):
+    if isinstance(images, tuple):
+        raise DataError(
+            f'{source}: images have several sizes; bring them to one with image_size, or take crops '
+            'of one size with crop_size'
+        )
+    return images
+
+
+def _labels(source, dataset) -> np.ndarray:
+    if dataset.labels is None:
+        raise DataError(_unlabeled(source))
+    return dataset.labels
+
+
+def _unlabeled(source):
+    return f'{source} has no labels; name a set that has, or dir: with class folders'
 
 
 def _by(images):

@@ -1,60 +1,80 @@
-"""From stored pictures to what a network is trained on: colours changed, normalised, cropped, mirrored."""
+"""From stored images to training batches: color changes, normalization, crops, flips."""
 
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from lecture4.data.images import augment
-from lecture4.data.images.normalize import Normalisation, normalise, to_unit
+from lecture4.data.images.normalize import Normalization, normalize, to_unit_interval
 from lecture4.ops import resize
 
 Kind = Literal['none', 'crop', 'pad', 'jitter', 'inception']
 
 
-class Recipe(NamedTuple):
+class Augmentation(NamedTuple):
     """How a training batch is made; all static.
 
-    crop     side of what the network sees.
-    kind     'none' the middle; 'crop' a random crop; 'pad' a random crop of the picture with a border of
-             `padding`; 'jitter' a crop of the picture at a scale from `jitter`; 'inception' boxes.
-    others   as the functions of data.augmentation; 0 or False leaves a change out.
+    Attributes:
+      crop_size: Height and width of what the network sees, in pixels.
+      kind: 'none' the center; 'crop' a random crop; 'pad' a random crop of the image with a border
+        of `padding`; 'jitter' a crop of the image at a scale from `jitter`; 'inception' boxes of
+        random area and aspect.
+      padding: In pixels.
+      jitter: Smallest and largest length of the shorter side, in pixels.
+      flips: Whether images are mirrored at random.
+      color_noise: The std of `augment.color_noise`; 0 for none.
+      color_jitter: The strength of `augment.color_jitter`; 0 for none.
     """
 
-    crop: int
+    crop_size: int
     kind: Kind = 'none'
     padding: int = 4
     jitter: tuple[int, int] = (256, 480)
     flips: bool = False
-    colour_noise: float = 0.0
-    colour_jitter: float = 0.0
+    color_noise: float = 0.0
+    color_jitter: float = 0.0
 
 
-def prepare(key, images, recipe: Recipe, scale: Normalisation):
-    """A batch as the network sees it, float32. Colours come first, so that a border is the mean colour.
+def prepare(
+    key: PRNGKeyArray,
+    images: Shaped[Array | np.ndarray, 'n h w _c'],
+    augmentation: Augmentation,
+    normalization: Normalization,
+) -> Float[Array, 'n crop_size crop_size c']:
+    """A batch as the network sees it, float32. Colors come first, so that a border is the mean color.
 
-    Shapes  images [n, h, w, 1 or c], uint8 or float on [0, 1] -> [n, crop, crop, c], c that of `scale`.
-    Errors  ValueError where the crop does not fit, as the functions of data.augmentation.
+    Args:
+      key: Of all random choices.
+      images: [n, h, w, 1 or c], uint8, or float on [0, 1].
+      augmentation: The random changes.
+      normalization: With c channels.
+
+    Raises:
+      ValueError: The crop does not fit, as the functions of `augment`.
     """
-    jitter_key, noise_key, place_key, mirror_key = jax.random.split(key, 4)
-    images = to_unit(images, len(scale.order))
-    if recipe.colour_jitter:
-        images = augment.colour_jitter(jitter_key, images, recipe.colour_jitter)
-    if recipe.colour_noise:
-        images = augment.colour_noise(noise_key, images, recipe.colour_noise)
-    images = _placed(place_key, normalise(images, scale), recipe)
-    return augment.flip(mirror_key, images) if recipe.flips else images
+    jitter_key, noise_key, crop_key, flip_key = jax.random.split(key, 4)
+    unit = to_unit_interval(images, len(normalization.channel_order))
+    if augmentation.color_jitter:
+        unit = augment.color_jitter(jitter_key, unit, augmentation.color_jitter)
+    if augmentation.color_noise:
+        unit = augment.color_noise(noise_key, unit, augmentation.color_noise)
+    crops = _crop(crop_key, normalize(unit, normalization), augmentation)
+    return augment.flip(flip_key, crops) if augmentation.flips else jnp.asarray(crops)
 
 
-def _placed(key, images, recipe):
-    side = recipe.crop
-    if recipe.kind == 'none':
-        return resize.center_crop(images, side)
-    if recipe.kind == 'pad':
-        border = (recipe.padding, recipe.padding)
-        return augment.random_crop(key, jnp.pad(images, ((0, 0), border, border, (0, 0))), side)
-    if recipe.kind == 'jitter':
-        return augment.scale_jitter(key, images, side, *recipe.jitter)
-    if recipe.kind == 'inception':
-        return augment.inception_crop(key, images, side)
-    return augment.random_crop(key, images, side)
+def _crop(key, images, augmentation):
+    crop_size = augmentation.crop_size
+    if augmentation.kind == 'none':
+        return resize.center_crop(images, crop_size)
+    if augmentation.kind == 'pad':
+        border = (augmentation.padding, augmentation.padding)
+        images = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+        return augment.random_crop(key, images, crop_size)
+    if augmentation.kind == 'jitter':
+        return augment.scale_jitter(key, images, crop_size, *augmentation.jitter)
+    if augmentation.kind == 'inception':
+        return augment.inception_crop(key, images, crop_size)
+    return augment.random_crop(key, images, crop_size)

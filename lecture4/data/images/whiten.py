@@ -1,41 +1,57 @@
-"""Whitening of whole pictures in the Fourier domain, before patches are cut."""
+"""Whitening of whole images in the Fourier domain, before patches are sampled."""
 
 import numpy as np
+from jaxtyping import Float, Float32
+
+from lecture4.data.dataset import Images
 
 
-def whiten(images, cutoff: float = 0.39) -> list[np.ndarray]:
-    """Each picture filtered by |f| exp(-(|f| / cutoff)^4), then scaled to variance 1.
+def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h _w 1']]:
+    """Each image filtered by |f| exp(-(|f| / cutoff)^4), then scaled to variance 1.
 
-    Natural pictures have amplitudes that fall about as 1 / |f|: the first factor levels them, the
-    second takes out the corners of the spectrum, where the pixel grid and noise are. The mean is
-    removed, and with it the zero frequency. A picture counts as periodic: a band of about
-    1 / cutoff pixels along its border is not to be trusted.
+    Natural images have amplitudes that fall about as 1 / |f|: the first factor levels them, the
+    second removes the corners of the spectrum, where the pixel grid and noise are. The mean is
+    removed, and with it the zero frequency. An image is treated as periodic: a band of about
+    1 / cutoff pixels along its border is unreliable.
 
-    Shapes  images [n, h, w, 1] or a sequence of [h, w, 1], float. Returns a list of float32
-            [h, w, 1]; a constant picture becomes zero.
-    Domain  cutoff > 0, in cycles per pixel (Nyquist's is 0.5).
-    Errors  ValueError for a cutoff that is not positive or pictures of another shape.
-    Source  Olshausen & Field 1997, section 4, with cutoff 200 cycles per picture of 512 pixels.
+    Args:
+      images: Float [n, h, w, 1], or a sequence of [h, w, 1].
+      cutoff: > 0, in cycles per pixel (Nyquist's is 0.5).
+
+    Returns:
+      [h, w, 1] each; a constant image becomes zero.
+
+    Raises:
+      ValueError: The cutoff is not positive, or images of another shape.
+
+    References:
+      Olshausen & Field 1997, section 4, with cutoff 200 cycles per image of 512 pixels.
     """
     if not cutoff > 0:
-        raise ValueError(f'cutoff {cutoff} has to be positive, in cycles per pixel')
+        raise ValueError(f'expected a positive cutoff in cycles per pixel, got {cutoff}')
     whitened = []
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[2] != 1:
-            raise ValueError(f'picture {i} has shape {image.shape}, wanted [h, w, 1]; use grey')
+            raise ValueError(
+                f'image {i}: expected shape [height, width, 1], got {image.shape}; use to_grayscale'
+            )
         h, w = image.shape[:2]
         frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None, :])
         response = frequency * np.exp(-((frequency / cutoff) ** 4))
         filtered = np.fft.irfft2(np.fft.rfft2(image[:, :, 0]) * response, (h, w))
-        spread = filtered.std()
-        # What rounding leaves of a constant picture is not to be blown up.
-        flat = spread <= 1e-6 * max(float(np.abs(image).max()), 1e-30)
-        filtered = np.zeros_like(filtered) if flat else filtered / spread
+        std = filtered.std()
+        # The rounding errors of a constant image are not amplified.
+        constant = std <= 1e-6 * max(float(np.abs(image).max()), 1e-30)
+        filtered = np.zeros_like(filtered) if constant else filtered / std
         whitened.append(filtered.astype(np.float32)[:, :, None])
     return whitened
 
 
-def unit_variance(images) -> list[np.ndarray]:
-    """Each picture less its mean, over its standard deviation: for sets that come whitened."""
-    centred = [image - image.mean() for image in images]
-    return [image / (image.std() or 1) for image in centred]
+def standardize(images: Images) -> list[Float[np.ndarray, '_h _w _c']]:
+    """Each image minus its mean, divided by its standard deviation: for sets that are whitened already.
+
+    Args:
+      images: Float [n, h, w, c], or a sequence of [h, w, c]; a constant image becomes zero.
+    """
+    centered = [image - image.mean() for image in images]
+    return [image / (image.std() or 1) for image in centered]

@@ -1,6 +1,7 @@
-"""Files that data sets are made from: where they lie, and whether they are the ones we know.
+"""Files that data sets are made from: where they are, and whether they are the published ones.
 
-Each builder keeps a `checksums.tsv` in tensorflow-datasets' format, four columns divided by tabs:
+Each builder keeps a `checksums.tsv` in the format of tensorflow-datasets, four columns separated by
+tabs:
 
     URL    size in bytes    sha256 of the file    file name
 
@@ -8,9 +9,9 @@ and, for a zip archive, optionally a second line that pins what is inside it:
 
     zip-contents:FILE NAME    sum of the members' sizes    content digest    file name
 
-A file is accepted when its size and sha256 are the pinned ones. A zip archive is also accepted when
-its content digest is: the same pictures zipped again (another compressor, other time stamps, other
-order of members) make another file and the same data. See `content_digest`.
+A file is accepted if its size and sha256 are the pinned ones. A zip archive is also accepted if its
+content digest is: the same images zipped again (another compressor, other time stamps, other order
+of members) make another file and the same data. See `content_digest`.
 """
 
 import hashlib
@@ -18,11 +19,12 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple
 
 from lecture4.data.dataset import DataError
 
-CONTENTS = 'zip-contents:'
+ZIP_CONTENTS = 'zip-contents:'
 
 
 class Pin(NamedTuple):
@@ -36,10 +38,11 @@ class Pin(NamedTuple):
     contents_size: int = 0
 
 
-def read_pins(path) -> tuple[Pin, ...]:
-    """The table at `path`, one Pin a file, in the table's order.
+def read_pins(path: str | PathLike[str]) -> tuple[Pin, ...]:
+    """The table at `path`: one Pin per file, in the table's order.
 
-    Errors  DataError for a line that is not four columns, or contents of a file that has no line.
+    Raises:
+      DataError: A line that is not four columns, or contents of a file that has no line.
     """
     pins = {}
     for number, line in enumerate(pathlib.Path(path).read_text(encoding='utf-8').splitlines(), 1):
@@ -47,9 +50,11 @@ def read_pins(path) -> tuple[Pin, ...]:
             continue
         columns = line.split('\t')
         if len(columns) != 4 or not columns[1].isdigit():
-            raise DataError(f'{path}, line {number}: {line!r} is not URL, size, sha256, file name')
+            raise DataError(
+                f'{path}, line {number}: expected URL, size, sha256, file name, got {line!r}'
+            )
         url, size, digest, file = columns
-        if not url.startswith(CONTENTS):
+        if not url.startswith(ZIP_CONTENTS):
             pins[file] = Pin(file, url, int(size), digest)
         elif file in pins:
             pins[file] = pins[file]._replace(contents=digest, contents_size=int(size))
@@ -58,14 +63,18 @@ def read_pins(path) -> tuple[Pin, ...]:
     return tuple(pins.values())
 
 
-def content_digest(path) -> tuple[int, str]:
-    """Total size and digest of a zip archive's members, whatever way they are packed.
+def content_digest(path: str | PathLike[str]) -> tuple[int, str]:
+    """Total size and digest of a zip archive's members, however they are packed.
 
     The digest is the sha256 over, for each file in order of its path, the path in UTF-8, a zero
     byte and the 32 bytes of the sha256 of the file's bytes. Folders, time stamps, compression,
     comments and the order of the members do not enter it.
 
-    Errors  DataError where the archive cannot be read to its end, or names a path twice.
+    Returns:
+      (bytes, hexadecimal digest).
+
+    Raises:
+      DataError: The archive cannot be read to its end, or names a path twice.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -73,83 +82,103 @@ def content_digest(path) -> tuple[int, str]:
                 (m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename
             )
             if len({m.filename for m in members}) < len(members):
-                raise DataError(f'{path} names the same member twice; fetch it again')
+                raise DataError(f'{path} names the same member twice; download it again')
             digest = hashlib.sha256()
             for member in members:
                 inside = hashlib.sha256(archive.read(member))
                 digest.update(member.filename.encode() + b'\0' + inside.digest())
             return sum(m.file_size for m in members), digest.hexdigest()
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f'{path} is not a whole zip archive ({error}); fetch it again') from error
+        raise DataError(
+            f'{path} is not a complete zip archive ({error}); download it again'
+        ) from error
 
 
-def locate(folder, name: str, files: Iterable[str]) -> dict[str, pathlib.Path]:
-    """Those of `files` that lie in `folder`/`name`/ or `folder`/, by file name.
+def locate(
+    folder: str | PathLike[str] | None, name: str, files: Iterable[str]
+) -> dict[str, pathlib.Path]:
+    """Those of `files` that are in `folder`/`name`/ or `folder`/, by file name.
 
-    A folder of None holds nothing. Errors: DataError where `folder` is not a folder.
+    Args:
+      folder: The user's folder of downloaded files; None has none.
+      name: Of the data set.
+      files: File names.
+
+    Raises:
+      DataError: `folder` is not a folder.
     """
     if folder is None:
         return {}
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
-        raise DataError(f'--manual_dir {folder} is not a folder; name the one that holds the files')
-    found = {}
+        raise DataError(f'--manual_dir {folder} is not a folder; name the one that has the files')
+    paths = {}
     for file in files:
         for path in (folder / name / file, folder / file):
             if path.is_file():
-                found[file] = path
+                paths[file] = path
                 break
-    return found
+    return paths
 
 
-def verify(path, pin: Pin) -> None:
-    """Returns if the file at `path` is the pinned one.
+def verify(path: str | PathLike[str], pin: Pin) -> None:
+    """Return if the file at `path` is the pinned one.
 
-    Errors  DataError naming the file, the expected and the found sums, and the mend.
+    Raises:
+      DataError: It is not; names the file, both sums and the fix.
     """
     path = pathlib.Path(path)
     with path.open('rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest()
+        sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     size = path.stat().st_size
-    if (size, found) == (pin.size, pin.sha256):
+    if (size, sha256) == (pin.size, pin.sha256):
         return
     reason = ''
     if pin.contents:
         try:
-            inside = content_digest(path)
+            contents = content_digest(path)
         except DataError:
-            reason = '; and it is not a whole zip archive'
+            reason = '; and it is not a complete zip archive'
         else:
-            if inside == (pin.contents_size, pin.contents):
+            if contents == (pin.contents_size, pin.contents):
                 return
             reason = (
                 f'; or contents of {pin.contents_size} bytes, digest {pin.contents}, '
-                f'got {inside[0]} bytes, digest {inside[1]}'
+                f'got {contents[0]} bytes, digest {contents[1]}'
             )
     raise DataError(
         f'{path} is truncated or altered: expected {pin.size} bytes, sha256 {pin.sha256}, '
-        f'got {size} bytes, sha256 {found}{reason}. Remove it and fetch it again from {pin.url}'
+        f'got {size} bytes, sha256 {sha256}{reason}. Remove it and download it again from {pin.url}'
     )
 
 
-def url_infos(pins: Iterable[Pin]) -> dict:
-    """The pins as tensorflow-datasets' download manager wants them."""
+def url_infos(pins: Iterable[Pin]) -> dict[str, Any]:
+    """The pins as the download manager of tensorflow-datasets takes them."""
     from tensorflow_datasets.core.download import checksums
     from tensorflow_datasets.core.utils import Size
 
     return {p.url: checksums.UrlInfo(Size(p.size), p.sha256, p.file) for p in pins}
 
 
-def obtain(dl_manager, name: str, pins: tuple[Pin, ...], manual_dir) -> dict[str, pathlib.Path]:
-    """Paths of all pinned files, verified: in `manual_dir` where they lie there, else downloaded.
+def obtain(
+    dl_manager: Any, name: str, pins: tuple[Pin, ...], manual_dir: str | PathLike[str] | None
+) -> dict[str, pathlib.Path]:
+    """Paths of all pinned files, verified: in `manual_dir` if they are there, else downloaded.
 
-    `dl_manager` is tensorflow-datasets' and keeps what it downloads under data_dir/downloads.
+    Args:
+      dl_manager: That of tensorflow-datasets; keeps what it downloads under data_dir/downloads.
+      name: Of the data set.
+      pins: The files.
+      manual_dir: As `locate`.
+
+    Raises:
+      DataError: As `locate` and `verify`.
     """
     paths = locate(manual_dir, name, [pin.file for pin in pins])
-    wanted = {pin.file: pin.url for pin in pins if pin.file not in paths}
-    if wanted:
-        fetched = dl_manager.download(wanted)
-        paths |= {file: pathlib.Path(path) for file, path in fetched.items()}
+    missing = {pin.file: pin.url for pin in pins if pin.file not in paths}
+    if missing:
+        downloaded = dl_manager.download(missing)
+        paths |= {file: pathlib.Path(path) for file, path in downloaded.items()}
     for pin in pins:
         verify(paths[pin.file], pin)
     return paths

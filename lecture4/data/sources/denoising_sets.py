@@ -1,20 +1,22 @@
-"""The grey pictures that denoising papers report on: BSD400 to learn from, Set12 and BSD68 to test.
+"""The grayscale images that denoising papers report on: BSD400 to train on, Set12 and BSD68 to test.
 
 Read from zip archives in manual_dir, which are the folders data/train, data/Set12 and data/Set68 of
-github.com/SaoYan/DnCNN-PyTorch zipped one by one, and held in memory (40 MB at most).
+github.com/SaoYan/DnCNN-PyTorch, each zipped, and held in memory (40 MB at most).
 """
 
 import io
 import zipfile
+from collections.abc import Mapping
+from os import PathLike
 
 import numpy as np
 from PIL import Image
 
-from lecture4.data.dataset import DataError, Dataset, checked
+from lecture4.data.dataset import DataError, Dataset, validate
 from lecture4.data.sources import archives
 
 REPOSITORY = 'https://github.com/SaoYan/DnCNN-PyTorch'
-# Sums of one zipping of each folder; the contents of any other are the same.
+# Checksums of one zip archive of each folder; any other has the same contents.
 PINS = {
     'bsd400': archives.Pin(
         'train.zip',
@@ -43,12 +45,24 @@ PINS = {
 }
 
 
-def load(name: str, split: str, manual_dir, pins=None) -> Dataset:
-    """The pictures of 'bsd400' (180 x 180), 'set12' (256 or 512 square) or 'bsd68' (481 x 321).
+def load(
+    name: str,
+    split: str,
+    manual_dir: str | PathLike[str] | None,
+    pins: Mapping[str, archives.Pin] | None = None,
+) -> Dataset:
+    """The images of 'bsd400' (180 x 180), 'set12' (256 or 512 square) or 'bsd68' (481 x 321).
 
-    Unlabelled, uint8, one channel, in order of their names. As sets in one piece everywhere, each
-    has the split train only.
-    Errors  DataError: the archive is missing (says which), altered, or holds something else.
+    Unlabeled, uint8, one channel, in order of their names.
+
+    Args:
+      name: One of the three.
+      split: 'train', as all sets that have no splits of their own.
+      manual_dir: The folder of the archives.
+      pins: What the archives must be; `PINS` unless given.
+
+    Raises:
+      DataError: The archive is missing (says which), altered, or has other contents.
     """
     pin = (pins or PINS)[name]
     if split != 'train':
@@ -57,7 +71,7 @@ def load(name: str, split: str, manual_dir, pins=None) -> Dataset:
     if path is None:
         raise DataError(
             f'{name} cannot be downloaded as one file; run with --manual_dir PATH where PATH or '
-            f'PATH/bsd_denoising holds {pin.file} (the folder {pin.url}, zipped), or name a copy '
+            f'PATH/bsd_denoising has {pin.file} (the folder {pin.url}, zipped), or name a copy '
             'of that folder: dir:PATH'
         )
     archives.verify(path, pin)
@@ -67,4 +81,4 @@ def load(name: str, split: str, manual_dir, pins=None) -> Dataset:
             np.asarray(Image.open(io.BytesIO(archive.read(member))).convert('L'))
             for member in members
         ]
-    return checked(name, images)
+    return validate(name, images)

@@ -1,7 +1,7 @@
 """Prepare a tensorflow-datasets builder once, then read a split of it into memory.
 
-A set is prepared in a folder beside its place and renamed when whole, so an interrupted preparation
-leaves nothing that a later load could take for the set. Nothing is downloaded unless asked, and
+A set is prepared in a temporary folder and renamed when complete, so an interrupted preparation
+leaves nothing that a later load could take for the set. Nothing is downloaded without `download`, and
 manual_dir is only read.
 """
 
@@ -10,38 +10,50 @@ import io
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from lecture4.data.dataset import DataError, Dataset, checked
+from lecture4.data.dataset import DataError, Dataset, validate
 from lecture4.data.sources import archives
 
-CHUNK = 4096  # records decoded at a time: bounds the memory beside the result
+CHUNK = 4096  # records decoded at a time: bounds the memory on top of the result
 
 
-def load(make_builder: Callable, name: str, split: str, *, download: bool = False) -> Dataset:
-    """The split of the set that `make_builder()` describes, prepared first where it is not there.
+def load(
+    make_builder: Callable[[], Any], name: str, split: str, *, download: bool = False
+) -> Dataset:
+    """The split of the set that `make_builder()` describes, prepared first unless it is there.
 
-    make_builder  a builder class of `lecture4.data.sources.builders` with its arguments bound: data_dir,
-                  manual_dir, and pins where the files are not the well-known ones.
+    Args:
+      make_builder: A builder class of `lecture4.data.sources.builders` with its arguments bound:
+        data_dir, manual_dir, and pins where the files are not the published ones.
+      name: Of the set, for messages and the folder in manual_dir.
+      split: One of the set's own.
+      download: Whether missing files may be downloaded.
+
+    Raises:
+      DataError: As `prepare` and `read`.
     """
     prepare(make_builder(), name, download=download)
     # A new builder reads what is on the disk, whoever prepared it.
     return read(make_builder(), name, split)
 
 
-def prepare(builder, name: str, *, download: bool = False) -> None:
-    """Makes the set in the builder's data_dir, unless it is there.
+def prepare(builder: Any, name: str, *, download: bool = False) -> None:
+    """Write the set to the builder's data_dir, unless it is there.
 
     Files come from builder.manual_dir; those that are not there are downloaded if `download`.
-    Errors  DataError: a file is missing and `download` is False (says what to run), is not the
-            pinned one, or cannot be fetched; the folder cannot be written, or holds a part only.
+
+    Raises:
+      DataError: A file is missing and `download` is False (says what to run), is not the pinned one,
+        or cannot be downloaded; the folder cannot be written, or is incomplete.
     """
     if is_prepared(builder, name):
         return
-    found = archives.locate(builder.manual_dir, name, [pin.file for pin in builder.pins])
-    missing = [pin for pin in builder.pins if pin.file not in found]
+    paths = archives.locate(builder.manual_dir, name, [pin.file for pin in builder.pins])
+    missing = [pin for pin in builder.pins if pin.file not in paths]
     if missing and not download:
         raise DataError(_what_to_run(builder, name, missing))
 
@@ -50,18 +62,18 @@ def prepare(builder, name: str, *, download: bool = False) -> None:
 
     tfds.display_progress_bar(sys.stderr.isatty())
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    logging.info('Preparing %s in %s, once.', name, builder.data_dir)
+    logging.info('Preparing %s in %s (only once).', name, builder.data_dir)
     try:
-        # It prints of downloads on stdout, whether there are any or not.
+        # It prints about downloads on stdout, whether there are any or not.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=config, file_format='array_record')
     except NonMatchingChecksumError as error:
         raise DataError(
-            f'{name}: a download is truncated or altered: {_one_line(error)}. Try again, or fetch '
-            'the files by hand and name their folder with --manual_dir'
+            f'{name}: a download is truncated or altered: {_one_line(error)}. Try again, or '
+            'download the files yourself and name their folder with --manual_dir'
         ) from error
     except (OSError, tfds.download.DownloadError) as error:
-        # Another process may have been first; its whole set is as good as ours.
+        # Another process may have been first; its complete set is as good as ours.
         if not is_prepared(builder, name):
             raise DataError(
                 f'{name} could not be prepared in {builder.data_dir}: {_one_line(error)}. Check '
@@ -69,8 +81,12 @@ def prepare(builder, name: str, *, download: bool = False) -> None:
             ) from error
 
 
-def is_prepared(builder, name: str) -> bool:
-    """Whether the set is there. DataError where its folder is, but not the whole set."""
+def is_prepared(builder: Any, name: str) -> bool:
+    """Whether the set is there.
+
+    Raises:
+      DataError: Its folder is there, but not the complete set.
+    """
     folder = pathlib.Path(builder.data_dir)
     if (folder / 'dataset_info.json').is_file():
         return True
@@ -79,10 +95,11 @@ def is_prepared(builder, name: str) -> bool:
     return False
 
 
-def read(builder, name: str, split: str) -> Dataset:
+def read(builder: Any, name: str, split: str) -> Dataset:
     """A split of a prepared set whose features are image (a uint8 Tensor) and label.
 
-    Errors  DataError: no such split (lists those that exist), or records that cannot be read.
+    Raises:
+      DataError: No such split (lists those that exist), or records that cannot be read.
     """
     splits = builder.info.splits
     if split not in splits:
@@ -110,23 +127,25 @@ def read(builder, name: str, split: str) -> Dataset:
     except Exception as error:  # array_record and protobuf raise many kinds for broken records
         reason = f'{type(error).__name__}: {_one_line(error)}'
         raise DataError(_damaged(name, builder.data_dir, reason)) from error
-    return checked(name, images, labels, builder.info.features['label'].names)
+    return validate(name, images, labels, builder.info.features['label'].names)
 
 
 def _what_to_run(builder, name, missing):
     files = ', '.join(pin.file for pin in missing)
     size = sum(pin.size for pin in missing) / 1e6
-    looked = ''
+    searched = ''
     if builder.manual_dir is not None:
-        looked = f' and not all in {builder.manual_dir} (nor its folder {name})'
+        searched = f' and not all in {builder.manual_dir} (nor its folder {name})'
     return (
-        f'{name} is not prepared in {builder.data_dir}{looked}; run again with --download '
-        f'({size:.1f} MB), or with --manual_dir PATH where PATH or PATH/{name} holds {files}'
+        f'{name} is not prepared in {builder.data_dir}{searched}; run again with --download '
+        f'({size:.1f} MB), or with --manual_dir PATH where PATH or PATH/{name} has {files}'
     )
 
 
 def _damaged(name, folder, reason):
-    return f'{name} in {folder} is not whole ({reason}); remove that folder and run again'
+    return (
+        f'{name} in {folder} is incomplete or damaged ({reason}); remove that folder and run again'
+    )
 
 
 def _one_line(error):

@@ -1,138 +1,164 @@
-"""Sentences in rounds: fold after fold, epoch after epoch, batches and then a look at what is held out.
+"""Cross-validation over sentences: fold after fold, epoch after epoch, batches and then an evaluation.
 
-Step n of the whole is a function of (seed, n): the last step of an epoch is a look, the others are batches. So one run
-covers a cross-validation, and may be broken off and resumed at any step.
+Step n of the whole is a function of (seed, n): the last step of an epoch evaluates the held-out sentences,
+the others train. So one run covers a cross-validation, and may be interrupted and resumed at any step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int, Int32
 
 from lecture4.data import batches, splits
 from lecture4.data.text import vocabulary
 
+Encoded = Sequence[Int[np.ndarray, ' _length']]
+Rows = Int[np.ndarray, ' _n']
+
 
 class Fold(NamedTuple):
-    """Rows of the training, development and test sentences, and the words that are known [v]."""
+    """Rows of the training, development and test sentences, and which words [v] are known."""
 
-    train: np.ndarray
-    dev: np.ndarray
-    test: np.ndarray
-    known: np.ndarray
+    train: Rows
+    dev: Rows
+    test: Rows
+    known: Bool[np.ndarray, ' v']
 
 
-class Rounds(NamedTuple):
-    """What `make` makes.
+class CrossValidation(NamedTuple):
+    """The steps of all folds.
 
-    at         n -> a batch: rows int [n, r] and words int [n, t] as `vocabulary.distinct` has them, labels int [n];
-               or a look: words_dev_T, labels_dev_T, words_test_T, labels_test_T for some lengths T, words numbered in
-               the whole vocabulary, label -1 in rows that only fill up, and `again`: whether a fold follows.
-    folds      the folds.
-    per_epoch  batches of an epoch.
-    n_steps    steps of all folds.
+    Attributes:
+      batch: n -> a training batch: rows int [n, r] and words int [n, t] as `vocabulary.distinct`
+        returns them, labels int [n]; or an evaluation: words_dev_T, labels_dev_T, words_test_T,
+        labels_test_T for some lengths T, words indexed in the whole vocabulary, label -1 in rows of
+        padding, and `restart`: whether another fold follows, which starts from new parameters.
+      folds: The folds.
+      batches_per_epoch: Training batches in an epoch.
+      num_steps: Steps of all folds.
     """
 
-    at: Callable[[int], dict[str, np.ndarray]]
-    splits: tuple[Fold, ...]
-    per_epoch: int
-    n_steps: int
+    batch: Callable[[int], dict[str, np.ndarray]]
+    folds: tuple[Fold, ...]
+    batches_per_epoch: int
+    num_steps: int
 
 
 def split(
-    parts: dict[str, np.ndarray], n_folds: int, dev_share: float, seed: int
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(train, dev, test) rows of every fold, from the rows of a set's own splits.
+    rows: Mapping[str, Rows], num_folds: int, dev_fraction: float, seed: int
+) -> list[tuple[Rows, Rows, Rows]]:
+    """The rows of every fold, from the rows of a set's own splits.
 
-    A set in one piece ('all') gives n_folds folds, another one. Where there is no 'dev', a random `dev_share` of the
-    training rows is held out.
+    Args:
+      rows: {'all': rows} gives num_folds folds; {'train': rows, 'test': rows} gives one.
+      num_folds: Of a set without splits.
+      dev_fraction: Of the training rows, held out at random where there is no 'dev'.
+      seed: Of the folds and of what is held out.
+
+    Returns:
+      (train, dev, test) of each fold.
     """
-    if 'all' in parts:
-        rows = parts['all']
-        fold = splits.assign(len(rows), n_folds, seed)
-        pairs = [(rows[fold != i], rows[fold == i]) for i in range(n_folds)]
+    if 'all' in rows:
+        fold = splits.assign_folds(len(rows['all']), num_folds, seed)
+        pairs = [(rows['all'][fold != i], rows['all'][fold == i]) for i in range(num_folds)]
     else:
-        pairs = [(parts['train'], parts['test'])]
-    if 'dev' in parts:
-        return [(train, parts['dev'], test) for train, test in pairs]
-    held = [splits.hold_out(train, dev_share, seed) for train, _ in pairs]
-    return [(train, dev, test) for (train, dev), (_, test) in zip(held, pairs, strict=True)]
+        pairs = [(rows['train'], rows['test'])]
+    if 'dev' in rows:
+        return [(train, rows['dev'], test) for train, test in pairs]
+    held_out = [splits.hold_out(train, dev_fraction, seed) for train, _ in pairs]
+    return [(train, dev, test) for (train, dev), (_, test) in zip(held_out, pairs, strict=True)]
 
 
-def known_words(encoded: Sequence[np.ndarray], rows, given: np.ndarray) -> np.ndarray:
-    """Words that the sentences `rows` hold, or that are `given` anyway.  Shapes: given bool [v] -> bool [v]."""
-    known = given.copy()
+def known_words(
+    encoded: Encoded, rows: Rows | Sequence[int], always_known: Bool[np.ndarray, ' v']
+) -> Bool[np.ndarray, ' v']:
+    """Which words [v] occur in the sentences `rows` or are known in any case."""
+    known = always_known.copy()
     known[[vocabulary.PADDING, vocabulary.UNKNOWN]] = True
     for row in rows:
         known[encoded[row]] = True
     return known
 
 
-def padded(
-    encoded: Sequence[np.ndarray], rows: np.ndarray, known: np.ndarray
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Sentences by length, as a fold's network reads them: {T: (their rows, words int32 [n, T])}."""
+def pad_by_length(
+    encoded: Encoded, rows: Rows, known: Bool[np.ndarray, ' v']
+) -> dict[int, tuple[Rows, Int32[np.ndarray, '_n _t']]]:
+    """Sentences by length, as a fold's network reads them: {T: (their rows, words [n, T])}."""
     groups = {}
-    for length, inside in vocabulary.by_length([encoded[row] for row in rows]).items():
+    for length, inside in vocabulary.group_by_length([encoded[row] for row in rows]).items():
         words = vocabulary.pad([encoded[row] for row in rows[inside]], length)
         groups[length] = rows[inside], np.where(known[words], words, np.int32(vocabulary.UNKNOWN))
     return groups
 
 
-def make(
-    encoded: Sequence[np.ndarray],
-    labels: np.ndarray,
-    chosen: Sequence[Fold],
+def create(
+    encoded: Encoded,
+    labels: Int[np.ndarray, ' n'],
+    folds: Sequence[Fold],
     *,
     epochs: int,
     batch_size: int,
     seed: int,
-) -> Rounds:
-    """The rounds of some folds. Words that a fold does not know are read as unknown.
+) -> CrossValidation:
+    """The steps of some folds. Words that a fold does not know are read as unknown.
 
-    An epoch shows every training sentence once; the last batch of an epoch reaches into the next one's. Looks have one
-    shape for all folds.
+    An epoch shows every training sentence once; the last batch of an epoch reaches into the next epoch.
+    Evaluations have one shape for all folds.
+
+    Args:
+      encoded: n sentences, as `vocabulary.encode` returns them.
+      labels: [n].
+      folds: Rows and known words.
+      epochs: Per fold.
+      batch_size: Sentences in a batch.
+      seed: Of the batches; every fold has its own order.
     """
-    per_epoch = max(-(-len(fold.train) // batch_size) for fold in chosen)
-    per_fold = epochs * (per_epoch + 1)
+    batches_per_epoch = max(-(-len(fold.train) // batch_size) for fold in folds)
+    steps_per_fold = epochs * (batches_per_epoch + 1)
 
-    grouped = [
+    groups_of_folds = [
         {
             f'{role}_{length}': group
             for role, rows in (('dev', fold.dev), ('test', fold.test))
-            for length, group in padded(encoded, rows, fold.known).items()
+            for length, group in pad_by_length(encoded, rows, fold.known).items()
         }
-        for fold in chosen
+        for fold in folds
     ]
-    names = sorted({name for groups in grouped for name in groups})
-    most = {name: max(len(g[name][0]) for g in grouped if name in g) for name in names}
+    names = sorted({name for groups in groups_of_folds for name in groups})
+    max_rows = {
+        name: max(len(groups[name][0]) for groups in groups_of_folds if name in groups)
+        for name in names
+    }
 
-    def look(fold):
+    def evaluation(fold):
         arrays = {}
         for name in names:
-            none = np.zeros(0, int), np.zeros((0, int(name.rpartition('_')[2])), np.int32)
-            rows, words = grouped[fold].get(name, none)
-            n_filling = -(-most[name] // batch_size) * batch_size - len(rows)
-            arrays[f'words_{name}'] = np.pad(words, ((0, n_filling), (0, 0)))
-            arrays[f'labels_{name}'] = np.pad(labels[rows], (0, n_filling), constant_values=-1)
+            empty = np.zeros(0, int), np.zeros((0, int(name.rpartition('_')[2])), np.int32)
+            rows, words = groups_of_folds[fold].get(name, empty)
+            num_padding = -(-max_rows[name] // batch_size) * batch_size - len(rows)
+            arrays[f'words_{name}'] = np.pad(words, ((0, num_padding), (0, 0)))
+            arrays[f'labels_{name}'] = np.pad(labels[rows], (0, num_padding), constant_values=-1)
         return arrays
 
-    looks: dict[int, dict] = {}
+    cached: dict[int, dict] = {}
 
-    def at(n):
-        fold, step = divmod(n, per_fold)
-        epoch, step = divmod(step, per_epoch + 1)
-        if step == per_epoch:
-            if fold not in looks:
-                looks.clear()
-                looks[fold] = look(fold)
-            again = epoch == epochs - 1 and fold + 1 < len(chosen)
-            return looks[fold] | {'again': np.full(batch_size, again)}
-        train = chosen[fold].train
-        stream = (fold << 32) + seed  # every fold has an order of its own
-        rows = train[batches.indices(stream, epoch * per_epoch + step, len(train), batch_size)]
+    def batch(n: int) -> dict[str, np.ndarray]:
+        fold, step = divmod(n, steps_per_fold)
+        epoch, step = divmod(step, batches_per_epoch + 1)
+        if step == batches_per_epoch:
+            if fold not in cached:
+                cached.clear()
+                cached[fold] = evaluation(fold)
+            restart = epoch == epochs - 1 and fold + 1 < len(folds)
+            return cached[fold] | {'restart': np.full(batch_size, restart)}
+        train = folds[fold].train
+        stream = (fold << 32) + seed  # an order of its own for every fold
+        rows = train[
+            batches.indices(stream, epoch * batches_per_epoch + step, len(train), batch_size)
+        ]
         words = vocabulary.pad([encoded[row] for row in rows])
-        dealt, local = vocabulary.distinct(words)
-        return {'rows': dealt, 'words': local, 'labels': labels[rows]}
+        distinct_words, local = vocabulary.distinct(words)
+        return {'rows': distinct_words, 'words': local, 'labels': labels[rows]}
 
-    return Rounds(at, tuple(chosen), per_epoch, len(chosen) * per_fold)
+    return CrossValidation(batch, tuple(folds), batches_per_epoch, len(folds) * steps_per_fold)

@@ -1,15 +1,15 @@
-"""CIFAR-10 coloured pictures. Krizhevsky, Learning multiple layers of features, 2009.
+"""CIFAR-10 color images. Krizhevsky, Learning multiple layers of features, 2009.
 
-50,000 training and 10,000 test pictures of ten classes, 32 x 32 x 3, uint8. Written without
+50,000 training and 10,000 test images of ten classes, 32 x 32 x 3, uint8. Written without
 TensorFlow, from either of two forms:
 
     cifar-10-binary.tar.gz      the original archive, in its own order: what --download fetches
-    {train,test}_NN.webp, .csv  the same pictures packed without loss in sheets of 50 columns of
-                                32 x 32 pixels; line k of the csv, after its head, is the picture in
-                                row k // 50 and column k % 50, its first column the label. In order
-                                of the sheets, which is not the archive's. Only from manual_dir.
+    {train,test}_NN.webp, .csv  the same images, lossless, in sheets of 50 columns of 32 x 32 pixels;
+                                line k of the csv, after its header, is the image in row k // 50 and
+                                column k % 50, its first column the label. In order of the sheets,
+                                which is not the archive's. Only from manual_dir.
 
-A picture is a uint8 Tensor stored as its raw bytes.
+An image is a uint8 Tensor stored as its raw bytes.
 """
 
 import csv
@@ -17,18 +17,22 @@ import functools
 import pathlib
 import tarfile
 import zlib
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from lecture4.data.dataset import DataError
-from lecture4.data.sources import archives, files
+from lecture4.data.sources import archives, decode
 
-SIDE, COLUMNS = 32, 50
+IMAGE_SIZE, COLUMNS = 32, 50
 ARCHIVE = 'cifar-10-binary.tar.gz'
 FOLDER = 'cifar-10-batches-bin'
 MEMBERS = {'train': [f'data_batch_{i}.bin' for i in range(1, 6)], 'test': ['test_batch.bin']}
-NAMES = (
+CLASS_NAMES = (
     'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck',
 )  # fmt: skip
 
@@ -36,43 +40,52 @@ NAMES = (
 class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Splits train and test; features image uint8 [32, 32, 3] and label.
 
-    manual_dir  where the files are looked for before they are downloaded.
-    pins        what the files must be; the checksums.tsv beside this file unless given.
+    Attributes:
+      manual_dir: Where the files are read from if they are there; else they are downloaded.
+      pins: What the files must be; the checksums.tsv of this package unless given.
     """
 
     # Its own name: tensorflow-datasets' cifar10 in the same data_dir has another format.
     name = 'lecture4_cifar10'
     VERSION = tfds.core.Version('1.0.0')
 
-    def __init__(self, *, manual_dir=None, pins=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        manual_dir: str | PathLike[str] | None = None,
+        pins: tuple[archives.Pin, ...] | None = None,
+        **kwargs: Any,
+    ):
         self.manual_dir = manual_dir
         self.known = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
         super().__init__(**kwargs)
 
     @functools.cached_property
     def pins(self) -> tuple[archives.Pin, ...]:
-        """The files of one form: the sheets where manual_dir has them all and not the archive."""
+        """The files of one form: the sheets if manual_dir has them all and not the archive."""
         archive = tuple(pin for pin in self.known if pin.file == ARCHIVE)
         sheets = tuple(pin for pin in self.known if pin.file != ARCHIVE)
-        found = archives.locate(self.manual_dir, 'cifar10', [pin.file for pin in self.known])
-        whole = sheets and all(pin.file in found for pin in sheets)
-        return sheets if whole and ARCHIVE not in found else archive
+        paths = archives.locate(self.manual_dir, 'cifar10', [pin.file for pin in self.known])
+        complete = sheets and all(pin.file in paths for pin in sheets)
+        return sheets if complete and ARCHIVE not in paths else archive
 
     @property
-    def url_infos(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager checks a download against."""
+    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the download manager verifies a download against."""
         return archives.url_infos(self.pins)
 
     def _info(self):
         features = {
             'image': tfds.features.Tensor(
-                shape=(SIDE, SIDE, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+                shape=(IMAGE_SIZE, IMAGE_SIZE, 3),
+                dtype=np.uint8,
+                encoding=tfds.features.Encoding.BYTES,
             ),
-            'label': tfds.features.ClassLabel(names=NAMES),
+            'label': tfds.features.ClassLabel(names=CLASS_NAMES),
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description='Small coloured pictures of animals and vehicles.',
+            description='Small color images of animals and vehicles.',
             features=tfds.features.FeaturesDict(features),
             supervised_keys=('image', 'label'),
             homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
@@ -96,40 +109,53 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 number += 1
 
 
-def read_archive(path, split: str):
-    """Yields (images uint8 [n, 32, 32, 3], labels uint8 [n]) of each binary file of a split.
+def read_archive(
+    path: str | PathLike[str], split: str
+) -> Iterator[tuple[UInt8[np.ndarray, 'n 32 32 3'], UInt8[np.ndarray, ' n']]]:
+    """Yield the images and labels of each binary file of a split.
 
-    Format  a record is the label in one byte, then 1024 bytes each of red, green and blue.
-    Errors  DataError where the archive cannot be read or a file is not whole records.
+    Format: a record is the label in one byte, then 1024 bytes each of red, green and blue.
+
+    Raises:
+      DataError: The archive cannot be read, or a file has an incomplete record.
     """
-    record = 1 + 3 * SIDE * SIDE
+    record = 1 + 3 * IMAGE_SIZE * IMAGE_SIZE
     try:
         with tarfile.open(path, 'r:gz') as archive:
             for member in MEMBERS[split]:
                 stream = archive.extractfile(f'{FOLDER}/{member}')
                 data = stream.read() if stream else b''
                 if not data or len(data) % record:
-                    raise DataError(f'{path}: {member} has {len(data)} bytes, wanted n x {record}')
+                    raise DataError(
+                        f'{path}: {member} has {len(data)} bytes, expected a multiple of {record}'
+                    )
                 rows = np.frombuffer(data, np.uint8).reshape(-1, record)
-                planes = rows[:, 1:].reshape(-1, 3, SIDE, SIDE)
+                planes = rows[:, 1:].reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
                 yield planes.transpose(0, 2, 3, 1), rows[:, 0]
     except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error) as error:
-        raise DataError(f'{path} cannot be read ({error}); fetch it again') from error
+        raise DataError(f'{path} cannot be read ({error}); download it again') from error
 
 
-def read_sheet(image_path, csv_path) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 [n, 32, 32, 3] and labels uint8 [n] of one sheet and its csv.
+def read_sheet(
+    image_path: str | PathLike[str], csv_path: str | PathLike[str]
+) -> tuple[UInt8[np.ndarray, 'n 32 32 3'], UInt8[np.ndarray, ' n']]:
+    """The images and labels of one sheet and its csv.
 
-    Errors  DataError where the sheet is not coloured, not whole tiles or has other than n of them.
+    Raises:
+      DataError: The sheet is not in color, or has other than the n tiles that the csv lists.
     """
     with pathlib.Path(csv_path).open(newline='', encoding='utf-8') as file:
         labels = np.array([int(row['label']) for row in csv.DictReader(file)], np.uint8)
-    sheet = files.read_image(image_path)
+    sheet = decode.read_image(image_path)
     rows = -(-len(labels) // COLUMNS)
-    if sheet.shape != (rows * SIDE, COLUMNS * SIDE, 3):
+    if sheet.shape != (rows * IMAGE_SIZE, COLUMNS * IMAGE_SIZE, 3):
         raise DataError(
             f'{image_path} is {" x ".join(map(str, sheet.shape))} and {csv_path} has {len(labels)} '
-            f'lines, wanted {rows * SIDE} x {COLUMNS * SIDE} x 3; fetch both again'
+            f'lines, expected {rows * IMAGE_SIZE} x {COLUMNS * IMAGE_SIZE} x 3; download both again'
         )
-    tiles = sheet.reshape(rows, SIDE, COLUMNS, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
+    tiles = (
+        sheet.reshape(rows, IMAGE_SIZE, COLUMNS, IMAGE_SIZE, 3)
+        .swapaxes(1, 2)
+        .reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+    )
     return tiles[: len(labels)], labels

@@ -1,6 +1,6 @@
 """MNIST handwritten digits. LeCun, Bottou, Bengio, Haffner, Proc. IEEE 86(11), 1998.
 
-60,000 training and 10,000 test digits, 28 x 28, uint8, ink 255 on ground 0, kept in the order of
+60,000 training and 10,000 test digits, 28 x 28, uint8, ink 255 on background 0, kept in the order of
 the original files. Written without TensorFlow: a digit is a uint8 Tensor stored as its raw bytes
 (array_record compresses them: 18 MB for the training digits), so reading needs no image decoder.
 """
@@ -9,41 +9,53 @@ import gzip
 import math
 import pathlib
 import zlib
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
 
-SIDE = 28
+IMAGE_SIZE = 28
 
 
 class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Splits train and test; features image uint8 [28, 28, 1] and label.
 
-    manual_dir  where the files are looked for before they are downloaded.
-    pins        what the files must be; the checksums.tsv beside this file unless given.
+    Attributes:
+      manual_dir: Where the files are read from if they are there; else they are downloaded.
+      pins: What the files must be; the checksums.tsv of this package unless given.
     """
 
     # Its own name: tensorflow-datasets' mnist in the same data_dir has another format.
     name = 'lecture4_mnist'
     VERSION = tfds.core.Version('1.0.0')
 
-    def __init__(self, *, manual_dir=None, pins=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        manual_dir: str | PathLike[str] | None = None,
+        pins: tuple[archives.Pin, ...] | None = None,
+        **kwargs: Any,
+    ):
         self.manual_dir = manual_dir
         self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
         super().__init__(**kwargs)
 
     @property
-    def url_infos(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager checks a download against."""
+    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the download manager verifies a download against."""
         return archives.url_infos(self.pins)
 
     def _info(self):
         features = {
             'image': tfds.features.Tensor(
-                shape=(SIDE, SIDE, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+                shape=(IMAGE_SIZE, IMAGE_SIZE, 1),
+                dtype=np.uint8,
+                encoding=tfds.features.Encoding.BYTES,
             ),
             'label': tfds.features.ClassLabel(num_classes=10),
         }
@@ -67,32 +79,38 @@ class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, images_path, labels_path):
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-        if images.shape != (len(labels), SIDE, SIDE):
+        if images.shape != (len(labels), IMAGE_SIZE, IMAGE_SIZE):
             raise DataError(
-                f'{images_path} holds images of shape {images.shape} and {labels_path} '
-                f'{len(labels)} labels, wanted as many labels as images of {SIDE} x {SIDE}'
+                f'{images_path} has images of shape {images.shape} and {labels_path} {len(labels)} '
+                f'labels; expected one label per image of {IMAGE_SIZE} x {IMAGE_SIZE}'
             )
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield i, {'image': image[..., None], 'label': int(label)}
 
 
-def read_idx(path, n_axes: int) -> np.ndarray:
+def read_idx(path: str | PathLike[str], num_axes: int) -> UInt8[np.ndarray, '...']:
     """The uint8 array in the gzipped idx file at `path`.
 
-    Format  two zero bytes, the type (8: unsigned byte), the number of axes; each axis' length as a
-            big-endian 32-bit number; the values in C order.
-    Errors  DataError where the file is not such an array with `n_axes` axes, to its last byte.
+    Format: two zero bytes, the type (8: unsigned byte), the number of axes; each axis' length as a
+    big-endian 32-bit number; the values in C order.
+
+    Args:
+      path: The file.
+      num_axes: That the array must have.
+
+    Raises:
+      DataError: The file is not such an array, to its last byte.
     """
     try:
         with gzip.open(path) as file:
             data = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f'{path} cannot be read ({error}); fetch it again') from error
-    start = 4 + 4 * n_axes
+        raise DataError(f'{path} cannot be read ({error}); download it again') from error
+    start = 4 + 4 * num_axes
     shape = tuple(int.from_bytes(data[i : i + 4], 'big') for i in range(4, start, 4))
-    if data[:4] != bytes((0, 0, 8, n_axes)) or len(data) - start != math.prod(shape):
+    if data[:4] != bytes((0, 0, 8, num_axes)) or len(data) - start != math.prod(shape):
         raise DataError(
-            f'{path} is not an idx file of unsigned bytes with {n_axes} axes: it begins with '
-            f'{data[:4].hex(" ")}, lengths {shape}, and has {len(data)} bytes; fetch it again'
+            f'{path} is not an idx file of unsigned bytes with {num_axes} axes: it starts with '
+            f'{data[:4].hex(" ")}, lengths {shape}, and has {len(data)} bytes; download it again'
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,15 +1,16 @@
 """Omniglot handwritten characters. Lake, Salakhutdinov, Tenenbaum, Science 350(6266), 2015.
 
-1623 characters of 50 alphabets, each drawn by 20 people, 105 x 105, ink 0 on ground 255 (the other
-way round than MNIST). Splits: train (the background set, 19,280 drawings), test (the evaluation
+1623 characters of 50 alphabets, each drawn by 20 people, 105 x 105, ink 0 on background 255 (the
+inverse of MNIST). Splits: train (the background set, 19,280 drawings), test (the evaluation
 set, 13,180, other alphabets), small1 (2,720) and small2 (3,120), both parts of train. In order of
 alphabet, character and drawer. Written without TensorFlow, as uint8 Tensors stored as raw bytes:
-array_record packs the 19,280 into 7 MB, no more than their PNG files take there.
+array_record compresses the 19,280 to 7 MB, no more than PNG files would take.
 """
 
 import io
 import pathlib
 import zipfile
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
 
-SIDE = 105
+IMAGE_SIZE = 105
 FILES = {
     'train': 'images_background.zip',
     'test': 'images_evaluation.zip',
@@ -29,32 +30,42 @@ FILES = {
 
 
 class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Features image uint8 [105, 105, 1], label (the character), alphabet; ids as upstream's.
+    """Features image uint8 [105, 105, 1], label (the character), alphabet.
 
-    label       the character's number in the file names less 1; its name is Alphabet/character.
-    alphabet    the alphabet's place in the sorted names.
-    manual_dir  where the files are looked for before they are downloaded.
-    pins        what the files must be; the checksums.tsv beside this file unless given.
+    Features: label is the character's number in the file names less 1, its name Alphabet/character;
+    alphabet is the alphabet's index in the sorted names.
+
+    Attributes:
+      manual_dir: Where the files are read from if they are there; else they are downloaded.
+      pins: What the files must be; the checksums.tsv of this package unless given.
     """
 
     # Its own name: tensorflow-datasets' omniglot in the same data_dir has another format.
     name = 'lecture4_omniglot'
     VERSION = tfds.core.Version('1.0.0')
 
-    def __init__(self, *, manual_dir=None, pins=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        manual_dir: str | PathLike[str] | None = None,
+        pins: tuple[archives.Pin, ...] | None = None,
+        **kwargs: Any,
+    ):
         self.manual_dir = manual_dir
         self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
         super().__init__(**kwargs)
 
     @property
-    def url_infos(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager checks a download against."""
+    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the download manager verifies a download against."""
         return archives.url_infos(self.pins)
 
     def _info(self):
         features = {
             'image': tfds.features.Tensor(
-                shape=(SIDE, SIDE, 1), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+                shape=(IMAGE_SIZE, IMAGE_SIZE, 1),
+                dtype=np.uint8,
+                encoding=tfds.features.Encoding.BYTES,
             ),
             'label': tfds.features.ClassLabel(),
             'alphabet': tfds.features.ClassLabel(),
@@ -74,7 +85,9 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         characters = {}
         for number, label, _ in (d for split in drawings.values() for d in split):
             if characters.setdefault(number, label) != label:
-                raise DataError(f'omniglot: character {number} is {characters[number]} and {label}')
+                raise DataError(
+                    f'omniglot: character {number} is both {characters[number]} and {label}'
+                )
         labels = [characters[number] for number in sorted(characters)]
         features: Any = self.info.features
         features['label'].names = labels
@@ -94,10 +107,13 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
 
 
-def list_drawings(path) -> list[tuple[int, str, str]]:
-    """The drawings in one archive in order: the character's number, Alphabet/character, the member.
+def list_drawings(path: str | PathLike[str]) -> list[tuple[int, str, str]]:
+    """The drawings in one archive.
 
-    A member is FOLDER/Alphabet/characterNN/NUMBER_DRAWER.png; others are passed over.
+    A member is FOLDER/Alphabet/characterNN/NUMBER_DRAWER.png; others are skipped.
+
+    Returns:
+      In order of the members: (the character's number, Alphabet/character, the member).
     """
     with zipfile.ZipFile(path) as archive:
         members = sorted(m for m in archive.namelist() if m.endswith('.png'))

@@ -1,0 +1,59 @@
+"""Float images of a source, all or those of some classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lecture4.data import sources
+from lecture4.data.dataset import DataError, Dataset
+from lecture4.data.images import crops
+
+
+def load_images(
+    source: str,
+    split: str = 'train',
+    *,
+    classes: Sequence[int] = (),
+    grayscale: bool = True,
+    **data_kwargs: Any,
+) -> Dataset:
+    """Images, labels and class names of a source, as float32.
+
+    Args:
+      source: As `sources.load`.
+      split: As `sources.load`.
+      classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
+      grayscale: Whether color images are converted to one channel.
+      **data_kwargs: data_dir, manual_dir and download, as `sources.load`.
+
+    Returns:
+      Images as `crops.to_float` scales them, [n, h, w, c] or a tuple of [h, w, c].
+
+    Raises:
+      DataError: As `sources.load`, or the source does not have one of the classes.
+    """
+    dataset = select_classes(source, sources.load(source, split, **data_kwargs), classes)
+    convert = crops.to_grayscale if grayscale else crops.to_floats
+    return dataset._replace(images=convert(dataset.images))
+
+
+def select_classes(name: str, dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """The images of some classes, renumbered 0, 1, ... in ascending order; () keeps all.
+
+    Raises:
+      DataError: The data set does not have one of the classes; begins with `name`.
+    """
+    if not classes:
+        return dataset
+    images, labels, class_names = dataset
+    if labels is None or not set(classes) <= set(range(len(class_names))):
+        raise DataError(
+            f'{name} has {len(class_names)} classes, numbered from 0; it does not have all of '
+            f'{tuple(classes)}'
+        )
+    rows = np.flatnonzero(np.isin(labels, classes))
+    chosen = sorted(set(classes))
+    images = images[rows] if isinstance(images, np.ndarray) else tuple(images[i] for i in rows)
+    labels = np.searchsorted(chosen, labels[rows]).astype(np.int32)
+    return Dataset(images, labels, tuple(class_names[c] for c in chosen))
