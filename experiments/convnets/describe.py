@@ -30,7 +30,7 @@ SHAPES = {
 }
 OTHERS = {
     'alexnet_one_stream': functools.partial(layer_specs.alexnet, 1),
-    'small_network': functools.partial(cnn.layout, cnn.Network()),
+    'small_network': functools.partial(cnn.layer_stack, cnn.CNN()),
 }
 # Auxiliary heads, which nothing passes through, are no part of a stack.
 NAMES = (*(name for name in registry.NETWORKS if name != 'googlenet_auxiliary'), *OTHERS)
@@ -40,7 +40,7 @@ def stack_of(name):
     """The layers of a network of 1000 classes, of 10 for the CIFAR family."""
     if name in OTHERS:
         return OTHERS[name]()
-    return registry.layout(registry.named(name, 10 if name.startswith('cifar') else 1000))
+    return registry.layer_stack(registry.create(name, 10 if name.startswith('cifar') else 1000))
 
 
 def shape_of(name):

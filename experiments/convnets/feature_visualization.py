@@ -27,16 +27,17 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches, sources
-from lecture4.data import images as image_data
 from lecture4.data.images import crops, normalize
+from lecture4.data.images import task as squares
+from lecture4.ops.reduce import Reduce
 from lecture4.train import sgd
 from lecture4.vision import deconvnet, train_step
-from lecture4.vision.layers import Rule
+from lecture4.vision.layers import BackwardRule
 from lecture4.vision.models import registry, resnet
-from lecture4.vision.weights import pretrained
+from lecture4.vision.weights import pretrained, torch_format
 
 SHOWN = 9  # strongest pictures of a map, as in the paper
-OTHER_RULES: dict[str, Rule] = {'guided backpropagation': 'guided', 'gradient': 'gradient'}
+OTHER_RULES: dict[str, BackwardRule] = {'guided backpropagation': 'guided', 'gradient': 'gradient'}
 
 
 def small(**options):
@@ -93,13 +94,13 @@ SWEEPS = {}
 def data(config):
     task = _task(config)
     x = task.train_images
-    network = NETWORKS[config.network](n_classes=len(task.class_names))
-    start, scale = (), normalize.create('standard', x, 3)
+    network = NETWORKS[config.network](n_classes=len(task.names))
+    start, scale = (), normalize.named('standard', x, 3)
     if config.init:
-        state = pretrained.read(config.init)
+        state = torch_format.read(config.init)
         network = network.clone(n_classes=pretrained.n_classes(network, state))
-        start, wanted = pretrained.from_torch(network, state), pretrained.preparation(network)
-        scale = normalize.from_mean_std(wanted.mean, wanted.deviation)
+        start, wanted = pretrained.from_torch(network, state), pretrained.preprocessing(network)
+        scale = normalize.of_colours(wanted.mean, wanted.std)
     seen = jax.ShapeDtypeStruct((1, *x.shape[1:3], 3), jnp.float32)
     try:
         (_, found), _ = jax.eval_shape(network.init_with_output, jax.random.key(0), seen)
@@ -115,7 +116,7 @@ def data(config):
 
     def prepare(resident, rows, key):
         del key
-        pictures = normalize.normalize(resident['x'][rows], scale)
+        pictures = normalize.normalise(resident['x'][rows], scale)
         kept = {name: resident[name] for name in ('start', 'classes')}
         return kept | {'images': pictures, 'labels': resident['labels'][rows]}
 
@@ -128,7 +129,7 @@ def data(config):
         prepare=prepare,
         extra=Seen(
             network, config.layers or tuple(maps[len(maps) * i // 3] for i in range(3)), scale,
-            task.test_images[rows], task.test_labels[rows], task.class_names,
+            task.test_images[rows], task.test_labels[rows], task.names,
         ),
     )  # fmt: skip
 
@@ -138,7 +139,7 @@ class Seen(NamedTuple):
 
     network: Any
     layers: tuple[str, ...]
-    scale: normalize.Normalization
+    scale: normalize.Normalisation
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
@@ -148,22 +149,15 @@ def _task(config):
     """Labelled squares; of photographs, crops labelled by the photograph they are from."""
     if config.source != 'photos':
         cut = config.source == 'textures'
-        return image_data.load(
-            config.source,
-            **{'crop_size' if cut else 'image_size': config.side},
-            pixels='stored',
-            group_by_class=False,
-            **config.data_kwargs(),
+        return squares.load(
+            config.source, config.side, cut=cut, seed=config.seed, **config.data_kwargs()
         )
     if config.side < 32:
         raise ValueError(f'--side is {config.side}; of photos crops of 32 x 32 or larger are taken')
     photos = sources.load('photos').images
-    parts = [
-        crops.grid_crops(half, config.side, config.side // 2)
-        for half in crops.split_left_right(photos)
-    ]
+    parts = [crops.grid_crops(half, config.side, config.side // 2) for half in crops.halves(photos)]
     names = tuple(f'photo {i}' for i in range(len(photos)))
-    return image_data.ImageTask(*parts[0], *parts[1], names)
+    return squares.Squares(*parts[0], *parts[1], names)
 
 
 class State(NamedTuple):
@@ -199,8 +193,8 @@ def build(config):
     def step(state, batch, key, *, axis_name=None):
         if config.init:
             return state, {'loss': jnp.zeros(())}
-        variables, memory, metrics = train_step.descend(
-            network(batch), optimizer, state.variables, state.memory, batch, key, axis_name
+        variables, memory, metrics = train_step.train_step(
+            network(batch), optimizer, state.variables, state.memory, batch, key, Reduce(axis_name)
         )
         return State(variables, memory, state.first), metrics
 
@@ -213,8 +207,8 @@ def report(config, state, data):
 
     network, layers, scale, images, labels, names = data.extra
     shape = (*images.shape[1:3], 3)
-    unit = np.asarray(normalize.to_unit_interval(images, 3))
-    seen = np.asarray(normalize.normalize(images, scale))
+    unit = np.asarray(normalize.to_unit(images, 3))
+    seen = np.asarray(normalize.normalise(images, scale))
     parts = [seen[at : at + 50] for at in range(0, len(seen), 50)]
     variables = jax.device_put(state.variables)
     run = jax.jit(lambda v, x: jax.nn.softmax(network.apply(v, x)[0]))
@@ -224,19 +218,22 @@ def report(config, state, data):
     pictures = {}
 
     def look(layer):
-        top = deconvnet.top(network, variables, parts, layer, SHOWN)
+        top = deconvnet.top_images(network, variables, parts, layer, SHOWN)
         n_alive = max((top.values[-1] > 0).sum(), 1)
         alive = np.argsort(top.values[-1] <= 0, kind='stable')[:n_alive]
         chosen = alive[np.linspace(0, n_alive - 1, min(config.maps, n_alive)).astype(int)]
         back = projector(network, variables, layer)
-        field = registry.field(network, layer, shape)
+        field = registry.receptive_field_of(network, layer, shape)
         units = {}
         for c in chosen:
-            rows = top.rows[:, c]
+            rows = top.indices[:, c]
             pixels = back(seen[rows], np.full(SHOWN, c)).pixels
             pair = unit[rows] - 0.5, seeing.signal(pixels) - 0.5
-            if max(field.receptive_field) < shape[0]:
-                pair = (deconvnet.patches(part, top.places[:, c], field) for part in pair)
+            if max(field.field) < shape[0]:
+                pair = (
+                    deconvnet.receptive_field_patches(part, top.positions[:, c], field)
+                    for part in pair
+                )
             units[f'{layer}, map {c}'] = tuple(part + 0.5 for part in pair)
         pictures[f'strongest_{layer}'] = train.Picture(
             seeing.strongest(units),
@@ -248,7 +245,7 @@ def report(config, state, data):
     found = [look(layer) for layer in train.track(config, layers, 'layers')]
     top, alive, chosen, back = found[-1]
     units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
-    rows = top.rows[0, units]
+    rows = top.indices[0, units]
     named = {'picture': unit[rows], 'deconvnet': seeing.signal(back(seen[rows], units).pixels)}
     for name, rule in OTHER_RULES.items():
         run = projector(network, variables, layers[-1], rule)
@@ -259,7 +256,7 @@ def report(config, state, data):
     shown = order[np.sort(first)][: config.occluded]
     covered = [
         deconvnet.occlude(
-            network, variables, seen[i], int(answers[i]), layers[-1], size=size, stride=stride, batch=64
+            network, variables, seen[i], int(answers[i]), layers[-1], occluder_size=size, stride=stride, batch_size=64
         )
         for i in train.track(config, shown, 'covered pictures')
     ]  # fmt: skip
@@ -315,7 +312,7 @@ def report(config, state, data):
     )
 
 
-def projector(network, variables, layer, rule: Rule = 'deconvnet'):
+def projector(network, variables, layer, rule: BackwardRule = 'deconvnet'):
     """(pictures, a channel for each) -> Projection, compiled once."""
     run = jax.jit(lambda v, x, c: deconvnet.project(network, v, x, layer, c, rule))
     return functools.partial(run, variables)
@@ -323,15 +320,15 @@ def projector(network, variables, layer, rule: Rule = 'deconvnet'):
 
 def correspondence(seen: Seen, variables, layer, top, channels, size, seed):
     """(where the part that drives a map is covered, where a random place is), means over maps."""
-    x = np.asarray(normalize.normalize(seen.images, seen.scale))
-    field = registry.field(seen.network, layer, x.shape[1:])
+    x = np.asarray(normalize.normalise(seen.images, seen.scale))
+    field = registry.receptive_field_of(seen.network, layer, x.shape[1:])
     activation = jax.jit(lambda v, x: deconvnet.activation(seen.network, v, x, layer))
     feature_fn = lambda x: activation(variables, x).mean((1, 2))  # noqa: E731
     rng = np.random.default_rng(seed)
     found = []
     for c in channels:
-        pictures = x[top.rows[:, c]]
-        middles = [field.center(place) for place in top.places[:, c]]
+        pictures = x[top.indices[:, c]]
+        middles = [field.centre(place) for place in top.positions[:, c]]
         corners = np.round(np.array(middles) - size / 2).astype(int)
         random = rng.integers(0, np.array(x.shape[1:3]) - size + 1, (SHOWN, 2))
         found.append(

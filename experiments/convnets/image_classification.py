@@ -10,7 +10,7 @@ Run     python -m experiments.convnets.image_classification                     
         python -m experiments.convnets.image_classification --preset textures
         python -m experiments.convnets.image_classification --preset cifar10 --manual_dir PATH
         ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
-        ... --ensemble runs/a runs/b --views 1 10        (with the networks of other finished runs)
+        ... --ensemble runs/a runs/b --views center 10        (with the networks of other finished runs)
 Cost    processor time of one core: digits and textures half a minute, cifar10 4 minutes, of which the 11
         views of 10,000 test pictures take 1. The papers' recipes are for accelerators.
 Found   in % of the test pictures, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores.
@@ -37,10 +37,11 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
-from lecture4.data import images as image_data
 from lecture4.data.images import normalize, prefetch, transforms
+from lecture4.data.images import task as squares
 from lecture4.ops import metrics as scores
 from lecture4.ops import resize
+from lecture4.ops.reduce import Reduce
 from lecture4.train import load_run, sgd
 from lecture4.vision import layers, multi_crop, train_step
 from lecture4.vision.models import registry, zfnet
@@ -101,8 +102,8 @@ class Config(train.Config):
     # Share of the steps from which on parameters are averaged (Polyak), to be tested; 1: never.
     average_from: float = 1.0
 
-    # Looks at a test picture, a row of the table each: 1, 10, 144, 150, dense.
-    views: tuple[multi_crop.Kind, ...] = ('1',)
+    # Looks at a test picture, a row of the table each: center, 10, 144, 150, dense.
+    views: tuple[multi_crop.Kind, ...] = ('center',)
     looked_at: int = (
         0  # side that pictures have for 1 and 10 views, and in training's tests; 0: their own
     )
@@ -138,31 +139,31 @@ class Config(train.Config):
 
 _PAPER = {
     'side': 256, 'crop': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True, 'colour_noise': 0.1,
-    'normalisation': 'mean_image', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
+    'normalisation': 'mean_picture', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
     'stored': 'disk', 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
 }  # fmt: skip
 PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 16, 'tested': 32, 'views': ('1', 'dense')},
+    'smoke': {'steps': 4, 'batch_size': 16, 'tested': 32, 'views': ('center', 'dense')},
     'textures': {'source': 'textures', 'cut': True, 'side': 16, 'crop': 12, 'augmentation': 'crop', 'flips': True,
-                 'steps': 300, 'views': ('1', '10')},
+                 'steps': 300, 'views': ('center', '10')},
     'cifar10': {'source': 'cifar10', 'crop': 28, 'augmentation': 'crop', 'flips': True, 'steps': 1000,
                 'batch_size': 64, 'learning_rate': 0.1, 'tested': 1024, 'log_every': 20, 'evaluate_every': 200,
-                'save_every': 200, 'views': ('1', '10')},
+                'save_every': 200, 'views': ('center', '10')},
     'alexnet': {**_PAPER, 'network': 'alexnet', 'crop': 227, 'batch_size': 128, 'steps': 900_000,
-                'weight_decay': 5e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'views': ('1', '10')},
+                'weight_decay': 5e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'views': ('center', '10')},
     'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'colour_noise': 0.0,
-              'weight_decay': 0.0, 'largest_filter': zfnet.LARGEST, 'views': ('1', '10')},
+              'weight_decay': 0.0, 'largest_filter': zfnet.MAX_FILTER_RMS, 'views': ('center', '10')},
     'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'side': 512, 'looked_at': 256,
-            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_color', 'weight_decay': 5e-4,
-            'views': ('1', 'dense', '150'), 'scales': (256, 384, 512)},
+            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_colour', 'weight_decay': 5e-4,
+            'views': ('center', 'dense', '150'), 'scales': (256, 384, 512)},
     'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000, 'side': 352,
                   'looked_at': 256, 'augmentation': 'inception', 'colour_jitter': 0.5,
-                  'normalisation': 'mean_color', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
+                  'normalisation': 'mean_colour', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
                   'weight_decay': 2e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'average_from': 0.8,
-                  'views': ('1', '10', '144')},
+                  'views': ('center', '10', '144')},
     'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'side': 480,
                'looked_at': 256, 'learning_rate': 0.1, 'augmentation': 'jitter', 'drops': (1 / 3, 2 / 3),
-               'views': ('1', '10', 'dense'), 'scales': (224, 256, 384, 480, 640)},
+               'views': ('center', '10', 'dense'), 'scales': (224, 256, 384, 480, 640)},
 }  # fmt: skip
 SWEEPS = {
     'learning_rate': train.grid(learning_rate=(0.01, 0.05, 0.2), seed=(0, 1, 2)),
@@ -171,34 +172,33 @@ SWEEPS = {
 
 
 def network_of(config, n_classes):
-    return registry.named(config.network, n_classes, dtype=jnp.dtype(config.dtype))
+    return registry.create(config.network, n_classes, dtype=jnp.dtype(config.dtype))
 
 
 def data(config):
-    size = {'crop_size' if config.cut else 'image_size': config.side}
-    task = image_data.load(
-        config.source, **size, pixels='stored', group_by_class=False, test_split=config.test_split,
+    task = squares.load(
+        config.source, config.side, cut=config.cut, test_split=config.test_split,
         held_out=config.held_out, on_disk=config.stored == 'disk', seed=config.seed,
         unreadable=config.unreadable, **config.data_kwargs(),
     )  # fmt: skip
-    n_classes, side = len(task.class_names), task.train_images.shape[1]
-    recipe = transforms.Augmentation(
+    n_classes, side = len(task.names), task.train_images.shape[1]
+    recipe = transforms.Recipe(
         config.crop or side, config.augmentation, config.padding, config.jitter, config.flips,
         config.colour_noise, config.colour_jitter,
     )  # fmt: skip
     network = network_of(config, n_classes)
     if config.normalisation == 'auto' and config.init:
-        wanted = pretrained.preparation(network)
-        scale = normalize.from_mean_std(wanted.mean, wanted.deviation)
+        wanted = pretrained.preprocessing(network)
+        scale = normalize.of_colours(wanted.mean, wanted.std)
     else:
         kind = 'standard' if config.normalisation == 'auto' else config.normalisation
-        scale = normalize.create(kind, measured(config, task.train_images), CHANNELS)
-    prepare_fn = part(transforms.prepare, augmentation=recipe, normalization=scale)
+        scale = normalize.named(kind, measured(config, task.train_images), CHANNELS)
+    prepare_fn = part(transforms.prepare, recipe=recipe, scale=scale)
     try:  # by shapes alone: does the crop fit the pictures, and the network the crop?
         seen = jax.eval_shape(prepare_fn, jax.random.key(0), task.train_images[:1])
         jax.eval_shape(network.init, jax.random.key(0), seen)
         for kind in config.views:
-            multi_crop.looks(kind, (side, side), recipe.crop, scales_of(config, kind))
+            multi_crop.plan_for(kind, (side, side), recipe.crop, scales_of(config, kind))
     except ValueError as error:
         raise ValueError(f'--network {config.network} --crop {recipe.crop}: {error}') from None
     for directory in config.ensemble:
@@ -220,7 +220,7 @@ def data(config):
     @functools.cache
     def rows_ahead(start, stop):
         of = part(rows_of, start=start, stop=stop)
-        return prefetch.prefetch(of) if config.stored == 'disk' else of
+        return prefetch.ahead(of) if config.stored == 'disk' else of
 
     def prepare(resident, batch, key):
         drawn = batch
@@ -245,7 +245,7 @@ def data(config):
 
 def scales_of(config, kind):
     """Shorter sides at which a kind of looks sees the pictures; () its own."""
-    if kind in ('1', '10'):
+    if kind in ('center', '10'):
         return (config.looked_at,) if config.looked_at else ()
     return config.scales
 
@@ -277,25 +277,29 @@ def build(config):
         drops=config.drops, every=config.every, factor=config.factor,
     )  # fmt: skip
     optimizer = optax.chain(
-        optax.add_decayed_weights(config.weight_decay, part(layers.decayed, what=config.decayed)),
-        train_step.scaled_biases(config.bias_rate),
+        optax.add_decayed_weights(
+            config.weight_decay, part(layers.weight_decay_mask, which=config.decayed)
+        ),
+        train_step.bias_lr_multiplier(config.bias_rate),
         sgd.momentum(rate_fn, config.momentum, config.convention),
     )
 
     def init(key, batch):
         variables = network_of(config, len(batch['classes'])).init(key, batch['images'])
         if batch['start']:
-            variables = transfer.filled(batch['start'], variables)
+            variables = transfer.fill_missing(batch['start'], variables)
         mean = variables if config.average_from < 1 else {}
         return State(variables, mean, optimizer.init(variables['params']), jnp.int32(0))
 
     def step(state, batch, key, *, axis_name=None):
         network = network_of(config, len(batch['classes']))
-        variables, memory, metrics = train_step.descend(
-            network, optimizer, state.variables, state.memory, batch, key, axis_name
+        variables, memory, metrics = train_step.train_step(
+            network, optimizer, state.variables, state.memory, batch, key, Reduce(axis_name)
         )
         if config.largest_filter:
-            variables['params'] = zfnet.limited(variables['params'], config.largest_filter)
+            variables['params'] = zfnet.renormalize_filters(
+                variables['params'], config.largest_filter
+            )
         mean = state.mean
         if config.average_from < 1:
             mean = sgd.averaged(mean, variables, state.n - int(config.average_from * config.steps))
@@ -305,12 +309,12 @@ def build(config):
         network = network_of(config, len(evaluation['classes']))
 
         def quality(batch):
-            images = normalize.normalize(batch[0], evaluation['scale'])
+            images = normalize.normalise(batch[0], evaluation['scale'])
             if config.looked_at:
                 images = resize.whole(images, (config.looked_at, config.looked_at))
-            seen = transforms.center_crop(images, config.crop or images.shape[1])
+            seen = transforms.middle(images, config.crop or images.shape[1])
             logits, _ = network.apply(state.mean or state.variables, seen)
-            return train_step.quality(logits, batch[1])
+            return train_step.eval_metrics(logits, batch[1])
 
         measured = jax.lax.map(quality, (evaluation['images'], evaluation['labels']))
         return jax.tree.map(jnp.mean, measured)
@@ -321,11 +325,11 @@ def build(config):
 def probabilities(config, state, loaded, kind) -> np.ndarray:
     """[n, classes] of all test pictures by one kind of looks."""
     task, crop, scale = (loaded.extra[name] for name in ('task', 'crop', 'scale'))
-    return multi_crop.probabilities(
-        network_of(config, len(task.class_names)), state.mean or state.variables, task.test_images, kind,
-        crop=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
-        normalise_fn=part(normalize.normalize, normalization=scale),
-        each_fn=lambda starts: train.track(config, starts, f'views {kind}'),
+    return multi_crop.predict_probs(
+        network_of(config, len(task.names)), state.mean or state.variables, task.test_images, kind,
+        crop_size=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
+        normalize_fn=part(normalize.normalise, found=scale),
+        progress_fn=lambda starts: train.track(config, starts, f'views {kind}'),
     )  # fmt: skip
 
 
@@ -333,7 +337,7 @@ def report(config, state, loaded):
     from lecture4.figures import classification
 
     task = loaded.extra['task']
-    labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.class_names)
+    labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.names)
     asked = {'this network': (config, state, loaded)}
     for path in config.ensemble:
         asked[path] = load_run.load(path, config, data, build)
@@ -364,11 +368,11 @@ def report(config, state, loaded):
         ),
         pictures={
             'confusion': train.Picture(
-                classification.confusion(counts, task.class_names),
+                classification.confusion(counts, task.names),
                 'Test pictures by true and given class, of the last row of the table.',
             ),
             'worst': train.Picture(
-                classification.worst(task.test_images, p, labels, task.class_names),
+                classification.worst(task.test_images, p, labels, task.names),
                 'The pictures whose own class is given the least probability: what each is, and what '
                 'is answered.',
             ),

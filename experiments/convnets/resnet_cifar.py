@@ -25,8 +25,9 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
-from lecture4.data import images as image_data
 from lecture4.data.images import normalize, transforms
+from lecture4.data.images import task as squares
+from lecture4.ops.reduce import Reduce
 from lecture4.train import sgd
 from lecture4.vision import train_step
 from lecture4.vision.models import resnet
@@ -91,17 +92,12 @@ SWEEPS = {
 
 
 def data(config):
-    task = image_data.load(
-        config.source,
-        pixels='stored',
-        group_by_class=False,
-        held_out=config.held_out,
-        seed=config.seed,
-        **config.data_kwargs(),
+    task = squares.load(
+        config.source, held_out=config.held_out, seed=config.seed, **config.data_kwargs()
     )
-    x, n_classes = task.train_images, len(task.class_names)
-    scale = normalize.create('mean_image', x, 3)
-    recipe = transforms.Augmentation(x.shape[1], 'pad', config.padding, flips=True)
+    x, n_classes = task.train_images, len(task.names)
+    scale = normalize.named('mean_picture', x, 3)
+    recipe = transforms.Recipe(x.shape[1], 'pad', config.padding, flips=True)
 
     def prepare(resident, rows, key):
         pictures = transforms.prepare(key, resident['x'][rows], recipe, resident['scale'])
@@ -146,13 +142,13 @@ class State(NamedTuple):
 
 def network(config, n_classes):
     shortcut = config.shortcut if config.kind == 'residual' else None
-    return resnet.cifar(config.depth, shortcut, n_classes, scan=config.scan)
+    return resnet.cifar(config.depth, shortcut, n_classes, scan_blocks=config.scan)
 
 
 def probabilities(config, state, x, scale):
     """Of pictures as they are stored, [n, classes]."""
     net = network(config, state.variables['params']['fc']['bias'].shape[0])
-    return jax.nn.softmax(net.apply(state.variables, normalize.normalize(x, scale))[0])
+    return jax.nn.softmax(net.apply(state.variables, normalize.normalise(x, scale))[0])
 
 
 def build(config):
@@ -170,12 +166,12 @@ def build(config):
 
     def step(state, batch, key, *, axis_name=None):
         rate = rate_fn(state.n) * jnp.where(state.warming, 0.1, 1)
-        variables, memory, metrics = train_step.descend(
+        variables, memory, metrics = train_step.train_step(
             network(config, len(batch['classes'])), optimizer(rate), state.variables, state.memory,
-            batch, key, axis_name,
+            batch, key, Reduce(axis_name),
         )  # fmt: skip
         share = jnp.where(state.n == 0, 1, NEW)
-        error = state.error + share * (1 - metrics['top1'] - state.error)
+        error = state.error + share * (1 - metrics['accuracy'] - state.error)
         warming = state.warming & (error >= 0.8)
         metrics = {'loss': metrics['loss'], 'error': 100 * error, 'rate': rate}
         return State(variables, memory, error, warming, state.n + 1), metrics
@@ -218,7 +214,7 @@ def report(config, state, data):
         ),
         pictures={
             'mistakes': train.Picture(
-                classification.worst(task.test_images, told, task.test_labels, task.class_names),
+                classification.worst(task.test_images, told, task.test_labels, task.names),
                 'Test pictures whose own class has the least probability: what they are, and the answer.',
             ),
         },

@@ -40,7 +40,7 @@ from lecture4.data import batches, sources
 from lecture4.features import invariance
 from lecture4.ops import receptive_field
 from lecture4.vision.models import cnn
-from lecture4.vision.models.cnn import Network
+from lecture4.vision.models.cnn import CNN
 
 POOLINGS = ('none', 'subsample', 'mean', 'max')
 BY_HAND, UNBALANCED, BALANCED = 'by_hand', 'unbalanced', 'balanced'
@@ -102,10 +102,10 @@ PRESETS = {
 SWEEPS = {'rare': train.grid(rare=(0.02, 0.05, 0.2, 1.0), seed=(0, 1, 2))}
 
 
-def networks(config, n_classes) -> dict[str, Network]:
+def networks(config, n_classes) -> dict[str, CNN]:
     make = functools.partial(
-        Network, config.channels, config.kernel, config.padding, config.detector,
-        window=config.window, edge='torch', classes=n_classes, output=config.output,
+        CNN, config.channels, config.kernel, config.padding, config.detector,
+        window=config.window, edge='torch', n_classes=n_classes, output=config.output,
     )  # fmt: skip
     kinds = {pooling: make(pooling=pooling) for pooling in POOLINGS}
     return kinds | dict.fromkeys((BY_HAND, UNBALANCED, BALANCED), kinds['max'])
@@ -128,7 +128,7 @@ def data(config):
     n_classes = len(names)
     for name, network in networks(config, n_classes).items():
         try:
-            receptive_field.summarize(cnn.layout(network), x.shape[1:])
+            receptive_field.trace(cnn.layer_stack(network), x.shape[1:])
         except ValueError as error:
             raise ValueError(f'network {name}: {error}') from None
     kept = thinned(labels['train'], n_classes, config.rare, config.seed)
@@ -202,7 +202,7 @@ def build(config):
             params, memory = state.networks[name]
             gradient_fn = jax.value_and_grad(cnn.loss)
             if name == BY_HAND:
-                gradient_fn = cnn.gradients_by_hand
+                gradient_fn = cnn.manual_value_and_grad
             value, gradients = gradient_fn(params, x, labels, network)
             if axis_name is not None:
                 value, gradients = jax.lax.pmean((value, gradients), axis_name)

@@ -1,101 +1,159 @@
-"""Seeing inside a network: what drives a unit, projected back to pixels; occlusion; correspondence.
+"""Visualizing what drives a unit: projections to pixels, strongest images, occlusion, correspondence.
 
-    seen = deconvnet.project(vgg.VGG('d'), variables, images, 'conv5_3', channel=10)
+    projection = deconvnet.project(vgg.VGG('d'), variables, images, 'conv5_3', channel=10)
 
 Zeiler & Fergus, ECCV 2014. A deconvnet sends one activation down through switches, rectification and
-transposed filters. That is the network's own backward pass with another rule at its ReLUs (and none at
-contrast normalisation), so every network here has one: `rule` of the network says which, and all are
-reached by the names of its activations.
+transposed filters. That is the network's own backward pass with another rule at its ReLUs (and the identity
+at contrast normalization), so every network here has one: its field `backward_rule` says which, and units
+are addressed by the names of the network's activations.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Shaped
 
-from lecture4.vision.layers import Rule
+from lecture4.ops import receptive_field
+from lecture4.vision.layers import BackwardRule
+
+Variables = Mapping[str, Any]
 
 
 class Projection(NamedTuple):
-    """What a unit is driven by in each picture.
+    """What drives a unit in each image.
 
-    Shapes  pixels [n, h, w, c]: the signal that arrives at the picture; value [n] of the unit; place int
-            [n, 2]: its row and column in the map (0, 0 for a dense layer).
+    Attributes:
+      pixels: [n, h, w, c], the signal that arrives at the image.
+      value: [n], of the unit.
+      position: int [n, 2], the unit's row and column in its feature map (0, 0 for a dense layer).
     """
 
-    pixels: jax.Array
-    value: jax.Array
-    place: jax.Array
+    pixels: Float[Array, 'n h w c']
+    value: Float[Array, 'n']
+    position: Int[Array, 'n 2']
 
 
-def project(network, variables, images, layer: str, channel, rule: Rule = 'deconvnet'):
-    """The strongest unit of one channel, alone, sent back to the pixels of each picture.
+def project(
+    network: nn.Module,
+    variables: Variables,
+    images: Float[Array | np.ndarray, 'n h w c'],
+    layer: str,
+    channel: int | Int[Array | np.ndarray, '*n'],
+    backward_rule: BackwardRule = 'deconvnet',
+) -> Projection:
+    """The strongest unit of one channel, alone, sent back to the pixels of each image. Traceable.
 
-    layer    name of an activation; channel a number on its last axis, or one a picture, int [n].
-    rule     'deconvnet', 'guided' (backpropagation), or 'gradient' of the unit, times its value.
-    Shapes   images [n, h, w, c]. Returns a Projection. Traceable.
-    Errors   KeyError for a name that is no activation, with those that are; ValueError for a channel
-             that the layer has not.
+    Where pooling windows overlap (3 x 3 of stride 2 in AlexNet, ZFNet, GoogLeNet and ResNet) several of them
+    can have their maximum at the same position. 'deconvnet' then adds their signals, as the gradient does;
+    'deconvnet_assign' keeps the last one in row-major order, as `ops.pool.unpool` does by default. The two
+    projections differ by up to a few times the largest value.
+
+    Args:
+      network: Any image network.
+      variables: Of the network.
+      images: As the network takes them.
+      layer: Name of an activation.
+      channel: Index on the activation's last axis, or one per image, int [n].
+      backward_rule: 'deconvnet', 'deconvnet_assign', 'guided' (backpropagation), or 'gradient' of the unit,
+        times its value.
+
+    Raises:
+      KeyError: The network has no such activation; the message lists those it has.
+      ValueError: The layer has no such channel.
     """
-    network = network.clone(rule=rule)
-    place, value = strongest(activation(network, variables, images, layer), channel)
+    network = network.clone(backward_rule=backward_rule)
+    position, value = strongest_unit(activation(network, variables, images, layer), channel)
 
-    def unit(pixels):
+    def activation_of(pixels):
         return activation(network, variables, pixels, layer)
 
-    a, back = jax.vjp(unit, images)
+    a, backward = jax.vjp(activation_of, jnp.asarray(images))
     rows, channel = jnp.arange(a.shape[0]), jnp.broadcast_to(channel, a.shape[0])
-    where = (rows, place[:, 0], place[:, 1], channel) if a.ndim == 4 else (rows, channel)
-    alone = jnp.zeros_like(a).at[where].set(value)
-    return Projection(back(alone)[0], value, place)
+    index = (rows, position[:, 0], position[:, 1], channel) if a.ndim == 4 else (rows, channel)
+    signal = jnp.zeros_like(a).at[index].set(value)
+    return Projection(backward(signal)[0], value, position)
 
 
-def activation(network, variables, images, layer: str):
-    """The named activation of a network on pictures. Errors as `project`."""
-    _, found = network.apply(variables, images)
-    if layer not in found:
-        raise KeyError(f'{layer!r} is no activation; there are {", ".join(found)}')
-    return found[layer]
+def activation(
+    network: nn.Module,
+    variables: Variables,
+    images: Float[Array | np.ndarray, 'n h w c'],
+    layer: str,
+) -> Float[Array, 'n *shape']:
+    """The named activation of a network; errors as `project`."""
+    outputs: Any = network.apply(variables, images)
+    _, activations = outputs
+    if layer not in activations:
+        raise KeyError(f'{layer!r} is not an activation; expected one of {", ".join(activations)}')
+    return activations[layer]
 
 
-def strongest(a, channel):
-    """Place int [n, 2] and value [n] of the largest unit of a channel, or of one a picture, int [n].
+def strongest_unit(
+    a: Float[Array, 'n *size c'], channel: int | Int[Array | np.ndarray, '*n']
+) -> tuple[Int[Array, 'n 2'], Float[Array, 'n']]:
+    """Position [n, 2] and value [n] of the largest unit of a channel.
 
-    a is [n, h, w, c] or [n, c]. A traced channel out of range is not detected.
+    Args:
+      a: Activations [n, h, w, c] or [n, c].
+      channel: One for all images, or one per image, int [n]. A traced channel out of range is not detected.
+
+    Raises:
+      ValueError: There is no such channel.
     """
     if not isinstance(channel, Tracer):
-        numbers = np.ravel(channel)
-        if numbers.min() < 0 or numbers.max() >= a.shape[-1]:
-            raise ValueError(f'channel {numbers.max()} of {a.shape[-1]}; they are numbered from 0')
+        channels = np.ravel(channel)
+        if channels.min() < 0 or channels.max() >= a.shape[-1]:
+            raise ValueError(
+                f'channel {channels.max()} is out of range; expected 0 to {a.shape[-1] - 1}'
+            )
     rows, channel = jnp.arange(a.shape[0]), jnp.broadcast_to(channel, a.shape[0])
     if a.ndim == 2:
         return jnp.zeros((a.shape[0], 2), jnp.int32), a[rows, channel]
     n, _, w, _ = a.shape
     flat = a[rows, :, :, channel].reshape(n, -1)
-    at = jnp.argmax(flat, axis=1).astype(jnp.int32)
-    return jnp.stack([at // w, at % w], axis=1), jnp.max(flat, axis=1)
+    index = jnp.argmax(flat, axis=1).astype(jnp.int32)
+    return jnp.stack([index // w, index % w], axis=1), jnp.max(flat, axis=1)
 
 
-class Top(NamedTuple):
-    """The pictures of a set that drive each channel most.
+class TopImages(NamedTuple):
+    """The images of a set that drive each channel most.
 
-    Shapes  rows int [k, c] of the pictures, strongest first; values [k, c]; places int [k, c, 2].
+    Attributes:
+      indices: int [k, c] of the images, strongest first.
+      values: [k, c].
+      positions: int [k, c, 2].
     """
 
-    rows: np.ndarray
-    values: np.ndarray
-    places: np.ndarray
+    indices: Int[np.ndarray, 'k c']
+    values: Float[np.ndarray, 'k c']
+    positions: Int[np.ndarray, 'k c 2']
 
 
-def top(network, variables, batches, layer: str, k: int = 9) -> Top:
-    """The k pictures of each channel's largest activations over a set, at most one place a picture.
+def top_images(
+    network: nn.Module,
+    variables: Variables,
+    batches: Iterable[Float[Array | np.ndarray, 'n h w c']],
+    layer: str,
+    k: int = 9,
+) -> TopImages:
+    """The k images with each channel's largest activations over a set, with one position per image.
 
-    batches  an iterable of pictures [n, h, w, c], all of one size but the last.
-    Errors   as `project`; ValueError for fewer than k pictures.
+    Args:
+      network: Any image network.
+      variables: Of the network.
+      batches: Of images, all of one size but the last.
+      layer: Name of an activation.
+      k: Number of images per channel.
+
+    Raises:
+      KeyError: As `project`.
+      ValueError: There are fewer than k images.
     """
 
     @jax.jit
@@ -104,102 +162,134 @@ def top(network, variables, batches, layer: str, k: int = 9) -> Top:
         a = a if a.ndim == 4 else a[:, None, None, :]
         n, h, w, c = a.shape
         flat = a.reshape(n, h * w, c)
-        return jnp.max(flat, axis=1), jnp.argmax(flat, axis=1), w  # w goes along as a number
+        return jnp.max(flat, axis=1), jnp.argmax(flat, axis=1), w
 
-    values, places, first = [], [], 0
+    values, positions, n_images = [], [], 0
     for images in batches:
-        value, at, w = (np.asarray(x) for x in peaks(variables, images))
+        value, index, w = (np.asarray(x) for x in peaks(variables, images))
         values.append(value)
-        places.append(np.stack([at // w, at % w], axis=-1))
-        first += len(value)
-    if first < k:
-        raise ValueError(f'{first} pictures; {k} or more are wanted for the strongest {k}')
-    values, places = np.concatenate(values), np.concatenate(places)
-    rows = np.argsort(-values, axis=0, kind='stable')[:k]
+        positions.append(np.stack([index // w, index % w], axis=-1))
+        n_images += len(value)
+    if n_images < k:
+        raise ValueError(f'expected at least {k} images for the strongest {k}, got {n_images}')
+    values, positions = np.concatenate(values), np.concatenate(positions)
+    indices = np.argsort(-values, axis=0, kind='stable')[:k]
     channels = np.arange(values.shape[1])[None, :]
-    return Top(rows, values[rows, channels], places[rows, channels])
+    return TopImages(indices, values[indices, channels], positions[indices, channels])
 
 
-def patches(images, places, row):
-    """What each unit sees: the crop of its receptive field, black outside the picture.
+def receptive_field_patches(
+    images: Shaped[Array | np.ndarray, 'n h w c'],
+    positions: Int[Array | np.ndarray, 'n 2'],
+    row: receptive_field.LayerSummary,
+) -> Shaped[np.ndarray, 'n h2 w2 c']:
+    """The crop of each unit's receptive field, black outside the image.
 
-    row      the layer's entry in ops.receptive_field.summarize: its field, stride and start.
-    Shapes   images [n, h, w, c]; places int [n, 2]. Returns [n, field, field, c].
+    Args:
+      images: One per unit.
+      positions: Row and column of the units in their feature map.
+      row: The layer's entry in `ops.receptive_field.summarize`.
+
+    Returns:
+      Patches [n, *row.receptive_field, c].
     """
-    images, places = np.asarray(images), np.asarray(places)
+    images, positions = np.asarray(images), np.asarray(positions)
     field = row.receptive_field
-    cut = np.zeros((len(images), *field, images.shape[-1]), images.dtype)
-    for image, place, out in zip(images, places, cut, strict=True):
+    patches = np.zeros((len(images), *field, images.shape[-1]), images.dtype)
+    for image, position, patch in zip(images, positions, patches, strict=True):
         corner = [
-            round(row.start[i] + place[i] * row.stride[i] - (field[i] - 1) / 2) for i in range(2)
+            round(row.start[i] + position[i] * row.stride[i] - (field[i] - 1) / 2) for i in range(2)
         ]
         low = [max(c, 0) for c in corner]
         high = [min(corner[i] + field[i], image.shape[i]) for i in range(2)]
         inside = tuple(slice(low[i] - corner[i], high[i] - corner[i]) for i in range(2))
-        out[inside] = image[low[0] : high[0], low[1] : high[1]]
-    return cut
+        patch[inside] = image[low[0] : high[0], low[1] : high[1]]
+    return patches
 
 
 class Occlusion(NamedTuple):
-    """What is left when a square at each place is covered.
+    """The network's output when a square at each position is occluded.
 
-    Shapes  [rows, columns] each: probability of the class; most probable class; sum of the map of the
-            layer's channel (the one that is strongest on the whole picture).
+    Attributes:
+      probability: [rows, columns], of the given class.
+      predicted: int [rows, columns], the most probable class.
+      response: [rows, columns], sum of the feature map of the layer's channel that is strongest on the
+        unoccluded image.
     """
 
-    probability: np.ndarray
-    predicted: np.ndarray
-    response: np.ndarray
+    probability: Float[np.ndarray, 'rows columns']
+    predicted: Int[np.ndarray, 'rows columns']
+    response: Float[np.ndarray, 'rows columns']
 
 
 def occlude(
-    network,
-    variables,
-    image,
-    label: int,
+    network: nn.Module,
+    variables: Variables,
+    image: Float[Array | np.ndarray, 'h w c'],
+    label: int | Int[Array | np.ndarray, ''],
     layer: str,
     *,
-    size: int = 50,
+    occluder_size: int = 50,
     stride: int = 10,
     fill: float = 0.0,
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> Occlusion:
-    """Covers one picture with a grey square at every place, and watches class and features.
+    """Occludes one image by a gray square at every position, and records class and features.
 
-    fill     the grey, in the units of the prepared picture (0 where the mean was subtracted).
-    Shapes   image [h, w, c]. The square is clipped at the right and lower border.
-    Source   Zeiler & Fergus 2014, section 4.2 and figure 7.
+    Args:
+      network: Any image network.
+      variables: Of the network.
+      image: As the network takes it.
+      label: Class whose probability is recorded.
+      layer: Name of an activation.
+      occluder_size: Height and width of the square, clipped at the lower and right border.
+      stride: Between positions, in pixels.
+      fill: The gray, in the units of the normalized image (0 where the mean was subtracted).
+      batch_size: Of the occluded images.
+
+    References:
+      Zeiler & Fergus 2014, section 4.2 and figure 7.
     """
     image = jnp.asarray(image)
     h, w, _ = image.shape
-    whole = activation(network, variables, image[None], layer)
-    channel = int(jnp.argmax(whole.sum(axis=tuple(range(whole.ndim - 1)))))
+    a = activation(network, variables, image[None], layer)
+    channel = int(jnp.argmax(a.sum(axis=tuple(range(a.ndim - 1)))))
     corners = np.stack(
         np.meshgrid(np.arange(0, h, stride), np.arange(0, w, stride), indexing='ij'), axis=-1
     )
     flat = corners.reshape(-1, 2)
-    grey = jnp.asarray(fill, image.dtype)
-    watch = functools.partial(
-        _watch, network, layer, size, variables, image, grey, jnp.int32(label), jnp.int32(channel)
-    )
+    gray = jnp.asarray(fill, image.dtype)
     results = []
-    for i in range(0, len(flat), batch):
-        part = flat[i : i + batch]
-        filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        results.append([np.asarray(x)[: len(part)] for x in watch(jnp.asarray(filled))])
+    for i in range(0, len(flat), batch_size):
+        batch = flat[i : i + batch_size]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
+        outputs = _occluded_outputs(
+            network,
+            layer,
+            occluder_size,
+            variables,
+            image,
+            gray,
+            jnp.int32(label),
+            jnp.int32(channel),
+            jnp.asarray(padded),
+        )
+        results.append([np.asarray(x)[: len(batch)] for x in outputs])
     columns = (np.concatenate(column) for column in zip(*results, strict=True))
     return Occlusion(*(column.reshape(corners.shape[:2]) for column in columns))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _watch(network, layer, size, variables, image, grey, label, channel, corners):
-    """(probability, answer, sum of the map) for each corner of the square: one program for all pictures."""
+def _occluded_outputs(
+    network, layer, occluder_size, variables, image, gray, label, channel, corners
+):
+    """(probability, predicted class, sum of the feature map) per corner: one program for all images."""
     h, w, _ = image.shape
     r, c = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
-    top_, left = corners[:, 0][:, None, None], corners[:, 1][:, None, None]
-    covered = (r >= top_) & (r < top_ + size) & (c >= left) & (c < left + size)
-    logits, found = network.apply(variables, jnp.where(covered[..., None], grey, image[None]))
-    a = found[layer]
+    top, left = corners[:, 0][:, None, None], corners[:, 1][:, None, None]
+    covered = (r >= top) & (r < top + occluder_size) & (c >= left) & (c < left + occluder_size)
+    logits, activations = network.apply(variables, jnp.where(covered[..., None], gray, image[None]))
+    a = activations[layer]
     return (
         jax.nn.softmax(logits)[:, label],
         jnp.argmax(logits, axis=1),
@@ -207,17 +297,30 @@ def _watch(network, layer, size, variables, image, grey, label, channel, corners
     )
 
 
-def correspondence(feature_fn: Callable, images, covered) -> float:
-    """How alike pictures change when the same part of each is covered: mean Hamming distance of signs.
+def correspondence(
+    feature_fn: Callable[[Any], Any],
+    images: Float[Array | np.ndarray, 'n ...'],
+    occluded: Float[Array | np.ndarray, 'n ...'],
+) -> float:
+    """Consistency of feature changes when the same part of each image is occluded.
 
-    feature_fn  pictures [n, h, w, c] -> features [n, d].
-    Shapes      images [n, h, w, c]; covered the same pictures with the part covered. Returns the mean
-                over pairs of pictures of the share of features whose changes differ in sign.
-    Source      Zeiler & Fergus 2014, section 4.3; there the sum over pairs, here a mean in [0, 1].
-    Errors      ValueError for fewer than two pictures.
+    Args:
+      feature_fn: Images -> features [n, d].
+      images: [n, h, w, c].
+      occluded: The same images with the part occluded.
+
+    Returns:
+      Mean over pairs of images of the Hamming distance of the signs of their changes, as a fraction of the
+      features: 0 where all images change alike.
+
+    Raises:
+      ValueError: There are fewer than two images.
+
+    References:
+      Zeiler & Fergus 2014, section 4.3; there the sum over pairs, here a mean in [0, 1].
     """
     if len(images) < 2:
-        raise ValueError('one picture; two or more are wanted to be compared')
-    signs = np.sign(np.asarray(feature_fn(images) - feature_fn(covered)))
+        raise ValueError(f'expected at least two images to compare, got {len(images)}')
+    signs = np.sign(np.asarray(feature_fn(images) - feature_fn(occluded)))
     distance = (signs[:, None, :] != signs[None, :, :]).mean(-1)
     return float(distance[np.triu_indices(len(signs), 1)].mean())

@@ -1,8 +1,8 @@
 """The classic networks as stacks of layers, for counting: sizes, parameters, receptive fields.
 
 Each function returns a stack for `ops.receptive_field.summarize`. ReLU, dropout and softmax change no size and
-hold no parameters, so they are left out; local response normalisation is there as 'pointwise'. Inputs
-are 224 x 224 x 3 unless said.
+have no parameters, so they are left out; local response normalization is listed as 'pointwise'. Inputs are
+224 x 224 x 3 unless the function says otherwise.
 """
 
 from typing import Literal
@@ -14,15 +14,19 @@ def _pool(name, window, stride, padding=0, edge: Edge = 'floor') -> Layer:
     return Layer(name, 'pool', None, window, stride, padding, edge)
 
 
-def _head(units, prefix='fc', first=6) -> Stack:
-    return tuple(Layer(f'{prefix}{first + i}', 'dense', n) for i, n in enumerate(units))
+def _dense_layers(features) -> Stack:
+    return tuple(Layer(f'fc{6 + i}', 'dense', n) for i, n in enumerate(features))
 
 
 def alexnet(groups: int = 2) -> Stack:
-    """AlexNet on 227 x 227 x 3; groups=1 joins the two streams, which the paper does not.
+    """AlexNet on 227 x 227 x 3.
 
-    Source  Krizhevsky, Sutskever & Hinton 2012, sections 3.2-3.5. Its text says 224, from which no
-            whole number of windows follows.
+    Args:
+      groups: 2 as in the paper; 1 joins the two groups of feature maps, which the paper does not.
+
+    References:
+      Krizhevsky, Sutskever & Hinton 2012, sections 3.2-3.5. Its text says 224, which gives no whole number
+      of windows.
     """
     return (
         Layer('conv1', 'conv', 96, 11, 4),
@@ -35,14 +39,16 @@ def alexnet(groups: int = 2) -> Stack:
         Layer('conv4', 'conv', 384, 3, 1, 1, groups=groups),
         Layer('conv5', 'conv', 256, 3, 1, 1, groups=groups),
         _pool('pool5', 3, 2),
-        *_head((4096, 4096, 1000)),
+        *_dense_layers((4096, 4096, 1000)),
     )
 
 
-def one_tower() -> Stack:
-    """The one-tower variant of AlexNet on 224 x 224 x 3, torchvision's.
+def alexnet_v2() -> Stack:
+    """AlexNet without groups and normalization, on 224 x 224 x 3: torchvision's alexnet.
 
-    Source  Krizhevsky 2014, as torchvision has it.
+    References:
+      Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks', as torchvision
+      has it.
     """
     return (
         Layer('conv1', 'conv', 64, 11, 4, 2),
@@ -53,7 +59,7 @@ def one_tower() -> Stack:
         Layer('conv4', 'conv', 256, 3, 1, 1),
         Layer('conv5', 'conv', 256, 3, 1, 1),
         _pool('pool5', 3, 2),
-        *_head((4096, 4096, 1000)),
+        *_dense_layers((4096, 4096, 1000)),
     )
 
 
@@ -70,11 +76,11 @@ def zfnet() -> Stack:
         Layer('conv4', 'conv', 384, 3, 1, 1),
         Layer('conv5', 'conv', 256, 3, 1, 1),
         _pool('pool5', 3, 2),
-        *_head((4096, 4096, 1000)),
+        *_dense_layers((4096, 4096, 1000)),
     )
 
 
-# Convolutions of each block: how many of 3 x 3, and how many of 1 x 1 behind them.
+# Convolutions of each block: the number of 3 x 3, and of the 1 x 1 after them.
 VGG_BLOCKS = {
     'a': ((1, 0), (1, 0), (2, 0), (2, 0), (2, 0)),
     'b': ((2, 0), (2, 0), (2, 0), (2, 0), (2, 0)),
@@ -84,23 +90,32 @@ VGG_BLOCKS = {
 }
 
 
-def vgg(letter: str, batch_norm: bool = False) -> Stack:
-    """Configurations A to E. A-LRN counts as A; batch normalisation is not in the paper.
+def vgg(configuration: str, batch_norm: bool = False) -> Stack:
+    """Configurations 'a' to 'e' of VGG.
 
-    Source  Simonyan & Zisserman 2015, table 1.
+    Args:
+      configuration: A letter of table 1. A-LRN has the counts of 'a'.
+      batch_norm: After every convolution; not in the paper.
+
+    Raises:
+      KeyError: There is no such configuration.
+
+    References:
+      Simonyan & Zisserman 2015, table 1.
     """
     layers = []
-    blocks = zip(VGG_BLOCKS[letter], (64, 128, 256, 512, 512), strict=True)
-    for i, ((n_wide, n_narrow), units) in enumerate(blocks, 1):
-        for j, window in enumerate([3] * n_wide + [1] * n_narrow, 1):
-            layers.append(Layer(f'conv{i}_{j}', 'conv', units, window, 1, window // 2))
+    blocks = zip(VGG_BLOCKS[configuration], (64, 128, 256, 512, 512), strict=True)
+    for i, ((n_3x3, n_1x1), features) in enumerate(blocks, 1):
+        for j, kernel_size in enumerate([3] * n_3x3 + [1] * n_1x1, 1):
+            padding = kernel_size // 2
+            layers.append(Layer(f'conv{i}_{j}', 'conv', features, kernel_size, 1, padding))
             if batch_norm:
                 layers.append(Layer(f'bn{i}_{j}', 'norm'))
         layers.append(_pool(f'pool{i}', 2, 2))
-    return (*layers, *_head((4096, 4096, 1000)))
+    return (*layers, *_dense_layers((4096, 4096, 1000)))
 
 
-# 1 x 1 | 3 x 3 reduced, 3 x 3 | 5 x 5 reduced, 5 x 5 | behind the pool
+# Features of 1 x 1 | 3 x 3 reduce, 3 x 3 | 5 x 5 reduce, 5 x 5 | pool projection
 INCEPTION = {
     '3a': (64, 96, 128, 16, 32, 32),
     '3b': (128, 128, 192, 32, 96, 64),
@@ -115,35 +130,37 @@ INCEPTION = {
 
 
 def _inception(name, paper: bool) -> Branches:
-    one, reduce3, three, reduce5, five, behind = INCEPTION[name]
-    wide = 5 if paper else 3
-    unit = _biased if paper else _conv_norm
+    n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool_proj = INCEPTION[name]
+    conv = _conv_bias if paper else _conv_norm
     paths = (
-        unit('1x1', one, 1),
-        (*unit('3x3_reduce', reduce3, 1), *unit('3x3', three, 3)),
-        (*unit('5x5_reduce', reduce5, 1), *unit('5x5', five, wide)),
-        (_pool('pool', 3, 1, 1), *unit('pool_proj', behind, 1)),
+        conv('1x1', n_1x1, 1),
+        (*conv('3x3_reduce', n_3x3_reduce, 1), *conv('3x3', n_3x3, 3)),
+        (*conv('5x5_reduce', n_5x5_reduce, 1), *conv('5x5', n_5x5, 5 if paper else 3)),
+        (_pool('pool', 3, 1, 1), *conv('pool_proj', n_pool_proj, 1)),
     )
     return Branches(f'inception_{name}', paths, 'concat')
 
 
 def googlenet(version: Literal['paper', 'torchvision'] = 'paper') -> Stack:
-    """GoogLeNet without its auxiliary classifiers, its pools as in Caffe.
+    """GoogLeNet without its auxiliary classifiers, with the pools of Caffe.
 
-    version  'torchvision': batch norm for biases and response normalisation, 3 x 3 for 5 x 5, and a
-             pool of 2 before inception 5a.
-    Source   Szegedy et al. 2015, table 1, whose own column of parameters does not add up.
+    Args:
+      version: 'torchvision' has batch norm in place of biases and response normalization, 3 x 3 for 5 x 5,
+        and a pool of 2 before inception 5a.
+
+    References:
+      Szegedy et al. 2015, table 1, whose own column of parameters does not add up.
     """
     paper = version == 'paper'
-    unit = _biased if paper else _conv_norm
-    first, second = ((Layer(f'norm{i}', 'pointwise'),) if paper else () for i in (1, 2))
+    conv = _conv_bias if paper else _conv_norm
+    norm1, norm2 = ((Layer(f'norm{i}', 'pointwise'),) if paper else () for i in (1, 2))
     return (
-        *unit('conv1', 64, 7, 2),
+        *conv('conv1', 64, 7, 2),
         _pool('pool1', 3, 2, edge='caffe'),
-        *first,
-        *unit('conv2_reduce', 64, 1),
-        *unit('conv2', 192, 3),
-        *second,
+        *norm1,
+        *conv('conv2_reduce', 64, 1),
+        *conv('conv2', 192, 3),
+        *norm2,
         _pool('pool2', 3, 2, edge='caffe'),
         *(_inception(name, paper) for name in ('3a', '3b')),
         _pool('pool3', 3, 2, edge='caffe'),
@@ -165,37 +182,37 @@ def googlenet_auxiliary() -> Stack:
     )
 
 
-def _biased(name, units, window, stride=1) -> Stack:
-    return (Layer(name, 'conv', units, window, stride, window // 2),)
+def _conv_bias(name, features, kernel_size, stride=1) -> Stack:
+    return (Layer(name, 'conv', features, kernel_size, stride, kernel_size // 2),)
 
 
-def _conv_norm(name, units, window, stride=1) -> Stack:
-    conv = Layer(name, 'conv', units, window, stride, window // 2, bias=False)
+def _conv_norm(name, features, kernel_size, stride=1) -> Stack:
+    conv = Layer(name, 'conv', features, kernel_size, stride, kernel_size // 2, bias=False)
     return conv, Layer(f'{name}_bn', 'norm')
 
 
-def _block(name, n_in, units, stride, shortcut, bottleneck, first_strides) -> Stack:
+def _block(name, n_in, features, stride, shortcut, bottleneck, version) -> Stack:
     """One residual block, or its layers without the shortcut where that is None."""
     if bottleneck:
-        strides = (stride, 1) if first_strides else (1, stride)
+        strides = (stride, 1) if version == 'v1' else (1, stride)
         layers = (
-            *_conv_norm('conv1', units, 1, strides[0]),
-            *_conv_norm('conv2', units, 3, strides[1]),
-            *_conv_norm('conv3', 4 * units, 1),
+            *_conv_norm('conv1', features, 1, strides[0]),
+            *_conv_norm('conv2', features, 3, strides[1]),
+            *_conv_norm('conv3', 4 * features, 1),
         )
     else:
-        layers = (*_conv_norm('conv1', units, 3, stride), *_conv_norm('conv2', units, 3))
-    n_out = 4 * units if bottleneck else units
+        layers = (*_conv_norm('conv1', features, 3, stride), *_conv_norm('conv2', features, 3))
+    n_out = 4 * features if bottleneck else features
     if shortcut is None:
         return tuple(layer._replace(name=f'{name}/{layer.name}') for layer in layers)
-    changes = stride > 1 or n_in != n_out
-    if shortcut == 'C' or (shortcut == 'B' and changes):
-        beside = _conv_norm('project', n_out, 1, stride)
-    elif changes:
-        beside = (_pool('subsample', 1, stride), Layer('zeros', 'pointwise', n_out))
+    changes_shape = stride > 1 or n_in != n_out
+    if shortcut == 'C' or (shortcut == 'B' and changes_shape):
+        path = _conv_norm('project', n_out, 1, stride)
+    elif changes_shape:
+        path = (_pool('subsample', 1, stride), Layer('zeros', 'pointwise', n_out))
     else:
-        beside = ()
-    return (Branches(name, (layers, beside), 'add'),)
+        path = ()
+    return (Branches(name, (layers, path), 'add'),)
 
 
 RESNET_BLOCKS = {
@@ -206,17 +223,23 @@ RESNET_BLOCKS = {
     152: (3, 8, 36, 3),
 }
 Shortcut = Literal['A', 'B', 'C'] | None
+ResNetVersion = Literal['v1', 'v1.5']
 
 
-def resnet(depth: int, shortcut: Shortcut = 'B', version: Literal['v1', 'v1.5'] = 'v1') -> Stack:
-    """ResNets for ImageNet; shortcut None is the plain network beside them.
+def resnet(depth: int, shortcut: Shortcut = 'B', version: ResNetVersion = 'v1') -> Stack:
+    """ResNets for ImageNet.
 
-    shortcut  'A'  subsampled, with zeros for the new channels: no parameters
-              'B'  projected by 1 x 1 convolutions where the shape changes
-              'C'  always projected
-    version   where a bottleneck strides: on its first 1 x 1 (the paper) or on its 3 x 3 (v1.5).
-    Errors    KeyError for a depth other than 18, 34, 50, 101, 152.
-    Source    He, Zhang, Ren & Sun 2016, table 1.
+    Args:
+      depth: 18, 34, 50, 101 or 152.
+      shortcut: 'A' subsamples and appends zeros for the new channels (no parameters); 'B' projects by 1 x 1
+        convolutions where the shape changes; 'C' always projects; None is the plain network.
+      version: Where a bottleneck strides: on its first 1 x 1 ('v1', the paper) or on its 3 x 3 ('v1.5').
+
+    Raises:
+      KeyError: There is no ResNet of this depth.
+
+    References:
+      He, Zhang, Ren & Sun 2016, table 1.
     """
     return residual(
         RESNET_BLOCKS[depth], (64, 128, 256, 512), depth >= 50, 'imagenet', shortcut, version
@@ -225,33 +248,45 @@ def resnet(depth: int, shortcut: Shortcut = 'B', version: Literal['v1', 'v1.5'] 
 
 def residual(
     blocks: tuple[int, ...],
-    units: tuple[int, ...],
+    features: tuple[int, ...],
     bottleneck: bool = False,
     stem: Literal['imagenet', 'cifar'] = 'imagenet',
     shortcut: Shortcut = 'B',
-    version: Literal['v1', 'v1.5'] = 'v1',
+    version: ResNetVersion = 'v1',
 ) -> Stack:
-    """Stages of residual blocks; fields as those of resnet.ResNet."""
-    n_in, large = units[0], stem == 'imagenet'
-    layers = [*_conv_norm('conv1', n_in, 7, 2)] if large else [*_conv_norm('conv1', n_in, 3)]
-    if large:
+    """Stages of residual blocks; the arguments are the fields of `models.resnet.ResNet`."""
+    n_in, imagenet = features[0], stem == 'imagenet'
+    layers = [*_conv_norm('conv1', n_in, 7, 2)] if imagenet else [*_conv_norm('conv1', n_in, 3)]
+    if imagenet:
         layers.append(_pool('pool1', 3, 2, 1))
-    for i, (n_blocks, n_units) in enumerate(zip(blocks, units, strict=True)):
+    for i, (n_blocks, n_features) in enumerate(zip(blocks, features, strict=True)):
         for j in range(n_blocks):
             stride = 2 if i and not j else 1
             name = f'conv{i + 2}_{j + 1}'
-            layers += _block(name, n_in, n_units, stride, shortcut, bottleneck, version == 'v1')
-            n_in = 4 * n_units if bottleneck else n_units
-    last = _pool('pool5', 7, 1) if large else _pool('pool', 8, 1)
-    return (*layers, last, Layer('fc', 'dense', 1000 if large else 10))
+            layers += _block(name, n_in, n_features, stride, shortcut, bottleneck, version)
+            n_in = 4 * n_features if bottleneck else n_features
+    last = _pool('pool5', 7, 1) if imagenet else _pool('pool', 8, 1)
+    return (*layers, last, Layer('fc', 'dense', 1000 if imagenet else 10))
 
 
 def cifar_resnet(depth: int, shortcut: Shortcut = 'A') -> Stack:
-    """The thin ResNets of 6 n + 2 layers on 32 x 32 x 3; shortcut as in `resnet`.
+    """The narrow ResNets of 6 n + 2 layers on 32 x 32 x 3.
 
-    Errors  ValueError where depth is not 6 n + 2.
-    Source  He, Zhang, Ren & Sun 2016, section 4.2.
+    Args:
+      depth: 20, 32, 44, 56, 110, ...
+      shortcut: As in `resnet`.
+
+    Raises:
+      ValueError: `depth` is not 6 n + 2.
+
+    References:
+      He, Zhang, Ren & Sun 2016, section 4.2.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f'depth is {depth}; it has to be 6 n + 2: 20, 32, 44, 56, 110, ...')
+    check_cifar_depth(depth)
     return residual(((depth - 2) // 6,) * 3, (16, 32, 64), False, 'cifar', shortcut)
+
+
+def check_cifar_depth(depth: int) -> None:
+    """Raises ValueError unless the depth is 6 n + 2."""
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f'depth is {depth}; expected 6 n + 2: 20, 32, 44, 56, 110, ...')

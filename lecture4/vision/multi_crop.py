@@ -1,230 +1,314 @@
-"""Several looks at a test picture: crops, mirrors, scales, or the network moved over all of it.
+"""Multi-crop testing: predictions averaged over crops, mirror images, scales, or densely over whole images.
 
-    plan = ten(images.shape[1:3], 224)
-    probabilities = posterior(predict_fn, images, plan)
+    plan = ten_crop(images.shape[1:3], 224)
+    probs = mean_probs(predict_fn, images, plan)
 
-predict_fn takes pictures [n, h, w, c] to logits, [n, classes] or a map of them. Everything is pure and
-may be jitted with the plan static.
+predict_fn maps images [n, h, w, c] to logits, [n, n_classes] or a map of them. Everything is pure and may be
+jitted with the plan static.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Shaped
 
 from lecture4.ops import resize
 
-
-class Group(NamedTuple):
-    """Crops of pictures at one scale: corners (upper, left) in pictures brought to `sizes` in turn."""
-
-    sizes: tuple[tuple[int, int], ...]
-    corners: tuple[tuple[int, int], ...]
+PredictFn = Callable[[Any], Any]
+ProgressFn = Callable[[range], Iterable[int]]
+Size = tuple[int, int]
 
 
-class Plan(NamedTuple):
-    """Which crops of side x side are looked at; `mirrored` says that each is once more, mirrored."""
+class CropGroup(NamedTuple):
+    """Square crops of images that were resized to one size.
 
-    side: int
-    groups: tuple[Group, ...]
+    Attributes:
+      image_size: (h, w) that the images are resized to.
+      window: Height and width of the squares that are cut; resized to the plan's crop size where they differ.
+      corners: (top, left) of the squares.
+    """
+
+    image_size: Size
+    window: int
+    corners: tuple[Size, ...]
+
+
+class CropPlan(NamedTuple):
+    """The crops that are taken of every image.
+
+    Attributes:
+      crop_size: Height and width of the crops.
+      groups: Crops by image size.
+      mirrored: Whether each crop is also taken mirrored.
+    """
+
+    crop_size: int
+    groups: tuple[CropGroup, ...]
     mirrored: bool
 
     @property
-    def n_views(self) -> int:
-        """Looks at a picture."""
+    def n_crops(self) -> int:
+        """Number of crops per image."""
         return sum(len(group.corners) for group in self.groups) * (2 if self.mirrored else 1)
 
 
-def _sizes(shape, scales):
-    """Sizes of pictures whose shorter side is brought to each of the scales; () leaves them."""
-    return [(resize.scaled_shape(shape, scale),) for scale in scales] or [(tuple(shape),)]
+def _image_sizes(image_size, scales) -> list[Size]:
+    """Sizes of images whose shorter side is resized to each of the scales; () keeps them."""
+    return [resize.scaled_shape(image_size, scale) for scale in scales] or [tuple(image_size)]
 
 
-def _middle(shape, side):
-    return resize.center_corner(shape, (side, side))
+def _center_corner(image_size, crop_size):
+    return ((image_size[0] - crop_size) // 2, (image_size[1] - crop_size) // 2)
 
 
-def _five(shape, side):
-    """Corners of the crops in the four corners and in the middle, of pictures that hold them."""
-    bottom, right = shape[0] - side, shape[1] - side
-    return (0, 0), (0, right), (bottom, 0), (bottom, right), _middle(shape, side)
+def _five_corners(image_size, crop_size):
+    """Corners of the four corner crops and the center crop."""
+    bottom, right = image_size[0] - crop_size, image_size[1] - crop_size
+    center = _center_corner(image_size, crop_size)
+    return (0, 0), (0, right), (bottom, 0), (bottom, right), center
 
 
-def _plan(shape, side, scales, corners_fn, mirrored) -> Plan:
+def _grid_corners(image_size, crop_size):
+    rows, columns = (np.rint(np.linspace(0, n - crop_size, 5)).astype(int) for n in image_size)
+    return tuple((int(i), int(j)) for i in rows for j in columns)
+
+
+def _plan(image_size, crop_size, scales, corners_fn, mirrored) -> CropPlan:
     groups = []
-    for sizes in _sizes(shape, scales):
-        if min(sizes[-1]) < side:
+    for size in _image_sizes(image_size, scales):
+        if min(size) < crop_size:
             raise ValueError(
-                f'pictures of {sizes[-1][0]} x {sizes[-1][1]} have no crop of {side} x {side}; '
-                'use a larger scale or a smaller crop'
+                f'images of {size[0]} x {size[1]} are smaller than the crop of {crop_size} x '
+                f'{crop_size}; use a larger scale or a smaller crop'
             )
-        groups.append(Group(sizes, tuple(corners_fn(sizes[-1], side))))
-    return Plan(side, tuple(groups), mirrored)
+        groups.append(CropGroup(size, crop_size, corners_fn(size, crop_size)))
+    return CropPlan(crop_size, tuple(groups), mirrored)
 
 
-def one(shape, side: int, scales=()) -> Plan:
-    """The crop in the middle, once; of pictures [h, w] at each scale, () their own.
+def center_crop(image_size: Sequence[int], crop_size: int, scales: Sequence[int] = ()) -> CropPlan:
+    """The center crop.
 
-    Errors  of this and the next three: ValueError where a crop does not fit.
+    Args:
+      image_size: (h, w) of the images.
+      crop_size: Height and width of the crop.
+      scales: Lengths that the shorter side of the images is resized to, in turn; () keeps their own.
+
+    Raises:
+      ValueError: A crop does not fit; also in the next three.
     """
-    return _plan(shape, side, scales, lambda *at: (_middle(*at),), False)
+
+    def corners(size, crop_size):
+        return (_center_corner(size, crop_size),)
+
+    return _plan(image_size, crop_size, scales, corners, False)
 
 
-def ten(shape, side: int, scales=()) -> Plan:
-    """The four corners and the middle, and their mirror images (Krizhevsky et al. 2012, section 4.1)."""
-    return _plan(shape, side, scales, _five, True)
+def ten_crop(image_size: Sequence[int], crop_size: int, scales: Sequence[int] = ()) -> CropPlan:
+    """The four corner crops and the center crop, and their mirror images.
+
+    References:
+      Krizhevsky et al. 2012, section 4.1.
+    """
+    return _plan(image_size, crop_size, scales, _five_corners, True)
 
 
-def grid(shape, side: int, scales=()) -> Plan:
+def grid_crops(image_size: Sequence[int], crop_size: int, scales: Sequence[int] = ()) -> CropPlan:
     """A grid of 5 x 5 crops and their mirror images: 150 at three scales.
 
-    Source  Simonyan & Zisserman 2015, section 3.2, after Szegedy et al. 2015.
+    References:
+      Simonyan & Zisserman 2015, section 3.2, after Szegedy et al. 2015.
     """
-
-    def corners(shape, side):
-        rows, columns = (np.rint(np.linspace(0, n - side, 5)).astype(int) for n in shape)
-        return [(int(i), int(j)) for i in rows for j in columns]
-
-    return _plan(shape, side, scales, corners, True)
+    return _plan(image_size, crop_size, scales, _grid_corners, True)
 
 
-def squares(shape, side: int, scales) -> Plan:
-    """Of three squares at each scale the corners, the middle and the square itself: 144 at four scales.
+def inception_crops(image_size: Sequence[int], crop_size: int, scales: Sequence[int]) -> CropPlan:
+    """Of three squares at each scale five crops and the square itself, mirrored too: 144 at four scales.
 
-    The squares are the left, middle and right one of a wide picture, the upper, middle and lower one of a
-    high one; each is looked at once more made as small as the crops.
-    Source  Szegedy et al. 2015, section 7, with scales of 256, 288, 320 and 352 for crops of 224.
+    The squares are the left, center and right one of a wide image, the top, center and bottom one of a tall
+    image. The five crops are those of `ten_crop`; the square itself is resized to the crop size.
+
+    References:
+      Szegedy et al. 2015, section 7, with scales of 256, 288, 320 and 352 for crops of 224.
     """
-    plan = _plan(shape, side, scales, lambda *_: (), True)
     groups = []
-    for (size,), _ in plan.groups:
+    for group in _plan(image_size, crop_size, scales, _five_corners, True).groups:
+        size = group.image_size
         short = min(size)
-        ends = size[0] - short, size[1] - short
-        starts = (0, 0), (ends[0] // 2, ends[1] // 2), ends
-        five = _five((short, short), side)
-        corners = tuple((y + i, x + j) for y, x in starts for i, j in five)
-        small = resize.scaled_shape(size, side)
-        ends = small[0] - side, small[1] - side
-        whole = (0, 0), (ends[0] // 2, ends[1] // 2), ends
-        groups += [Group((size,), corners), Group((size, small), whole)]
-    return plan._replace(groups=tuple(groups))
+        end = size[0] - short, size[1] - short
+        squares = ((0, 0), (end[0] // 2, end[1] // 2), end)
+        five = _five_corners((short, short), crop_size)
+        corners = tuple((y + i, x + j) for y, x in squares for i, j in five)
+        groups += [CropGroup(size, crop_size, corners), CropGroup(size, short, squares)]
+    return CropPlan(crop_size, tuple(groups), True)
 
 
-Kind = Literal['1', '10', '144', '150', 'dense']
+Kind = Literal['center', '10', '144', '150', 'dense']
 
 
-def looks(kind: Kind, shape, side: int, scales=()) -> Plan | None:
-    """The plan of a number of views of pictures [h, w]; None for 'dense', which has no crops.
+def plan_for(
+    kind: Kind, image_size: Sequence[int], crop_size: int, scales: Sequence[int] = ()
+) -> CropPlan | None:
+    """The plan of a kind of test crops; None for 'dense', which has no crops.
 
-    scales  shorter sides that pictures are brought to; () of 144 and 150 views those of the papers,
-            in proportion to crops of 224, of others the pictures' own.
-    Errors  KeyError for another kind; ValueError where a crop does not fit.
+    Args:
+      kind: 'center', or the number of crops.
+      image_size: (h, w) of the images.
+      crop_size: Height and width of the crops.
+      scales: Lengths that the shorter side of the images is resized to. () means those of the papers for '144'
+        and '150', in proportion to crops of 224, and otherwise the images' own.
+
+    Raises:
+      KeyError: The kind is unknown.
+      ValueError: A crop does not fit.
     """
-    papers = {'1': (), '10': (), '144': (256, 288, 320, 352), '150': (256, 384, 512), 'dense': ()}
-    own = tuple(round(scale * side / 224) for scale in papers[kind])
+    published = {
+        'center': (),
+        '10': (),
+        '144': (256, 288, 320, 352),
+        '150': (256, 384, 512),
+        'dense': (),
+    }
+    defaults = tuple(round(scale * crop_size / 224) for scale in published[kind])
     if kind == 'dense':
         return None
-    plan_fn = {'1': one, '10': ten, '144': squares, '150': grid}[kind]
-    return plan_fn(shape, side, scales or own)
+    plans = {'center': center_crop, '10': ten_crop, '144': inception_crops, '150': grid_crops}
+    return plans[kind](image_size, crop_size, scales or defaults)
 
 
-def views(images, plan: Plan):
-    """The crops of every picture.
-
-    Shapes  images [n, h, w, c] -> [n, n_views, side, side, c], group after group, mirrors last.
-    """
-    found = []
+def extract_crops(
+    images: Float[Array | np.ndarray, 'n h w c'], plan: CropPlan
+) -> Float[Array, 'n n_crops crop_size crop_size c']:
+    """The crops of every image, group after group, mirror images last."""
+    images = jnp.asarray(images)
+    n, channels, crop_size = images.shape[0], images.shape[-1], plan.crop_size
+    crops = []
     for group in plan.groups:
-        scaled = images
-        for size in group.sizes:
-            scaled = resize.resize(scaled, size)
+        scaled = resize.resize(images, group.image_size)
 
-        def cut(corner, scaled=scaled):
-            shape = (len(images), plan.side, plan.side, images.shape[-1])
+        def cut(corner, scaled=scaled, window=group.window):
+            shape = (n, window, window, channels)
             return jax.lax.dynamic_slice(scaled, (0, *corner, 0), shape)
 
-        found.append(jax.vmap(cut, out_axes=1)(jnp.array(group.corners, jnp.int32)))
-    found = jnp.concatenate(found, axis=1)
-    return jnp.concatenate([found, found[:, :, :, ::-1]], axis=1) if plan.mirrored else found
+        squares = jax.vmap(cut)(jnp.array(group.corners, jnp.int32))  # [corners, n, ...]
+        squares = squares.reshape(-1, *squares.shape[2:])
+        squares = resize.resize(squares, (crop_size, crop_size))
+        squares = squares.reshape(len(group.corners), n, crop_size, crop_size, channels)
+        crops.append(jnp.moveaxis(squares, 0, 1))
+    crops = jnp.concatenate(crops, axis=1)
+    return jnp.concatenate([crops, crops[:, :, :, ::-1]], axis=1) if plan.mirrored else crops
 
 
-def posterior(predict_fn: Callable[[jax.Array], jax.Array], images, plan: Plan):
-    """The mean over a plan's views of the softmax: probabilities [n, classes], float32."""
-    seen = views(images, plan)
-    logits = predict_fn(seen.reshape(-1, *seen.shape[2:]))
-    return _softmax(logits).reshape(*seen.shape[:2], -1).mean(1)
+def mean_probs(
+    predict_fn: PredictFn, images: Float[Array | np.ndarray, 'n h w c'], plan: CropPlan
+) -> Float[Array, 'n n_classes']:
+    """Mean of the softmax over a plan's crops, float32."""
+    crops = extract_crops(images, plan)
+    logits = predict_fn(crops.reshape(-1, *crops.shape[2:]))
+    return _softmax(logits).reshape(*crops.shape[:2], -1).mean(1)
 
 
-def dense(predict_fn: Callable[[jax.Array], jax.Array], images, scales=(), mirrored: bool = True):
-    """Probabilities from whole pictures, mean over scales and mirror images.
+def dense_probs(
+    predict_fn: PredictFn,
+    images: Float[Array | np.ndarray, 'n h w c'],
+    scales: Sequence[int] = (),
+    mirrored: bool = True,
+) -> Float[Array, 'n n_classes']:
+    """Mean of the softmax over scales and mirror images of whole images, float32.
 
     A map of logits is averaged before the softmax, as in the paper; networks that average their features
-    (GoogLeNet, ResNet) do as much by themselves.
-    Shapes  images [n, h, w, c] -> [n, classes], float32.
-    Source  Simonyan & Zisserman 2015, section 3.2; He et al. 2016 with scales 224, 256, 384, 480, 640.
+    (GoogLeNet, ResNet) do so themselves.
+
+    Args:
+      predict_fn: Images to logits.
+      images: Whole images.
+      scales: Lengths that the shorter side of the images is resized to; () keeps their own.
+      mirrored: Whether to use mirror images too.
+
+    References:
+      Simonyan & Zisserman 2015, section 3.2; He et al. 2016 with scales 224, 256, 384, 480, 640.
     """
-    found = []
-    for (size,) in _sizes(images.shape[1:3], scales):
+    images = jnp.asarray(images)
+    probs = []
+    for size in _image_sizes(images.shape[1:3], scales):
         scaled = resize.resize(images, size)
-        for view in (scaled, scaled[:, :, ::-1]) if mirrored else (scaled,):
-            logits = predict_fn(view)
-            found.append(_softmax(logits.mean((1, 2)) if logits.ndim == 4 else logits))
-    return jnp.stack(found).mean(0)
+        for x in (scaled, scaled[:, :, ::-1]) if mirrored else (scaled,):
+            logits = predict_fn(x)
+            probs.append(_softmax(logits.mean((1, 2)) if logits.ndim == 4 else logits))
+    return jnp.stack(probs).mean(0)
 
 
 def _softmax(logits):
     return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
-def probabilities(
-    network,
-    variables,
-    images,
+def predict_probs(
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    images: Any,
     kind: Kind,
     *,
-    crop: int,
-    scales=(),
-    normalise_fn,
+    crop_size: int,
+    scales: Sequence[int] = (),
+    normalize_fn: Callable[[Any], Any],
     batch_size: int,
-    each_fn: Callable = iter,
-) -> np.ndarray:
-    """Probabilities [n, classes] that a network gives to a set on the host, by one kind of looks.
+    progress_fn: ProgressFn = iter,
+) -> Float[np.ndarray, 'n n_classes']:
+    """A network's probabilities for a set of images on the host, by one kind of test crops.
 
-    normalise_fn  stored pictures [n, h, w, c] -> what the network sees of them, uncropped.
-    batch_size    views that are looked at together, about.
-    each_fn       as `in_batches` has it.
-    Errors        as `looks`.
+    Args:
+      network: Any image network.
+      variables: Of the network.
+      images: [n, h, w, c], an array or what is indexed like one.
+      kind: See `plan_for`.
+      crop_size: Height and width of the crops.
+      scales: See `plan_for`, and `dense_probs` for 'dense'.
+      normalize_fn: Stored images [n, h, w, c] -> the network's input, not cropped.
+      batch_size: Approximate number of crops per batch.
+      progress_fn: As in `map_batches`.
+
+    Raises:
+      KeyError, ValueError: As `plan_for`.
     """
-    plan = looks(kind, images.shape[1:3], crop, scales)
+    plan = plan_for(kind, images.shape[1:3], crop_size, scales)
     if plan is None and hasattr(network, 'dense'):
         network = network.clone(dense=True)
 
-    def ask(variables, batch):
-        batch = normalise_fn(batch)
-        predict_fn = lambda x: network.apply(variables, x)[0]  # noqa: E731
+    def probs_of(variables, batch):
+        def predict(x):
+            return network.apply(variables, x)[0]
+
+        batch = normalize_fn(batch)
         if plan is None:
-            return dense(predict_fn, batch, scales)
-        return posterior(predict_fn, batch, plan)
+            return dense_probs(predict, batch, scales)
+        return mean_probs(predict, batch, plan)
 
-    at_once = max(1, batch_size // (plan.n_views if plan else 1))
-    return in_batches(functools.partial(ask, jax.device_put(variables)), images, at_once, each_fn)
+    images_per_batch = max(1, batch_size // (plan.n_crops if plan else 1))
+    fn = functools.partial(probs_of, jax.device_put(variables))
+    return map_batches(fn, images, images_per_batch, progress_fn)
 
 
-def in_batches(score_fn: Callable, images, batch_size: int, each_fn: Callable = iter) -> np.ndarray:
-    """score_fn(batch) of a set on the host, jitted once: the last batch is filled up and cut again.
+def map_batches(
+    fn: Callable[[Any], Any], images: Any, batch_size: int, progress_fn: ProgressFn = iter
+) -> Shaped[np.ndarray, 'n *shape']:
+    """fn(batch) over a set on the host, jitted once: the last batch is padded, and its padding removed.
 
-    each_fn  what goes through the batches' starts, a range, and may show how far it has come.
-    Shapes   images [n, ...] -> [n, ...].
+    Args:
+      fn: [b, ...] -> [b, ...].
+      images: [n, ...], an array or what is indexed like one.
+      batch_size: Rows per call.
+      progress_fn: Iterates over the batches' starts (a range), and may show progress.
     """
-    run = jax.jit(score_fn)
-    found = []
-    for start in each_fn(range(0, len(images), batch_size)):
+    run = jax.jit(fn)
+    outputs = []
+    for start in progress_fn(range(0, len(images), batch_size)):
         batch = images[start : start + batch_size]
-        n_filling = min(batch_size, len(images)) - len(batch)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], n_filling, 0)])
-        found.append(run(filled)[: len(batch)])  # while the next batch is read
-        found[-2:-1] = map(np.asarray, found[-2:-1])
-    return np.concatenate(found)
+        n_padding = min(batch_size, len(images)) - len(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], n_padding, 0)])
+        outputs.append(run(padded)[: len(batch)])
+        outputs[-2:-1] = map(np.asarray, outputs[-2:-1])  # fetched while the next batch runs
+    return np.concatenate(outputs)

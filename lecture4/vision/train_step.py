@@ -1,87 +1,124 @@
-"""Training and asking an image network: cross-entropy, auxiliary classifiers, batch statistics, dropout."""
+"""Training and evaluating an image network: losses, metrics, and the recipes' learning rate of biases."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
+from lecture4.ops.reduce import Reduce
+from lecture4.ops.updates import apply_gradients
 from lecture4.vision.models.googlenet import AUXILIARY_WEIGHT
 
+Metrics = dict[str, Float[Array, '']]
 
-def loss(network, variables, images, labels, key):
-    """(objective, (batch statistics, metrics)) of a batch, with dropout; means over the batch.
 
-    The objective is the cross-entropy, and of networks with auxiliary classifiers theirs times
-    AUXILIARY_WEIGHT besides.
-    Shapes  variables {'params', and 'batch_stats' where there are}; images [n, h, w, c]; labels [n].
-            Returns the new batch statistics ({} where there are none) and {'loss', 'top1'}, the
-            cross-entropy and the share of right answers.
+def loss(
+    outputs: tuple[Float[Array, 'n n_classes'], Mapping[str, Any]], batch: Mapping[str, Any]
+) -> tuple[Float[Array, ''], Metrics]:
+    """Objective and metrics of a network's outputs on a batch, means over the batch.
+
+    The objective is the cross-entropy, plus that of auxiliary classifiers (activations named auxiliary_...)
+    times AUXILIARY_WEIGHT.
+
+    Args:
+      outputs: (logits, activations) of a network.
+      batch: With int 'labels' [n].
+
+    Returns:
+      The objective, and {'loss' (cross-entropy in nats), 'accuracy' (a fraction)}.
     """
-    (logits, activations), new = network.apply(
-        variables, images, train=True, rngs={'dropout': key}, mutable=['batch_stats']
-    )
+    logits, activations = outputs
+    labels = batch['labels']
     value = cross_entropy(logits, labels)
-    sides = [a for name, a in activations.items() if name.startswith('auxiliary_')]
-    objective = value + AUXILIARY_WEIGHT * sum(cross_entropy(side, labels) for side in sides)
-    right = jnp.argmax(logits, axis=1) == labels
-    metrics = {'loss': value, 'top1': jnp.mean(right, dtype=jnp.float32)}
-    return objective, (new.get('batch_stats', {}), metrics)
+    auxiliary = [a for name, a in activations.items() if name.startswith('auxiliary_')]
+    objective = value + AUXILIARY_WEIGHT * sum(cross_entropy(a, labels) for a in auxiliary)
+    is_correct = jnp.argmax(logits, axis=1) == labels
+    return objective, {'loss': value, 'accuracy': jnp.mean(is_correct, dtype=jnp.float32)}
 
 
-def descend(network, optimizer, variables, memory, batch, key, axis_name=None):
-    """One step of training: (variables, the optimiser's memory, metrics as `loss` has them).
+def train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    variables: Mapping[str, Any],
+    opt_state: optax.OptState,
+    batch: Mapping[str, Any],
+    key: jax.Array,
+    reduce: Reduce = Reduce(),
+) -> tuple[dict[str, Any], optax.OptState, Metrics]:
+    """One training step: the updated variables, optimizer state and metrics as in `loss`.
 
-    batch      {'images', 'labels'}.
-    axis_name  under pmap the axis of devices: gradients, metrics and batch statistics are means over it,
-               dropout is each device's own.
+    Args:
+      network: Any image network.
+      optimizer: Of the parameters.
+      variables: {'params', and 'batch_stats' where the network has batch norm}.
+      opt_state: Of the optimizer.
+      batch: {'images' [n, h, w, c], 'labels' int [n]}.
+      key: Of the dropout.
+      reduce: Devices over which gradients, metrics and batch statistics are averaged; each has its own
+        dropout.
     """
-    if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if reduce.axis_name is not None:
+        key = reduce.fold_in(key)
         if hasattr(network, 'axis_name'):
-            network = network.clone(axis_name=axis_name)
+            network = network.clone(axis_name=reduce.axis_name)
 
-    def loss_fn(params):
-        given = variables | {'params': params}
-        return loss(network, given, batch['images'], batch['labels'], key)
+    def objective(params):
+        outputs, updated = network.apply(
+            {**variables, 'params': params},
+            batch['images'],
+            train=True,
+            rngs={'dropout': key},
+            mutable=['batch_stats'],
+        )
+        value, metrics = loss(outputs, batch)
+        return value, (updated, metrics)
 
     params = variables['params']
-    (_, (statistics, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    if axis_name is not None:
-        grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-    updates, memory = optimizer.update(grads, memory, params)
-    params = optax.apply_updates(params, updates)
-    return (
-        {'params': params} | ({'batch_stats': statistics} if statistics else {}),
-        memory,
-        metrics,
-    )
+    (_, (updated, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    grads, metrics = reduce.mean((grads, metrics))
+    params, opt_state = apply_gradients(optimizer, grads, opt_state, params)
+    return {'params': params, **updated}, opt_state, metrics
 
 
-def cross_entropy(logits, labels):
-    """The mean of -log softmax(logits)[label], in float32."""
+def cross_entropy(logits: Float[Array, 'n n_classes'], labels: Int[Array, 'n']) -> Float[Array, '']:
+    """Mean of -log softmax(logits)[label], in float32."""
     logits = logits.astype(jnp.float32)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def quality(logits, labels):
-    """{'loss', 'top1', 'top5'} of logits [n, c]: the cross-entropy and shares of labels among the first.
+def eval_metrics(logits: Float[Array, 'n n_classes'], labels: Int[Array, 'n']) -> Metrics:
+    """Cross-entropy (nats) and top-k accuracies (fractions) of a batch.
 
-    'top5' where there are more than five classes. Equal logits count by class number, as in ops.scores.ranks.
+    Returns:
+      {'loss', 'accuracy', and 'top5_accuracy' where there are more than five classes}. Equal logits are
+      ranked by class index, as in `ops.metrics.ranks`.
     """
     logits = logits.astype(jnp.float32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
-    rank = jnp.sum((logits > own) | ((logits == own) & before), axis=1)
-    told = [k for k in (1, 5) if k < logits.shape[1]]
-    shares = {f'top{k}': jnp.mean(rank < k, dtype=jnp.float32) for k in told}
-    return {'loss': cross_entropy(logits, labels), **shares}
+    is_before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
+    rank = jnp.sum((logits > own) | ((logits == own) & is_before), axis=1)
+    names = {1: 'accuracy', 5: 'top5_accuracy'}
+    accuracies = {
+        name: jnp.mean(rank < k, dtype=jnp.float32)
+        for k, name in names.items()
+        if k < logits.shape[1]
+    }
+    return {'loss': cross_entropy(logits, labels), **accuracies}
 
 
-def scaled_biases(factor) -> optax.GradientTransformation:
-    """Gradients of biases times a factor: Caffe's recipes learn them at twice the rate."""
+def bias_lr_multiplier(multiplier: float) -> optax.GradientTransformation:
+    """Multiplies the gradients of biases: Caffe's recipes train them at twice the learning rate."""
 
     def update(updates, state, params=None):
         del params
-        scale = lambda path, g: g * factor if path[-1].key == 'bias' else g  # noqa: E731
+
+        def scale(path, g):
+            return g * multiplier if path[-1].key == 'bias' else g
+
         return jax.tree_util.tree_map_with_path(scale, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -61,11 +61,11 @@ def ours(name):
     from lecture4.vision.models import registry
 
     made = {
-        'alexnet': 'one_tower', 'resnet18': 'resnet_18', 'resnet50': 'resnet_50_v1_5', 'vgg16': 'vgg_d',
+        'alexnet': 'alexnet_v2', 'resnet18': 'resnet_18', 'resnet50': 'resnet_50_v1_5', 'vgg16': 'vgg_d',
         'googlenet': 'googlenet_torchvision',
     }[name]  # fmt: skip
     network, shape = registry.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
-    rows = receptive_field.summarize(registry.layout(network), shape[1:])
+    rows = receptive_field.trace(registry.layer_stack(network), shape[1:])
     return runs(network, shape), BATCH * receptive_field.totals(rows)[1]
 
 
@@ -86,7 +86,7 @@ def runs(network, shape):
     forward = jax.jit(lambda variables, x: network.apply(variables, x)[0])
 
     def step(variables, memory):
-        return train_step.descend(network, optimizer, variables, memory, batch, key)[:2]
+        return train_step.train_step(network, optimizer, variables, memory, batch, key)[:2]
 
     train = jax.jit(step, donate_argnums=(0, 1))
 
@@ -195,7 +195,7 @@ def compile_times():
             ("CIFAR's ResNet-110", functools.partial(resnet.cifar, 110), (128, 32, 32, 3)),
         ):
             for scan in (False, True):
-                run = runs(network(n_classes=10, scan=scan), shape)['training']
+                run = runs(network(n_classes=10, scan_blocks=scan), shape)['training']
                 first = timed(run)
                 median = statistics.median(timed(run) for _ in range(3))
                 kind = 'as loops' if scan else 'one by one'

@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train=False):
-        layers.check(x, 3, 'Tiny')
+        layers.check_images(x, 3, 'Tiny')
         x = layers.conv(4, 3, name='conv1')(x)
         x = jnp.maximum(x, 0).mean((1, 2))
         return nn.Dense(self.n_classes, name='fc')(x), {'x': x}
@@ -127,10 +127,10 @@ def test_runs_by_many_looks_and_an_ensemble_of_them(source, tmp_path, capsys):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
         return json.loads((tmp_path / name / 'results.json').read_text())['tables'][0]['records']
 
-    alone = run('a', '--views', '1', '--seed', '1')
-    rows = run('b', '--views', '10', '1', 'dense', '--ensemble', str(tmp_path / 'a'))
+    alone = run('a', '--views', 'center', '--seed', '1')
+    rows = run('b', '--views', '10', 'center', 'dense', '--ensemble', str(tmp_path / 'a'))
     by = {(row['views'], row['network']): row['first answer'] for row in rows}
-    assert len(rows) == 9 and by['1', str(tmp_path / 'a')] == alone[0]['first answer']
+    assert len(rows) == 9 and by['center', str(tmp_path / 'a')] == alone[0]['first answer']
     assert {name for _, name in by} == {'this network', str(tmp_path / 'a'), 'mean of all'}
     assert (tmp_path / 'b/figures/worst.png').exists()
     assert 'of 10 test pictures of 4 classes' in capsys.readouterr().out
@@ -151,16 +151,18 @@ def test_the_papers_recipes_fit_together(preset, monkeypatch):
     state = jax.eval_shape(made.init, KEY, batch)
     new, metrics = jax.eval_shape(made.step, state, batch, KEY)
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
-    assert set(metrics) == {'loss', 'top1'}
-    assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'top1'}
+    assert set(metrics) == {'loss', 'accuracy'}
+    assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'accuracy'}
     for kind in config.views:
-        plan = multi_crop.looks(kind, (side, side), data.extra['crop'], job.scales_of(config, kind))
-        assert plan is None or plan.n_views == int(kind)
+        plan = multi_crop.plan_for(
+            kind, (side, side), data.extra['crop'], job.scales_of(config, kind)
+        )
+        assert plan is None or plan.n_crops == (1 if kind == 'center' else int(kind))
 
     def dense(variables, images):
         network = job.network_of(config, 4)
         wide = network.clone(dense=True) if hasattr(network, 'dense') else network
-        return multi_crop.dense(lambda x: wide.apply(variables, x)[0], images, config.scales)
+        return multi_crop.dense_probs(lambda x: wide.apply(variables, x)[0], images, config.scales)
 
     if 'dense' in config.views:
         seen = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -189,7 +191,17 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out_if_asked(tmp_path):
 def test_pictures_on_the_disk_make_the_same_run(tmp_path):
     write_folder(tmp_path / 'set')
     common = ['--network', 'tiny', '--source', f'dir:{tmp_path}/set', '--side', '9', '--crop', '8']
-    common += ['--steps', '3', '--batch_size', '4', '--looked_at', '8', '--views', '1', 'dense']
+    common += [
+        '--steps',
+        '3',
+        '--batch_size',
+        '4',
+        '--looked_at',
+        '8',
+        '--views',
+        'center',
+        'dense',
+    ]
     common += ['--cache_dir', 'none', '--progress', 'none']
     found = []
     for stored in ('devices', 'disk'):
@@ -214,14 +226,14 @@ def pictures(shape, labels=(0, 1), dtype=np.uint8):
         (pictures((12, 12, 3), (0, -1)), [], 'labels run from -1 to 0'),
         (pictures((12, 12, 3), (0, 0.5)), [], 'labels have .* dtype float64'),
         (pictures((12, 12, 3), (0, 0)), [], 'test has 1, which training has not'),
-        (pictures((12, 12, 3)), ['--crop', '13'], 'pictures of 12 x 12 have no crop of 13 x 13'),
-        (pictures((12, 12, 3)), ['--crop', '2'], 'Tiny: pictures of 2 x 2 are too small; use 3 x 3'),
-        (pictures((12, 12, 3)), ['--network', 'alexnet'], 'AlexNet: pictures of 8 x 8 .* use 227'),
-        (pictures((12, 12, 3)), ['--network', 'vgg_d', '--views', '1'], 'VGG: .* too small; use 32'),
+        (pictures((12, 12, 3)), ['--crop', '13'], 'images of 12 x 12 are smaller than the crop of 13 x 13'),
+        (pictures((12, 12, 3)), ['--crop', '2'], 'Tiny: images of 2 x 2 are too small; use 3 x 3'),
+        (pictures((12, 12, 3)), ['--network', 'alexnet'], 'AlexNet: images of 8 x 8 .* use 227'),
+        (pictures((12, 12, 3)), ['--network', 'vgg_d', '--views', 'center'], 'VGG: .* too small; use 32'),
         (pictures((12, 12, 3)), ['--augmentation', 'jitter', '--jitter', '6', '9'], 'crop has to fit'),
-        (pictures((12, 12, 3)), ['--views', '150', '--scales', '7'], 'pictures of 7 x 7 have no crop'),
+        (pictures((12, 12, 3)), ['--views', '150', '--scales', '7'], 'images of 7 x 7 are smaller than the crop'),
         (pictures((12, 12, 3)), ['--ensemble', 'nowhere'], 'nowhere holds no run'),
-        (pictures((12, 12, 3)), ['--network', 'vgg_f'], 'network vgg_f is unknown; did you mean vgg_'),
+        (pictures((12, 12, 3)), ['--network', 'vgg_f'], 'unknown network vgg_f; did you mean vgg_'),
         (pictures((12, 12, 3)), ['--momentum', '1'], '--momentum is 1.0; .* at least 0, below 1'),
         (pictures((12, 12, 3)), ['--stored', 'disk'], 'only whole pictures of dir:PATH'),
         (pictures((12, 12, 3)), ['--looked_at', '6'], 'pictures of 6 x 6 have no crop of 8 x 8'),

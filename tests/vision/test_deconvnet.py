@@ -1,4 +1,4 @@
-"""Projections, strongest pictures, occlusion and correspondence, each against counting by hand."""
+"""Projections, strongest images, occlusion and correspondence, each against direct computation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from lecture4.ops import receptive_field
-from lecture4.vision import deconvnet, layer_specs
+from lecture4.vision import deconvnet, layer_specs, layers
 from lecture4.vision.models import resnet
 
 RNG = np.random.default_rng(0)
@@ -21,37 +21,40 @@ def variables():
     return NETWORK.init(jax.random.key(0), IMAGES)
 
 
-def test_a_gradient_s_projection_is_the_unit_s_gradient_times_its_value(variables):
-    seen = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 5, 'gradient')
+def test_the_gradient_projection_is_gradient_times_value(variables):
+    projection = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 5, 'gradient')
     a = deconvnet.activation(NETWORK, variables, IMAGES, LAYER)
     for i in range(3):
         flat = int(a[i, :, :, 5].argmax())
-        place = divmod(flat, a.shape[2])
-        assert tuple(seen.place[i].tolist()) == place and seen.value[i] == a[i, *place, 5]
+        position = divmod(flat, a.shape[2])
+        assert tuple(projection.position[i].tolist()) == position
+        assert projection.value[i] == a[i, *position, 5]
 
-        def unit(image, place=place):
-            found = deconvnet.activation(NETWORK, variables, image[None], LAYER)
-            return found[0, *place, 5]
+        def unit(image, position=position):
+            a = deconvnet.activation(NETWORK, variables, image[None], LAYER)
+            return a[0, *position, 5]
 
-        expected = jax.grad(unit)(IMAGES[i]) * seen.value[i]
-        np.testing.assert_allclose(seen.pixels[i], expected, atol=1e-5)
+        expected = jax.grad(unit)(IMAGES[i]) * projection.value[i]
+        np.testing.assert_allclose(projection.pixels[i], expected, atol=1e-5)
 
 
-def test_a_channel_a_picture_is_each_picture_s_own_projection(variables):
-    together = deconvnet.project(NETWORK, variables, IMAGES, LAYER, np.array([5, 2, 5]))
+def test_one_channel_per_image_projects_each_image_alone(variables):
+    batched = deconvnet.project(NETWORK, variables, IMAGES, LAYER, np.array([5, 2, 5]))
     for i, channel in enumerate((5, 2, 5)):
         alone = deconvnet.project(NETWORK, variables, IMAGES[i : i + 1], LAYER, channel)
-        for mine, wanted in zip(together, alone, strict=True):
-            np.testing.assert_allclose(mine[i], wanted[0], atol=1e-5)
+        for actual, expected in zip(batched, alone, strict=True):
+            np.testing.assert_allclose(actual[i], expected[0], atol=1e-5)
 
 
-@pytest.mark.parametrize('rule', ['deconvnet', 'guided', 'gradient'])
-def test_nothing_arrives_outside_the_receptive_field(variables, rule):
+@pytest.mark.parametrize('rule', layers.BACKWARD_RULES)
+def test_projections_are_zero_outside_the_receptive_field(variables, rule):
     rows = receptive_field.summarize(layer_specs.cifar_resnet(8, None)[:-2], (16, 16, 3))
     row = next(row for row in rows if row.name == f'{LAYER}/conv2')
-    seen = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule)
-    for pixels, place in zip(np.asarray(seen.pixels), np.asarray(seen.place), strict=True):
-        middle = np.array(row.start) + place * np.array(row.stride)
+    projection = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule)
+    for pixels, position in zip(
+        np.asarray(projection.pixels), np.asarray(projection.position), strict=True
+    ):
+        middle = np.array(row.start) + position * np.array(row.stride)
         far = (
             np.abs(np.arange(16)[:, None] - middle[None, :])
             > np.array(row.receptive_field)[None, :] / 2
@@ -61,62 +64,72 @@ def test_nothing_arrives_outside_the_receptive_field(variables, rule):
         assert np.abs(pixels).max() > 0
 
 
-def test_the_rules_differ_and_names_are_told(variables):
-    seen = [
+def test_rules_differ_and_unknown_layers_are_refused(variables):
+    pixels = [
         deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule).pixels
         for rule in ('deconvnet', 'guided', 'gradient')
     ]
-    assert all(jnp.abs(seen[i] - seen[i - 1]).max() > 1e-3 for i in range(3))
-    with pytest.raises(KeyError, match="'conv9' is no activation; there are conv1, conv2_1"):
+    assert all(jnp.abs(pixels[i] - pixels[i - 1]).max() > 1e-3 for i in range(3))
+    with pytest.raises(
+        KeyError, match="'conv9' is not an activation; expected one of conv1, conv2_1"
+    ):
         deconvnet.project(NETWORK, variables, IMAGES, 'conv9', 0)
-    with pytest.raises(ValueError, match='channel 32 of 32'):
+    with pytest.raises(ValueError, match='channel 32 is out of range; expected 0 to 31'):
         deconvnet.project(NETWORK, variables, IMAGES, LAYER, 32)
 
 
-def test_the_strongest_pictures_of_a_set(variables):
+def test_top_images_are_those_of_the_largest_activations(variables):
     images = jnp.asarray(RNG.standard_normal((7, 16, 16, 3)), jnp.float32)
-    found = deconvnet.top(NETWORK, variables, [images[:4], images[4:]], LAYER, k=3)
+    top = deconvnet.top_images(NETWORK, variables, [images[:4], images[4:]], LAYER, k=3)
     a = np.asarray(deconvnet.activation(NETWORK, variables, images, LAYER))
     for channel in (0, 11):
         peaks = a[..., channel].reshape(7, -1).max(1)
         rows = np.argsort(-peaks, kind='stable')[:3]
-        np.testing.assert_array_equal(found.rows[:, channel], rows)
-        np.testing.assert_allclose(found.values[:, channel], peaks[rows], rtol=1e-5)
-        for row, (r, c) in zip(rows, found.places[:, channel], strict=True):
+        np.testing.assert_array_equal(top.indices[:, channel], rows)
+        np.testing.assert_allclose(top.values[:, channel], peaks[rows], rtol=1e-5)
+        for row, (r, c) in zip(rows, top.positions[:, channel], strict=True):
             assert a[row, r, c, channel] == pytest.approx(peaks[row], rel=1e-5)
-    with pytest.raises(ValueError, match='7 pictures; 9 or more'):
-        deconvnet.top(NETWORK, variables, [images], LAYER)
+    with pytest.raises(ValueError, match='expected at least 9 images for the strongest 9, got 7'):
+        deconvnet.top_images(NETWORK, variables, [images], LAYER)
 
 
-def test_patches_are_what_a_unit_sees():
+def test_patches_are_the_receptive_fields():
     row = receptive_field.summarize(
         (receptive_field.Layer('conv', 'conv', 1, 3, 2, 1),), (5, 5, 1)
     )[0]
     image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
     np.testing.assert_array_equal(
-        deconvnet.patches(image, [[1, 2]], row)[0, :, :, 0], [[8, 9, 0], [13, 14, 0], [18, 19, 0]]
+        deconvnet.receptive_field_patches(image, np.array([[1, 2]]), row)[0, :, :, 0],
+        [[8, 9, 0], [13, 14, 0], [18, 19, 0]],
     )
 
 
 class Corner(nn.Module):
     """Class 1 where the upper left quarter is bright."""
 
-    rule: str = 'gradient'
+    backward_rule: str = 'gradient'
 
     @nn.compact
     def __call__(self, x):
         bright = x[:, :4, :4].mean((1, 2, 3))
-        return jnp.stack([jnp.zeros_like(bright), 8 * bright - 2], axis=1), {'map': x}
+        return jnp.stack([jnp.zeros_like(bright), 8 * bright - 2], axis=1), {'maps': x}
 
 
-def test_occlusion_tells_where_the_class_comes_from():
-    found = deconvnet.occlude(
-        Corner(), {}, np.ones((8, 8, 1), np.float32), 1, 'map', size=4, stride=4, batch=3
+def test_occlusion_locates_the_evidence_for_the_class():
+    occlusion = deconvnet.occlude(
+        Corner(),
+        {},
+        np.ones((8, 8, 1), np.float32),
+        1,
+        'maps',
+        occluder_size=4,
+        stride=4,
+        batch_size=3,
     )
-    assert found.predicted.tolist() == [[0, 1], [1, 1]]
-    np.testing.assert_allclose(found.probability[1, 1], 1 / (1 + np.exp(-6)), rtol=1e-5)
-    np.testing.assert_allclose(found.probability[0, 0], 1 / (1 + np.exp(2)), rtol=1e-5)
-    np.testing.assert_allclose(found.response, 64 - 16)
+    assert occlusion.predicted.tolist() == [[0, 1], [1, 1]]
+    np.testing.assert_allclose(occlusion.probability[1, 1], 1 / (1 + np.exp(-6)), rtol=1e-5)
+    np.testing.assert_allclose(occlusion.probability[0, 0], 1 / (1 + np.exp(2)), rtol=1e-5)
+    np.testing.assert_allclose(occlusion.response, 64 - 16)
 
 
 def test_correspondence_of_equal_and_of_unrelated_changes():
@@ -125,5 +138,5 @@ def test_correspondence_of_equal_and_of_unrelated_changes():
     same = deconvnet.correspondence(lambda x: x, images, images - change)
     other = deconvnet.correspondence(lambda x: x, images, RNG.standard_normal((6, 2000)))
     assert same == 0 and other == pytest.approx(0.5, abs=0.2)
-    with pytest.raises(ValueError, match='two or more'):
+    with pytest.raises(ValueError, match='at least two images'):
         deconvnet.correspondence(lambda x: x, images[:1], images[:1])

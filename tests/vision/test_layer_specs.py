@@ -1,4 +1,4 @@
-"""Counts of the classic networks, known from formulas and from other implementations' modules."""
+"""Counts of the classic networks, known from formulas and from other implementations."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from lecture4.vision import layer_specs
 IMAGENET, CIFAR = (224, 224, 3), (32, 32, 3)
 COUNTS = {
     'alexnet': (layer_specs.alexnet(), (227, 227, 3), 60_965_224, 724_406_816),
-    'alexnet, one stream': (layer_specs.alexnet(1), (227, 227, 3), 62_378_344, 1_135_256_096),
-    'alexnet, one tower': (layer_specs.one_tower(), IMAGENET, 61_100_840, 714_188_480),
+    'alexnet, one group': (layer_specs.alexnet(1), (227, 227, 3), 62_378_344, 1_135_256_096),
+    'alexnet v2': (layer_specs.alexnet_v2(), IMAGENET, 61_100_840, 714_188_480),
     'zfnet': (layer_specs.zfnet(), IMAGENET, 62_357_608, 1_168_032_896),
     'vgg a': (layer_specs.vgg('a'), IMAGENET, 132_863_336, 7_609_090_048),
     'vgg b': (layer_specs.vgg('b'), IMAGENET, 133_047_848, 11_308_466_176),
@@ -66,11 +66,11 @@ def test_layers_of_alexnet():
     ]  # fmt: skip
     assert [rows[f'fc{i}'].parameters for i in (6, 7, 8)] == [37_752_832, 16_781_312, 4_097_000]
     assert [rows[n].output[0] for n in ('conv1', 'pool1', 'pool2', 'pool5')] == [55, 27, 13, 6]
-    # known of this network: 195 pixels at pool5, 32 apart
+    # published for this network: 195 pixels at pool5, 32 apart
     assert rows['pool5'].receptive_field == (195, 195) and rows['pool5'].stride == (32, 32)
 
 
-def test_maps_of_zfnet():
+def test_feature_map_sizes_of_zfnet():
     rows = {row.name: row for row in receptive_field.summarize(layer_specs.zfnet(), IMAGENET)}
     names = ('conv1', 'pool1', 'conv2', 'pool2', 'pool5')
     assert [rows[name].output[0] for name in names] == [110, 55, 26, 13, 6]
@@ -94,7 +94,7 @@ def test_parts_of_googlenet_and_its_auxiliary_classifiers():
     assert [rows[f'inception_{n}'].output for n in ('3b', '4e', '5b')] == [
         (28, 28, 480), (14, 14, 832), (7, 7, 1024),
     ]  # fmt: skip
-    side = [
+    auxiliary = [
         receptive_field.totals(
             receptive_field.summarize(
                 layer_specs.googlenet_auxiliary(), rows[f'inception_{name}'].output
@@ -102,13 +102,13 @@ def test_parts_of_googlenet_and_its_auxiliary_classifiers():
         )
         for name in ('4a', '4d')
     ]
-    assert [parameters for parameters, _ in side] == [3_188_840, 3_190_888]
+    assert [parameters for parameters, _ in auxiliary] == [3_188_840, 3_190_888]
     main, macs = receptive_field.totals(tuple(rows.values()))
-    assert main + sum(parameters for parameters, _ in side) == 13_378_280
-    assert macs + sum(macs for _, macs in side) == 1_591_044_096
+    assert main + sum(parameters for parameters, _ in auxiliary) == 13_378_280
+    assert macs + sum(macs for _, macs in auxiliary) == 1_591_044_096
 
 
-def test_depths_that_do_not_exist():
+def test_unknown_depths_are_refused():
     with pytest.raises(ValueError, match='6 n \\+ 2'):
         layer_specs.cifar_resnet(21)
     with pytest.raises(KeyError):

@@ -1,4 +1,4 @@
-"""Every network against the published counts, and against its layout, layer by layer."""
+"""Every network against the published counts, and against its layer specs, layer by layer."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from lecture4.vision.models import alexnet, googlenet, resnet, vgg, zfnet
 
 NETWORKS = {
     'alexnet': (alexnet.AlexNet(), 227, 60_965_224),
-    'alexnet, one stream': (alexnet.AlexNet(groups=1), 227, 62_378_344),
-    'alexnet, one tower': (alexnet.OneTower(), 224, 61_100_840),
+    'alexnet, one group': (alexnet.AlexNet(groups=1), 227, 62_378_344),
+    'alexnet v2': (alexnet.AlexNetV2(), 224, 61_100_840),
     'zfnet': (zfnet.ZFNet(), 224, 62_357_608),
     'vgg a': (vgg.VGG('a'), 224, 132_863_336),
     'vgg a lrn': (vgg.VGG('a_lrn'), 224, 132_863_336),
@@ -48,26 +48,26 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def shapes(network, side, n=1):
-    """What init makes and apply returns, by shape alone."""
-    x = jax.ShapeDtypeStruct((n, side, side, 3), jnp.float32)
+def shapes(network, image_size, n=1):
+    """Variables of init and outputs of apply, by shape alone."""
+    x = jax.ShapeDtypeStruct((n, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), x)
     return variables, jax.eval_shape(network.apply, variables, x)
 
 
-def count(parameters):
-    return sum(leaf.size for leaf in jax.tree.leaves(parameters))
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_parameters_are_those_of_the_paper(name):
-    network, side, expected = NETWORKS[name]
-    variables, (logits, _) = shapes(network, side, 2)
+    network, image_size, expected = NETWORKS[name]
+    variables, (logits, _) = shapes(network, image_size, 2)
     assert count(variables['params']) == expected
     assert logits.shape == (2, network.n_classes)
 
 
-LAYOUTS = {
+SPECS = {
     'alexnet': (layer_specs.alexnet(), alexnet.AlexNet(), 227),
     'zfnet': (layer_specs.zfnet(), zfnet.ZFNet(), 224),
     'vgg c': (layer_specs.vgg('c'), vgg.VGG('c'), 224),
@@ -82,14 +82,16 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', LAYOUTS)
-def test_activations_have_the_sizes_of_the_layout(name):
-    """All activations that carry a layout's name; parameters layer by layer where both have it."""
-    stack, network, side = LAYOUTS[name]
-    _, (_, activations) = shapes(network, side)
+@pytest.mark.parametrize('name', SPECS)
+def test_activations_have_the_sizes_of_the_specs(name):
+    """All activations named as a layer of the specs."""
+    stack, network, image_size = SPECS[name]
+    _, (_, activations) = shapes(network, image_size)
     rows = {
         row.name: row
-        for row in receptive_field.collapse(receptive_field.summarize(stack, (side, side, 3)))
+        for row in receptive_field.collapse(
+            receptive_field.summarize(stack, (image_size, image_size, 3))
+        )
     }
     shared = [layer for layer in activations if layer in rows and rows[layer].output[:-1]]
     shared = [layer for layer in shared if rows[layer].output[0] > 1]
@@ -98,8 +100,8 @@ def test_activations_have_the_sizes_of_the_layout(name):
         assert activations[layer].shape[1:] == rows[layer].output, layer
 
 
-def test_v1_strides_on_the_first_of_a_bottleneck_and_v1_5_on_the_second():
-    """By the counts of multiply-adds that the papers print: 3.8 and 4.1 thousand million."""
+def test_v1_strides_on_the_first_1x1_and_v1_5_on_the_3x3():
+    """By the published counts of multiply-adds: 3.8 and 4.1 billion."""
     for version, gigas in (('v1', 3.86), ('v1.5', 4.09)):
         network = resnet.imagenet(50, version=version)
         variables, _ = shapes(network, 224)
@@ -127,28 +129,68 @@ def multiply_adds(jaxpr):
     return total
 
 
-def test_equal_blocks_in_a_loop_are_the_blocks_one_by_one():
-    one_by_one = resnet.ResNet((1, 3), (2, 3), True, 'cifar', 5, 'C')
-    looped = one_by_one.clone(scan=True)
+def test_scanned_blocks_equal_unrolled_blocks():
+    unrolled = resnet.ResNet((1, 3), (2, 3), True, 'cifar', 5, 'C')
+    scanned = unrolled.clone(scan_blocks=True)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3)), jnp.float32)
-    variables = jax.jit(one_by_one.init)(jax.random.key(0), x)
-    again = jax.jit(looped.init)(jax.random.key(0), x)
-    jax.tree.map(np.testing.assert_array_equal, variables, again)
-    found = []
-    for network in (one_by_one, looped):
+    variables = jax.jit(unrolled.init)(jax.random.key(0), x)
+    scanned_variables = jax.jit(scanned.init)(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, scanned_variables)
+    results = []
+    for network in (unrolled, scanned):
 
         def loss(params, network=network):
-            given = variables | {'params': params}
-            seen = network.apply(given, x, train=True, mutable=['batch_stats'])
-            (logits, activations), updated = seen
+            new_variables = variables | {'params': params}
+            outputs = network.apply(new_variables, x, train=True, mutable=['batch_stats'])
+            (logits, activations), updated = outputs
             return jnp.sum(logits**2) + jnp.sum(activations['conv3_2'] ** 3), (activations, updated)
 
         trained = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
-        found.append((trained, jax.jit(network.apply)(variables, x)))
-    assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
-    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        results.append((trained, jax.jit(network.apply)(variables, x)))
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * (1e-9 + float(jnp.abs(a).max())))
     loops = [
-        str(jax.make_jaxpr(n.apply)(variables, x)).count(' scan[') for n in (one_by_one, looped)
+        str(jax.make_jaxpr(n.apply)(variables, x)).count(' scan[') for n in (unrolled, scanned)
     ]
     assert loops == [0, 1]
+
+
+def local_response(x, k, alpha):
+    """x / (k + alpha * sum of the squares of 5 neighboring channels)^0.75, in float64."""
+    x = np.asarray(x, np.float64)
+    squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (2, 2)))
+    total = sum(squares[..., i : i + x.shape[-1]] for i in range(5))
+    return x / (k + alpha * total) ** 0.75
+
+
+@pytest.mark.parametrize('convention, k, alpha', [('paper', 2, 1e-4), ('caffe', 1, 2e-5)])
+@pytest.mark.parametrize(
+    'network, image_size, source, normalized',
+    [
+        (googlenet.GoogLeNet(4), 32, 'pool1', 'norm1'),
+        (googlenet.GoogLeNet(4), 32, 'conv2', 'norm2'),
+        (vgg.VGG('a_lrn', 4), 32, 'conv1_1', 'norm1_1'),
+    ],
+    ids=['googlenet norm1', 'googlenet norm2', 'vgg a_lrn'],
+)
+def test_response_normalization_follows_the_convention(
+    network, image_size, source, normalized, convention, k, alpha
+):
+    """BVLC's GoogLeNet and torch have k = 1 and alpha / 5, Krizhevsky's paper k = 2 and alpha."""
+    x = 1000 * np.random.default_rng(0).standard_normal((1, image_size, image_size, 3))
+    x = jnp.asarray(x, jnp.float32)
+    network = network.clone(convention=convention)
+    variables = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype),
+        jax.eval_shape(network.init, jax.random.key(0), x),
+    )
+
+    @jax.jit
+    def run(variables, x):
+        activations = network.apply(variables, x)[1]
+        return activations[source], activations[normalized]
+
+    a, actual = run(variables, x)
+    np.testing.assert_allclose(actual, local_response(a, k, alpha), rtol=2e-5)
+    assert type(network)(n_classes=4).convention == 'paper'

@@ -1,10 +1,12 @@
-"""Run by a Python that has torch and torchvision: random networks' weights, pictures and logits to a folder.
+"""Run by a Python that has torch and torchvision: random networks' weights, images and logits to a folder.
 
 A network of timm too where that is installed. Statistics and scales of batch norm are made random, so that
 nothing hides behind ones and zeros.
 """
 
+import argparse
 import importlib.util
+import pathlib
 import sys
 
 import numpy as np
@@ -39,9 +41,49 @@ def main(folder):
         torch.save(network.state_dict(), f'{folder}/timm_vgg11.pth')
         with torch.no_grad():
             np.save(f'{folder}/timm_vgg11.npy', network(x).numpy())
+    checkpoints(pathlib.Path(folder))
     legacy = models.alexnet().state_dict()
     torch.save(legacy, f'{folder}/legacy.pth', _use_new_zipfile_serialization=False)
     np.save(f'{folder}/legacy.npy', legacy['features.0.weight'].numpy())
+
+
+def checkpoints(folder):
+    """What training scripts save of a ResNet-18."""
+    network = models.resnet18()
+    network.load_state_dict(torch.load(folder / 'resnet18.pth'))
+    state = network.state_dict()
+    backbone = {name: value for name, value in state.items() if not name.startswith('fc.')}
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.zeros(2, 3, 64, 64)).sum().backward()
+    optimizer.step()
+    network.load_state_dict(torch.load(folder / 'resnet18.pth'))
+    everything = {
+        'model': network.state_dict(),
+        'optimizer': optimizer.state_dict(),
+        'scheduler': torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10).state_dict(),
+        'scaler': torch.amp.GradScaler('cpu').state_dict(),
+        'args': argparse.Namespace(lr=0.1, device=torch.device('cpu'), output=pathlib.Path('/out')),
+        'best_acc': np.float64(0.7),
+        'rng': torch.get_rng_state(),
+        'numpy_rng': np.random.get_state(),
+        'shape': torch.Size([1]),
+        'dtype': torch.float32,
+        'epoch': 1,
+    }
+    saved = {
+        'everything': everything,
+        'model_state_dict': {'model_state_dict': state, 'epoch': 1},
+        'net': {'net': state, 'acc': 1.0},
+        'model_ema': {'model_ema': state},
+        'module': network,
+        'data_parallel': torch.nn.DataParallel(network),
+        'backbone': backbone,
+        'parameters': dict(network.named_parameters()) | dict(network.named_buffers()),
+        'ddp_and_compile': {f'module._orig_mod.{name}': value for name, value in state.items()},
+    }
+    (folder / 'checkpoints').mkdir()
+    for name, obj in saved.items():
+        torch.save(obj, folder / f'checkpoints/{name}.pth')
 
 
 if __name__ == '__main__':

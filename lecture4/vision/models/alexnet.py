@@ -1,33 +1,39 @@
-"""AlexNet: five convolutions in two streams, three dense layers. Krizhevsky, Sutskever & Hinton, NIPS 2012.
+"""AlexNet: five convolutions in two groups, three dense layers. Krizhevsky, Sutskever & Hinton, NIPS 2012.
 
-Convolutions 2, 4 and 5 see their own stream's maps only: a convolution in two groups. `in_streams` runs
-the same parameters as the paper did, one stream a device.
+Convolutions 2, 4 and 5 read the feature maps of their own group only: grouped convolutions.
+`apply_on_two_devices` runs the same parameters as the paper did, one group per device.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from lecture4.ops import norm, pool
 from lecture4.vision.layers import (
+    Activations,
+    BackwardRule,
     FullyConnected,
-    Rule,
+    LRNConvention,
     adaptive_mean_pool,
-    check,
-    constant,
+    check_images,
     conv,
     flatten,
-    normal,
+    local_response_norm,
+    max_pool,
     relu,
-    unless_deconvnet,
 )
 
-# units, side, stride, padding, bias at the start; pooled 3 / 2 behind conv1, conv2 and conv5
+# features, kernel size, stride, padding, initial bias; pooled by 3 / 2 after conv1, conv2 and conv5
 CONVOLUTIONS = (
     (96, 11, 4, 0, 0.0),
     (256, 5, 1, 2, 1.0),
@@ -35,168 +41,231 @@ CONVOLUTIONS = (
     (384, 3, 1, 1, 1.0),
     (256, 3, 1, 1, 1.0),
 )
-STREAMED = (1, 3, 4)  # of them: the ones in two groups
-NORMED, POOLED = (0, 1), (0, 1, 4)
+GROUPED = (1, 3, 4)  # indices of the convolutions in two groups
+NORMALIZED, POOLED = (0, 1), (0, 1, 4)
 
 
 class AlexNet(nn.Module):
     """The network of the paper.
 
-    groups      2 as in the paper; 1 joins the streams, which makes a larger network.
-    convention  of local response normalisation, see ops.norm.
-    across      whether normalisation reaches from one stream's maps into the other's, as in Caffe's
-                one-device version; the paper's devices normalised their own.
-    dense       larger pictures give a map of logits [n, h, w, classes].
-    rule        ReLU's way back, see layers.relu.
-    Shapes      x [n, 227, 227, 3] (or larger with dense=True); logits [n, n_classes]; activations
-                conv1 .. conv5 behind their ReLU, norm1, norm2, pool1, pool2, pool5, fc6, fc7.
-    Notes       The text's 224 gives no whole number of windows: 227 does. Dropout is inverted.
-    Errors      as layers.check.
+    Attributes:
+      n_classes: Number of classes.
+      groups: 2 as in the paper; 1 joins the groups, which makes a larger network.
+      convention: Of local response normalization, see `layers.local_response_norm`; 'paper' by default.
+      lrn_across_groups: Whether normalization reaches from the feature maps of one group into the other's, as
+        in Caffe's one-device version; each of the paper's devices normalized its own.
+      dropout_rate: After fc6 and fc7. The dropout is inverted: activations are scaled in training.
+      dense: Larger images give a map of logits [n, h, w, n_classes].
+      backward_rule: ReLU's, see `layers.relu`.
+      dtype: Of the computation.
+
+    The text's 224 gives no whole number of windows; 227 does.
     """
 
     n_classes: int = 1000
     groups: int = 2
-    convention: Literal['paper', 'cuda_convnet', 'caffe'] = 'paper'
-    across: bool = False
-    dropout: float = 0.5
+    convention: LRNConvention = 'paper'
+    lrn_across_groups: bool = False
+    dropout_rate: float = 0.5
     dense: bool = False
-    rule: Rule = 'gradient'
-    dtype: Any = None
+    backward_rule: BackwardRule = 'gradient'
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
-        """Logits and activations."""
-        check(x, 67 if self.dense else 227, 'AlexNet')
-        activations = {}
-        for i, (units, side, stride, padding, bias) in enumerate(CONVOLUTIONS):
-            groups = self.groups if i in STREAMED else 1
+    def __call__(
+        self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
+    ) -> tuple[Float[Array, '...'], Activations]:
+        """Logits and activations.
+
+        Args:
+          x: Images [n, 227, 227, 3], or larger with dense=True.
+          train: Whether dropout is on.
+
+        Returns:
+          Logits [n, n_classes]; activations conv1 .. conv5 after their ReLU, norm1, norm2, pool1, pool2,
+          pool5, fc6, fc7.
+
+        Raises:
+          TypeError, ValueError: As `layers.check_images`.
+        """
+        check_images(x, 67 if self.dense else 227, 'AlexNet')
+        x = jnp.asarray(x)
+        activations: Activations = {}
+        for i, (features, kernel_size, stride, padding, bias) in enumerate(CONVOLUTIONS):
             layer = conv(
-                units, side, stride, padding, feature_group_count=groups, dtype=self.dtype,
-                kernel_init=normal(0.01), bias_init=constant(bias), name=f'conv{i + 1}',
-            )  # fmt: skip
-            x = activations[f'conv{i + 1}'] = relu(layer(x), self.rule)
-            if i in NORMED:
-                streams = 1 if self.across else self.groups
-                x = activations[f'norm{i + 1}'] = unless_deconvnet(
-                    lambda y, s=streams: normed(y, self.convention, s), x, self.rule
-                )
+                features,
+                kernel_size,
+                stride,
+                padding,
+                feature_group_count=self.groups if i in GROUPED else 1,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                bias_init=nn.initializers.constant(bias),
+                name=f'conv{i + 1}',
+            )
+            x = activations[f'conv{i + 1}'] = relu(layer(x), self.backward_rule)
+            if i in NORMALIZED:
+                groups = 1 if self.lrn_across_groups else self.groups
+                x = local_response_norm(x, self.convention, self.backward_rule, groups)
+                activations[f'norm{i + 1}'] = x
             if i in POOLED:
-                x = activations[f'pool{i + 1}'] = pool.max_pool(x, 3, 2)
+                x = max_pool(x, 3, 2, backward_rule=self.backward_rule)
+                activations[f'pool{i + 1}'] = x
         head = FullyConnected(
-            self.n_classes, 6, hidden_bias=1.0, dropout=self.dropout, dense=self.dense,
-            rule=self.rule, dtype=self.dtype, name='head',
-        )  # fmt: skip
+            self.n_classes,
+            6,
+            hidden_bias=1.0,
+            dropout_rate=self.dropout_rate,
+            dense=self.dense,
+            backward_rule=self.backward_rule,
+            dtype=self.dtype,
+            name='head',
+        )
         logits, hidden = head(x, train=train)
         return logits, {**activations, **hidden}
 
 
-def normed(x, convention, streams):
-    """Local response normalisation of each stream's channels for themselves."""
-    parts = jnp.split(x, streams, axis=-1)
-    return jnp.concatenate([norm.local_response(p, convention=convention) for p in parts], axis=-1)
+def apply_on_two_devices(
+    variables: Mapping[str, Any],
+    x: Float[Array | np.ndarray, 'n 227 227 3'],
+    mesh: Mesh,
+    *,
+    convention: LRNConvention = 'paper',
+) -> Float[Array, 'n n_classes']:
+    """Logits of AlexNet with one group on each of two devices, as it was trained.
 
+    The feature maps of a group stay on its device; they meet before conv3 and in the dense layers, whose
+    columns are split between the devices: the communication of figure 2 of the paper. Traceable.
 
-def in_streams(variables, x, mesh: Mesh, *, convention='paper'):
-    """Logits of AlexNet with one stream on each of two devices, as it was trained.
+    Args:
+      variables: Of AlexNet(groups=2).
+      x: Images.
+      mesh: Two devices along one axis.
+      convention: As in AlexNet.
 
-    The maps of a stream stay on its device; they meet before conv3 and in the dense layers, whose
-    columns are split between the devices: the communication of figure 2 of the paper.
+    Returns:
+      The same numbers as AlexNet's, to rounding.
 
-    Shapes  variables of AlexNet(groups=2); x [n, 227, 227, 3]; mesh a jax.sharding.Mesh of two devices
-            along one axis. Returns logits [n, n_classes], the same numbers as AlexNet's. Traceable.
-    Errors  ValueError for a mesh of another size.
+    Raises:
+      ValueError: The mesh has another size or more axes.
     """
     if mesh.size != 2 or len(mesh.axis_names) != 1:
-        raise ValueError(f'a mesh of {dict(mesh.shape)}; two devices along one axis are wanted')
+        raise ValueError(f'expected a mesh of two devices along one axis, got {dict(mesh.shape)}')
     axis = mesh.axis_names[0]
-    parameters = variables['params']
+    params = variables['params']
 
-    def together(y):
+    def gather(y):
         return lax.all_gather(y, axis, axis=y.ndim - 1, tiled=True)
 
-    def stream(parameters, x):
+    def forward(params, x):
         for i, (_, _, stride, padding, _) in enumerate(CONVOLUTIONS):
-            layer = parameters[f'conv{i + 1}']
+            layer = params[f'conv{i + 1}']
             if i == 2:
-                x = together(x)
+                x = gather(x)
             x = lax.conv_general_dilated(
-                x, layer['kernel'], (stride, stride), [(padding, padding)] * 2,
+                x,
+                layer['kernel'],
+                (stride, stride),
+                [(padding, padding)] * 2,
                 dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-            )  # fmt: skip
+            )
             x = jnp.maximum(x + layer['bias'][None, None, None, :], 0)
-            if i in NORMED:
+            if i in NORMALIZED:
                 x = norm.local_response(x, convention=convention)
             if i in POOLED:
                 x = pool.max_pool(x, 3, 2)
-        x = together(x)
+        x = gather(x)
         for name in ('fc6', 'fc7'):
-            layer = parameters['head'][name]
+            layer = params['head'][name]
             kernel = layer['kernel'].reshape(-1, layer['kernel'].shape[-1])
             x = jnp.maximum(flatten(x) @ kernel + layer['bias'][None, :], 0)
-            x = together(x)
-        layer = parameters['head']['fc8']
+            x = gather(x)
+        layer = params['head']['fc8']
         return x @ layer['kernel'][0, 0] + layer['bias'][None, :]
 
-    # Every kernel's and bias's last axis, its units, is divided; the classes are not.
-    last = jax.tree.map(lambda leaf: P(*[None] * (leaf.ndim - 1), axis), parameters)
-    last['head']['fc8'] = jax.tree.map(lambda _: P(), parameters['head']['fc8'])
-    return jax.shard_map(stream, mesh=mesh, in_specs=(last, P()), out_specs=P(), check_vma=False)(
-        parameters, x
+    # The last axis (features) of every kernel and bias is divided; the classes are not.
+    specs = jax.tree.map(lambda leaf: P(*[None] * (leaf.ndim - 1), axis), params)
+    specs['head']['fc8'] = jax.tree.map(lambda _: P(), params['head']['fc8'])
+    return jax.shard_map(forward, mesh=mesh, in_specs=(specs, P()), out_specs=P(), check_vma=False)(
+        params, x
     )
 
 
-class OneTower(nn.Module):
-    """The one-tower variant that torchvision calls alexnet: fewer filters, no normalisation, no groups.
+class AlexNetV2(nn.Module):
+    """AlexNet with fewer filters, without normalization and groups: torchvision's alexnet.
 
-    dense   larger pictures give a map of logits [n, h, w, classes].
-    Shapes  x [n, 224, 224, 3]; activations as AlexNet's without norms.
-    Notes   Dropout before fc6 and fc7, not behind them. Other sizes are pooled to 6 x 6 bins.
-    Source  Krizhevsky 2014, 'One weird trick'.
+    Attributes:
+      n_classes: Number of classes.
+      dropout_rate: Before fc6 and fc7, not after them.
+      dense: Larger images give a map of logits [n, h, w, n_classes].
+      backward_rule: ReLU's, see `layers.relu`.
+      dtype: Of the computation.
+
+    References:
+      Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks'.
     """
 
     n_classes: int = 1000
-    dropout: float = 0.5
+    dropout_rate: float = 0.5
     dense: bool = False
-    rule: Rule = 'gradient'
-    dtype: Any = None
+    backward_rule: BackwardRule = 'gradient'
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
-        """Logits and activations."""
-        check(x, 223 if self.dense else 63, 'OneTower')
-        activations = {}
+    def __call__(
+        self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
+    ) -> tuple[Float[Array, '...'], Activations]:
+        """Logits and activations, as AlexNet's without norms.
+
+        Args:
+          x: Images [n, 224, 224, 3]; the feature maps of other sizes are pooled to 6 x 6 bins.
+          train: Whether dropout is on.
+
+        Raises:
+          TypeError, ValueError: As `layers.check_images`.
+        """
+        check_images(x, 223 if self.dense else 63, 'AlexNetV2')
+        x = jnp.asarray(x)
+        activations: Activations = {}
         shapes = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
-        for i, (units, side, stride, padding) in enumerate(shapes):
-            layer = conv(units, side, stride, padding, dtype=self.dtype, name=f'conv{i + 1}')
-            x = activations[f'conv{i + 1}'] = relu(layer(x), self.rule)
+        for i, shape in enumerate(shapes):
+            layer = conv(*shape, dtype=self.dtype, name=f'conv{i + 1}')
+            x = activations[f'conv{i + 1}'] = relu(layer(x), self.backward_rule)
             if i in POOLED:
-                x = activations[f'pool{i + 1}'] = pool.max_pool(x, 3, 2)
+                x = max_pool(x, 3, 2, backward_rule=self.backward_rule)
+                activations[f'pool{i + 1}'] = x
         if not self.dense:
             x = flatten(adaptive_mean_pool(x, 6))
-        for name, side in (('fc6', 6), ('fc7', 1)):
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            layer = DenseOrMoved(4096, side, self.dtype, name=name)
-            x = activations[name] = relu(layer(x), self.rule)
-        return DenseOrMoved(self.n_classes, 1, self.dtype, name='fc8')(x), activations
+        for name, kernel_size in (('fc6', 6), ('fc7', 1)):
+            x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+            layer = DenseOrConv(4096, kernel_size, self.dtype, name=name)
+            x = activations[name] = relu(layer(x), self.backward_rule)
+        return DenseOrConv(self.n_classes, 1, self.dtype, name='fc8')(x), activations
 
 
-class DenseOrMoved(nn.Module):
-    """A dense layer on [n, d]; on maps [n, h, w, c] the same weights, moved as a convolution of side x side."""
+class DenseOrConv(nn.Module):
+    """A dense layer on [n, d]; on feature maps [n, h, w, c] the same weights as a convolution.
 
-    units: int
-    side: int
-    dtype: Any
+    Attributes:
+      features: Number of outputs.
+      kernel_size: Height and width of the maps that were flattened to d values.
+      dtype: Of the computation.
+    """
+
+    features: int
+    kernel_size: int
+    dtype: DTypeLike | None
 
     @nn.compact
-    def __call__(self, x):
-        """As the class says."""
-        n_inputs = x.shape[-1] * (self.side**2 if x.ndim == 4 else 1)
-        kernel = self.param('kernel', nn.initializers.lecun_normal(), (n_inputs, self.units))
-        bias = self.param('bias', nn.initializers.zeros_init(), (self.units,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    def __call__(self, x: Float[Array, 'n *size c']) -> Float[Array, 'n *out features']:
+        """[n, d] -> [n, features], or [n, h, w, c] -> [n, h', w', features]."""
+        n_inputs = x.shape[-1] * (self.kernel_size**2 if x.ndim == 4 else 1)
+        kernel = self.param('kernel', nn.initializers.lecun_normal(), (n_inputs, self.features))
+        bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if x.ndim == 2:
             return x @ kernel + bias[None, :]
-        kernel = kernel.reshape(self.side, self.side, x.shape[-1], self.units)
+        kernel = kernel.reshape(self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         x = lax.conv_general_dilated(
             x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
         )

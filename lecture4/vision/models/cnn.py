@@ -1,51 +1,58 @@
-"""The lecture's small network: stages of convolution, detector and pooling, then dense to classes.
+"""The lecture's convolutional network: stages of convolution, detector and pooling, then a dense layer.
 
-Gradients come twice: from `jax.grad` of `loss`, and from `gradients_by_hand`, the delta rules of
-`backpropagation` in the order in which the lecture goes through them.
+Gradients come in two ways: from `jax.grad` of `loss`, and from `manual_value_and_grad`, the delta rules of
+`manual_backprop` in the order of the lecture.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from lecture4.ops import conv, pool, receptive_field
-from lecture4.vision import manual_backprop as back
+from lecture4.vision import manual_backprop
 
 
-class Network(NamedTuple):
-    """The network's shape.
+class CNN(NamedTuple):
+    """Architecture of the network.
 
-    channels  filters of each stage, one stage a number
-    kernel    side of the filters; `padding` zeros round their input
-    detector  the activation function between convolution and pooling
-    pooling   'none' leaves the maps as they are, 'subsample' keeps one value a window
-    window    side and stride of the pooling; a ragged edge is dropped, or kept where `edge` says so
-              ('subsample' keeps it)
-    classes   how many
-    output    'softmax' with its cross-entropy, or 'sigmoid' with the squared error
+    Attributes:
+      features: Number of filters of each stage.
+      kernel_size: Height and width of the filters.
+      padding: Zeros around the input of every convolution.
+      activation: Between convolution and pooling: the lecture's detector stage.
+      pooling: 'none' leaves the feature maps unchanged, 'subsample' keeps one value per window.
+      window: Size and stride of the pooling windows.
+      edge: What happens at a ragged edge: dropped ('floor') or kept ('subsample' keeps it always).
+      n_classes: Number of classes.
+      output: 'softmax' with its cross-entropy, or 'sigmoid' with the squared error.
     """
 
-    channels: tuple[int, ...] = (16,)
-    kernel: int = 5
+    features: tuple[int, ...] = (16,)
+    kernel_size: int = 5
     padding: int = 0
-    detector: Literal['relu', 'sigmoid'] = 'relu'
+    activation: Literal['relu', 'sigmoid'] = 'relu'
     pooling: Literal['max', 'mean', 'subsample', 'none'] = 'max'
     window: int = 2
     edge: receptive_field.Edge = 'floor'
-    classes: int = 10
+    n_classes: int = 10
     output: Literal['softmax', 'sigmoid'] = 'softmax'
 
 
-Parameters = dict[str, dict[str, jax.Array]]
+Params = dict[str, dict[str, Float[Array, '...']]]
 
 
-def layout(network: Network) -> receptive_field.Stack:
-    """The network as a stack of layers; its errors name the stage that does not fit."""
+def layer_stack(network: CNN) -> receptive_field.Stack:
+    """The network as a stack of layers for `receptive_field.summarize`, whose errors name the stage."""
     layers = []
-    for i, units in enumerate(network.channels, 1):
+    for i, features in enumerate(network.features, 1):
         layers.append(
-            receptive_field.Layer(f'conv{i}', 'conv', units, network.kernel, 1, network.padding)
+            receptive_field.Layer(
+                f'conv{i}', 'conv', features, network.kernel_size, 1, network.padding
+            )
         )
         if network.pooling != 'none':
             window = 1 if network.pooling == 'subsample' else network.window
@@ -54,55 +61,70 @@ def layout(network: Network) -> receptive_field.Stack:
                     f'pool{i}', 'pool', None, window, network.window, 0, network.edge
                 )
             )
-    return (*layers, receptive_field.Layer('dense', 'dense', network.classes))
+    return (*layers, receptive_field.Layer('dense', 'dense', network.n_classes))
 
 
-def init(key, network: Network, shape, dtype=jnp.float32) -> Parameters:
-    """Normal weights of variance 2 / (inputs of a unit), biases 0.
+def init(
+    key: jax.Array, network: CNN, image_shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Params:
+    """Normal kernels of variance 2 / fan-in, biases 0.
 
-    Shapes  shape (h, w, c) of a picture. Returns {layer: {'kernel', 'bias'}}; kernels
-            [k, k, c, o] and, of 'dense', [d, classes].
-    Errors  ValueError where a layer does not fit, naming it and the sizes.
+    Args:
+      key: PRNG key.
+      network: The architecture.
+      image_shape: (h, w, c).
+      dtype: Of the parameters.
+
+    Returns:
+      {layer: {'kernel', 'bias'}}; kernels [k, k, c, o] and, of 'dense', [d, n_classes].
+
+    Raises:
+      ValueError: A layer does not fit; the message has its name and the sizes.
     """
     params = {}
-    for row in receptive_field.summarize(layout(network), shape):
+    for row in receptive_field.summarize(layer_stack(network), image_shape):
         if row.kind == 'pool':
             continue
-        units = row.output[-1]
-        sides: tuple[int, ...] = (network.kernel, network.kernel, row.input[-1])
+        features = row.output[-1]
         if row.kind == 'dense':
-            sides = (row.macs // units,)
-        inputs = row.parameters // units - 1
-        scale = jnp.asarray((2 / inputs) ** 0.5, dtype)
+            shape: tuple[int, ...] = (row.macs // features,)
+        else:
+            shape = (network.kernel_size, network.kernel_size, row.input[-1])
+        fan_in = row.parameters // features - 1
+        scale = jnp.asarray((2 / fan_in) ** 0.5, dtype)
         layer_key = jax.random.fold_in(key, len(params))
-        kernel = jax.random.normal(layer_key, (*sides, units), dtype) * scale
-        params[row.name] = {'kernel': kernel, 'bias': jnp.zeros(units, dtype)}
+        kernel = jax.random.normal(layer_key, (*shape, features), dtype) * scale
+        params[row.name] = {'kernel': kernel, 'bias': jnp.zeros(features, dtype)}
     return params
 
 
-def apply(params: Parameters, x, network: Network) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The output units' z [n, classes], and the activations of all layers by name.
+def apply(
+    params: Params, x: Float[Array | np.ndarray, 'n h w c'], network: CNN
+) -> tuple[Float[Array, 'n n_classes'], dict[str, Float[Array, '...']]]:
+    """The output layer's z before softmax or sigmoid, and the values of all layers by name.
 
-    Shapes  x [n, h, w, c] float. Activations 'conv1' (before the detector), 'detector1', 'pool1',
-            ..., 'dense'.
+    Args:
+      params: As `init` returns them.
+      x: Images.
+      network: The architecture.
+
+    Returns:
+      z, and {'conv1' (before the activation function), 'activation1', 'pool1', ..., 'dense'}.
     """
-    activations = {}
-    for i in range(1, len(network.channels) + 1):
+    x, layers = jnp.asarray(x), {}
+    for i in range(1, len(network.features) + 1):
         layer = params[f'conv{i}']
-        z = conv.cross_correlate(x, layer['kernel'], 1, network.padding) + _row(layer['bias'], 4)
-        a = jax.nn.relu(z) if network.detector == 'relu' else jax.nn.sigmoid(z)
+        bias = layer['bias'][None, None, None, :]
+        z = conv.cross_correlate(x, layer['kernel'], 1, network.padding) + bias
+        a = jax.nn.relu(z) if network.activation == 'relu' else jax.nn.sigmoid(z)
         x = _pool(a, network)
-        activations |= {f'conv{i}': z, f'detector{i}': a, f'pool{i}': x}
+        layers |= {f'conv{i}': z, f'activation{i}': a, f'pool{i}': x}
     layer = params['dense']
-    z = x.reshape(len(x), -1) @ layer['kernel'] + _row(layer['bias'], 2)
-    return z, activations | {'dense': z}
+    z = x.reshape(len(x), -1) @ layer['kernel'] + layer['bias'][None, :]
+    return z, layers | {'dense': z}
 
 
-def _row(bias, rank):
-    return bias.reshape((1,) * (rank - 1) + (-1,))
-
-
-def _pool(a, network: Network):
+def _pool(a, network: CNN):
     match network.pooling:
         case 'max':
             return pool.max_pool(a, network.window, edge=network.edge)
@@ -113,54 +135,68 @@ def _pool(a, network: Network):
     return a
 
 
-def loss(params: Parameters, x, labels, network: Network):
-    """The mean loss of a batch: cross-entropy, or half the squared error of sigmoid units."""
+def loss(
+    params: Params,
+    x: Float[Array | np.ndarray, 'n h w c'],
+    labels: Int[Array | np.ndarray, 'n'],
+    network: CNN,
+) -> Float[Array, '']:
+    """Mean loss of a batch: cross-entropy, or half the squared error of sigmoid units."""
     z, _ = apply(params, x, network)
     if network.output == 'softmax':
-        return back.softmax_loss(z, labels)
-    return back.squared_loss(jax.nn.sigmoid(z), labels)
+        return manual_backprop.softmax_loss(z, labels)
+    return manual_backprop.squared_loss(jax.nn.sigmoid(z), labels)
 
 
-def gradients_by_hand(params: Parameters, x, labels, network: Network) -> tuple[Any, Parameters]:
-    """(loss, its gradient by every parameter), by the delta rules alone.
+def manual_value_and_grad(
+    params: Params,
+    x: Float[Array | np.ndarray, 'n h w c'],
+    labels: Int[Array | np.ndarray, 'n'],
+    network: CNN,
+) -> tuple[Float[Array, ''], Params]:
+    """The loss and its gradient with respect to every parameter, by the delta rules alone.
 
-    What `jax.value_and_grad(loss)` gives.
+    Equal to `jax.value_and_grad(loss)` up to rounding.
     """
-    z, activations = apply(params, x, network)
+    z, layers = apply(params, x, network)
     if network.output == 'softmax':
-        value, delta = back.softmax_loss(z, labels), back.softmax_delta(z, labels)
+        value = manual_backprop.softmax_loss(z, labels)
+        delta = manual_backprop.softmax_delta(z, labels)
     else:
         a = jax.nn.sigmoid(z)
-        value = back.squared_loss(a, labels)
-        delta = back.squared_delta(a, labels) * back.sigmoid_slope(a)
-    gradients = {}
-    n_stages = len(network.channels)
-    entered = activations[f'pool{n_stages}']
-    kernel, bias = back.dense_gradients(entered.reshape(len(x), -1), delta)
-    gradients['dense'] = {'kernel': kernel, 'bias': bias}
-    delta = back.dense_delta(delta, params['dense']['kernel']).reshape(entered.shape)
+        value = manual_backprop.squared_loss(a, labels)
+        derivative = manual_backprop.sigmoid_derivative(a)
+        delta = manual_backprop.squared_delta(a, labels) * derivative
+    grads = {}
+    n_stages = len(network.features)
+    a = layers[f'pool{n_stages}']
+    kernel, bias = manual_backprop.dense_gradients(a.reshape(len(x), -1), delta)
+    grads['dense'] = {'kernel': kernel, 'bias': bias}
+    delta = manual_backprop.dense_delta(delta, params['dense']['kernel']).reshape(a.shape)
     for i in reversed(range(1, n_stages + 1)):
-        a = activations[f'detector{i}']
+        z, a = layers[f'conv{i}'], layers[f'activation{i}']
         delta = _upsample(delta, a, network)
-        slope = back.relu_slope(activations[f'conv{i}'])
-        delta = delta * (slope if network.detector == 'relu' else back.sigmoid_slope(a))
-        entered = activations[f'pool{i - 1}'] if i > 1 else x
-        window = (network.kernel, network.kernel)
-        kernel, bias = back.conv_gradients(entered, delta, window, 1, network.padding)
-        gradients[f'conv{i}'] = {'kernel': kernel, 'bias': bias}
+        if network.activation == 'relu':
+            delta = delta * manual_backprop.relu_derivative(z)
+        else:
+            delta = delta * manual_backprop.sigmoid_derivative(a)
+        a = layers[f'pool{i - 1}'] if i > 1 else x
+        kernel_size = (network.kernel_size, network.kernel_size)
+        kernel, bias = manual_backprop.conv_gradients(a, delta, kernel_size, 1, network.padding)
+        grads[f'conv{i}'] = {'kernel': kernel, 'bias': bias}
         if i > 1:
             kernel = params[f'conv{i}']['kernel']
-            delta = back.conv_delta(delta, kernel, entered.shape[1:-1], 1, network.padding)
-    return value, gradients
+            delta = manual_backprop.conv_delta(delta, kernel, a.shape[1:-1], 1, network.padding)
+    return value, grads
 
 
-def _upsample(delta, a, network: Network):
+def _upsample(delta, a, network: CNN):
     match network.pooling:
         case 'max':
             _, switches = pool.max_pool_with_switches(a, network.window, edge=network.edge)
-            return back.upsample_max(delta, switches, a.shape)
+            return manual_backprop.upsample_max(delta, switches, a.shape)
         case 'mean':
-            return back.upsample_mean(delta, a.shape, network.window, edge=network.edge)
+            return manual_backprop.upsample_mean(delta, a.shape, network.window, edge=network.edge)
         case 'subsample':
-            return back.upsample_first(delta, a.shape, network.window)
+            return manual_backprop.upsample_subsample(delta, a.shape, network.window)
     return delta

@@ -1,81 +1,123 @@
-"""VGG A to E: 3 x 3 convolutions, doubled where a map is halved. Simonyan & Zisserman, ICLR 2015."""
+"""VGG A to E: 3 x 3 convolutions, doubled where the maps are halved. Simonyan & Zisserman, ICLR 2015."""
 
-from typing import Any, Literal
+from typing import Literal
 
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from lecture4.ops import norm, pool
 from lecture4.vision.layer_specs import VGG_BLOCKS
 from lecture4.vision.layers import (
+    Activations,
+    BackwardRule,
     FullyConnected,
-    Rule,
+    LRNConvention,
     adaptive_mean_pool,
-    check,
+    check_images,
     conv,
-    he,
-    normal,
+    he_fan_out,
+    local_response_norm,
+    max_pool,
     relu,
-    unless_deconvnet,
 )
 
-MEAN = (123.68, 116.779, 103.939)  # of the pixels 0..255, red green blue: all that is subtracted
+MEAN_RGB = (123.68, 116.779, 103.939)  # of pixels in 0..255: all the preprocessing there is
 
 
 class VGG(nn.Module):
     """One configuration of table 1.
 
-    letter      'a' (11 layers), 'a_lrn', 'b' (13), 'c' (16, some of 1 x 1), 'd' (16), 'e' (19).
-    batch_norm  behind every convolution: not in the paper, but in vgg16_bn and its like. Under pmap
-                axis_name names the devices over which its statistics are taken.
-    initial     'paper': N(0, 0.01), the variance, as A started; 'he', as torchvision starts.
-    dense       larger pictures give a map of logits [n, h, w, classes], whose mean is the paper's
-                dense evaluation; else maps of another size than 7 x 7 are pooled to that.
-    rule        ReLU's way back, see layers.relu.
-    Shapes      x [n, 224, 224, 3]; logits [n, n_classes]; activations conv1_1, conv1_2, ... behind
-                their ReLU, pool1 .. pool5, fc6, fc7.
-    Errors      as layers.check; KeyError for another letter.
+    Attributes:
+      configuration: 'a' (11 layers), 'a_lrn', 'b' (13), 'c' (16, some of 1 x 1), 'd' (16), 'e' (19).
+      n_classes: Number of classes.
+      batch_norm: After every convolution: not in the paper, but in torchvision's vgg16_bn and the like.
+      initializer: 'paper' draws from N(0, 0.01), the variance, as the training of A started; 'he' as
+        torchvision's does.
+      convention: Of the local response normalization of 'a_lrn', see `layers.local_response_norm`; 'paper'
+        (Krizhevsky's, which the paper cites) by default, 'caffe' as in torch and Caffe.
+      dropout_rate: After fc6 and fc7.
+      dense: Larger images give a map of logits [n, h, w, n_classes], whose mean is the paper's dense
+        evaluation; otherwise maps of another size than 7 x 7 are pooled to that.
+      backward_rule: ReLU's, see `layers.relu`.
+      dtype: Of the computation.
+      axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
     """
 
-    letter: Literal['a', 'a_lrn', 'b', 'c', 'd', 'e'] = 'd'
+    configuration: Literal['a', 'a_lrn', 'b', 'c', 'd', 'e'] = 'd'
     n_classes: int = 1000
     batch_norm: bool = False
-    initial: Literal['paper', 'he'] = 'he'
-    dropout: float = 0.5
+    initializer: Literal['paper', 'he'] = 'he'
+    convention: LRNConvention = 'paper'
+    dropout_rate: float = 0.5
     dense: bool = False
-    rule: Rule = 'gradient'
-    dtype: Any = None
+    backward_rule: BackwardRule = 'gradient'
+    dtype: DTypeLike | None = None
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
-        """Logits and activations."""
-        check(x, 224 if self.dense else 32, 'VGG')
-        activations = {}
-        initial = normal(0.1) if self.initial == 'paper' else he
-        blocks = VGG_BLOCKS[self.letter.removesuffix('_lrn')]
-        for i, (n_wide, n_narrow) in enumerate(blocks, 1):
-            units = 64 * 2 ** min(i - 1, 3)
-            for j, side in enumerate([3] * n_wide + [1] * n_narrow, 1):
+    def __call__(
+        self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
+    ) -> tuple[Float[Array, '...'], Activations]:
+        """Logits and activations.
+
+        Args:
+          x: Images [n, 224, 224, 3].
+          train: Whether dropout is on and batch norm takes the batch's statistics.
+
+        Returns:
+          Logits [n, n_classes]; activations conv1_1, conv1_2, ... after their ReLU, pool1 .. pool5, fc6, fc7,
+          and norm1_1 of 'a_lrn'.
+
+        Raises:
+          TypeError, ValueError: As `layers.check_images`.
+          KeyError: There is no such configuration.
+        """
+        check_images(x, 224 if self.dense else 32, 'VGG')
+        x = jnp.asarray(x)
+        activations: Activations = {}
+        paper = self.initializer == 'paper'
+        blocks = VGG_BLOCKS[self.configuration.removesuffix('_lrn')]
+        for i, (n_3x3, n_1x1) in enumerate(blocks, 1):
+            features = 64 * 2 ** min(i - 1, 3)
+            for j, kernel_size in enumerate([3] * n_3x3 + [1] * n_1x1, 1):
                 name = f'conv{i}_{j}'
                 layer = conv(
-                    units, side, 1, side // 2, kernel_init=initial, dtype=self.dtype, name=name
+                    features,
+                    kernel_size,
+                    1,
+                    kernel_size // 2,
+                    kernel_init=nn.initializers.normal(0.1) if paper else he_fan_out,
+                    dtype=self.dtype,
+                    name=name,
                 )
                 x = layer(x)
                 if self.batch_norm:
-                    x = nn.BatchNorm(
-                        not train, axis_name=self.axis_name, momentum=0.9, dtype=self.dtype,
+                    batch_norm = nn.BatchNorm(
+                        not train,
+                        axis_name=self.axis_name,
+                        momentum=0.9,
+                        dtype=self.dtype,
                         name=f'bn{i}_{j}',
-                    )(x)  # fmt: skip
-                x = activations[name] = relu(x, self.rule)
-                if self.letter == 'a_lrn' and name == 'conv1_1':
-                    x = activations['norm1_1'] = unless_deconvnet(norm.local_response, x, self.rule)
-            x = activations[f'pool{i}'] = pool.max_pool(x, 2)
+                    )
+                    x = batch_norm(x)
+                x = activations[name] = relu(x, self.backward_rule)
+                if self.configuration == 'a_lrn' and name == 'conv1_1':
+                    x = local_response_norm(x, self.convention, self.backward_rule)
+                    activations['norm1_1'] = x
+            x = activations[f'pool{i}'] = max_pool(x, 2, backward_rule=self.backward_rule)
         if not self.dense and x.shape[1:3] != (7, 7):
             x = adaptive_mean_pool(x, 7)
-        deviation = 0.1 if self.initial == 'paper' else 0.01
         head = FullyConnected(
-            self.n_classes, 7, deviation, dropout=self.dropout, dense=self.dense, rule=self.rule,
-            dtype=self.dtype, name='head',
-        )  # fmt: skip
+            self.n_classes,
+            7,
+            0.1 if paper else 0.01,
+            dropout_rate=self.dropout_rate,
+            dense=self.dense,
+            backward_rule=self.backward_rule,
+            dtype=self.dtype,
+            name='head',
+        )
         logits, hidden = head(x, train=train)
         return logits, {**activations, **hidden}

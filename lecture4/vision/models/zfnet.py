@@ -1,75 +1,125 @@
-"""ZFNet: AlexNet with a finer first layer, chosen by looking at features. Zeiler & Fergus, ECCV 2014."""
+"""ZFNet: AlexNet with a finer first layer, chosen by visualizing features. Zeiler & Fergus, ECCV 2014."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from lecture4.ops import norm, pool
 from lecture4.ops.receptive_field import Edge
-from lecture4.vision.layers import FullyConnected, Rule, check, conv, normal, relu, unless_deconvnet
+from lecture4.vision.layers import (
+    Activations,
+    BackwardRule,
+    FullyConnected,
+    LRNConvention,
+    check_images,
+    conv,
+    local_response_norm,
+    max_pool,
+    relu,
+)
 
-# units of the five convolutions: the network (a) of figure 3, and the wider (b) of table 2
-WIDTHS = {'a': (96, 256, 384, 384, 256), 'b': (96, 256, 512, 1024, 512)}
-SHAPES = ((7, 2, 1), (5, 2, 0), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # side, stride, padding
+# Of the five convolutions: the network (a) of figure 3, and the wider (b) of table 2.
+FEATURES = {'a': (96, 256, 384, 384, 256), 'b': (96, 256, 512, 1024, 512)}
+SHAPES = ((7, 2, 1), (5, 2, 0), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # kernel size, stride, padding
 POOLS: dict[int, Edge] = {0: 'caffe', 1: 'caffe', 4: 'floor'}  # the ragged edge of two is kept
-NORMED = (0, 1)
-LARGEST = 0.1  # filters of a larger root mean square are scaled back to it while training
+NORMALIZED = (0, 1)
+MAX_FILTER_RMS = 0.1
 
 
 class ZFNet(nn.Module):
-    """The network of the paper: no groups, contrast normalised behind the pools.
+    """The network of the paper: no groups, contrast normalized after the pools.
 
-    version  'a', or 'b' with convolutions 3 to 5 of 512, 1024 and 512 units.
-    convention, dense, rule  as in AlexNet.
-    Shapes   x [n, 224, 224, 3] (or larger with dense=True); logits [n, n_classes]; activations
-             conv1 .. conv5 behind their ReLU, pool1, pool2, pool5, norm1, norm2, fc6, fc7.
-    Errors   as layers.check.
+    Attributes:
+      n_classes: Number of classes.
+      version: 'a', or 'b' with 512, 1024 and 512 features in convolutions 3 to 5.
+      convention: Of local response normalization, see `layers.local_response_norm`; 'paper' (Krizhevsky's) by
+        default.
+      dropout_rate: After fc6 and fc7.
+      dense: Larger images give a map of logits [n, h, w, n_classes].
+      backward_rule: ReLU's, see `layers.relu`.
+      dtype: Of the computation.
     """
 
     n_classes: int = 1000
     version: Literal['a', 'b'] = 'a'
-    convention: Literal['paper', 'cuda_convnet', 'caffe'] = 'paper'
-    dropout: float = 0.5
+    convention: LRNConvention = 'paper'
+    dropout_rate: float = 0.5
     dense: bool = False
-    rule: Rule = 'gradient'
-    dtype: Any = None
+    backward_rule: BackwardRule = 'gradient'
+    dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool = False):
-        """Logits and activations."""
-        check(x, 75 if self.dense else 224, 'ZFNet')
-        activations = {}
-        for i, units in enumerate(WIDTHS[self.version]):
+    def __call__(
+        self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
+    ) -> tuple[Float[Array, '...'], Activations]:
+        """Logits and activations.
+
+        Args:
+          x: Images [n, 224, 224, 3], or larger with dense=True.
+          train: Whether dropout is on.
+
+        Returns:
+          Logits [n, n_classes]; activations conv1 .. conv5 after their ReLU, pool1, pool2, pool5, norm1,
+          norm2, fc6, fc7.
+
+        Raises:
+          TypeError, ValueError: As `layers.check_images`.
+        """
+        check_images(x, 75 if self.dense else 224, 'ZFNet')
+        x = jnp.asarray(x)
+        activations: Activations = {}
+        for i, features in enumerate(FEATURES[self.version]):
             name = f'conv{i + 1}'
-            layer = conv(units, *SHAPES[i], dtype=self.dtype, kernel_init=normal(0.01), name=name)
-            x = activations[name] = relu(layer(x), self.rule)
+            layer = conv(
+                features,
+                *SHAPES[i],
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                name=name,
+            )
+            x = activations[name] = relu(layer(x), self.backward_rule)
             if i in POOLS:
-                x = activations[f'pool{i + 1}'] = pool.max_pool(x, 3, 2, edge=POOLS[i])
-            if i in NORMED:
-                x = activations[f'norm{i + 1}'] = unless_deconvnet(
-                    lambda y: norm.local_response(y, convention=self.convention), x, self.rule
-                )
+                x = max_pool(x, 3, 2, edge=POOLS[i], backward_rule=self.backward_rule)
+                activations[f'pool{i + 1}'] = x
+            if i in NORMALIZED:
+                x = local_response_norm(x, self.convention, self.backward_rule)
+                activations[f'norm{i + 1}'] = x
         head = FullyConnected(
-            self.n_classes, 6, dropout=self.dropout, dense=self.dense, rule=self.rule,
-            dtype=self.dtype, name='head',
-        )  # fmt: skip
+            self.n_classes,
+            6,
+            dropout_rate=self.dropout_rate,
+            dense=self.dense,
+            backward_rule=self.backward_rule,
+            dtype=self.dtype,
+            name='head',
+        )
         logits, hidden = head(x, train=train)
         return logits, {**activations, **hidden}
 
 
-def limited(parameters, largest=LARGEST):
-    """Parameters whose convolutions' filters have a root mean square of at most `largest`, after each step.
+def renormalize_filters(
+    params: Mapping[str, Any], max_filter_rms: float = MAX_FILTER_RMS
+) -> dict[str, Any]:
+    """Scales convolution filters back to a bounded root mean square, after each training step.
 
-    Shapes  kernels [h, w, c, units] of layers named conv...: each unit's filter by itself.
-    Source  Zeiler & Fergus 2014, section 3.
+    Args:
+      params: Parameters of a network.
+      max_filter_rms: Bound of the root mean square of each filter, a kernel [h, w, c, features] having one
+        filter per feature; smaller filters, biases and layers not named conv... are unchanged.
+
+    References:
+      Zeiler & Fergus 2014, section 3.
     """
 
-    def limit(path, leaf):
+    def renormalize(path, leaf):
         if path[-1].key != 'kernel' or not any(key.key.startswith('conv') for key in path):
             return leaf
-        size = jnp.sqrt(jnp.mean(leaf**2, (0, 1, 2), keepdims=True))
-        return leaf * jnp.minimum(1, largest / jnp.maximum(size, largest))
+        rms = jnp.sqrt(jnp.mean(leaf**2, (0, 1, 2), keepdims=True))
+        return leaf * jnp.minimum(1, max_filter_rms / jnp.maximum(rms, max_filter_rms))
 
-    return jax.tree_util.tree_map_with_path(limit, parameters)
+    return jax.tree_util.tree_map_with_path(renormalize, params)

@@ -1,145 +1,196 @@
 """Reads state dicts of PyTorch without PyTorch: .safetensors, and .pth without running what is inside.
 
-A .pth is a pickle, which can name any function to be called while it is read. This reader knows three
-names, for tensors, parameters and ordered dicts, and refuses all others.
+A .pth is a pickle, which can name any function to be called while it is read. This reader imports and calls
+nothing that a file names: tensors and containers are rebuilt by the code here, other classes (options,
+paths, scalars beside the tensors of a training checkpoint) become inert stand-ins, and names that have no
+place in a checkpoint are refused.
 """
 
-import collections
 import io
+import json
 import pathlib
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from lecture4.vision.weights import inert
+from lecture4.vision.weights.lazy_tensor import LazyTensor, Storage
+from lecture4.vision.weights.state_dict import StateDict, WeightsError, find_state_dict
+
 MAGIC = 0x1950A86A20F9469CFC6C  # of files older than PyTorch 1.6
-TYPES = {
-    'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'HalfStorage': np.float16,
-    'BFloat16Storage': jnp.dtype('bfloat16'),
-    'LongStorage': np.int64, 'IntStorage': np.int32, 'ShortStorage': np.int16,
-    'CharStorage': np.int8, 'ByteStorage': np.uint8, 'BoolStorage': np.bool_,
-}  # fmt: skip
+STORAGE_DTYPES = {
+    'FloatStorage': np.float32,
+    'DoubleStorage': np.float64,
+    'HalfStorage': np.float16,
+    'BFloat16Storage': jnp.bfloat16,
+    'LongStorage': np.int64,
+    'IntStorage': np.int32,
+    'ShortStorage': np.int16,
+    'CharStorage': np.int8,
+    'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
+    'UntypedStorage': np.uint8,
+}
+# Of tensors that PyTorch stores untyped; their dtype is a name in the module torch.
+TORCH_DTYPES = {
+    'uint16': np.uint16,
+    'uint32': np.uint32,
+    'uint64': np.uint64,
+    'float8_e4m3fn': jnp.float8_e4m3fn,
+    'float8_e4m3fnuz': jnp.float8_e4m3fnuz,
+    'float8_e5m2': jnp.float8_e5m2,
+    'float8_e5m2fnuz': jnp.float8_e5m2fnuz,
+}
+SAFETENSORS_DTYPES = {
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': jnp.bfloat16,
+    'F8_E4M3': jnp.float8_e4m3fn,
+    'F8_E5M2': jnp.float8_e5m2,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U64': np.uint64,
+    'U32': np.uint32,
+    'U16': np.uint16,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
+}
 
 
-class WeightsError(ValueError):
-    """A file of weights that cannot be read or does not fit; the message names the mend."""
+def read(path: str | pathlib.Path) -> StateDict:
+    """The tensors of a state dict by name, also where a training checkpoint wraps it.
 
+    The arrays are read-only views of the file's contents: a tensor of stride 0 takes no memory until it is
+    copied.
 
-def read(path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name.
+    Args:
+      path: .safetensors (needs lecture4[weights]), .pth or .pt.
 
-    path    .safetensors (with the extra lecture4[weights] installed), .pth or .pt.
-    Errors  WeightsError for a missing, truncated or altered file, another kind of file, or a pickle
-            that asks for anything but tensors.
+    Raises:
+      WeightsError: The file is missing, truncated, altered, or of another kind; it names what has no place
+        in a checkpoint; it holds no tensors, or several state dicts of which none is the model's by its key.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise WeightsError(f'{path} is not a file; download the weights there first')
-    if path.suffix == '.safetensors':
-        return _safetensors(path)
     try:
-        if zipfile.is_zipfile(path):
-            return _named(_zipped(path), path)
-        return _named(_legacy(path), path)
+        if path.suffix == '.safetensors':
+            return find_state_dict(_safetensors(path), path)
+        root = _zipped(path) if zipfile.is_zipfile(path) else _legacy(path)
+        return find_state_dict(root, path)
     except WeightsError:
         raise
-    except (OSError, EOFError, KeyError, ValueError, TypeError, IndexError, struct.error,
-            AttributeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
+    except inert.RefusedError as error:
         raise WeightsError(
-            f'{path} is not a whole file of weights ({error}); download it again'
+            f'{path} names {error}, which has no place in a checkpoint; it was not run. Take weights '
+            'from a source you trust, as .safetensors'
+        ) from None
+    except (
+        OSError, EOFError, LookupError, ValueError, TypeError, ArithmeticError, struct.error, RecursionError,
+        MemoryError, AttributeError, NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+    ) as error:  # fmt: skip
+        raise WeightsError(
+            f'{path} is not a complete weights file ({error}); download it again'
         ) from error
 
 
 def _safetensors(path):
     try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        import safetensors
     except ImportError:
         raise WeightsError(
             f'{path} needs safetensors; install it: pip install lecture4[weights]'
         ) from None
-    try:
-        return _named(load_file(path), path)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise WeightsError(
-            f'{path} is not a whole file of weights ({error}); download it again'
-        ) from error
+    try:  # checks the header and the offsets
+        with safetensors.safe_open(path, 'numpy') as file:
+            names = list(file.keys())
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if not names:
+        return {}
+    with path.open('rb') as file:  # not all of the types that safetensors reads exist in NumPy
+        (n,) = struct.unpack('<Q', file.read(8))
+        header = json.loads(file.read(n))
+    data = np.memmap(path, np.uint8, 'r', 8 + n)
+    state = {}
+    for name in names:
+        dtype = header[name]['dtype']
+        if dtype not in SAFETENSORS_DTYPES:
+            raise WeightsError(
+                f'{path}: tensor {name} has dtype {dtype}; convert it to float32 (expected one of '
+                f'{", ".join(SAFETENSORS_DTYPES)})'
+            )
+        start, stop = header[name]['data_offsets']
+        values = data[start:stop].view(np.dtype(SAFETENSORS_DTYPES[dtype]))
+        state[name] = values.reshape(header[name]['shape'])
+    return state
 
 
-def _named(found, path):
-    """A dict of tensors, also where a checkpoint holds it under 'state_dict' or 'model'."""
-    for key in ('state_dict', 'model'):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict):
-        raise WeightsError(f'{path} holds a {type(found).__name__}; a state dict is wanted')
-    tensors = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
-    if not tensors:
-        raise WeightsError(f'{path} holds no tensors; a state dict is wanted')
-    return tensors
+class _StorageType(NamedTuple):
+    """A class of storages, by the type of its values."""
+
+    dtype: Any
 
 
-class _Storage:
-    """Values of one type, known by reference until they are read."""
-
-    def __init__(self, dtype, values=None):
-        self.dtype, self.values = dtype, values
+def _tensor(storage, offset, size, stride, *_):
+    return LazyTensor(storage, offset, tuple(size), tuple(stride))
 
 
-class _Tensors(pickle.Unpickler):
+def _untyped_tensor(storage, offset, size, stride, requires_grad, hooks, dtype, *_):
+    return LazyTensor(storage, offset, tuple(size), tuple(stride), dtype.dtype)
+
+
+def _parameter(tensor, *_):
+    return tensor
+
+
+def _subclass(function, kind, args, *_):
+    """A tensor of a subclass, or with attributes of its own: as the tensor alone."""
+    return function(*args)
+
+
+KNOWN_NAMES: dict[tuple[str, str], Any] = {
+    ('collections', 'OrderedDict'): dict,
+    ('builtins', 'set'): set,
+    ('__builtin__', 'set'): set,
+    ('torch._utils', '_rebuild_tensor'): _tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+    ('torch._utils', '_rebuild_tensor_v3'): _untyped_tensor,
+    ('torch._utils', '_rebuild_parameter'): _parameter,
+    ('torch._utils', '_rebuild_parameter_with_state'): _parameter,
+    ('torch._tensor', '_rebuild_from_type_v2'): _subclass,
+}
+
+
+class _Unpickler(pickle.Unpickler):
     """An unpickler of tensors, and of nothing that runs."""
 
-    def __init__(self, file, storage):
+    def __init__(self, file, storage: Callable[[Any, str, int], Storage]):
         super().__init__(file, encoding='latin1')
         self.storage = storage
 
     def find_class(self, module, name):
-        if (module, name) == ('collections', 'OrderedDict'):
-            return collections.OrderedDict
-        if module == 'torch._utils' and name in ('_rebuild_tensor_v2', '_rebuild_tensor'):
-            return _View
-        if (module, name) == ('torch._utils', '_rebuild_parameter'):
-            return lambda data, *_: data
-        if module == 'torch' and name in TYPES:
-            return TYPES[name]
-        raise WeightsError(
-            f'the file asks for {module}.{name}, which is no tensor; it was not run. Take weights '
-            'from a source you trust, as .safetensors'
-        )
+        if (module, name) in KNOWN_NAMES:
+            return KNOWN_NAMES[module, name]
+        if module in ('torch', 'torch.storage') and name in STORAGE_DTYPES:
+            return _StorageType(STORAGE_DTYPES[name])
+        if module == 'torch' and name in TORCH_DTYPES:
+            return _StorageType(TORCH_DTYPES[name])
+        return inert.stand_in(module, name)
 
     def persistent_load(self, pid):
         if not (isinstance(pid, tuple) and pid[0] == 'storage'):
-            raise WeightsError(f'an unknown reference {pid!r}; a state dict is wanted')
-        return self.storage(pid[1], str(pid[2]), int(pid[4]))
-
-
-class _View:
-    """A tensor as a view of a storage; `array` is called when the storage has its values."""
-
-    def __init__(self, storage, offset, size, stride, *_):
-        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
-
-    def array(self):
-        """A copy of the values, [*size]."""
-        values = self.storage.values
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        if any(n < 0 for n in self.size) or min((*self.stride, self.offset), default=0) < 0:
-            raise ValueError('a tensor of negative size')
-        if 0 not in self.size and last >= len(values):
-            raise ValueError(f'a tensor that needs {last + 1} of {len(values)} values')
-        strides = [s * values.itemsize for s in self.stride]
-        view = np.lib.stride_tricks.as_strided(values[self.offset :], self.size, strides)
-        return view.copy()
-
-
-def _resolved(found):
-    if isinstance(found, _View):
-        return found.array()
-    if isinstance(found, dict):
-        return {name: _resolved(value) for name, value in found.items()}
-    return found
+            raise ValueError(f'it has an unknown reference {pid!r}')
+        return self.storage(pid[1].dtype, str(pid[2]), int(pid[4]))
 
 
 def _zipped(path):
@@ -147,7 +198,7 @@ def _zipped(path):
     with zipfile.ZipFile(path) as archive:
         pickled = [name for name in archive.namelist() if name.endswith('/data.pkl')]
         if len(pickled) != 1:
-            raise WeightsError(f'{path} is a zip without one data.pkl; a state dict is wanted')
+            raise WeightsError(f'{path} is a zip without one data.pkl; expected a state dict')
         folder = pickled[0].removesuffix('data.pkl')
         storages = {}
 
@@ -155,11 +206,11 @@ def _zipped(path):
             if key not in storages:
                 values = np.frombuffer(archive.read(f'{folder}data/{key}'), dtype)
                 if len(values) != n:
-                    raise ValueError(f'storage {key} has {len(values)} values, not {n}')
-                storages[key] = _Storage(dtype, values)
+                    raise ValueError(f'storage {key} has {len(values)} values, expected {n}')
+                storages[key] = Storage(dtype, values)
             return storages[key]
 
-        return _resolved(_Tensors(io.BytesIO(archive.read(pickled[0])), storage).load())
+        return _Unpickler(io.BytesIO(archive.read(pickled[0])), storage).load()
 
 
 def _legacy(path):
@@ -167,23 +218,24 @@ def _legacy(path):
     storages = {}
 
     def storage(dtype, key, n):
-        return storages.setdefault(key, _Storage(dtype))
+        return storages.setdefault(key, Storage(dtype))
 
     with path.open('rb') as file:
 
         def load():
-            return _Tensors(file, storage).load()
+            return _Unpickler(file, storage).load()
 
         if load() != MAGIC:
-            raise WeightsError(f'{path} is not a file of PyTorch; .pth or .safetensors is wanted')
-        load(), load()  # the protocol's version, and the writer's machine
-        found = load()
+            raise WeightsError(f'{path} is not a file of PyTorch; expected .pth or .safetensors')
+        for _ in ('version of the protocol', 'machine that wrote it'):
+            load()
+        root = load()
         for key in load():
             (n,) = struct.unpack('<q', file.read(8))
-            held = storages[str(key)]
-            size = n * np.dtype(held.dtype).itemsize
-            data = file.read(size)
-            if n < 0 or len(data) != size:
-                raise ValueError(f'storage {key} is cut short')
-            held.values = np.frombuffer(data, held.dtype)
-    return _resolved(found)
+            entry = storages[str(key)]
+            n_bytes = n * entry.dtype.itemsize
+            data = file.read(n_bytes)
+            if n < 0 or len(data) != n_bytes:
+                raise ValueError(f'storage {key} is truncated')
+            entry.values = np.frombuffer(data, entry.dtype)
+    return root

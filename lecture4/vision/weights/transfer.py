@@ -1,42 +1,60 @@
-"""Weights of a file as the start of a network that tells other classes apart."""
+"""Weights of a file as the initialization of a network with other classes."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+from flax import linen as nn
 
-from lecture4.vision.weights import pretrained
-from lecture4.vision.weights.torch_format import WeightsError
+from lecture4.vision.weights import pretrained, torch_format
+from lecture4.vision.weights.state_dict import WeightsError
+from lecture4.vision.weights.tensor_specs import tensor_specs
 
 
-def load(network, path, *, new_head: bool = False):
-    """Variables of the network from a .pth or .safetensors file, for as many classes as it has.
+def load(network: nn.Module, path: str | pathlib.Path, *, new_head: bool = False) -> dict[str, Any]:
+    """Variables of the network from a .pth or .safetensors file.
 
-    new_head  leaves the layers that end in the classes (the classifier, and GoogLeNet's auxiliary ones) to
-              be started anew: their leaves are None.
-    Errors    WeightsError as pretrained.load; where the file has another number of classes and
-              new_head is not asked for, with the mend.
+    Args:
+      network: With the number of classes of the task.
+      path: The file.
+      new_head: Leaves out the layers that end in the classes (the classifier, and GoogLeNet's auxiliary
+        ones): their leaves are None, to be initialized. The file need not have them.
+
+    Raises:
+      WeightsError: As `pretrained.load`; or the file has another number of classes, or no classifier, and
+        `new_head` is off.
     """
-    state = pretrained.read(path)
+    state = torch_format.read(path)
+    head = _head(network)
+    if new_head:
+        return pretrained.from_torch(network, state, without=head)
     n_classes = pretrained.n_classes(network, state)
-    if n_classes != network.n_classes and not new_head:
+    if n_classes != network.n_classes:
         raise WeightsError(
-            f'{path} tells {n_classes} classes, this task has {network.n_classes}; ask for a new head (new_head) to '
-            'keep the other layers'
+            f'{path} has {n_classes} classes, this task has {network.n_classes}; set new_head to keep '
+            'all layers but the classifier'
         )
-    there = network.clone(n_classes=n_classes)
-    like = pretrained.shapes(there)
-    variables = pretrained.from_torch(there, state, like)
-    if not new_head:
-        return variables
-    more = pretrained.shapes(network.clone(n_classes=n_classes + 1))
-    return jax.tree.map(
-        lambda value, a, b: value if a.shape == b.shape else None, variables, like, more
-    )
+    library, named = pretrained.match_names(network, state)
+    missing = {spec.path for spec in tensor_specs(network, library) if spec.name not in named}
+    if missing == head:
+        raise WeightsError(f'{path} has no classifier; set new_head to initialize one')
+    return pretrained.from_torch(network, state)
 
 
-def filled(variables, fresh):
-    """The variables of `load`, with the leaves of `fresh` where they are None."""
+def _head(network):
+    """Paths of the variables whose shapes depend on the number of classes."""
+    own = pretrained.abstract_variables(network)
+    other = pretrained.abstract_variables(network.clone(n_classes=network.n_classes + 1))
+    leaves = zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(other), strict=True)
+    return {tuple(key.key for key in path) for (path, a), b in leaves if a.shape != b.shape}
+
+
+def fill_missing(variables: Mapping[str, Any], initialized: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of `load`, with the leaves of `initialized` where they are None."""
     return jax.tree.map(
         lambda value, new: new if value is None else value,
         variables,
-        fresh,
+        initialized,
         is_leaf=lambda leaf: leaf is None,
     )
