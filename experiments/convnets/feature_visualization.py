@@ -27,8 +27,8 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches, sources
+from lecture4.data import images as image_data
 from lecture4.data.images import crops, normalize
-from lecture4.data.images import task as squares
 from lecture4.ops.reduce import Reduce
 from lecture4.train import sgd
 from lecture4.vision import deconvnet, train_step
@@ -94,13 +94,13 @@ SWEEPS = {}
 def data(config):
     task = _task(config)
     x = task.train_images
-    network = NETWORKS[config.network](n_classes=len(task.names))
-    start, scale = (), normalize.named('standard', x, 3)
+    network = NETWORKS[config.network](n_classes=len(task.class_names))
+    start, scale = (), normalize.create('standard', x, 3)
     if config.init:
         state = torch_format.read(config.init)
         network = network.clone(n_classes=pretrained.n_classes(network, state))
         start, wanted = pretrained.from_torch(network, state), pretrained.preprocessing(network)
-        scale = normalize.of_colours(wanted.mean, wanted.std)
+        scale = normalize.from_mean_std(wanted.mean, wanted.std)
     seen = jax.ShapeDtypeStruct((1, *x.shape[1:3], 3), jnp.float32)
     try:
         (_, found), _ = jax.eval_shape(network.init_with_output, jax.random.key(0), seen)
@@ -116,7 +116,7 @@ def data(config):
 
     def prepare(resident, rows, key):
         del key
-        pictures = normalize.normalise(resident['x'][rows], scale)
+        pictures = normalize.normalize(resident['x'][rows], scale)
         kept = {name: resident[name] for name in ('start', 'classes')}
         return kept | {'images': pictures, 'labels': resident['labels'][rows]}
 
@@ -129,7 +129,7 @@ def data(config):
         prepare=prepare,
         extra=Seen(
             network, config.layers or tuple(maps[len(maps) * i // 3] for i in range(3)), scale,
-            task.test_images[rows], task.test_labels[rows], task.names,
+            task.test_images[rows], task.test_labels[rows], task.class_names,
         ),
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ class Seen(NamedTuple):
 
     network: Any
     layers: tuple[str, ...]
-    scale: normalize.Normalisation
+    scale: normalize.Normalization
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
@@ -149,15 +149,22 @@ def _task(config):
     """Labelled squares; of photographs, crops labelled by the photograph they are from."""
     if config.source != 'photos':
         cut = config.source == 'textures'
-        return squares.load(
-            config.source, config.side, cut=cut, seed=config.seed, **config.data_kwargs()
+        return image_data.load(
+            config.source,
+            **{'crop_size' if cut else 'image_size': config.side},
+            pixels='stored',
+            group_by_class=False,
+            **config.data_kwargs(),
         )
     if config.side < 32:
         raise ValueError(f'--side is {config.side}; of photos crops of 32 x 32 or larger are taken')
     photos = sources.load('photos').images
-    parts = [crops.grid_crops(half, config.side, config.side // 2) for half in crops.halves(photos)]
+    parts = [
+        crops.grid_crops(half, config.side, config.side // 2)
+        for half in crops.split_left_right(photos)
+    ]
     names = tuple(f'photo {i}' for i in range(len(photos)))
-    return squares.Squares(*parts[0], *parts[1], names)
+    return image_data.ImageTask(*parts[0], *parts[1], names)
 
 
 class State(NamedTuple):
@@ -207,8 +214,8 @@ def report(config, state, data):
 
     network, layers, scale, images, labels, names = data.extra
     shape = (*images.shape[1:3], 3)
-    unit = np.asarray(normalize.to_unit(images, 3))
-    seen = np.asarray(normalize.normalise(images, scale))
+    unit = np.asarray(normalize.to_unit_interval(images, 3))
+    seen = np.asarray(normalize.normalize(images, scale))
     parts = [seen[at : at + 50] for at in range(0, len(seen), 50)]
     variables = jax.device_put(state.variables)
     run = jax.jit(lambda v, x: jax.nn.softmax(network.apply(v, x)[0]))
@@ -229,7 +236,7 @@ def report(config, state, data):
             rows = top.indices[:, c]
             pixels = back(seen[rows], np.full(SHOWN, c)).pixels
             pair = unit[rows] - 0.5, seeing.signal(pixels) - 0.5
-            if max(field.field) < shape[0]:
+            if max(field.receptive_field) < shape[0]:
                 pair = (
                     deconvnet.receptive_field_patches(part, top.positions[:, c], field)
                     for part in pair
@@ -320,7 +327,7 @@ def projector(network, variables, layer, rule: BackwardRule = 'deconvnet'):
 
 def correspondence(seen: Seen, variables, layer, top, channels, size, seed):
     """(where the part that drives a map is covered, where a random place is), means over maps."""
-    x = np.asarray(normalize.normalise(seen.images, seen.scale))
+    x = np.asarray(normalize.normalize(seen.images, seen.scale))
     field = registry.receptive_field_of(seen.network, layer, x.shape[1:])
     activation = jax.jit(lambda v, x: deconvnet.activation(seen.network, v, x, layer))
     feature_fn = lambda x: activation(variables, x).mean((1, 2))  # noqa: E731
@@ -328,7 +335,7 @@ def correspondence(seen: Seen, variables, layer, top, channels, size, seed):
     found = []
     for c in channels:
         pictures = x[top.indices[:, c]]
-        middles = [field.centre(place) for place in top.positions[:, c]]
+        middles = [field.center(place) for place in top.positions[:, c]]
         corners = np.round(np.array(middles) - size / 2).astype(int)
         random = rng.integers(0, np.array(x.shape[1:3]) - size + 1, (SHOWN, 2))
         found.append(

@@ -37,8 +37,8 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
+from lecture4.data import images as image_data
 from lecture4.data.images import normalize, prefetch, transforms
-from lecture4.data.images import task as squares
 from lecture4.ops import metrics as scores
 from lecture4.ops import resize
 from lecture4.ops.reduce import Reduce
@@ -139,7 +139,7 @@ class Config(train.Config):
 
 _PAPER = {
     'side': 256, 'crop': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True, 'colour_noise': 0.1,
-    'normalisation': 'mean_picture', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
+    'normalisation': 'mean_image', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
     'stored': 'disk', 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
 }  # fmt: skip
 PRESETS = {
@@ -154,11 +154,11 @@ PRESETS = {
     'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'colour_noise': 0.0,
               'weight_decay': 0.0, 'largest_filter': zfnet.MAX_FILTER_RMS, 'views': ('center', '10')},
     'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'side': 512, 'looked_at': 256,
-            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_colour', 'weight_decay': 5e-4,
+            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_color', 'weight_decay': 5e-4,
             'views': ('center', 'dense', '150'), 'scales': (256, 384, 512)},
     'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000, 'side': 352,
                   'looked_at': 256, 'augmentation': 'inception', 'colour_jitter': 0.5,
-                  'normalisation': 'mean_colour', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
+                  'normalisation': 'mean_color', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
                   'weight_decay': 2e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'average_from': 0.8,
                   'views': ('center', '10', '144')},
     'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'side': 480,
@@ -176,24 +176,25 @@ def network_of(config, n_classes):
 
 
 def data(config):
-    task = squares.load(
-        config.source, config.side, cut=config.cut, test_split=config.test_split,
+    size = {'crop_size' if config.cut else 'image_size': config.side}
+    task = image_data.load(
+        config.source, **size, pixels='stored', group_by_class=False, test_split=config.test_split,
         held_out=config.held_out, on_disk=config.stored == 'disk', seed=config.seed,
         unreadable=config.unreadable, **config.data_kwargs(),
     )  # fmt: skip
-    n_classes, side = len(task.names), task.train_images.shape[1]
-    recipe = transforms.Recipe(
+    n_classes, side = len(task.class_names), task.train_images.shape[1]
+    recipe = transforms.Augmentation(
         config.crop or side, config.augmentation, config.padding, config.jitter, config.flips,
         config.colour_noise, config.colour_jitter,
     )  # fmt: skip
     network = network_of(config, n_classes)
     if config.normalisation == 'auto' and config.init:
         wanted = pretrained.preprocessing(network)
-        scale = normalize.of_colours(wanted.mean, wanted.std)
+        scale = normalize.from_mean_std(wanted.mean, wanted.std)
     else:
         kind = 'standard' if config.normalisation == 'auto' else config.normalisation
-        scale = normalize.named(kind, measured(config, task.train_images), CHANNELS)
-    prepare_fn = part(transforms.prepare, recipe=recipe, scale=scale)
+        scale = normalize.create(kind, measured(config, task.train_images), CHANNELS)
+    prepare_fn = part(transforms.prepare, augmentation=recipe, normalization=scale)
     try:  # by shapes alone: does the crop fit the pictures, and the network the crop?
         seen = jax.eval_shape(prepare_fn, jax.random.key(0), task.train_images[:1])
         jax.eval_shape(network.init, jax.random.key(0), seen)
@@ -220,7 +221,7 @@ def data(config):
     @functools.cache
     def rows_ahead(start, stop):
         of = part(rows_of, start=start, stop=stop)
-        return prefetch.ahead(of) if config.stored == 'disk' else of
+        return prefetch.prefetch(of) if config.stored == 'disk' else of
 
     def prepare(resident, batch, key):
         drawn = batch
@@ -309,10 +310,10 @@ def build(config):
         network = network_of(config, len(evaluation['classes']))
 
         def quality(batch):
-            images = normalize.normalise(batch[0], evaluation['scale'])
+            images = normalize.normalize(batch[0], evaluation['scale'])
             if config.looked_at:
-                images = resize.whole(images, (config.looked_at, config.looked_at))
-            seen = transforms.middle(images, config.crop or images.shape[1])
+                images = resize.resize(images, (config.looked_at, config.looked_at))
+            seen = transforms.center_crop(images, config.crop or images.shape[1])
             logits, _ = network.apply(state.mean or state.variables, seen)
             return train_step.eval_metrics(logits, batch[1])
 
@@ -326,9 +327,9 @@ def probabilities(config, state, loaded, kind) -> np.ndarray:
     """[n, classes] of all test pictures by one kind of looks."""
     task, crop, scale = (loaded.extra[name] for name in ('task', 'crop', 'scale'))
     return multi_crop.predict_probs(
-        network_of(config, len(task.names)), state.mean or state.variables, task.test_images, kind,
+        network_of(config, len(task.class_names)), state.mean or state.variables, task.test_images, kind,
         crop_size=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
-        normalize_fn=part(normalize.normalise, found=scale),
+        normalize_fn=part(normalize.normalize, normalization=scale),
         progress_fn=lambda starts: train.track(config, starts, f'views {kind}'),
     )  # fmt: skip
 
@@ -337,7 +338,7 @@ def report(config, state, loaded):
     from lecture4.figures import classification
 
     task = loaded.extra['task']
-    labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.names)
+    labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.class_names)
     asked = {'this network': (config, state, loaded)}
     for path in config.ensemble:
         asked[path] = load_run.load(path, config, data, build)
@@ -368,11 +369,11 @@ def report(config, state, loaded):
         ),
         pictures={
             'confusion': train.Picture(
-                classification.confusion(counts, task.names),
+                classification.confusion(counts, task.class_names),
                 'Test pictures by true and given class, of the last row of the table.',
             ),
             'worst': train.Picture(
-                classification.worst(task.test_images, p, labels, task.names),
+                classification.worst(task.test_images, p, labels, task.class_names),
                 'The pictures whose own class is given the least probability: what each is, and what '
                 'is answered.',
             ),

@@ -25,8 +25,8 @@ import optax
 
 from lecture4 import train
 from lecture4.data import batches
+from lecture4.data import images as image_data
 from lecture4.data.images import normalize, transforms
-from lecture4.data.images import task as squares
 from lecture4.ops.reduce import Reduce
 from lecture4.train import sgd
 from lecture4.vision import train_step
@@ -92,12 +92,17 @@ SWEEPS = {
 
 
 def data(config):
-    task = squares.load(
-        config.source, held_out=config.held_out, seed=config.seed, **config.data_kwargs()
+    task = image_data.load(
+        config.source,
+        pixels='stored',
+        group_by_class=False,
+        held_out=config.held_out,
+        seed=config.seed,
+        **config.data_kwargs(),
     )
-    x, n_classes = task.train_images, len(task.names)
-    scale = normalize.named('mean_picture', x, 3)
-    recipe = transforms.Recipe(x.shape[1], 'pad', config.padding, flips=True)
+    x, n_classes = task.train_images, len(task.class_names)
+    scale = normalize.create('mean_image', x, 3)
+    recipe = transforms.Augmentation(x.shape[1], 'pad', config.padding, flips=True)
 
     def prepare(resident, rows, key):
         pictures = transforms.prepare(key, resident['x'][rows], recipe, resident['scale'])
@@ -148,7 +153,7 @@ def network(config, n_classes):
 def probabilities(config, state, x, scale):
     """Of pictures as they are stored, [n, classes]."""
     net = network(config, state.variables['params']['fc']['bias'].shape[0])
-    return jax.nn.softmax(net.apply(state.variables, normalize.normalise(x, scale))[0])
+    return jax.nn.softmax(net.apply(state.variables, normalize.normalize(x, scale))[0])
 
 
 def build(config):
@@ -214,7 +219,7 @@ def report(config, state, data):
         ),
         pictures={
             'mistakes': train.Picture(
-                classification.worst(task.test_images, told, task.test_labels, task.names),
+                classification.worst(task.test_images, told, task.test_labels, task.class_names),
                 'Test pictures whose own class has the least probability: what they are, and the answer.',
             ),
         },

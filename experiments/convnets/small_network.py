@@ -128,7 +128,7 @@ def data(config):
     n_classes = len(names)
     for name, network in networks(config, n_classes).items():
         try:
-            receptive_field.trace(cnn.layer_stack(network), x.shape[1:])
+            receptive_field.summarize(cnn.layer_stack(network), x.shape[1:])
         except ValueError as error:
             raise ValueError(f'network {name}: {error}') from None
     kept = thinned(labels['train'], n_classes, config.rare, config.seed)

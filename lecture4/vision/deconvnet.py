@@ -125,20 +125,20 @@ class TopImages(NamedTuple):
     """The images of a set that drive each channel most.
 
     Attributes:
-      indices: int [k, c] of the images, strongest first.
-      values: [k, c].
-      positions: int [k, c, 2].
+      indices: int [k, features] of the images, strongest first.
+      values: [k, features].
+      positions: int [k, features, 2].
     """
 
-    indices: Int[np.ndarray, 'k c']
-    values: Float[np.ndarray, 'k c']
-    positions: Int[np.ndarray, 'k c 2']
+    indices: Int[np.ndarray, 'k features']
+    values: Float[np.ndarray, 'k features']
+    positions: Int[np.ndarray, 'k features 2']
 
 
 def top_images(
     network: nn.Module,
     variables: Variables,
-    batches: Iterable[Float[Array | np.ndarray, 'n h w c']],
+    batches: Iterable[Float[Array | np.ndarray, '_ h w c']],
     layer: str,
     k: int = 9,
 ) -> TopImages:

@@ -62,14 +62,10 @@ def _image_sizes(image_size, scales) -> list[Size]:
     return [resize.scaled_shape(image_size, scale) for scale in scales] or [tuple(image_size)]
 
 
-def _center_corner(image_size, crop_size):
-    return ((image_size[0] - crop_size) // 2, (image_size[1] - crop_size) // 2)
-
-
 def _five_corners(image_size, crop_size):
     """Corners of the four corner crops and the center crop."""
     bottom, right = image_size[0] - crop_size, image_size[1] - crop_size
-    center = _center_corner(image_size, crop_size)
+    center = resize.center_corner(image_size, (crop_size, crop_size))
     return (0, 0), (0, right), (bottom, 0), (bottom, right), center
 
 
@@ -103,7 +99,7 @@ def center_crop(image_size: Sequence[int], crop_size: int, scales: Sequence[int]
     """
 
     def corners(size, crop_size):
-        return (_center_corner(size, crop_size),)
+        return (resize.center_corner(size, (crop_size, crop_size)),)
 
     return _plan(image_size, crop_size, scales, corners, False)
 

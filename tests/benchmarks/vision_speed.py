@@ -65,7 +65,7 @@ def ours(name):
         'googlenet': 'googlenet_torchvision',
     }[name]  # fmt: skip
     network, shape = registry.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
-    rows = receptive_field.trace(registry.layer_stack(network), shape[1:])
+    rows = receptive_field.summarize(registry.layer_stack(network), shape[1:])
     return runs(network, shape), BATCH * receptive_field.totals(rows)[1]
 
 
