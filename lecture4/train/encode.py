@@ -1,9 +1,9 @@
-"""Encodes a set that may be large, on all devices of all processes: `--stage encode`.
+"""Encodes a data set with a finished run, on all devices of all processes: `--stage encode`.
 
-The set is cut into blocks of 4096 rows. Block b belongs to process b modulo their number, which
-spreads its rows over its own devices and writes them to codes/FIRST-LAST.npz itself: no collective, no
-gathering, and neither file names nor rows depend on how many processes there are. Blocks that are
-already there are not computed again, so an encoding broken off goes on where it was.
+The data set is split into blocks of 4096 rows. Block b belongs to process b modulo the number of processes,
+which shards its rows over its own devices and writes them to codes/FIRST-LAST.npz: no collectives and no
+gathering, and neither file names nor rows depend on the number of processes. Blocks that exist are not
+computed again, so that an interrupted encoding resumes.
 """
 
 import json
@@ -11,7 +11,6 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,13 +24,14 @@ from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_si
 from lecture4.train.step import AXIS, BoundTask, abstract_state
 from lecture4.train.task import Data, PyTree
 
+Encoder = Callable[[PyTree, PyTree], PyTree]
 LOG = logging.getLogger(__name__)
-BLOCK = 4096  # rows of a file; also the rows of one call of the encoder
+BLOCK = 4096  # rows per file and per call of the encoder
 FOLDER = 'codes'
 
 
 def run(
-    encode: Callable[[PyTree, PyTree], PyTree] | None,
+    encode: Encoder | None,
     data: Data,
     bound: BoundTask,
     config: Config,
@@ -41,43 +41,54 @@ def run(
     """Encode data.rows (or data.device_arrays) with the finished run in `directory`.
 
     Args:
-      encode: (state, rows) -> codes, one array or a dict of them, each row independently; the
-        experiment's `apply` names it 'encode'. None where it has no encoder.
-      data: Where the rows are.
+      encode: (state, rows [n, ...]) -> codes, an array [n, ...] or a dict of them, each row computed
+        independently; the entry 'encode' of the experiment's `apply`. None if it has none.
+      data: Data of the experiment.
       bound: The run's task.
-      config: Its config.
+      config: The run's config.
       runtime: Devices and processes.
       directory: The run directory.
 
     Returns:
-      The folder of the codes, the same on every process.
+      The directory of the codes, the same on every process.
 
     Raises:
       UsageError: The experiment has no encoder, or the run is not finished.
-      Interrupted: After SIGTERM or Ctrl-C, with all finished blocks kept.
+      Interrupted: SIGTERM or Ctrl-C; finished blocks are kept.
     """
     if encode is None:
-        raise processes.CollectiveError('--stage encode: this experiment has no encoder')
+        raise processes.CollectiveError(
+            '--stage encode: the experiment has no encoder; its apply() needs an entry "encode"'
+        )
     if not (directory / 'config.json').exists():
-        raise processes.CollectiveError(f'--stage encode: {directory} holds no run; train first')
+        raise processes.CollectiveError(
+            f'--stage encode: {directory} holds no run; run the same command without --stage first'
+        )
     rows = data.device_arrays if data.rows is None else data.rows
     with workdir.run_lock(directory, config, False, runtime):
         state = _final_state(bound, config, runtime, directory)
-        _blocks(_as_dict(encode), rows, state, runtime, directory / FOLDER)
+        _encode_blocks(_as_dict(encode), rows, state, runtime, directory / FOLDER)
     return directory / FOLDER
 
 
-def read(folder) -> dict[str, np.ndarray]:
-    """The codes of all rows, in the set's order, as the encoder named them.
+def read(directory: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the codes of all rows.
 
-    Errors  UsageError where blocks are missing.
+    Args:
+      directory: The directory that `run` returned.
+
+    Returns:
+      {name: array [n, ...]} as the encoder named them, in the order of the data set.
+
+    Raises:
+      UsageError: Blocks are missing.
     """
-    folder = pathlib.Path(folder)
+    directory = pathlib.Path(directory)
     try:
-        index = json.loads((folder / 'index.json').read_text())
+        index = json.loads((directory / 'index.json').read_text())
     except OSError:
-        raise UsageError(f'{folder} is not whole; run --stage encode again') from None
-    blocks = [np.load(folder / _file(*span)) for span in _spans(index['rows'], index['block'])]
+        raise UsageError(f'{directory} is incomplete; run --stage encode again') from None
+    blocks = [np.load(directory / _file(*span)) for span in _spans(index['rows'], index['block'])]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0].files}
 
 
@@ -89,58 +100,70 @@ def _spans(n: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _as_dict(encode):
-    def run(state, rows):
+def _as_dict(encode: Encoder) -> Encoder:
+    def encode_dict(state: PyTree, rows: PyTree) -> dict[str, jax.Array]:
         codes = encode(state, rows)
         return codes if isinstance(codes, dict) else {'codes': codes}
 
-    return run
+    return encode_dict
 
 
-def _final_state(bound, config, runtime: Runtime, directory: pathlib.Path) -> PyTree:
-    """What the run ended with, as this process's own copy."""
+def _final_state(
+    bound: BoundTask, config: Config, runtime: Runtime, directory: pathlib.Path
+) -> PyTree:
+    """The final state of the run as numpy arrays, on every process."""
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
         restored = checkpoints.restore(abstract_state(bound, runtime.mesh, bound.batch(0)))
     finally:
         checkpoints.close()
     if restored is None or restored[0] < config.steps:
-        done = restored[0] if restored else 0
+        n_done = restored[0] if restored else 0
         raise processes.CollectiveError(
-            f'--stage encode: the run in {directory} has done {done} of {config.steps} steps; '
+            f'--stage encode: the run in {directory} has done {n_done} of {config.steps} steps; '
             'run the same command without --stage first'
         )
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), restored[1])
 
 
-def _blocks(encode, rows: PyTree, state: PyTree, runtime: Runtime, folder: pathlib.Path):
-    """Write the blocks of this process; return when those of all are there."""
+def _encode_blocks(
+    encode: Encoder, rows: PyTree, state: PyTree, runtime: Runtime, directory: pathlib.Path
+) -> None:
+    """Write the blocks of this process; return when those of all processes are written."""
     n = len(jax.tree.leaves(rows)[0])
-    folder.mkdir(exist_ok=True)
-    own = [
+    directory.mkdir(exist_ok=True)
+    local_devices = [
         device for device in runtime.mesh.devices.flat if device.process_index == runtime.process
     ]
-    mesh = Mesh(np.array(own), (AXIS,))
-    call = compile_encoder(encode, mesh)
+    mesh = Mesh(np.array(local_devices), (AXIS,))
+    compiled = compile_encoder(encode, mesh)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    with deferred_signals(1) as signal_name:
+    with deferred_signals(1) as received_signal:
         for start, stop in _spans(n, BLOCK)[runtime.process :: runtime.n_processes]:
-            path = folder / _file(start, stop)
+            path = directory / _file(start, stop)
             if path.exists():
                 continue
-            part = jax.tree.map(lambda leaf, a=start, b=stop: leaf[a:b], rows)
-            _write(path, encode_rows(call, state, part, mesh.size))
+            block = jax.tree.map(lambda leaf, a=start, b=stop: leaf[a:b], rows)
+            _write(path, encode_rows(compiled, state, block, mesh.size))
             LOG.info('encoded rows %d to %d of %d', start, stop, n)
-            if name := signal_name(start):
-                raise Interrupted(f'{name}: {path} is written; run the same command to go on')
+            if name := received_signal(start):
+                raise Interrupted(f'{name}: {path} is written; run the same command to resume')
     processes.all_gather('encoded')
     if runtime.is_primary:
-        workdir.write_json(folder / 'index.json', {'rows': n, 'block': BLOCK})
+        workdir.write_json(directory / 'index.json', {'rows': n, 'block': BLOCK})
     processes.all_gather('indexed')
 
 
-def compile_encoder(encode, mesh: Mesh):
-    """encode(state, rows) with the rows spread over a mesh: every device solves for its own."""
+def compile_encoder(encode: Encoder, mesh: Mesh) -> Encoder:
+    """Compile an encoder with its rows sharded over a mesh: each device solves for its own rows.
+
+    Args:
+      encode: (state, rows [n, ...]) -> pytree of arrays [n, ...], each row computed independently.
+      mesh: Devices, with axis 'data'.
+
+    Returns:
+      The compiled encoder; the number of devices must divide n.
+    """
     return jax.jit(
         jax.shard_map(
             encode,
@@ -152,19 +175,29 @@ def compile_encoder(encode, mesh: Mesh):
     )
 
 
-def encode_rows(call, state: PyTree, rows: PyTree, n_devices: int) -> dict[str, Any]:
-    """Codes of at most BLOCK rows; short blocks are filled up, so that one program serves all."""
+def encode_rows(encode: Encoder, state: PyTree, rows: PyTree, n_devices: int) -> PyTree:
+    """Encode at most BLOCK rows; fewer are padded, so that one program serves all blocks.
+
+    Args:
+      encode: A compiled encoder.
+      state: Its state.
+      rows: Pytree of arrays [n, ...] with n <= BLOCK.
+      n_devices: Number of devices of the encoder.
+
+    Returns:
+      Pytree of numpy arrays [n, ...].
+    """
     n = len(jax.tree.leaves(rows)[0])
     size = -(-BLOCK // n_devices) * n_devices
 
-    def fill(leaf):
+    def pad(leaf: np.ndarray) -> np.ndarray:
         return np.concatenate([leaf, np.repeat(leaf[-1:], size - n, axis=0)])
 
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], call(state, jax.tree.map(fill, rows)))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], encode(state, jax.tree.map(pad, rows)))
 
 
-def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]):
-    """Whole or not at all."""
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a block atomically."""
     temporary = path.with_suffix('.tmp')
     try:
         with temporary.open('wb') as file:
@@ -174,5 +207,5 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]):
         os.replace(temporary, path)
     except OSError as error:
         raise UsageError(
-            f'cannot write {path}: {error.strerror}; make room, then run the same command to go on'
+            f'cannot write {path}: {error.strerror}; free disk space, then run the same command to resume'
         ) from error

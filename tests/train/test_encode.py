@@ -1,4 +1,4 @@
-"""A set is encoded block by block, on all devices, and goes on where it was broken off."""
+"""A data set is encoded block by block on all devices; an interrupted encoding resumes."""
 
 import dataclasses
 import json
@@ -33,22 +33,23 @@ def trained(tmp_path_factory):
 
 
 def state(directory):
-    manager = Checkpoints(directory / 'checkpoints')
     config = toy.Config(steps=4, examples=70)
-    found = jax.eval_shape(
-        lambda: toy.build(config).init(jax.random.key(0), np.zeros((16, 8), 'f'))
-    )
+    task = toy.build(config, toy.data(config).spec)
+    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), np.zeros((16, 8), 'f')))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), found)
-    restored = manager.restore(like)
-    manager.close()
+    abstract_state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    checkpoints = Checkpoints(directory / 'checkpoints')
+    restored = checkpoints.restore(abstract_state)
+    checkpoints.close()
     assert restored is not None
     return restored[1]
 
 
 def test_all_rows_on_any_number_of_devices(trained, monkeypatch, capsys):
     monkeypatch.setattr(encode, 'BLOCK', 18)
-    x = toy.data(toy.Config(examples=70)).resident
+    x = toy.data(toy.Config(examples=70)).device_arrays
     expected = x @ np.asarray(state(trained).params)
     for devices in ('4', '2', '1'):
         for path in (trained / 'codes').glob('*'):
@@ -59,25 +60,27 @@ def test_all_rows_on_any_number_of_devices(trained, monkeypatch, capsys):
     assert f'codes: {trained / "codes"}' in capsys.readouterr().out
 
 
-def test_blocks_that_are_there_are_kept(trained, monkeypatch):
+def test_existing_blocks_are_kept(trained, monkeypatch):
     monkeypatch.setattr(encode, 'BLOCK', 16)
     run(trained, '--stage', 'encode')
-    whole = encode.read(trained / 'codes')['codes']
+    complete = encode.read(trained / 'codes')['codes']
     (trained / 'codes' / encode._file(16, 32)).unlink()
     (trained / 'codes' / 'index.json').unlink()
     with pytest.raises(UsageError, match='--stage encode again'):
         encode.read(trained / 'codes')
     calls = []
     original = encode.encode_rows
-    monkeypatch.setattr(encode, 'encode_rows', lambda *given: calls.append(1) or original(*given))
+    monkeypatch.setattr(encode, 'encode_rows', lambda *args: calls.append(1) or original(*args))
     run(trained, '--stage', 'encode')
     assert len(calls) == 1
-    np.testing.assert_array_equal(encode.read(trained / 'codes')['codes'], whole)
+    np.testing.assert_array_equal(encode.read(trained / 'codes')['codes'], complete)
     assert json.loads((trained / 'codes' / 'index.json').read_text()) == {'rows': 70, 'block': 16}
 
 
-def test_what_cannot_be_encoded(tmp_path, trained):
-    with pytest.raises(UsageError, match='holds no run; train first'):
+def test_runs_that_cannot_be_encoded_are_refused(tmp_path, trained):
+    with pytest.raises(
+        UsageError, match='holds no run; run the same command without --stage first'
+    ):
         run(tmp_path / 'none', '--stage', 'encode')
     with pytest.raises(UsageError, match=r'done 4 of 6 steps; run the same command without'):
         config = json.loads((trained / 'config.json').read_text())
@@ -86,12 +89,12 @@ def test_what_cannot_be_encoded(tmp_path, trained):
             run(trained, '--stage', 'encode', '--steps', '6')
         finally:
             (trained / 'config.json').write_text(json.dumps(config))
-    bare = EXPERIMENT._replace(build=lambda config: toy.build(config)._replace(encode=None))
-    with pytest.raises(UsageError, match='no encoder'):
+    bare = EXPERIMENT._replace(apply=lambda config, spec: {})
+    with pytest.raises(UsageError, match='has no encoder'):
         run(trained, '--stage', 'encode', experiment=bare)
 
 
-def test_rows_on_the_host_come_before_the_resident_ones(trained, monkeypatch):
+def test_rows_on_the_host_take_precedence(trained, monkeypatch):
     def data(config):
         return dataclasses.replace(toy.data(config), rows=np.ones((3, 8), np.float32))
 
@@ -101,14 +104,12 @@ def test_rows_on_the_host_come_before_the_resident_ones(trained, monkeypatch):
     assert encode.read(trained / 'codes')['codes'].shape == (3, 3)
 
 
-def test_a_cpu_is_divided_into_its_cores_to_encode_and_only_then(monkeypatch):
-    asked = []
+def test_a_cpu_is_divided_into_its_cores_to_encode_only(monkeypatch):
+    updates = []
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(6), raising=False)
-    monkeypatch.setattr(jax.config, 'update', lambda *given: asked.append(given))
+    monkeypatch.setattr(jax.config, 'update', lambda *args: updates.append(args))
     for options in ({}, {'stage': 'encode'}, {'stage': 'encode', 'devices': 2}):
         config = toy.Config(cache_dir='none', batch_size=16, **options)
         runtime.start(config)
-    assert [n for name, n in asked if name == 'jax_num_cpu_devices'] == [
-        4,
-        2,
-    ]  # 16 is not 6 times n
+    # 4, not 6: the devices have to divide the batch size of 16.
+    assert [n for name, n in updates if name == 'jax_num_cpu_devices'] == [4, 2]
