@@ -90,25 +90,6 @@ def helps(config_type: type) -> dict[str, str]:
     return {name: comments.get(name, '') for name in hints(config_type)}
 
 
-@functools.cache
-def with_help(config_type: type) -> type:
-    """The same fields with help and domain attached for tyro, the experiment's own fields first."""
-    import tyro
-
-    helped, own = helps(config_type), {}
-    types = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):
-        domain = describe(hints(config_type)[field.name])
-        text = f'{helped[field.name]} [{domain}]' if domain else helped[field.name]
-        hint = Annotated[types[field.name], tyro.conf.arg(help=text)]
-        own[field.name] = (field.name, hint, dataclasses.field(default=field.default))
-    inherited = {f.name for f in dataclasses.fields(config_type.__mro__[-2])}
-    order = sorted(own, key=lambda name: name in inherited)
-    return dataclasses.make_dataclass(
-        config_type.__name__, [own[name] for name in order], frozen=True
-    )
-
-
 def _parts(hint: Any, value: Any) -> Iterator[tuple[int | None, list[Any], Any]]:
     """(entry or None, domain, value) of a field and of the entries of a tuple."""
     origin, domain = typing.get_origin(hint), []

@@ -1,4 +1,4 @@
-"""What a user types: options, presets, mistakes; one clear line each, and nothing touched."""
+"""The command line: options, presets, and mistakes, which are one line and change no file."""
 
 import json
 import pathlib
@@ -46,16 +46,20 @@ def test_options_override_the_preset():
 @pytest.mark.parametrize(
     'argv, message',
     [
+        (('--steps', '3', '4'), '--steps: expected one value, got 2: 3 4'),
+        (('--download', 'False'), "unexpected argument 'False'; expected --NAME VALUE"),
+        (('--rate', '0.1'), '--rate is now --learning_rate'),
+        (('--grid', 'rate=0.1'), 'the sweep names rate, which is now learning_rate'),
         (('--stepss', '3'), 'unknown option --stepss; did you mean --steps?'),
         (('--learning-rat=3',), 'did you mean --learning_rate?'),
-        (('--steps', 'x'), 'Error parsing --steps: invalid literal'),
-        (('--steps',), "Missing value for argument '--steps'"),
-        (('--parallel', 'tmap'), "invalid choice 'tmap' for argument '--parallel'"),
+        (('--steps', 'x'), '--steps x: expected an integer'),
+        (('--steps',), '--steps: expected one value, got none'),
+        (('--parallel', 'tmap'), '--parallel tmap: expected one of jit, pmap'),
         (('--weight', '-1'), '--weight is -1.0; it has to be at least 0'),
         (('--weight', 'nan'), '--weight is nan; it has to be at least 0'),
         (('--preset', 'smok'), "unknown preset 'smok'; did you mean smoke?"),
         (('--preset', 'smoke', '--preset', 'smok'), "unknown preset 'smok'"),
-        (('--sweep', 'depth'), "unknown sweep 'depth'; there are"),
+        (('--sweep', 'depth'), "unknown sweep 'depth'; expected one of weight, hidden, data"),
         (('--seed', '-1'), '--seed is -1; it has to be at least 0'),
     ],
 )
@@ -66,7 +70,7 @@ def test_mistakes_are_one_line(argv, message):
     assert '\n' not in str(error.value)
 
 
-def test_help_teaches():
+def test_help_shows_docstring_presets_sweeps_and_domains():
     result = shell('--help')
     assert result.returncode == 0
     for text in ('smallest experiment', 'smoke: steps=4', '6 variants of weight, seed'):
@@ -74,15 +78,18 @@ def test_help_teaches():
     assert 'Delete the run that --workdir holds' in result.stdout
 
 
-def test_help_keeps_the_lines_of_a_table_of_facts(monkeypatch):
-    about = 'A job.\n\nRun     python -m job\n        python -m job --fast\nCost    a minute\nFound   12 %'
+def test_help_keeps_the_lines_of_a_list_of_facts(monkeypatch):
+    about = (
+        'A job.\n\nRun:      python -m job\n          python -m job --fast\nHardware: 2 CPU cores\n'
+        'Results:  12 %'
+    )
     monkeypatch.setattr(Experiment, 'about', about)
     lines = cli._description(EXPERIMENT).splitlines()
-    at = lines.index('        python -m job --fast')
-    assert lines[at + 1 : at + 5] == ['', 'Cost    a minute', '', 'Found   12 %']
+    at = lines.index('          python -m job --fast')
+    assert lines[at + 1 : at + 5] == ['', 'Hardware: 2 CPU cores', '', 'Results:  12 %']
 
 
-def test_help_that_nobody_reads_to_the_end_is_no_error():
+def test_help_piped_into_a_closed_reader_is_no_error():
     command = f'{sys.executable} -m tests.train.toy --help | true'
     result = subprocess.run(
         command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -117,7 +124,7 @@ def test_a_run_leaves_all_its_files(tmp_path, capsys):
     assert (tmp_path / 'figures' / 'learning.png').stat().st_size > 1000
 
 
-def test_another_config_is_refused_and_nothing_touched(tmp_path):
+def test_another_config_is_refused_without_changes(tmp_path):
     run(tmp_path, '--preset', 'smoke')
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     with pytest.raises(
@@ -125,7 +132,7 @@ def test_another_config_is_refused_and_nothing_touched(tmp_path):
     ):
         run(tmp_path, '--preset', 'smoke', '--weight', '0.5')
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
-    # how it is carried out may change
+    # Run options may change.
     run(tmp_path, '--preset', 'smoke', '--parallel', 'pmap', '--log_every', '2')
     (tmp_path / 'mine.txt').write_text('not a run file')
     run(tmp_path, '--preset', 'smoke', '--weight', '0.5', '--overwrite')
@@ -133,20 +140,20 @@ def test_another_config_is_refused_and_nothing_touched(tmp_path):
     assert (tmp_path / 'mine.txt').exists()
 
 
-def test_bad_data_leaves_the_old_run_even_with_overwrite(tmp_path):
+def test_bad_data_keeps_the_old_run_even_with_overwrite(tmp_path):
     run(tmp_path, '--preset', 'smoke')
     with pytest.raises(UsageError, match='a set needs at least 1'):
         run(tmp_path, '--preset', 'smoke', '--examples', '0', '--overwrite')
     assert (tmp_path / 'report.html').exists()
 
 
-def test_a_batch_that_does_not_divide_leaves_no_directory(tmp_path):
+def test_an_indivisible_batch_leaves_no_directory(tmp_path):
     with pytest.raises(UsageError, match='use 8 or 12'):
         run(tmp_path / 'run', '--devices', '4', '--batch_size', '10')
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_directory_that_cannot_be_written(tmp_path):
+def test_an_unwritable_directory_is_reported(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UsageError, match=r'cannot write to .* choose another --workdir'):
         run(tmp_path / 'file' / 'run', '--preset', 'smoke')

@@ -93,9 +93,3 @@ def test_help_is_the_comment_above_the_field_or_the_inherited_one():
     assert helps['batch_size'] == 'Number of images per step, over all devices.'
     assert helps['steps'] == 'Number of training steps.'
     assert helps['noise'] == ''
-
-
-def test_fields_of_the_experiment_come_first_in_help():
-    names = [field.name for field in dataclasses.fields(fields.with_help(Redeclared))]
-    assert names.index('mask_rate') < names.index('preset')
-    assert set(names) == {field.name for field in dataclasses.fields(Redeclared)}

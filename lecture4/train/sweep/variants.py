@@ -15,6 +15,7 @@ import numpy as np
 
 from lecture4.ops.reduce import Reduce
 from lecture4.train.config import Config, RunOptions, UsageError, replace_traced
+from lecture4.train.renamed_options import new_names
 from lecture4.train.step import BoundTask, bind
 
 OPTION_FIELDS = {field.name for field in dataclasses.fields(RunOptions)}
@@ -94,6 +95,8 @@ def _values(config: Config, field: str, text: str, option: str = '') -> tuple[An
 
 def _no_such_field(config, field: str) -> str:
     fields = [item.name for item in dataclasses.fields(config)]
+    if renamed := new_names(field, fields):
+        return f'the sweep names {field}, which is now {" or ".join(renamed)}'
     near = difflib.get_close_matches(field, fields, 1)
     hint = f'; did you mean {near[0]}?' if near else '; --help lists all'
     return f'the sweep names {field}, which is no field of the experiment{hint}'

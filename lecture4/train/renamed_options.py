@@ -1,0 +1,71 @@
+"""Options of lecture4 0.1.0 under other names: an error names the new one, and nothing else is kept."""
+
+from collections.abc import Collection
+
+# {old name: new names}; of several, those that the experiment has are named.
+OLD_OPTIONS: dict[str, tuple[str, ...]] = {
+    'arms': ('methods',),
+    'average_from': ('polyak_start',),
+    'bias_rate': ('bias_lr_multiplier',),
+    'code': ('latent_dim',),
+    'codes': ('latent_dim',),
+    'colour': ('color',),
+    'crop': ('crop_size',),
+    'cut': ('split_crops_left_right',),
+    'detector': ('activation',),
+    'deviation': ('std', 'noise_std'),
+    'draws': ('num_trials',),
+    'drops': ('boundaries',),
+    'every': ('decay_steps',),
+    'examples': ('num_train', 'num_examples', 'num_patches'),
+    'factor': ('decay_rate',),
+    'floor': ('contrast_epsilon', 'min_std'),
+    'grey': ('grayscale',),
+    'hidden': ('hidden_dims', 'hidden_dim', 'latent_dim'),
+    'labels': ('labels_per_class', 'num_labels'),
+    'largest_filter': ('max_filter_rms',),
+    'looked_at': ('eval_resize',),
+    'maps': ('num_filters', 'features'),
+    'masking': ('mask_rate',),
+    'member': ('variant',),
+    'members': ('variants',),
+    'n_tested': ('num_eval',),
+    'patch': ('patch_size',),
+    'patches': ('num_patches',),
+    'penalties': ('Cs',),
+    'penalty': ('C', 'l1_penalty'),
+    'points': ('num_points',),
+    'pool': ('candidates_per_class', 'labeled_pool_size', 'pooling'),
+    'rare': ('minority_fraction',),
+    'rate': ('learning_rate',),
+    'regions': ('pooling_grid',),
+    'regulariser': ('zca_epsilon',),
+    'rule': ('backward_rule',),
+    'searched': ('num_candidates',),
+    'shown': ('num_shown',),
+    'side': ('image_size', 'patch_size', 'kernel_size', 'crop_size'),
+    'signals': ('num_patches', 'num_train'),
+    'stored': ('data_placement',),
+    'tested': ('num_eval', 'eval_dataset'),
+    'thinned': ('subsample_minority',),
+    'unbalanced': ('imbalanced',),
+    'units': ('latent_dim', 'features', 'num_units', 'channels'),
+    'views': ('test_crops',),
+    'weight': ('l1_penalty', 'sparsity_penalty'),
+    'whole': ('full_data_C',),
+    'width': ('latent_dim',),
+    'widths': ('hidden_dims', 'kernel_sizes'),
+}
+
+
+def new_names(option: str, fields: Collection[str]) -> list[str]:
+    """The names that an option of 0.1.0 may have now.
+
+    Args:
+      option: A name without dashes.
+      fields: Names of the experiment's fields.
+
+    Returns:
+      Those of its new names that are fields; empty for an option that was not renamed.
+    """
+    return [name for name in OLD_OPTIONS.get(option, ()) if name in fields]
