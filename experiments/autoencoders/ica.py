@@ -1,147 +1,128 @@
-"""Reconstruction independent component analysis of natural patches: one layer, before it is stacked.
+"""Reconstruction ICA of natural image patches (Le, Karpenko, Ngiam & Ng, NIPS 2011).
 
-Le, Karpenko, Ngiam & Ng, NIPS 2011. A tied linear autoencoder of whitened patches whose codes are to
-be sparse: its reconstruction error stands for the constraint W W' = I of independent component
-analysis, and goes on where there are more units than dimensions. The whole set in every step; one
-step is one iteration of L-BFGS. Beside it: random directions, principal components, and FastICA of
-scikit-learn, which keeps the constraint and cannot be overcomplete.
+A tied linear autoencoder of whitened patches with sparse codes: its reconstruction error takes the place
+of the constraint W W' = I of independent component analysis, and still applies where there are more
+units than dimensions. Trained by L-BFGS on the whole set; compared with random directions, principal
+components and scikit-learn's FastICA, which keeps the constraint and cannot be overcomplete.
 
-Run     python -m experiments.autoencoders.ica
-        python -m experiments.autoencoders.ica --preset olshausen       (wants olshausen's pictures)
-        python -m experiments.autoencoders.ica --preset overcomplete
-Cost    25 seconds of one core (AMD EPYC).
-Ours    olshausen, 63 units, 200 iterations, which is not yet the end: median kurtosis 8.58 (random directions
-        6.06, principal components 6.69, FastICA 9.84), share of a filter's spectral energy in a wedge of 45
-        degrees 0.62 (0.36, 0.52, 0.71). Reconstruction error 0.0637, and by the weights alone,
-        ||W W' - I||^2 + d - k, 0.0636. Photographs (no option given): kurtosis 37.8 (15.0, 20.0, 45.8), 0.74
-        in a wedge (0.35, 0.54, 0.79).
+Run:      python -m experiments.autoencoders.ica
+          python -m experiments.autoencoders.ica --preset olshausen --manual_dir PATH
+          python -m experiments.autoencoders.ica --preset overcomplete
+Hardware: one core (AMD EPYC), 25 seconds
+Results:  63 units, 200 iterations (not converged): median kurtosis, and spectral energy of a filter in a
+          wedge of 45 degrees
+
+          | method             | olshausen  | photos     |
+          |--------------------|------------|------------|
+          | reconstruction ICA | 8.58, 0.62 | 37.8, 0.74 |
+          | random directions  | 6.06, 0.36 | 15.0, 0.35 |
+          | PCA                | 6.69, 0.52 | 20.0, 0.54 |
+          | FastICA            | 9.84, 0.71 | 45.8, 0.79 |
+
+          olshausen: reconstruction error 0.0637, and from the weights alone, ||W W' - I||^2 + d - k, 0.0636.
 """
 
 import dataclasses
 import warnings
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from lecture4 import train
 from lecture4.autoencoder import linear, rica
-from lecture4.data import images as image_data
-from lecture4.data.images import crops
-from lecture4.data.images import whiten as whitening
-from lecture4.features.orientation import oriented_share
+from lecture4.data.images import crops, load_images, whiten
+from lecture4.features.orientation import oriented_fraction
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Iterations of L-BFGS.
-    steps: int = 200
-    # Steps compiled into one call (a scan).
-    steps_per_call: int = 20
-    log_every: int = 20
-    evaluate_every: int = 200
-    save_every: int = 200
-    # Where pictures come from: photos (whitened here), olshausen (whitened by their authors), ...
+    # Number of L-BFGS iterations.
+    steps: train.AtLeast1 = 200
+    steps_per_call: train.AtLeast1 = 20
+    # Source of images: photos (whitened here), olshausen (whitened by their authors), dir:PATH, ...
     source: str = 'photos'
-    # Whether whole pictures are whitened first, as Olshausen & Field did.
+    # Whiten whole images first, as Olshausen & Field did.
     whiten: bool = True
-    # Side of the patches, which are whitened exactly.
-    patch: int = 8
-    # Patches, all of them in every step.
-    batch_size: int = 10_000
-    # Units; patches less their mean have patch * patch - 1 dimensions.
-    width: int = 63
-    # Weight of sum sqrt(epsilon + h^2) beside the squared error.
-    weight: float = 0.2
-    # What rounds the tip of |h|.
-    epsilon: float = 1e-2
-    # Past steps that L-BFGS remembers.
-    memory: int = 20
-
-    def __post_init__(self):
-        super().__post_init__()
-        train.require(self, 'width', self.width >= 1, 'at least 1')
-        train.require(self, 'patch', self.patch >= 2, 'at least 2')
-        train.require(self, 'weight', self.weight >= 0, 'at least 0')
-        train.require(self, 'epsilon', self.epsilon > 0, 'above 0')
+    # Size of the patches.
+    patch_size: train.AtLeast2 = 8
+    # Number of patches, all of them in every step.
+    batch_size: train.AtLeast1 = 10_000
+    # Number of units; patches minus their mean have patch_size^2 - 1 dimensions.
+    latent_dim: train.AtLeast1 = 63
+    # Weight of the sparsity penalty, sum sqrt(epsilon + h^2), relative to the squared error.
+    l1_penalty: train.NonNegative = 0.2
+    # Smoothing of |h| at zero.
+    epsilon: train.Positive = 1e-2
+    # Number of past steps that L-BFGS keeps.
+    memory_size: train.AtLeast1 = 20
 
 
+METRICS = (
+    train.Metric('rica_kurtosis', '', 'higher', 'kurtosis of the units', primary=True),
+    train.Metric('kurtosis', '', 'higher', 'kurtosis'),
+    train.Metric('oriented', 'fraction', 'higher', 'spectral energy in one wedge'),
+    train.Metric('loss', '', 'lower', 'cost'),
+    train.Metric('reconstruction', '', 'lower', 'reconstruction error'),
+    train.Metric('orthonormality', '', 'lower', "||W W' - 1||^2 + d - k"),
+    train.Metric('whiteness', '', 'lower', 'largest deviation of the covariance from identity'),
+)
 PRESETS = {
-    'smoke': {'steps': 20, 'evaluate_every': 20, 'save_every': 20, 'batch_size': 600},
+    'smoke': {'steps': 20, 'batch_size': 600},
     'olshausen': {'source': 'olshausen', 'whiten': False},
-    'overcomplete': {'width': 126},
+    'overcomplete': {'latent_dim': 126},
 }
 SWEEPS = {
-    'width': train.grid(width=(32, 63, 126), seed=(0, 1, 2)),
+    'latent_dim': train.grid(latent_dim=(32, 63, 126), seed=(0, 1, 2)),
     'seeds': train.grid(seed=(0, 1, 2)),
 }
 
 
 def data(config):
-    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
+    images = load_images(config.source, **config.data_kwargs()).images
     if config.whiten:
-        images = whitening.whiten(images)
-    x = crops.sample_patches(images, config.batch_size, config.patch, config.seed)
+        images = whiten.whiten(images)
+    x = crops.sample_patches(images, config.batch_size, config.patch_size, config.seed)
     x = np.asarray(x, np.float64)
     x = x - x.mean(1, keepdims=True)
     principal = linear.principal(x)
     rank = int((principal.variances > 1e-6 * principal.variances[0]).sum())
     axes = principal.components[:, :rank]
     # Coordinates along the components, of variance 1 each; then turned back into patches.
-    white = principal.code(x, rank) / np.sqrt(principal.variances[:rank])
-    side = (config.patch, config.patch, 1)
-    resident = (white @ axes.T).reshape(-1, *side).astype(np.float32)
-    rows = np.arange(len(x), dtype=np.int32)
-    return train.Data(
-        batch=lambda n: rows,
-        resident=resident,
-        prepare=lambda resident, rows, key: resident[rows],
-        extra={'white': white, 'axes': axes},
-    )
+    white = principal.encode(x, rank) / np.sqrt(principal.variances[:rank])
+    shape = (config.patch_size, config.patch_size, 1)
+    spec = train.Spec(shape, constants={'axes': axes, 'scale': np.sqrt(principal.variances[:rank])})
+    patches = (white @ axes.T).reshape(-1, *shape).astype(np.float32)
+    return train.full_batch(patches, spec=spec, report_data=white)
 
 
-def stage(config):
-    """One receptive field, the whole patch; pools of one unit."""
-    return rica.Stage(size=config.patch, maps=config.width, pool=1)
-
-
-class State(NamedTuple):
-    weights: jax.Array  # [1, 1, patch * patch, width], of the only receptive field
-    opt_state: optax.OptState
-
-
-def loss(config, weights, x):
-    """Of every patch, and its parts."""
+def cost(config, weights, x):
+    """Cost of every patch, and its parts; one receptive field, the whole patch, pools of one unit."""
+    stage = rica.Stage(size=config.patch_size, maps=config.latent_dim, pool=1)
     layer = rica.Layer(weights, None)
-    return rica.loss(layer, x, stage(config), weight=config.weight, epsilon=config.epsilon)
+    return rica.loss(layer, x, stage, weight=config.l1_penalty, epsilon=config.epsilon)
 
 
-def build(config):
-    optimizer = optax.lbfgs(memory_size=config.memory)
-
+def build(config, spec):
     def init(key, x):
-        W = jax.random.normal(key, (1, 1, config.patch**2, config.width))
-        W = W / jnp.linalg.norm(W, axis=2, keepdims=True)
-        return State(W, optimizer.init(W))
+        W = jax.random.normal(key, (1, 1, config.patch_size**2, config.latent_dim))
+        return W / jnp.linalg.norm(W, axis=2, keepdims=True)
 
-    def step(state: State, x, key, *, axis_name=None):
-        if axis_name is not None:
-            raise ValueError('a line search is of the whole set; use --parallel jit')
+    def loss(weights, x):
+        return jnp.mean(cost(config, weights, x)[0])
 
-        def value(weights):
-            return jnp.mean(loss(config, weights, x)[0])
+    return train.lbfgs(init, loss, memory_size=config.memory_size)
 
-        W = state.weights
-        with jax.numpy_dtype_promotion('standard'):
-            cost, grads = optax.value_and_grad_from_state(value)(W, state=state.opt_state)
-            updates, opt_state = optimizer.update(
-                grads, state.opt_state, W, value=cost, grad=grads, value_fn=value
-            )
-        return State(W + updates, opt_state), {'cost': jnp.asarray(cost)}  # pyright: ignore
 
-    return train.Task(init, step)
+def apply(config, spec):
+    axes, scale = (np.asarray(spec.constants[name], np.float32) for name in ('axes', 'scale'))
+
+    def encode(state, patches):
+        x = patches.reshape(len(patches), -1)
+        white = (x - x.mean(1, keepdims=True)) @ axes / scale @ axes.T
+        return white @ state.params[0, 0]
+
+    return {'encode': encode}
 
 
 def kurtosis(codes):
@@ -149,84 +130,78 @@ def kurtosis(codes):
     return (codes**4).mean(0) / np.maximum((codes**2).mean(0) ** 2, np.finfo(float).tiny)
 
 
-def others(config, white):
-    """{method: directions [k, r] in the whitened space}: what the units are compared with."""
+def baselines(config, white):
+    """{method: directions [k, r] in the whitened space}."""
     from sklearn.decomposition import FastICA
 
     rank = white.shape[1]
-    turn = np.linalg.qr(np.random.default_rng(config.seed).normal(size=(rank, rank)))[0]
+    rotation = np.linalg.qr(np.random.default_rng(config.seed).normal(size=(rank, rank)))[0]
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of convergence, which the table shows as it is
+        warnings.simplefilter('ignore')  # about convergence, which the table shows
         fast = FastICA(whiten=False, max_iter=300, random_state=config.seed)  # pyright: ignore
         fast.fit(white)
-    return {'random directions': turn, 'PCA': np.eye(rank), 'FastICA': fast.components_}
+    return {'random directions': rotation, 'PCA': np.eye(rank), 'FastICA': fast.components_}
 
 
 def report(config, state, data):
     from lecture4.figures import dictionary, lines
 
-    white, axes = data.extra['white'], data.extra['axes']
-    side, rank = (config.patch, config.patch), axes.shape[1]
-    W = np.asarray(state.weights[0, 0], float).T
+    white, axes = data.report_data, data.spec.constants['axes']
+    shape, rank = (config.patch_size, config.patch_size), axes.shape[1]
+    W = np.asarray(state.params[0, 0], float).T
     own = W @ axes  # what the units see of the whitened coordinates
-    x = jnp.asarray(data.resident)
-    cost, parts = loss(config, state.weights, x)
-    spread = np.cov(white.T, bias=True) - np.eye(rank)
-    identity = ((own @ own.T - np.eye(len(own))) ** 2).sum() + rank - len(own)
-    directions = others(config, white) | {f'reconstruction ICA, {config.width}': own}
-    found = {
-        name: (
-            float(np.median(kurtosis(white @ v.T))),
-            float(np.median(oriented_share((v @ axes.T).reshape(-1, *side)))),
-        )
-        for name, v in directions.items()
-    }
-    (mine, oriented), unmixed = found[f'reconstruction ICA, {config.width}'], found['FastICA']
+    costs, parts = cost(config, state.params, jnp.asarray(data.device_arrays))
+    name = f'reconstruction ICA, {config.latent_dim} units'
+    directions = baselines(config, white) | {name: own}
+    per_unit = {method: kurtosis(white @ v.T) for method, v in directions.items()}
+    records = [
+        {
+            'method': method,
+            'kurtosis': float(np.median(per_unit[method])),
+            'oriented': float(np.median(oriented_fraction((v @ axes.T).reshape(-1, *shape)))),
+        }
+        for method, v in directions.items()
+    ]
+    ours = records[-1]
     metrics = {
-        'cost': float(jnp.mean(cost)),
+        'rica_kurtosis': ours['kurtosis'],
+        'loss': float(jnp.mean(costs)),
         'reconstruction': float(parts['reconstruction']),
-        'orthonormality': float(identity),
-        'whiteness': float(abs(spread).max()),
-        'kurtosis': mine,
-        'oriented': oriented,
-        'kurtosis_fastica': unmixed[0],
-        'oriented_fastica': unmixed[1],
+        'orthonormality': ((own @ own.T - np.eye(len(own))) ** 2).sum() + rank - len(own),
+        'whiteness': abs(np.cov(white.T, bias=True) - np.eye(rank)).max(),
     }
-    ranked = {name: np.sort(kurtosis(white @ v.T))[::-1] for name, v in directions.items()}
     panel = {
-        'curves': {name: (np.arange(1, len(v) + 1), v) for name, v in ranked.items()},
-        'xlabel': 'unit', 'ylabel': 'kurtosis', 'yscale': 'log',
-    }  # fmt: skip
+        'curves': {m: (np.arange(1, len(v) + 1), np.sort(v)[::-1]) for m, v in per_unit.items()},
+        'xlabel': 'unit',
+        'ylabel': 'kurtosis',
+        'yscale': 'log',
+    }
     caption = (
-        f'{len(white)} patches of {config.patch} x {config.patch}, {rank} dimensions of variance 1. '
-        'Kurtosis of the outputs (3: Gaussian), and the largest share of the spectral energy of a '
-        'filter in a wedge of 45 degrees (0.25: no orientation); medians over units. Reconstruction '
-        f"error {metrics['reconstruction']:.4f}; by W alone, ||W W' - 1||^2 + d - k, {identity:.4f}."
+        f'{len(white)} patches of {config.patch_size} x {config.patch_size}, {rank} dimensions of '
+        'variance 1. Kurtosis of the outputs (3: Gaussian), and the largest fraction of the spectral '
+        'energy of a filter in a wedge of 45 degrees (25 %: no orientation); medians over units.'
     )
     return train.Report(
         metrics=metrics,
         tables=(
-            train.Table(
-                'Directions of whitened patches',
-                ('', 'kurtosis', 'oriented'),
-                tuple((name, *values) for name, values in found.items()),
-                caption,
-            ),
+            train.Table('Directions of whitened patches', records, ('method',), caption=caption),
         ),
-        pictures={
-            'filters': train.Picture(
-                dictionary.atoms(W.T, side, columns=9), 'Filters, on whitened patches.'
+        figures={
+            'filters': train.Figure(
+                dictionary.atoms(W.T, shape, columns=9), 'Filters, on whitened patches.'
             ),
-            'kurtosis': train.Picture(
+            'kurtosis': train.Figure(
                 lines.panels({'Kurtosis of outputs': panel}, columns=1, size=(6, 3.2)),
-                'Of every unit, most peaked first.',
+                'Kurtosis of every unit, largest first.',
             ),
         },
-        summary=f'Kurtosis {mine:.2f} (FastICA {unmixed[0]:.2f}, PCA {found["PCA"][0]:.2f}, random '
-        f'{found["random directions"][0]:.2f}), {oriented:.2f} of the energy in one wedge of 45 '
-        'degrees.',
+        summary='Kurtosis '
+        + ', '.join(f'{record["method"]} {record["kurtosis"]:.2f}' for record in records)
+        + f'; {100 * ours["oriented"]:.0f} % of the energy in one wedge of 45 degrees.',
     )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(
+        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
+    )

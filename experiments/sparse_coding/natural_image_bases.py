@@ -1,30 +1,34 @@
-"""Bases of natural pictures: the atoms that code them sparsely look like Gabor functions.
+"""Sparse coding of natural images: atoms that look like Gabor functions (Olshausen & Field, Nature 1996).
 
-Olshausen & Field, Nature 1996. Pictures are whitened, patches drawn from them, a dictionary learned
-under a sparse penalty, and a Gabor function fitted to every atom: the share that fits, and how
-orientations and frequencies spread, say how far the bases are those of the paper (localised,
-oriented, bandpass). The paper drew its bases and gave no such numbers; ours are what this prints.
+A dictionary is learned from patches of whitened photographs under a sparsity penalty, and a Gabor
+function is fitted to every atom: the fraction that fits, and how orientations and frequencies are
+distributed, say how far the bases are those of the paper (localized, oriented, bandpass). The paper
+shows its bases and gives no such numbers.
 
-Run     python -m experiments.sparse_coding.natural_image_bases
-        python -m experiments.sparse_coding.natural_image_bases --preset olshausen --manual_dir PATH
-Cost    About a minute of one core. Share of atoms that fit a Gabor; entropy of their orientations, 1 is uniform;
-        quartiles of their frequencies in cycles per pixel:
-        photos         82.4 %   0.996   0.150 / 0.222 / 0.263
-        photos, log    64.8 %   0.990   0.149 / 0.209 / 0.252
-        olshausen      69.5 %   0.997   0.135 / 0.188 / 0.212; with --weight 1, 46.5 %: its pictures are blurred
-                       above 0.39 cycles per pixel, and atoms that code what little noise is left there stay noise.
+Run:      python -m experiments.sparse_coding.natural_image_bases
+          python -m experiments.sparse_coding.natural_image_bases --preset olshausen --manual_dir PATH
+Hardware: one core, about a minute
+Results:  atoms that fit a Gabor; entropy of their orientations (1 is uniform); quartiles of frequency
+
+          | source      | good fits, % | entropy | frequency, cycles/pixel |
+          |-------------|--------------|---------|-------------------------|
+          | photos      | 82.4         | 0.996   | 0.150 / 0.222 / 0.263   |
+          | photos, log | 64.8         | 0.990   | 0.149 / 0.209 / 0.252   |
+          | olshausen   | 69.5         | 0.997   | 0.135 / 0.188 / 0.212   |
+
+          olshausen with --penalty_weight 1: 46.5 %; its images are blurred above 0.39 cycles per
+          pixel, and atoms that code what little noise is left there stay noise.
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data import images as image_data
-from lecture4.data.images import crops
-from lecture4.data.images import whiten as whitening
+from lecture4.data.images import crops, load_images, whiten
 from lecture4.features import atoms, gabor
 from lecture4.sparse import objective, solvers
 from lecture4.sparse.dictionary import online
@@ -34,166 +38,154 @@ PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps of dictionary learning.
-    steps: int = 1000
-    # Patches in a step, over all devices.
-    batch_size: int = 512
-    # Where the pictures come from: photos, olshausen, textures, dir:PATH, npz:PATH.
+    steps: train.AtLeast1 = 1000
+    batch_size: train.AtLeast1 = 512
+    # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH.
     source: str = 'photos'
-    # Whether the pictures still have to be whitened; those of olshausen come whitened.
+    # Whiten the images; those of olshausen are whitened already.
     whiten: bool = True
-    # Side of the patches, in pixels.
-    patch: int = 12
-    # Atoms of the dictionary.
-    atoms: int = 256
-    # What makes codes sparse: |a|, or log(1 + a^2) as in the paper.
+    # Size of the patches, in pixels.
+    patch_size: train.AtLeast4 = 12
+    # Number of atoms of the dictionary.
+    num_atoms: train.AtLeast1 = 256
+    # Sparsity penalty: |a|, or log(1 + a^2) as in the paper.
     penalty: Literal['l1', 'log'] = 'l1'
     # Weight of the penalty; whitened pixels have variance 1.
-    weight: float = 1.0
-    # Iterations of the solver in a step.
-    inner: int = 8
-    # Patches that are drawn; a tenth of them, at most 4000, is held out to evaluate on.
-    patches: int = 100_000
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ('atoms', 'inner'):
-            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
-        train.require(self, 'patch', self.patch >= 4, 'at least 4, for a Gabor to be fitted')
-        train.require(self, 'weight', 0 < self.weight < np.inf, 'positive and finite')
-        train.require(self, 'patches', self.patches >= 10, 'at least 10')
+    penalty_weight: train.Positive = 1.0
+    # Iterations of the solver per step.
+    num_iterations: train.AtLeast1 = 8
+    # Number of patches; a tenth of them, at most 4000, is held out for evaluation.
+    num_patches: train.AtLeast2 = 100_000
 
 
+METRICS = (
+    train.Metric('good_fits', 'fraction', 'higher', 'atoms that fit a Gabor', primary=True),
+    train.Metric('orientation_entropy', '', 'higher', 'entropy of orientations (1 is uniform)'),
+    train.Metric('frequency', 'cycles/pixel', '', 'frequency of the fits'),
+    train.Metric('coherence', '', 'lower', 'coherence of the dictionary'),
+    train.Metric('objective', '', 'lower', 'objective per signal'),
+    train.Metric('reconstruction', '', 'lower', 'squared error / 2 per signal'),
+    train.Metric('explained', 'fraction', 'higher', 'explained variance'),
+    train.Metric('density', 'fraction', '', 'non-zero coefficients'),
+    train.Metric('dead', 'count', 'lower', 'unused atoms'),
+    train.Metric('replaced', 'count', '', 'replaced atoms'),
+)
 PRESETS = {
-    'smoke': {'steps': 4, 'patches': 500, 'batch_size': 64, 'atoms': 16, 'patch': 8},
-    'olshausen': {'source': 'olshausen', 'whiten': False, 'weight': 2.0},
-    'log': {'penalty': 'log', 'inner': 20},
+    'smoke': {'steps': 4, 'num_patches': 500, 'batch_size': 64, 'num_atoms': 16, 'patch_size': 8},
+    'olshausen': {'source': 'olshausen', 'whiten': False, 'penalty_weight': 2.0},
+    'log': {'penalty': 'log', 'num_iterations': 20},
 }
 SWEEPS = {
-    'weight': train.grid(weight=(0.5, 1.0, 1.5, 2.0)),
-    'overcompleteness': train.grid(atoms=(72, 144, 288, 576)),
+    'penalty_weight': train.grid(penalty_weight=(0.5, 1.0, 1.5, 2.0)),
+    'overcompleteness': train.grid(num_atoms=(72, 144, 288, 576)),
 }
 
 
 def data(config):
-    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
-    prepared = whitening.whiten(images) if config.whiten else whitening.standardize(images)
-    # Whitening takes pictures for periodic: what it makes of their borders is left out.
+    images = load_images(config.source, **config.data_kwargs()).images
+    prepared = whiten.whiten(images) if config.whiten else whiten.standardize(images)
+    # Whitening treats images as periodic: what it makes of their borders is left out.
     margin = 4 if config.whiten else 0
     inner = [
         image[margin : len(image) - margin, margin : image.shape[1] - margin] for image in prepared
     ]
-    signals = crops.sample_patches(inner, config.patches, config.patch, config.seed)
-    n_held_out = min(len(signals) // 10, 4000)
+    signals = crops.sample_patches(inner, config.num_patches, config.patch_size, config.seed)
+    num_held_out = min(len(signals) // 10, 4000)
     return train.in_memory(
-        signals[n_held_out:],
+        signals[num_held_out:],
         config.batch_size,
         seed=config.seed,
-        evaluation=signals[:n_held_out],
+        evaluation=signals[:num_held_out],
     )
 
 
-def build(config):
-    penalty = PENALTIES[config.penalty]
+def sparse_codes(config, dictionary, signals):
+    options = {'tolerance': 1e-3, 'tile': 128}
+    if config.penalty == 'l1':
+        return solvers.admm(signals, dictionary.atoms, config.penalty_weight, **options)
+    return solvers.fista(
+        signals, dictionary.atoms, config.penalty_weight, penalty=objective.LOG, **options
+    )
 
+
+def build(config, spec):
     def init(key, signals):
-        return online.init(key, signals, config.atoms)
+        return online.init(key, signals, config.num_atoms)
 
-    def step(state, signals, key, *, axis_name=None):
-        return online.step(
-            state,
-            signals,
-            key,
-            weight=config.weight,
-            penalty=penalty,
-            n_inner=config.inner,
-            axis_name=axis_name,
-        )
-
-    def evaluate(state, signals):
-        found = encode(config, state, signals)
-        residual = signals - found.codes @ state.atoms.T
-        energy = jnp.sum(signals * signals)
+    def evaluate(dictionary, signals):
+        solution = sparse_codes(config, dictionary, signals)
+        residual = signals - solution.codes @ dictionary.atoms.T
         return {
-            'objective': jnp.mean(found.objective),
-            'explained': 1 - jnp.sum(residual * residual) / energy,
-            'density': jnp.mean(jnp.abs(found.codes) > 1e-3, dtype=signals.dtype),
+            'objective': jnp.mean(solution.objective),
+            'explained': 1 - jnp.sum(residual * residual) / jnp.sum(signals * signals),
+            'density': jnp.mean(jnp.abs(solution.codes) > 1e-3, dtype=signals.dtype),
         }
 
-    def codes(state, signals):
-        return {'codes': encode(config, state, signals).codes}
-
-    return train.Task(init, step, evaluate, codes)
-
-
-def encode(config, state, signals):
-    if config.penalty == 'l1':
-        return solvers.admm(signals, state.atoms, config.weight, tolerance=1e-3, tile=128)
-    return solvers.fista(
-        signals, state.atoms, config.weight, penalty=objective.LOG, tolerance=1e-3, tile=128
+    step = functools.partial(
+        online.step,
+        weight=config.penalty_weight,
+        penalty=PENALTIES[config.penalty],
+        n_inner=config.num_iterations,
     )
+    return train.from_learner(init, step, evaluate)
+
+
+def apply(config, spec):
+    def encode(state, patches):
+        return sparse_codes(config, state.params, patches).codes
+
+    return {'encode': encode, 'decode': lambda state, codes: codes @ state.params.atoms.T}
 
 
 def report(config, state, data):
     from lecture4.figures import curves
     from lecture4.figures import dictionary as drawn
 
-    shape = (config.patch, config.patch)
-    D, usage = np.asarray(state.atoms), np.asarray(state.usage)
+    shape = (config.patch_size, config.patch_size)
+    D, usage = np.asarray(state.params.atoms), np.asarray(state.params.usage)
     fits = gabor.fit_gabors(D, shape)
-    found = gabor.summarise(fits)
-    numbers = {
-        'share of atoms that fit a Gabor': f'{100 * found["share_good"]:.1f} %',
-        'their orientations: entropy over 8 bins (1 is uniform)': f'{found["orientation_entropy"]:.3f}',
-        'their frequencies, cycles per pixel: quartiles': ' / '.join(
-            f'{found[f"frequency_{name}"]:.3f}' for name in ('q25', 'median', 'q75')
-        ),
-        'coherence of the dictionary': f'{atoms.coherence(D):.3f}',
-        'dead atoms': f'{int(atoms.dead(usage).sum())} of {config.atoms}',
+    summary = gabor.summarize(fits)
+    quartiles = {q: summary[f'frequency_{q}'] for q in ('q25', 'median', 'q75')}
+    record = {
+        'source': config.source,
+        'good_fits': summary['fraction_good'],
+        'orientation_entropy': summary['orientation_entropy'],
+        'coherence': atoms.coherence(D),
+        'dead': int(atoms.dead(usage).sum()),
     }
-    few = few_signals(data.evaluation)
-    solved = encode(config, state, jnp.asarray(data.evaluation[few]))
+    records = [record, *({'quantile': q, 'frequency': v} for q, v in quartiles.items())]
+    few = atoms.contrast_quantiles(data.evaluation)
+    codes = np.asarray(sparse_codes(config, state.params, jnp.asarray(data.evaluation[few])).codes)
+    caption = (
+        'An atom fits where a Gabor leaves less than a fifth of its energy about the mean (R^2 > 0.8) '
+        'and its spectrum at frequency zero is at most half of that at the carrier, which refuses '
+        'blobs, single pixels and strokes of one sign.'
+    )
     return train.Report(
-        metrics={name: float(value) for name, value in found.items()},
+        metrics={'good_fits': summary['fraction_good']},
         tables=(
-            train.Table(
-                'The bases in numbers',
-                ('what', config.source),
-                tuple(numbers.items()),
-                'An atom fits where a Gabor leaves less than a fifth of its energy about the mean '
-                '(R^2 > 0.8) and its spectrum at frequency zero is at most half of that at the '
-                'carrier, which refuses blobs, single pixels and strokes of one sign.',
-            ),
+            train.Table('Fitted Gabors', (record,), ('source',), caption=caption),
+            train.Table('Frequency of the fits', records[1:], ('quantile',)),
         ),
-        pictures={
-            'bases': train.Picture(
+        figures={
+            'bases': train.Figure(
                 drawn.atoms(D, shape, order=atoms.display_order(D)),
-                f'The {config.atoms} atoms learned from {config.source}, like beside like.',
+                f'The {config.num_atoms} atoms learned from {config.source}, sorted by similarity.',
             ),
-            'gabors': train.Picture(
+            'gabors': train.Figure(
                 drawn.gabors(D, fits, gabor.draw(fits, shape), shape),
                 'Orientation and frequency of the fitted Gabors, and the best fits.',
             ),
-            'codes': train.Picture(
-                drawn.codes(
-                    data.evaluation[few],
-                    np.asarray(solved.codes),
-                    D,
-                    np.asarray(solved.codes @ state.atoms.T),
-                    shape,
-                ),
+            'codes': train.Figure(
+                drawn.codes(data.evaluation[few], codes, D, codes @ D.T, shape),
                 'Held-out patches as sums of few atoms.',
             ),
-            'usage': train.Picture(curves.usage(usage), 'Share of patches that use each atom.'),
+            'usage': train.Figure(curves.usage(usage), 'Fraction of patches that use each atom.'),
         },
     )
 
 
-def few_signals(signals):
-    """Four held-out patches of rising energy, none of them flat."""
-    order = np.argsort(np.sum(signals**2, axis=1))
-    return order[(len(order) * np.array([0.4, 0.6, 0.8, 0.95])).astype(int)]
-
-
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(
+        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
+    )

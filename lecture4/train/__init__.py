@@ -6,18 +6,22 @@ from lecture4.train.fields import (
     AtLeast0,
     AtLeast1,
     AtLeast2,
+    AtLeast4,
     Floats,
     Fraction,
     FractionBelow1,
+    InsideUnit,
     Ints,
     Names,
     NonNegative,
     Positive,
     PositiveFraction,
 )
+from lecture4.train.image_sources import SelfTaught, load_self_taught
 from lecture4.train.learners import (
     State,
     from_learner,
+    lbfgs,
     optimize,
     parallel,
     phases,
@@ -28,18 +32,20 @@ from lecture4.train.metrics import Metric
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.sweep.variants import grid
-from lecture4.train.task import Data, Spec, Task, evaluate, in_memory
+from lecture4.train.task import Data, Spec, Task, evaluate, full_batch, in_memory
 
 __all__ = [
     'AtLeast0',
     'AtLeast1',
     'AtLeast2',
+    'AtLeast4',
     'Config',
     'Data',
     'Figure',
     'Floats',
     'Fraction',
     'FractionBelow1',
+    'InsideUnit',
     'Ints',
     'Metric',
     'Names',
@@ -48,6 +54,7 @@ __all__ = [
     'PositiveFraction',
     'Report',
     'RunOptions',
+    'SelfTaught',
     'Spec',
     'State',
     'Table',
@@ -55,8 +62,11 @@ __all__ = [
     'UsageError',
     'evaluate',
     'from_learner',
+    'full_batch',
     'grid',
     'in_memory',
+    'lbfgs',
+    'load_self_taught',
     'main',
     'optimize',
     'parallel',

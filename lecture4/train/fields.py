@@ -24,10 +24,12 @@ NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 FractionBelow1 = Annotated[float, Ge(0), Lt(1)]
 PositiveFraction = Annotated[float, Gt(0), Le(1)]
+InsideUnit = Annotated[float, Gt(0), Lt(1)]
 # Integers.
 AtLeast0 = Annotated[int, Ge(0)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
+AtLeast4 = Annotated[int, Ge(4)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 # At least one of each, in order.
 Ints = Annotated[tuple[AtLeast1, ...], MinLen(1)]

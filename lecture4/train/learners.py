@@ -64,6 +64,50 @@ def optimize(
     return Task(init_state, step, _evaluate(evaluate, _params))
 
 
+def lbfgs(
+    init: Callable[[jax.Array, PyTree], PyTree],
+    loss: Callable[[PyTree, PyTree], jax.Array],
+    evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+    *,
+    memory_size: int = 20,
+) -> Task:
+    """Minimize a loss of the whole data set by L-BFGS with a line search; one step is one iteration.
+
+    Args:
+      init: (key, batch) -> params.
+      loss: (params, batch) -> loss; the batch is the whole set, see `full_batch`.
+      evaluate: (params, evaluation) -> metrics.
+      memory_size: Past steps that approximate the inverse Hessian.
+
+    Returns:
+      A Task over `State`; under pmap its step raises ValueError.
+    """
+    optimizer = optax.lbfgs(memory_size=memory_size)
+
+    def init_state(key, batch):
+        params = init(key, batch)
+        return State(jnp.int32(0), params, optimizer.init(params))
+
+    def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
+        del key
+        if reduce.axis_name is not None:
+            raise ValueError('a line search is of the whole data set; use --parallel jit')
+
+        def value_fn(params):
+            return loss(params, batch)
+
+        with jax.numpy_dtype_promotion('standard'):
+            value, grad = optax.value_and_grad_from_state(value_fn)(
+                state.params, state=state.opt_state
+            )
+        params, opt_state = apply_gradients(
+            optimizer, grad, state.opt_state, state.params, value=value, grad=grad, value_fn=value_fn
+        )
+        return State(state.step + 1, params, opt_state), {'loss': value}
+
+    return Task(init_state, step, _evaluate(evaluate, _params))
+
+
 def supervised(
     network: Any,
     optimizer: optax.GradientTransformation,

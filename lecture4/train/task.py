@@ -136,6 +136,25 @@ def in_memory(
     )
 
 
+def full_batch(
+    arrays: PyTree, *, evaluation: PyTree = None, spec: Spec | None = None, report_data: Any = None
+) -> Data:
+    """Data whose every batch is the whole set, in its order: for L-BFGS and batch statistics.
+
+    Args:
+      arrays: Pytree of arrays [n, ...] with the same n.
+      evaluation: See `Data`.
+      spec: See `Data`; by default the shape of one row, where `arrays` is one array.
+      report_data: See `Data`.
+    """
+    n_examples = len(jax.tree.leaves(arrays)[0])
+    rows = np.arange(n_examples, dtype=np.int32)
+    data = in_memory(
+        arrays, n_examples, seed=0, evaluation=evaluation, spec=spec, report_data=report_data
+    )
+    return dataclasses.replace(data, batch=lambda n: rows)
+
+
 def evaluate(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
     """What the task measures of a state, as plain numbers; empty where it has no `evaluate`."""
     if task.evaluate is None:

@@ -1,0 +1,124 @@
+"""Fields that experiments on images share, and what is loaded by them: one place for options and data."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from lecture4.data.images import task as image_tasks
+from lecture4.data.images import unlabeled
+from lecture4.ops import linalg, patches
+from lecture4.train.config import Config
+from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast2, Ints, NonNegative
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfTaught(Config):
+    """Unlabeled images to learn features from, labeled images to test them on."""
+
+    # Source of unlabeled images: photos, textures, digits, mnist, omniglot, cifar10, dir:, npz:.
+    unlabeled: str = 'photos'
+    # Source of labeled images.
+    labeled: str = 'textures'
+    # Classes of the unlabeled set to use; none given: all.
+    unlabeled_classes: tuple[AtLeast0, ...] = ()
+    # Classes of the labeled set to use; none given: all.
+    labeled_classes: tuple[AtLeast0, ...] = ()
+    # Keep the colors of images (in patches only).
+    color: bool = False
+    # Size of the crops that are the labeled examples, training and test ones from the two halves of
+    # each image; 0 takes whole images and their own split.
+    crop_size: AtLeast0 = 32
+    # Labeled images per class to load, where they are not crops.
+    candidates_per_class: AtLeast1 = 500
+    # Size of the patches to encode; 0 encodes whole images.
+    patch_size: AtLeast0 = 8
+    # Distance in pixels between the patches of a labeled image.
+    stride: AtLeast1 = 2
+    # Features are pooled over a grid of this many by as many cells.
+    pooling_grid: AtLeast1 = 1
+    # Number of unlabeled signals; a tenth of them is held out for evaluation.
+    num_signals: AtLeast2 = 40_000
+    # Fraction of the mean variance that is added to every variance before whitening.
+    zca_epsilon: NonNegative = 0.1
+    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
+    contrast_epsilon: NonNegative = 0.04
+    # Numbers of labels per class.
+    labels_per_class: Ints = (1, 2, 5, 20)
+    # Number of training sets drawn for every number of labels.
+    num_trials: AtLeast1 = 30
+
+
+class SelfTaughtData(NamedTuple):
+    """What `load_self_taught` reads.
+
+    Attributes:
+      task: The labeled images.
+      signals: Unlabeled signals [n, d], contrast-normalized and whitened.
+      held_out: Another tenth as many, likewise.
+      whitening: The affine map of the whitening.
+      components: The affine map to principal components of the same signals.
+    """
+
+    task: image_tasks.ImageTask
+    signals: np.ndarray
+    held_out: np.ndarray
+    whitening: linalg.Affine
+    components: linalg.Affine
+
+
+def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
+    """Labeled images, and unlabeled signals prepared for a dictionary.
+
+    Args:
+      config: Says what to load.
+      num_components: At most how many principal components to keep.
+
+    Raises:
+      ValueError: A source, the patches or the numbers of labels do not fit one another.
+    """
+    task = image_tasks.load(
+        config.labeled,
+        classes=config.labeled_classes,
+        crop_size=config.crop_size,
+        candidates_per_class=0 if config.crop_size else config.candidates_per_class,
+        seed=config.seed,
+        pixels='float' if config.color else 'gray',
+        **config.data_kwargs(),
+    )
+    if len(task.class_names) < 2:
+        raise ValueError(f'{config.labeled} has one class; a labeled set needs two or more')
+    fewest = int(np.bincount(task.train_labels, minlength=len(task.class_names)).min())
+    if max(config.labels_per_class) > fewest:
+        raise ValueError(
+            f'--labels_per_class {max(config.labels_per_class)}, but {config.labeled} has a class of '
+            f'{fewest} training examples; use at most {fewest}'
+        )
+    _, height, width, _ = task.train_images.shape
+    if config.patch_size > min(height, width) or (not config.patch_size and height != width):
+        raise ValueError(
+            f'--patch_size {config.patch_size} does not fit images of {height} x {width}; use 1 to '
+            f'{min(height, width)}, or 0 where they are square'
+        )
+    if config.color and not config.patch_size:
+        raise ValueError('--patch_size is 0; expected at least 1 for colors')
+    signals = unlabeled.load_signals(
+        config.unlabeled,
+        config.num_signals,
+        patch_size=config.patch_size,
+        image_size=width,
+        seed=config.seed,
+        classes=config.unlabeled_classes,
+        grayscale=not config.color,
+        **config.data_kwargs(),
+    )
+    normalized = patches.normalize_contrast(jnp.asarray(signals), config.contrast_epsilon)
+    num_held_out = max(len(signals) // 10, 1)
+    whitening = linalg.zca(normalized[num_held_out:], config.zca_epsilon)
+    num_components = min(num_components, signals.shape[1] - 1)
+    components, _ = linalg.pca(normalized[num_held_out:], num_components)
+    whitened = np.asarray(linalg.apply(whitening, normalized))
+    return SelfTaughtData(
+        task, whitened[num_held_out:], whitened[:num_held_out], whitening, components
+    )
