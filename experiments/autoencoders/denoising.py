@@ -188,7 +188,9 @@ def report(config, state, data):
         'autoencoder': np.asarray(run(noisy, config.patch, ours)),
     }
     psnr = {
-        name: np.asarray(psnr_of(jnp.asarray(v, jnp.float32), clean, axis=tuple(range(1, clean.ndim))))
+        name: np.asarray(
+            psnr_of(jnp.asarray(v, jnp.float32), clean, axis=tuple(range(1, clean.ndim)))
+        )
         for name, v in results.items()
     }
     rows = tuple((name, *map(float, v), float(v.mean())) for name, v in psnr.items())

@@ -202,6 +202,4 @@ def report(config, state, data):
 
 
 if __name__ == '__main__':
-    train.main(
-        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
-    )
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

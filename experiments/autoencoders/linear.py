@@ -29,7 +29,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import linear
-from lecture4.data.images import task as images
+from lecture4.data import images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +204,4 @@ def report(config, state, data):
 
 
 if __name__ == '__main__':
-    train.main(
-        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
-    )
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

@@ -111,7 +111,10 @@ def data(config):
     if config.patch:
         x = patches.normalize_contrast(jnp.asarray(x), 0.04)
         whitening = linalg.zca(x[n_held:], config.regulariser)
-        x, back = np.asarray(linalg.apply(whitening, x)), np.asarray(linalg.pseudo_inverse(whitening))
+        x, back = (
+            np.asarray(linalg.apply(whitening, x)),
+            np.asarray(linalg.pseudo_inverse(whitening)),
+        )
     return train.in_memory(
         x[n_held:],
         config.batch_size,

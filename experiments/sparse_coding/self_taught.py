@@ -206,11 +206,15 @@ def report(config, state, data):
         tables=(table, all_labels) if full else (table,),
         figures={
             'accuracy': train.Figure(
-                curves.labeled_accuracy(draws, config.labels_per_class, chance=1 / spec.num_classes),
+                curves.labeled_accuracy(
+                    draws, config.labels_per_class, chance=1 / spec.num_classes
+                ),
                 'Test accuracy against labels per class, mean and standard error.',
             ),
             'dictionary': train.Figure(
-                drawn.atoms(D, shape, order=atoms.display_order(np.asarray(state.params.atoms), usage)),
+                drawn.atoms(
+                    D, shape, order=atoms.display_order(np.asarray(state.params.atoms), usage)
+                ),
                 f'The {config.num_atoms} atoms learned from {config.unlabeled}, most used first.',
             ),
             'codes': train.Figure(
@@ -227,6 +231,4 @@ def report(config, state, data):
 
 
 if __name__ == '__main__':
-    train.main(
-        Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS
-    )
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

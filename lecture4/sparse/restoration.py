@@ -125,5 +125,7 @@ def compress(images, D, signals, counts, *, size):
         for i, n in enumerate(counts):
             few = functools.partial(approximate, n=n)
             for j, image in enumerate(images):
-                found[name][i, j] = clipped_psnr(*recovery.store(jnp.asarray(image), few, size=size))
+                found[name][i, j] = clipped_psnr(
+                    *recovery.store(jnp.asarray(image), few, size=size)
+                )
     return found

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from lecture4.data.images import task as image_tasks
-from lecture4.data.images import unlabeled
+from lecture4.data import images
 from lecture4.ops import linalg, patches
 from lecture4.train.config import Config
 from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast2, Ints, NonNegative
@@ -61,7 +60,7 @@ class SelfTaughtData(NamedTuple):
       components: The affine map to principal components of the same signals.
     """
 
-    task: image_tasks.ImageTask
+    task: images.ImageTask
     signals: np.ndarray
     held_out: np.ndarray
     whitening: linalg.Affine
@@ -78,7 +77,7 @@ def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
     Raises:
       ValueError: A source, the patches or the numbers of labels do not fit one another.
     """
-    task = image_tasks.load(
+    task = images.load(
         config.labeled,
         classes=config.labeled_classes,
         crop_size=config.crop_size,
@@ -103,7 +102,7 @@ def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
         )
     if config.color and not config.patch_size:
         raise ValueError('--patch_size is 0; expected at least 1 for colors')
-    signals = unlabeled.load_signals(
+    signals = images.load_signals(
         config.unlabeled,
         config.num_signals,
         patch_size=config.patch_size,

@@ -101,9 +101,15 @@ def lbfgs(
                 state.params, state=state.opt_state
             )
         params, opt_state = apply_gradients(
-            optimizer, grad, state.opt_state, state.params, value=value, grad=grad, value_fn=value_fn
+            optimizer,
+            grad,
+            state.opt_state,
+            state.params,
+            value=value,
+            grad=grad,
+            value_fn=value_fn,
         )
-        return State(state.step + 1, params, opt_state), {'loss': value}
+        return State(state.step + 1, params, opt_state), {'loss': jnp.asarray(value)}
 
     return Task(init_state, step, _evaluate(evaluate, _params))
 

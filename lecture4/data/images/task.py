@@ -24,16 +24,17 @@ class ImageTask(NamedTuple):
     """Training and test examples of one size.
 
     Attributes:
-      train_images: [n, h, w, c], uint8, or float32 on [0, 1].
+      train_images: [n, h, w, c], uint8, or float32 on [0, 1]; with `on_disk` an `ImageFiles`, which is
+        indexed alike.
       train_labels: [n], values in 0..len(class_names) - 1.
       test_images: [m, h, w, c], of the same dtype.
       test_labels: [m].
       class_names: One per class.
     """
 
-    train_images: Shaped[np.ndarray, 'n h w c'] | ImageFiles
+    train_images: Shaped[np.ndarray, 'n h w c']
     train_labels: Int32[np.ndarray, ' n']
-    test_images: Shaped[np.ndarray, 'm h w c'] | ImageFiles
+    test_images: Shaped[np.ndarray, 'm h w c']
     test_labels: Int32[np.ndarray, ' m']
     class_names: tuple[str, ...]
 
@@ -259,7 +260,7 @@ def _own_splits(source, train, test, test_split, classes):
     )
 
 
-def _take(images, rows):
+def _take(images, rows) -> Any:
     return images.take(rows) if isinstance(images, ImageFiles) else images[rows]
 
 
