@@ -1,22 +1,28 @@
-"""Residual and plain networks of 20 to 110 layers on CIFAR-10. He, Zhang, Ren & Sun, CVPR 2016, section 4.2.
+"""Residual and plain networks of 20 to 110 layers on CIFAR-10 (He, Zhang, Ren & Sun, CVPR 2016, section 4.2).
 
-Deeper plain networks learn worse, on the training set too; with shortcuts deeper ones learn better. The
-recipe is the paper's: batches of 128, rate 0.1 divided by 10 at 32,000 and 48,000 of 64,000 steps, momentum
-0.9, weight decay 1e-4, the mean picture subtracted, pad by 4, crop, flip. The set lies on the device, and
-`--steps_per_call` steps are one compiled scan.
+Deeper plain networks have a higher error, on the training set too; with shortcuts deeper ones have a lower
+one. The paper's recipe: batches of 128, learning rate 0.1 divided by 10 at 32,000 and 48,000 of 64,000 steps,
+momentum 0.9, weight decay 1e-4, mean image subtracted, padding by 4, crops, flips. Very deep networks start
+at a tenth of the learning rate, until the training error is below 80 %.
 
-Run     python -m experiments.convnets.resnet_cifar --manual_dir PATH
-        python -m experiments.convnets.resnet_cifar --sweep figure_6 --manual_dir PATH
-        python -m experiments.convnets.resnet_cifar --preset cpu --manual_dir PATH
-Cost    cpu: 3 min 14 s of two cores. 64,000 steps want an accelerator: ResNet-20 would take them 16 hours
-        of two cores, ResNet-110 four days.
-Found   cpu, ResNet-8 for 600 steps: 44.42 % of the test pictures told wrong. The 64,000-step runs have not
-        been made, for want of an accelerator; the paper's are 8.75 % (ResNet-20), 7.51 (32), 7.17 (44),
-        6.97 (56), 6.43 (110; five runs 6.61 +- 0.16), of plain networks a figure only.
+Run:      python -m experiments.convnets.resnet_cifar --manual_dir PATH
+          python -m experiments.convnets.resnet_cifar --sweep figure_6 --manual_dir PATH
+          python -m experiments.convnets.resnet_cifar --preset cpu --manual_dir PATH
+Hardware: 2 CPU cores, cpu 3 min 14 s; 64,000 steps need an accelerator (ResNet-20 16 hours of two cores)
+Results:  test error in %; the 64,000-step runs have not been made
+
+          | network             | steps  | ours  | published                    |
+          |---------------------|--------|-------|------------------------------|
+          | ResNet-8, cpu       | 600    | 44.42 |                              |
+          | ResNet-20           | 64,000 |       | 8.75                         |
+          | ResNet-32           | 64,000 |       | 7.51                         |
+          | ResNet-44           | 64,000 |       | 7.17                         |
+          | ResNet-56           | 64,000 |       | 6.97                         |
+          | ResNet-110          | 64,000 |       | 6.43 (five runs 6.61 ± 0.16) |
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,63 +30,59 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches
-from lecture4.data import images as image_data
+from lecture4.data import batches, images
 from lecture4.data.images import normalize, transforms
-from lecture4.ops.reduce import Reduce
-from lecture4.train import sgd
+from lecture4.train.optimizers import piecewise_constant
 from lecture4.vision import train_step
 from lecture4.vision.models import resnet
 
-# Test errors in % that the paper prints (table 6); those of plain networks are curves only (figure 6).
-PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
-TESTED = 500  # pictures at a time
-NEW = 0.01  # share of a batch in the running training error: it is over about the last 100
+# Test errors of table 6; those of plain networks are curves only (figure 6).
+PUBLISHED = {20: 0.0875, 32: 0.0751, 44: 0.0717, 56: 0.0697, 110: 0.0643}
+EVAL_BATCH = 500
+SMOOTHING = 0.01  # weight of a batch in the running training error, over about the last 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps of training: the rate is divided by 10 at half and at three quarters of them.
-    steps: int = 64_000
-    # Where labelled square pictures come from: cifar10, digits, dir:PATH, npz:PATH.
+    # Number of training steps; the learning rate is divided by 10 at half and three quarters of them.
+    steps: train.AtLeast1 = 64_000
+    steps_per_call: train.AtLeast1 = 100
+    # Source of labeled square images: cifar10, digits, dir:PATH, npz:PATH.
     source: str = 'cifar10'
-    # Layers, 6 n + 2: 20, 32, 44, 56, 110.
-    depth: int = 20
-    # With shortcuts, or without.
+    # Number of layers, 6 n + 2: 20, 32, 44, 56, 110.
+    depth: train.AtLeast8 = 20
+    # With shortcuts (residual) or without (plain).
     kind: Literal['residual', 'plain'] = 'residual'
-    # Where shapes change: subsampled and padded with zeros (A, the paper's) or projected (B).
+    # Shortcuts where shapes change: zero-padded subsampling (A, the paper's) or projection (B).
     shortcut: Literal['A', 'B'] = 'A'
-    # Learning rate at the start.
-    learning_rate: float = 0.1
-    # Networks of so many layers start at a tenth of it, until their training error is below 80 %.
-    warm_up_depth: int = 110
-    # Weight decay, of all parameters.
-    weight_decay: float = 1e-4
-    # Pixels of 0 round a picture before a part of its old size is cut out.
-    padding: int = 4
-    # Compile a stage's equal blocks once, as a loop: deep networks start sooner.
+    # Initial learning rate.
+    learning_rate: train.Positive = 0.1
+    # Depth from which on training starts at a tenth of the learning rate.
+    warm_up_depth: train.AtLeast1 = 110
+    # Weight decay of all parameters.
+    weight_decay: train.NonNegative = 1e-4
+    # Zero padding in pixels around an image before a crop of its size.
+    padding: train.AtLeast0 = 4
+    # Compile the equal blocks of a stage once, as a loop: deep networks compile faster.
     scan: bool = False
-    # Share of the training pictures to be tested on in place of the test set (the paper chose by 0.1).
-    held_out: float = 0.0
-    steps_per_call: int = 100
-    log_every: int = 100
-    evaluate_every: int = 400
-    save_every: int = 2000
+    # Fraction of the training images to test on in place of the test set (the paper chose by 0.1).
+    held_out: train.FractionBelow1 = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        deep = self.depth >= 8 and self.depth % 6 == 2
-        train.require(self, 'depth', deep, '6 n + 2: 20, 32, 44, 56, 110, ...')
-        train.require(self, 'learning_rate', 0 < self.learning_rate < np.inf, 'above 0')
-        train.require(self, 'weight_decay', 0 <= self.weight_decay < np.inf, 'at least 0')
-        train.require(self, 'padding', self.padding >= 0, 'at least 0')
-        train.require(self, 'held_out', 0 <= self.held_out < 1, 'at least 0 and below 1')
+        train.require(self, 'depth', self.depth % 6 == 2, '6 n + 2: 20, 32, 44, 56, 110, ...')
 
 
-_EVERY = dict.fromkeys(('log_every', 'evaluate_every', 'save_every', 'steps_per_call'), 2)
+METRICS = (
+    train.Metric('test_error', 'fraction', 'lower', 'test error', primary=True),
+    train.Metric('training_error', 'fraction', 'lower', 'training error'),
+    train.Metric('loss', 'nats', 'lower', 'cross-entropy'),
+    train.Metric('learning_rate', '', '', 'learning rate'),
+)
 PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 16, 'source': 'digits', 'depth': 8, 'padding': 1, **_EVERY},
-    'cpu': {'steps': 600, 'depth': 8, 'steps_per_call': 20, 'log_every': 20, 'evaluate_every': 100},
+    'smoke': {'steps': 4, 'batch_size': 16, 'source': 'digits', 'depth': 8, 'padding': 1}
+    | {'steps_per_call': 2},
+    'cpu': {'steps': 600, 'depth': 8, 'steps_per_call': 20},
 }
 SWEEPS = {
     'figure_6': (
@@ -92,140 +94,121 @@ SWEEPS = {
 
 
 def data(config):
-    task = image_data.load(
+    task = images.load(
         config.source,
+        held_out=config.held_out,
         pixels='stored',
         group_by_class=False,
-        held_out=config.held_out,
         seed=config.seed,
         **config.data_kwargs(),
     )
-    x, n_classes = task.train_images, len(task.class_names)
-    scale = normalize.create('mean_image', x, 3)
-    recipe = transforms.Augmentation(x.shape[1], 'pad', config.padding, flips=True)
+    x, labels = task.train_images, task.train_labels
+    normalization = normalize.create('mean_image', x, 3)
+    augmentation = transforms.Augmentation(x.shape[1], 'pad', config.padding, flips=True)
 
-    def prepare(resident, rows, key):
-        pictures = transforms.prepare(key, resident['x'][rows], recipe, resident['scale'])
-        labels, classes = resident['labels'][rows], resident['classes']
-        return {'images': pictures, 'labels': labels, 'classes': classes}
+    def prepare(arrays, rows, key):
+        batch = transforms.prepare(key, arrays['x'][rows], augmentation, normalization)
+        return {'images': batch, 'labels': arrays['labels'][rows]}
 
+    constants = {'normalization': normalization}
     return train.Data(
         lambda n: batches.indices(config.seed, n, len(x), config.batch_size),
-        resident={
-            'x': x, 'labels': task.train_labels, 'scale': scale,
-            'classes': np.zeros(n_classes, np.float32),
-        },
+        device_arrays={'x': x, 'labels': labels},
         prepare=prepare,
-        evaluation={'scale': scale} | in_parts(task.test_images, task.test_labels),
-        extra=task,
-    )  # fmt: skip
+        evaluation=batches.chunks({'x': task.test_images, 'labels': task.test_labels}, EVAL_BATCH),
+        spec=train.Spec((*x.shape[1:3], 3), task.class_names, constants),
+        report_data=task,
+    )
 
 
-def in_parts(x, labels):
-    """Parts [m, TESTED, ...] that are tested one after another; a label of -1 stands for no picture."""
-    size = min(TESTED, len(x))
-    more = -len(x) % size
-    labels = np.pad(labels, (0, more), constant_values=-1)
-    x = np.concatenate([x, x[:more]])
-    return {'x': x.reshape(-1, size, *x.shape[1:]), 'labels': labels.reshape(-1, size)}
-
-
-class State(NamedTuple):
-    """variables, and the optimiser's memory.
-
-    error    share of the training pictures told wrong, over about the last 100 batches.
-    warming  whether the rate is still that of the start of a deep network.
-    n        steps taken.
-    """
-
-    variables: dict[str, Any]
-    memory: Any
-    error: jax.Array
-    warming: jax.Array
-    n: jax.Array
-
-
-def network(config, n_classes):
+def network(config, spec):
     shortcut = config.shortcut if config.kind == 'residual' else None
-    return resnet.cifar(config.depth, shortcut, n_classes, scan_blocks=config.scan)
+    return resnet.cifar(config.depth, shortcut, spec.num_classes, scan_blocks=config.scan)
 
 
-def probabilities(config, state, x, scale):
-    """Of pictures as they are stored, [n, classes]."""
-    net = network(config, state.variables['params']['fc']['bias'].shape[0])
-    return jax.nn.softmax(net.apply(state.variables, normalize.normalize(x, scale))[0])
+def predict(config, spec, state, x):
+    """Class probabilities of images as they are stored, [n, classes]."""
+    x = normalize.normalize(x, spec.constants['normalization'])
+    return jax.nn.softmax(network(config, spec).apply(train.variables(state), x)[0])
 
 
-def build(config):
-    rate_fn = sgd.schedule('drops', config.learning_rate, config.steps, drops=(0.5, 0.75))
-
-    def optimizer(rate):
-        decay = optax.add_decayed_weights(config.weight_decay)
-        return optax.chain(decay, sgd.momentum(rate, 0.9, 'torch'))
+def build(config, spec):
+    schedule = piecewise_constant(config.learning_rate, config.steps, (0.5, 0.75))
+    optimizer = optax.chain(
+        optax.add_decayed_weights(config.weight_decay),
+        optax.inject_hyperparams(optax.sgd)(config.learning_rate, momentum=0.9),
+    )
+    task = train.supervised(network(config, spec), optimizer, train_step.loss)
 
     def init(key, batch):
-        variables = dict(network(config, len(batch['classes'])).init(key, batch['images']))
-        memory = optimizer(0.0).init(variables['params'])
-        warming = jnp.bool(config.depth >= config.warm_up_depth)
-        return State(variables, memory, jnp.ones(()), warming, jnp.int32(0))
+        state = task.init(key, batch)
+        is_deep = jnp.bool(config.depth >= config.warm_up_depth)
+        running = {'training_error': jnp.ones(()), 'warm_up': is_deep}
+        return state._replace(model_state=state.model_state | running)
 
-    def step(state, batch, key, *, axis_name=None):
-        rate = rate_fn(state.n) * jnp.where(state.warming, 0.1, 1)
-        variables, memory, metrics = train_step.train_step(
-            network(config, len(batch['classes'])), optimizer(rate), state.variables, state.memory,
-            batch, key, Reduce(axis_name),
-        )  # fmt: skip
-        share = jnp.where(state.n == 0, 1, NEW)
-        error = state.error + share * (1 - metrics['accuracy'] - state.error)
-        warming = state.warming & (error >= 0.8)
-        metrics = {'loss': metrics['loss'], 'error': 100 * error, 'rate': rate}
-        return State(variables, memory, error, warming, state.n + 1), metrics
+    def step(state, batch, key, reduce):
+        running, n = state.model_state, state.step
+        rate = schedule(n) * jnp.where(running['warm_up'], 0.1, 1)
+        decay, sgd = state.opt_state
+        sgd = sgd._replace(hyperparams=sgd.hyperparams | {'learning_rate': jnp.asarray(rate)})
+        state, metrics = task.step(state._replace(opt_state=(decay, sgd)), batch, key, reduce)
+        weight = jnp.where(n == 0, 1, SMOOTHING)
+        error = running['training_error']
+        error = error + weight * (1 - metrics['accuracy'] - error)
+        warm_up = running['warm_up'] & (error >= 0.8)
+        running = {'training_error': error, 'warm_up': warm_up}
+        state = state._replace(model_state=state.model_state | running)
+        return state, {'loss': metrics['loss'], 'training_error': error, 'learning_rate': rate}
 
     def evaluate(state, evaluation):
-        def count(part):
-            p = probabilities(config, state, part['x'], evaluation['scale'])
-            there = part['labels'] >= 0
-            wrong = there & (jnp.argmax(p, axis=1) != part['labels'])
-            return jnp.array([there.sum(), wrong.sum()], jnp.float32)
+        def count(chunk):
+            predicted = jnp.argmax(predict(config, spec, state, chunk['x']), axis=1)
+            return jnp.sum(chunk['mask'] & (predicted != chunk['labels'])), jnp.sum(chunk['mask'])
 
-        parts = {name: evaluation[name] for name in ('x', 'labels')}
-        n, wrong = jax.lax.map(count, parts).sum(0)
-        return {'error': 100 * wrong / n}
+        wrong, n = (counts.sum() for counts in jax.lax.map(count, evaluation))
+        return {'test_error': wrong / n}
 
     return train.Task(init, step, evaluate)
+
+
+def apply(config, spec):
+    return {'predict': lambda state, x: predict(config, spec, state, x)}
 
 
 def report(config, state, data):
     from lecture4.figures import classification
 
-    task, scale = data.extra, data.evaluation['scale']
-    run = jax.jit(lambda x: probabilities(config, state, x, scale))
-    told = np.concatenate([run(part) for part in data.evaluation['x']])[: len(task.test_labels)]
-    error = 100 * float((told.argmax(1) != task.test_labels).mean())
-    training = 100 * float(state.error)
-    residual = config.kind == 'residual'
-    name = f'{"ResNet" if residual else "plain"}-{config.depth}'
-    published = PUBLISHED.get(config.depth, '') if residual else ''
+    task = data.report_data
+    run = jax.jit(lambda x: predict(config, data.spec, state, x))
+    probs = np.concatenate([run(x) for x in data.evaluation['x']])[: len(task.test_labels)]
+    is_residual = config.kind == 'residual'
+    name = f'{"ResNet" if is_residual else "plain"}-{config.depth}'
+    error = np.mean(probs.argmax(1) != task.test_labels)
+    record = {
+        'network': name,
+        'steps': config.steps,
+        'test_error': error,
+        'published': PUBLISHED.get(config.depth) if is_residual else None,
+        'training_error': float(state.model_state['training_error']),
+    }
+    caption = (
+        'Published: CIFAR-10 after 64,000 steps, table 6; 110 layers 6.61 ± 0.16 over five runs. '
+        'Training error: mean over about the last 100 batches, of augmented images.'
+    )
+    mistakes = classification.worst(task.test_images, probs, task.test_labels, task.class_names)
     return train.Report(
-        metrics={'test_error': error, 'training_error': training},
+        metrics={'test_error': error},
         tables=(
-            train.Table(
-                f'Error on {config.source}, %',
-                ('network', 'steps', 'ours', 'published', 'training'),
-                ((name, config.steps, error, published, training),),
-                'Published: on CIFAR-10 after 64,000 steps, table 6; 110 layers 6.61 ± 0.16 over five runs. '
-                'Training: mean over about the last 100 batches, of augmented pictures.',
-            ),
+            train.Table(f'Error on {config.source}', (record,), ('network',), caption=caption),
         ),
-        pictures={
-            'mistakes': train.Picture(
-                classification.worst(task.test_images, told, task.test_labels, task.class_names),
-                'Test pictures whose own class has the least probability: what they are, and the answer.',
-            ),
+        figures={
+            'mistakes': train.Figure(
+                mistakes, 'Test images whose own class has the least probability → predicted class.'
+            )
         },
-        summary=f'{name} tells {error:.2f} % of the test pictures wrong after {config.steps} steps.',
-    )  # fmt: skip
+        summary=f'{name}: {100 * error:.2f} % test error after {config.steps} steps.',
+    )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

@@ -104,3 +104,20 @@ def balanced(
 
     indices(seed, 0, len(labels), batch_size)  # its errors, before the first batch
     return batch
+
+
+def chunks(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Arrays [n, ...] as chunks [m, size, ...] of one shape, for evaluation piece by piece.
+
+    Args:
+      arrays: Name -> array, all of the same length n >= 1.
+      size: Rows per chunk; fewer where n is smaller.
+
+    Returns:
+      The chunks, the last one filled with first rows, and 'mask' bool [m, size]: which rows count.
+    """
+    n = len(next(iter(arrays.values())))
+    size = min(size, n)
+    rows = np.arange(-(-n // size) * size)
+    result = {name: array[rows % n] for name, array in arrays.items()} | {'mask': rows < n}
+    return {name: array.reshape(-1, size, *array.shape[1:]) for name, array in result.items()}

@@ -30,6 +30,7 @@ AtLeast0 = Annotated[int, Ge(0)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
 AtLeast4 = Annotated[int, Ge(4)]
+AtLeast8 = Annotated[int, Ge(8)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 # At least one of each, in order.
 Ints = Annotated[tuple[AtLeast1, ...], MinLen(1)]
