@@ -169,7 +169,7 @@ def accuracies(config, encode, data):
     noisy = np.clip(data.evaluation + config.noise * noise, 0, 1).astype(np.float32)
     (valid, valid_labels), test_labels = extra['valid'], extra['test_labels']
     codes = encode(x)
-    scale = linear_probe.standardiser(codes)
+    scale = linear_probe.standardizer(codes)
     z, valid = scale(codes), scale(encode(valid))
     tests = {'test': scale(encode(data.evaluation)), 'noisy': scale(encode(noisy))}
     found = {}

@@ -245,15 +245,15 @@ def constancy(config, layers, held_out):
     still = answers(config, layers, held_out[:, :side, :side])
     moved = [answers(config, layers, held_out[:, :side, s : s + side]) for s in SHIFTS]
     return {
-        name: [float(np.nanmean(selectivity.constancy(a, other[name]))) for other in moved]
+        name: [float(np.nanmean(selectivity.invariance(a, other[name]))) for other in moved]
         for name, a in still.items()
     }
 
 
 CHANGES = {
-    'shift, pixels': (np.arange(-8, 9), lambda x, t: stimulus.shifted(x, jnp.zeros_like(t), t)),
-    'turn, degrees': (np.arange(-90, 91, 10), lambda x, t: stimulus.turned(x, jnp.deg2rad(t))),
-    'scale': (np.geomspace(0.5, 2, 13), stimulus.scaled),
+    'shift, pixels': (np.arange(-8, 9), lambda x, t: stimulus.translate(x, jnp.zeros_like(t), t)),
+    'turn, degrees': (np.arange(-90, 91, 10), lambda x, t: stimulus.rotate(x, jnp.deg2rad(t))),
+    'scale': (np.geomspace(0.5, 2, 13), stimulus.scale),
 }
 
 
@@ -270,9 +270,9 @@ def probed(config, layers, i, kind, crops):
         response = rica.unit(*used, kind, map_, floor=config.floor)
         answers = jax.lax.map(response, crops, batch_size=64)
         starts = crops[jax.lax.top_k(answers, STARTS)[1]]
-        found = stimulus.best(response, starts, norm=config.side, n_steps=config.search)
+        found = stimulus.maximize(response, starts, norm=config.side, n_steps=config.search)
         curves = {
-            name: stimulus.tuning(response, found.stimuli[0], change, jnp.float32(amounts))
+            name: stimulus.tuning_curve(response, found.stimuli[0], change, jnp.float32(amounts))
             for name, (amounts, change) in CHANGES.items()
         }
         return found.stimuli[0], curves
@@ -285,12 +285,12 @@ def probed(config, layers, i, kind, crops):
 def unnoticed(config, layers, best):
     """Walks from the best stimulus of a first pooled unit, flattest directions to the steepest."""
     response = rica.unit(layers[:1], stages(config)[:1], 'pooled', 0, floor=config.floor)
-    values, directions = jax.jit(functools.partial(stimulus.invariances, response))(best)
+    values, directions = jax.jit(functools.partial(stimulus.invariant_directions, response))(best)
     h, w, _ = rica.shapes(best.shape, stages(config)[:1])[1]
     seen = rica.field(stages(config)[:1], (h // 2, w // 2))
     rows, notes = {}, {}
     for name, j in (('flattest', 0), ('2nd', 1), ('3rd', 2), ('steepest', len(values) - 1)):
-        walked = stimulus.walk(best, directions[j], np.linspace(-np.pi / 3, np.pi / 3, 7))
+        walked = stimulus.great_circle(best, directions[j], np.linspace(-np.pi / 3, np.pi / 3, 7))
         share = jax.vmap(response)(walked) / response(best)
         rows[name] = tiles(walked[:, *seen])
         notes[name] = [f'{value:.0%}' for value in np.asarray(share)]
@@ -318,7 +318,7 @@ def report(config, state, data):
         outputs, others = (answers(config, layers, x) for x in (learned, tested))
         singles[name] = {
             kind: float(
-                selectivity.best_unit(
+                selectivity.best_neuron(
                     a, labels, others[kind], test_labels, len(extra['names'])
                 ).mean()
             )

@@ -133,12 +133,12 @@ def report(config, state, data):
         f'autoencoder, {config.code}': codes['code'],
         f'pixels, {x.shape[1]}': x,
     }
-    found = {name: retrieval.precision(points, labels, n) for name, points in spaces.items()}
+    found = {name: retrieval.precision_at_k(points, labels, n) for name, points in spaces.items()}
     rows = tuple((name, value) for name, value in found.items())
     asked = [int(np.flatnonzero(labels == c)[0]) for c in np.unique(labels)[:6]]
     nearest = {
-        'code': retrieval.neighbours(codes['code'], n)[asked],
-        'pixels': retrieval.neighbours(x, n)[asked],
+        'code': retrieval.nearest_neighbors(codes['code'], n)[asked],
+        'pixels': retrieval.nearest_neighbors(x, n)[asked],
     }
     shown = {}
     for i, row in enumerate(asked):

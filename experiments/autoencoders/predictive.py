@@ -35,7 +35,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import psd
 from lecture4.data import images as image_data
-from lecture4.features import atoms, label_curve, self_taught
+from lecture4.features import atoms, label_efficiency, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
 from lecture4.sparse import solvers
@@ -284,21 +284,21 @@ def accuracy(config, params, extra):
             return self_taught.encode_images(
                 images,
                 functools.partial(code, params),
-                size=config.patch,
+                patch_size=config.patch,
                 stride=config.stride,
-                floor=config.floor,
+                contrast_epsilon=config.floor,
                 whitening=whitening,
-                regions=config.regions,
+                pooling_grid=config.regions,
             )
 
-        curves[name] = label_curve.label_curve(
+        curves[name] = label_efficiency.label_curve(
             config.seed,
             np.asarray(pooled(params, labelled.train_images)),
             labelled.train_labels,
             np.asarray(pooled(params, labelled.test_images)),
             labelled.test_labels,
             labels_per_class=config.labels,
-            n_draws=config.draws,
+            num_trials=config.draws,
         )
     return curves
 

@@ -28,7 +28,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import registry
 from lecture4.data import images as image_data
-from lecture4.features import label_curve, self_taught
+from lecture4.features import label_efficiency, self_taught
 from lecture4.ops.losses import check_unit_interval, squared_error
 
 
@@ -167,14 +167,14 @@ def report(config, state, data):
         for part in (labelled.train_images, labelled.test_images)
     )
     accuracy = {
-        name: label_curve.label_curve(
+        name: label_efficiency.label_curve(
             config.seed,
             learned[name],
             labelled.train_labels,
             tested[name],
             labelled.test_labels,
             labels_per_class=config.labels,
-            n_draws=config.draws,
+            num_trials=config.draws,
         )
         for name in learned
     }

@@ -196,10 +196,10 @@ def report(config, state, data):
     bias = np.asarray(decoder.bias)
     caption = f'{config.width} units on {x.shape[1]} values; dead: used by none of {len(x)}.'
     living = np.asarray(decoder.weight)[share > 0]
-    if 0 < config.patch <= orientation.SIZE and len(living):
+    if 0 < config.patch <= orientation.FFT_SIZE and len(living):
         # Of whitened patches: unwhitened, nearly all energy lies at the lowest frequencies.
         metrics['oriented'] = float(
-            np.median(orientation.oriented_share(living.reshape(-1, *side)))
+            np.median(orientation.oriented_fraction(living.reshape(-1, *side)))
         )
         caption += ' The wedge: the best, median over living units; 0.25 without orientation.'
     told = {

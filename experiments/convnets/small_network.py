@@ -234,8 +234,8 @@ def shifts(features_fn, x, labels, largest):
     _, still = run(x)
     found = []
     for pixels in range(largest + 1):
-        views = [run(view) for view in invariance.shifted(x, pixels)]
-        moved = np.mean([invariance.moved(features, still) for _, features in views])
+        views = [run(view) for view in invariance.translations(x, pixels)]
+        moved = np.mean([invariance.relative_change(features, still) for _, features in views])
         found.append((moved, np.mean([np.asarray(answer) == labels for answer, _ in views])))
     return np.array(found).T
 

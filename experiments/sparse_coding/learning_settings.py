@@ -32,7 +32,7 @@ from lecture4 import train
 from lecture4.data import batches
 from lecture4.data import images as image_data
 from lecture4.data.images import crops
-from lecture4.features import filters, label_efficiency, self_taught
+from lecture4.features import active_learning, filters, label_efficiency, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
 from lecture4.sparse.dictionary import online
@@ -217,8 +217,8 @@ def build(config):
 def form(config):
     """What features of all kinds share."""
     return {
-        'size': config.patch, 'stride': config.stride, 'floor': config.floor,
-        'regions': config.regions, 'tile': 64,
+        'patch_size': config.patch, 'stride': config.stride, 'contrast_epsilon': config.floor,
+        'pooling_grid': config.regions, 'tile': 64,
     }  # fmt: skip
 
 
@@ -227,11 +227,11 @@ def features(config, state, whitening, images):
     code = lambda D: functools.partial(solvers.approximate, D=D, weight=config.weight)  # noqa: E731
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     drawn = jax.random.normal(key, (config.patch**2, config.atoms))
-    plain = filters.unwhitened(config.patch**2)
+    plain = filters.no_whitening(config.patch**2)
     arms = {
         'random filters': (lambda x: x @ drawn, plain),
         'semi-supervised': (code(state.task.atoms), whitening['task']),
-        'transfer': (filters.layer(state.transfer.params), plain),
+        'transfer': (filters.encoder(state.transfer.params), plain),
         'self-taught': (code(state.elsewhere.atoms), whitening['elsewhere']),
     }
     images = jnp.asarray(images)
@@ -253,14 +253,15 @@ def accuracy(config, state, data):
     pool = features(config, state, whitening, task.train_images)
     test = features(config, state, whitening, task.test_images)
     options = {
-        'n_classes': len(task.class_names), 'labels_per_class': config.labels,
-        'n_draws': config.draws, 'seed': config.seed,
+        'labels_per_class': config.labels, 'num_trials': config.draws,
     }  # fmt: skip
-    labels = task.train_labels, task.test_labels
-    found = {
-        name: label_efficiency.passive(pool[name], test[name], *labels, **options) for name in pool
-    }
-    asked = label_efficiency.active(pool['supervised'], test['supervised'], *labels, **options)
+
+    def curve(label_curve, name):
+        train, evaluated = (pool[name], task.train_labels), (test[name], task.test_labels)
+        return label_curve(config.seed, *train, *evaluated, **options)
+
+    found = {name: curve(label_efficiency.label_curve, name) for name in pool}
+    asked = curve(active_learning.label_curves, 'supervised')
     return found | {f'active: {rule}': values for rule, values in asked.items()}
 
 

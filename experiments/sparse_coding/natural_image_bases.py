@@ -173,7 +173,7 @@ def report(config, state, data):
                 f'The {config.num_atoms} atoms learned from {config.source}, sorted by similarity.',
             ),
             'gabors': train.Figure(
-                drawn.gabors(D, fits, gabor.draw(fits, shape), shape),
+                drawn.gabors(D, fits, gabor.render(fits, shape), shape),
                 'Orientation and frequency of the fitted Gabors, and the best fits.',
             ),
             'codes': train.Figure(

@@ -185,7 +185,9 @@ def report(config, state, data):
             for n, values in zip(config.labels_per_class, draws[name], strict=True)
         ]
         if config.full_data_C:
-            accuracy = self_taught.full_data_accuracy(learned, tested, task, C=config.full_data_C)
+            accuracy = self_taught.full_data_accuracy(
+                learned, tested, task.train_labels, task.test_labels, C=config.full_data_C
+            )
             full.append({'features': name, 'full_data_accuracy': accuracy})
     caption = (
         f'{config.num_trials} draws of the labeled set. Unlabeled: {config.unlabeled}; labeled: '

@@ -111,38 +111,6 @@ def estimated_curvature(encode, x, key, *, std, n_samples=4):
     return jnp.mean(jax.vmap(jax.vmap(once, (0, None)))(keys, x), axis=1)
 
 
-def singular_values(encode, x):
-    """Singular values of df/dx at every x, descending: [n, d] -> [n, min(d, k)].
-
-    The few large ones span the directions of the data that the code keeps; a contractive code
-    shrinks all others.
-    """
-    return jnp.linalg.svd(jacobian(encode, x), compute_uv=False)
-
-
-def contraction(encode, x, key, radii):
-    """|f(x + r u) - f(x)| / r for a random direction u, averaged over x: one value a radius.
-
-    Shapes  x [n, d], radii [m] > 0. Returns [m].
-    Source  Rifai et al. 2011, section 5.3 and figure 2 (there distances of pairs on a sphere).
-    """
-    direction = jax.random.normal(key, x.shape, x.dtype)
-    direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-    encode_all = jax.vmap(encode)
-    here = encode_all(x)
-
-    def ratio(radius):
-        there = encode_all(x + radius * direction)
-        return jnp.mean(jnp.linalg.norm(there - here, axis=1)) / radius
-
-    return jax.lax.map(ratio, jnp.asarray(radii, x.dtype))
-
-
-def saturated(code, low=0.05, high=0.95):
-    """Share of logistic units beyond low or high, a scalar: where units no longer answer."""
-    return jnp.mean((code < low) | (code > high), dtype=code.dtype)
-
-
 def _slope(activation, a):
     """The elementwise derivative of the activation at a."""
     return jax.jvp(activation, (a,), (jnp.ones_like(a),))[1]

@@ -40,7 +40,7 @@ class Fit(NamedTuple):
     converged: Bool[Array, '...']
 
 
-def scores(fit: Fit, features: Float[ArrayLike, 'm p']) -> Float[Array, '*problems m c']:
+def scores(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Float[Array, '*problems m c']:
     """Scores x'w + b of every class.
 
     Args:
@@ -62,7 +62,7 @@ def scores(fit: Fit, features: Float[ArrayLike, 'm p']) -> Float[Array, '*proble
     return jnp.matmul(features, fit.weights, precision='highest') + fit.bias[..., None, :]
 
 
-def predict(fit: Fit, features: Float[ArrayLike, 'm p']) -> Int32[Array, '*problems m']:
+def predict(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Int32[Array, '*problems m']:
     """Predicted class: the one of the largest score, the first in a tie.
 
     Args:
@@ -199,11 +199,11 @@ def is_concrete(array: Any) -> bool:
 
 
 def check_inputs(
-    matrix: Shaped[ArrayLike, '...'],
-    labels: Shaped[ArrayLike, '...'],
+    matrix: Shaped[Array | np.ndarray, '...'],
+    labels: Shaped[Array | np.ndarray, '...'],
     n_classes: int,
     C: Real[ArrayLike, '...'],
-    sample_weight: Shaped[ArrayLike, '...'] | None,
+    sample_weight: Shaped[Array | np.ndarray, '...'] | None,
     *,
     name: str,
 ) -> tuple[Array, Array, Array]:
@@ -247,7 +247,7 @@ def check_inputs(
         raise ValueError(
             f'sample_weight of shape {np.shape(sample_weight)} for {n} samples; expected ({n},)'
         )
-    if is_concrete(C) and not C > 0:
+    if is_concrete(C) and not np.asarray(C) > 0:
         raise ValueError(f'C={C}; expected a positive number')
     weight_is_concrete = is_concrete(sample_weight)
     known_weight = 1 if sample_weight is None or not weight_is_concrete else sample_weight
@@ -265,9 +265,9 @@ def check_inputs(
 
 
 def check_labels(
-    labels: Int[ArrayLike, ' n'],
+    labels: Int[Array | np.ndarray, ' n'],
     n_classes: int,
-    sample_weight: Real[ArrayLike, ' n'] | None = None,
+    sample_weight: Real[Array | np.ndarray, ' n'] | None = None,
 ) -> None:
     """Checks that labels are class indices and every class has a sample.
 

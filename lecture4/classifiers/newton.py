@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, Int32, Real, Shaped
@@ -70,7 +71,7 @@ class Minimum(NamedTuple):
     iterations: Int32[Array, ' m']
 
 
-def weight_form(features: Float[ArrayLike, 'n d']) -> Form:
+def weight_form(features: Float[Array | np.ndarray, 'n d']) -> Form:
     """Weights as such, [d, m]."""
     return Form(
         margins=lambda p: features @ p,
@@ -79,7 +80,7 @@ def weight_form(features: Float[ArrayLike, 'n d']) -> Form:
     )
 
 
-def sample_form(gram: Float[ArrayLike, 'n n']) -> Form:
+def sample_form(gram: Float[Array | np.ndarray, 'n n']) -> Form:
     """Weights as coefficients of the samples, [n, m], from the inner products of the samples alone."""
     return Form(
         margins=lambda p: gram @ p,
@@ -203,12 +204,12 @@ def _line_search(form, signs, upper, p, f, d, d_margins):
 
 
 def fit(
-    features: Float[ArrayLike, 'n d'],
-    labels: Int[ArrayLike, ' n'],
+    features: Float[Array | np.ndarray, 'n d'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-3,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Fit:
@@ -237,12 +238,12 @@ def fit(
 
 
 def fit_gram(
-    gram: Float[ArrayLike, 'n n'],
-    labels: Int[ArrayLike, ' n'],
+    gram: Float[Array | np.ndarray, 'n n'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-3,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Fit:
@@ -287,7 +288,7 @@ def _minimize_each(form, labels, upper, tolerance, max_iterations, n_classes):
 
 
 def one_vs_rest(
-    labels: Int[ArrayLike, ' n'], n_classes: int, dtype: DTypeLike
+    labels: Int[Array | np.ndarray, ' n'], n_classes: int, dtype: DTypeLike
 ) -> Float[Array, 'n c']:
     """Signs [n, c]: 1 where a sample is of the class, -1 elsewhere."""
     own = jnp.asarray(labels)[:, None] == jnp.arange(n_classes)[None, :]

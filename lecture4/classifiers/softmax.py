@@ -17,13 +17,13 @@ folds); on the host, for one fit, scikit-learn's LogisticRegression does the sam
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import ArrayLike, Float, Int, Real, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
 from lecture4.classifiers.linear import (
     Fit,
@@ -43,13 +43,13 @@ PATIENCE = 8  # Newton steps without a gap below 0.7 of the lowest before the so
 
 
 def fit(
-    features: Float[ArrayLike, 'n d'],
-    labels: Int[ArrayLike, ' n'],
+    features: Float[Array | np.ndarray, 'n d'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
     bias_scale: Real[ArrayLike, ''] | None = None,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
     max_cg_steps: Int[ArrayLike, ''] = 400,
@@ -95,13 +95,13 @@ def fit(
 
 
 def fit_gram(
-    gram: Float[ArrayLike, 'n n'],
-    labels: Int[ArrayLike, ' n'],
+    gram: Float[Array | np.ndarray, 'n n'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
     bias_scale: Real[ArrayLike, ''] | None = None,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
     max_cg_steps: Int[ArrayLike, ''] = 400,
@@ -274,6 +274,9 @@ def _newton_direction(space, onehot, upper, others, gradient, free, max_cg_steps
     diagonal = others * (1 - others) + onehot * (own * (1 - own))
     blocks = upper[:, None] * diagonal
     factors = jax.vmap(space.factor, in_axes=1)(blocks)
+    border: Any = None
+    border_margins: Any = None
+    schur: Any = None
     if free:
         # Bordered by the bias: A^-1 u and the Schur complement 1'q1 - u'A^-1 u, u = X'q1, come from one solve.
         ones, zero = jnp.ones_like(upper), jnp.zeros_like(gradient[0][:, 0])

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import ArrayLike, Float, Int, Real, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, Real, Shaped
 
 from lecture4.classifiers.linear import (
     Fit,
@@ -49,14 +49,14 @@ MAX_ELEMENTS = 2**26
 
 
 def fit(
-    features: Float[ArrayLike, 'n d'],
-    labels: Int[ArrayLike, ' n'],
+    features: Float[Array | np.ndarray, 'n d'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
     loss: Literal['squared_hinge', 'hinge'] = 'squared_hinge',
     bias_scale: Real[ArrayLike, ''] = 1.0,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
 ) -> Fit:
@@ -103,14 +103,14 @@ def fit(
 
 
 def fit_gram(
-    gram: Float[ArrayLike, 'n n'],
-    labels: Int[ArrayLike, ' n'],
+    gram: Float[Array | np.ndarray, 'n n'],
+    labels: Int[Array | np.ndarray, ' n'],
     *,
     n_classes: int,
     C: Real[ArrayLike, ''] = 1.0,
     loss: Literal['squared_hinge', 'hinge'] = 'squared_hinge',
     bias_scale: Real[ArrayLike, ''] = 1.0,
-    sample_weight: Shaped[ArrayLike, ' n'] | None = None,
+    sample_weight: Shaped[Array | np.ndarray, ' n'] | None = None,
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
 ) -> Fit:
@@ -260,8 +260,8 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
         mismatch, residual = constants
         r_alpha = target - alpha * surplus - second_order[0]
         h = residual + r_alpha / alpha
+        r_room = target - room * slack - second_order[1] if hinge else 0
         if hinge:
-            r_room = target - room * slack - second_order[1]
             h = h - r_room / room
         dp, dr = space.solve(factors, signs * jnp.where(used, h, 0), mismatch)
         d_alpha = signs * dr

@@ -1,165 +1,217 @@
-"""Active learning: which examples of a pool an oracle is asked to label, and what few labels give.
+"""Active learning: which examples of a pool an oracle labels, and the accuracy from few such labels.
 
-All in inner products of the pool, as in `validation`: a strategy returns an order of queries, of
-which every beginning is the training set of that many labels. Only the labels of examples that were
-asked for are ever looked at.
+All in inner products of the pool, as in `label_efficiency`: a strategy returns an order of queries, of
+which every prefix is the training set of that many labels. Only labels of queried examples are read.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Int, Num, Real
 
 from lecture4.classifiers import linear, newton
-from lecture4.features import label_curve
+from lecture4.features import label_efficiency
+
+STRATEGIES = ('least certain', 'most diverse')
 
 
-def least_certain(gram, labels, start, n_queries, *, n_classes, per_round, penalty=1.0):
-    """Queries where a linear SVM on the labels so far is least certain, per_round at a time.
+def least_certain(
+    gram: Float[Array, 'n n'],
+    labels: Int[Array, ' n'],
+    initial: Int[Array, ' s'],
+    n_queries: int,
+    *,
+    n_classes: int,
+    queries_per_round: int,
+    C: Real[ArrayLike, ''] = 1.0,
+) -> Int[Array, ' s+{n_queries}']:
+    """Queries where a linear SVM on the labels so far is least certain, some at a time.
 
-    Certainty is the margin between the two largest scores. The pool is centred and scaled by its
+    Certainty is the margin between the two largest scores. The pool is centered and scaled by its
     own mean and mean squared norm, which needs no label.
 
-    Shapes  gram [n, n] of the pool; labels [n], of which those of start and of queried rows are
-            read; start [s] rows that are labelled already. Returns [s + n_queries] rows, start
-            first. Traceable; vmaps or lax.maps over start.
-    Domain  n_queries a multiple of per_round, s + n_queries <= n.
-    Errors  ValueError outside the domain.
-    Source  Lewis & Gale 1994 (uncertainty); Tong & Koller 2001, Scheffer et al. 2001 (margin).
+    Args:
+      gram: Inner products of the pool, about any origin.
+      labels: Of the pool; those of `initial` and of queried rows are read.
+      initial: Rows that are labeled at the start.
+      n_queries: A multiple of `queries_per_round`, at most n - s.
+      n_classes: Number of classes.
+      queries_per_round: Queries between two fits of the SVM.
+      C: Of the SVM.
+
+    Returns:
+      Rows [s + n_queries], the initial ones first. Compiled once; vmaps or lax.maps over `initial`.
+
+    Raises:
+      ValueError: `n_queries` out of its domain.
+
+    References:
+      Lewis & Gale 1994 (uncertainty); Tong & Koller 2001, Scheffer et al. 2001 (margin).
     """
-    total, first = start.shape[0] + n_queries, start.shape[0]
-    if n_queries % per_round or total > gram.shape[0]:
+    n_unlabeled = gram.shape[0] - initial.shape[0]
+    if n_queries % queries_per_round or n_queries > n_unlabeled:
         raise ValueError(
-            f'{n_queries} queries in rounds of {per_round} from a pool of {gram.shape[0]}, of which '
-            f'{first} are labelled; use a multiple of {per_round}, at most {gram.shape[0] - first}'
+            f'{n_queries} queries in rounds of {queries_per_round} from a pool of {gram.shape[0]}, '
+            f'of which {initial.shape[0]} are labeled; use a multiple of {queries_per_round}, at '
+            f'most {n_unlabeled}'
         )
-    gram, _ = label_curve.centre(gram, gram[:1])
+    return _least_certain(
+        gram,
+        labels,
+        initial,
+        C,
+        n_queries=n_queries,
+        n_classes=n_classes,
+        queries_per_round=queries_per_round,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('n_queries', 'n_classes', 'queries_per_round'))
+def _least_certain(gram, labels, initial, C, *, n_queries, n_classes, queries_per_round):
+    n_initial, total = initial.shape[0], initial.shape[0] + n_queries
+    gram, _ = label_efficiency.center(gram, gram[:1])
 
     def one_round(i, state):
-        chosen, taken = state
-        n = first + i * per_round
-        # Places that are not filled yet repeat a labelled row, with no weight.
+        rows, labeled = state
+        n = n_initial + i * queries_per_round
+        # Entries that are not filled yet repeat a labeled row, with weight 0.
         weight = jnp.where(jnp.arange(total) < n, 1, 0).astype(gram.dtype)
-        columns = gram[:, chosen]
+        columns = gram[:, rows]
         fit = newton.fit_gram(
-            columns[chosen],
-            labels[chosen],
-            n_classes=n_classes,
-            C=penalty,
-            sample_weight=weight,
+            columns[rows], labels[rows], n_classes=n_classes, C=C, sample_weight=weight
         )
         best = lax.top_k(linear.scores(fit, columns), 2)[0]
-        margin = jnp.where(taken, jnp.inf, best[:, 0] - best[:, 1])
-        asked = lax.top_k(-margin, per_round)[1].astype(chosen.dtype)
-        return lax.dynamic_update_slice(chosen, asked, (n,)), taken.at[asked].set(True)
+        margin = jnp.where(labeled, jnp.inf, best[:, 0] - best[:, 1])
+        queried = lax.top_k(-margin, queries_per_round)[1].astype(rows.dtype)
+        return lax.dynamic_update_slice(rows, queried, (n,)), labeled.at[queried].set(True)
 
-    chosen = jnp.concatenate([start, jnp.broadcast_to(start[:1], (n_queries,))])
-    taken = jnp.zeros(gram.shape[0], bool).at[start].set(True)
-    return lax.fori_loop(0, n_queries // per_round, one_round, (chosen, taken))[0]
+    rows = jnp.concatenate([initial, jnp.broadcast_to(initial[:1], (n_queries,))])
+    labeled = jnp.zeros(gram.shape[0], bool).at[initial].set(True)
+    return lax.fori_loop(0, n_queries // queries_per_round, one_round, (rows, labeled))[0]
 
 
-def most_diverse(gram, start, n_queries):
-    """Queries that together stand for the pool: each lowers most the distance to the nearest one.
+def most_diverse(
+    gram: Float[Array, 'n n'], initial: Int[Array, ' s'], n_queries: int
+) -> Int[Array, ' s+{n_queries}']:
+    """Queries that together represent the pool: each lowers the distance to the nearest one the most.
 
-    The sum over the pool of the squared distance to the nearest chosen example is what k-medoids
-    minimises; here it is lowered greedily, so it needs no label and no number of clusters. (The
-    farthest example, a common choice, would be an outlier.)
+    The sum over the pool of the squared distance to the nearest queried example is what k-medoids
+    minimizes; here it is lowered greedily, so it needs no label and no number of clusters. (The
+    farthest example, a common choice, would be an outlier.) Costs n_queries passes over n^2 distances.
 
-    Shapes  gram [n, n]; start [s] rows chosen already. Returns [s + n_queries] rows, start first.
-            Traceable; vmaps or lax.maps over start.
-    Domain  s + n_queries <= n.
-    Cost    n_queries passes over n^2 distances.
-    Source  Kaufman & Rousseeuw 1990 (its BUILD phase); Nemhauser, Wolsey & Fisher 1978 (greedy).
+    Args:
+      gram: Inner products of the pool, about any origin.
+      initial: Rows that are labeled at the start.
+      n_queries: At most n - s.
+
+    Returns:
+      Rows [s + n_queries], the initial ones first. Compiled once; vmaps or lax.maps over `initial`.
+
+    Raises:
+      ValueError: More queries than unlabeled examples.
+
+    References:
+      Kaufman & Rousseeuw 1990 (its BUILD phase); Nemhauser, Wolsey & Fisher 1978 (greedy).
     """
-    if start.shape[0] + n_queries > gram.shape[0]:
+    n_unlabeled = gram.shape[0] - initial.shape[0]
+    if n_queries > n_unlabeled:
         raise ValueError(
-            f'{n_queries} queries from a pool of {gram.shape[0]}, of which {start.shape[0]} are '
-            f'labelled; use at most {gram.shape[0] - start.shape[0]}'
+            f'{n_queries} queries from a pool of {gram.shape[0]}, of which {initial.shape[0]} are '
+            f'labeled; use at most {n_unlabeled}'
         )
-    size = jnp.diagonal(gram)
-    distance = jnp.maximum(size[:, None] + size[None, :] - 2 * gram, 0)
-
-    def ask(state, _):
-        nearest, taken = state
-        left = jnp.sum(jnp.minimum(nearest[:, None], distance), axis=0)
-        asked = jnp.argmin(jnp.where(taken, jnp.inf, left)).astype(start.dtype)
-        return (jnp.minimum(nearest, distance[asked]), taken.at[asked].set(True)), asked
-
-    taken = jnp.zeros(gram.shape[0], bool).at[start].set(True)
-    state = jnp.min(distance[start], axis=0), taken
-    return jnp.concatenate([start, lax.scan(ask, state, length=n_queries)[1]])
+    return _most_diverse(gram, initial, n_queries=n_queries)
 
 
-def inner_products(pool, test):
-    """Inner products of a pool [n, d], and of a test set [m, d] with it, about the pool's mean.
+@functools.partial(jax.jit, static_argnames='n_queries')
+def _most_diverse(gram, initial, *, n_queries):
+    energy = jnp.diagonal(gram)
+    distance = jnp.maximum(energy[:, None] + energy[None, :] - 2 * gram, 0)
 
-    In the unit of the pool's mean squared norm: what penalties mean then depends on no scale.
-    Shapes  Returns (gram [n, n], cross [m, n]).
+    def query(state, _):
+        nearest, labeled = state
+        remaining = jnp.sum(jnp.minimum(nearest[:, None], distance), axis=0)
+        row = jnp.argmin(jnp.where(labeled, jnp.inf, remaining)).astype(initial.dtype)
+        return (jnp.minimum(nearest, distance[row]), labeled.at[row].set(True)), row
+
+    labeled = jnp.zeros(gram.shape[0], bool).at[initial].set(True)
+    state = jnp.min(distance[initial], axis=0), labeled
+    return jnp.concatenate([initial, lax.scan(query, state, length=n_queries)[1]])
+
+
+def label_curves(
+    seed: int,
+    train_features: Num[Array | np.ndarray, 'n d'],
+    train_labels: Int[Array | np.ndarray, '_'],
+    test_features: Num[Array | np.ndarray, 'm d'],
+    test_labels: Int[Array | np.ndarray, '_'],
+    *,
+    labels_per_class: tuple[int, ...] = (1, 2, 5, 20),
+    num_trials: int = 20,
+) -> dict[str, Float[np.ndarray, 'n_sizes num_trials']]:
+    """Test accuracy as in `label_efficiency.label_curve`, where the learner chooses the examples.
+
+    Every trial starts from the one label per class that `label_curve` samples for that trial, and
+    queries as many as there are classes at a time; `labels_per_class` then count labels on average.
+
+    Args:
+      seed: Of the initial labels.
+      train_features: The pool.
+      train_labels: Its classes, 0 to c - 1.
+      test_features: Of the test samples.
+      test_labels: Their classes, 0 to c - 1.
+      labels_per_class: Training set sizes, on average over classes.
+      num_trials: Number of initial sets.
+
+    Returns:
+      {strategy: fractions [len(labels_per_class), num_trials]} for STRATEGIES.
+
+    Raises:
+      ValueError: Labels of another length or out of range, or a pool with too few samples.
     """
-    origin = jnp.mean(pool, axis=0, keepdims=True)
-    pool, test = pool - origin, test - origin
-    scale = jnp.mean(jnp.sum(pool * pool, axis=1))
-    pool = pool / jnp.sqrt(jnp.where(scale > 0, scale, 1))
-    test = test / jnp.sqrt(jnp.where(scale > 0, scale, 1))
-    return (
-        jnp.matmul(pool, pool.T, precision='highest'),
-        jnp.matmul(test, pool.T, precision='highest'),
+    train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
+    n_classes = label_efficiency.check_labels(
+        train_features, train_labels, test_features, test_labels
     )
-
-
-def accuracies(gram, cross, labels, test_labels, rows, *, n_classes, n_folds=5):
-    """Test accuracy of linear SVMs trained on any sets of labelled rows.
-
-    The classifier of `validation.label_curve`, also for sets in which classes have unequal numbers
-    of examples, or none: C by stratified cross-validation on the set, 1 where it is smaller than
-    two examples a class.
-
-    Shapes  gram [n, n]; cross [m, n] of the test examples with the pool; labels [n], test_labels
-            [m]; rows [draws, size]. Returns [draws].
-    """
-    labels, rows = np.asarray(labels), np.asarray(rows)
-    n_folds = min(n_folds, rows.shape[1] // n_classes)
-    held_out = np.stack([stratified(labels[row], max(n_folds, 1)) for row in rows])
-    return np.asarray(
-        _accuracies(
-            gram,
-            cross,
-            jnp.asarray(labels, jnp.int32),
-            jnp.asarray(test_labels, jnp.int32),
-            jnp.asarray(rows),
-            jnp.asarray(held_out),
-            n_classes=n_classes,
-            n_folds=n_folds,
+    gram, cross = label_efficiency.inner_products(
+        jnp.asarray(train_features, jnp.float32), jnp.asarray(test_features, jnp.float32)
+    )
+    initial = label_efficiency.sample_training_sets(seed, train_labels, 1, num_trials)
+    queries = _query_all(
+        gram,
+        jnp.asarray(train_labels),
+        jnp.asarray(initial),
+        n_queries=n_classes * (max(labels_per_class) - 1),
+        n_classes=n_classes,
+    )
+    curves = {}
+    for strategy, rows in zip(STRATEGIES, map(np.asarray, queries), strict=True):
+        curves[strategy] = np.stack(
+            [
+                label_efficiency.accuracies(
+                    gram,
+                    cross,
+                    train_labels,
+                    test_labels,
+                    rows[:, : n * n_classes],
+                    n_classes=n_classes,
+                )
+                for n in labels_per_class
+            ]
         )
-    )
+    return curves
 
 
-def stratified(labels, n_folds: int) -> np.ndarray:
-    """Folds in which each class is spread as evenly as can be: bool [n_folds, n], True held out."""
-    fold = np.empty(len(labels), int)
-    offset = 0
-    for name in np.unique(labels):  # the next class goes on where the last one has stopped
-        rows = np.flatnonzero(labels == name)
-        fold[rows] = (offset + np.arange(len(rows))) % n_folds
-        offset += len(rows)
-    return fold[None, :] == np.arange(n_folds)[:, None]
+@functools.partial(jax.jit, static_argnames=('n_queries', 'n_classes'))
+def _query_all(gram, labels, initial, *, n_queries, n_classes):
+    def uncertain(rows):
+        return least_certain(
+            gram, labels, rows, n_queries, n_classes=n_classes, queries_per_round=n_classes
+        )
 
+    def diverse(rows):
+        return most_diverse(gram, rows, n_queries)
 
-@functools.partial(jax.jit, static_argnames=('n_classes', 'n_folds'))
-def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, n_folds):
-    def accuracy(given):
-        chosen, out = given
-        inner, outer = label_curve.centre(gram[chosen][:, chosen], cross[:, chosen])
-        own = labels[chosen]
-        penalty: Any = jnp.asarray(label_curve.DEFAULT, inner.dtype)
-        if n_folds > 1:
-            penalty = label_curve.choose_penalty(
-                inner, own, out, n_classes=n_classes, penalties=label_curve.PENALTIES
-            )
-        fit = newton.fit_gram(inner, own, n_classes=n_classes, C=penalty)
-        return jnp.mean(linear.predict(fit, outer) == test_labels, dtype=inner.dtype)
-
-    return lax.map(accuracy, (rows, held_out))
+    return lax.map(uncertain, initial), lax.map(diverse, initial)

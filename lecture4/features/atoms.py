@@ -1,33 +1,45 @@
-"""What a learned dictionary looks like in numbers: order, coherence, dead atoms, likeness to another.
+"""Numbers that describe a learned dictionary: order, coherence, dead atoms, similarity to another.
 
-Host side, numpy and scipy, float64 inside whatever comes in: nothing here is jitted or
-differentiated. Atoms are the columns of D [d, k]. Gabor fits are in `sparse.gabor`, and handed on.
+Host side, numpy and scipy, float64 inside whatever the input: nothing here is jitted or
+differentiated. Atoms are the columns of D [d, k]. Gabor fits are in `features.gabor`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
 from scipy import optimize
 from scipy.cluster import hierarchy
 from scipy.spatial import distance
 
 
 class Matching(NamedTuple):
-    """Which atom of another dictionary stands for each of k atoms."""
+    """Which atom of another dictionary is matched to each of k atoms.
 
-    partner: np.ndarray  # [k] index of the other dictionary's atom; -1 where there is none left
-    cosine: np.ndarray  # [k] of the angle to it, in [-1, 1]; negative: of the other sign; 0: none
+    Attributes:
+      partner: [k] index of the other dictionary's atom; -1 where there is none left.
+      cosine: [k] of the angle to it, in [-1, 1]; negative: of the opposite sign; 0: no partner.
+    """
+
+    partner: Int[np.ndarray, ' k']
+    cosine: Float[np.ndarray, ' k']
 
 
-def display_order(D, usage=None):
-    """An order of the atoms for looking at them: a permutation of range(k).
+def display_order(
+    D: Num[Array | np.ndarray, '...'], usage: Num[Array | np.ndarray, '...'] | None = None
+) -> Int[np.ndarray, ' k']:
+    """An order of the atoms for figures: a permutation of range(k).
 
-    Given `usage`, most used first. Without it, like beside like: leaves of a hierarchical
-    clustering by |cosine| (so an atom and its negative are neighbours), turned so that neighbours
-    are as close as the tree allows. Zero atoms come last either way; ties keep their order.
+    With `usage`, most used first. Without it, sorted by similarity: leaves of a hierarchical
+    clustering by |cosine| (so an atom and its negative are neighbors), arranged so that neighbors
+    are as similar as the tree allows. Zero atoms come last either way; ties keep their order.
 
-    Shapes  D [d, k]; usage [k] or None. Returns [k] int.
-    Errors  ValueError where D is not a matrix or usage does not have one entry per atom.
+    Args:
+      D: [d, k].
+      usage: [k], or None.
+
+    Raises:
+      ValueError: D is not a matrix or usage does not have one entry per atom.
     """
     D = _matrix(D)
     k = D.shape[1]
@@ -35,60 +47,88 @@ def display_order(D, usage=None):
     if usage is not None:
         usage = np.asarray(usage, float)
         if usage.shape != (k,):
-            raise ValueError(f'usage has shape {usage.shape}; D has {k} atoms: give ({k},)')
+            raise ValueError(f'usage of shape {usage.shape}, but D has {k} atoms; expected ({k},)')
         return np.lexsort((-usage, norms == 0))
-    alive = np.flatnonzero(norms > 0)
-    if len(alive) < 3:
+    nonzero = np.flatnonzero(norms > 0)
+    if len(nonzero) < 3:
         return np.lexsort((norms == 0,))
-    gaps = distance.squareform(1 - np.minimum(_abs_cosines(D[:, alive]), 1), checks=False)
-    tree = hierarchy.linkage(gaps, 'average', optimal_ordering=True)
-    return np.concatenate([alive[hierarchy.leaves_list(tree)], np.flatnonzero(norms == 0)])
+    dissimilarity = 1 - np.minimum(_abs_cosines(D[:, nonzero]), 1)
+    condensed = distance.squareform(dissimilarity, checks=False)
+    tree = hierarchy.linkage(condensed, 'average', optimal_ordering=True)
+    return np.concatenate([nonzero[hierarchy.leaves_list(tree)], np.flatnonzero(norms == 0)])
 
 
-def coherence(D):
-    """Largest |cosine| between two different atoms: 0 for an orthogonal basis, 1 for a twin.
+def contrast_quantiles(signals: Num[Array | np.ndarray, 'n d']) -> Int[np.ndarray, '4']:
+    """Rows of four signals of increasing contrast, none of them flat: examples for a figure.
 
-    Zero atoms count as orthogonal to all. One atom alone has coherence 0.
-    Shapes  D [d, k]. Returns a float.
+    Those at the quantiles 0.4, 0.6, 0.8 and 0.95 of the energy.
+    """
+    order = np.argsort(np.sum(np.asarray(signals) ** 2, axis=1))
+    return order[(len(order) * np.array([0.4, 0.6, 0.8, 0.95])).astype(int)]
+
+
+def coherence(D: Num[Array | np.ndarray, '...']) -> float:
+    """Largest |cosine| between two different atoms: 0 for an orthogonal basis, 1 for a duplicate.
+
+    Zero atoms count as orthogonal to all. A single atom has coherence 0.
+
+    Args:
+      D: [d, k].
+
+    Raises:
+      ValueError: D is not a matrix.
     """
     return float(cosines(D).max(initial=0.0))
 
 
-def cosines(D):
-    """|cosine| of every pair of different atoms, for a histogram. D [d, k] -> [k (k - 1) / 2]."""
+def cosines(D: Num[Array | np.ndarray, '...']) -> Float[np.ndarray, ' pairs']:
+    """|cosine| of every pair of different atoms, for a histogram: [d, k] -> [k (k - 1) / 2]."""
     D = _matrix(D)
     return _abs_cosines(D)[np.triu_indices(D.shape[1], 1)]
 
 
-def usage(codes):
-    """Share of the signals that use each atom; signals that are marked, not finite, don't count.
+def usage(codes: Num[Array | np.ndarray, '...']) -> Float[np.ndarray, ' k']:
+    """Fraction of the signals that use each atom; signals with codes that are not finite do not count.
 
-    Learners keep a running one in their state; this is that of codes at hand.
-    Shapes  codes [n, k]. Returns [k] in [0, 1]; zeros where no signal is finite.
-    Errors  ValueError where codes is not a matrix.
+    Learners keep a running average in their state; this is that of given codes.
+
+    Args:
+      codes: [n, k].
+
+    Returns:
+      Fractions in [0, 1]; zeros where no signal is finite.
+
+    Raises:
+      ValueError: codes is not a matrix.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2:
-        raise ValueError(f'codes are [n, k], a row for each signal; got shape {codes.shape}')
+        raise ValueError(f'codes of shape {codes.shape}; expected [n, k], a row for each signal')
     codes = codes[np.isfinite(codes).all(1)]
     return np.count_nonzero(codes, axis=0) / max(len(codes), 1)
 
 
-def dead(usage, threshold=1e-4):
-    """Atoms that fewer than `threshold` of the signals use. usage [k] shares -> [k] bool."""
+def dead(usage: Num[Array | np.ndarray, ' k'], threshold: float = 1e-4) -> Bool[np.ndarray, ' k']:
+    """Atoms that fewer than a fraction `threshold` of the signals use."""
     return np.asarray(usage) < threshold
 
 
-def match(D, other):
+def match(D: Num[Array | np.ndarray, '...'], other: Num[Array | np.ndarray, '...']) -> Matching:
     """The one-to-one matching of two dictionaries' atoms with the largest sum of |cosine|.
 
-    Signs and norms of atoms don't matter, as they don't to codes. The share of atoms with
-    |cosine| > 0.99 is what papers on dictionaries with a known truth report as recovered. Greedy
-    choice, atom by atom, would give twins to one atom and strangers to the next.
+    Signs and norms of atoms are ignored. The fraction of atoms with |cosine| > 0.99 is what papers
+    report as recovered where the true dictionary is known. A greedy choice, atom by atom, would
+    match one atom twice and leave the next with a dissimilar one.
 
-    Shapes  D [d, k], other [d, m]. Returns Matching of [k]; where k > m, k - m atoms stay without.
-    Errors  ValueError where one is not a matrix, the atoms' lengths differ, or one is not finite.
-    Source  Aharon, Elad & Bruckstein 2006, section V (the 0.99); scipy's linear_sum_assignment.
+    Args:
+      D: [d, k].
+      other: [d, m]; where k > m, k - m atoms are left without a partner.
+
+    Raises:
+      ValueError: One is not a matrix, the atoms' dimensions differ, or one is not finite.
+
+    References:
+      Aharon, Elad & Bruckstein 2006, section V (the 0.99); scipy's linear_sum_assignment.
     """
     D, other = _matrix(D), _matrix(other)
     if len(D) != len(other):
@@ -97,20 +137,20 @@ def match(D, other):
             'bring both dictionaries to one signal space'
         )
     if not (np.isfinite(D).all() and np.isfinite(other).all()):
-        raise ValueError('an atom is not finite; leave it out or mend it')
+        raise ValueError('an atom is not finite; remove or fix it')
     cosine = _unit(D).T @ _unit(other)
     rows, columns = optimize.linear_sum_assignment(abs(cosine), maximize=True)
     partner = np.full(D.shape[1], -1)
     partner[rows] = columns
-    found = np.zeros(D.shape[1])
-    found[rows] = cosine[rows, columns]
-    return Matching(partner, found)
+    matched = np.zeros(D.shape[1])
+    matched[rows] = cosine[rows, columns]
+    return Matching(partner, matched)
 
 
 def _matrix(D):
     D = np.asarray(D, float)
     if D.ndim != 2:
-        raise ValueError(f'D holds atoms as columns, [d, k]; got shape {D.shape}')
+        raise ValueError(f'D of shape {D.shape}; expected [d, k] with atoms in columns')
     return D
 
 

@@ -1,47 +1,77 @@
-"""Filters that tell classes apart: what transfer learns where labels of other classes are at hand.
+"""Filters learned with labels: what transfer learning takes from labeled examples of other classes.
 
-A layer of the form that sparse codes have as features (responses to patches, rectified and pooled
-over regions), with a linear classifier on top, both learned by gradient: only the filters go on to
-the new task, so that what is compared is where filters come from.
+A layer of the same form as sparse coding features (responses to patches, rectified and pooled over
+a grid), with a linear classifier on top, both learned by gradient descent: only the filters go on
+to the new task, so that what is compared is where filters come from.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lecture4.features import self_taught
 from lecture4.ops import linalg
 
 
-def init(key, size, n_filters, n_features, n_classes):
-    """Random filters for patches of `size` values and a classifier on n_features pooled responses."""
-    one, two = jax.random.split(key)
+def init(
+    key: PRNGKeyArray, patch_dim: int, n_filters: int, n_features: int, n_classes: int
+) -> dict[str, Array]:
+    """Random filters, and a linear classifier on their pooled responses.
+
+    Args:
+      key: Of the initialization.
+      patch_dim: Values of a patch.
+      n_filters: Number of filters.
+      n_features: Pooled responses of an image.
+      n_classes: Number of classes.
+
+    Returns:
+      filters [patch_dim, n_filters], bias [n_filters], classifier [n_features, n_classes],
+      classifier_bias [n_classes].
+    """
+    filter_key, classifier_key = jax.random.split(key)
     return {
-        'filters': jax.random.normal(one, (size, n_filters)) / size**0.5,
+        'filters': jax.random.normal(filter_key, (patch_dim, n_filters)) / patch_dim**0.5,
         'bias': jnp.zeros(n_filters),
-        'top': 0.01 * jax.random.normal(two, (n_features, n_classes)),
-        'top_bias': jnp.zeros(n_classes),
+        'classifier': 0.01 * jax.random.normal(classifier_key, (n_features, n_classes)),
+        'classifier_bias': jnp.zeros(n_classes),
     }
 
 
-def layer(params):
-    """An encoder, as selftaught's: patches [n, d] -> responses [n, n_filters], affine."""
+def encoder(params: dict[str, Array]) -> Callable[[Any], Any]:
+    """The layer as an encoder of self_taught: patches [n, d] -> responses [n, n_filters], affine."""
     return lambda x: x @ params['filters'] + params['bias'][None, :]
 
 
-def unwhitened(size):
-    """The affine map that leaves patches as they are."""
-    return linalg.Affine(jnp.zeros(size), jnp.eye(size))
+def no_whitening(patch_dim: int) -> linalg.Affine:
+    """The affine map that leaves patches unchanged."""
+    return linalg.Affine(jnp.zeros(patch_dim), jnp.eye(patch_dim))
 
 
-def loss(params, images, labels, **options):
-    """Cross entropy of the labels, mean, and the share that is right; options as encode_images'.
+def loss(
+    params: dict[str, Array],
+    images: Float[Array, 'n h w 1'],
+    labels: Int[Array, ' n'],
+    **options: Any,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """Mean cross-entropy of the labels, and the accuracy.
 
-    Shapes  images [n, h, w, 1], labels [n]. Returns (scalar, {'accuracy': scalar}).
+    Args:
+      params: As `init` returns them.
+      images: A batch.
+      labels: Its classes.
+      **options: Of self_taught.encode_images.
+
+    Returns:
+      (loss, {'accuracy': fraction}).
     """
-    whitening = unwhitened(len(params['filters']))
-    found = self_taught.encode_images(images, layer(params), whitening=whitening, **options)
-    scores = found @ params['top'] + params['top_bias'][None, :]
-    losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-    right = jnp.mean(scores.argmax(1) == labels, dtype=losses.dtype)
-    return losses.mean(), {'accuracy': right}
+    whitening = no_whitening(len(params['filters']))
+    features = self_taught.encode_images(images, encoder(params), whitening=whitening, **options)
+    logits = features @ params['classifier'] + params['classifier_bias'][None, :]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    accuracy = jnp.mean(logits.argmax(1) == labels, dtype=losses.dtype)
+    return losses.mean(), {'accuracy': accuracy}

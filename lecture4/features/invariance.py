@@ -1,41 +1,51 @@
-"""How much a network's features care about small translations of a picture."""
+"""How much a network's features change under small translations of an image."""
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num, Shaped
 
 
-def shifted(x, pixels: int):
-    """X moved right, down, left and up by so many pixels; zeros move in at the side left free.
+def translations(x: Num[Array | np.ndarray, '...'], pixels: int) -> Shaped[Array, '4 n h w c']:
+    """Images translated right, down, left and up by `pixels`, zeros entering at the border.
 
-    Shapes  x [n, h, w, c]. Returns [4, n, h, w, c].
-    Errors  ValueError where pixels is negative or not below both sides, or x has another rank.
+    Args:
+      x: [n, h, w, c].
+      pixels: 0 to less than h and w.
+
+    Raises:
+      ValueError: `pixels` out of its domain, or x of another rank.
     """
     x = jnp.asarray(x)
     if x.ndim != 4 or not 0 <= pixels < min(x.shape[1:3]):
         raise ValueError(
-            f'a shift of {pixels} does not fit x of shape {x.shape}; wanted [n, h, w, c], and 0 to '
-            'less than h and w'
+            f'a translation of {pixels} pixels does not fit x of shape {x.shape}; expected '
+            '[n, h, w, c] and 0 to less than h and w'
         )
     h, w = x.shape[1:3]
-    wide = jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     starts = ((pixels, 0), (0, pixels), (pixels, 2 * pixels), (2 * pixels, pixels))
-    return jnp.stack([wide[:, top : top + h, left : left + w] for top, left in starts])
+    return jnp.stack([padded[:, top : top + h, left : left + w] for top, left in starts])
 
 
-def moved(features, still) -> float:
-    """How far features lie from what they were, where 1 is as far as those of another picture.
+def relative_change(
+    features: Num[Array | np.ndarray, 'n *shape'], original: Num[Array | np.ndarray, 'n *shape']
+) -> float:
+    """Distance of features from the original ones, in units of the distance between two images.
 
-    The mean distance |features_i - still_i|, over the mean of |still_i - still_j|, all pictures
-    i != j. It does not change with the scale of the features, and so compares networks.
+    The mean distance |features_i - original_i|, over the mean of |original_i - original_j|, all
+    images i != j. It does not change with the scale of the features, and so compares networks.
 
-    Shapes  features, still [n, ...], the same pictures in the same order.
-    Domain  n >= 2, and not all pictures' features equal; otherwise not-a-number or infinite.
+    Args:
+      features: Of the changed images.
+      original: Of the same images, unchanged, in the same order; n >= 2, and not all features
+        equal; otherwise not-a-number or infinite.
     """
-    features, still = (np.asarray(v, float).reshape(len(v), -1) for v in (features, still))
-    apart = np.linalg.norm(features - still, axis=1).mean()
-    n = len(still)
-    squares = (still**2).sum(1)
-    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * still @ still.T, 0))
+    features, original = (np.asarray(v, float).reshape(len(v), -1) for v in (features, original))
+    change = np.linalg.norm(features - original, axis=1).mean()
+    n = len(original)
+    squares = (original**2).sum(1)
+    distances = squares[:, None] + squares[None] - 2 * original @ original.T
+    distances = np.sqrt(np.maximum(distances, 0))
     np.fill_diagonal(distances, 0)
     with np.errstate(divide='ignore', invalid='ignore'):
-        return float(apart / (distances.sum() / (n * (n - 1)) if n > 1 else np.nan))
+        return float(change / (distances.sum() / (n * (n - 1)) if n > 1 else np.nan))

@@ -1,62 +1,307 @@
-"""Learning settings compared by one classifier: chance chooses the labelled examples, or an oracle is asked."""
+"""Test accuracy against the number of labels: linear SVMs on training sets sampled many times.
+
+Everything works on inner products of the training pool, which are formed once: a training set of n
+labels is an [n, n] block, and the SVMs of all its folds and classes are solved together.
+"""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from lecture4.features import active_learning, label_curve
+from lecture4.classifiers import linear, newton
 
-RULES = ('least certain', 'most diverse')
+CS = (0.01, 0.1, 1.0, 10.0, 100.0)
+DEFAULT_C = 1.0  # for one label per class, which leaves nothing to choose C by
+TOLERANCE = 1e-3  # relative duality gap of the SVMs: far below what changes a prediction
 
 
-def passive(pool, test, labels, test_labels, *, n_classes, labels_per_class, n_draws, seed):
-    """Test accuracy [len(labels_per_class), n_draws] of linear SVMs on labels drawn by chance.
+def sample_training_sets(
+    seed: int, labels: Int[Array | np.ndarray, ' n'], labels_per_class: int, num_trials: int
+) -> Int[np.ndarray, 'num_trials m']:
+    """Rows of training sets with `labels_per_class` samples of every class, without replacement.
 
-    Shapes  features pool [n, p] and test [m, p]; labels [n], test_labels [m] in 0 .. n_classes - 1.
-            The draws are the same for all features; C is chosen as in queries.accuracies.
+    The sets depend on the seed and the labels alone: two kinds of features are compared on the same.
+
+    Args:
+      seed: Of the sampling.
+      labels: Classes of the pool.
+      labels_per_class: Samples of each class in one set.
+      num_trials: Number of sets.
+
+    Returns:
+      int32 [num_trials, n_classes * labels_per_class], each sorted by class.
+
+    Raises:
+      ValueError: A class has fewer samples.
     """
-    chosen = [label_curve.draw(seed, labels, n, n_draws) for n in labels_per_class]
-    return _accuracy(
-        *active_learning.inner_products(pool, test), labels, test_labels, chosen, n_classes
+    labels = np.asarray(labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < labels_per_class:
+        raise ValueError(
+            f'labels_per_class={labels_per_class}, but class {classes[counts.argmin()]} has '
+            f'{counts.min()} samples; use at most {counts.min()}'
+        )
+    rows = np.empty((num_trials, len(classes), labels_per_class), np.int32)
+    for i in range(num_trials):
+        rng = np.random.default_rng((seed, labels_per_class, i))
+        for j, name in enumerate(classes):
+            rows[i, j] = rng.permutation(np.flatnonzero(labels == name))[:labels_per_class]
+    return rows.reshape(num_trials, -1)
+
+
+def first_per_class(labels: Int[Array | np.ndarray, ' n'], n: int) -> Int[np.ndarray, ' m']:
+    """Rows of the first n examples of every class (all, where it has fewer), class by class."""
+    labels = np.asarray(labels)
+    return np.concatenate([np.flatnonzero(labels == c)[:n] for c in np.unique(labels)])
+
+
+def stratified_folds(
+    labels: Int[Array | np.ndarray, ' n'], n_folds: int
+) -> Bool[np.ndarray, 'n_folds n']:
+    """Folds of equal size (to one sample), and of equal numbers of each class (to one).
+
+    scikit-learn's StratifiedKFold refuses classes with fewer samples than folds; sets of queried
+    labels have them.
+
+    Args:
+      labels: Classes of the training set, in any order.
+      n_folds: At least 1.
+
+    Returns:
+      True where a fold holds a sample out; every sample is held out once.
+    """
+    labels = np.asarray(labels)
+    fold = np.empty(len(labels), int)
+    offset = 0
+    for name in np.unique(labels):  # each class continues where the previous one stopped
+        rows = np.flatnonzero(labels == name)
+        fold[rows] = (offset + np.arange(len(rows))) % n_folds
+        offset += len(rows)
+    return fold[None, :] == np.arange(n_folds)[:, None]
+
+
+def inner_products(
+    pool: Float[Array, 'n d'], test: Float[Array, 'm d']
+) -> tuple[Float[Array, 'n n'], Float[Array, 'm n']]:
+    """Inner products of the pool with itself and of a test set with it, about the pool's mean.
+
+    About the mean, so that float32 keeps its digits.
+
+    Returns:
+      (gram [n, n], cross [m, n]).
+    """
+    origin = jnp.mean(pool, axis=0)[None, :]
+    pool, test = pool - origin, test - origin
+    return (
+        jnp.matmul(pool, pool.T, precision='highest'),
+        jnp.matmul(test, pool.T, precision='highest'),
     )
 
 
-def active(pool, test, labels, test_labels, *, n_classes, labels_per_class, n_draws, seed):
-    """{rule: accuracy as passive} where the learner chooses which examples of the pool are labelled.
+def center(
+    gram: Float[Array, 'n n'], cross: Float[Array, 'm n']
+) -> tuple[Float[Array, 'n n'], Float[Array, 'm n']]:
+    """Inner products as if the training mean were the origin and the mean squared norm 1.
 
-    Every draw starts from one label a class, drawn by chance, and asks for as many as there are
-    classes at a time; labels_per_class then count labels on average.
+    Args:
+      gram: Of the training samples.
+      cross: Of other samples with them.
+
+    Returns:
+      (gram, cross), centered and scaled; zeros where all training samples are equal.
     """
-    gram, cross = active_learning.inner_products(pool, test)
-    start = jnp.asarray(label_curve.draw(seed, labels, 1, n_draws))
-    n_queries = n_classes * (max(labels_per_class) - 1)
-
-    @jax.jit
-    def least_certain(gram, labels, start):
-        rule = functools.partial(
-            active_learning.least_certain, gram, labels, n_queries=n_queries, n_classes=n_classes,
-            per_round=n_classes,
-        )  # fmt: skip
-        return jax.lax.map(rule, start)
-
-    @jax.jit
-    def most_diverse(gram, start):
-        return jax.lax.map(lambda rows: active_learning.most_diverse(gram, rows, n_queries), start)
-
-    asked = [least_certain(gram, jnp.asarray(labels), start), most_diverse(gram, start)]
-    found = {}
-    for rule, rows in zip(RULES, map(np.asarray, asked), strict=True):
-        chosen = [rows[:, : n * n_classes] for n in labels_per_class]
-        found[rule] = _accuracy(gram, cross, labels, test_labels, chosen, n_classes)
-    return found
+    row, other = jnp.mean(gram, axis=0), jnp.mean(cross, axis=1)
+    mean = jnp.mean(row)
+    centered = gram - row[None, :] - row[:, None] + mean
+    scale = jnp.trace(centered) / gram.shape[0]
+    scale = jnp.where(scale > 0, scale, 1)
+    return centered / scale, (cross - other[:, None] - row[None, :] + mean) / scale
 
 
-def _accuracy(gram, cross, labels, test_labels, chosen, n_classes):
+def choose_C(
+    gram: Float[Array, 'n n'],
+    labels: Int[Array, ' n'],
+    held_out: Bool[Array, 'n_folds n'],
+    *,
+    n_classes: int,
+    Cs: tuple[float, ...] = CS,
+) -> Float[Array, '']:
+    """The C of the highest accuracy over held-out folds; in a tie the one nearest to 1.
+
+    Args:
+      gram: Of the training samples, as `center` returns it.
+      labels: Of the training samples.
+      held_out: The folds, as `stratified_folds` returns them.
+      n_classes: Number of classes.
+      Cs: Candidates, positive, in any order.
+
+    Returns:
+      A scalar of gram's dtype. Traceable.
+    """
+    signs = newton.one_vs_rest(labels, n_classes, gram.dtype)
+    n, n_folds = len(labels), len(held_out)
+    columns = jnp.tile(signs[:, None, :], (1, n_folds, 1)).reshape(n, -1)
+    trained_on = jnp.repeat(~held_out.T, n_classes, axis=1).astype(gram.dtype)
+    form = newton.sample_form(gram + 1)
+
+    def n_correct(start, C):
+        p = newton.minimize(form, columns, C * trained_on, start, tolerance=TOLERANCE).p
+        scores = form.margins(p).reshape(n, n_folds, n_classes)
+        correct = jnp.argmax(scores, axis=2) == labels[:, None]
+        return p, jnp.sum(correct & held_out.T)
+
+    ascending = jnp.asarray(sorted(Cs), gram.dtype)  # each starts where the smaller one ended
+    _, correct = lax.scan(n_correct, jnp.zeros_like(trained_on), ascending)
+    distance = jnp.abs(jnp.log(ascending))
+    return ascending[jnp.argmin(jnp.where(correct == jnp.max(correct), distance, jnp.inf))]
+
+
+def accuracies(
+    gram: Float[Array, 'n n'],
+    cross: Float[Array, 'm n'],
+    labels: Int[Array | np.ndarray, ' n'],
+    test_labels: Int[Array | np.ndarray, ' m'],
+    rows: Int[Array | np.ndarray, 'num_trials size'],
+    *,
+    n_classes: int,
+    Cs: tuple[float, ...] = CS,
+    n_folds: int = 5,
+) -> Float[np.ndarray, ' num_trials']:
+    """Test accuracy of linear SVMs trained on any sets of labeled rows of a pool.
+
+    Each set is centered and scaled by its own mean and mean squared norm, and chooses C by
+    stratified cross-validation on itself alone; a set smaller than two samples per class takes C = 1.
+    Classes may have unequal numbers of samples in a set, or none.
+
+    Args:
+      gram: Of the pool, about any origin.
+      cross: Of the test samples with the pool, about the same origin.
+      labels: Of the pool.
+      test_labels: Of the test samples.
+      rows: The sets, as rows of the pool.
+      n_classes: Number of classes.
+      Cs: Candidates for C.
+      n_folds: Of the cross-validation; fewer where a set has fewer samples per class.
+
+    Returns:
+      Fraction of correct predictions for each set.
+    """
+    labels, rows = np.asarray(labels), np.asarray(rows)
+    n_folds = max(min(n_folds, rows.shape[1] // n_classes), 1)
+    held_out = np.stack([stratified_folds(labels[row], n_folds) for row in rows])
+    return np.asarray(
+        _accuracies(
+            gram,
+            cross,
+            jnp.asarray(labels, jnp.int32),
+            jnp.asarray(test_labels, jnp.int32),
+            jnp.asarray(rows),
+            jnp.asarray(held_out),
+            n_classes=n_classes,
+            Cs=tuple(Cs),
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('n_classes', 'Cs'))
+def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, Cs):
+    def accuracy(training_set):
+        chosen, folds = training_set
+        inner, outer = center(gram[chosen][:, chosen], cross[:, chosen])
+        own = labels[chosen]
+        C: Any = jnp.asarray(DEFAULT_C, inner.dtype)
+        if len(folds) > 1:
+            C = choose_C(inner, own, folds, n_classes=n_classes, Cs=Cs)
+        fit = newton.fit_gram(inner, own, n_classes=n_classes, C=C, tolerance=TOLERANCE)
+        return jnp.mean(linear.predict(fit, outer) == test_labels, dtype=inner.dtype)
+
+    return lax.map(accuracy, (rows, held_out))
+
+
+def label_curve(
+    seed: int,
+    train_features: Num[Array | np.ndarray, 'n d'],
+    train_labels: Int[Array | np.ndarray, '_'],
+    test_features: Num[Array | np.ndarray, 'm d'],
+    test_labels: Int[Array | np.ndarray, '_'],
+    *,
+    labels_per_class: tuple[int, ...] = (1, 2, 5, 20),
+    num_trials: int = 20,
+    Cs: tuple[float, ...] = CS,
+    n_folds: int = 5,
+) -> Float[np.ndarray, 'n_sizes num_trials']:
+    """Test accuracy of linear SVMs trained on few randomly chosen labels.
+
+    Each trial samples that many labels of every class from the training pool; see `accuracies` for
+    the classifier and `sample_training_sets` for what the samples depend on. A trial costs some 100
+    products of [n, n] with [n, n_folds * n_classes], n the number of labels.
+
+    Args:
+      seed: Of the sampling.
+      train_features: The pool.
+      train_labels: Its classes, 0 to c - 1.
+      test_features: Of the test samples.
+      test_labels: Their classes, 0 to c - 1.
+      labels_per_class: Training set sizes.
+      num_trials: Training sets of every size.
+      Cs: Candidates for C.
+      n_folds: Of the cross-validation.
+
+    Returns:
+      Fractions [len(labels_per_class), num_trials].
+
+    Raises:
+      ValueError: Labels of another length or out of range, or a class with too few samples.
+    """
+    train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
+    n_classes = check_labels(train_features, train_labels, test_features, test_labels)
+    gram, cross = inner_products(
+        jnp.asarray(train_features, jnp.float32), jnp.asarray(test_features, jnp.float32)
+    )
     return np.stack(
         [
-            active_learning.accuracies(gram, cross, labels, test_labels, rows, n_classes=n_classes)
-            for rows in chosen
+            accuracies(
+                gram,
+                cross,
+                train_labels,
+                test_labels,
+                sample_training_sets(seed, train_labels, n, num_trials),
+                n_classes=n_classes,
+                Cs=Cs,
+                n_folds=n_folds,
+            )
+            for n in labels_per_class
         ]
     )
+
+
+def check_labels(
+    train_features: Num[Array | np.ndarray, 'n d'],
+    train_labels: Int[np.ndarray, '_'],
+    test_features: Num[Array | np.ndarray, 'm d'],
+    test_labels: Int[np.ndarray, '_'],
+) -> int:
+    """The number of classes of labels that fit their features.
+
+    Raises:
+      ValueError: Labels of another length or out of range, or a class without a training sample.
+    """
+    for features, labels in ((train_features, train_labels), (test_features, test_labels)):
+        if labels.shape != (len(features),):
+            raise ValueError(
+                f'labels of shape {labels.shape} for {len(features)} samples; '
+                f'expected ({len(features)},)'
+            )
+    n_classes = int(train_labels.max()) + 1
+    linear.check_labels(train_labels, n_classes)
+    if test_labels.min() < 0 or test_labels.max() >= n_classes:
+        raise ValueError(
+            f'test labels from {test_labels.min()} to {test_labels.max()}; the training labels go '
+            f'from 0 to {n_classes - 1}'
+        )
+    return n_classes

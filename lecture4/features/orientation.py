@@ -1,34 +1,41 @@
-"""How oriented filters are: where the energy of their spectra lies."""
+"""How oriented filters are: the distribution of the energy of their spectra over angles."""
 
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
-SIZE = 32  # of the padded spectrum
-N_ANGLES = 16  # wedges that are tried, a half turn in all
+FFT_SIZE = 32  # of the padded spectrum
+N_ANGLES = 16  # wedges that are tried, over half a turn
 
 
-def oriented_share(filters):
-    """The largest share of each filter's spectral energy in a wedge of 45 degrees.
+def oriented_fraction(filters: Shaped[Array | np.ndarray, '...']) -> Float[np.ndarray, ' n']:
+    """The largest fraction of each filter's spectral energy within a wedge of 45 degrees.
 
-    An edge or a grating has most of its energy across its orientation; a filter without one has a
-    quarter in every wedge. Frequencies below half a cycle a filter, which have no direction, are
+    An edge or a grating has most of its energy across its orientation; an isotropic filter has a
+    quarter in every wedge. Frequencies below half a cycle per filter, which have no direction, are
     left out.
 
-    Shapes  filters [n, s, s], s <= 32, on the host. Returns [n], between 1/4 and 1.
-    Errors  ValueError for filters that are not square or larger.
+    Args:
+      filters: [n, s, s], s <= 32, on the host.
+
+    Returns:
+      Between 1/4 and 1; 0 for a filter of zeros.
+
+    Raises:
+      ValueError: Filters that are not square or larger.
     """
     filters = np.asarray(filters, float)
-    if filters.ndim != 3 or filters.shape[1] != filters.shape[2] or filters.shape[1] > SIZE:
+    if filters.ndim != 3 or filters.shape[1] != filters.shape[2] or filters.shape[1] > FFT_SIZE:
         raise ValueError(
-            f'filters have shape {filters.shape}; [n, s, s] with s <= {SIZE} is wanted'
+            f'filters of shape {filters.shape}; expected [n, s, s] with s <= {FFT_SIZE}'
         )
-    energy = np.abs(np.fft.fft2(filters, (SIZE, SIZE), axes=(1, 2))) ** 2
-    f = np.fft.fftfreq(SIZE)
+    energy = np.abs(np.fft.fft2(filters, (FFT_SIZE, FFT_SIZE), axes=(1, 2))) ** 2
+    f = np.fft.fftfreq(FFT_SIZE)
     angle = np.arctan2(f[:, None], f[None, :]) % np.pi
     energy[:, np.hypot(f[:, None], f[None, :]) < 1 / (2 * filters.shape[1])] = 0
     wedges = [
-        ((angle - centre + np.pi / 8) % np.pi) < np.pi / 4
-        for centre in np.linspace(0, np.pi, N_ANGLES, endpoint=False)
+        ((angle - center + np.pi / 8) % np.pi) < np.pi / 4
+        for center in np.linspace(0, np.pi, N_ANGLES, endpoint=False)
     ]
-    shares = np.stack([energy[:, wedge].sum(1) for wedge in wedges])
+    in_wedge = np.stack([energy[:, wedge].sum(1) for wedge in wedges])
     total = energy.sum((1, 2))
-    return shares.max(0) / np.where(total > 0, total, 1)
+    return in_wedge.max(0) / np.where(total > 0, total, 1)

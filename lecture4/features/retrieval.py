@@ -1,24 +1,33 @@
-"""Codes as addresses: the nearest others of every example, and how many share its class."""
+"""Retrieval by codes: the nearest neighbors of every example, and how many are of its class."""
 
 import numpy as np
+from jaxtyping import ArrayLike, Int, Num, Shaped
 
 
-def neighbours(points, n: int) -> np.ndarray:
-    """The n nearest others of every point by Euclidean distance, nearest first, on the host.
+def nearest_neighbors(points: Num[ArrayLike, 'm d'], k: int) -> Int[np.ndarray, 'm {k}']:
+    """The k nearest other points of every point by Euclidean distance, nearest first.
 
-    Shapes  points [m, d], 1 <= n < m. Returns int [m, n]; among equals the first ones.
-    Errors  ValueError for n outside.
+    scikit-learn's NearestNeighbors, on the host, in float64.
+
+    Args:
+      points: Codes, pixels or other vectors.
+      k: 1 <= k < m.
+
+    Returns:
+      Row indices; the point itself is not among them.
+
+    Raises:
+      ValueError: k out of its domain.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     points = np.asarray(points, np.float64)
-    if not 1 <= n < len(points):
-        raise ValueError(f'{n} neighbours among {len(points)} points; use 1 to {len(points) - 1}')
-    energy = (points**2).sum(1)
-    distance = energy[:, None] + energy[None, :] - 2 * points @ points.T
-    np.fill_diagonal(distance, np.inf)
-    return np.argsort(distance, axis=1, kind='stable')[:, :n]
+    if not 1 <= k < len(points):
+        raise ValueError(f'k={k} neighbors of {len(points)} points; use 1 to {len(points) - 1}')
+    return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
 
 
-def precision(points, labels, n: int) -> float:
-    """Share of the n nearest others that are of the point's own class, averaged over points."""
+def precision_at_k(points: Num[ArrayLike, 'm d'], labels: Shaped[ArrayLike, ' m'], k: int) -> float:
+    """Fraction of the k nearest neighbors that are of the point's own class, averaged over points."""
     labels = np.asarray(labels)
-    return float((labels[neighbours(points, n)] == labels[:, None]).mean())
+    return float((labels[nearest_neighbors(points, k)] == labels[:, None]).mean())

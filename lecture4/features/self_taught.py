@@ -6,109 +6,170 @@ components, ...), so that two kinds of features differ in nothing but the encode
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
+from lecture4.classifiers import newton
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
 from lecture4.sparse import solvers
 
-
-def sparse_encoder(D, weight, solver=solvers.admm, **options) -> Callable[[jax.Array], jax.Array]:
-    """An encoder: signals [n, d] -> L1 codes [n, k] through D [d, k]; options are the solver's."""
-    return lambda x: solver(x, D, weight, **options).codes
+Encoder = Callable[[Any], Any]
 
 
-def threshold_encoder(D, threshold) -> Callable[[jax.Array], jax.Array]:
-    """An encoder: signals [n, d] -> soft thresholds of their products with D [d, k], [n, k].
+def sparse_encoder(
+    D: Float[Array, 'd k'],
+    l1_penalty: Real[ArrayLike, ''],
+    solver: Callable[..., Any] = solvers.admm,
+    **options: Any,
+) -> Encoder:
+    """An encoder: signals [n, d] -> L1 codes [n, k] through D.
 
-    The first step of a proximal solver, and all of it: one product instead of an optimisation.
+    Args:
+      D: Dictionary, atoms in columns.
+      l1_penalty: Of the codes.
+      solver: One of lecture4.sparse.solvers.
+      **options: The solver's own.
+    """
+    return lambda x: solver(x, D, l1_penalty, **options).codes
+
+
+def threshold_encoder(D: Float[Array, 'd k'], threshold: Real[ArrayLike, '']) -> Encoder:
+    """An encoder: signals [n, d] -> soft thresholds of their products with D, [n, k].
+
+    The first step of a proximal solver and nothing more: one product instead of an optimization.
     Coates & Ng find that with enough labels it does as well as sparse codes, whatever the atoms.
-    Source  Coates & Ng 2011, section 3 (their alpha is threshold).
+
+    Args:
+      D: Dictionary, atoms in columns.
+      threshold: Nonnegative.
+
+    References:
+      Coates & Ng 2011, section 3 (their alpha is the threshold).
     """
     return lambda x: soft_threshold(jnp.matmul(x, D), threshold)
 
 
-def linear_encoder(affine: linalg.Affine) -> Callable[[jax.Array], jax.Array]:
+def linear_encoder(affine: linalg.Affine) -> Encoder:
     """An encoder: signals [n, d] -> (signals - mean) @ matrix, such as principal components."""
     return lambda x: linalg.apply(affine, x)
 
 
-def rectify(responses):
-    """[..., k] -> [..., 2k]: positive and negative parts side by side, both non-negative.
+def rectify(responses: Float[Array, '*batch k']) -> Float[Array, '*batch 2*k']:
+    """Positive and negative parts, concatenated, both nonnegative: [..., k] -> [..., 2k].
 
     Pooling would otherwise let an atom's positive and negative uses cancel.
-    Source  Coates & Ng 2011, section 3.
+
+    References:
+      Coates & Ng 2011, section 3.
     """
     return jnp.concatenate([jnp.maximum(responses, 0), jnp.maximum(-responses, 0)], axis=-1)
 
 
-def pool_regions(responses, regions: int, reduce: str = 'mean'):
-    """Pool a map of responses over regions x regions equal parts of the picture.
+def pool_responses(
+    responses: Float[Array, 'n rows cols k'],
+    pooling_grid: int,
+    pooling: Literal['mean', 'sum', 'max'] = 'mean',
+) -> Float[Array, 'n {pooling_grid}*{pooling_grid}*k']:
+    """Pools a map of responses over the cells of a square grid on the image.
 
-    Shapes  responses [n, rows, cols, k] -> [n, regions * regions * k], region by region. Where
-            rows are not divisible the borders are rounded, so parts differ by at most one row.
-    Errors  ValueError where there are more regions than rows or columns, or for another `reduce`.
+    Args:
+      responses: Of dense patches.
+      pooling_grid: Cells along each side. Where rows are not divisible the borders are rounded, so
+        cells differ by at most one row.
+      pooling: 'mean', 'sum' or 'max'.
+
+    Returns:
+      [n, pooling_grid^2 * k], cell by cell.
+
+    Raises:
+      ValueError: More cells than rows or columns, or another kind of pooling.
     """
     _, rows, cols, _ = responses.shape
-    if regions < 1 or regions > min(rows, cols):
+    if pooling_grid < 1 or pooling_grid > min(rows, cols):
         raise ValueError(
-            f'{regions} x {regions} regions do not fit a map of {rows} x {cols} responses; '
-            f'use 1 to {min(rows, cols)} regions or a smaller stride'
+            f'pooling_grid={pooling_grid} does not fit {rows} x {cols} responses; '
+            f'use 1 to {min(rows, cols)}, or a smaller stride'
         )
-    pools = {'mean': jnp.mean, 'sum': jnp.sum, 'max': jnp.max}
-    if reduce not in pools:
-        raise ValueError(f"reduce is 'mean', 'sum' or 'max', not {reduce!r}")
-    pool = pools[reduce]
-    row_edges = [round(i * rows / regions) for i in range(regions + 1)]
-    col_edges = [round(i * cols / regions) for i in range(regions + 1)]
-    parts = [
+    functions = {'mean': jnp.mean, 'sum': jnp.sum, 'max': jnp.max}
+    if pooling not in functions:
+        raise ValueError(f"pooling={pooling!r}; expected 'mean', 'sum' or 'max'")
+    pool = functions[pooling]
+    row_edges = [round(i * rows / pooling_grid) for i in range(pooling_grid + 1)]
+    col_edges = [round(i * cols / pooling_grid) for i in range(pooling_grid + 1)]
+    cells = [
         pool(responses[:, top:bottom, left:right], axis=(1, 2))
         for top, bottom in itertools.pairwise(row_edges)
         for left, right in itertools.pairwise(col_edges)
     ]
-    return jnp.concatenate(parts, axis=1)
+    return jnp.concatenate(cells, axis=1)
 
 
-def preprocess(signals, floor, whitening: linalg.Affine):
-    """Contrast-normalised and whitened signals: what dictionaries are learned on.
+def preprocess(
+    signals: Float[Array, '*batch d'],
+    contrast_epsilon: Real[ArrayLike, ''],
+    whitening: linalg.Affine,
+) -> Float[Array, '*batch m']:
+    """Contrast-normalized and whitened signals: what dictionaries are learned on.
 
-    Shapes  signals [..., d] -> [..., m]; floor as in patches.normalize_contrast.
+    Args:
+      signals: Patches or whole images.
+      contrast_epsilon: As in patches.normalize_contrast.
+      whitening: Of d to m dimensions.
     """
-    return linalg.apply(whitening, patches.normalize_contrast(signals, floor))
+    return linalg.apply(whitening, patches.normalize_contrast(signals, contrast_epsilon))
 
 
 def encode_images(
-    images,
-    encoder,
+    images: Float[Array, 'n h w c'],
+    encoder: Encoder,
     *,
-    size: int,
+    patch_size: int,
     stride: int,
-    floor,
+    contrast_epsilon: Real[ArrayLike, ''],
     whitening: linalg.Affine,
-    regions: int = 1,
-    reduce: str = 'mean',
+    pooling_grid: int = 1,
+    pooling: Literal['mean', 'sum', 'max'] = 'mean',
     tile: int = 16,
-):
+) -> Float[Array, 'n features']:
     """Features of images: dense patches, preprocessed, encoded, rectified, pooled.
 
-    Works through `tile` images at a time, so that memory does not grow with their number.
-    Shapes  images [n, h, w, c] float; encoder signals [p, m] -> responses [p, k]. Returns
-            [n, regions^2 * 2k] of the responses' dtype.
-    Errors  ValueError where a patch, the regions or the whitening do not fit the images.
-    Source  Raina et al. 2007, section 3; pooling as in Coates, Lee & Ng 2011.
+    Args:
+      images: Of any number; `tile` of them are in memory as patches at a time.
+      encoder: Signals [p, m] -> responses [p, k].
+      patch_size: Pixels along each side.
+      stride: Pixels between patches.
+      contrast_epsilon: As in patches.normalize_contrast.
+      whitening: Of patches to m dimensions.
+      pooling_grid: As in `pool_responses`.
+      pooling: As in `pool_responses`.
+      tile: Images encoded together.
+
+    Returns:
+      [n, pooling_grid^2 * 2k] of the responses' dtype.
+
+    Raises:
+      ValueError: A patch, the grid or the whitening does not fit the images.
+
+    References:
+      Raina et al. 2007, section 3; pooling as in Coates, Lee & Ng 2011.
     """
     n, *image_shape = images.shape
 
-    def features(tile_images):
-        dense = patches.extract(tile_images, size, stride)
+    def features(some_images):
+        dense = patches.extract(some_images, patch_size, stride)
         shape = dense.shape[:3]
-        signals = preprocess(dense.reshape(math.prod(shape), dense.shape[-1]), floor, whitening)
+        signals = preprocess(
+            dense.reshape(math.prod(shape), dense.shape[-1]), contrast_epsilon, whitening
+        )
         responses = encoder(signals)
         responses = responses.reshape(*shape, responses.shape[-1])
-        return pool_regions(rectify(responses), regions, reduce)
+        return pool_responses(rectify(responses), pooling_grid, pooling)
 
     tile = min(tile, max(n, 1))
     n_tiles = -(-n // tile)
@@ -119,28 +180,110 @@ def encode_images(
     return tiled.reshape(n_tiles * tile, tiled.shape[-1])[:n]
 
 
-def standardise(learned, *others, floor=0.01):
-    """Features with each dimension's mean taken out and its deviation made 1, by the learned set's.
+def image_features(
+    images: Float[Array, 'n h w c'],
+    encoder: Encoder,
+    whitening: linalg.Affine,
+    *,
+    patch_size: int,
+    contrast_epsilon: Real[ArrayLike, ''],
+    stride: int = 1,
+    pooling_grid: int = 1,
+    tile: int = 16,
+) -> Float[Array, 'n features']:
+    """Features of images by dense patches (`encode_images`), or by whole images as single signals.
 
-    Deviations far below the typical one are noise and stay small: to the variances, floor times
-    their mean is added.
+    Args:
+      images: A batch.
+      encoder: Signals [p, m] -> responses [p, k].
+      whitening: Of signals to m dimensions.
+      patch_size: Pixels along each side; 0 encodes every image as one signal, and returns the
+        responses as they are: neither rectified nor pooled.
+      contrast_epsilon: As in patches.normalize_contrast.
+      stride: As in `encode_images`, and so are the other arguments; ignored for whole images.
+      pooling_grid: As in `encode_images`.
+      tile: As in `encode_images`.
 
-    Shapes  learned [n, p], others [m, p]. Returns a tuple of the same shapes.
-    Source  Coates, Lee & Ng 2011 (who add 0.01 to variances of sums).
+    Raises:
+      ValueError: As `encode_images`.
     """
-    mean = jnp.mean(learned, axis=0, keepdims=True)
-    variance = jnp.var(learned, axis=0, keepdims=True)
-    constant = variance <= (4 * jnp.finfo(learned.dtype).eps * mean) ** 2  # but for rounding
-    variance = variance + floor * jnp.mean(variance)
+    if not patch_size:
+        return encoder(preprocess(images.reshape(len(images), -1), contrast_epsilon, whitening))
+    return encode_images(
+        images,
+        encoder,
+        patch_size=patch_size,
+        stride=stride,
+        contrast_epsilon=contrast_epsilon,
+        whitening=whitening,
+        pooling_grid=pooling_grid,
+        tile=tile,
+    )
+
+
+def signal_shape(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
+    """Height, width and channels of the signals of `image_features`, for images [h, w, c]."""
+    height, width, channels = image_shape
+    return patch_size or height, patch_size or width, channels
+
+
+def full_data_accuracy(
+    train_features: Float[Array | np.ndarray, 'n p'],
+    test_features: Float[Array | np.ndarray, 'm p'],
+    train_labels: Int[Array | np.ndarray, ' n'],
+    test_labels: Int[Array | np.ndarray, ' m'],
+    *,
+    C: float,
+) -> float:
+    """Test accuracy, a fraction, of one linear SVM on all labels and standardized features.
+
+    Args:
+      train_features: Of the training set.
+      test_features: Of the test set.
+      train_labels: Classes 0 to c - 1.
+      test_labels: Classes 0 to c - 1.
+      C: Of the SVM.
+    """
+    train, test = standardize(jnp.asarray(train_features), jnp.asarray(test_features))
+    fit = newton.fit(train, train_labels, n_classes=int(np.max(train_labels)) + 1, C=C)
+    return float(np.mean(np.asarray(newton.predict(fit, test)) == np.asarray(test_labels)))
+
+
+def standardize(
+    train: Float[Array, 'n p'],
+    *others: Float[Array, '_ p'],
+    variance_epsilon: Real[ArrayLike, ''] = 0.01,
+) -> tuple[Float[Array, '_ p'], ...]:
+    """Features with mean 0 and std 1 in every dimension, by the training set's mean and variance.
+
+    Stds far below the typical one are noise and stay small: to the variances, `variance_epsilon`
+    times their mean is added.
+
+    Args:
+      train: Features that the mean and variance are taken of.
+      *others: Other features.
+      variance_epsilon: Nonnegative.
+
+    Returns:
+      (train, *others), standardized.
+
+    References:
+      Coates, Lee & Ng 2011 (who add 0.01 to variances of sums).
+    """
+    mean = jnp.mean(train, axis=0, keepdims=True)
+    variance = jnp.var(train, axis=0, keepdims=True)
+    # Constant up to rounding.
+    constant = variance <= (4 * jnp.finfo(train.dtype).eps * mean) ** 2
+    variance = variance + variance_epsilon * jnp.mean(variance)
     scale = jnp.where(constant, 0, 1 / jnp.sqrt(jnp.where(constant, 1, variance)))
-    return tuple((x - mean) * scale for x in (learned, *others))
+    return tuple((x - mean) * scale for x in (train, *others))
 
 
-def with_raw(features, raw):
-    """Features beside the raw values, each block scaled to unit mean squared norm.
+def with_raw(features: Float[Array, 'n p'], raw: Float[Array, 'n d']) -> Float[Array, 'n p+d']:
+    """Features concatenated with the raw values, each block scaled to unit mean squared norm.
 
-    Shapes  features [n, p], raw [n, d] -> [n, p + d].
-    Source  Raina et al. 2007, table 5, where raw + codes beat either on characters.
+    References:
+      Raina et al. 2007, table 5, where raw + codes beat either on characters.
     """
 
     def scaled(block):

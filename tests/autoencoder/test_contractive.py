@@ -131,26 +131,6 @@ def test_curvature_is_the_distance_of_two_jacobians(layer, x):
     np.testing.assert_allclose(found, (difference**2).sum((1, 2)), rtol=1e-10)
 
 
-def test_singular_values_are_those_of_the_jacobian(layer, x):
-    values = contractive.singular_values(one((layer,), jax.nn.sigmoid), x)
-    assert values.shape == (5, K)
-    exact = contractive.layer_penalty(layer, x, jax.nn.sigmoid)
-    np.testing.assert_allclose((values**2).sum(1), exact, rtol=1e-12)
-    assert (np.diff(values, axis=1) <= 0).all()
-
-
-def test_contraction_of_an_isometry_is_1_and_of_a_shrinking_map_its_factor(x):
-    radii = jnp.array([0.1, 1.0, 5.0])
-    turn = jnp.linalg.qr(jax.random.normal(jax.random.key(7), (D, D)))[0]
-    found = contractive.contraction(lambda z: 0.3 * turn @ z, x, jax.random.key(8), radii)
-    np.testing.assert_allclose(found, 0.3, rtol=1e-12)
-
-
-def test_saturated_counts_both_ends():
-    code = jnp.array([[0.0, 0.04, 0.06, 0.5], [0.94, 0.96, 1.0, 0.5]])
-    assert float(contractive.saturated(code)) == pytest.approx(4 / 8)
-
-
 def test_unknown_probes_and_directions_are_named():
     x = jnp.ones((2, 3))
     with pytest.raises(ValueError, match="not 'reverse'"):

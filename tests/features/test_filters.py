@@ -1,4 +1,4 @@
-"""Filters learned with labels: their features are selftaught's, and they tell gratings apart."""
+"""Filters learned with labels: their features are those of self_taught, and they classify gratings."""
 
 import functools
 
@@ -10,11 +10,11 @@ import optax
 from lecture4.features import filters, self_taught
 from lecture4.ops import linalg
 
-FORM = {'size': 4, 'stride': 2, 'floor': 0.05, 'regions': 1}
+FORM = {'patch_size': 4, 'stride': 2, 'contrast_epsilon': 0.05, 'pooling_grid': 1}
 
 
 def gratings(n, seed):
-    """Bars that stand or lie, [n, 10, 10, 1], at any phase, noisy."""
+    """Vertical or horizontal bars [n, 10, 10, 1], of any phase, with noise."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, n)
     bars = np.sin(2 * np.pi * (np.arange(10)[None] / 3 + rng.uniform(size=(n, 1))))
@@ -28,7 +28,7 @@ def test_filters_learn_orientation_from_labels():
     params = filters.init(jax.random.key(0), 16, 8, 16, 2)
     value = jax.jit(functools.partial(filters.loss, **FORM))
     first, _ = value(params, images, labels)
-    np.testing.assert_allclose(first, np.log(2), rtol=0.05)  # it knows nothing yet
+    np.testing.assert_allclose(first, np.log(2), rtol=0.05)  # chance
     optimizer = optax.adam(0.02)
     state = optimizer.init(params)
 
@@ -45,20 +45,20 @@ def test_filters_learn_orientation_from_labels():
     assert last < 0.3 and metrics['accuracy'] > 0.9
 
 
-def test_the_layer_is_an_encoder_of_selftaught():
+def test_the_layer_is_an_encoder_of_self_taught():
     images, labels = gratings(6, 2)
     params = filters.init(jax.random.key(1), 16, 3, 6, 2)
     params['bias'] = jnp.asarray([0.1, -0.2, 0.3])
-    found = self_taught.encode_images(
-        images, filters.layer(params), whitening=filters.unwhitened(16), **FORM
+    features = self_taught.encode_images(
+        images, filters.encoder(params), whitening=filters.no_whitening(16), **FORM
     )
     affine = linalg.Affine(-params['bias'] @ jnp.linalg.pinv(params['filters']), params['filters'])
     peer = self_taught.encode_images(
-        images, self_taught.linear_encoder(affine), whitening=filters.unwhitened(16), **FORM
+        images, self_taught.linear_encoder(affine), whitening=filters.no_whitening(16), **FORM
     )
-    np.testing.assert_allclose(found, peer, atol=1e-5)
-    scores = found @ params['top'] + params['top_bias'][None, :]
-    log_share = jax.nn.log_softmax(scores)[jnp.arange(6), labels]
+    np.testing.assert_allclose(features, peer, atol=1e-5)
+    scores = features @ params['classifier'] + params['classifier_bias'][None, :]
+    log_probs = jax.nn.log_softmax(scores)[jnp.arange(6), labels]
     value, metrics = filters.loss(params, images, labels, **FORM)
-    np.testing.assert_allclose(value, -log_share.mean(), rtol=1e-5)
+    np.testing.assert_allclose(value, -log_probs.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics['accuracy'], (scores.argmax(1) == labels).mean())

@@ -1,39 +1,50 @@
+"""Invariance is a correlation; the best neuron is chosen on one set and evaluated on another."""
+
 import numpy as np
 import pytest
 
 from lecture4.features import selectivity
 
 
-def test_constancy_is_the_correlation_of_every_unit():
+def test_invariance_is_the_correlation_of_every_unit():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(200, 4))
     b = np.stack([a[:, 0], 3 - 2 * a[:, 1], rng.normal(size=200), np.full(200, 0.1)], 1)
     a[:, 3] = 0.1  # up to rounding of its mean
-    found = selectivity.constancy(a.astype(np.float32), b.astype(np.float32))
-    assert found[0] == pytest.approx(1) and found[1] == pytest.approx(-1)
-    assert found[2] == pytest.approx(np.corrcoef(a[:, 2], b[:, 2])[0, 1], abs=1e-6)
-    assert np.isnan(found[3])
-    with pytest.raises(ValueError, match='both are to be'):
-        selectivity.constancy(a, b[:5])
+    result = selectivity.invariance(a.astype(np.float32), b.astype(np.float32))
+    assert result[0] == pytest.approx(1) and result[1] == pytest.approx(-1)
+    assert result[2] == pytest.approx(np.corrcoef(a[:, 2], b[:, 2])[0, 1], abs=1e-6)
+    assert np.isnan(result[3])
+    with pytest.raises(ValueError, match=r'expected \[n, units\]'):
+        selectivity.invariance(a, b[:5])
 
 
-def test_best_unit_is_found_on_one_set_and_judged_on_the_other():
-    """Unit 1 tells class 0 by being low, with a known share of errors; the others say nothing."""
+def one_informative_unit(rng, n):
+    """Unit 1 detects class 0 by being low, with 10 % errors; the others are noise."""
+    labels = rng.integers(3, size=n)
+    activations = rng.normal(size=(n, 3))
+    flipped = rng.random(n) < 0.1
+    activations[:, 1] += np.where((labels == 0) ^ flipped, -50, 50)
+    return activations, labels
+
+
+def test_the_best_neuron_is_evaluated_on_the_test_set():
     rng = np.random.default_rng(1)
-
-    def made(n):
-        labels = rng.integers(3, size=n)
-        outputs = rng.normal(size=(n, 3))
-        wrong = rng.random(n) < 0.1
-        outputs[:, 1] += np.where((labels == 0) ^ wrong, -50, 50)
-        return outputs, labels
-
-    (a, labels), (b, test_labels) = made(3000), made(3000)
-    found = selectivity.best_unit(a, labels, b, test_labels, 3)
-    assert found[0] == pytest.approx(0.9, abs=0.02)
-    # A class that unit 0 ignores: half of what is not class 0 is left, 1 unit cannot part it more.
-    assert (found[1:] < 0.75).all()
-    shuffled = selectivity.best_unit(a, labels, b, rng.permutation(test_labels), 3)
+    (a, labels), (b, test_labels) = (one_informative_unit(rng, 3000) for _ in range(2))
+    accuracy = selectivity.best_neuron(a, labels, b, test_labels, 3)
+    assert accuracy[0] == pytest.approx(0.9, abs=0.02)
+    # Of what is not class 1, unit 1 separates only half: class 0.
+    assert (accuracy[1:] < 0.75).all()
+    shuffled = selectivity.best_neuron(a, labels, b, rng.permutation(test_labels), 3)
     assert abs(shuffled - 0.5).max() < 0.04
     with pytest.raises(ValueError, match='class 3 has no example'):
-        selectivity.best_unit(a, labels, b, test_labels, 4)
+        selectivity.best_neuron(a, labels, b, test_labels, 4)
+
+
+def test_noise_units_score_at_chance_level():
+    """200 units and 25 thresholds to choose from would score above chance on their own examples."""
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(2, 300, 200))
+    labels, test_labels = (np.arange(300) % 3,) * 2
+    assert selectivity.best_neuron(a, labels, a, labels, 3).mean() > 0.57
+    assert abs(selectivity.best_neuron(a, labels, b, test_labels, 3).mean() - 0.5) < 0.04

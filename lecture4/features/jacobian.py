@@ -1,0 +1,80 @@
+"""What the Jacobian of any encoder says: how many directions it keeps, and how it contracts others.
+
+"An encoder" is a function of ONE example, f: [d] -> [k]; the functions map it over x [n, d].
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, Key, Real
+
+
+def singular_values(encode: Callable[[Any], Any], x: Float[Array, 'n d']) -> Float[Array, 'n m']:
+    """Singular values of df/dx at every x, descending: [n, min(d, k)].
+
+    The few large ones span the directions of the data that the code keeps; a contractive code
+    shrinks all others.
+    """
+    return jnp.linalg.svd(_jacobian(encode, x), compute_uv=False)
+
+
+def effective_rank(
+    values: Float[ArrayLike, '*batch m'], energy: Real[ArrayLike, ''] = 0.9
+) -> Int[Array, '*batch']:
+    """How many singular values, largest first, hold that fraction of the sum of squares.
+
+    Args:
+      values: Singular values, descending, or their mean over examples.
+      energy: Fraction of the sum of squares, in (0, 1).
+    """
+    squares = jnp.asarray(values) ** 2
+    cumulative = jnp.cumsum(squares, axis=-1) / jnp.sum(squares, axis=-1, keepdims=True)
+    return jnp.sum(cumulative < energy, axis=-1) + 1
+
+
+def contraction(
+    encode: Callable[[Any], Any],
+    x: Float[Array, 'n d'],
+    key: Key[Array, ''],
+    radii: Real[ArrayLike, ' m'],
+) -> Float[Array, ' m']:
+    """Contraction ratio |f(x + r u) - f(x)| / r for a random direction u, averaged over x.
+
+    Args:
+      encode: [d] -> [k].
+      x: Examples.
+      key: Of the directions, one for each example.
+      radii: r > 0, in the unit of x.
+
+    Returns:
+      One ratio for each radius.
+
+    References:
+      Rifai et al. 2011, section 5.3 and figure 2 (there distances of pairs on a sphere).
+    """
+    direction = jax.random.normal(key, x.shape, x.dtype)
+    direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
+    encode_all = jax.vmap(encode)
+    codes = encode_all(x)
+
+    def ratio(radius):
+        moved = encode_all(x + radius * direction)
+        return jnp.mean(jnp.linalg.norm(moved - codes, axis=1)) / radius
+
+    return jax.lax.map(ratio, jnp.asarray(radii, x.dtype))
+
+
+def saturated(
+    code: Float[Array, '*batch'], low: Real[ArrayLike, ''] = 0.05, high: Real[ArrayLike, ''] = 0.95
+) -> Float[Array, '']:
+    """Fraction of logistic units below low or above high, where their slope nearly vanishes."""
+    return jnp.mean((code < low) | (code > high), dtype=code.dtype)
+
+
+def _jacobian(encode, x):
+    """df/dx [n, k, d] by min(d, k) products: forward where the input is narrower, else backward."""
+    code = jax.eval_shape(encode, x[0])
+    derivative = jax.jacfwd if x.shape[1] <= code.shape[0] else jax.jacrev
+    return jax.vmap(derivative(encode))(x)
