@@ -152,7 +152,7 @@ def data(config):
     )
 
 
-encode = functools.partial(deep.encode, code=jax.nn.sigmoid)
+encode = functools.partial(deep.encode, latent_activation=jax.nn.sigmoid)
 
 
 def loss(config, method, params, x, key):
@@ -186,7 +186,7 @@ def build(config, spec):
         return network.init_autoencoder(key, dims, tied=True, scale='sigmoid')
 
     def evaluate(params, x):
-        return {'cross_entropy': jnp.mean(deep.loss(params, x, code=jax.nn.sigmoid))}
+        return {'cross_entropy': jnp.mean(deep.loss(params, x, latent_activation=jax.nn.sigmoid))}
 
     def task(method):
         rate = 0.0 if method == 'random' else config.learning_rate
@@ -231,7 +231,7 @@ def report(config, state, data):
         records.append(
             {
                 'method': name,
-                'cross_entropy': deep.loss(params, test, code=jax.nn.sigmoid).mean(),
+                'cross_entropy': deep.loss(params, test, latent_activation=jax.nn.sigmoid).mean(),
                 'jacobian_norm': contractive.layer_penalty(
                     params.encoder[0], test, jax.nn.sigmoid
                 ).mean(),
@@ -239,7 +239,7 @@ def report(config, state, data):
                 'contraction_ratio': np.interp(1.0, RADII, ratio),
                 'saturated': jacobian.saturated(one(test)),
                 'probe_error': linear_probe.error(z, labels, config.Cs),
-                'finetuned_error': deep.error(tuned, *splits['test']),
+                'finetuned_error': deep.error_rate(tuned, *splits['test']),
                 'published': PUBLISHED.get(method, '') if config.source == 'mnist' else '',
             }
         )

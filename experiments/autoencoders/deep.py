@@ -103,7 +103,7 @@ def data(config):
 def build(config):
     activation = ACTIVATIONS[config.activation]
     scale = 'he' if config.activation == 'relu' else 'glorot'
-    corrupt = functools.partial(denoising.masking, share=config.masking)
+    corrupt = functools.partial(denoising.masking, mask_rate=config.masking)
 
     def layer_loss(params, x, key, i):
         each = deep.layer_loss(params['deep'], x, key, i, activation=activation, corrupt=corrupt)
@@ -152,8 +152,8 @@ def report(config, state, data):
 
     x, shape, k = data.evaluation, data.extra, config.widths[-1]
     reached = train.evaluated(build(config), state, x)
-    principal = linear.principal(data.resident)
-    reached['pca_error'] = principal.error(x, k)
+    principal = linear.principal_components(data.resident)
+    reached['pca_error'] = principal.reconstruction_error(x, k)
     activation = ACTIVATIONS[config.activation]
     few = x[np.linspace(0, len(x) - 1, 12).astype(int)]
     shown = {'picture': few}

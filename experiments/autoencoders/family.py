@@ -101,24 +101,24 @@ SWEEPS = {
 }
 
 
-def member(config) -> registry.Member:
+def member(config) -> registry.Variant:
     width = config.width
     match config.member:
         case 'linear':
-            return registry.principal(width)
+            return registry.linear_autoencoder(width)
         case 'plain':
             return registry.logistic(width)
         case 'l1':
-            return registry.l1(width, config.l1)
+            return registry.l1_sparse(width, config.l1)
         case 'topk':
-            return registry.k_largest(width, config.k)
+            return registry.top_k_sparse(width, config.k)
         case 'denoising':
-            return registry.masked(width, config.masking)
+            return registry.masking_denoiser(width, config.masking)
         case 'contractive':
-            return registry.logistic(width, contraction=config.contraction, tied=True)
+            return registry.logistic(width, contraction_penalty=config.contraction, tied=True)
         case 'deep':
             return registry.deep_relu(width)
-    return registry.gaussian_code(width)
+    return registry.gaussian_vae(width)
 
 
 def data(config):
@@ -153,7 +153,7 @@ def build(config):
     def evaluate(params, x):
         code = own.encode(params, x)
         return {
-            'error': jnp.mean(squared_error(x, own.reconstruct(params, code))),
+            'error': jnp.mean(squared_error(x, own.decode(params, code))),
             'sparseness': jnp.mean(sparse.sparseness(code)),
         }
 
@@ -197,7 +197,7 @@ def report(config, state, data):
         (name.replace('_', ' '), value, pixels.get(name, '')) for name, value in metrics.items()
     )
     x = data.evaluation[np.linspace(0, len(data.evaluation) - 1, 12).astype(int)]
-    restored = np.asarray(own.reconstruct(params, own.encode(params, x)))
+    restored = np.asarray(own.decode(params, own.encode(params, x)))
     rows_of_pictures = {'picture': x, config.member: restored}
     weight = np.asarray(params.encoder[0].weight)
     caption = f'{config.width} numbers a picture, {config.steps} steps of {config.batch_size}.'

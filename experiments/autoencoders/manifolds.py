@@ -84,8 +84,8 @@ SWEEPS = {'noise': train.grid(noise=(0.05, 0.1, 0.2, 0.4), seed=(0, 1))}
 def data(config):
     if config.source in CURVES:
         curve = CURVES[config.source]
-        clean = np.asarray(curve.at(manifold.evenly(curve, config.points)))
-        held_out = np.asarray(curve.at(manifold.evenly(curve, config.points // 2 + 1)))
+        clean = np.asarray(curve.point(manifold.evenly_spaced(curve, config.points)))
+        held_out = np.asarray(curve.point(manifold.evenly_spaced(curve, config.points // 2 + 1)))
         extra = {'shape': None}
     else:
         clean, held_out = (
@@ -169,10 +169,12 @@ def on_a_curve(config, r, data):
     from lecture4.figures import latent
 
     curve, clean = CURVES[config.source], jnp.asarray(data.resident)
-    t = manifold.evenly(curve, 25)
-    directions, values = manifold.tangents(r, curve.at(t), 1)
+    t = manifold.evenly_spaced(curve, 25)
+    directions, values = manifold.tangents(r, curve.point(t), 1)
     angles = np.degrees(manifold.angle_between(directions, manifold.tangent(curve, t)[:, None]))
-    path = manifold.walk(r, curve.at(t[:1]), n_steps=config.walk, length=config.stride)[:, 0]
+    path = manifold.tangent_walk(
+        r, curve.point(t[:1]), n_steps=config.walk, step_size=config.stride
+    )[:, 0]
     away = jnp.linalg.norm(path[:, None] - clean[None], axis=2).min(1)
     covered = float(jnp.linalg.norm(jnp.diff(path, axis=0), axis=1).sum())
     found = {
@@ -203,7 +205,7 @@ def on_a_curve(config, r, data):
             'points.',
         ),
         'tangents': train.Picture(
-            latent.tangents(curve.at(t), directions[:, 0], data=clean[::3], path=path),
+            latent.tangents(curve.point(t), directions[:, 0], data=clean[::3], path=path),
             "Lines: the Jacobian's first right singular vector. Dots: a walk along it, light to "
             'dark.',
         ),
@@ -223,7 +225,7 @@ def of_pictures(config, r, data):
     noisy = x + config.noise * jax.random.normal(jax.random.key(1), x.shape, x.dtype)
     k = config.dimension
     directions, values = manifold.tangents(r, x[:10], k)
-    tour = manifold.walk(r, x[:6], n_steps=config.walk, length=config.stride, k=k)
+    tour = manifold.tangent_walk(r, x[:6], n_steps=config.walk, step_size=config.stride, k=k)
     every = np.linspace(0, config.walk, 10).astype(int)
     chain = manifold.random_walk(jax.random.key(3), r, x[:6], n_steps=9, std=config.noise)
     paths = {'walk': tour[every], 'random_walk': chain}

@@ -120,8 +120,8 @@ def report(config, state, data):
     codes = {
         name: np.asarray(deep.encode(own, x, jax.nn.relu)) for name, own in state.params.items()
     }
-    principal = linear.principal(data.resident)
-    planes = {'autoencoder': codes['map'], 'PCA': principal.code(x, 2)}
+    principal = linear.principal_components(data.resident)
+    planes = {'autoencoder': codes['map'], 'PCA': principal.encode(x, 2)}
     if config.tsne:
         from sklearn.manifold import TSNE
 
@@ -129,7 +129,7 @@ def report(config, state, data):
     n = config.neighbours
     spaces = {
         **{f'{name}, 2': points for name, points in planes.items()},
-        f'PCA, {config.code}': principal.code(x, config.code),
+        f'PCA, {config.code}': principal.encode(x, config.code),
         f'autoencoder, {config.code}': codes['code'],
         f'pixels, {x.shape[1]}': x,
     }

@@ -127,13 +127,13 @@ def data(config):
 
 
 def build(config):
-    own = registry.masked(config.width, config.masking)
+    own = registry.masking_denoiser(config.width, config.masking)
 
     def loss(params, x, key):
         return own.loss(params, x, key), {}
 
     def evaluate(params, x):
-        restored = own.reconstruct(params, own.encode(params, x))
+        restored = own.decode(params, own.encode(params, x))
         return {
             'loss': own.loss(params, x, jax.random.key(1)),  # one draw for all evaluations
             'error': jnp.mean(squared_error(x, restored)),  # of whole pictures
@@ -146,7 +146,7 @@ def build(config):
 
 def features(config, params, images):
     """{name: features [n, p]} of pictures [n, h, w, 1]: pixels, random codes, learned ones, both."""
-    own = registry.masked(config.width, config.masking)
+    own = registry.masking_denoiser(config.width, config.masking)
     raw = jnp.asarray(images).reshape(len(images), -1)
     random = own.init(jax.random.fold_in(jax.random.key(config.seed), 1), raw.shape[1])
     code = own.encode(params, raw)
@@ -202,8 +202,8 @@ def report(config, state, data):
     }
     side = labelled.train_images.shape[1:3]
     few = data.evaluation[np.linspace(0, len(data.evaluation) - 1, 12).astype(int)]
-    own = registry.masked(config.width, config.masking)
-    restored = np.asarray(own.reconstruct(state.params, own.encode(state.params, few)))
+    own = registry.masking_denoiser(config.width, config.masking)
+    restored = np.asarray(own.decode(state.params, own.encode(state.params, few)))
     shown = {config.unlabelled: few, 'restored': restored}
     # Where nearly no picture has ink weights stay as they were drawn, and would hide the others.
     scale = np.std(data.resident, axis=0)[:, None]

@@ -154,7 +154,7 @@ def build(config):
 
     def loss(params, x, key):
         masked, noise = jax.random.split(key)
-        seen = denoising.masking(masked, x, share=config.masking)
+        seen = denoising.masking(masked, x, mask_rate=config.masking)
         each = {
             name: semantic_hashing.loss(
                 own,
@@ -216,10 +216,10 @@ def word_spaces(config, params, extra):
     moment = jnp.asarray(strength.T @ strength / len(strength), jnp.float32)
     model = linear.init(jax.random.key(config.seed), len(strength), config.code)
     nothing = jnp.zeros(len(strength), jnp.float32)
-    step = jax.jit(linear.alternate)
+    step = jax.jit(linear.alternating_least_squares)
     for _ in range(60):
         model = step(model, nothing, moment)
-    basis = np.linalg.qr(np.asarray(linear.directions(model)))[0]
+    basis = np.linalg.qr(np.asarray(linear.decoder_matrix(model)))[0]
     return {
         'autoencoder': np.asarray(semantic_hashing.word_vectors(params['code'])),
         'co-occurrence': strength @ basis,

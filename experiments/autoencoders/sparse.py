@@ -31,6 +31,7 @@ from lecture4.data import images
 from lecture4.features import orientation
 from lecture4.ops import linalg, patches
 from lecture4.ops.losses import squared_error
+from lecture4.ops.reduce import Reduce
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def encode(config, params, x):
 
 def decode(config, params, code):
     if config.method == 'l1':
-        params = sparse.normalised(params)
+        params = sparse.normalize_decoder(params)
     return topk.decode(params, code)
 
 
@@ -145,7 +146,7 @@ def build(config):
         variance = jnp.mean(squared_error(x, jnp.broadcast_to(jnp.mean(x, axis=0), x.shape)))
         return {
             'explained': 1 - error / variance,
-            'l0': jnp.mean(sparse.active(code)),
+            'l0': jnp.mean(sparse.count_active(code)),
             'dead': jnp.sum(~jnp.any(code != 0, axis=0)).astype(x.dtype),
         }
 
@@ -171,9 +172,9 @@ def build(config):
             optimizer=optimizer,
             k=config.k,
             patience=config.patience,
-            auxiliary=topk.AUXILIARY if config.remedy == 'auxiliary' else 0.0,
+            auxiliary_weight=topk.AUXILIARY_WEIGHT if config.remedy == 'auxiliary' else 0.0,
             revive_dead=config.remedy == 'revival',
-            axis_name=axis_name,
+            reduce=Reduce(axis_name),
         )
 
     return train.Task(init, step, evaluate)
@@ -188,7 +189,7 @@ def report(config, state, data):
     metrics = train.evaluated(build(config), state, x)
     back = data.extra['back']
     back = np.eye(x.shape[1]) if back is None else back
-    decoder = sparse.normalised(state.params).decoder[0]
+    decoder = sparse.normalize_decoder(state.params).decoder[0]
     filters = back.T @ np.asarray(decoder.weight).T
     order = np.argsort(-share, kind='stable')
     side = (data.extra['side'],) * 2

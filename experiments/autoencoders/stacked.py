@@ -129,10 +129,10 @@ def build(config):
     cosine = optax.cosine_decay_schedule(
         config.fine_tuning_rate, config.steps - n_layers * config.pretraining
     )
-    corrupt = functools.partial(denoising.masking, share=config.masking)
+    corrupt = functools.partial(denoising.masking, mask_rate=config.masking)
 
     def layer_loss(params, batch, key, i):
-        run = functools.partial(deep.layer_loss, code=jax.nn.sigmoid)
+        run = functools.partial(deep.layer_loss, latent_activation=jax.nn.sigmoid)
         plain = run(params['plain'][0], batch[0], key, i)
         noisy = run(params['denoising'][0], batch[0], key, i, corrupt=corrupt)
         return jnp.mean(plain) + jnp.mean(noisy)
@@ -155,7 +155,7 @@ def build(config):
 
     def evaluate(state, batch):
         return {
-            f'{arm}_error': 100 * deep.error((*own.encoder, head), *batch)
+            f'{arm}_error': 100 * deep.error_rate((*own.encoder, head), *batch)
             for arm, (own, head) in state.params.items()
         }
 

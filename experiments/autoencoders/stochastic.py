@@ -29,7 +29,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import stochastic
+from lecture4.autoencoder import importance_sampling, stochastic
 from lecture4.autoencoder import vae as variational
 from lecture4.data import images
 from lecture4.ops.losses import check_unit_interval
@@ -104,10 +104,10 @@ def data(config):
         pixels,
         config.batch_size,
         seed=config.seed,
-        evaluation=np.asarray(variational.binarise(jax.random.key(2**31 - 1), jnp.asarray(test))),
+        evaluation=np.asarray(variational.binarize(jax.random.key(2**31 - 1), jnp.asarray(test))),
         extra={'shape': shape},
     )
-    prepare = lambda *batch: variational.binarise(batch[2], found.prepare(*batch))  # noqa: E731
+    prepare = lambda *batch: variational.binarize(batch[2], found.prepare(*batch))  # noqa: E731
     return dataclasses.replace(found, prepare=prepare)
 
 
@@ -117,7 +117,7 @@ def model(config, n_pixels) -> variational.Model:
         'gaussian': stochastic.GAUSSIAN,
         'categorical': stochastic.categorical(config.classes),
     }[config.code]
-    return variational.mlp(n_pixels, config.hidden, config.width, code=code, activation=jnp.tanh)
+    return variational.mlp(n_pixels, config.hidden, config.width, latent=code, activation=jnp.tanh)
 
 
 def build(config):
@@ -133,7 +133,7 @@ def build(config):
         vae, key = model(config, x.shape[1]), jax.random.key(0)
         return {
             'elbo': variational.bound(vae, params, x, key).elbo.mean(),
-            'importance_50': variational.importance_bound(
+            'importance_50': importance_sampling.importance_bound(
                 vae, params, x, key, n_samples=50, chunk=10
             ).mean(),
         }
@@ -153,7 +153,7 @@ def report(config, state, data):
     vae, params = model(config, x.shape[1]), state.params
     found = train.evaluated(build(config), state, x)
     names: list[stochastic.Estimator] = ['score', 'leave-one-out']
-    names += ['pathwise'] * vae.code.pathwise
+    names += ['pathwise'] * vae.latent.pathwise
     measured = {}
     for name, n in ((name, n) for name in names for n in config.measured):
 
@@ -162,11 +162,13 @@ def report(config, state, data):
             return jax.grad(lambda params: bound(params, x[:50], key).elbo.mean())(params)
 
         def measure(params, key, gradient=gradient):
-            return stochastic.spread(functools.partial(gradient, params), key, config.draws)
+            return stochastic.gradient_moments(
+                functools.partial(gradient, params), key, config.draws
+            )
 
         measured[name, n] = jax.jit(measure)(params, jax.random.key(n))
     n_states = {'bernoulli': 2, 'categorical': config.classes}.get(config.code)
-    codes = stochastic.states(config.width, n_states) if n_states else None
+    codes = stochastic.enumerate_states(config.width, n_states) if n_states else None
     if codes is None:  # the least noisy of the estimators stands for the exact one
         truth, variance = measured.pop((names[-1], config.measured[-1]))
         doubt = variance / config.draws
@@ -215,7 +217,7 @@ def drawn_again(vae, params, x):
     """Pictures, three decoded draws of their codes, and a draw of pixels from the last: [5, n, d]."""
     outputs = vae.encode(params, x)
     keys = jax.random.split(jax.random.key(5), 4)
-    decoded = [vae.decode(params, vae.code.sample(key, outputs)) for key in keys[:3]]
+    decoded = [vae.decode(params, vae.latent.sample(key, outputs)) for key in keys[:3]]
     return [x, *map(vae.pixels.mean, decoded), vae.pixels.sample(keys[3], decoded[-1])]
 
 

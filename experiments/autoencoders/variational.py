@@ -35,7 +35,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import convolutional_vae, stochastic
+from lecture4.autoencoder import convolutional_vae, importance_sampling, latent_space, stochastic
 from lecture4.autoencoder import vae as variational
 from lecture4.data import images as image_data
 from lecture4.ops import losses
@@ -157,7 +157,7 @@ def data(config):
         return found
 
     def prepare(resident, batch, key):
-        return variational.binarise(key, found.prepare(resident, batch, key))
+        return variational.binarize(key, found.prepare(resident, batch, key))
 
     return dataclasses.replace(found, prepare=prepare)
 
@@ -168,7 +168,7 @@ def binarised(config, pixels, seed):
         return pixels
     if config.binarisation == 'threshold':
         return (pixels > 0.5).astype(pixels.dtype)
-    return np.asarray(variational.binarise(jax.random.key(seed), jnp.asarray(pixels)))
+    return np.asarray(variational.binarize(jax.random.key(seed), jnp.asarray(pixels)))
 
 
 def model(config, n_pixels) -> variational.Model:
@@ -201,7 +201,9 @@ def build(config):
         def loss(params, x, key):
             vae = model(config, x.shape[1])
             if config.objective == 'importance':
-                value = variational.importance_bound(vae, params, x, key, n_samples=config.samples)
+                value = importance_sampling.importance_bound(
+                    vae, params, x, key, n_samples=config.samples
+                )
                 return -value.mean(), {}
             parts = variational.bound(vae, params, x, key, n_samples=config.samples)
             beta = config.beta * variational.warm_up(n, config.warm_up)
@@ -224,7 +226,7 @@ def build(config):
     def evaluate(state, x):
         vae, params = model(config, x.shape[1]), state.trained.params
         parts = variational.bound(vae, params, x, jax.random.key(0))
-        means = vae.code.mean(vae.encode(params, x))
+        means = vae.latent.mean(vae.encode(params, x))
         return {
             'elbo': parts.elbo.mean(),
             'kl': parts.kl.sum(1).mean(),
@@ -245,7 +247,7 @@ def report(config, state, data):
     for k in config.importance:
         chunk = math.gcd(k, 10)
         values = jax.jit(
-            lambda params, x, k=k, chunk=chunk: variational.log_likelihood(
+            lambda params, x, k=k, chunk=chunk: importance_sampling.log_likelihood(
                 vae, params, x, jax.random.key(1), n_samples=k, chunk=chunk
             )
         )(params, x)
@@ -291,8 +293,8 @@ def drawn(config, vae, params, data, caption):
     as_pictures = lambda pixels: np.asarray(pixels).reshape(-1, *extra['shape'])  # noqa: E731
     decode = jax.jit(lambda z: vae.pixels.mean(vae.decode(params, z)))
     outputs = vae.encode(params, x)
-    means = vae.code.mean(outputs)
-    kl = np.asarray(vae.code.kl(outputs, jnp.zeros_like(outputs)).mean(0))
+    means = vae.latent.mean(outputs)
+    kl = np.asarray(vae.latent.kl(outputs, jnp.zeros_like(outputs)).mean(0))
     first, second = (int(j) for j in np.argsort(-kl)[:2]) if config.width > 1 else (0, 0)
     found = {
         'reconstructions': train.Picture(
@@ -308,7 +310,7 @@ def drawn(config, vae, params, data, caption):
         'interpolations': train.Picture(
             latent.interpolations(
                 as_pictures(
-                    decode(variational.interpolate(means[:6], means[6:12], 10).reshape(60, -1))
+                    decode(latent_space.interpolate(means[:6], means[6:12], 10).reshape(60, -1))
                 ).reshape(6, 10, *extra['shape'])
             ),
             "From one test picture's code to another's, on the sphere.",

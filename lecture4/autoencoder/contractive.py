@@ -1,4 +1,4 @@
-"""Penalised derivatives: lambda sum_i ||grad_x h_i||^2, the squared Frobenius norm of df/dx.
+"""Penalized derivatives: lambda sum_i ||grad_x h_i||^2, the squared Frobenius norm of df/dx.
 
 Three computations that agree: in closed form for one layer (the cost of a forward pass), exactly by
 Jacobian-vector products for any encoder, and by random probes, unbiased, for wide and deep ones.
@@ -8,107 +8,162 @@ Tie the weights of a contractive autoencoder: an untied decoder can grow while t
 and the penalty then costs nothing.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder.network import Dense, affine
 
 
-def layer_penalty(layer: Dense, x, activation):
+def layer_penalty(
+    layer: Dense, x: Float[Array, 'n d'], activation: Callable[[Array], Array]
+) -> Float[Array, ' n']:
     """||df/dx||_F^2 of one layer f = activation(x W + b), in closed form, per example.
 
     sum_i activation'(a_i)^2 |W_i|^2: for the logistic unit [h_i (1 - h_i)]^2 |W_i|^2, for the ReLU
-    |W_i|^2 over active units, whose gradient to the biases is 0.
+    |W_i|^2 over active units, whose gradient with respect to the biases is 0.
 
-    Shapes  x [n, d]; activation elementwise. Returns [n].
-    Source  Rifai et al. 2011, eq. 3.
+    Args:
+      layer: The encoder's layer.
+      x: Examples.
+      activation: Elementwise.
+
+    References:
+      Rifai et al. 2011, eq. 3.
     """
     slope = _slope(activation, affine(layer, x))
     return slope**2 @ jnp.sum(layer.weight**2, axis=0)
 
 
-def layer_curvature(layer: Dense, x, activation, key, *, std, n_samples=4):
+def layer_curvature(
+    layer: Dense,
+    x: Float[Array, 'n d'],
+    activation: Callable[[Array], Array],
+    key: PRNGKeyArray,
+    *,
+    std: ScalarLike,
+    n_samples: int = 4,
+) -> Float[Array, ' n']:
     """E ||J(x) - J(x + e)||_F^2 of one layer, e ~ N(0, std^2 I): the H of CAE+H, per example.
 
-    In closed form for each of the n_samples draws. Divided by std^2 it tends to the squared norm of
-    the Hessian as std falls.
+    In closed form for each sample of e. Divided by std^2 it tends to the squared norm of the
+    Hessian as std falls.
 
-    Shapes  x [n, d]. Returns [n].
-    Source  Rifai et al. 2011b, Higher order contractive auto-encoder, eq. 6.
+    Args:
+      layer: The encoder's layer.
+      x: Examples.
+      activation: Elementwise.
+      key: A random key.
+      std: Standard deviation of the noise.
+      n_samples: Number of samples of the noise.
+
+    References:
+      Rifai et al. 2011b, Higher order contractive auto-encoder, eq. 6.
     """
     energy = jnp.sum(layer.weight**2, axis=0)
-    here = _slope(activation, affine(layer, x))
+    slope = _slope(activation, affine(layer, x))
     std = jnp.asarray(std, x.dtype)
 
-    def once(key):
-        there = x + std * jax.random.normal(key, x.shape, x.dtype)
-        return (_slope(activation, affine(layer, there)) - here) ** 2 @ energy
+    def sample(key):
+        neighbor = x + std * jax.random.normal(key, x.shape, x.dtype)
+        return (_slope(activation, affine(layer, neighbor)) - slope) ** 2 @ energy
 
-    return jnp.mean(jax.vmap(once)(jax.random.split(key, n_samples)), axis=0)
+    return jnp.mean(jax.vmap(sample)(jax.random.split(key, n_samples)), axis=0)
 
 
-def exact_penalty(encode, x):
-    """||df/dx||_F^2 by Jacobian-vector products, per example, of any encoder.
+def exact_penalty(encode: Callable[[Array], Array], x: Float[Array, 'n d']) -> Float[Array, ' n']:
+    """||df/dx||_F^2 of any encoder by Jacobian-vector products, per example.
 
-    Costs min(d, k) products: forward where the input is the narrower end, else backward.
-    Shapes  x [n, d], encode [d] -> [k]. Returns [n].
+    Costs min(d, k) products: forward where the input has fewer dimensions, else backward.
     """
     return jnp.sum(jacobian(encode, x) ** 2, axis=(1, 2))
 
 
-def jacobian(encode, x):
-    """df/dx [n, k, d] of an encoder [d] -> [k] at every x [n, d]."""
-    one = jax.eval_shape(encode, x[0])
-    derivative = jax.jacfwd if x.shape[1] <= one.shape[0] else jax.jacrev
+def jacobian(encode: Callable[[Array], Array], x: Float[Array, 'n d']) -> Float[Array, 'n k d']:
+    """df/dx of an encoder [d] -> [k] at every x."""
+    code = jax.eval_shape(encode, x[0])
+    derivative = jax.jacfwd if x.shape[1] <= code.shape[0] else jax.jacrev
     return jax.vmap(derivative(encode))(x)
 
 
-def estimated_penalty(encode, x, key, *, n_probes=1, direction='forward', probes='rademacher'):
+def estimated_penalty(
+    encode: Callable[[Array], Array],
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    n_probes: int = 1,
+    direction: Literal['forward', 'backward'] = 'forward',
+    probes: Literal['rademacher', 'gaussian'] = 'rademacher',
+) -> Float[Array, ' n']:
     """An unbiased estimate of ||df/dx||_F^2, per example: mean of |J v|^2 or |J' u|^2 over probes.
 
-    direction  'forward' takes v in the input space (one Jacobian-vector product a probe),
-               'backward' u in the code space (one vector-Jacobian product).
-    probes     'rademacher' (+-1) or 'gaussian'; the first has the smaller variance. Gaussian probes
-               have a standard deviation of sqrt(2 ||J J'||_F^2 / n_probes).
-    Shapes  x [n, d], encode [d] -> [k]. Returns [n].
-    Errors  ValueError for another direction or kind of probe.
-    Source  Hutchinson 1989.
+    Args:
+      encode: An encoder [d] -> [k].
+      x: Examples.
+      key: A random key.
+      n_probes: Probes per example.
+      direction: 'forward' takes v in the input space (one Jacobian-vector product per probe),
+        'backward' u in the latent space (one vector-Jacobian product).
+      probes: 'rademacher' (+-1) or 'gaussian'; the first has the smaller variance. Gaussian probes
+        have a standard deviation of sqrt(2 ||J J'||_F^2 / n_probes).
+
+    Raises:
+      ValueError: The direction or the kind of probes is unknown.
+
+    References:
+      Hutchinson 1989.
     """
     if direction not in ('forward', 'backward'):
-        raise ValueError(f"direction is 'forward' or 'backward', not {direction!r}")
+        raise ValueError(f"expected direction 'forward' or 'backward', got {direction!r}")
     if probes not in ('rademacher', 'gaussian'):
-        raise ValueError(f"probes are 'rademacher' or 'gaussian', not {probes!r}")
-    draw = jax.random.rademacher if probes == 'rademacher' else jax.random.normal
+        raise ValueError(f"expected probes 'rademacher' or 'gaussian', got {probes!r}")
+    sample = jax.random.rademacher if probes == 'rademacher' else jax.random.normal
 
-    def once(key, x):
+    def squared_product(key, x):
         if direction == 'forward':
-            product = jax.jvp(encode, (x,), (draw(key, x.shape, x.dtype),))[1]
+            product = jax.jvp(encode, (x,), (sample(key, x.shape, x.dtype),))[1]
         else:
-            code, pull = jax.vjp(encode, x)
-            (product,) = pull(draw(key, code.shape, code.dtype))
+            code, vector_jacobian = jax.vjp(encode, x)
+            (product,) = vector_jacobian(sample(key, code.shape, code.dtype))
         return jnp.sum(product**2)
 
     keys = jax.random.split(key, (x.shape[0], n_probes))
-    return jnp.mean(jax.vmap(jax.vmap(once, (0, None)))(keys, x), axis=1)
+    return jnp.mean(jax.vmap(jax.vmap(squared_product, (0, None)))(keys, x), axis=1)
 
 
-def estimated_curvature(encode, x, key, *, std, n_samples=4):
+def estimated_curvature(
+    encode: Callable[[Array], Array],
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    std: ScalarLike,
+    n_samples: int = 4,
+) -> Float[Array, ' n']:
     """E ||J(x) - J(x + e)||_F^2 of any encoder, e ~ N(0, std^2 I), per example, unbiased.
 
-    One draw of e and one probe of +-1 a sample, forward: |(J(x) - J(x + e)) v|^2.
-    Shapes  x [n, d], encode [d] -> [k]. Returns [n].
+    One sample of e and one probe of +-1 at a time, forward: |(J(x) - J(x + e)) v|^2.
+
+    Args:
+      encode: An encoder [d] -> [k].
+      x: Examples.
+      key: A random key.
+      std: Standard deviation of the noise.
+      n_samples: Samples per example.
     """
     std = jnp.asarray(std, x.dtype)
 
-    def once(key, x):
+    def sample(key, x):
         noise_key, probe_key = jax.random.split(key)
         v = jax.random.rademacher(probe_key, x.shape, x.dtype)
-        there = x + std * jax.random.normal(noise_key, x.shape, x.dtype)
-        difference = jax.jvp(encode, (x,), (v,))[1] - jax.jvp(encode, (there,), (v,))[1]
+        neighbor = x + std * jax.random.normal(noise_key, x.shape, x.dtype)
+        difference = jax.jvp(encode, (x,), (v,))[1] - jax.jvp(encode, (neighbor,), (v,))[1]
         return jnp.sum(difference**2)
 
     keys = jax.random.split(key, (x.shape[0], n_samples))
-    return jnp.mean(jax.vmap(jax.vmap(once, (0, None)))(keys, x), axis=1)
+    return jnp.mean(jax.vmap(jax.vmap(sample, (0, None)))(keys, x), axis=1)
 
 
 def _slope(activation, a):

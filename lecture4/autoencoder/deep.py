@@ -1,54 +1,70 @@
 """Deep autoencoders, trained at once or stacked: layer by layer first, then together.
 
-Layer i of a stack is an autoencoder of its own, encoder layer i with the decoder layer at its
-mirror. Its data are the codes of the layers below, clean; corrupted anew it is a stacked denoising
-autoencoder. Noise is off when all layers are trained together, and in the classifier that shares
-the encoder.
+Layer i of a stack is an autoencoder of its own: encoder layer i with the decoder layer at its
+mirror. Its data are the uncorrupted codes of the layers below; with corruption it is a stacked
+denoising autoencoder. There is no corruption when all layers are trained together, nor in the
+classifier that shares the encoder.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, Dense, identity
 from lecture4.ops.losses import bernoulli_nll, categorical_nll, squared_error
+from lecture4.ops.updates import apply_gradients
 
 
 def encode(
-    params: Autoencoder, x, activation: Callable = jax.nn.sigmoid, code: Callable = identity
-):
-    """Codes [n, k]; `code` is the activation of the last encoder layer (linear in the paper)."""
-    return network.encode(params, x, activation, code)
+    params: Autoencoder,
+    x: Float[ArrayLike, 'n d'],
+    activation: Callable = jax.nn.sigmoid,
+    latent_activation: Callable = identity,
+) -> Float[Array, 'n k']:
+    """Codes; `latent_activation` is that of the last encoder layer (linear in the paper)."""
+    return network.encode(params, x, activation, latent_activation)
 
 
-def decode(params: Autoencoder, h, activation: Callable = jax.nn.sigmoid):
-    """The last layer's output before any activation [n, d]: logits, or means."""
+def decode(
+    params: Autoencoder, h: Float[ArrayLike, 'n k'], activation: Callable = jax.nn.sigmoid
+) -> Float[Array, 'n d']:
+    """The last layer's output before any activation: logits, or means."""
     return network.decode(params, h, activation)
 
 
 def loss(
     params: Autoencoder,
-    x,
+    x: Float[ArrayLike, 'n d'],
     *,
     activation: Callable = jax.nn.sigmoid,
-    code: Callable = identity,
+    latent_activation: Callable = identity,
     nll: Callable = bernoulli_nll,
-):
-    """-log p(x | g(f(x))) per example, [n]; nll (output, x) -> [n].
+) -> Float[Array, ' n']:
+    """-log p(x | g(f(x))) per example.
 
-    Source  Hinton & Salakhutdinov 2006: logistic units, a linear code, the cross-entropy.
+    Args:
+      params: Encoder and decoder.
+      x: Examples.
+      activation: Of the hidden layers.
+      latent_activation: Of the last encoder layer.
+      nll: (output [n, d], x [n, d]) -> [n].
+
+    References:
+      Hinton & Salakhutdinov 2006: logistic units, a linear code, the cross-entropy.
     """
-    return nll(decode(params, encode(params, x, activation, code), activation), x)
+    return nll(decode(params, encode(params, x, activation, latent_activation), activation), x)
 
 
 def layer(params: Autoencoder, i: int) -> Autoencoder:
     """Layer i as an autoencoder of its own: encoder layer i and the decoder layer at its mirror.
 
-    Errors  ValueError where the decoder is not as deep as the encoder, or there is no layer i.
+    Raises:
+      ValueError: The decoder is not as deep as the encoder, or there is no layer i.
     """
     depth = len(params.encoder)
     if len(params.decoder) != depth or not 0 <= i < depth:
@@ -61,154 +77,187 @@ def layer(params: Autoencoder, i: int) -> Autoencoder:
 
 def layer_loss(
     params: Autoencoder,
-    x,
-    key,
+    x: Float[ArrayLike, 'n d'],
+    key: PRNGKeyArray,
     i: int,
     *,
     activation: Callable = jax.nn.sigmoid,
-    code: Callable = identity,
+    latent_activation: Callable = identity,
     nll: Callable = bernoulli_nll,
     corrupt: Callable | None = None,
-):
-    """The loss of layer i on the clean codes of the layers below, per example, [n].
+) -> Float[Array, ' n']:
+    """The loss of layer i on the uncorrupted codes of the layers below, per example.
 
     The first layer has the data's nll; a higher one reconstructs activations, by the squared error.
-    No gradient reaches the layers below. corrupt (key, codes) -> codes is drawn anew every time.
-    Source  Bengio et al. 2007; with corruption, Vincent et al. 2010.
+    No gradient reaches the layers below.
+
+    Args:
+      params: Encoder and decoder of equal depth.
+      x: Examples.
+      key: A random key for the corruption.
+      i: Number of the layer, from 0.
+      activation: Of the hidden layers.
+      latent_activation: Of the last encoder layer.
+      nll: (output [n, d], x [n, d]) -> [n].
+      corrupt: (key, codes) -> codes, the layer's corruption of its input.
+
+    Raises:
+      ValueError: As `layer`.
+
+    References:
+      Bengio et al. 2007; with corruption, Vincent et al. 2010.
     """
-    hidden = params.encoder[:i]
-    below = network.apply(hidden, x, activation, activation) if i else x
+    x = jnp.asarray(x)
+    below = network.apply(params.encoder[:i], x, activation, activation) if i else x
     below = jax.lax.stop_gradient(below)
     noisy = below if corrupt is None else corrupt(key, below)
     own = layer(params, i)
-    last = i == len(params.encoder) - 1
-    h = network.encode(own, noisy, identity, code if last else activation)
+    is_last = i == len(params.encoder) - 1
+    h = network.encode(own, noisy, identity, latent_activation if is_last else activation)
     if i == 0:
         return nll(network.decode(own, h, identity), below)
     return squared_error(below, network.decode(own, h, identity, activation))
 
 
+def stage_losses(
+    n_layers: int,
+    *,
+    activation: Callable = jax.nn.sigmoid,
+    latent_activation: Callable = identity,
+    nll: Callable = bernoulli_nll,
+    corrupt: Callable | None = None,
+) -> tuple[Callable, ...]:
+    """The losses of greedy pretraining, one per stage, and that of all layers together.
+
+    Args:
+      n_layers: Number of encoder layers, each of which is a stage.
+      activation: Of the hidden layers.
+      latent_activation: Of the last encoder layer.
+      nll: (output [n, d], x [n, d]) -> [n].
+      corrupt: (key, codes) -> codes, in the layers' stages; None for none.
+
+    Returns:
+      n_layers + 1 functions (params, x [n, d], key) -> (mean loss, {}), as training in phases takes
+      them: `layer_loss` of layers 0, 1, ..., then `loss`.
+    """
+
+    def layer_stage(params, x, key, i):
+        each = layer_loss(
+            params,
+            x,
+            key,
+            i,
+            activation=activation,
+            latent_activation=latent_activation,
+            nll=nll,
+            corrupt=corrupt,
+        )
+        return jnp.mean(each), {}
+
+    def joint_stage(params, x, key):
+        del key
+        each = loss(params, x, activation=activation, latent_activation=latent_activation, nll=nll)
+        return jnp.mean(each), {}
+
+    return (*(functools.partial(layer_stage, i=i) for i in range(n_layers)), joint_stage)
+
+
 def init_classifier(params: Autoencoder, n_classes: int) -> tuple[Dense, ...]:
     """The encoder's layers and an output layer of zeros: fine-tuning starts from the codes.
 
-    Source  Vincent et al. 2008, section 2.4: a logistic layer on top, all layers trained.
+    References:
+      Vincent et al. 2008, section 2.4: a logistic layer on top, all layers trained.
     """
     weight = params.encoder[-1].weight
     zeros = jnp.zeros((weight.shape[1], n_classes), weight.dtype)
     return (*params.encoder, Dense(zeros, jnp.zeros(n_classes, weight.dtype)))
 
 
-def classify(layers, x, activation: Callable = jax.nn.sigmoid):
-    """Class logits [n, c] of the fine-tuned network."""
+def classify(
+    layers: Sequence[Dense], x: Float[ArrayLike, 'n d'], activation: Callable = jax.nn.sigmoid
+) -> Float[Array, 'n c']:
+    """Class logits of the fine-tuned network."""
     return network.apply(layers, x, activation)
 
 
-def classifier_loss(layers, x, labels, activation: Callable = jax.nn.sigmoid):
-    """-log p(label | x) per example, [n]."""
+def classifier_loss(
+    layers: Sequence[Dense],
+    x: Float[ArrayLike, 'n d'],
+    labels: Int[ArrayLike, ' n'],
+    activation: Callable = jax.nn.sigmoid,
+) -> Float[Array, ' n']:
+    """-log p(label | x) per example."""
     return categorical_nll(classify(layers, x, activation), labels)
 
 
 def fine_tune(
-    layers,
-    train,
-    valid,
-    key,
+    layers: Sequence[Dense],
+    train: tuple[Float[ArrayLike, 'n d'], Int[ArrayLike, ' n']],
+    valid: tuple[Float[ArrayLike, 'm d'], Int[ArrayLike, ' m']],
+    key: PRNGKeyArray,
     *,
     n_epochs: int,
     batch_size: int,
     optimizer: optax.GradientTransformation,
     activation: Callable = jax.nn.sigmoid,
-):
-    """The classifier as it was after the epoch that errs least on `valid`: (layers, error there).
+) -> tuple[tuple[Dense, ...], Float[Array, '']]:
+    """Train the classifier and keep the epoch with the least error on `valid`.
 
-    train, valid  (x [n, d], labels [n]); the last n % batch_size of every permutation are left out.
-    Errors  ValueError where a batch is larger than the training set.
+    Args:
+      layers: From `init_classifier`.
+      train: Examples and labels; the last n % batch_size of every permutation are left out.
+      valid: Held-out examples and labels.
+      key: A random key for the permutations.
+      n_epochs: Number of epochs.
+      batch_size: Examples per step.
+      optimizer: An optax gradient transformation.
+      activation: Of the hidden layers.
+
+    Returns:
+      (layers, error): the classifier after its best epoch and its error rate on `valid`.
+
+    Raises:
+      ValueError: batch_size exceeds the training set.
     """
     x, labels = (jnp.asarray(part) for part in train)
+    layers = tuple(layers)
     n_steps = len(x) // batch_size
     if not n_steps:
-        raise ValueError(f'a batch of {batch_size} from {len(x)} examples; take at most {len(x)}')
+        raise ValueError(
+            f'batch_size {batch_size} exceeds the {len(x)} training examples; use at most {len(x)}'
+        )
 
     def step(carry, rows):
         layers, opt_state = carry
-        value = lambda layers: classifier_loss(layers, x[rows], labels[rows], activation).mean()  # noqa: E731
-        with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
-            updates, opt_state = optimizer.update(jax.grad(value)(layers), opt_state, layers)
-        return (optax.apply_updates(layers, updates), opt_state), None
+
+        def mean_loss(layers):
+            return jnp.mean(classifier_loss(layers, x[rows], labels[rows], activation))
+
+        return apply_gradients(optimizer, jax.grad(mean_loss)(layers), opt_state, layers), None
 
     def epoch(carry, key):
-        layers, opt_state, best, least = carry
+        layers, opt_state, best, best_error = carry
         rows = jax.random.permutation(key, len(x))[: n_steps * batch_size]
         (layers, opt_state), _ = jax.lax.scan(
             step, (layers, opt_state), rows.reshape(n_steps, batch_size)
         )
-        wrong = error(layers, valid[0], valid[1], activation)
-        better = wrong < least
+        error = error_rate(layers, valid[0], valid[1], activation)
+        better = error < best_error
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), layers, best)
-        return (layers, opt_state, best, jnp.minimum(wrong, least)), None
+        return (layers, opt_state, best, jnp.minimum(error, best_error)), None
 
     start = (layers, optimizer.init(layers), layers, jnp.asarray(jnp.inf, x.dtype))
-    (_, _, best, least), _ = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
-    return best, least
+    (_, _, best, best_error), _ = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
+    return best, best_error
 
 
-def error(layers, x, labels, activation: Callable = jax.nn.sigmoid):
-    """Share of the examples whose most likely class is not their label, a scalar."""
-    chosen = jnp.argmax(classify(layers, x, activation), axis=1).astype(labels.dtype)
-    return jnp.mean(chosen != labels, dtype=layers[-1].bias.dtype)
-
-
-class Phased(NamedTuple):
-    """State of training by one loss after another."""
-
-    params: Any
-    opt_state: optax.OptState
-    n_done: jax.Array  # steps, in all phases
-
-
-def phases(
-    losses: Sequence[Callable],
-    n_alone: int,
-    direction: optax.GradientTransformation,
-    rate: Callable,
-):
-    """Training by each of the losses for n_alone steps, and by the last one from then on.
-
-    losses     (params, batch, key) -> scalar.
-    direction  of the step, without its length: optax.scale_by_adam(), optax.identity(), ... Its
-               state is new in every phase: old moments would go on moving layers that now have no
-               gradient.
-    rate       (count of steps in the last phase, below 0 before) -> length of the step.
-    Returns    (init, step): params -> Phased; (Phased, batch, key, *, axis_name=None) -> (Phased,
-               {'loss'}).
-    Errors     ValueError for phases of less than a step, where there are several.
-    """
-    n_before = n_alone * (len(losses) - 1)
-    if len(losses) > 1 and n_alone < 1:
-        raise ValueError(f'phases of {n_alone} steps; every loss but the last needs 1 or more')
-
-    def init(params):
-        return Phased(params, direction.init(params), jnp.zeros((), jnp.int32))
-
-    def step(state, batch, key, *, axis_name=None):
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        params, opt_state, count = state
-        gradients = [jax.value_and_grad(loss) for loss in losses]
-        if len(losses) == 1:
-            loss, grads = gradients[0](params, batch, key)
-        else:
-            now = jnp.minimum(count // n_alone, len(losses) - 1)
-            loss, grads = jax.lax.switch(now, gradients, params, batch, key)
-            first = (count % n_alone == 0) & (count <= n_before)
-            fresh = direction.init(params)
-            opt_state = jax.tree.map(lambda new, old: jnp.where(first, new, old), fresh, opt_state)
-        if axis_name is not None:
-            grads, loss = jax.lax.pmean((grads, loss), axis_name)
-        with jax.numpy_dtype_promotion('standard'):
-            way, opt_state = direction.update(grads, opt_state, params)
-            length = rate(count - n_before)
-            params = jax.tree.map(lambda p, d: p - length * d, params, way)
-        return Phased(params, opt_state, count + 1), {'loss': loss}
-
-    return init, step
+def error_rate(
+    layers: Sequence[Dense],
+    x: Float[ArrayLike, 'n d'],
+    labels: Int[ArrayLike, ' n'],
+    activation: Callable = jax.nn.sigmoid,
+) -> Float[Array, '']:
+    """Fraction of the examples whose most likely class is not their label."""
+    labels = jnp.asarray(labels)
+    predicted = jnp.argmax(classify(layers, x, activation), axis=1).astype(labels.dtype)
+    return jnp.mean(predicted != labels, dtype=layers[-1].bias.dtype)

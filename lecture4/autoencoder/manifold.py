@@ -1,10 +1,10 @@
 """Autoencoders and the manifold of the data: denoising fields, scores, tangents, walks.
 
-An autoencoder r = g(f(.)) that takes Gaussian noise of standard deviation s off its input points
-back to the data: r(x) - x = s^2 grad log p_s(x), where p_s is the data's density smoothed by that
+An autoencoder r = g(f(.)) that is trained to remove Gaussian noise of standard deviation s moves its
+input towards the data: r(x) - x = s^2 grad log p_s(x), where p_s is the data's density smoothed by that
 noise. That is exact for the best r at every s (Tweedie's formula); against the density itself,
-unsmoothed, it holds for small s only. It fails for masking noise, for the cross-entropy, and where
-x is nothing that p_s would give.
+unsmoothed, it holds for small s only. It fails for masking noise, for the cross-entropy, and for x
+that p_s is unlikely to give.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 TAU = 2 * jnp.pi
 
 
 class Curve(NamedTuple):
-    """A curve in the plane, of points at [n] positions from 0 to 1: [n, 2]."""
+    """A curve in the plane.
 
-    at: Callable[[jax.Array], jax.Array]
+    Attributes:
+      point: Positions [n] from 0 to 1 -> points [n, 2].
+      closed: Whether positions 0 and 1 are the same point.
+    """
+
+    point: Callable[[Array], Array]
     closed: bool
 
 
@@ -36,99 +42,134 @@ CIRCLE = Curve(_circle, closed=True)
 SPIRAL = Curve(_spiral, closed=False)  # two turns, 0.4 apart
 
 
-def speed(curve: Curve, t):
-    """D curve / dt at positions [n]: [n, 2]."""
-    return jax.jvp(curve.at, (t,), (jnp.ones_like(t),))[1]
+def velocity(curve: Curve, t: Float[Array, ' n']) -> Float[Array, 'n 2']:
+    """D point / dt at positions t."""
+    return jax.jvp(curve.point, (t,), (jnp.ones_like(t),))[1]
 
 
-def tangent(curve: Curve, t):
-    """The curve's unit tangents at positions [n]: [n, 2]."""
-    direction = speed(curve, t)
+def tangent(curve: Curve, t: Float[Array, ' n']) -> Float[Array, 'n 2']:
+    """The curve's unit tangents at positions t."""
+    direction = velocity(curve, t)
     return direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
 
 
-def evenly(curve: Curve, n: int, n_fine: int = 4096):
-    """N positions [n] at equal distances along the curve; its length lies between them evenly."""
+def evenly_spaced(curve: Curve, n: int, n_fine: int = 4096) -> Float[Array, ' n']:
+    """Positions of n points at equal arc lengths along the curve.
+
+    Args:
+      curve: A curve.
+      n: Number of positions.
+      n_fine: Number of segments by which arc length is measured.
+    """
     fine = jnp.linspace(0, 1, n_fine + 1)
     middle = 0.5 * (fine[1:] + fine[:-1])
-    pieces = jnp.linalg.norm(speed(curve, middle), axis=1)
-    length = jnp.concatenate([jnp.zeros(1), jnp.cumsum(pieces)])
-    wanted = (jnp.arange(n, dtype=length.dtype) + (0 if curve.closed else 0.5)) / n * length[-1]
-    return jnp.interp(wanted, length, fine)
+    segments = jnp.linalg.norm(velocity(curve, middle), axis=1)
+    length = jnp.concatenate([jnp.zeros(1), jnp.cumsum(segments)])
+    target = (jnp.arange(n, dtype=length.dtype) + (0 if curve.closed else 0.5)) / n * length[-1]
+    return jnp.interp(target, length, fine)
 
 
-def _responsibilities(x, centres, variance):
-    # |x|^2 is the same for all centres and drops out.
-    product = jnp.matmul(x, centres.T, precision='highest')
-    return (product - 0.5 * jnp.sum(centres**2, axis=1)[None]) / variance
+def _log_responsibilities(x, centers, variance):
+    # |x|^2 is the same for all centers and drops out.
+    product = jnp.matmul(x, centers.T, precision='highest')
+    return (product - 0.5 * jnp.sum(centers**2, axis=1)[None]) / variance
 
 
-def log_density(x, centres, std):
+def log_density(
+    x: Float[Array, 'n d'], centers: Float[Array, 'm d'], std: ScalarLike
+) -> Float[Array, ' n']:
     """Log p_s(x) of equally likely points, each blurred by N(0, std^2).
 
-    Shapes  x [n, d], centres [m, d]. Returns [n].
+    Args:
+      x: Where the density is evaluated.
+      centers: The points.
+      std: Standard deviation of the blur, positive.
     """
     d, variance = x.shape[1], jnp.asarray(std, x.dtype) ** 2
-    logits = (
-        _responsibilities(x, centres, variance) - 0.5 * jnp.sum(x**2, axis=1)[:, None] / variance
-    )
-    constant = 0.5 * d * jnp.log(TAU * variance) + jnp.log(jnp.asarray(len(centres), x.dtype))
+    squared_norm = jnp.sum(x**2, axis=1)[:, None]
+    logits = _log_responsibilities(x, centers, variance) - 0.5 * squared_norm / variance
+    constant = 0.5 * d * jnp.log(TAU * variance) + jnp.log(jnp.asarray(len(centers), x.dtype))
     return jax.nn.logsumexp(logits, axis=1) - constant
 
 
-def denoiser(x, centres, std, tile: int = 256):
-    """E[clean | x]: the function that takes noise off best, for a data set of `centres`.
+def denoiser(
+    x: Float[Array, 'n d'], centers: Float[Array, 'm d'], std: ScalarLike, tile: int = 256
+) -> Float[Array, 'n d']:
+    """E[clean | x]: the best denoiser in squared error, for a data set of `centers`.
 
-    Shapes  x [n, d], centres [m, d]. Returns [n, d]; `tile` rows of x are worked on at a time.
+    Args:
+      x: Noisy points.
+      centers: The clean points.
+      std: Standard deviation of the noise, positive.
+      tile: Rows of x computed at a time.
     """
     variance = jnp.asarray(std, x.dtype) ** 2
 
-    def one(row):
-        share = jax.nn.softmax(_responsibilities(row[None], centres, variance), axis=1)
-        return jnp.matmul(share, centres, precision='highest')[0]
+    def posterior_mean(row):
+        logits = _log_responsibilities(row[None], centers, variance)
+        return jnp.matmul(jax.nn.softmax(logits, axis=1), centers, precision='highest')[0]
 
-    return jax.lax.map(one, x, batch_size=min(tile, len(x)))
-
-
-def score(x, centres, std):
-    """Grad log p_s(x) = (E[clean | x] - x) / std^2, in closed form; [n, d]."""
-    return (denoiser(x, centres, std) - x) / jnp.asarray(std, x.dtype) ** 2
+    return jax.lax.map(posterior_mean, x, batch_size=min(tile, len(x)))
 
 
-def field_error(field, truth):
-    """Root of sum |field - truth|^2 / sum |truth|^2: 0 is right, 1 is as good as no field.
+def score(
+    x: Float[Array, 'n d'], centers: Float[Array, 'm d'], std: ScalarLike
+) -> Float[Array, 'n d']:
+    """Grad log p_s(x) = (E[clean | x] - x) / std^2, in closed form; arguments as `log_density`."""
+    return (denoiser(x, centers, std) - x) / jnp.asarray(std, x.dtype) ** 2
 
-    Shapes  field, truth [n, d]. Take points as the noise leaves them; far from the data, where
-            the autoencoder never was, no agreement is claimed.
+
+def field_error(field: Float[Array, 'n d'], truth: Float[Array, 'n d']) -> Float[Array, '']:
+    """Relative error sqrt(sum |field - truth|^2 / sum |truth|^2); 1 is as good as no field.
+
+    Evaluate it at points that the noise produces; far from the data, where the autoencoder was not
+    trained, no agreement is claimed.
     """
     return jnp.sqrt(jnp.sum((field - truth) ** 2) / jnp.sum(truth**2))
 
 
-def tangents(f: Callable, x, k: int):
+def tangents(
+    f: Callable[[Array], Array], x: Float[Array, 'n d'], k: int
+) -> tuple[Float[Array, 'n k d'], Float[Array, 'n values']]:
     """The k directions to which f is most sensitive at x, by its Jacobian's singular vectors.
 
     For f a reconstruction, or an encoder, of data near a manifold of k dimensions they span its
-    tangent space: f follows x along the manifold and ignores what leads away from it.
+    tangent space: f follows x along the manifold and ignores directions away from it.
 
-    Shapes  x [n, d], f [n, d] -> [n, m]. Returns (directions [n, k, d], orthonormal, and all
-            min(m, d) singular values [n, .], descending).
-    Errors  ValueError where k is not between 1 and min(m, d).
-    Source  Rifai et al. 2011, The manifold tangent classifier, section 3.
+    Args:
+      f: [n, d] -> [n, m], rows independently.
+      x: Points.
+      k: Number of directions.
+
+    Returns:
+      (directions, values): orthonormal directions, and all min(m, d) singular values, descending.
+
+    Raises:
+      ValueError: k is not between 1 and min(m, d).
+
+    References:
+      Rifai et al. 2011, The manifold tangent classifier, section 3.
     """
     d = x.shape[1]
     m = jax.eval_shape(f, x).shape[1]
     if not 1 <= k <= min(m, d):
-        raise ValueError(f'{k} tangent directions of a map from {d} to {m}: use 1 to {min(m, d)}')
+        raise ValueError(
+            f'a map from {d} to {m} dimensions has 1 to {min(m, d)} tangent directions, got k {k}'
+        )
     differentiate = jax.jacfwd if d <= m else jax.jacrev
     jacobian = jax.vmap(differentiate(lambda row: f(row[None])[0]))(x)
     _, values, vectors = jnp.linalg.svd(jacobian, full_matrices=False)
     return vectors[:, :k], values
 
 
-def angle_between(directions, truth):
+def angle_between(
+    directions: Float[Array, 'n k d'], truth: Float[Array, 'n j d']
+) -> Float[Array, ' n']:
     """The largest angle, in radians, from the space of `truth` to the space of `directions`.
 
-    Shapes  both orthonormal, directions [n, k, d], truth [n, j, d] with j <= k. Returns [n].
+    Args:
+      directions: Orthonormal rows.
+      truth: Orthonormal rows, j <= k.
     """
     # By the sine: arccos of a cosine near 1 would lose half the digits.
     inside = jnp.matmul(truth, jnp.swapaxes(directions, 1, 2), precision='highest')
@@ -136,18 +177,33 @@ def angle_between(directions, truth):
     return jnp.arcsin(jnp.clip(jnp.linalg.norm(rest, ord=2, axis=(1, 2)), 0, 1))
 
 
-def walk(
-    reconstruct: Callable, start, *, n_steps: int, length: float, k: int = 1, n_returns: int = 2
-):
-    """Steps along the tangent, each brought back to the manifold by the autoencoder.
+def tangent_walk(
+    reconstruct: Callable[[Array], Array],
+    start: Float[Array, 'n d'],
+    *,
+    n_steps: int,
+    step_size: ScalarLike,
+    k: int = 1,
+    n_projections: int = 2,
+) -> Float[Array, 'time n d']:
+    """Steps along the tangent, each projected back onto the manifold by the autoencoder.
 
-    The direction is kept as well as the tangent space allows: the last one, projected onto it.
+    The direction of a step is that of the last one, projected onto the tangent space.
 
-    Shapes  start [n, d]; k the manifold's dimension; length of a step. Returns [n_steps + 1, n, d].
+    Args:
+      reconstruct: The autoencoder, [n, d] -> [n, d].
+      start: Starting points.
+      n_steps: Number of steps.
+      step_size: Length of a step.
+      k: The manifold's dimension.
+      n_projections: Reconstructions after each step.
+
+    Returns:
+      The n_steps + 1 positions of every walk.
     """
 
-    def settle(x):
-        return jax.lax.fori_loop(0, n_returns, lambda _, x: reconstruct(x), x)
+    def project(x):
+        return jax.lax.fori_loop(0, n_projections, lambda _, x: reconstruct(x), x)
 
     def step(carry, _):
         x, heading = carry
@@ -155,20 +211,37 @@ def walk(
         along = jnp.einsum('nkd,nd->nk', directions, heading)
         heading = jnp.einsum('nk,nkd->nd', along, directions)
         heading = heading / jnp.linalg.norm(heading, axis=1, keepdims=True)
-        x = settle(x + jnp.asarray(length, x.dtype) * heading)
+        x = project(x + jnp.asarray(step_size, x.dtype) * heading)
         return (x, heading), x
 
-    start = settle(start)
+    start = project(start)
     first = tangents(reconstruct, start, k)[0][:, 0]
     _, path = jax.lax.scan(step, (start, first), None, length=n_steps)
     return jnp.concatenate([start[None], path])
 
 
-def random_walk(key, reconstruct: Callable, start, *, n_steps: int, std):
-    """X -> r(x + noise), again and again: a Markov chain that stays near the data.
+def random_walk(
+    key: PRNGKeyArray,
+    reconstruct: Callable[[Array], Array],
+    start: Float[Array, 'n d'],
+    *,
+    n_steps: int,
+    std: ScalarLike,
+) -> Float[Array, 'time n d']:
+    """The Markov chain x -> r(x + noise), which stays near the data.
 
-    Shapes  start [n, d]. Returns [n_steps + 1, n, d].
-    Source  Bengio, Yao, Alain & Vincent 2013, without the noise of the reconstruction.
+    Args:
+      key: A random key.
+      reconstruct: The autoencoder r, [n, d] -> [n, d].
+      start: Starting points.
+      n_steps: Number of steps.
+      std: Standard deviation of the noise.
+
+    Returns:
+      The n_steps + 1 positions of every chain.
+
+    References:
+      Bengio, Yao, Alain & Vincent 2013, without the noise of the reconstruction.
     """
 
     def step(x, key):

@@ -1,8 +1,8 @@
-"""Fully connected encoders and decoders: a few matrices in plain tuples, activations as functions.
+"""Fully connected encoders and decoders: weights in plain tuples, activations as functions.
 
 A network is a tuple of `Dense` layers. An `Autoencoder` is an encoder with a decoder that has either
-layers of its own or, tied, nothing but biases: then its weights are the encoder's, transposed, and
-there is one array to learn, to which the gradients of both uses add up.
+layers of its own or, tied, only biases: then its weights are the encoder's, transposed, and there is
+one array to learn, to which the gradients of both uses add up.
 """
 
 import itertools
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
 
 # Half-widths of the uniform distribution over sqrt(6 / (d_in + d_out)), standard deviations of the
 # normal one over sqrt(1 / d_in).
@@ -20,47 +22,66 @@ NORMAL = {'lecun': 1.0, 'he': math.sqrt(2.0)}
 
 
 class Dense(NamedTuple):
-    """One layer, x @ weight + bias: weight [d_in, d_out], bias [d_out]."""
+    """One layer, x @ weight + bias."""
 
-    weight: jax.Array
-    bias: jax.Array
+    weight: Float[Array, 'd_in d_out']
+    bias: Float[Array, ' d_out']
 
 
 class Autoencoder(NamedTuple):
     """Encoder layers, and decoder layers in the order they are applied.
 
-    Tied: `decoder` holds only the biases [d] of the decoder's layers.
+    Attributes:
+      encoder: Layers of the encoder.
+      decoder: Layers of the decoder; tied, only the biases [d] of its layers.
     """
 
     encoder: tuple[Dense, ...]
-    decoder: tuple[Any, ...]  # Dense layers, or biases
+    decoder: tuple[Any, ...]
 
 
-def identity(x):
+def identity(x: Array) -> Array:
     """The activation that changes nothing."""
     return x
 
 
-def init(key, widths, *, scale: str | float = 'glorot', dtype=jnp.float32) -> tuple[Dense, ...]:
-    """Layers between the given widths, biases 0.
+def init(
+    key: PRNGKeyArray,
+    layer_dims: Sequence[int],
+    *,
+    scale: str | float = 'glorot',
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Dense, ...]:
+    """Layers between the given dimensions, biases 0.
 
-    widths  (d_in, hidden, ..., d_out): one layer fewer than there are widths.
-    scale   'glorot'   uniform in +- sqrt(6 / (d_in + d_out));
-            'sigmoid'  four times that, for logistic units, whose slope at 0 is 1/4;
-            'lecun', 'he'  normal of variance 1 / d_in, 2 / d_in;
-            a number: normal of that standard deviation.
-    Errors  ValueError for fewer than two widths, one below 1, or an unknown scale.
-    Source  Glorot & Bengio 2010, eq. 16; He et al. 2015.
+    Args:
+      key: A random key.
+      layer_dims: (d_in, hidden, ..., d_out): one layer fewer than there are dimensions.
+      scale: Distribution of the weights.
+        'glorot': uniform in +- sqrt(6 / (d_in + d_out));
+        'sigmoid': four times that, for logistic units, whose slope at 0 is 1/4;
+        'lecun', 'he': normal of variance 1 / d_in, 2 / d_in;
+        a number: normal of that standard deviation.
+      dtype: A floating-point dtype.
+
+    Returns:
+      The layers, first to last.
+
+    Raises:
+      ValueError: There are fewer than two dimensions, one is below 1, or the scale is unknown.
+
+    References:
+      Glorot & Bengio 2010, eq. 16; He et al. 2015.
     """
-    widths = tuple(widths)
-    if len(widths) < 2 or min(widths) < 1:
+    layer_dims = tuple(layer_dims)
+    if len(layer_dims) < 2 or min(layer_dims) < 1:
         raise ValueError(
-            f'widths {widths}: a network has an input and an output, each at least 1 wide'
+            f'expected layer_dims of an input and an output, each at least 1, got {layer_dims}'
         )
-    keys = jax.random.split(key, len(widths) - 1)
+    keys = jax.random.split(key, len(layer_dims) - 1)
     return tuple(
         Dense(_weight(k, d_in, d_out, scale, dtype), jnp.zeros(d_out, dtype))
-        for k, (d_in, d_out) in zip(keys, itertools.pairwise(widths), strict=True)
+        for k, (d_in, d_out) in zip(keys, itertools.pairwise(layer_dims), strict=True)
     )
 
 
@@ -73,48 +94,58 @@ def _weight(key, d_in, d_out, scale, dtype):
         scale = NORMAL[scale] / math.sqrt(d_in)
     if isinstance(scale, str):
         names = ', '.join([*UNIFORM, *NORMAL])
-        raise ValueError(f'scale {scale!r} is unknown; there are {names}, or give a number')
+        raise ValueError(f'expected scale to be a number or one of {names}, got {scale!r}')
     return jnp.asarray(scale, dtype) * jax.random.normal(key, shape, dtype)
 
 
 def init_autoencoder(
-    key,
-    widths,
+    key: PRNGKeyArray,
+    layer_dims: Sequence[int],
     *,
-    decoder_widths: Sequence[int] | None = None,
+    decoder_dims: Sequence[int] | None = None,
     tied: bool = False,
     scale: str | float = 'glorot',
-    dtype=jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Autoencoder:
-    """An encoder of the given widths and its mirror image, or a decoder of any other widths.
+    """An encoder with its mirror image as decoder, or with a decoder of other layers.
 
-    widths          (d, hidden, ..., k): k is the width of the code, more or less than d.
-    decoder_widths  (k, ..., d) where the decoder is not the mirror image.
-    Errors  ValueError as init; for a decoder that does not lead from k to d; for a tied one that is
-            not the mirror image.
+    Args:
+      key: A random key.
+      layer_dims: (d, hidden, ..., k) of the encoder; the latent dimension k may exceed d.
+      decoder_dims: (k, hidden, ..., d) where the decoder is not the mirror image.
+      tied: Whether the decoder's weights are the encoder's, transposed.
+      scale: As in `init`.
+      dtype: As in `init`.
+
+    Returns:
+      Encoder and decoder, biases 0.
+
+    Raises:
+      ValueError: As `init`; the decoder does not lead from k to d; a tied decoder is not the mirror
+        image of the encoder.
     """
-    widths = tuple(widths)
-    mirror = widths[::-1]
-    decoder_widths = mirror if decoder_widths is None else tuple(decoder_widths)
+    layer_dims = tuple(layer_dims)
+    mirror = layer_dims[::-1]
+    decoder_dims = mirror if decoder_dims is None else tuple(decoder_dims)
     encoder_key, decoder_key = jax.random.split(key)
-    encoder = init(encoder_key, widths, scale=scale, dtype=dtype)
-    if (decoder_widths[0], decoder_widths[-1]) != (mirror[0], mirror[-1]):
+    encoder = init(encoder_key, layer_dims, scale=scale, dtype=dtype)
+    if (decoder_dims[0], decoder_dims[-1]) != (mirror[0], mirror[-1]):
         raise ValueError(
-            f'decoder_widths {decoder_widths} lead from {decoder_widths[0]} to '
-            f'{decoder_widths[-1]}; from the code, {mirror[0]}, to the data, {mirror[-1]}, is wanted'
+            f'expected decoder_dims from the latent dimension {mirror[0]} to the data dimension '
+            f'{mirror[-1]}, got {decoder_dims}'
         )
     if not tied:
-        return Autoencoder(encoder, init(decoder_key, decoder_widths, scale=scale, dtype=dtype))
-    if decoder_widths != mirror:
+        return Autoencoder(encoder, init(decoder_key, decoder_dims, scale=scale, dtype=dtype))
+    if decoder_dims != mirror:
         raise ValueError(
-            f'decoder_widths {decoder_widths} cannot be tied to an encoder of widths {widths}; use '
-            f'{mirror}, or tied=False'
+            f'decoder_dims {decoder_dims} cannot be tied to an encoder of layer_dims {layer_dims}; '
+            f'use {mirror}, or tied=False'
         )
     return Autoencoder(encoder, tuple(jnp.zeros(d, dtype) for d in mirror[1:]))
 
 
-def transposed(encoder, biases) -> tuple[Dense, ...]:
-    """The decoder that an encoder's weights, transposed and in reverse order, make with biases."""
+def transpose_layers(encoder: Sequence[Dense], biases: Sequence[Array]) -> tuple[Dense, ...]:
+    """The decoder of an encoder's weights, transposed and in reverse order, with these biases."""
     return tuple(
         Dense(layer.weight.T, bias) for layer, bias in zip(encoder[::-1], biases, strict=True)
     )
@@ -124,54 +155,80 @@ def decoder_layers(autoencoder: Autoencoder) -> tuple[Dense, ...]:
     """The decoder's layers, tied or not."""
     if isinstance(autoencoder.decoder[0], Dense):
         return autoencoder.decoder
-    return transposed(autoencoder.encoder, autoencoder.decoder)
+    return transpose_layers(autoencoder.encoder, autoencoder.decoder)
 
 
-def affine(layer: Dense, x):
-    """The layer before its activation: x @ weight + bias.
+def affine(layer: Dense, x: Shaped[ArrayLike, '*batch d_in']) -> Float[Array, '*batch d_out']:
+    """The layer before its activation, x @ weight + bias.
 
-    Shapes  x [..., d_in]. Returns [..., d_out].
-    Errors  ValueError where x has another width, naming both.
+    Raises:
+      ValueError: x has another number of values than the layer's weight has rows.
     """
+    x = jnp.asarray(x)
     if x.shape[-1] != layer.weight.shape[0]:
         raise ValueError(
-            f'x of shape {x.shape} does not meet a layer that takes {layer.weight.shape[0]} values'
+            f'expected x of {layer.weight.shape[0]} values per example, got shape {x.shape}'
         )
     product = x @ layer.weight
     return product + layer.bias.reshape((1,) * (product.ndim - 1) + layer.bias.shape)
 
 
-def apply(layers, x, activation: Callable | Sequence[Callable], last: Callable = identity):
+def apply(
+    layers: Sequence[Dense],
+    x: Shaped[ArrayLike, '*batch d_in'],
+    activation: Callable | Sequence[Callable],
+    output_activation: Callable = identity,
+) -> Float[Array, '*batch d_out']:
     """The network's output.
 
-    activation  of all layers but the last; or a sequence, one function for each of those.
-    last        of the last layer.
-    Shapes  x [..., d_in]. Returns [..., d_out].
+    Args:
+      layers: Layers, first to last.
+      x: Inputs.
+      activation: Of all layers but the last; or a sequence, one function for each of them.
+      output_activation: Of the last layer.
+
+    Raises:
+      ValueError: x does not fit the first layer, or the number of activations the hidden layers.
     """
-    return activations(layers, x, activation, last)[-1]
+    return activations(layers, x, activation, output_activation)[-1]
 
 
-def activations(layers, x, activation: Callable | Sequence[Callable], last: Callable = identity):
-    """The outputs of all layers, first to last; shapes and arguments as in apply."""
+def activations(
+    layers: Sequence[Dense],
+    x: Shaped[ArrayLike, '*batch d_in'],
+    activation: Callable | Sequence[Callable],
+    output_activation: Callable = identity,
+) -> list[Float[Array, '*batch _']]:
+    """The outputs of all layers, first to last; arguments and errors as in `apply`."""
     n_hidden = len(layers) - 1
     hidden = [activation] * n_hidden if callable(activation) else list(activation)
     if len(hidden) != n_hidden:
         raise ValueError(
-            f'{len(hidden)} activations for {n_hidden} hidden layers; give one for each, or one '
-            'function for all'
+            f'got {len(hidden)} activations for {n_hidden} hidden layers; give one for each, or '
+            'one function for all'
         )
     outputs = []
-    for layer, function in zip(layers, [*hidden, last], strict=True):
+    for layer, function in zip(layers, [*hidden, output_activation], strict=True):
         x = function(affine(layer, x))
         outputs.append(x)
     return outputs
 
 
-def encode(autoencoder: Autoencoder, x, activation, last: Callable = identity):
-    """The code of x: [..., d] -> [..., k]; `last` is the activation of the code."""
-    return apply(autoencoder.encoder, x, activation, last)
+def encode(
+    autoencoder: Autoencoder,
+    x: Shaped[ArrayLike, '*batch d'],
+    activation: Callable | Sequence[Callable],
+    latent_activation: Callable = identity,
+) -> Float[Array, '*batch k']:
+    """Codes of x; `latent_activation` is that of the encoder's last layer."""
+    return apply(autoencoder.encoder, x, activation, latent_activation)
 
 
-def decode(autoencoder: Autoencoder, code, activation, last: Callable = identity):
-    """What the code stands for: [..., k] -> [..., d]; `last` is the activation of the output."""
-    return apply(decoder_layers(autoencoder), code, activation, last)
+def decode(
+    autoencoder: Autoencoder,
+    code: Shaped[ArrayLike, '*batch k'],
+    activation: Callable | Sequence[Callable],
+    output_activation: Callable = identity,
+) -> Float[Array, '*batch d']:
+    """Reconstructions from codes; `output_activation` is that of the decoder's last layer."""
+    return apply(decoder_layers(autoencoder), code, activation, output_activation)

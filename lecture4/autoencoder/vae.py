@@ -1,95 +1,108 @@
-"""Variational autoencoders: the evidence lower bound, importance-weighted log p(x), active units.
+"""Variational autoencoders: networks, the evidence lower bound, samples, active units.
 
 A `Model` pairs an encoder p_encoder(z | x), written q below, with a decoder p_decoder(x | z), each a
-network whose outputs a `stochastic.Family` reads; the prior p(z) is the code's family at outputs 0.
-Pixels and codes are summed over, never averaged: a mean over pixels is another objective, a
-beta-VAE whose beta is the number of pixels.
+network whose outputs are the parameters of a `stochastic.Distribution`; the prior p(z) is the latent
+distribution at outputs 0. Pixels and latent variables are summed over, never averaged: a mean over
+pixels is another objective, a beta-VAE whose beta is the number of pixels.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike, Shaped
 
 from lecture4.autoencoder import network, stochastic
 from lecture4.ops.losses import check_unit_interval
-
-Params = Any
 
 
 class Model(NamedTuple):
     """A variational autoencoder of vectors [n, d] as pure functions.
 
-    init    key -> params
-    encode  (params, x [n, d]) -> outputs [n, p] that `code` reads
-    decode  (params, z [n, v]) -> outputs [n, r] that `pixels` reads
-    code    family of the code's `width` variables
-    pixels  family of the pixels
+    Attributes:
+      init: key -> params.
+      encode: (params, x [n, d]) -> outputs [n, p], the parameters of `latent`.
+      decode: (params, z [n, v]) -> outputs [n, r], the parameters of `pixels`.
+      latent: Distribution of the `latent_dim` latent variables.
+      pixels: Distribution of the pixels.
+      latent_dim: Number of latent variables.
     """
 
-    init: Callable[[jax.Array], Params]
-    encode: Callable[[Params, jax.Array], jax.Array]
-    decode: Callable[[Params, jax.Array], jax.Array]
-    code: stochastic.Family
-    pixels: stochastic.Family
-    width: int
+    init: Callable[[PRNGKeyArray], Any]
+    encode: Callable[[Any, Array], Array]
+    decode: Callable[[Any, Array], Array]
+    latent: stochastic.Distribution
+    pixels: stochastic.Distribution
+    latent_dim: int
 
 
-class Weights(NamedTuple):
-    """Parameters of a model; log_std is a number where one is learned for all pixels, else None."""
+class Params(NamedTuple):
+    """Parameters of a model.
+
+    Attributes:
+      encoder: Parameters of the encoder.
+      decoder: Parameters of the decoder.
+      log_std: Log standard deviation of all pixels where one is learned, else None.
+    """
 
     encoder: Any
     decoder: Any
-    log_std: jax.Array | None = None
+    log_std: Float[Array, ''] | None = None
 
 
 class Bound(NamedTuple):
     """The two parts of the evidence lower bound, of every example.
 
-    reconstruction  E_q log p(x | z), [n]
-    kl              KL(q(z_j | x) || p(z_j)) of every variable of the code, [n, k]
+    Attributes:
+      reconstruction: E_q log p(x | z), in nats.
+      kl: KL(q(z_j | x) || p(z_j)) of every latent variable, in nats.
     """
 
-    reconstruction: jax.Array
-    kl: jax.Array
+    reconstruction: Float[Array, ' n']
+    kl: Float[Array, 'n k']
 
     @property
-    def elbo(self):
-        """The bound of log p(x) itself, [n]: no beta, no free bits."""
+    def elbo(self) -> Float[Array, ' n']:
+        """The bound of log p(x) itself: no beta, no free bits."""
         return self.reconstruction - jnp.sum(self.kl, axis=1)
 
 
 def mlp(
     n_pixels: int,
-    hidden: Sequence[int],
-    width: int,
+    hidden_dims: Sequence[int],
+    latent_dim: int,
     *,
-    pixels: stochastic.Family = stochastic.BERNOULLI,
-    code: stochastic.Family = stochastic.GAUSSIAN,
+    pixels: stochastic.Distribution = stochastic.BERNOULLI,
+    latent: stochastic.Distribution = stochastic.GAUSSIAN,
     learn_std: bool = False,
-    activation=jax.nn.relu,
+    activation: Callable = jax.nn.relu,
 ) -> Model:
-    """Fully connected encoder n_pixels - hidden - code, and its mirror image as decoder.
+    """Fully connected encoder n_pixels - hidden - latent, and its mirror image as decoder.
 
-    hidden     widths of the hidden layers; () makes both networks affine.
-    learn_std  one standard deviation for all pixels is learned beside the networks: `pixels` is to
-               be GAUSSIAN, and the network gives the means only.
-    Errors     ValueError for a width below 1, or learn_std without GAUSSIAN.
+    Args:
+      n_pixels: Values per example.
+      hidden_dims: Units of the hidden layers; () makes both networks affine.
+      latent_dim: Number of latent variables.
+      pixels: Distribution of the pixels.
+      latent: Distribution of the latent variables.
+      learn_std: Whether one standard deviation for all pixels is learned; `pixels` is GAUSSIAN then,
+        and the network gives the means only.
+      activation: Of the hidden layers.
+
+    Raises:
+      ValueError: A dimension is below 1, or learn_std comes without GAUSSIAN.
     """
-    check_width(width)
-    if learn_std and pixels is not stochastic.GAUSSIAN:
-        raise ValueError('learn_std wants pixels=GAUSSIAN, whose log standard deviation it learns')
+    check_options(latent_dim, pixels, learn_std)
     n_outputs = n_pixels if learn_std else pixels.n_outputs(n_pixels)
 
     def init(key):
         encoder_key, decoder_key = jax.random.split(key)
-        return Weights(
-            network.init(encoder_key, (n_pixels, *hidden, code.n_outputs(width))),
-            network.init(decoder_key, (code.n_values(width), *hidden[::-1], n_outputs)),
+        return Params(
+            network.init(encoder_key, (n_pixels, *hidden_dims, latent.n_outputs(latent_dim))),
+            network.init(decoder_key, (latent.n_values(latent_dim), *hidden_dims[::-1], n_outputs)),
             jnp.zeros(()) if learn_std else None,
         )
 
@@ -97,25 +110,32 @@ def mlp(
         return network.apply(params.encoder, x, activation)
 
     def decode(params, z):
-        return with_std(params, network.apply(params.decoder, z, activation))
+        return append_log_std(params, network.apply(params.decoder, z, activation))
 
-    return Model(init, encode, decode, code, pixels, width)
-
-
-def check_width(width: int):
-    """ValueError unless a code has at least one variable."""
-    if width < 1:
-        raise ValueError(f'the code has width {width}; at least 1 variable is wanted')
+    return Model(init, encode, decode, latent, pixels, latent_dim)
 
 
-def with_std(params: Weights, outputs):
-    """Means [n, d] beside the log standard deviation that all pixels share, if one is learned."""
+def check_options(latent_dim: int, pixels: stochastic.Distribution, learn_std: bool) -> None:
+    """ValueError unless there is a latent variable, and a learned std belongs to a Gaussian."""
+    if latent_dim < 1:
+        raise ValueError(f'expected latent_dim to be at least 1, got {latent_dim}')
+    if learn_std and pixels is not stochastic.GAUSSIAN:
+        raise ValueError(
+            'learn_std learns the log standard deviation of pixels=stochastic.GAUSSIAN; pass that '
+            'distribution, or learn_std=False'
+        )
+
+
+def append_log_std(params: Params, outputs: Float[Array, 'n d']) -> Float[Array, 'n outputs']:
+    """Means, followed by the log standard deviation of all pixels if one is learned."""
     if params.log_std is None:
         return outputs
     return jnp.concatenate([outputs, jnp.broadcast_to(params.log_std, outputs.shape)], axis=1)
 
 
-def kl_standard_normal(mean, log_std):
+def kl_standard_normal(
+    mean: Float[ArrayLike, '*shape'], log_std: Float[ArrayLike, '*shape']
+) -> Float[ArrayLike, '*shape']:
     """KL(N(mean, std^2) || N(0, 1)) = 1/2 (std^2 + mean^2 - 1 - log std^2), elementwise, in nats.
 
     The lecture's slide sums std^2 + mean^2 - log std - 1: log std where log std^2 belongs, and no
@@ -123,223 +143,169 @@ def kl_standard_normal(mean, log_std):
     it pulls every posterior there. With log std^2 but without the 1/2 it is a beta-VAE with
     beta = 2.
 
-    Shapes  mean, log_std [...] of one shape. Returns [...].
-    Domain  log_std below 44 in float32, where std^2 overflows.
-    Source  Kingma & Welling 2014, appendix B.
+    Args:
+      mean: Means.
+      log_std: Log standard deviations, below 44 in float32, where std^2 overflows.
+
+    References:
+      Kingma & Welling 2014, appendix B.
     """
     return 0.5 * (jnp.expm1(2 * log_std) + mean**2) - log_std
 
 
 def bound(
     model: Model,
-    params,
-    x,
-    key,
+    params: Any,
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
     *,
     n_samples: int = 1,
     estimator: stochastic.Estimator | None = None,
 ) -> Bound:
-    """The evidence lower bound: E_q log p(x | z) by samples, the divergence in closed form.
+    """The evidence lower bound: E_q log p(x | z) by sampling, the divergence in closed form.
 
-    Shapes  x [n, d].
-    Grad    unbiased in params, for discrete codes too; estimator as in stochastic.expectation.
-    Errors  ValueError for known pixels outside [0, 1] under a Bernoulli decoder.
+    The gradient is unbiased with respect to params, for discrete latent variables too.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples.
+      key: A random key.
+      n_samples: Latent samples per example.
+      estimator: As in `stochastic.expectation`.
+
+    Raises:
+      ValueError: Known pixels lie outside [0, 1] under a Bernoulli decoder.
     """
     outputs = model.encode(params, x)
     reconstruction = stochastic.expectation(
         key,
-        model.code,
+        model.latent,
         outputs,
         lambda z: model.pixels.log_prob(model.decode(params, z), x),
         n_samples=n_samples,
         estimator=estimator,
     )
-    return Bound(reconstruction, model.code.kl(outputs, jnp.zeros_like(outputs)))
+    return Bound(reconstruction, model.latent.kl(outputs, jnp.zeros_like(outputs)))
 
 
-def enumerated_bound(model: Model, params, x, codes) -> jax.Array:
-    """The evidence lower bound of discrete codes without noise: the sum over all their states.
+def enumerated_bound(
+    model: Model, params: Any, x: Float[Array, 'n d'], states: Float[ArrayLike, 'm v']
+) -> Float[Array, ' n']:
+    """The evidence lower bound of discrete latent variables as the exact sum over their states.
 
-    codes  every value that a code can take, [m, v]: stochastic.states.
-    Shapes  x [n, d]. Returns [n]; memory grows with n * m.
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples; memory grows with n * m.
+      states: Every value of the latent variables, from `stochastic.enumerate_states`.
     """
+    states = jnp.asarray(states)
     outputs = model.encode(params, x)
-    decoded = model.decode(params, codes)
+    decoded = model.decode(params, states)
 
-    def one(outputs, x):
-        many = jnp.broadcast_to(outputs[None], (len(codes), *outputs.shape))
+    def expected_log_prob(outputs, x):
+        repeated = jnp.broadcast_to(outputs[None], (len(states), *outputs.shape))
         log_p = model.pixels.log_prob(decoded, jnp.broadcast_to(x[None], decoded.shape))
-        return jnp.sum(jnp.exp(model.code.log_prob(many, codes)) * log_p)
+        return jnp.sum(jnp.exp(model.latent.log_prob(repeated, states)) * log_p)
 
-    kl = model.code.kl(outputs, jnp.zeros_like(outputs))
-    return jax.vmap(one)(outputs, x) - jnp.sum(kl, axis=1)
+    kl = model.latent.kl(outputs, jnp.zeros_like(outputs))
+    return jax.vmap(expected_log_prob)(outputs, x) - jnp.sum(kl, axis=1)
 
 
-def loss(parts: Bound, *, beta=1.0, free_bits=0.0):
-    """What is minimised: -reconstruction + beta sum_j max(free_bits, KL_j), averaged over examples.
+def loss(parts: Bound, *, beta: ScalarLike = 1.0, free_bits: ScalarLike = 0.0) -> Float[Array, '']:
+    """What is minimized: -reconstruction + beta sum_j max(free_bits, KL_j), averaged over examples.
 
-    beta       1 gives the bound, more a more factorial code; it may be traced, as warm-up does.
-    free_bits  nats that every variable may use for nothing: KL_j is the mean over the batch, and
-               there is no gradient to shrink it further below.
-    Source     Higgins et al. 2017 (beta); Kingma et al. 2016, eq. 15 (free bits).
+    Args:
+      parts: From `bound`.
+      beta: 1 gives the bound, more a more factorial code; may be traced, as in warm-up.
+      free_bits: Nats per latent variable that are not penalized: KL_j is the mean over the batch,
+        and below free_bits it has no gradient.
+
+    References:
+      Higgins et al. 2017 (beta); Kingma et al. 2016, eq. 15 (free bits).
     """
     kl = jnp.mean(parts.kl, axis=0)
     return beta * jnp.sum(jnp.maximum(kl, free_bits)) - jnp.mean(parts.reconstruction)
 
 
-def warm_up(n, n_steps):
-    """The factor of beta at step n: from 0 up to 1 in a straight line over n_steps, then 1.
+def warm_up(n: ScalarLike, n_steps: int) -> ScalarLike:
+    """The factor of beta at step n: from 0 linearly to 1 over n_steps, then 1.
 
-    Source  Bowman et al. 2016; Sonderby et al. 2016.
+    References:
+      Bowman et al. 2016; Sonderby et al. 2016.
     """
     return jnp.clip(jnp.asarray(n, float) / jnp.maximum(n_steps, 1), 0.0, 1.0) if n_steps else 1.0
 
 
-def log_weights(model: Model, params, x, key):
-    """Log p(x, z) - log q(z | x) at one z ~ q(z | x) for every example.
-
-    The mean of its exponential is p(x). Where q is the posterior it is log p(x) for every z.
-
-    Shapes  x [n, d]. Returns [n].
-    """
-    outputs = model.encode(params, x)
-    z = model.code.sample(key, outputs)
-    log_prior = model.code.log_prob(jnp.zeros_like(outputs), z)
-    log_joint = model.pixels.log_prob(model.decode(params, z), x) + log_prior
-    return log_joint - model.code.log_prob(outputs, z)
-
-
-def importance_bound(model: Model, params, x, key, *, n_samples: int, chunk: int = 0):
-    """E log 1/k sum_i w_i with k = n_samples: below log p(x), and closer the larger k.
-
-    k = 1 is the evidence lower bound with a sampled divergence. For pathwise codes it may be
-    trained on (an importance-weighted autoencoder).
-
-    chunk   samples that are drawn at a time; 0 draws all at once. Memory grows with n * chunk only,
-            as long as no gradient is taken.
-    Shapes  x [n, d]. Returns [n].
-    Errors  ValueError where chunk does not divide n_samples.
-    Source  Burda, Grosse & Salakhutdinov 2016, eq. 8.
-    """
-    chunk = chunk or n_samples
-    if n_samples < 1 or n_samples % chunk:
-        raise ValueError(
-            f'n_samples {n_samples} is not a multiple of chunk {chunk}; use {chunk} or '
-            f'{(n_samples // chunk + 1) * chunk}'
-        )
-
-    def several(total, keys):
-        weights = jax.vmap(lambda key: log_weights(model, params, x, key))(keys)
-        return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=0)), None
-
-    keys = jax.random.split(key, n_samples).reshape(n_samples // chunk, chunk)
-    if len(keys) == 1:
-        weights = jax.vmap(lambda key: log_weights(model, params, x, key))(keys[0])
-        return jax.nn.logsumexp(weights, axis=0) - math.log(n_samples)
-    total, _ = jax.lax.scan(several, jnp.full(x.shape[0], -jnp.inf, x.dtype), keys)
-    return total - math.log(n_samples)
-
-
-def log_likelihood(model: Model, params, x, key, *, n_samples: int, chunk: int, tile: int = 1000):
-    """importance_bound of many examples, `tile` at a time: an estimate of log p(x) from below.
-
-    Shapes  x [n, d]. Returns [n]. Examples of the last tile are padded by repeating the last one.
-    """
-    n = x.shape[0]
-    tile = min(tile, n)
-    n_tiles = -(-n // tile)
-    padded = jnp.concatenate([x, jnp.repeat(x[-1:], n_tiles * tile - n, axis=0)])
-
-    def one(inputs):
-        part, key = inputs
-        return importance_bound(model, params, part, key, n_samples=n_samples, chunk=chunk)
-
-    tiles = padded.reshape(n_tiles, tile, *x.shape[1:])
-    return jax.lax.map(one, (tiles, jax.random.split(key, n_tiles))).reshape(-1)[:n]
-
-
-def sample(model: Model, params, key, n: int):
-    """N codes from the prior and the decoder's mean of each: (z [n, v], pixels [n, d])."""
-    z = model.code.sample(key, jnp.zeros((n, model.code.n_outputs(model.width))))
+def sample(
+    model: Model, params: Any, key: PRNGKeyArray, n: int
+) -> tuple[Float[Array, 'n v'], Float[Array, 'n d']]:
+    """Draw n latent samples from the prior; returns (z, the decoder's mean of each)."""
+    z = model.latent.sample(key, jnp.zeros((n, model.latent.n_outputs(model.latent_dim))))
     return z, model.pixels.mean(model.decode(params, z))
 
 
-def reconstruct(model: Model, params, x):
-    """The decoder's mean at the encoder's mean, [n, d]."""
-    z = model.code.mean(model.encode(params, x))
+def reconstruct(model: Model, params: Any, x: Float[Array, 'n d']) -> Float[Array, 'n d']:
+    """The decoder's mean at the encoder's mean."""
+    z = model.latent.mean(model.encode(params, x))
     return model.pixels.mean(model.decode(params, z))
 
 
-def interpolate(a, b, n_steps: int, path: Literal['straight', 'sphere'] = 'sphere'):
-    """n_steps codes from a to b, both included.
+def active_units(means: Float[Array, 'n k'], threshold: ScalarLike = 0.01) -> Bool[Array, ' k']:
+    """Latent variables that carry information: the variance over x of E[z | x] is > threshold.
 
-    'sphere' turns at an even rate and changes the length in a straight line. In many dimensions
-    Gaussian codes lie near a sphere, and the middle of a straight line where the prior has no mass.
-
-    Shapes  a, b [m, k]. Returns [m, n_steps, k].
-    Errors  ValueError for fewer than 2 steps or another path.
-    """
-    if n_steps < 2:
-        raise ValueError(f'n_steps is {n_steps}; both ends are included, so at least 2 are wanted')
-    if path not in ('straight', 'sphere'):
-        raise ValueError(f"path is 'straight' or 'sphere', not {path!r}")
-    t = jnp.linspace(0, 1, n_steps, dtype=a.dtype)[None, :, None]
-    straight = (1 - t) * a[:, None] + t * b[:, None]
-    if path == 'straight':
-        return straight
-    lengths = [jnp.linalg.norm(end, axis=1, keepdims=True)[:, None] for end in (a, b)]
-    u, v = (
-        end[:, None] / jnp.maximum(length, jnp.finfo(a.dtype).tiny)
-        for end, length in zip((a, b), lengths, strict=True)
-    )
-    cosine = jnp.clip(jnp.sum(u * v, axis=2, keepdims=True), -1, 1)
-    angle = jnp.arccos(cosine)
-    turning = jnp.sin(angle) > 1e-4  # (nearly) one line: the arc is the line, or has no plane
-    safe = jnp.where(turning, jnp.sin(angle), 1)
-    arc = (jnp.sin((1 - t) * angle) * u + jnp.sin(t * angle) * v) / safe
-    return jnp.where(turning, arc * ((1 - t) * lengths[0] + t * lengths[1]), straight)
-
-
-def active_units(means, threshold=0.01):
-    """Which variables of the code carry anything: the variance over x of E[z | x] is > threshold.
-
-    Shapes  means [n, k]. Returns [k] bool.
-    Source  Burda, Grosse & Salakhutdinov 2016, section 5; 0.01 is theirs.
+    References:
+      Burda, Grosse & Salakhutdinov 2016, section 5; 0.01 is theirs.
     """
     return jnp.var(means, axis=0) > threshold
 
 
-def warn_of_collapse(n_active: int, width: int, share=0.5) -> str:
-    """A warning, and its text, where fewer than `share` of a code's variables are active; else ''.
+def warn_of_collapse(n_active: int, latent_dim: int, min_fraction: float = 0.5) -> str:
+    """Warn where fewer than min_fraction of the latent variables are active.
 
-    Collapse may be the optimum: with a fixed standard deviation s a linear variable survives only
-    where its variance in the data exceeds s^2.
+    Collapse may be the optimum: with a fixed standard deviation s a linear latent variable survives
+    only where its variance in the data exceeds s^2.
+
+    Returns:
+      The text of the warning, '' where there is none.
     """
-    if n_active >= share * width:
+    if n_active >= min_fraction * latent_dim:
         return ''
     text = (
-        f'posterior collapse: {n_active} of {width} units of the code are active; lower beta, warm '
-        'it up, allow free bits, or learn the standard deviation of a Gaussian decoder'
+        f'posterior collapse: {n_active} of {latent_dim} latent variables are active; lower beta, '
+        'warm it up, allow free bits, or learn the standard deviation of a Gaussian decoder'
     )
     warnings.warn(text, stacklevel=2)
     return text
 
 
-def binarise(key, x):
-    """Pixels 0 or 1, each 1 with probability x: 'dynamic' with a fresh key every time.
+def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '*shape']:
+    """Pixels 0 or 1, each 1 with probability x: dynamic binarization with a new key at every visit.
 
-    Domain  x in [0, 1]; a traced one outside counts as 0 or 1.
-    Errors  TypeError for integers; ValueError for known pixels outside, or NaN.
+    Args:
+      key: A random key.
+      x: In [0, 1]; a traced value outside counts as 0 or 1.
+
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: Known pixels lie outside [0, 1] or are NaN.
     """
-    x = check_unit_interval(x, 'what is binarised')
+    x = check_unit_interval(x, 'x')
     return jax.random.bernoulli(key, x).astype(x.dtype)
 
 
-def independent_pixels(train, test):
-    """Mean log p(test) of independent Bernoulli pixels with train's rates: what no code can reach.
+def independent_pixels(train: Shaped[ArrayLike, 'n d'], test: Shaped[ArrayLike, 'm d']) -> float:
+    """Mean log p(test) of independent Bernoulli pixels with train's rates: a baseline.
 
-    Shapes  train [n, d], test [m, d], values 0 or 1. Returns a float, in nats an example.
+    Args:
+      train: Values 0 or 1.
+      test: Values 0 or 1.
+
+    Returns:
+      Nats per example.
     """
+    train, test = np.asarray(train), np.asarray(test)
     rate = (np.sum(train, axis=0, dtype=np.float64) + 0.5) / (len(train) + 1)  # never 0 or 1
     mean = np.mean(test, axis=0, dtype=np.float64)
     return float(np.sum(mean * np.log(rate) + (1 - mean) * np.log1p(-rate)))

@@ -134,10 +134,10 @@ def test_posterior_collapse_is_reported_with_the_number_of_active_units(monkeypa
     *hidden, last = params.encoder
     dull = (*hidden, last._replace(weight=0 * last.weight))
     trained = state.trained._replace(params=params._replace(encoder=dull))
-    with pytest.warns(UserWarning, match='posterior collapse: 0 of 4 units of the code are active'):
+    with pytest.warns(UserWarning, match='posterior collapse: 0 of 4 latent variables are active'):
         found = variational.report(config, state._replace(trained=trained), data)
     assert found.metrics['active_units'] == 0
-    assert found.summary.startswith('posterior collapse: 0 of 4 units')
+    assert found.summary.startswith('posterior collapse: 0 of 4 latent variables')
     assert '0 of 4 units active' in found.tables[0].caption
 
 

@@ -133,7 +133,7 @@ def test_curvature_is_the_distance_of_two_jacobians(layer, x):
 
 def test_unknown_probes_and_directions_are_named():
     x = jnp.ones((2, 3))
-    with pytest.raises(ValueError, match="not 'reverse'"):
+    with pytest.raises(ValueError, match="got 'reverse'"):
         contractive.estimated_penalty(jnp.tanh, x, jax.random.key(0), direction='reverse')
-    with pytest.raises(ValueError, match="not 'normal'"):
+    with pytest.raises(ValueError, match="got 'normal'"):
         contractive.estimated_penalty(jnp.tanh, x, jax.random.key(0), probes='normal')

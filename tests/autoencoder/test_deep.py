@@ -23,6 +23,23 @@ def x():
     return jax.random.uniform(jax.random.key(1), (5, 8))
 
 
+@pytest.mark.parametrize('corruption', [None, 0.5])
+def test_stages_are_the_layers_and_then_all_of_them(params, x, corruption):
+    corrupt = None
+    if corruption is not None:
+        corrupt = functools.partial(denoising.masking, mask_rate=corruption)
+    options = {'activation': jnp.tanh, 'latent_activation': jax.nn.sigmoid}
+    key = jax.random.key(3)
+    *layers, joint = deep.stage_losses(3, corrupt=corrupt, **options)
+    for i, stage in enumerate(layers):
+        expected = deep.layer_loss(params, x, key, i, corrupt=corrupt, **options)
+        value, metrics = stage(params, x, key)
+        assert float(value) == float(jnp.mean(expected)) and metrics == {}
+    value, _ = joint(params, x, key)
+    assert float(value) == float(jnp.mean(deep.loss(params, x, **options)))
+    assert len(layers) == 3
+
+
 def test_the_paper_s_network_has_its_number_of_weights():
     """784-1000-500-250-30 and mirror: 2,837,314 numbers, biases counted."""
     shapes = jax.eval_shape(
@@ -41,7 +58,7 @@ def test_code_and_output_are_linear_unless_said(params, x):
     np.testing.assert_allclose(code, network.affine(params.encoder[2], hidden), rtol=1e-5)
     logits = deep.decode(params, code)
     np.testing.assert_allclose(deep.loss(params, x), losses.bernoulli_nll(logits, x), rtol=1e-5)
-    assert (deep.encode(params, x, code=jnp.tanh) == jnp.tanh(code)).all()
+    assert (deep.encode(params, x, latent_activation=jnp.tanh) == jnp.tanh(code)).all()
 
 
 @pytest.mark.parametrize('i', [0, 1, 2])
@@ -106,39 +123,6 @@ def test_fine_tuning_starts_from_the_codes_and_trains_all_layers(params, x):
     assert all((abs(layer.weight) > 0).any() for layer in jax.grad(value)(layers))
 
 
-def quadratic(i):
-    """A loss that pulls parameter i, and it alone, towards the batch."""
-    return lambda params, batch, key: (params[i] - batch) ** 2 / 2
-
-
-def test_phases_train_one_loss_after_another_each_with_new_moments():
-    """Against Adam by hand: three phases, of two, two and two steps."""
-    losses = [quadratic(0), quadratic(1), lambda p, b, key: quadratic(0)(p, b, key) + p[1] ** 2 / 2]
-    rate = lambda count: jnp.where(count < 0, 0.1, 0.1 / (1 + count))  # noqa: E731
-    init, step = deep.phases(losses, 2, optax.scale_by_adam(), rate)
-    state = init((jnp.float32(1.0), jnp.float32(2.0)))
-    step = jax.jit(step)
-    expected = [1.0, 2.0]
-    for phase, count in itertools.product(range(3), range(2)):
-        batch = jnp.float32(0.5 * count)
-        if count == 0:
-            m, v = np.zeros(2), np.zeros(2)
-        g = np.zeros(2)
-        if phase in (0, 1):
-            g[phase] = expected[phase] - float(batch)
-        else:
-            g[:] = expected[0] - float(batch), expected[1]
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        move = m / (1 - 0.9 ** (count + 1)) / (np.sqrt(v / (1 - 0.999 ** (count + 1))) + 1e-8)
-        length = 0.1 if phase < 2 else 0.1 / (1 + count)
-        expected = [p - length * d for p, d in zip(expected, move, strict=True)]
-        state, metrics = step(state, batch, jax.random.key(0))
-        np.testing.assert_allclose(state.params, expected, rtol=1e-5)
-    assert np.isfinite(metrics['loss']) and int(state.n_done) == 6
-    with pytest.raises(ValueError, match='phases of 0 steps'):
-        deep.phases(losses, 0, optax.identity(), rate)
-
-
 def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
     """Of sixty epochs the one that errs least on held-out examples is what comes back."""
     x = jax.random.uniform(jax.random.key(1), (120, 8))
@@ -153,14 +137,14 @@ def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
             optimizer=optax.adam(rate),
         )  # fmt: skip
 
-    first = float(deep.error(layers, *valid))
+    first = float(deep.error_rate(layers, *valid))
     tuned, least = tune(layers, 0.02, 60)
-    assert float(least) == pytest.approx(float(deep.error(tuned, *valid)))
+    assert float(least) == pytest.approx(float(deep.error_rate(tuned, *valid)))
     assert float(least) < 0.5 * first
     early, before = tune(layers, 0.02, 1)
     assert float(least) <= float(before)
     assert not np.allclose(early[0].weight, tuned[0].weight)
-    with pytest.raises(ValueError, match='batch of 90 from 80'):
+    with pytest.raises(ValueError, match='batch_size 90 exceeds the 80 training examples'):
         deep.fine_tune(
             layers, train, valid, jax.random.key(2), n_epochs=1, batch_size=90,
             optimizer=optax.identity(),
@@ -170,6 +154,6 @@ def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
 def test_a_layer_that_is_not_there_is_named(params):
     with pytest.raises(ValueError, match='there is no layer 3 with a mirror in 3 encoder'):
         deep.layer(params, 3)
-    lopsided = network.init_autoencoder(jax.random.key(0), (8, 4, 2), decoder_widths=(2, 8))
+    lopsided = network.init_autoencoder(jax.random.key(0), (8, 4, 2), decoder_dims=(2, 8))
     with pytest.raises(ValueError, match='2 encoder and 1 decoder'):
         deep.layer(lopsided, 0)

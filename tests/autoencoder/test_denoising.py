@@ -48,9 +48,9 @@ def test_the_ends_of_the_domain(corrupt):
 @pytest.mark.parametrize(
     'corrupt, level, message',
     [
-        (denoising.gaussian, -0.1, 'std of a corruption is -0.1; it has to be at least 0'),
-        (denoising.masking, 1.5, 'share of a corruption is 1.5; it has to be between 0 and 1'),
-        (denoising.masking, float('nan'), 'is nan'),
+        (denoising.gaussian, -0.1, 'expected std at least 0, got -0.1'),
+        (denoising.masking, 1.5, 'expected mask_rate between 0 and 1, got 1.5'),
+        (denoising.masking, float('nan'), 'got nan'),
         (denoising.salt_and_pepper, -0.2, 'between 0 and 1'),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_users_corruption_gets_its_key_and_keeps_the_shape():
         float(denoising.loss(lambda v: v, losses.squared_error, roll, x, key).sum()) for key in keys
     }
     assert found == {24.0, 32.0}  # one or three places, two places
-    with pytest.raises(ValueError, match=r'turned x \(2, 4\) into \(2, 2\)'):
+    with pytest.raises(ValueError, match=r'keeps the shape \(2, 4\) of x, got \(2, 2\)'):
         denoising.loss(lambda v: v, losses.squared_error, lambda key, x: x[:, :2], x, keys[0])
 
 

@@ -49,7 +49,7 @@ def converged(digits, tied, k=K, n_steps=8000):
 @pytest.mark.parametrize('tied', [False, True])
 def test_gradient_descent_ends_in_the_principal_subspace(digits, pca, tied):
     params = converged(digits, tied)
-    angles = subspace_angles(np.asarray(linear.directions(params), float), pca.components_.T)
+    angles = subspace_angles(np.asarray(linear.decoder_matrix(params), float), pca.components_.T)
     assert angles.max() < 1e-3
     error = np.asarray(linear.loss(params, jnp.asarray(digits, jnp.float32)), float).mean()
     tail = ((digits - pca.inverse_transform(pca.transform(digits))) ** 2).sum(1).mean()
@@ -68,7 +68,7 @@ def test_gradient_descent_ends_in_the_principal_subspace(digits, pca, tied):
 
 def test_the_loss_of_the_moments_is_the_mean_loss(digits, x64):
     params = network.init_autoencoder(
-        jax.random.key(1), (D, 20, 5), decoder_widths=(5, D), dtype=jnp.float64
+        jax.random.key(1), (D, 20, 5), decoder_dims=(5, D), dtype=jnp.float64
     )
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     exact = linear.loss(params, jnp.asarray(digits)).mean()
@@ -79,13 +79,13 @@ def test_the_loss_of_the_moments_is_the_mean_loss(digits, x64):
 def test_alternating_least_squares_falls_to_pca(digits, pca):
     mean, covariance = linear.moments(jnp.asarray(digits, jnp.float32))
     params = linear.init(jax.random.key(2), D, K)
-    step = jax.jit(linear.alternate)
+    step = jax.jit(linear.alternating_least_squares)
     losses = []
     for _ in range(150):
         params = step(params, mean, covariance)
         losses.append(float(linear.expected_loss(params, mean, covariance)))
     assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
-    angles = subspace_angles(np.asarray(linear.directions(params), float), pca.components_.T)
+    angles = subspace_angles(np.asarray(linear.decoder_matrix(params), float), pca.components_.T)
     assert angles.max() < 1e-3
 
 
@@ -106,14 +106,16 @@ def test_principal_angles_are_scipys(x64, shapes):
 
 
 def test_principal_components_are_scikit_learns(digits, pca):
-    found = linear.principal(digits.astype(np.float32))
+    found = linear.principal_components(digits.astype(np.float32))
     np.testing.assert_allclose(
         found.variances[:K], pca.explained_variance_ * 1796 / 1797, rtol=1e-9
     )
     restored = pca.inverse_transform(pca.transform(digits[:5]))
     np.testing.assert_allclose(found.reconstruct(digits[:5], K), restored, atol=1e-10)
-    np.testing.assert_allclose(found.error(digits, K), found.variances[K:].sum(), rtol=1e-9)
-    assert abs(found.error(digits, D)) < 1e-20
+    np.testing.assert_allclose(
+        found.reconstruction_error(digits, K), found.variances[K:].sum(), rtol=1e-9
+    )
+    assert abs(found.reconstruction_error(digits, D)) < 1e-20
 
 
 @pytest.mark.data
@@ -131,8 +133,8 @@ def test_principal_components_of_mnist_leave_the_published_error(manual_dir, tmp
         / np.float32(255)
         for split in ('train', 'test')
     )
-    found = linear.principal(x)
-    reached = [found.error(test, k) for k in (2, 6, 30, 32, 64)]
+    found = linear.principal_components(x)
+    reached = [found.reconstruction_error(test, k) for k in (2, 6, 30, 32, 64)]
     np.testing.assert_allclose(reached, [43.645, 32.651, 13.866, 13.193, 7.093], atol=1e-3)
 
 
@@ -145,11 +147,13 @@ def test_small_principal_angles_are_exact(x64):
 
 def test_bad_input_is_refused():
     mean, covariance = jnp.zeros(4), jnp.eye(4)
-    with pytest.raises(ValueError, match=r'widths \(4, 0\)'):
+    with pytest.raises(ValueError, match=r'at least 1, got \(4, 0\)'):
         linear.init(jax.random.key(0), 4, 0)
     with pytest.raises(ValueError, match='untied'):
-        linear.alternate(linear.init(jax.random.key(0), 4, 2, tied=True), mean, covariance)
-    with pytest.raises(ValueError, match='a code of 5 for data of 4'):
-        linear.alternate(linear.init(jax.random.key(0), 4, 5), mean, covariance)
-    with pytest.raises(ValueError, match=r'A \(4, 2\) and B \(5, 2\)'):
+        linear.alternating_least_squares(
+            linear.init(jax.random.key(0), 4, 2, tied=True), mean, covariance
+        )
+    with pytest.raises(ValueError, match='latent dimension 5 exceeds the data dimension 4'):
+        linear.alternating_least_squares(linear.init(jax.random.key(0), 4, 5), mean, covariance)
+    with pytest.raises(ValueError, match=r'got \(4, 2\) and \(5, 2\)'):
         linear.principal_angles(jnp.ones((4, 2)), jnp.ones((5, 2)))

@@ -61,23 +61,26 @@ def test_tied_gradient_is_the_sum_of_both_uses():
 
 
 @pytest.mark.parametrize(
-    'widths, decoder', [((6, 9), (9, 7, 6)), ((6, 2), None), ((5, 8, 3), None)]
+    'layer_dims, decoder', [((6, 9), (9, 7, 6)), ((6, 2), None), ((5, 8, 3), None)]
 )
-def test_encoder_and_decoder_of_any_shape(widths, decoder):
-    params = network.init_autoencoder(jax.random.key(0), widths, decoder_widths=decoder)
-    code = network.encode(params, jnp.ones((2, widths[0])), jnp.tanh)
-    assert code.shape == (2, widths[-1])
-    assert network.decode(params, code, jnp.tanh).shape == (2, widths[0])
+def test_encoder_and_decoder_of_any_shape(layer_dims, decoder):
+    params = network.init_autoencoder(jax.random.key(0), layer_dims, decoder_dims=decoder)
+    code = network.encode(params, jnp.ones((2, layer_dims[0])), jnp.tanh)
+    assert code.shape == (2, layer_dims[-1])
+    assert network.decode(params, code, jnp.tanh).shape == (2, layer_dims[0])
 
 
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        ({'widths': (6, 0)}, r'widths \(6, 0\).*at least 1'),
-        ({'widths': (6,)}, 'an input and an output'),
-        ({'widths': (6, 3), 'scale': 'xavier'}, "scale 'xavier' is unknown; there are glorot"),
-        ({'widths': (6, 3), 'decoder_widths': (3, 5)}, 'lead from 3 to 5'),
-        ({'widths': (6, 3), 'decoder_widths': (3, 4, 6), 'tied': True}, 'cannot be tied'),
+        ({'layer_dims': (6, 0)}, r'at least 1, got \(6, 0\)'),
+        ({'layer_dims': (6,)}, 'an input and an output'),
+        ({'layer_dims': (6, 3), 'scale': 'xavier'}, "one of glorot.*, got 'xavier'"),
+        (
+            {'layer_dims': (6, 3), 'decoder_dims': (3, 5)},
+            r'latent dimension 3 to the data dimension 6, got \(3, 5\)',
+        ),
+        ({'layer_dims': (6, 3), 'decoder_dims': (3, 4, 6), 'tied': True}, 'cannot be tied'),
     ],
 )
 def test_what_cannot_be_built_is_said(arguments, message):
@@ -87,7 +90,7 @@ def test_what_cannot_be_built_is_said(arguments, message):
 
 def test_what_does_not_fit_is_named():
     layers = network.init(jax.random.key(0), (6, 5, 4))
-    with pytest.raises(ValueError, match=r'x of shape \(2, 7\) does not meet a layer that takes 6'):
+    with pytest.raises(ValueError, match=r'expected x of 6 values per example, got shape \(2, 7\)'):
         network.apply(layers, jnp.ones((2, 7)), jnp.tanh)
     with pytest.raises(ValueError, match='2 activations for 1 hidden'):
         network.apply(layers, jnp.ones((2, 6)), (jnp.tanh, jnp.tanh))

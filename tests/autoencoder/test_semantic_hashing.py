@@ -132,11 +132,11 @@ def test_linear_autoencoder_of_ppmi_is_latent_semantic_analysis(x64):
     strength = semantic_hashing.ppmi(semantic_hashing.cooccurrences(counts > 0))
     k, d = 4, len(strength)
     model = linear.init(jax.random.key(0), d, k, dtype=jnp.float64)
-    step = jax.jit(linear.alternate)
+    step = jax.jit(linear.alternating_least_squares)
     for _ in range(300):
         model = step(model, jnp.zeros(d), jnp.asarray(strength.T @ strength / d))
     _, values, V = np.linalg.svd(strength)
-    angles = linear.principal_angles(linear.directions(model), jnp.asarray(V[:k].T))
+    angles = linear.principal_angles(linear.decoder_matrix(model), jnp.asarray(V[:k].T))
     assert float(angles.max()) < 1e-3
     error = float(linear.loss(model, jnp.asarray(strength)).sum())
     assert error == pytest.approx((values[k:] ** 2).sum(), rel=1e-6)

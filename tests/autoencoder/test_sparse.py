@@ -68,7 +68,7 @@ def test_kl_loss_is_its_formula_and_its_gradient_is_right(x64):
     rho = h.mean(0)
     kl = sum(stats.entropy([0.02, 0.98], [m, 1 - m]) for m in rho)
     expected = 0.5 * ((y - x) ** 2).sum() / 7 + 0.05 * ((W**2).sum() + (U**2).sum()) + 2 * kl
-    run = jax.jit(lambda p: sparse.kl_loss(p, x, target=0.02, weight=2.0, decay=0.1)[0])
+    run = jax.jit(lambda p: sparse.kl_loss(p, x, target=0.02, kl_weight=2.0, weight_decay=0.1)[0])
     assert float(run(params)) == pytest.approx(float(expected), rel=1e-9)
     check_grads(run, (params,), order=1, modes=['rev'], rtol=1e-5)
 
@@ -80,7 +80,7 @@ def test_l1_loss_cannot_be_cheated_by_a_growing_decoder(x64):
     grown = network.Autoencoder(params.encoder, (network.Dense(layer.weight * 10, layer.bias),))
     value = sparse.l1_loss(params, x, 0.3)[0]
     assert float(sparse.l1_loss(grown, x, 0.3)[0]) == pytest.approx(float(value), rel=1e-12)
-    rows = sparse.normalised(grown).decoder[0].weight
+    rows = sparse.normalize_decoder(grown).decoder[0].weight
     np.testing.assert_allclose((rows**2).sum(1), 1, rtol=1e-12)
     h = np.maximum(x @ params.encoder[0].weight, 0)
     expected = ((x - h @ rows) ** 2).sum(1).mean() + 0.3 * abs(h).sum(1).mean()

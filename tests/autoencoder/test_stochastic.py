@@ -127,9 +127,12 @@ def states(name):
 
 
 def test_states_are_all_values_of_a_code():
-    np.testing.assert_array_equal(stochastic.states(3), states('bernoulli'))
-    np.testing.assert_array_equal(stochastic.states(2, 3), states('categorical'))
-    assert stochastic.states(13) is None and stochastic.states(12).shape == (4096, 12)
+    np.testing.assert_array_equal(stochastic.enumerate_states(3), states('bernoulli'))
+    np.testing.assert_array_equal(stochastic.enumerate_states(2, 3), states('categorical'))
+    assert stochastic.enumerate_states(13) is None and stochastic.enumerate_states(12).shape == (
+        4096,
+        12,
+    )
 
 
 def test_the_spread_of_gradients_is_their_mean_and_variance():
@@ -139,7 +142,7 @@ def test_the_spread_of_gradients_is_their_mean_and_variance():
         noise = jax.random.normal(key, (3,))
         return {'a': 1000 + 0.1 * noise[:2], 'b': 2 * noise[2]}
 
-    mean, variance = stochastic.spread(gradient, jax.random.key(0), 50)
+    mean, variance = stochastic.gradient_moments(gradient, jax.random.key(0), 50)
     every = [gradient(key) for key in jax.random.split(jax.random.key(0), 50)]
     flat = np.array([np.append(np.asarray(g['a'], float), g['b']) for g in every])
     np.testing.assert_allclose(np.append(mean['a'], mean['b']), flat.mean(0), rtol=1e-5)
@@ -215,6 +218,21 @@ def test_the_prior_is_outputs_of_zero(x64):
     np.testing.assert_allclose(coins, -5 * np.log(2), rtol=1e-13)
 
 
+def test_log_standard_deviations_are_bounded_and_usual_ones_unchanged():
+    usual = jnp.linspace(-6, 6, 121)
+    np.testing.assert_array_equal(stochastic.bound_log_std(usual), usual)
+    rising = jnp.concatenate([jnp.linspace(-10, 10, 201), jnp.asarray([50.0, 1e6])])
+    found, slope = jax.vmap(jax.value_and_grad(stochastic.bound_log_std))(rising)
+    assert (jnp.diff(found) >= 0).all() and (jnp.abs(found) <= 7).all()
+    assert (slope[:-2] > 0).all() and (slope <= 1).all() and np.isfinite(slope).all()
+    np.testing.assert_allclose(found[-1], 7)
+    outputs = jnp.asarray([[0.0, 100.0], [3.0, -1e4]])
+    mean, log_std = stochastic.split_gaussian(outputs)
+    np.testing.assert_array_equal(mean, outputs[:, :1])
+    np.testing.assert_allclose(log_std, [[7.0], [-7.0]])
+    assert np.isfinite(stochastic.GAUSSIAN.kl(outputs, jnp.zeros_like(outputs))).all()
+
+
 def test_errors_name_the_mend():
     family, _ = FAMILIES['bernoulli']
     outputs = jnp.zeros((1, 3))
@@ -223,13 +241,13 @@ def test_errors_name_the_mend():
         expect(jax.random.key(0), family, outputs, reward, estimator='pathwise')
     with pytest.raises(ValueError, match='2 or more samples'):
         expect(jax.random.key(0), family, outputs, reward, estimator='leave-one-out')
-    with pytest.raises(ValueError, match='n_samples is 0'):
+    with pytest.raises(ValueError, match='n_samples to be at least 1, got 0'):
         expect(jax.random.key(0), family, outputs, reward, n_samples=0)
-    with pytest.raises(ValueError, match='2 or more states'):
+    with pytest.raises(ValueError, match='at least 2, got 1'):
         stochastic.categorical(1)
-    with pytest.raises(ValueError, match='groups of 3'):
+    with pytest.raises(ValueError, match='a multiple of 3 classes'):
         CATEGORICAL.mean(jnp.zeros((1, 5)))
-    with pytest.raises(ValueError, match='takes 2 k'):
+    with pytest.raises(ValueError, match='expected 2 k outputs'):
         stochastic.GAUSSIAN.mean(jnp.zeros((1, 5)))
     with pytest.raises(ValueError, match=r'rescale the pixels'):
         family.log_prob(outputs, jnp.full((1, 3), 255.0))

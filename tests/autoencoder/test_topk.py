@@ -8,6 +8,7 @@ import pytest
 
 from lecture4.autoencoder import topk
 from lecture4.autoencoder.network import Autoencoder, Dense
+from lecture4.ops.reduce import Reduce
 
 
 @pytest.mark.parametrize('k', [1, 3, 6])
@@ -27,7 +28,9 @@ def test_top_k_keeps_k_of_equal_values_and_passes_gradients_to_them():
 
 @pytest.mark.parametrize('k', [0, 7])
 def test_k_outside_the_code_is_refused(k):
-    with pytest.raises(ValueError, match=f'k {k} of top-k is not between 1 and 6'):
+    with pytest.raises(
+        ValueError, match=f'expected k between 1 and the latent dimension 6, got {k}'
+    ):
         topk.top_k(jnp.ones((2, 6)), k)
 
 
@@ -40,6 +43,11 @@ def kill(params, units, bias=-100.0):
     """Units that never answer."""
     (W, c) = params.encoder[0]
     return Autoencoder((Dense(W, c.at[units].set(bias)),), params.decoder)
+
+
+def start(params, optimizer):
+    zeros = jnp.zeros(params.encoder[0].bias.shape)
+    return topk.State(params, optimizer.init(params), zeros, zeros)
 
 
 def test_it_starts_as_transposes_with_unit_rows_and_the_datas_mean():
@@ -67,7 +75,7 @@ def test_dead_units_get_a_gradient_from_the_auxiliary_loss_alone():
     params = kill(params, jnp.array([2, 5]))
 
     def slope(dead):
-        value = lambda p: topk.loss(p, x, 3, dead=dead, k_dead=2)[0]  # noqa: E731
+        value = lambda p: topk.loss(p, x, 3, dead=dead, k_auxiliary=2)[0]  # noqa: E731
         grads = jax.jit(jax.grad(value))(params)
         return np.asarray(abs(grads.decoder[0].weight).sum(1))
 
@@ -94,7 +102,7 @@ def test_the_auxiliary_reconstruction_has_no_second_bias():
 def test_idle_time_counts_examples_and_dead_units_are_counted():
     x, params = problem()
     optimizer = optax.sgd(0.0)
-    state = topk.State(kill(params, jnp.arange(20)), optimizer.init(params), jnp.zeros(24))
+    state = start(kill(params, jnp.arange(20)), optimizer)
     step = jax.jit(
         lambda state: topk.step(state, x, jax.random.key(2), optimizer=optimizer, k=3, patience=100)
     )
@@ -132,7 +140,9 @@ def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
     np.testing.assert_allclose(new.decoder[0].weight[:4], np.tile(aim, (4, 1)), rtol=1e-5)
     typical = np.linalg.norm(params.encoder[0].weight[:, 4:], axis=0).mean()
     np.testing.assert_allclose(
-        new.encoder[0].weight[:, :4], 0.2 * typical * np.tile(aim, (4, 1)).T, rtol=1e-5
+        new.encoder[0].weight[:, :4],
+        topk.REVIVAL_SCALE * typical * np.tile(aim, (4, 1)).T,
+        rtol=1e-5,
     )
     assert (new.encoder[0].bias[:4] == 0).all()
     np.testing.assert_array_equal(new.decoder[0].weight[4:], params.decoder[0].weight[4:])
@@ -152,9 +162,9 @@ def test_examples_are_drawn_in_proportion_to_their_squared_loss():
 def test_a_step_revives_and_forgets_adams_moments():
     x, params = problem()
     optimizer = optax.adam(1e-3)
-    state = topk.State(kill(params, jnp.arange(20)), optimizer.init(params), jnp.zeros(24))
+    state = start(kill(params, jnp.arange(20)), optimizer)
 
-    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=128, k_dead=4)
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=128, k_auxiliary=4)
     step = jax.jit(step, static_argnames='revive_dead')
 
     def run(state, n, revive_dead=False):
@@ -166,13 +176,95 @@ def test_a_step_revives_and_forgets_adams_moments():
     assert (abs(state.opt_state[0].mu.decoder[0].weight[:20]).sum(1) > 0).any()
     state, metrics = run(state, 1, revive_dead=True)
     assert metrics['dead'] == 20
-    assert (state.idle[:20] == 0).all()
+    assert (state.since_revival[:20] == 0).all()
     for moments in (state.opt_state[0].mu, state.opt_state[0].nu):
         assert (moments.decoder[0].weight[:20] == 0).all()
         assert (moments.encoder[0].weight[:, :20] == 0).all()
         assert (abs(moments.decoder[0].weight[20:]).sum(1) > 0).any()
     used = topk.loss(state.params, x, 3)[1][1]
     assert used[:20].sum() > 5  # they answer again
+
+
+def test_dead_says_that_revived_units_are_still_unused():
+    x, params = problem()
+    optimizer = optax.sgd(0.0)
+    state = start(kill(params, jnp.arange(20)), optimizer)
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=128, revive_dead=True)
+    step = jax.jit(step)
+    dead, revived = [], []
+    for i in range(7):
+        before = state
+        state, metrics = step(state, x, jax.random.key(i))
+        # A new aim is out of reach again: whatever the data, no example uses these units.
+        state = state._replace(params=kill(state.params, jnp.arange(20)))
+        dead.append(int(metrics['dead']))
+        revived.append(int(jnp.sum(state.since_revival < before.since_revival)))
+    assert dead == [0, 0, 20, 20, 20, 20, 20]
+    assert revived == [0, 0, 20, 0, 0, 20, 0]
+
+
+@pytest.mark.parametrize('k', [4, 16])
+def test_most_revived_units_are_used_at_the_default_scale(k):
+    """Half of the units start out of reach of sums of three of 32 sources."""
+    rng = np.random.default_rng(0)
+    sources = np.zeros((1024, 32), np.float32)
+    for row in sources:
+        row[rng.choice(32, 3, replace=False)] = rng.uniform(0.5, 1.5, 3)
+    mixing = rng.normal(size=(32, 16)).astype(np.float32)
+    x = jnp.asarray(sources @ (mixing / np.linalg.norm(mixing, axis=1, keepdims=True)))
+    optimizer = optax.adam(3e-3)
+    params = kill(topk.init_params(jax.random.key(7), x, 96), jnp.arange(48), -2.0)
+    step = functools.partial(
+        topk.step, optimizer=optimizer, k=k, patience=1280.0, auxiliary_weight=0.0
+    )
+
+    @functools.partial(jax.jit, static_argnames='revive')
+    def run(state, revive):
+        def body(state, n):
+            key = jax.random.fold_in(jax.random.key(8), n)
+            rows = jax.random.randint(key, (128,), 0, 1024)
+            return step(state, x[rows], key, revive_dead=revive)
+
+        return jax.lax.scan(body, state, jnp.arange(300))
+
+    for revive, least, most in ((True, 36, 48), (False, 0, 0)):
+        state, metrics = run(start(params, optimizer), revive)
+        used = np.asarray(topk.loss(state.params, x, k)[1][1])[:48]
+        assert least <= used.sum() <= most, (revive, used.sum())
+    assert int(metrics['dead'][-1]) == 48
+
+
+def test_four_devices_count_and_update_as_one():
+    """Idle counts, dead units and parameters under shard_map and pmap, by plain gradients."""
+    x, params = problem()
+    optimizer = optax.sgd(0.05)
+    state = start(kill(params, jnp.arange(20)), optimizer)
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=100)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('devices',))
+    spec = jax.sharding.PartitionSpec
+    parallel = functools.partial(step, reduce=Reduce('devices'))
+    by_shard_map = jax.jit(
+        jax.shard_map(
+            parallel, mesh=mesh, in_specs=(spec(), spec('devices'), spec()), out_specs=spec()
+        )
+    )
+
+    def by_pmap(state, x, key):
+        mapped = jax.pmap(parallel, axis_name='devices', in_axes=(None, 0, None))
+        return jax.tree.map(lambda leaf: leaf[0], mapped(state, x.reshape(4, 16, 8), key))
+
+    found = {'one': state, 'shard_map': state, 'pmap': state}
+    steps = {'one': jax.jit(step), 'shard_map': by_shard_map, 'pmap': by_pmap}
+    for name, run in steps.items():
+        for i in range(3):
+            found[name], metrics = run(found[name], x, jax.random.key(i))
+        assert int(metrics['dead']) == 20
+        assert found[name].idle[:20].tolist() == [192] * 20
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            found[name],
+            found['one'],
+        )
 
 
 @pytest.mark.slow
@@ -183,20 +275,22 @@ def test_dead_units_come_back_by_either_means_and_not_without():
     x = sources @ mixing / 4
     # Out of reach of every example, but not of a thousand steps of Adam.
     params = kill(topk.init_params(jax.random.key(7), x, 40), jnp.arange(20), -2.5)
-    assert not (topk.responses(params, x)[:, :20] > 0).any()
+    assert not (topk.pre_activations(params, x)[:, :20] > 0).any()
     optimizer = optax.adam(3e-3)
-    state = topk.State(params, optimizer.init(params), jnp.zeros(40))
-    step = functools.partial(topk.step, optimizer=optimizer, k=4, patience=2000.0, k_dead=8)
+    state = start(params, optimizer)
+    step = functools.partial(topk.step, optimizer=optimizer, k=4, patience=2000.0, k_auxiliary=8)
 
     @functools.partial(jax.jit, static_argnames='revive')
     def run(state, auxiliary, revive):
         def body(state, n):
             rows = jax.random.randint(jax.random.fold_in(jax.random.key(8), n), (128,), 0, 2048)
-            return step(state, x[rows], jax.random.key(n), auxiliary=auxiliary)
+            return step(state, x[rows], jax.random.key(n), auxiliary_weight=auxiliary)
 
         def block(state, n):
             state, _ = jax.lax.scan(body, state, 100 * n + jnp.arange(99))
-            return step(state, x[:128], jax.random.key(n), auxiliary=auxiliary, revive_dead=revive)
+            return step(
+                state, x[:128], jax.random.key(n), auxiliary_weight=auxiliary, revive_dead=revive
+            )
 
         return jax.lax.scan(block, state, jnp.arange(10))
 

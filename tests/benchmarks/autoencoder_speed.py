@@ -42,7 +42,7 @@ def shallow(key):
             code = network.encode(params, noisy, network.identity, jax.nn.sigmoid)
             return network.decode(params, code, network.identity)
 
-        corrupt = functools.partial(denoising.masking, share=0.5)
+        corrupt = functools.partial(denoising.masking, mask_rate=0.5)
         return jnp.mean(denoising.loss(run, bernoulli_nll, corrupt, x, key))
 
     return params, loss

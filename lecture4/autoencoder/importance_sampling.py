@@ -1,0 +1,99 @@
+"""Importance-weighted bounds of log p(x) of a variational autoencoder."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lecture4.autoencoder.vae import Model
+
+
+def log_weights(
+    model: Model, params: Any, x: Float[Array, 'n d'], key: PRNGKeyArray
+) -> Float[Array, ' n']:
+    """Log p(x, z) - log q(z | x) at one z ~ q(z | x) for every example.
+
+    The mean of its exponential is p(x). Where q is the posterior it is log p(x) for every z.
+    """
+    outputs = model.encode(params, x)
+    z = model.latent.sample(key, outputs)
+    log_prior = model.latent.log_prob(jnp.zeros_like(outputs), z)
+    log_joint = model.pixels.log_prob(model.decode(params, z), x) + log_prior
+    return log_joint - model.latent.log_prob(outputs, z)
+
+
+def importance_bound(
+    model: Model,
+    params: Any,
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    n_samples: int,
+    chunk: int = 0,
+) -> Float[Array, ' n']:
+    """E log 1/k sum_i w_i with k = n_samples: below log p(x), and closer the larger k.
+
+    k = 1 is the evidence lower bound with a sampled divergence. For pathwise distributions it may
+    be trained on (an importance-weighted autoencoder).
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples.
+      key: A random key.
+      n_samples: Importance samples k per example.
+      chunk: Samples computed at a time; 0 computes all at once. Memory grows with n * chunk only,
+        as long as no gradient is taken.
+
+    Raises:
+      ValueError: chunk does not divide n_samples.
+
+    References:
+      Burda, Grosse & Salakhutdinov 2016, eq. 8.
+    """
+    chunk = chunk or n_samples
+    if n_samples < 1 or n_samples % chunk:
+        raise ValueError(
+            f'n_samples {n_samples} is not a multiple of chunk {chunk}; use {chunk} or '
+            f'{(n_samples // chunk + 1) * chunk}'
+        )
+
+    def add_chunk(total, keys):
+        weights = jax.vmap(lambda key: log_weights(model, params, x, key))(keys)
+        return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=0)), None
+
+    keys = jax.random.split(key, n_samples).reshape(n_samples // chunk, chunk)
+    if len(keys) == 1:
+        weights = jax.vmap(lambda key: log_weights(model, params, x, key))(keys[0])
+        return jax.nn.logsumexp(weights, axis=0) - math.log(n_samples)
+    total, _ = jax.lax.scan(add_chunk, jnp.full(x.shape[0], -jnp.inf, x.dtype), keys)
+    return total - math.log(n_samples)
+
+
+def log_likelihood(
+    model: Model,
+    params: Any,
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    n_samples: int,
+    chunk: int,
+    tile: int = 1000,
+) -> Float[Array, ' n']:
+    """`importance_bound` of many examples, `tile` at a time: an estimate of log p(x) from below.
+
+    Examples of the last tile are padded by repeating the last one.
+    """
+    n = x.shape[0]
+    tile = min(tile, n)
+    n_tiles = -(-n // tile)
+    padded = jnp.concatenate([x, jnp.repeat(x[-1:], n_tiles * tile - n, axis=0)])
+
+    def tile_bound(inputs):
+        x, key = inputs
+        return importance_bound(model, params, x, key, n_samples=n_samples, chunk=chunk)
+
+    tiles = padded.reshape(n_tiles, tile, *x.shape[1:])
+    return jax.lax.map(tile_bound, (tiles, jax.random.split(key, n_tiles))).reshape(-1)[:n]
