@@ -170,7 +170,7 @@ def fresh(config, key, x):
     layers = []
     for stage, own in zip(stages(config), jax.random.split(key, len(config.sizes)), strict=True):
         layers.append(rica.init(own, x, stage, tied=config.tied))
-        x = rica.apply(layers[-1:], x, (stage,), floor=config.floor)[0]['contrast']
+        x = rica.apply(layers[-1:], x, (stage,), min_std=config.floor)[0]['contrast']
     return tuple(layers)
 
 
@@ -189,7 +189,12 @@ def build(config):
         def value(layer):
             layers = (*state.layers[:i], layer, *state.layers[i + 1 :])
             run = rica.layer_loss(
-                layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
+                layers,
+                x,
+                i,
+                stages(config),
+                sparsity_penalty=config.weights[i],
+                min_std=config.floor,
             )
             return jnp.mean(run[0]), run[1]
 
@@ -214,7 +219,12 @@ def build(config):
         found = {}
         for i in range(n_layers):
             loss, metrics = rica.layer_loss(
-                state.layers, x, i, stages(config), weight=config.weights[i], floor=config.floor
+                state.layers,
+                x,
+                i,
+                stages(config),
+                sparsity_penalty=config.weights[i],
+                min_std=config.floor,
             )
             found |= {f'layer_{i + 1}_loss': jnp.mean(loss)}
             found |= {f'layer_{i + 1}_reconstruction': metrics['reconstruction']}
@@ -228,7 +238,7 @@ def answers(config, layers, x, tile=64):
 
     @jax.jit
     def run(x):
-        return rica.apply(layers, x, stages(config), floor=config.floor)
+        return rica.apply(layers, x, stages(config), min_std=config.floor)
 
     parts = [run(x[i : i + tile]) for i in range(0, len(x), tile)]
     found = {'pixels': np.asarray(x).reshape(len(x), -1)}
@@ -267,7 +277,7 @@ def probed(config, layers, i, kind, crops):
     @jax.jit
     def probe(layers, map_):
         used = layers[: i + 1], stages(config)[: i + 1]
-        response = rica.unit(*used, kind, map_, floor=config.floor)
+        response = rica.unit_response(*used, kind, map_, min_std=config.floor)
         answers = jax.lax.map(response, crops, batch_size=64)
         starts = crops[jax.lax.top_k(answers, STARTS)[1]]
         found = stimulus.maximize(response, starts, norm=config.side, n_steps=config.search)
@@ -284,10 +294,10 @@ def probed(config, layers, i, kind, crops):
 
 def unnoticed(config, layers, best):
     """Walks from the best stimulus of a first pooled unit, flattest directions to the steepest."""
-    response = rica.unit(layers[:1], stages(config)[:1], 'pooled', 0, floor=config.floor)
+    response = rica.unit_response(layers[:1], stages(config)[:1], 'pooled', 0, min_std=config.floor)
     values, directions = jax.jit(functools.partial(stimulus.invariant_directions, response))(best)
     h, w, _ = rica.shapes(best.shape, stages(config)[:1])[1]
-    seen = rica.field(stages(config)[:1], (h // 2, w // 2))
+    seen = rica.receptive_field(stages(config)[:1], (h // 2, w // 2))
     rows, notes = {}, {}
     for name, j in (('flattest', 0), ('2nd', 1), ('3rd', 2), ('steepest', len(values) - 1)):
         walked = stimulus.great_circle(best, directions[j], np.linspace(-np.pi / 3, np.pi / 3, 7))

@@ -38,6 +38,7 @@ from lecture4.data import images as image_data
 from lecture4.features import atoms, label_efficiency, self_taught
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
 
 ENCODERS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, t=0.5)}
@@ -173,7 +174,7 @@ def data(config):
 def joint(config):
     """The options that name the energy."""
     return {
-        'weight': config.weight,
+        'l1_penalty': config.weight,
         'coupling': config.coupling,
         'activation': ENCODERS[config.encoder],
     }
@@ -193,7 +194,7 @@ def build(config):
             optimizer=optimizer,
             n_steps=config.inner,
             uncoupled=config.uncoupled,
-            axis_name=axis_name,
+            reduce=Reduce(axis_name),
             **joint(config),
         )
 

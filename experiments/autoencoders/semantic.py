@@ -114,7 +114,7 @@ def data(config):
     kept = [word for word in words[2:] if any(letter.isalpha() for letter in word)]
     words = (*words[:2], *kept[: config.words])
     known = vocabulary.Vocabulary(words, {word: i for i, word in enumerate(words) if i > 1})
-    counts = semantic_hashing.bags(vocabulary.encode(known, texts), len(words))[
+    counts = semantic_hashing.bag_of_words(vocabulary.encode(known, texts), len(words))[
         :, 2:
     ]  # known words alone
     tfidf = TfidfTransformer(sublinear_tf=True).fit(counts[held]).transform(counts)
@@ -160,9 +160,9 @@ def build(config):
                 own,
                 x,
                 noise,
-                code=CODES[name],
-                noise=config.noise if name == 'bits' else 0.0,
-                seen=seen,
+                latent_activation=CODES[name],
+                noise_std=config.noise if name == 'bits' else 0.0,
+                encoder_counts=seen,
             )
             for name, own in params.items()
         }
@@ -171,7 +171,7 @@ def build(config):
 
     def evaluate(params, x):
         return {
-            name: jnp.mean(semantic_hashing.loss(own, x, code=CODES[name]))
+            name: jnp.mean(semantic_hashing.loss(own, x, latent_activation=CODES[name]))
             for name, own in params.items()
         }
 
@@ -186,7 +186,9 @@ def rankings(config, params, extra):
     asking, held = extra['asking'], extra['held']
     bags = extra['tfidf'] if config.weighting == 'tfidf' else extra['counts']
     codes = {
-        name: np.asarray(semantic_hashing.encode(own, jnp.asarray(bags), code=CODES[name]))
+        name: np.asarray(
+            semantic_hashing.encode(own, jnp.asarray(bags), latent_activation=CODES[name])
+        )
         for name, own in params.items()
     }
     spaces = {'words, tf-idf': extra['tfidf'], 'words, counts': extra['counts']}
@@ -201,9 +203,13 @@ def rankings(config, params, extra):
             gaps = ((points[asking][:, None] - points[held][None]) ** 2).sum(2)
             found[name] = np.argsort(gaps, axis=1, kind='stable')
         else:
-            found[name], _ = semantic_hashing.nearest(points[held], points[asking], len(held))
-    bits = semantic_hashing.bits(codes['bits'])
-    gaps = np.asarray(semantic_hashing.hamming(jnp.asarray(bits[asking]), jnp.asarray(bits[held])))
+            found[name], _ = semantic_hashing.nearest_by_cosine(
+                points[held], points[asking], len(held)
+            )
+    bits = semantic_hashing.to_bits(codes['bits'])
+    gaps = np.asarray(
+        semantic_hashing.hamming_distance(jnp.asarray(bits[asking]), jnp.asarray(bits[held]))
+    )
     found[f'autoencoder, {config.bits} bits'] = np.argsort(gaps, axis=1, kind='stable')
     return {name: held[order] for name, order in found.items()}, spaces, codes
 
@@ -243,7 +249,7 @@ def report(config, state, data):
     columns = sorted({1, config.found, min(100, reaches[-1])})
     precision = {name: float(hit[:, : config.found].mean()) for name, hit in right.items()}
     chance = float((labels[extra['held']] == labels[asking][:, None]).mean())
-    undecided = float(semantic_hashing.undecided(codes['bits']))
+    undecided = float(semantic_hashing.undecided_fraction(codes['bits']))
     # The class of a word: where it is most over-represented, by a pseudo-count of 1.
     present = extra['counts'][extra['held']] > 0
     own = labels[extra['held']]
@@ -253,14 +259,16 @@ def report(config, state, data):
     common = np.flatnonzero(present.sum(0) >= 10)
     tables, agreement = word_spaces(config, params, extra), {}
     for name, table in tables.items():
-        order, _ = semantic_hashing.nearest(table[common], np.arange(len(common)), 5)
+        order, _ = semantic_hashing.nearest_by_cosine(table[common], np.arange(len(common)), 5)
         agreement[name] = float((kind[common][order] == kind[common][:, None]).mean())
     # In deviations of chance, so that words of all sentences with a slight bias do not come first.
     telling = np.argsort(-(np.sqrt(share) * np.log(lift)), axis=1)
     picked = list(dict.fromkeys(telling.T.ravel().tolist()))[: config.shown]
     groups = {}
     for name in ('autoencoder', 'co-occurrence'):
-        order, cosine = semantic_hashing.nearest(tables[name], np.array(picked), config.neighbours)
+        order, cosine = semantic_hashing.nearest_by_cosine(
+            tables[name], np.array(picked), config.neighbours
+        )
         groups[name] = [
             (words[w], [(words[j], c) for j, c in zip(near, cosines, strict=True)])
             for w, near, cosines in zip(picked, order, cosine, strict=True)

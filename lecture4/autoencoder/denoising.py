@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike, Shaped
 
 from lecture4.ops.prox import require_floating
@@ -201,7 +202,7 @@ def wiener(clean: Shaped[ArrayLike, 'n d'], std: float) -> Affine:
 
 def _check(name, value, low, high):
     """ValueError where a known level is outside its domain, NaN included."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     if not (value >= low and (high is None or value <= high)):
         domain = f'between {low} and {high}' if high is not None else f'at least {low}'

@@ -1,16 +1,16 @@
-"""Predictive sparse decomposition: an encoder that guesses sparse codes, learned with the atoms.
+"""Predictive sparse decomposition: an encoder that predicts sparse codes, learned with the atoms.
 
 Per example x, with atoms of norm 1 in the columns of D and a code h,
 
-    E(h) = ||x - D h||^2 + weight |h|_1 + coupling ||h - f(x)||^2,   f(x) = gain tanh(x W + b).
+    E(h) = ||x - D h||^2 + l1_penalty |h|_1 + coupling ||h - f(x)||^2,   f(x) = gain tanh(x W + b).
 
-Learning alternates: h begins at f(x) and takes about ten proximal gradient steps on E (`infer`),
-then D and f take one gradient step with h fixed (`step`). Afterwards f(x) alone is the code: one
-product, where sparse coding solves an optimisation for every example.
+Learning alternates: h begins at the encoder prediction f(x) and takes about ten proximal gradient
+steps on E (`infer`), then D and f take one gradient step with h fixed (`step`). Afterwards f(x)
+alone is the code: one product, where sparse coding solves an optimization problem per example.
 
 A plain gradient step on |h|_1 never gives a zero, and stalls above the minimum; the proximal step
-is the one that `sparse.solvers` takes. E is a lasso in h (`as_lasso`), so that any of those solvers
-gives the exact answer to compare with.
+is that of `sparse.solvers`. E is a lasso in h (`as_lasso`), so that any of those solvers gives the
+exact minimum to compare with.
 """
 
 from collections.abc import Callable
@@ -20,160 +20,233 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder.network import Dense, affine
 from lecture4.ops.linalg import lipschitz
+from lecture4.ops.reduce import Reduce
+from lecture4.ops.updates import apply_gradients
 from lecture4.sparse.dictionary import online
 from lecture4.sparse.objective import L1, check, check_codes, product
 from lecture4.sparse.solvers.proximal import proximal_steps
 
 
 class Params(NamedTuple):
-    """The decoder's atoms and the encoder, with a gain for every unit."""
+    """The decoder's atoms, columns of norm 1, and the encoder with a gain for every unit."""
 
-    atoms: jax.Array  # [d, k], columns of norm 1
-    encoder: Dense  # [d, k], [k]
-    gain: jax.Array  # [k]
+    atoms: Float[Array, 'd k']
+    encoder: Dense
+    gain: Float[Array, ' k']
 
 
 class State(NamedTuple):
-    """What learning carries from batch to batch."""
+    """State of learning between batches."""
 
     params: Params
     opt_state: optax.OptState
 
 
-def init(key, x, k: int, optimizer: optax.GradientTransformation) -> State:
-    """Atoms are random signals of norm 1; the encoder begins as their transpose, with gain 1.
+def init(
+    key: PRNGKeyArray,
+    x: Float[ArrayLike, 'n d'],
+    latent_dim: int,
+    optimizer: optax.GradientTransformation,
+) -> State:
+    """Atoms are random signals of norm 1; the encoder starts as their transpose, with gain 1.
 
-    Shapes  x [n, d] float, n >= 1; k, the width of the code, may exceed d.
-    Errors  as sparse.dictionary.init: TypeError for integers, ValueError for no signals or k < 1.
+    Args:
+      key: A random key.
+      x: Signals, n >= 1.
+      latent_dim: Number of atoms k; may exceed d.
+      optimizer: An optax gradient transformation.
+
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: There are no signals, or latent_dim is below 1.
     """
-    atoms = online.init(key, x, k).atoms
-    params = Params(atoms, Dense(atoms, jnp.zeros(k, atoms.dtype)), jnp.ones(k, atoms.dtype))
+    atoms = online.init(key, x, latent_dim).atoms
+    encoder = Dense(atoms, jnp.zeros(latent_dim, atoms.dtype))
+    params = Params(atoms, encoder, jnp.ones(latent_dim, atoms.dtype))
     return State(params, optimizer.init(params))
 
 
-def encode(params: Params, x, activation: Callable = jnp.tanh):
-    """The fast code f(x) = gain * activation(x W + b): [n, d] -> [n, k].
+def encode(
+    params: Params, x: Float[ArrayLike, 'n d'], activation: Callable = jnp.tanh
+) -> Float[Array, 'n k']:
+    """The encoder prediction f(x) = gain * activation(x W + b).
 
     tanh is the paper's, and has no zeros. A soft threshold has; so do later learned encoders.
     """
     return params.gain[None, :] * activation(affine(params.encoder, x))
 
 
-def energy(params: Params, x, h, *, weight, coupling, activation: Callable = jnp.tanh):
-    """E(h) of every example, [n]; coupling 0 leaves sparse coding's objective.
+def energy(
+    params: Params,
+    x: Float[ArrayLike, 'n d'],
+    h: Float[ArrayLike, 'n k'],
+    *,
+    l1_penalty: ScalarLike,
+    coupling: ScalarLike,
+    activation: Callable = jnp.tanh,
+) -> Float[Array, ' n']:
+    """E(h) of every example; with coupling 0 the objective of sparse coding.
 
-    It is in the lecture's form, without a half: twice `sparse.objective.loss` at half the weight.
-    Shapes  x [n, d], h [n, k]; weight, coupling scalars >= 0.
-    Source  Kavukcuoglu, Ranzato & LeCun 2008, Fast inference in sparse coding algorithms.
+    It is in the lecture's form, without a half: twice `sparse.objective.loss` at half the penalty.
+
+    Args:
+      params: Atoms and encoder.
+      x: Signals.
+      h: Codes.
+      l1_penalty: Nonnegative.
+      coupling: Weight of the coupling term, nonnegative.
+      activation: Of the encoder.
+
+    References:
+      Kavukcuoglu, Ranzato & LeCun 2008, Fast inference in sparse coding algorithms.
     """
+    x, h = jnp.asarray(x), jnp.asarray(h)
     error = jnp.sum((x - product(h, params.atoms.T)) ** 2, axis=1)
     distance = jnp.sum((h - encode(params, x, activation)) ** 2, axis=1)
-    weight, coupling = jnp.asarray(weight, x.dtype), jnp.asarray(coupling, x.dtype)
-    return error + weight * jnp.sum(jnp.abs(h), axis=1) + coupling * distance
+    l1_penalty, coupling = jnp.asarray(l1_penalty, x.dtype), jnp.asarray(coupling, x.dtype)
+    return error + l1_penalty * jnp.sum(jnp.abs(h), axis=1) + coupling * distance
 
 
-def as_lasso(params: Params, x, *, weight, coupling, activation: Callable = jnp.tanh):
-    """(signals, dictionary, weight) whose L1 codes, by any sparse solver, minimise E.
+def as_lasso(
+    params: Params,
+    x: Float[ArrayLike, 'n d'],
+    *,
+    l1_penalty: ScalarLike,
+    coupling: ScalarLike,
+    activation: Callable = jnp.tanh,
+) -> tuple[Float[Array, 'n d+k'], Float[Array, 'd+k k'], Float[Array, '']]:
+    """The lasso whose codes, by any sparse solver, minimize E.
 
     ||x - D h||^2 + c ||h - f||^2 = ||[x, sqrt(c) f] - [D; sqrt(c) I] h||^2, and half of E is the
     solvers' objective.
-    Shapes  x [n, d] -> signals [n, d + k], dictionary [d + k, k], weight as given, halved.
+
+    Returns:
+      (signals, dictionary, weight): the extended signals and dictionary, and half the L1 penalty.
     """
-    atoms = params.atoms
+    x, atoms = jnp.asarray(x), params.atoms
     root = jnp.sqrt(jnp.asarray(coupling, x.dtype))
     signals = jnp.concatenate([x, root * encode(params, x, activation)], axis=1)
     stacked = jnp.concatenate([atoms, root * jnp.eye(atoms.shape[1], dtype=x.dtype)], axis=0)
-    return signals, stacked, jnp.asarray(weight, x.dtype) / 2
+    return signals, stacked, jnp.asarray(l1_penalty, x.dtype) / 2
 
 
 def infer(
     params: Params,
-    x,
+    x: Float[ArrayLike, 'n d'],
     *,
-    weight,
-    coupling,
+    l1_penalty: ScalarLike,
+    coupling: ScalarLike,
     n_steps: int = 10,
-    start=None,
+    start: Float[ArrayLike, 'n k'] | None = None,
     momentum: bool = True,
     activation: Callable = jnp.tanh,
-):
-    """Codes h after n_steps proximal gradient steps on E from f(x), or from `start`.
+) -> Float[Array, 'n k']:
+    """Inferred codes: n_steps proximal gradient steps on E from f(x), or from `start`.
 
-    With momentum they are FISTA's, without ISTA's, whose energy falls with every step. coupling 0
-    ignores the encoder but for the start.
+    With momentum the steps are FISTA's, without ISTA's, whose energy falls with every step. With
+    coupling 0 the encoder gives the start only.
 
-    Shapes  x [n, d]; start [n, k] or None; weight, coupling scalars, may be traced. Returns [n, k].
-    Domain  weight > 0, coupling >= 0; n_steps >= 0 is static.
-    Errors  TypeError for integers; ValueError where sizes disagree, or n_steps is negative.
+    Args:
+      params: Atoms and encoder.
+      x: Signals.
+      l1_penalty: Positive; may be traced.
+      coupling: Nonnegative; may be traced.
+      n_steps: Nonnegative; static.
+      start: Codes to start from; None starts from the encoder prediction.
+      momentum: Whether to use Nesterov's momentum; static.
+      activation: Of the encoder.
+
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: Shapes do not fit, or n_steps is negative.
     """
     if n_steps < 0:
-        raise ValueError(f'n_steps {n_steps} has to be at least 0')
-    check(x, params.atoms, weight)
-    x, D, weight = check(
-        *as_lasso(params, x, weight=weight, coupling=coupling, activation=activation)
-    )
-    begin = encode(params, x[:, : params.atoms.shape[0]], activation)
+        raise ValueError(f'expected n_steps to be at least 0, got {n_steps}')
+    check(x, params.atoms, l1_penalty)
+    lasso = as_lasso(params, x, l1_penalty=l1_penalty, coupling=coupling, activation=activation)
+    signals, D, weight = check(*lasso)
+    first = encode(params, signals[:, : params.atoms.shape[0]], activation)
     if start is not None:
-        begin = check_codes(start, x, D)
+        first = check_codes(start, signals, D)
     # The coupling shifts every eigenvalue of D'D: the bound is cheaper without its d + k rows.
-    bound = lipschitz(params.atoms) + jnp.asarray(coupling, x.dtype)
-    step, codes, state = proximal_steps(x, D, weight, begin, L1, (bound, product(D.T, D)), momentum)
+    bound = lipschitz(params.atoms) + jnp.asarray(coupling, signals.dtype)
+    step, codes, state = proximal_steps(
+        signals, D, weight, first, L1, (bound, product(D.T, D)), momentum
+    )
     return codes(lax.fori_loop(0, n_steps, lambda _, s: step(s), state))
 
 
 def step(
     state: State,
-    x,
-    key=None,
+    x: Float[ArrayLike, 'n d'],
+    key: PRNGKeyArray | None = None,
     *,
     optimizer: optax.GradientTransformation,
-    weight,
-    coupling,
+    l1_penalty: ScalarLike,
+    coupling: ScalarLike,
     n_steps: int = 10,
     uncoupled: bool = False,
     activation: Callable = jnp.tanh,
-    axis_name=None,
-):
+    reduce: Reduce = Reduce(),
+) -> tuple[State, dict[str, Float[Array, '']]]:
     """One alternation: codes at fixed parameters, then one step of D, W, b and gain at fixed codes.
 
-    uncoupled  infers h without the pull towards f(x), as the authors' published code does; the
-               encoder still learns to predict h.
-    Shapes     x [n, d]. Returns (State, metrics): means over the batch, before the parameters move,
-               of energy, reconstruction ||x - D h||^2, prediction ||h - f(x)||^2, and density, the
-               share of h that is not zero.
-    Devices    With axis_name (pmap) gradients and metrics are averaged over the devices.
-    Source     Kavukcuoglu et al. 2008, section 2.2: one step of stochastic gradient a batch, atoms
-               rescaled to norm 1 after each.
+    Args:
+      state: State from `init` or the previous step.
+      x: The batch, on each device its part.
+      key: Not used; training loops pass one.
+      optimizer: An optax gradient transformation.
+      l1_penalty: Positive; may be traced.
+      coupling: Weight of the coupling term, nonnegative; may be traced.
+      n_steps: Proximal gradient steps.
+      uncoupled: Whether to infer h without the coupling term, as the authors' published code does;
+        the encoder still learns to predict h.
+      activation: Of the encoder.
+      reduce: The devices that share the batch.
+
+    Returns:
+      (state, metrics): means over the batch, before the update, of `energy`, `reconstruction`
+      ||x - D h||^2, `prediction` ||h - f(x)||^2, and `density`, the fraction of h that is not zero.
+
+    References:
+      Kavukcuoglu et al. 2008, section 2.2: one step of stochastic gradient per batch, atoms rescaled
+      to norm 1 after each.
     """
-    del key  # nothing is drawn; loops hand one over
-    pull = 0.0 if uncoupled else coupling
+    del key
+    x = jnp.asarray(x)
     h = lax.stop_gradient(
-        infer(state.params, x, weight=weight, coupling=pull, n_steps=n_steps, activation=activation)
+        infer(
+            state.params,
+            x,
+            l1_penalty=l1_penalty,
+            coupling=0.0 if uncoupled else coupling,
+            n_steps=n_steps,
+            activation=activation,
+        )
     )
 
-    def value(params):
-        run = energy(params, x, h, weight=weight, coupling=coupling, activation=activation)
-        return jnp.mean(run)
+    def mean_energy(params):
+        return jnp.mean(
+            energy(params, x, h, l1_penalty=l1_penalty, coupling=coupling, activation=activation)
+        )
 
-    cost, grads = jax.value_and_grad(value)(state.params)
     params = state.params
+    value, grads = jax.value_and_grad(mean_energy)(reduce.vary(params))
     metrics = {
-        'energy': cost,
+        'energy': value,
         'reconstruction': jnp.mean(jnp.sum((x - product(h, params.atoms.T)) ** 2, axis=1)),
         'prediction': jnp.mean(jnp.sum((h - encode(params, x, activation)) ** 2, axis=1)),
         'density': jnp.mean(h != 0, dtype=x.dtype),
     }
-    if axis_name is not None:
-        grads, metrics = lax.pmean((grads, metrics), axis_name)
-    with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
-    params = jax.tree.map(jnp.add, params, updates)
-    return State(params._replace(atoms=_unit(params.atoms)), opt_state), metrics
+    grads, metrics = reduce.mean((grads, metrics))
+    params, opt_state = apply_gradients(optimizer, grads, state.opt_state, params)
+    return State(params._replace(atoms=_normalize(params.atoms)), opt_state), metrics
 
 
-def _unit(atoms):
+def _normalize(atoms):
     norm = jnp.linalg.norm(atoms, axis=0, keepdims=True)
     return atoms / jnp.where(norm > 0, norm, 1)

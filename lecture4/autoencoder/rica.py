@@ -1,190 +1,282 @@
-"""Layered sparse networks of local receptive fields: reconstruction ICA, pooled and normalised.
+"""Layered sparse networks of local receptive fields: reconstruction ICA, pooled and normalized.
 
-Le et al., ICML 2012 (the "cat neuron"). A layer is three sublayers on pictures [n, h, w, c]:
+Le et al., ICML 2012 (the "cat neuron"). A layer is three sublayers on images [n, h, w, c]:
 
-    filters    h = W x: at every place `maps` units of their own, each seeing size x size pixels of
-               all channels. Places do not share weights.
-    pooled     sqrt(epsilon + sum h^2) over pool x pool neighbouring places of one map, fixed
-    contrast   local contrast normalisation over space and maps
+    filters    h = W x: `num_filters` filters of its own at every position, each over a receptive
+               field of field_size x field_size pixels of all channels. Positions do not share
+               weights.
+    pooled     sqrt(epsilon + sum h^2) over pool_size x pool_size neighboring positions of one
+               feature map, fixed
+    contrast   local contrast normalization over space and feature maps
 
-A layer is learned without labels, on what the layers below make of pictures: it is to reconstruct
-its input while few pools answer,
+A layer is learned without labels, on the outputs of the layers below: it is to reconstruct its input
+while few pooling units are active,
 
-    ||V h - x||^2 + weight sum_pools sqrt(epsilon + sum h^2),
+    ||V h - x||^2 + sparsity_penalty sum_pools sqrt(epsilon + sum h^2),
 
-where V puts back what fields see, summed where they overlap; tied, V = W'. With whitened input and
-one field over all of it that is reconstruction ICA, in which the first term stands for the
-orthonormality of W: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
+where V maps back to the receptive fields, summed where they overlap; tied, V = W'. With whitened
+input and one receptive field over all of it that is reconstruction ICA, in which the first term
+stands for the orthonormality of W: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.ops import norm, patches, pool
 from lecture4.ops.prox import require_floating
 
-EPSILON = 1e-4  # inside the root of a pool, small beside the square of a typical filter's output
+EPSILON = 1e-4  # inside the root of a pool, small relative to the square of a typical response
 
 
 class Stage(NamedTuple):
-    """The sizes of one layer, in units of its own input."""
+    """The sizes of one layer, in units of its own input.
 
-    size: int  # side of a receptive field
-    maps: int  # units at every place
-    stride: int = 1  # between neighbouring places
-    pool: int = 3  # side of a pool, in places
+    Attributes:
+      field_size: Height and width of a receptive field.
+      num_filters: Filters at every position.
+      stride: Between neighboring positions.
+      pool_size: Height and width of a pool, in positions.
+      pool_stride: Between neighboring pools.
+      contrast_window: Height and width of the window of the contrast normalization, odd.
+    """
+
+    field_size: int
+    num_filters: int
+    stride: int = 1
+    pool_size: int = 3
     pool_stride: int = 1
-    contrast: int = 5  # side of the window of the contrast normalisation, odd
+    contrast_window: int = 5
 
 
 class Layer(NamedTuple):
-    """What is learned of a layer: weights of every place. Tied, the decoder is None."""
+    """Learned weights of every position; d = field_size^2 * c. Tied, the decoder is None."""
 
-    encoder: jax.Array  # [rows, cols, size * size * c, maps]
-    decoder: jax.Array | None  # [rows, cols, maps, size * size * c]
+    encoder: Float[Array, 'rows cols d num_filters']
+    decoder: Float[Array, 'rows cols num_filters d'] | None
 
 
-def shapes(shape, stages: Sequence[Stage]):
-    """The input's shape, then each layer's output's: [(h, w, c), ...].
+def shapes(image_shape: Sequence[int], stages: Sequence[Stage]) -> list[tuple[int, int, int]]:
+    """The input's shape (h, w, c), then each layer's output's.
 
-    Errors  ValueError where a receptive field or a pool does not fit, naming the layer.
+    Raises:
+      ValueError: A receptive field or a pool does not fit; names the layer.
     """
-    found = [tuple(shape)]
+    h, w, c = image_shape
+    result = [(h, w, c)]
     for i, stage in enumerate(stages):
         try:
-            places = patches.grid(found[-1], stage.size, stage.stride)
-            found.append((*patches.grid(places, stage.pool, stage.pool_stride), stage.maps))
+            positions = patches.grid(result[-1], stage.field_size, stage.stride)
+            pools = patches.grid(positions, stage.pool_size, stage.pool_stride)
         except ValueError as error:
-            raise ValueError(f'layer {i + 1} does not fit its input {found[-1]}: {error}') from None
-    return found
+            raise ValueError(
+                f'layer {i + 1} does not fit its input {result[-1]}: {error}'
+            ) from None
+        result.append((pools[0], pools[1], stage.num_filters))
+    return result
 
 
-def init(key, x, stage: Stage, *, tied=True) -> Layer:
-    """Filters are what random examples have in the fields, scaled to reconstruct these best.
+def init(
+    key: PRNGKeyArray, x: Float[ArrayLike, 'n h w c'], stage: Stage, *, tied: bool = True
+) -> Layer:
+    """Filters are patches of random examples in the receptive fields, scaled to reconstruct best.
 
-    Random numbers would do for white input; of other input they keep, for long, the directions that
-    it hardly has, and answer to those most. One scale is common to all filters.
-    Shapes  x [n, h, w, c] float, n >= 1: what the layer is to see.
-    Errors  TypeError for integers; ValueError for fewer than one map; as shapes.
+    Random numbers would do for white input; for other input they keep, for long, directions that it
+    hardly has, and respond to those most. One scale is common to all filters.
+
+    Args:
+      key: A random key.
+      x: The layer's input, n >= 1.
+      stage: Sizes of the layer.
+      tied: Whether the decoder is the encoder's transpose.
+
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: There are no filters; as `shapes`.
     """
     x = require_floating('x', x)
-    if stage.maps < 1:
-        raise ValueError(f'maps {stage.maps} has to be at least 1')
+    if stage.num_filters < 1:
+        raise ValueError(f'expected num_filters to be at least 1, got {stage.num_filters}')
     shapes(x.shape[1:], [stage])
-    seen = patches.extract(x, stage.size, stage.stride)
-    rows, cols = seen.shape[1:3]
-    chosen_key, noise_key = jax.random.split(key)
-    chosen = jax.random.randint(chosen_key, (rows, cols, stage.maps), 0, len(x))
-    W = seen[chosen, jnp.arange(rows)[:, None, None], jnp.arange(cols)[None, :, None]]
-    # A little noise, for fields in which nothing is.
-    size = jnp.sqrt(jnp.mean(x * x)) + jnp.finfo(x.dtype).eps
-    W = W + 0.01 * size * jax.random.normal(noise_key, W.shape, x.dtype)
+    fields = patches.extract(x, stage.field_size, stage.stride)
+    rows, cols = fields.shape[1:3]
+    example_key, noise_key = jax.random.split(key)
+    example = jax.random.randint(example_key, (rows, cols, stage.num_filters), 0, len(x))
+    W = fields[example, jnp.arange(rows)[:, None, None], jnp.arange(cols)[None, :, None]]
+    # A little noise, for receptive fields that are empty.
+    scale = jnp.sqrt(jnp.mean(x * x)) + jnp.finfo(x.dtype).eps
+    W = W + 0.01 * scale * jax.random.normal(noise_key, W.shape, x.dtype)
     W = (W / jnp.linalg.norm(W, axis=3, keepdims=True)).swapaxes(2, 3)
-    back = reconstruct(Layer(W, None), filters(Layer(W, None), x, stage), x.shape[1:], stage)
-    power = jnp.sum(back * back)
-    W = W * jnp.sqrt(jnp.sum(back * x) / jnp.where(power > 0, power, 1))
+    layer = Layer(W, None)
+    reconstruction = reconstruct(layer, filter_responses(layer, x, stage), x.shape[1:], stage)
+    power = jnp.sum(reconstruction * reconstruction)
+    W = W * jnp.sqrt(jnp.sum(reconstruction * x) / jnp.where(power > 0, power, 1))
     return Layer(W, None if tied else W.swapaxes(2, 3))
 
 
-def filters(layer: Layer, x, stage: Stage):
-    """Outputs of the linear filters: [n, h, w, c] -> [n, rows, cols, maps].
+def filter_responses(
+    layer: Layer, x: Float[ArrayLike, 'n h w c'], stage: Stage
+) -> Float[Array, 'n rows cols num_filters']:
+    """Outputs of the linear filters.
 
-    Errors  TypeError for integers; ValueError where x has another size than the layer was made for.
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: x has another size than the layer was made for.
     """
     x = require_floating('x', x)
-    seen = patches.extract(x, stage.size, stage.stride)
-    if seen.shape[1:] != layer.encoder.shape[:3]:
+    fields = patches.extract(x, stage.field_size, stage.stride)
+    if fields.shape[1:] != layer.encoder.shape[:3]:
         raise ValueError(
-            f'x {x.shape} has fields {seen.shape[1:]}, the layer weights for '
-            f'{layer.encoder.shape[:3]}; places do not share weights: give pictures of that size'
+            f'x {x.shape} has receptive fields {fields.shape[1:]}, the layer weights for '
+            f'{layer.encoder.shape[:3]}; positions do not share weights: expected images of the '
+            'size that the layer was made for'
         )
-    return jnp.einsum('nrcd,rcdm->nrcm', seen, layer.encoder)
+    return jnp.einsum('nrcd,rcdm->nrcm', fields, layer.encoder)
 
 
-def reconstruct(layer: Layer, h, shape, stage: Stage):
-    """Pictures [n, h, w, c] from filters' outputs [n, rows, cols, maps], overlaps summed."""
+def reconstruct(
+    layer: Layer,
+    h: Float[Array, 'n rows cols num_filters'],
+    image_shape: Sequence[int],
+    stage: Stage,
+) -> Float[Array, 'n h w c']:
+    """Images of shape image_shape (h, w, c) from filter responses, overlaps summed."""
     decoder = layer.encoder.swapaxes(2, 3) if layer.decoder is None else layer.decoder
     return patches.reassemble(
-        jnp.einsum('nrcm,rcmd->nrcd', h, decoder), shape, stage.size, stage.stride
+        jnp.einsum('nrcm,rcmd->nrcd', h, decoder), image_shape, stage.field_size, stage.stride
     )
 
 
-def pooled(h, stage: Stage, epsilon=EPSILON):
-    """sqrt(epsilon + sum h^2) over neighbouring places of one map.
+def l2_pool(
+    h: Float[Array, 'n rows cols num_filters'], stage: Stage, epsilon: ScalarLike = EPSILON
+) -> Float[Array, 'n pool_rows pool_cols num_filters']:
+    """sqrt(epsilon + sum h^2) over neighboring positions of one feature map."""
+    mean = pool.mean_pool(h * h, stage.pool_size, stage.pool_stride)
+    return jnp.sqrt(jnp.asarray(epsilon, h.dtype) + stage.pool_size**2 * mean)
 
-    Shapes  h [n, rows, cols, maps]. Returns [n, rows', cols', maps].
+
+def loss(
+    layer: Layer,
+    x: Float[ArrayLike, 'n h w c'],
+    stage: Stage,
+    *,
+    sparsity_penalty: ScalarLike = 0.1,
+    epsilon: ScalarLike = EPSILON,
+) -> tuple[Float[Array, ' n'], dict[str, Float[Array, '']]]:
+    """Reconstruction error + sparsity_penalty * sum over pools, per example.
+
+    Args:
+      layer: The layer's weights.
+      x: The layer's input.
+      stage: Sizes of the layer.
+      sparsity_penalty: Nonnegative, relative to the scale of x; may be traced.
+      epsilon: Inside the root of a pool.
+
+    Returns:
+      (loss, metrics): `reconstruction` and `sparsity` (without its weight), means over the batch.
+
+    References:
+      Le et al. 2012, section 3; Le, Karpenko, Ngiam & Ng 2011 for pools of one unit, tied.
     """
-    mean = pool.mean_pool(h * h, stage.pool, stage.pool_stride)
-    return jnp.sqrt(jnp.asarray(epsilon, h.dtype) + stage.pool**2 * mean)
-
-
-def loss(layer: Layer, x, stage: Stage, *, weight=0.1, epsilon=EPSILON):
-    """Reconstruction error + weight * sum over pools, per example; (loss [n], metrics).
-
-    metrics  reconstruction and sparsity (without its weight), means over the batch.
-    Domain   weight >= 0, it may be traced; it is relative to the scale of x.
-    Source   Le et al. 2012, section 3; Le, Karpenko, Ngiam & Ng 2011 for pools of one unit, tied.
-    """
-    h = filters(layer, x, stage)
+    x = require_floating('x', x)
+    h = filter_responses(layer, x, stage)
     error = jnp.sum((reconstruct(layer, h, x.shape[1:], stage) - x) ** 2, axis=(1, 2, 3))
-    sparsity = jnp.sum(pooled(h, stage, epsilon), axis=(1, 2, 3))
-    value = error + jnp.asarray(weight, x.dtype) * sparsity
+    sparsity = jnp.sum(l2_pool(h, stage, epsilon), axis=(1, 2, 3))
+    value = error + jnp.asarray(sparsity_penalty, x.dtype) * sparsity
     return value, {'reconstruction': jnp.mean(error), 'sparsity': jnp.mean(sparsity)}
 
 
-def apply(layers: Sequence[Layer], x, stages: Sequence[Stage], *, floor=0.01, epsilon=EPSILON):
-    """What every sublayer makes of pictures, first to last.
+def apply(
+    layers: Sequence[Layer],
+    x: Float[ArrayLike, 'n h w c'],
+    stages: Sequence[Stage],
+    *,
+    min_std: ScalarLike = 0.01,
+    epsilon: ScalarLike = EPSILON,
+) -> list[dict[str, Float[Array, 'n ...']]]:
+    """Outputs of every sublayer for images, first to last.
 
-    floor   the least divisor of the contrast normalisation, which else blows up faint places.
-    Shapes  x [n, h, w, c]. Returns a list, one dict a layer, of 'filters', 'pooled', 'contrast';
-            the last is what the next layer sees.
+    Args:
+      layers: Weights of the layers.
+      x: Images.
+      stages: Sizes of the layers.
+      min_std: The least divisor of the contrast normalization, which else amplifies faint
+        positions.
+      epsilon: Inside the root of a pool.
+
+    Returns:
+      One dict per layer of 'filters', 'pooled' and 'contrast'; the last is the next layer's input.
     """
     outputs = []
     for layer, stage in zip(layers, stages, strict=True):
-        h = filters(layer, x, stage)
-        p = pooled(h, stage, epsilon)
-        x = norm.local_contrast(p, stage.contrast, min_std=floor)
-        outputs.append({'filters': h, 'pooled': p, 'contrast': x})
+        h = filter_responses(layer, x, stage)
+        pooled = l2_pool(h, stage, epsilon)
+        x = norm.local_contrast(pooled, stage.contrast_window, min_std=min_std)
+        outputs.append({'filters': h, 'pooled': pooled, 'contrast': x})
     return outputs
 
 
 def layer_loss(
-    layers: Sequence[Layer], x, i: int, stages: Sequence[Stage], *, weight=0.1, floor=0.01
-):
-    """The loss of layer i on what the layers below make of x, to which no gradient goes."""
+    layers: Sequence[Layer],
+    x: Float[ArrayLike, 'n h w c'],
+    i: int,
+    stages: Sequence[Stage],
+    *,
+    sparsity_penalty: ScalarLike = 0.1,
+    min_std: ScalarLike = 0.01,
+) -> tuple[Float[Array, ' n'], dict[str, Float[Array, '']]]:
+    """The `loss` of layer i on the outputs of the layers below, to which no gradient flows."""
     if i:
-        x = apply(jax.lax.stop_gradient(layers[:i]), x, stages[:i], floor=floor)[-1]['contrast']
-    return loss(layers[i], jax.lax.stop_gradient(x), stages[i], weight=weight)
+        below = apply(jax.lax.stop_gradient(layers[:i]), x, stages[:i], min_std=min_std)
+        x = below[-1]['contrast']
+    return loss(layers[i], jax.lax.stop_gradient(x), stages[i], sparsity_penalty=sparsity_penalty)
 
 
-def unit(layers: Sequence[Layer], stages: Sequence[Stage], kind: str, map_, *, floor=0.01):
-    """A unit of the last layer, at the middle place, as a function of one picture: [h, w, c] -> scalar.
+def unit_response(
+    layers: Sequence[Layer],
+    stages: Sequence[Stage],
+    kind: str,
+    feature_map: ScalarLike,
+    *,
+    min_std: ScalarLike = 0.01,
+) -> Callable[[Float[Array, 'h w c']], Float[Array, '']]:
+    """A unit of the last layer, at the central position, as a function of one image.
 
-    kind  'filters', as absolute value, 'pooled' or 'contrast'. map_ may be traced.
+    Args:
+      layers: Weights of the layers.
+      stages: Sizes of the layers.
+      kind: Sublayer: 'filters', as absolute value, 'pooled' or 'contrast'.
+      feature_map: Number of the feature map; may be traced.
+      min_std: As in `apply`.
     """
 
     def response(x):
-        outputs = apply(layers, x[None], stages, floor=floor)[-1][kind][0]
-        value = outputs[outputs.shape[0] // 2, outputs.shape[1] // 2, map_]
+        outputs = apply(layers, x[None], stages, min_std=min_std)[-1][kind][0]
+        value = outputs[outputs.shape[0] // 2, outputs.shape[1] // 2, feature_map]
         return jnp.abs(value) if kind == 'filters' else value
 
     return response
 
 
-def field(stages: Sequence[Stage], place):
-    """The pixels that a unit at a place of the last layer's pools can see: (rows, cols) slices.
+def receptive_field(stages: Sequence[Stage], position: Sequence[int]) -> tuple[slice, slice]:
+    """The pixels on which a pool of the last layer depends: (rows, cols) slices.
 
-    Contrast normalisation of layers below widens what has an influence, by half a window each; the
-    slices are those of filters and pools alone.
+    Contrast normalization of layers below widens the region of influence, by half a window each;
+    the slices are those of filters and pools alone.
+
+    Args:
+      stages: Sizes of the layers.
+      position: (row, col) of the pool.
     """
-    low = [int(p) for p in place]
+    low = [int(p) for p in position]
     high = list(low)
     for stage in reversed(stages):
         for axis in range(2):
             low[axis] = low[axis] * stage.pool_stride * stage.stride
-            high[axis] = (high[axis] * stage.pool_stride + stage.pool - 1) * stage.stride
-            high[axis] += stage.size - 1
-    return tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))
+            high[axis] = (high[axis] * stage.pool_stride + stage.pool_size - 1) * stage.stride
+            high[axis] += stage.field_size - 1
+    rows, cols = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
+    return rows, cols

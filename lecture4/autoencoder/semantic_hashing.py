@@ -1,15 +1,15 @@
-"""Semantic codes of text: an autoencoder of bags of words, codes of bits, word vectors.
+"""Semantic codes of text: an autoencoder of bags of words, binary codes, word vectors.
 
-A document is its word counts v [V]. The encoder sees them scaled to norm 1, the decoder is a softmax
-over the vocabulary, and the loss is that of drawing every word of the document from it,
+A document is its word counts v [V]. The encoder receives them scaled to norm 1, the decoder is a
+softmax over the vocabulary, and the loss is that of drawing every word of the document from it,
 
     -sum_i v_i log p_i(code),
 
-so that a long document weighs as much as its words. Documents with codes close together are about the
-same things, also where they share no word; words whose weights are close together are used alike.
+so that a document's weight is its number of words. Documents with nearby codes are about the same
+subjects, also where they share no word; words with nearby weights are used alike.
 
-Semantic hashing wants codes of bits: logistic units with Gaussian noise on their input, which they
-can only overcome by being far from 1/2 (`loss` with noise; `bits`, `hamming`).
+Semantic hashing needs binary codes: logistic units with Gaussian noise on their input, which they
+can overcome only by being far from 1/2 (`loss` with noise; `to_bits`, `hamming_distance`).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,126 +17,184 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, ScalarLike, Shaped
 
 from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, identity
 from lecture4.ops.prox import require_floating
 
 
-def bags(encoded: Sequence[np.ndarray], n_words: int) -> np.ndarray:
-    """Word counts of documents given as word numbers: float32 [n, n_words].
+def bag_of_words(documents: Sequence[Sequence[int] | np.ndarray], n_words: int) -> np.ndarray:
+    """Word counts of documents.
 
-    Errors  ValueError for a number outside 0 .. n_words - 1, naming the document.
+    Args:
+      documents: Each a sequence of word numbers.
+      n_words: Size of the vocabulary.
+
+    Returns:
+      float32 counts [n, n_words].
+
+    Raises:
+      ValueError: A number lies outside 0 .. n_words - 1; names the document.
     """
-    counts = np.zeros((len(encoded), n_words), np.float32)
-    for i, numbers in enumerate(encoded):
+    counts = np.zeros((len(documents), n_words), np.float32)
+    for i, numbers in enumerate(documents):
         if len(numbers) and not 0 <= min(numbers) <= max(numbers) < n_words:
             raise ValueError(
-                f'document {i} has word numbers {min(numbers)} to {max(numbers)}; {n_words} words '
-                'are numbered from 0'
+                f'document {i}: expected word numbers from 0 to {n_words - 1}, got {min(numbers)} '
+                f'to {max(numbers)}'
             )
         np.add.at(counts[i], np.asarray(numbers, int), 1)
     return counts
 
 
-def init(key, n_words: int, widths: Sequence[int], *, dtype=jnp.float32) -> Autoencoder:
-    """n_words - widths - n_words and back; widths (hidden, ..., code)."""
-    return network.init_autoencoder(key, (n_words, *widths), scale='glorot', dtype=dtype)
+def init(
+    key: PRNGKeyArray,
+    n_words: int,
+    layer_dims: Sequence[int],
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> Autoencoder:
+    """An autoencoder n_words - layer_dims - n_words and its mirror image.
+
+    Args:
+      key: A random key.
+      n_words: Size of the vocabulary.
+      layer_dims: (hidden, ..., k) of the encoder, k the latent dimension.
+      dtype: A floating-point dtype.
+    """
+    return network.init_autoencoder(key, (n_words, *layer_dims), scale='glorot', dtype=dtype)
 
 
-def unit(counts):
-    """Counts of every document scaled to norm 1, so that its length does not matter; [n, V].
+def normalize_counts(counts: Float[ArrayLike, '*batch V']) -> Float[Array, '*batch V']:
+    """Counts of every document scaled to norm 1; a document without words stays 0.
 
-    A document without a word stays 0.
+    Raises:
+      TypeError: counts is an integer array.
     """
     counts = require_floating('counts', counts)
     norm = jnp.linalg.norm(counts, axis=-1, keepdims=True)
     return counts / jnp.where(norm > 0, norm, 1)
 
 
-def encode(params: Autoencoder, counts, *, activation: Callable = jnp.tanh, code=identity):
-    """Codes [n, k] of documents' counts [n, V]; `code` is the activation of the last layer."""
-    return network.encode(params, unit(counts), activation, code)
+def encode(
+    params: Autoencoder,
+    counts: Float[ArrayLike, 'n V'],
+    *,
+    activation: Callable = jnp.tanh,
+    latent_activation: Callable = identity,
+) -> Float[Array, 'n k']:
+    """Codes of documents; `latent_activation` is that of the encoder's last layer."""
+    return network.encode(params, normalize_counts(counts), activation, latent_activation)
 
 
-def log_words(params: Autoencoder, codes, *, activation: Callable = jnp.tanh):
-    """What the decoder expects, log p(word | code): [n, k] -> [n, V]."""
+def log_word_probs(
+    params: Autoencoder, codes: Float[ArrayLike, 'n k'], *, activation: Callable = jnp.tanh
+) -> Float[Array, 'n V']:
+    """Log p(word | code) of the decoder."""
     return jax.nn.log_softmax(network.decode(params, codes, activation), axis=-1)
 
 
 def loss(
     params: Autoencoder,
-    counts,
-    key=None,
+    counts: Float[ArrayLike, 'n V'],
+    key: PRNGKeyArray | None = None,
     *,
     activation: Callable = jnp.tanh,
-    code: Callable = identity,
-    noise=0.0,
-    seen=None,
-):
-    """-sum_i v_i log p_i of every document, in nats, [n].
+    latent_activation: Callable = identity,
+    noise_std: ScalarLike = 0.0,
+    encoder_counts: Float[ArrayLike, 'n V'] | None = None,
+) -> Float[Array, ' n']:
+    """-sum_i v_i log p_i of every document, in nats.
 
-    noise  standard deviation of what is added to the input of the code units: for bits. It wants a
-           key. It may be traced.
-    seen   counts that the encoder sees, where they are not the document's own: a corruption.
-    Shapes  counts, seen [n, V] float.
-    Errors  TypeError for integers; ValueError where widths do not fit.
-    Source  Salakhutdinov & Hinton 2009, Semantic hashing, sections 2 and 3.
+    Args:
+      params: Encoder and decoder.
+      counts: Word counts of the documents.
+      key: A random key for the noise; None adds none.
+      activation: Of the hidden layers.
+      latent_activation: Of the encoder's last layer.
+      noise_std: Standard deviation of the noise on the input of the latent units, for binary codes;
+        may be traced.
+      encoder_counts: Counts that the encoder receives, where they are not the documents' own: a
+        corruption.
+
+    Raises:
+      TypeError: The counts are integers.
+      ValueError: The counts do not fit the encoder.
+
+    References:
+      Salakhutdinov & Hinton 2009, Semantic hashing, sections 2 and 3.
     """
     counts = require_floating('counts', counts)
-    inner = network.encode(params, unit(counts if seen is None else seen), activation)
+    inputs = normalize_counts(counts if encoder_counts is None else encoder_counts)
+    inner = network.encode(params, inputs, activation)
     if key is not None:
-        inner = inner + jnp.asarray(noise, inner.dtype) * jax.random.normal(
+        inner = inner + jnp.asarray(noise_std, inner.dtype) * jax.random.normal(
             key, inner.shape, inner.dtype
         )
-    return -jnp.sum(counts * log_words(params, code(inner), activation=activation), axis=-1)
+    log_p = log_word_probs(params, latent_activation(inner), activation=activation)
+    return -jnp.sum(counts * log_p, axis=-1)
 
 
-def bits(codes, threshold=0.5):
-    """Codes of logistic units as bits: [n, k] -> bool [n, k]."""
+def to_bits(
+    codes: Float[Array | np.ndarray, 'n k'], threshold: ScalarLike = 0.5
+) -> Bool[Array | np.ndarray, 'n k']:
+    """Binary codes of logistic units: whether each exceeds the threshold."""
     return codes > threshold
 
 
-def undecided(codes, margin=0.1):
-    """Share of logistic units between margin and 1 - margin: those that rounding would change."""
+def undecided_fraction(
+    codes: Float[Array | np.ndarray, 'n k'], margin: ScalarLike = 0.1
+) -> Float[Array, '']:
+    """Fraction of logistic units between margin and 1 - margin, which rounding would change."""
     return jnp.mean((codes > margin) & (codes < 1 - margin), dtype=codes.dtype)
 
 
-def hamming(a, b):
-    """In how many bits every code of a differs from every one of b: bool [n, k], [m, k] -> int32.
+def hamming_distance(a: Bool[Array, 'n k'], b: Bool[Array, 'm k']) -> Int[Array, 'n m']:
+    """Number of bits in which every code of a differs from every code of b.
 
     By one product of matrices of +-1; exact for k up to 2^24.
-    Errors  ValueError where the codes have different widths.
+
+    Raises:
+      ValueError: The codes have different numbers of bits.
     """
     if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f'codes of {a.shape[-1]} and of {b.shape[-1]} bits have no distance')
+        raise ValueError(
+            f'expected codes of equal length, got {a.shape[-1]} and {b.shape[-1]} bits'
+        )
     signs = [jnp.where(v, 1.0, -1.0).astype(jnp.float32) for v in (a, b)]
     agreement = jnp.matmul(signs[0], signs[1].T, precision='highest')
     return ((a.shape[-1] - agreement) / 2).astype(jnp.int32)
 
 
-def word_vectors(params: Autoencoder):
-    """A vector for every word, the weights by which it enters the first layer: [V, h]."""
+def word_vectors(params: Autoencoder) -> Float[Array, 'V h']:
+    """A vector for every word, its weights to the first layer."""
     return params.encoder[0].weight
 
 
-def cooccurrences(counts) -> np.ndarray:
-    """How often two words stand in one document: [n, V] -> [V, V], the diagonal pairs of one word.
+def cooccurrences(counts: Shaped[ArrayLike, 'n V']) -> Float[np.ndarray, 'V V']:
+    """How often two words occur in one document; on the diagonal, pairs of one word.
 
-    A word that comes v times makes v (v - 1) pairs with itself, ordered, as v u does with another.
+    A word that occurs v times makes v (v - 1) ordered pairs with itself, as v u with another that
+    occurs u times.
     """
     counts = np.asarray(counts, np.float64)
     pairs = counts.T @ counts
     return pairs - np.diag(counts.sum(0))
 
 
-def ppmi(pairs) -> np.ndarray:
-    """Positive pointwise mutual information: max(0, log p(i, j) / (p(i) p(j))), [V, V].
+def ppmi(pairs: Shaped[ArrayLike, 'V V']) -> Float[np.ndarray, 'V V']:
+    """Positive pointwise mutual information: max(0, log p(i, j) / (p(i) p(j))).
 
     A linear autoencoder of its rows is a truncated singular value decomposition: the word vectors
     of latent semantic analysis.
-    Shapes  pairs [V, V] counts, symmetric. Words without a pair have rows of 0.
-    Source  Church & Hanks 1990; Bullinaria & Levy 2007 for its positive part.
+
+    Args:
+      pairs: Symmetric counts. Words without a pair have rows of 0.
+
+    References:
+      Church & Hanks 1990; Bullinaria & Levy 2007 for its positive part.
     """
     pairs = np.asarray(pairs, np.float64)
     total, each = pairs.sum(), pairs.sum(1)
@@ -145,17 +203,28 @@ def ppmi(pairs) -> np.ndarray:
     return np.log(np.maximum(ratio, 1))
 
 
-def nearest(vectors, queries, n: int, *, others=None):
-    """The n rows of `others` with the largest cosine to each query, and the cosines.
+def nearest_by_cosine(
+    vectors: Shaped[ArrayLike, 'v d'],
+    queries: Shaped[ArrayLike, 'm *d'],
+    n: int,
+    *,
+    others: Shaped[ArrayLike, 'u d'] | None = None,
+) -> tuple[Int[np.ndarray, 'm n'], Float[np.ndarray, 'm n']]:
+    """The n rows with the largest cosine to each query, nearest first, and the cosines.
 
-    Shapes  queries [m, d]; others [v, d], None: vectors, without the query's own row where queries
-            are row numbers [m]. Returns int [m, n] and float [m, n], nearest first.
+    Args:
+      vectors: Rows of which `queries` may be numbers.
+      queries: Vectors [m, d], or row numbers [m] of `vectors`.
+      n: Rows per query.
+      others: Rows to choose from; None takes `vectors`, without the query's own row where queries
+        are row numbers.
     """
+    vectors = np.asarray(vectors)
     table = np.asarray(vectors if others is None else others, np.float64)
     rows = None
     queries = np.asarray(queries)
     if queries.ndim == 1:
-        rows, queries = queries, np.asarray(vectors)[queries]
+        rows, queries = queries, vectors[queries]
     table, queries = _unit_rows(table), _unit_rows(queries)
     cosine = queries @ table.T
     if rows is not None:

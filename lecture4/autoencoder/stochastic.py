@@ -294,6 +294,7 @@ def expectation(
         return f(h), distribution.log_prob(outputs, h)
 
     keys = jax.random.split(key, n_samples)
+    samples: Any
     if n_samples == 1:  # no batched matrix products where there is nothing to batch
         samples = jax.tree.map(lambda leaf: leaf[None], sample(keys[0]))
     else:

@@ -226,7 +226,7 @@ def loss(parts: Bound, *, beta: ScalarLike = 1.0, free_bits: ScalarLike = 0.0) -
       Higgins et al. 2017 (beta); Kingma et al. 2016, eq. 15 (free bits).
     """
     kl = jnp.mean(parts.kl, axis=0)
-    return beta * jnp.sum(jnp.maximum(kl, free_bits)) - jnp.mean(parts.reconstruction)
+    return jnp.asarray(beta, kl.dtype) * jnp.sum(jnp.maximum(kl, free_bits)) - jnp.mean(parts.reconstruction)
 
 
 def warm_up(n: ScalarLike, n_steps: int) -> ScalarLike:
@@ -291,7 +291,7 @@ def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '
       TypeError: x is an integer array.
       ValueError: Known pixels lie outside [0, 1] or are NaN.
     """
-    x = check_unit_interval(x, 'x')
+    x = jnp.asarray(check_unit_interval(x, 'x'))
     return jax.random.bernoulli(key, x).astype(x.dtype)
 
 

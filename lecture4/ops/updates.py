@@ -1,20 +1,19 @@
 """One step of an optax optimizer: from gradients to new parameters."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import optax
-
-Params = TypeVar('Params')
+from jaxtyping import PyTree
 
 
 def apply_gradients(
     optimizer: optax.GradientTransformation,
-    grads: Params,
+    grads: PyTree,
     opt_state: optax.OptState,
-    params: Params,
+    params: PyTree,
     **extra_args: Any,
-) -> tuple[Params, optax.OptState]:
+) -> tuple[PyTree, optax.OptState]:
     """Update the optimizer's state and the parameters with one gradient.
 
     Optax mixes integers and floats (Adam's bias correction raises a float to an integer count), which strict dtype
@@ -25,7 +24,7 @@ def apply_gradients(
       grads: Gradient of the loss, a tree of the structure of `params`.
       opt_state: State from `optimizer.init(params)` or from the step before.
       params: Parameters at which `grads` was taken.
-      **extra_args: What the transformation needs besides, such as `value`, `grad` and `value_fn` of `optax.lbfgs`.
+      **extra_args: Further arguments of the transformation, such as `value`, `grad` and `value_fn` of `optax.lbfgs`.
 
     Returns:
       The new parameters and the new state of the optimizer.

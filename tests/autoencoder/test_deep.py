@@ -83,7 +83,9 @@ def test_the_first_layer_is_a_shallow_autoencoder(params, x):
 
 
 def test_a_higher_layer_reconstructs_clean_codes_from_corrupted_ones(params, x):
-    corrupt = lambda key, h: denoising.masking(key, h, 0.5)  # noqa: E731
+    def corrupt(key, h):
+        return denoising.masking(key, h, 0.5)
+
     key = jax.random.key(3)
     below = jax.nn.sigmoid(network.affine(params.encoder[0], x))
     h = jax.nn.sigmoid(network.affine(params.encoder[1], corrupt(key, below)))
@@ -115,7 +117,10 @@ def test_tied_stacks_train_layer_by_layer_too(x):
 def test_fine_tuning_starts_from_the_codes_and_trains_all_layers(params, x):
     layers = deep.init_classifier(params, 3)
     labels = jnp.array([0, 1, 2, 1, 0])
-    value = lambda layers: deep.classifier_loss(layers, x, labels).mean()  # noqa: E731
+
+    def value(layers):
+        return deep.classifier_loss(layers, x, labels).mean()
+
     assert float(value(layers)) == pytest.approx(np.log(3), rel=1e-6)
     assert layers[:3] == params.encoder
     first = jax.grad(value)(layers)

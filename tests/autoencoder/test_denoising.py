@@ -84,10 +84,13 @@ def test_a_users_corruption_gets_its_key_and_keeps_the_shape():
 @pytest.mark.parametrize('nll', [losses.squared_error, losses.bernoulli_nll])
 def test_emphasis_weighs_changed_and_kept_values(nll):
     x = jax.random.uniform(jax.random.key(1), (5, 6), minval=0.1)
-    corrupt = lambda key, x: x.at[:, :2].set(0.0)  # noqa: E731
-    run = lambda e: denoising.loss(  # noqa: E731
-        lambda v: v + 0.3, nll, corrupt, x, jax.random.key(0), emphasis=e
-    )
+
+    def corrupt(key, x):
+        return x.at[:, :2].set(0.0)
+
+    def run(e):
+        return denoising.loss(lambda v: v + 0.3, nll, corrupt, x, jax.random.key(0), emphasis=e)
+
     changed = nll(jnp.full((5, 2), 0.3), x[:, :2])
     kept = nll(x[:, 2:] + 0.3, x[:, 2:])
     np.testing.assert_allclose(run((2.0, 0.5)), 2 * changed + 0.5 * kept, rtol=1e-5)
@@ -112,11 +115,16 @@ def test_on_a_gaussian_the_denoiser_is_the_score_of_the_smoothed_density(x64, st
     smoothed = C + std**2 * np.eye(3)
     np.testing.assert_allclose(coefficients[:3].T, C @ np.linalg.inv(smoothed), atol=0.01)
 
-    denoise = lambda v: v @ coefficients[:3] + coefficients[3][None, :]  # noqa: E731
+    def denoise(v):
+        return v @ coefficients[:3] + coefficients[3][None, :]
+
     found = np.asarray(denoising.smoothed_score(denoise, noisy[:5000], std))
     away = np.asarray(noisy[:5000]) - mu
     score, clean = (-away @ np.linalg.inv(matrix) for matrix in (smoothed, C))
-    size = lambda v: np.sqrt((v**2).sum(1).mean())  # noqa: E731
+
+    def size(v):
+        return np.sqrt((v**2).sum(1).mean())
+
     assert size(found - score) < 0.02 * size(score)
     if std == 0.5:  # the density's own score is another thing
         assert size(found - clean) > 0.2 * size(clean)
@@ -185,13 +193,17 @@ def test_the_loss_is_minus_the_log_of_the_decoders_density(name):
     else:
         family = stochastic.GAUSSIAN
         expected = -stats.norm.logpdf(x, mean, np.exp(log_std)).sum(1)
-    corrupt = lambda key, x: x + 1  # noqa: E731
+
+    def corrupt(key, x):
+        return x + 1
 
     def decode(noisy):
         np.testing.assert_array_equal(noisy, x + 1)
         return jnp.asarray(outputs)
 
-    nll = lambda out, x: -family.log_prob(out, x)  # noqa: E731
+    def nll(out, x):
+        return -family.log_prob(out, x)
+
     found = denoising.loss(decode, nll, corrupt, jnp.asarray(x), jax.random.key(0))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     if name == 'gaussian':

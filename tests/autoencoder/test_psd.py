@@ -10,10 +10,11 @@ from sklearn.linear_model import Lasso
 from lecture4.autoencoder import network, psd
 from lecture4.features import atoms
 from lecture4.ops.prox import soft_threshold
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import objective, solvers
 
 D, K, WEIGHT, COUPLING = 12, 20, 0.6, 0.7
-JOINT = {'weight': WEIGHT, 'coupling': COUPLING}
+JOINT = {'l1_penalty': WEIGHT, 'coupling': COUPLING}
 
 
 @pytest.fixture
@@ -53,7 +54,10 @@ def test_inference_is_the_lasso_of_scikit_learn(params, x):
 
 def test_inference_satisfies_the_optimality_conditions_of_the_energy(params, x):
     h = psd.infer(params, x, n_steps=2000, **JOINT)
-    smooth = lambda h: psd.energy(params, x, h, weight=0.0, coupling=COUPLING).sum()  # noqa: E731
+
+    def smooth(h):
+        return psd.energy(params, x, h, l1_penalty=0.0, coupling=COUPLING).sum()
+
     slope = np.asarray(jax.grad(smooth)(h))
     used = np.asarray(h != 0)
     assert 0.2 < used.mean() < 0.95
@@ -70,10 +74,10 @@ def test_energy_is_twice_the_lasso_objective(params, x):
 
 def test_ends_of_the_coupling(params, x):
     """Without it sparse coding, from any start; with a strong one the encoder's guess."""
-    free = psd.infer(params, x, weight=WEIGHT, coupling=0.0, n_steps=4000)
+    free = psd.infer(params, x, l1_penalty=WEIGHT, coupling=0.0, n_steps=4000)
     exact = solvers.fista(x, params.atoms, WEIGHT / 2, tolerance=1e-12, max_iterations=20_000)
     np.testing.assert_allclose(free, exact.codes, atol=1e-6)
-    bound = psd.infer(params, x, weight=WEIGHT, coupling=1e7)
+    bound = psd.infer(params, x, l1_penalty=WEIGHT, coupling=1e7)
     np.testing.assert_allclose(bound, psd.encode(params, x), atol=1e-6)
 
 
@@ -94,7 +98,10 @@ def test_step_moves_down_the_gradient_at_fixed_codes(params, x):
     state = psd.State(params, optimizer.init(params))
     moved, metrics = psd.step(state, x, optimizer=optimizer, n_steps=5, **JOINT)
     h = psd.infer(params, x, n_steps=5, **JOINT)
-    value = lambda params: psd.energy(params, x, h, **JOINT).mean()  # noqa: E731
+
+    def value(params):
+        return psd.energy(params, x, h, **JOINT).mean()
+
     assert float(metrics['energy']) == pytest.approx(float(value(params)), rel=1e-12)
     for field, at in (('gain', (3,)), ('atoms', (2, 4))):
         eps = np.zeros(getattr(params, field).shape)
@@ -137,7 +144,7 @@ def planted(n=3000, d=12, k=16, active=2):
     return true, (codes @ true.T).astype(np.float32)
 
 
-LIGHT = {'weight': 0.2, 'coupling': 0.05}
+LIGHT = {'l1_penalty': 0.2, 'coupling': 0.05}
 
 
 @functools.cache
@@ -205,7 +212,7 @@ def test_pmap_is_jit(learned):
     run = functools.partial(psd.step, optimizer=optimizer, **LIGHT)
     single, alone = jax.jit(run)(state, x[:64])
     several, apart = jax.pmap(
-        functools.partial(run, axis_name='devices'), axis_name='devices', in_axes=(None, 0)
+        functools.partial(run, reduce=Reduce('devices')), axis_name='devices', in_axes=(None, 0)
     )(state, x[:64].reshape(4, 16, -1))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-4, atol=2e-6),
@@ -222,7 +229,7 @@ def test_thresholding_encoder_has_zeros(params, x):
 def test_what_is_refused_says_why(params, x):
     with pytest.raises(ValueError, match='do not fit'):
         psd.infer(params, x[:, :5], **JOINT)
-    with pytest.raises(ValueError, match='n_steps -1'):
+    with pytest.raises(ValueError, match='n_steps to be at least 0, got -1'):
         psd.infer(params, x, n_steps=-1, **JOINT)
     with pytest.raises(TypeError, match='floating'):
         psd.infer(params, jnp.ones((2, D), jnp.int32), **JOINT)

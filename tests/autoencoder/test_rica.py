@@ -6,7 +6,7 @@ import pytest
 from lecture4.autoencoder import rica
 from lecture4.autoencoder.rica import Stage
 
-STAGE = Stage(size=3, maps=2, stride=2, pool=2, contrast=3)
+STAGE = Stage(field_size=3, num_filters=2, stride=2, pool_size=2, contrast_window=3)
 SHAPE = (9, 7, 2)  # 4 x 3 places, 3 x 2 pools
 
 
@@ -37,19 +37,21 @@ def by_hand(layer, x):
 
 
 def test_filters_are_local_and_not_shared(layer, x):
-    np.testing.assert_allclose(rica.filters(layer, x, STAGE), by_hand(layer, x), atol=1e-12)
+    np.testing.assert_allclose(
+        rica.filter_responses(layer, x, STAGE), by_hand(layer, x), atol=1e-12
+    )
 
 
 def test_a_unit_sees_its_receptive_field_and_no_more(layer, x):
-    stages = [STAGE, Stage(size=2, maps=3, pool=1, contrast=3)]
+    stages = [STAGE, Stage(field_size=2, num_filters=3, pool_size=1, contrast_window=3)]
     inner = init((3, 2, 2), stages[1])
 
     def unit(x):  # without normalisation between, whose windows reach further
-        below = rica.pooled(rica.filters(layer, x, STAGE), STAGE)
-        return rica.filters(inner, below, stages[1])[0, 1, 0, 2]
+        below = rica.l2_pool(rica.filter_responses(layer, x, STAGE), STAGE)
+        return rica.filter_responses(inner, below, stages[1])[0, 1, 0, 2]
 
     seen = np.asarray(jax.grad(unit)(x[:1]))[0].any(-1)
-    rows, cols = rica.field(stages, (1, 0))
+    rows, cols = rica.receptive_field(stages, (1, 0))
     assert seen[rows, cols].all()
     assert seen.sum() == seen[rows, cols].size < seen.size
 
@@ -57,7 +59,7 @@ def test_a_unit_sees_its_receptive_field_and_no_more(layer, x):
 def test_tied_reconstruction_is_the_adjoint_of_the_filters(layer, x):
     tied = rica.Layer(layer.encoder, None)
     h = jax.random.normal(jax.random.key(3), (5, 4, 3, 2))
-    one = jnp.vdot(rica.filters(tied, x, STAGE), h)
+    one = jnp.vdot(rica.filter_responses(tied, x, STAGE), h)
     other = jnp.vdot(x, rica.reconstruct(tied, h, SHAPE, STAGE))
     assert float(one) == pytest.approx(float(other), rel=1e-12)
 
@@ -67,7 +69,7 @@ def test_pools_are_roots_of_sums_of_squares(layer, x):
     expected = np.zeros((5, 3, 2, 2))
     for r, c in np.ndindex(3, 2):
         expected[:, r, c] = np.sqrt(0.01 + (h[:, r : r + 2, c : c + 2] ** 2).sum((1, 2)))
-    found = rica.pooled(jnp.asarray(h), STAGE, epsilon=0.01)
+    found = rica.l2_pool(jnp.asarray(h), STAGE, epsilon=0.01)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -76,7 +78,7 @@ def test_loss_is_reconstruction_and_pools_and_its_gradient_that_of_differences(x
     layer = init(SHAPE, STAGE, tied)
 
     def value(layer):
-        return rica.loss(layer, x, STAGE, weight=0.3)[0].mean()
+        return rica.loss(layer, x, STAGE, sparsity_penalty=0.3)[0].mean()
 
     h = by_hand(layer, x)
     V = np.asarray(layer.encoder).swapaxes(2, 3) if tied else np.asarray(layer.decoder)
@@ -84,9 +86,11 @@ def test_loss_is_reconstruction_and_pools_and_its_gradient_that_of_differences(x
     for r, c, m in np.ndindex(4, 3, 2):
         part = h[:, r, c, m, None, None, None] * V[r, c, m].reshape(3, 3, 2)
         back[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += part
-    pools = np.asarray(rica.pooled(jnp.asarray(h), STAGE)).sum((1, 2, 3))
+    pools = np.asarray(rica.l2_pool(jnp.asarray(h), STAGE)).sum((1, 2, 3))
     expected = ((back - x) ** 2).sum((1, 2, 3)) + 0.3 * pools
-    np.testing.assert_allclose(rica.loss(layer, x, STAGE, weight=0.3)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        rica.loss(layer, x, STAGE, sparsity_penalty=0.3)[0], expected, rtol=1e-12
+    )
     direction = jax.tree.map(
         lambda w: jax.random.normal(jax.random.key(5), w.shape, w.dtype), layer
     )
@@ -103,7 +107,7 @@ def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
     d, n = 9, 50
     x = np.random.default_rng(0).normal(size=(n, d))
     x = np.sqrt(n) * np.linalg.qr(x - x.mean(0))[0]  # covariance I to the last bit
-    stage = Stage(size=3, maps=k, pool=1)
+    stage = Stage(field_size=3, num_filters=k, pool_size=1)
     layer = init((3, 3, 1), stage, tied=True)
     W = np.asarray(layer.encoder[0, 0]).T
     _, metrics = rica.loss(layer, jnp.asarray(x.reshape(n, 3, 3, 1)), stage)
@@ -113,7 +117,7 @@ def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
 
 
 def test_first_filters_are_pieces_of_examples_scaled_to_reconstruct_best(x64):
-    shape, stage = (8, 8, 1), Stage(size=4, maps=3, stride=2)
+    shape, stage = (8, 8, 1), Stage(field_size=4, num_filters=3, stride=2)
     x = jax.random.normal(jax.random.key(1), (30, *shape))
     layer = rica.init(jax.random.key(0), x, stage)
     pieces = np.asarray(x)[:, 2:6, 4:8].reshape(30, 16)
@@ -128,7 +132,7 @@ def test_first_filters_are_pieces_of_examples_scaled_to_reconstruct_best(x64):
 
 
 def test_layers_are_learned_one_by_one(x64):
-    stages = (STAGE, Stage(size=2, maps=3, pool=1, contrast=3))
+    stages = (STAGE, Stage(field_size=2, num_filters=3, pool_size=1, contrast_window=3))
     found = rica.shapes(SHAPE, stages)
     assert found == [SHAPE, (3, 2, 2), (2, 1, 3)]
     layers = tuple(init(*sizes) for sizes in zip(found[:-1], stages, strict=True))
@@ -144,20 +148,23 @@ def test_layers_are_learned_one_by_one(x64):
 def test_a_unit_is_that_of_the_middle_place(layer, x):
     outputs = rica.apply((layer,), x[:1], (STAGE,))[0]
     for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
-        value = rica.unit((layer,), (STAGE,), kind, 1)(x[0])
+        value = rica.unit_response((layer,), (STAGE,), kind, 1)(x[0])
         assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
 
 
 def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer, x):
     """Interior places, by the definition, with a window that holds the whole map."""
-    stage = STAGE._replace(contrast=5)
-    out = rica.apply((layer,), x, (stage,), floor=0.01)[0]
+    stage = STAGE._replace(contrast_window=5)
+    out = rica.apply((layer,), x, (stage,), min_std=0.01)[0]
     v = np.asarray(out['contrast'])
     sigma = 5 / 4
     g = np.exp(-0.5 * ((np.arange(3)[:, None] - np.arange(3)) / sigma) ** 2)
     G = [g[:n, :n] / g[:n, :n].sum(1, keepdims=True) for n in v.shape[1:3]]
     p = np.asarray(out['pooled'])
-    blur = lambda a: np.einsum('ij,kl,njlc->nik', G[0], G[1], a)[..., None] / a.shape[-1]  # noqa: E731
+
+    def blur(a):
+        return np.einsum('ij,kl,njlc->nik', G[0], G[1], a)[..., None] / a.shape[-1]
+
     centred = p - blur(p)
     expected = centred / np.maximum(0.01, np.sqrt(blur(centred**2)))
     np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
@@ -165,11 +172,11 @@ def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer,
 
 def test_what_is_refused_says_why(x):
     with pytest.raises(ValueError, match='layer 2 does not fit'):
-        rica.shapes(SHAPE, (STAGE, Stage(size=4, maps=1)))
-    with pytest.raises(ValueError, match='maps 0'):
-        init(SHAPE, STAGE._replace(maps=0))
+        rica.shapes(SHAPE, (STAGE, Stage(field_size=4, num_filters=1)))
+    with pytest.raises(ValueError, match='num_filters to be at least 1, got 0'):
+        init(SHAPE, STAGE._replace(num_filters=0))
     layer = init(SHAPE, STAGE, dtype=jnp.float32)
-    with pytest.raises(ValueError, match='pictures of that size'):
-        rica.filters(layer, jnp.ones((1, 11, 7, 2), jnp.float32), STAGE)
+    with pytest.raises(ValueError, match='expected images of the size'):
+        rica.filter_responses(layer, jnp.ones((1, 11, 7, 2), jnp.float32), STAGE)
     with pytest.raises(TypeError, match='floating'):
-        rica.filters(layer, jnp.ones((1, *SHAPE), jnp.int32), STAGE)
+        rica.filter_responses(layer, jnp.ones((1, *SHAPE), jnp.int32), STAGE)

@@ -13,17 +13,17 @@ COUNTS = np.array([[2, 0, 1, 0], [0, 0, 0, 3], [1, 1, 1, 1]], np.float32)
 
 def test_bags_count_words():
     encoded = [np.array([2, 0, 0]), np.array([3, 3, 3]), np.array([0, 1, 2, 3])]
-    np.testing.assert_array_equal(semantic_hashing.bags(encoded, 4), COUNTS)
-    assert not semantic_hashing.bags([np.array([], int)], 4).any()
-    with pytest.raises(ValueError, match='document 1 has word numbers 1 to 4'):
-        semantic_hashing.bags([np.array([0]), np.array([1, 4])], 4)
+    np.testing.assert_array_equal(semantic_hashing.bag_of_words(encoded, 4), COUNTS)
+    assert not semantic_hashing.bag_of_words([np.array([], int)], 4).any()
+    with pytest.raises(ValueError, match=r'document 1: .*got 1 to 4'):
+        semantic_hashing.bag_of_words([np.array([0]), np.array([1, 4])], 4)
 
 
 def test_loss_is_that_of_drawing_every_word(x64):
     """Word by word, by the decoder's probabilities; a document twice as long costs twice as much."""
     params = semantic_hashing.init(jax.random.key(0), 4, (5, 2), dtype=jnp.float64)
     counts = jnp.asarray(COUNTS, jnp.float64)
-    p = np.exp(semantic_hashing.log_words(params, semantic_hashing.encode(params, counts)))
+    p = np.exp(semantic_hashing.log_word_probs(params, semantic_hashing.encode(params, counts)))
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-12)
     expected = [-2 * np.log(p[0, 0]) - np.log(p[0, 2]), -3 * np.log(p[1, 3]), -np.log(p[2]).sum()]
     np.testing.assert_allclose(semantic_hashing.loss(params, counts), expected, rtol=1e-12)
@@ -60,7 +60,12 @@ def trained(noise):
 
     def step(carry, key):
         params, state = carry
-        value = lambda p: semantic_hashing.loss(p, x, key, code=jax.nn.sigmoid, noise=noise).mean()  # noqa: E731
+
+        def value(p):
+            return semantic_hashing.loss(
+                p, x, key, latent_activation=jax.nn.sigmoid, noise_std=noise
+            ).mean()
+
         loss, grads = jax.value_and_grad(value)(params)
         updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(params, updates), state), loss
@@ -70,7 +75,7 @@ def trained(noise):
         keys = jax.random.split(jax.random.key(1), 400)
         (params, _), losses = jax.jit(functools.partial(jax.lax.scan, step))(first, keys)
     return (
-        semantic_hashing.encode(params, x, code=jax.nn.sigmoid),
+        semantic_hashing.encode(params, x, latent_activation=jax.nn.sigmoid),
         counts,
         kind,
         params,
@@ -80,7 +85,7 @@ def trained(noise):
 
 def test_noise_drives_code_units_to_their_ends():
     """The claim that makes bits of codes: only values far from 1/2 survive the noise."""
-    shares = [float(semantic_hashing.undecided(trained(noise)[0])) for noise in (0.0, 4.0)]
+    shares = [float(semantic_hashing.undecided_fraction(trained(noise)[0])) for noise in (0.0, 4.0)]
     assert shares[1] < 0.6 * shares[0]
     assert shares[1] < 0.25
 
@@ -88,11 +93,13 @@ def test_noise_drives_code_units_to_their_ends():
 def test_documents_of_a_topic_are_found_by_bits_better_than_by_their_words():
     codes, counts, kind, _, losses = trained(4.0)
     assert losses[-1] < 0.95 * losses[0]
-    bits = semantic_hashing.bits(codes)
+    bits = semantic_hashing.to_bits(codes)
     by_bits = np.argsort(
-        semantic_hashing.hamming(bits, bits) + 99 * np.eye(len(bits), dtype=int), 1, 'stable'
+        semantic_hashing.hamming_distance(bits, bits) + 99 * np.eye(len(bits), dtype=int),
+        1,
+        'stable',
     )
-    by_words, _ = semantic_hashing.nearest(counts, np.arange(len(counts)), 50)
+    by_words, _ = semantic_hashing.nearest_by_cosine(counts, np.arange(len(counts)), 50)
     right = [(kind[order[:, :50]] == kind[:, None]).mean() for order in (by_bits, by_words)]
     assert right[0] > 0.75, right
     assert right[0] > right[1] + 0.03
@@ -100,7 +107,7 @@ def test_documents_of_a_topic_are_found_by_bits_better_than_by_their_words():
 
 def test_words_of_a_topic_have_vectors_alike():
     vectors = np.asarray(semantic_hashing.word_vectors(trained(4.0)[3]))
-    order, cosine = semantic_hashing.nearest(vectors, np.arange(40), 3)
+    order, cosine = semantic_hashing.nearest_by_cosine(vectors, np.arange(40), 3)
     assert (order // 10 == np.arange(40)[:, None] // 10).mean() > 0.85
     assert (np.diff(cosine, axis=1) <= 0).all()
 
@@ -108,9 +115,9 @@ def test_words_of_a_topic_have_vectors_alike():
 def test_hamming_counts_differing_bits():
     a, b = (jax.random.bernoulli(jax.random.key(i), 0.5, (n, 13)) for i, n in ((0, 5), (1, 7)))
     expected = (np.asarray(a)[:, None] != np.asarray(b)[None]).sum(2)
-    np.testing.assert_array_equal(semantic_hashing.hamming(a, b), expected)
-    with pytest.raises(ValueError, match='13 and of 5 bits'):
-        semantic_hashing.hamming(a, b[:, :5])
+    np.testing.assert_array_equal(semantic_hashing.hamming_distance(a, b), expected)
+    with pytest.raises(ValueError, match='got 13 and 5 bits'):
+        semantic_hashing.hamming_distance(a, b[:, :5])
 
 
 def test_cooccurrences_and_ppmi_by_the_definition():
@@ -144,12 +151,12 @@ def test_linear_autoencoder_of_ppmi_is_latent_semantic_analysis(x64):
 
 def test_nearest_is_brute_force():
     table = np.random.default_rng(0).normal(size=(9, 3))
-    order, cosine = semantic_hashing.nearest(table, np.array([4]), 2)
+    order, cosine = semantic_hashing.nearest_by_cosine(table, np.array([4]), 2)
     unit = table / np.linalg.norm(table, axis=1, keepdims=True)
     expected = sorted((i for i in range(9) if i != 4), key=lambda i: -unit[i] @ unit[4])[:2]
     assert order[0].tolist() == expected
     assert cosine[0, 0] == pytest.approx(unit[expected[0]] @ unit[4])
-    order, _ = semantic_hashing.nearest(table, table[[2]], 1)
+    order, _ = semantic_hashing.nearest_by_cosine(table, table[[2]], 1)
     assert order[0, 0] == 2
 
 

@@ -18,7 +18,10 @@ def test_l1_is_the_negative_log_of_a_laplace_density_with_its_constant(x64):
         sparse.l1(jnp.asarray(h), 2.0) - 3 * np.log(2.0 / 2),
         rtol=1e-12,
     )
-    density = lambda t: np.exp(-float(sparse.laplace_nll(jnp.array([[t]]), 3.0)[0]))  # noqa: E731
+
+    def density(t):
+        return np.exp(-float(sparse.laplace_nll(jnp.array([[t]]), 3.0)[0]))
+
     assert 2 * integrate.quad(density, 0, 20)[0] == pytest.approx(1, abs=1e-6)
 
 
@@ -62,7 +65,10 @@ def test_kl_loss_is_its_formula_and_its_gradient_is_right(x64):
     params = network.init_autoencoder(jax.random.key(0), (6, 4), dtype=jnp.float64)
     x = jax.random.uniform(jax.random.key(1), (7, 6), minval=0.1, maxval=0.9)
     (W, b), (U, c) = params.encoder[0], params.decoder[0]
-    logistic = lambda t: 1 / (1 + np.exp(-np.asarray(t)))  # noqa: E731
+
+    def logistic(t):
+        return 1 / (1 + np.exp(-np.asarray(t)))
+
     h = logistic(x @ W + b[None, :])
     y = logistic(h @ U + c[None, :])
     rho = h.mean(0)

@@ -75,7 +75,9 @@ def test_dead_units_get_a_gradient_from_the_auxiliary_loss_alone():
     params = kill(params, jnp.array([2, 5]))
 
     def slope(dead):
-        value = lambda p: topk.loss(p, x, 3, dead=dead, k_auxiliary=2)[0]  # noqa: E731
+        def value(p):
+            return topk.loss(p, x, 3, dead=dead, k_auxiliary=2)[0]
+
         grads = jax.jit(jax.grad(value))(params)
         return np.asarray(abs(grads.decoder[0].weight).sum(1))
 

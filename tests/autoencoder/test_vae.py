@@ -103,7 +103,10 @@ def trained(model):
         return vae.loss(exact_bound(model, restore(flat), jnp.asarray(X)))
 
     value_and_grad = jax.jit(jax.value_and_grad(loss))
-    numbers = lambda flat: tuple(np.asarray(part) for part in value_and_grad(flat))  # noqa: E731
+
+    def numbers(flat):
+        return tuple(np.asarray(part) for part in value_and_grad(flat))
+
     limits = {'maxiter': 5000, 'maxfun': 10_000, 'ftol': 1e-15, 'gtol': 1e-9}
     found = optimize.minimize(
         numbers, np.asarray(start), jac=True, method='L-BFGS-B', options=limits
@@ -165,9 +168,9 @@ def test_importance_bounds_rise_towards_the_log_likelihood(x64):
 
         @jax.jit
         def draw(keys, n=n_samples):
-            bound = lambda key: importance_sampling.importance_bound(
-                model, params, x, key, n_samples=n
-            )  # noqa: E731
+            def bound(key):
+                return importance_sampling.importance_bound(model, params, x, key, n_samples=n)
+
             return jax.lax.map(lambda key: bound(key).mean(), keys)
 
         values = np.asarray(draw(jax.random.split(jax.random.key(n_samples), draws)))

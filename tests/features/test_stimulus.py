@@ -52,13 +52,13 @@ def test_optimal_stimulus_of_a_filter_is_the_filter_and_responses_never_fall(x64
 
 @pytest.mark.slow
 def test_optimal_stimulus_of_a_pooled_unit_is_that_of_its_quadratic_form(x64):
-    """sqrt(e + sum (w'x)^2) over a pooling window: the first eigenvector of sum w w', all pixels together."""
-    shape, stage = (6, 5, 1), rica.Stage(size=3, maps=2, pool=2)
+    """sqrt(e + sum (w'x)^2) over a pool: the first eigenvector of sum w w', all pixels together."""
+    shape, stage = (6, 5, 1), rica.Stage(field_size=3, num_filters=2, pool_size=2)
     examples = jax.random.normal(jax.random.key(2), (4, *shape))
     layer = rica.init(jax.random.key(0), examples, stage)
 
     def response(x):
-        return rica.pooled(rica.filters(layer, x[None], stage), stage)[0, 1, 0, 1]
+        return rica.l2_pool(rica.filter_responses(layer, x[None], stage), stage)[0, 1, 0, 1]
 
     form = np.zeros((30, 30))
     for r, c in ((1, 0), (1, 1), (2, 0), (2, 1)):
