@@ -19,7 +19,7 @@ class LaunchError(Exception):
     """A mistake of the user's: one line with the mend, exit code 2."""
 
 
-def parser(module: str, doc: str) -> argparse.ArgumentParser:
+def parser(module: str, doc: str, dry_run: bool = True) -> argparse.ArgumentParser:
     """Options of a launcher; its docstring, examples and all, is the help."""
     made = argparse.ArgumentParser(
         prog=f'python -m {module}',
@@ -27,7 +27,10 @@ def parser(module: str, doc: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument('--dry_run', action='store_true', help='show what would be done; do nothing')
+    if dry_run:
+        made.add_argument(
+            '--dry_run', action='store_true', help='show what would be done; do nothing'
+        )
     return made
 
 

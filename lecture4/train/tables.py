@@ -360,6 +360,12 @@ def _numbers(values: list[Any], metric: Metric, spread: str) -> list[str]:
 def _format(means: list[float], errors: list[float], metric: Metric):
     """The function number -> text of a column."""
     sizes = [abs(mean) for mean in means if mean and math.isfinite(mean)]
+    if (
+        metric.unit == 'count'
+        and not any(map(math.isfinite, errors))
+        and all(size.is_integer() for size in sizes)
+    ):
+        return lambda value: f'{value:,.0f}'
     largest = max(sizes, default=0.0)
     is_rate = metric.unit == 'fraction'
     digits = 4 if not is_rate else 3 if largest >= 1 else 2
