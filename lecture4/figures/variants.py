@@ -1,23 +1,44 @@
-"""How the variants of a sweep learned, side by side."""
+"""The variants of a sweep: how each of them learned, and a metric against what was swept."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from lecture4.figures import style
 
+EVAL = 'eval/'  # prefix in metrics.jsonl of what was evaluated during training
 
-def paired(rows):
-    """Names of metrics that were measured while training and, as evaluation/NAME, apart from it."""
+
+def paired(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of metrics that were measured both while training and, as eval/NAME, in evaluations."""
     names = {name for row in rows for name in row}
-    return sorted(name for name in names if f'evaluation/{name}' in names)
+    return sorted(name for name in names if EVAL + name in names)
 
 
 @style.house()
-def learning(runs, metric: str, *, size=(4.4, 3.3)):
-    """Curves of one metric, dashed while training, solid where evaluated; runs of one name in one colour.
+def learning(
+    runs: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]],
+    metric: str,
+    *,
+    label: str = '',
+    percent: bool = False,
+    size: tuple[float, float] = (4.4, 3.3),
+) -> Figure:
+    """Curves of one metric, dashed in training, solid in evaluations; one color for each name.
 
-    runs    [(panel, name, rows)], rows dicts as in metrics.jsonl; panels stand beside each other on one
-            scale, which is cut above the largest value of the last half of all curves.
-    Errors  ValueError where no row holds the metric.
+    Args:
+      runs: (panel, name, rows) of each run, rows as in metrics.jsonl. The panels share one scale, which
+        ends above the largest value of the last half of all curves.
+      metric: Key in the rows; `eval/` and the key are drawn too.
+      label: Title of the vertical axis; the key in words if empty.
+      percent: Whether the values are fractions.
+      size: Width and height of a panel, in inches.
+
+    Raises:
+      ValueError: No row holds the metric.
     """
     panels = list(dict.fromkeys(panel for panel, *_ in runs))
     names = list(dict.fromkeys(name for _, name, _ in runs))
@@ -26,25 +47,79 @@ def learning(runs, metric: str, *, size=(4.4, 3.3)):
     late, handles = [], {}
     for panel, name, rows in runs:
         axes = grid[panels.index(panel)]
-        look = {'color': style.COLOURS[names.index(name) % 7]}
-        for key, line in ((metric, '--'), (f'evaluation/{metric}', '-')):
-            found = [(row['step'], row[key]) for row in rows if row.get(key) is not None]
-            points = np.array(found, float).reshape(-1, 2)
+        color = style.COLOURS[names.index(name) % 7]
+        for key, line in ((metric, '--'), (EVAL + metric, '-')):
+            known = [(row['step'], row[key]) for row in rows if row.get(key) is not None]
+            points = np.array(known, float).reshape(-1, 2)
             points = points[np.isfinite(points).all(1)]
             if len(points):
                 x, y = points.T
                 width = 0.9 if line == '--' else 1.7
-                (handles[name],) = axes.plot(x, y, line, linewidth=width, **look)
+                (handles[name],) = axes.plot(x, y, line, linewidth=width, color=color)
                 late.append(y[len(y) // 2 :].max())
         axes.set_title(panel)
         axes.set_xlabel('step')
     if not late:
         raise ValueError(f'no row has the metric {metric!r}: nothing to draw')
-    grid[0].set_ylabel(metric.replace('_', ' '))
-    grid[0].set_ylim(0, 1.15 * max(late))
+    grid[0].set_ylabel(label or metric.replace('_', ' '))
+    if max(late) > 0:
+        grid[0].set_ylim(min(0, min(late)), 1.15 * max(late))
+    if percent:
+        grid[0].yaxis.set_major_formatter(FuncFormatter(_percent))
     made.legend(
         [handles[name] for name in names if name in handles],
         [name for name in names if name in handles],
-        loc='outside right upper', title='- - training\n— evaluated', title_fontsize=8, alignment='left',
+        loc='outside right upper', title='- - training\n— evaluation', title_fontsize=8, alignment='left',
     )  # fmt: skip
     return made
+
+
+@style.house()
+def against(
+    lines: Mapping[str, Sequence[tuple[Any, float, float]]],
+    field: str,
+    label: str,
+    *,
+    percent: bool = False,
+) -> Figure:
+    """A metric against a swept field, a line for each setting of the other fields while they are few.
+
+    Args:
+      lines: Name of the other fields' setting -> (value of the field, mean, standard deviation) of
+        each point; nan where there is none.
+      field: Title of the horizontal axis. Positive numbers over more than a factor of 30 get a log
+        scale; values that are not numbers stand at equal distances.
+      label: Title of the vertical axis.
+      percent: Whether the values are fractions.
+    """
+    values = list(dict.fromkeys(value for points in lines.values() for value, *_ in points))
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    many = len(lines) > len(style.COLOURS)
+    figure = style.figure(5.6, 3.4, layout='constrained')
+    axes = figure.add_subplot()
+    for name, points in lines.items():
+        points = sorted(points) if numeric else points
+        axes.errorbar(
+            [value if numeric else values.index(value) for value, *_ in points],
+            [mean for _, mean, _ in points],
+            yerr=np.nan_to_num([deviation for *_, deviation in points]),
+            marker='o',
+            capsize=3,
+            color=style.FAINT if many else None,
+            label=name or None,
+        )
+    if not numeric:
+        axes.set_xticks(range(len(values)), [str(value) for value in values])
+    elif min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_xscale('log')
+    if percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    axes.set_xlabel(field)
+    axes.set_ylabel(label)
+    if any(lines) and not many:
+        axes.legend()
+    return figure
+
+
+def _percent(value, _):
+    return f'{100 * value:g}%'

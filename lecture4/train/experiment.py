@@ -138,12 +138,16 @@ def finalize(
 
     def write():
         made = experiment.report(config, state, data)
-        rows = read(directory / 'metrics.jsonl')
+        records = read(directory / 'metrics.jsonl')
         try:
             reports.write(
-                directory, made, experiment.metrics,
-                title=experiment.name.replace('_', ' ').capitalize(), about=experiment.about, rows=rows,
-            )  # fmt: skip
+                directory,
+                made,
+                experiment.metrics,
+                title=experiment.name.replace('_', ' '),
+                about=experiment.about,
+                records=records,
+            )
         except OSError as error:
             raise UsageError(
                 f'cannot write the report to {directory}: {error.strerror}; the trained state is '

@@ -12,9 +12,7 @@ from lecture4.train import progress
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import TIMES_A_RUN, Config, cadence
 from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
-from lecture4.train.metric_writer import Log as MetricWriter
-from lecture4.train.metric_writer import NoLog as NullWriter
-from lecture4.train.metric_writer import read
+from lecture4.train.metric_writer import MetricWriter, NullWriter, read
 from lecture4.train.metrics import Metric, check_metrics
 from lecture4.train.profile import Profiler
 from lecture4.train.step import BoundTask, compile_task

@@ -1,25 +1,26 @@
-"""metrics.jsonl: one line a logged step, the truth of a run that curves and reports read."""
+"""metrics.jsonl: one line for each logged step, the record of a run that curves and reports read."""
 
 import contextlib
 import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from lecture4.train.config import UsageError
 
 
-def _plain(value):
-    """Floats and nested lists of floats; NaN and inf become null, which JSON has."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if math.isfinite(value) else None
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """All complete rows of a metrics.jsonl; none where there is no such file.
 
+    A last line that a kill truncated is left out.
 
-def read(path) -> list[dict]:
-    """All whole rows. A last line that a kill cut short is left out; any other bad line raises."""
+    Raises:
+      ValueError: Any other line is not JSON; the message names it.
+    """
     path = pathlib.Path(path)
     if not path.exists():
         return []
@@ -35,73 +36,93 @@ def read(path) -> list[dict]:
     return rows
 
 
-class Log:
-    """Appends rows; opened at a step, it first drops the rows past it (they will come again).
+class MetricWriter:
+    """Appends rows to metrics.jsonl, and scalars to TensorBoard's event files where it is installed.
 
-    Errors  UsageError where a row cannot be written.
+    Opened at a step, it first drops the rows after that step: they will be written again.
+
+    Args:
+      path: The file.
+      restored_step: Step of the checkpoint that the run continues from; -1 at its start.
+      tensorboard_dir: Folder of event files; None writes none.
+
+    Raises:
+      UsageError: A row cannot be written (by `write`, `sync`).
     """
 
-    def __init__(self, path, restored_step: int, tensorboard_dir=None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        restored_step: int,
+        tensorboard_dir: str | os.PathLike | None = None,
+    ):
         self._path = pathlib.Path(path)
         kept = [row for row in read(path) if row['step'] <= restored_step]
         temporary = self._path.with_suffix('.tmp')
         temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
         os.replace(temporary, self._path)
         self._file = self._path.open('a')
-        self._events = _tensorboard(tensorboard_dir, restored_step)
+        self._events = _event_writer(tensorboard_dir, restored_step)
 
-    def write(self, step: int, values: dict, seconds: float):
-        """One row: the step, seconds since the run's start, and the metrics, flushed at once."""
-        values = {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
-        row = json.dumps({'step': step, 'seconds': round(seconds, 3), **values})
-        with self._told():
+    def write(self, step: int, values: Mapping[str, Any], seconds: float) -> None:
+        """Write one row, flushed at once: the step, seconds since the run's start, and the metrics."""
+        plain = {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
+        row = json.dumps({'step': step, 'seconds': round(seconds, 3), **plain})
+        with self._write_errors():
             self._file.write(row + '\n')
             self._file.flush()
         if self._events is not None:
-            for name, value in values.items():
+            for name, value in plain.items():
                 if isinstance(value, float):
                     self._events.add_scalar(name, value, step)
 
-    def sync(self):
-        """Rows are on disk when this returns: called before a checkpoint that follows them."""
-        with self._told():
+    def sync(self) -> None:
+        """Wait until the rows are on disk; called before a checkpoint that follows them."""
+        with self._write_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
-    def _told(self):
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise UsageError(
-                f'cannot write {self._path}: {error.strerror}; make room, then run the same '
-                'command to resume'
+                f'cannot write {self._path}: {error.strerror}; free some disk space, then run the '
+                'same command to resume'
             ) from error
 
-    def close(self):
-        """No rows after this."""
-        with contextlib.suppress(OSError):  # of rows that have been told to be lost
+    def close(self) -> None:
+        """Close the files; no rows after this."""
+        with contextlib.suppress(OSError):  # of rows whose loss has been reported
             self._file.close()
         if self._events is not None:
-            with contextlib.suppress(OSError):  # a copy of the rows; they are the truth
+            with contextlib.suppress(OSError):  # a copy of metrics.jsonl
                 self._events.close()
 
 
-class NoLog:
-    """What processes other than 0 have in the place of a Log."""
+class NullWriter:
+    """The MetricWriter of processes other than 0: it writes nothing."""
 
-    def write(self, step: int, values: dict, seconds: float):
+    def write(self, step: int, values: Mapping[str, Any], seconds: float) -> None:
         """Nothing."""
 
-    def sync(self):
+    def sync(self) -> None:
         """Nothing."""
 
-    def close(self):
+    def close(self) -> None:
         """Nothing."""
 
 
-def _tensorboard(directory, restored_step):
-    """An event writer where the `tensorboard` extra is installed, else None."""
+def _plain(value: Any) -> Any:
+    """Floats and nested lists of floats; NaN and inf become null, which JSON has."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if math.isfinite(value) else None
+
+
+def _event_writer(directory: str | os.PathLike | None, restored_step: int):
+    """An event writer where the `tensorboard` extra is installed, otherwise None."""
     if directory is None:
         return None
     try:

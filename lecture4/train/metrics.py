@@ -127,12 +127,19 @@ def metric_of(declared: Iterable[Metric], key: str, where: str = '') -> Metric:
     return metric
 
 
+def label_of(declared: Iterable[Metric], key: str) -> str:
+    """Label and qualifiers of a key: 'recall, cat'; 'recall (evaluation)' of 'eval/recall'."""
+    label = ', '.join([metric_of(declared, key).label, *key.removeprefix(EVAL).split('/')[1:]])
+    return f'{label} (evaluation)' if key.startswith(EVAL) else label
+
+
 def title_of(declared: Iterable[Metric], key: str) -> str:
-    """Label, qualifiers and unit of a key: 'recall, cat (evaluation, %)'."""
-    metric = metric_of(declared, key)
-    label = ', '.join([metric.label, *key.removeprefix(EVAL).split('/')[1:]])
-    notes = ', '.join(filter(None, ['evaluation' if key.startswith(EVAL) else '', metric.symbol]))
-    return f'{label} ({notes})' if notes else label
+    """Label, qualifiers and unit of a key: 'recall, cat (%)', 'recall (evaluation, %)'."""
+    declared = tuple(declared)
+    label, symbol = label_of(declared, key), metric_of(declared, key).symbol
+    if not symbol:
+        return label
+    return f'{label[:-1]}, {symbol})' if key.startswith(EVAL) else f'{label} ({symbol})'
 
 
 def check_metrics(
@@ -189,11 +196,9 @@ def decimals(values: Iterable[float], *, digits: int = 4, least: int = 0) -> int
       least: Fewest digits behind the point.
 
     Returns:
-      0 where all are whole numbers, otherwise at least `least` and at most 12.
+      From `least` to 12.
     """
     finite = [abs(float(value)) for value in values if math.isfinite(value)]
-    if all(value == round(value) for value in finite) and not least:
-        return 0
     largest = max(finite, default=0.0)
     before = math.floor(math.log10(largest)) + 1 if largest else 1
     return min(max(digits - before, least, 0), 12)

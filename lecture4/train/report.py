@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ['Figure', 'Report', 'Table', 'collect', 'text', 'write']
 
 DPI = 110
+_TABLE_FIELDS = ('title', 'index', 'pivot', 'columns', 'caption', 'records')  # in results.json
 LEARNING = 'learning'  # name of the figure of metrics.jsonl's curves
 # Where the part of a docstring begins that is a record of results, no explanation.
 _RECORD = re.compile(r'^(Run|Hardware|Results)(:|\s{2,}|$)', re.MULTILINE)
@@ -34,9 +35,6 @@ class Figure(NamedTuple):
 
     figure: 'MatplotlibFigure'
     caption: str = ''
-
-
-Picture = Figure  # until all experiments say Figure
 
 
 class Report(NamedTuple):
@@ -54,7 +52,6 @@ class Report(NamedTuple):
     tables: tuple[Table, ...] = ()
     figures: dict[str, Figure] = {}  # noqa: RUF012
     summary: str = ''
-    pictures: dict[str, Figure] = {}  # noqa: RUF012  (until all experiments say figures)
 
 
 def collect(report: Report, metrics: Iterable[Metric]) -> dict[str, float]:
@@ -78,17 +75,16 @@ def collect(report: Report, metrics: Iterable[Metric]) -> dict[str, float]:
 def write(
     directory: str | os.PathLike,
     report: Report,
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[Metric],
     *,
     title: str,
     about: str = '',
     records: Sequence[Mapping[str, Any]] = (),
-    rows: Sequence[Mapping[str, Any]] = (),  # until all callers say records
 ):
     """Write results.json, figures/*.png and report.html into a run directory.
 
     results.json holds {'metrics': {key: value}, 'primary': name, 'declared': {name: {'unit', 'better',
-    'label'}}, 'tables': [{'title', 'index', 'pivot', 'caption', 'records'}]}, rates as fractions,
+    'label'}}, 'tables': [{'title', 'index', 'pivot', 'columns', 'caption', 'records'}]}, rates as fractions,
     draws as lists, null for what is not finite.
 
     Args:
@@ -98,7 +94,6 @@ def write(
       title: Heading of the page.
       about: The experiment's docstring.
       records: Rows of metrics.jsonl, drawn as curves.
-      rows: The same, by its former name.
 
     Raises:
       ValueError: A metric is not declared, a fraction lies outside [0, 1], or the primary metric is
@@ -106,31 +101,26 @@ def write(
     """
     from lecture4.figures import curves  # matplotlib takes a second to import
 
-    directory, records = pathlib.Path(directory), [*records, *rows]
+    directory = pathlib.Path(directory)
     values = collect(report, metrics)
-    if metrics:
-        check_metrics(metrics, values, 'report')
-    figures = {**report.figures, **report.pictures}
+    check_metrics(metrics, values, 'report')
+    figures = dict(report.figures)
     if drawn := _curves_of(records, metrics):
         figure = curves.learning(drawn, **_declared_curves(metrics))
-        figures[LEARNING] = Figure(figure, 'Metrics during training.')
+        figures[LEARNING] = Figure(figure)
     folder = directory / 'figures'
     folder.mkdir(exist_ok=True)
     for name, (figure, _) in figures.items():
         figure.savefig(folder / f'{name}.png', dpi=DPI, metadata={'Software': None})
     results = {
         'metrics': values,
-        'primary': primary(metrics).name if metrics else '',
+        'primary': primary(metrics).name,
         'declared': {
             metric.name: {'unit': metric.unit, 'better': metric.better, 'label': metric.label}
             for metric in metrics
         },
         'tables': [
-            {
-                name: getattr(table, name)
-                for name in ('title', 'index', 'pivot', 'caption', 'records')
-            }
-            for table in report.tables
+            {name: getattr(table, name) for name in _TABLE_FIELDS} for table in report.tables
         ],
     }
     _replace(directory / 'results.json', json.dumps(_plain(results), indent=2) + '\n')
@@ -178,15 +168,15 @@ def _page(directory, report, figures, values, metrics, title, about) -> str:
     if report.summary:
         introduction.append(f'<p class="summary">{escape(report.summary)}</p>')
     captions: set[str] = set()
-    pictures = [
+    shown = [
         _figure(directory, name, figure, captions)
         for name, figure in figures.items()
         if name != LEARNING
     ]
     tables = [_table(table, metrics, captions) for table in report.tables]
-    main = [*pictures[:1], *tables[:1], *tables[1:], *pictures[1:]]
+    main = [*shown[:1], *tables, *shown[1:]]
     if LEARNING in figures:
-        main.append('<h2>Training</h2>')
+        main.append('<h2>Metrics during training</h2>')
         main.append(_figure(directory, LEARNING, figures[LEARNING], captions))
     details = [_details('All metrics', _all_metrics(values, metrics))] if values else []
     if record:
@@ -215,7 +205,9 @@ def _parts(about: str) -> tuple[str, list[str], str]:
 def _figure(directory, name: str, figure: Figure, captions: set[str]) -> str:
     data = base64.b64encode((directory / 'figures' / f'{name}.png').read_bytes()).decode()
     alt = escape(figure.caption or name.replace('_', ' '))
-    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    width, height = figure.figure.get_size_inches()
+    size = ' class="wide"' if width > 1.8 * height else ''
+    image = f'<img{size} alt="{alt}" src="data:image/png;base64,{data}">'
     below = _once(figure.caption, captions)
     below = f'<figcaption>{escape(below)}</figcaption>' if below else ''
     return f'<figure><a href="figures/{escape(name)}.png">{image}</a>{below}</figure>'
@@ -254,11 +246,3 @@ def _pre(content: str) -> str:
 
 def _details(title: str, body: str) -> str:
     return f'<details><summary>{escape(title)}</summary>{body}</details>'
-
-
-def mean_and_error(values) -> str:
-    """'93.1 ± 0.4': until all experiments give draws to Table."""
-    values = np.asarray(values)
-    if values.size < 2:
-        return f'{values.mean():.1f}'
-    return f'{values.mean():.1f} ± {values.std(ddof=1) / values.size**0.5:.1f}'

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lecture4.train.metrics import Metric, decimals, find, title_of
+from lecture4.train.cells import is_number, numbers, plain, published
+from lecture4.train.metrics import Metric, find, title_of
 
-MISSING = '\u2013'  # a dash
 PUBLISHED = 'published'
+HEAD_WIDTH = 20  # characters at which a heading in text is broken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Table:
     error. Each of them also goes into results.json, as `key/value of index.../value of pivot`, a mean
     over draws. Numbers under a name that begins with 'published' have the scale of the metric in the
     column before (a fraction is 0.0114, printed 1.14) and keep their own digits; text under it and all
-    other entries are printed as they are. An entry that a record lacks, or None, is printed as a dash.
+    other entries are printed as they are. An entry that a record lacks, or None, is printed as a dash; an
+    entry that is None in all records is not printed.
 
     Attributes:
       title: Heading.
@@ -36,6 +37,7 @@ class Table:
       pivot: Entry whose values become columns ('1 label per class', '5 labels per class'). Records
         without it fill columns of their own.
       spread: What follows ±, 'standard error' of the mean or 'standard deviation'.
+      in_results: Whether the records' metrics go into results.json's metrics.
 
     Raises:
       ValueError: A record lacks an entry of `index`, or `columns` or `pivot` is in no record.
@@ -48,10 +50,9 @@ class Table:
     caption: str = ''
     pivot: str = ''
     spread: str = 'standard error'
+    in_results: bool = True
 
     def __post_init__(self):
-        if self.records and isinstance(self.records[0], str):
-            self._from_rows()  # until all experiments give records
         for record in self.records:
             if lacking := [name for name in self.index if name not in record]:
                 raise ValueError(
@@ -70,15 +71,6 @@ class Table:
                 f'table {self.title!r}: spread is {self.spread!r}, expected '
                 "'standard error' or 'standard deviation'"
             )
-
-    def _from_rows(self):
-        """Table(title, columns, rows, caption), as experiments wrote it before they gave records."""
-        names = [name or ' ' * (i + 1) for i, name in enumerate(map(str, self.records))]
-        rows, caption = self.index, ' '.join(filter(None, [''.join(self.columns), self.caption]))
-        object.__setattr__(self, 'records', [dict(zip(names, r, strict=True)) for r in rows])
-        object.__setattr__(self, 'index', (names[0],))
-        object.__setattr__(self, 'columns', ())
-        object.__setattr__(self, 'caption', caption)
 
 
 class Column(NamedTuple):
@@ -108,31 +100,32 @@ def layout(table: Table, declared: Iterable[Metric]) -> list[Column]:
     columns = []
     for name in table.index:
         values = [next(iter(row.values()))[name] for row in rows]
-        columns.append(Column('', _words(name), *_plain(values)))
-    entries = table.columns or tuple(
-        name
-        for name in dict.fromkeys(name for record in table.records for name in record)
-        if name not in (*table.index, table.pivot)
-    )
+        columns.append(Column('', words(name), *plain(values)))
+    # The fullest record decides the order; others may lack entries.
+    fullest = sorted(table.records, key=len, reverse=True)
+    names = dict.fromkeys(name for record in fullest for name in record)
+    entries = table.columns or [n for n in names if n not in (*table.index, table.pivot)]
     metric = None
     for name in entries:
         if not name.startswith(PUBLISHED):
             metric = find(declared, name)
+        if all(record.get(name) is None for record in table.records):
+            continue
         pivots = [p for p in _pivots(table) if any(name in row.get(p, {}) for row in rows)]
         if metric is None or name.startswith(PUBLISHED):
             pivots = _constant(rows, name, pivots)
         for pivot in pivots:
             values = [_value(row, pivot, name) for row in rows]
             if metric is None:
-                columns.append(_titled(table, pivot, _words(name), *_plain(values)))
+                columns.append(_titled(table, pivot, words(name), *plain(values)))
             elif name.startswith(PUBLISHED):
-                has_number = any(_is_number(value) for value in values)
+                has_number = any(is_number(value) for value in values)
                 note = f' ({metric.symbol})' if has_number and metric.symbol else ''
-                cells = _published(values, metric)
-                columns.append(_titled(table, pivot, _words(name) + note, cells, True))
+                cells = published(values, metric)
+                columns.append(_titled(table, pivot, words(name) + note, cells, True))
             else:
                 title = title_of(declared, name)
-                cells = _numbers(values, metric, table.spread)
+                cells = numbers(values, metric, table.spread)
                 columns.append(_titled(table, pivot, title, cells, True))
     return columns
 
@@ -157,12 +150,12 @@ def values(table: Table, declared: Iterable[Metric]) -> dict[str, float]:
       ValueError: Two records give one key different values.
     """
     declared, result = tuple(declared), {}
-    for record in table.records:
+    for record in table.records if table.in_results else ():
         names = [name for name in (*table.index, table.pivot) if name in record]
         qualifiers = [qualifier(record[name]) for name in names]
         for name, value in record.items():
             known = name not in names and find(declared, name) is not None
-            if not known or value is None or isinstance(value, str):
+            if not known or value is None or isinstance(value, str) or not np.size(value):
                 continue
             key = '/'.join([name, *qualifiers])
             mean = float(np.mean(np.asarray(value, float)))
@@ -172,12 +165,6 @@ def values(table: Table, declared: Iterable[Metric]) -> dict[str, float]:
                     'name what distinguishes them in index or pivot'
                 )
     return result
-
-
-def qualifier(value: Any) -> str:
-    """A value of an index as a part of a key: spaces become '_', '/' becomes '-'."""
-    text = f'{value:g}' if isinstance(value, float) else str(value)
-    return '_'.join(text.replace('/', '-').split())
 
 
 def text(table: Table, declared: Iterable[Metric] = (), width: int | None = None) -> str:
@@ -192,9 +179,13 @@ def text(table: Table, declared: Iterable[Metric] = (), width: int | None = None
     groups = {column.group for column in columns if column.group}
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        above = f'{column.group}\n' if len(groups) > 1 and column.group else ''
+        above = [column.group] if len(groups) > 1 and column.group else []
+        head_width = max([HEAD_WIDTH, *map(len, column.cells)])
+        head = [
+            line for title in (*above, column.title) for line in textwrap.wrap(title, head_width)
+        ]
         justify = 'right' if column.is_number else 'left'
-        grid.add_column(Text(above + column.title), justify=justify, vertical='bottom')
+        grid.add_column(Text('\n'.join(head)), justify=justify, vertical='bottom')
     for cells in zip(*(column.cells for column in columns), strict=True):
         grid.add_row(*map(Text, cells))
     stream = io.StringIO()
@@ -281,99 +272,19 @@ def _pivot_title(name: str, value: Any) -> str:
     """'1 label per class', '5 labels per class'; 'sigma = 25'; text stands for itself."""
     if isinstance(value, str):
         return value
-    first, _, rest = _words(name).partition(' ')
+    first, _, rest = words(name).partition(' ')
     if isinstance(value, int | np.integer) and first.endswith('s') and not first.endswith('ss'):
         first = first[:-1] if value == 1 else first
         return ' '.join(filter(None, [str(value), first, rest]))
-    return f'{_words(name)} = {qualifier(value)}'
+    return f'{words(name)} = {qualifier(value)}'
 
 
-def _words(name: str) -> str:
+def qualifier(value: Any) -> str:
+    """A value of an index as a part of a key: spaces become '_', '/' becomes '-'."""
+    text = f'{value:g}' if isinstance(value, float) else str(value)
+    return '_'.join(text.replace('/', '-').split())
+
+
+def words(name: str) -> str:
+    """A name of an entry as a heading: without underscores."""
     return name.replace('_', ' ')
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def _plain(values: list[Any]) -> tuple[list[str], bool]:
-    """Cells of an entry that is no metric, and whether all of them are numbers."""
-
-    def cell(value):
-        if value is None:
-            return MISSING
-        if isinstance(value, bool | np.bool_):
-            return 'yes' if value else 'no'
-        if isinstance(value, tuple | list):
-            return ', '.join(map(cell, value))
-        return f'{value:.4g}' if isinstance(value, float | np.floating) else str(value)
-
-    present = [value for value in values if value is not None]
-    return [cell(value) for value in values], bool(present) and all(map(_is_number, present))
-
-
-def _published(values: list[Any], metric: Metric) -> list[str]:
-    """Published numbers on the metric's printed scale, with as many decimals as the longest has."""
-    numbers = {
-        i: f'{metric.scale * value:.8g}' for i, value in enumerate(values) if _is_number(value)
-    }
-    for i in numbers:
-        if metric.unit == 'fraction' and not 0 <= values[i] <= 1:
-            raise ValueError(
-                f'published {values[i]:g} of {metric.name}: expected a fraction in [0, 1]; '
-                'divide percentages by 100, or give text'
-            )
-    places = max((len(shown.partition('.')[2]) for shown in numbers.values()), default=0)
-    return [
-        f'{metric.scale * value:.{places}f}' if i in numbers else _plain([value])[0][0]
-        for i, value in enumerate(values)
-    ]
-
-
-def _numbers(values: list[Any], metric: Metric, spread: str) -> list[str]:
-    """Values of a metric, or draws [n] of it, on its printed scale with equal decimals."""
-    means, errors = [], []
-    for value in values:
-        is_text = value is None or isinstance(value, str)
-        draws = np.atleast_1d(np.asarray(math.nan if is_text else value, float))
-        draws = draws * metric.scale
-        means.append(float(draws.mean()) if draws.size else math.nan)
-        error = math.nan
-        if draws.size > 1:
-            error = float(draws.std(ddof=1))
-            error /= math.sqrt(draws.size) if spread == 'standard error' else 1
-        errors.append(error)
-    number = _format(means, errors, metric)
-    cells = []
-    for value, mean, error in zip(values, means, errors, strict=True):
-        shown = number(mean) if math.isfinite(mean) else str(mean)
-        if isinstance(value, str):
-            shown = value
-        elif value is None or np.size(value) == 0:
-            shown = MISSING
-        elif math.isfinite(error):
-            shown += f' ± {number(error)}'
-        cells.append(shown)
-    return cells
-
-
-def _format(means: list[float], errors: list[float], metric: Metric):
-    """The function number -> text of a column."""
-    sizes = [abs(mean) for mean in means if mean and math.isfinite(mean)]
-    if (
-        metric.unit == 'count'
-        and not any(map(math.isfinite, errors))
-        and all(size.is_integer() for size in sizes)
-    ):
-        return lambda value: f'{value:,.0f}'
-    largest = max(sizes, default=0.0)
-    is_rate = metric.unit == 'fraction'
-    digits = 4 if not is_rate else 3 if largest >= 1 else 2
-    places = decimals(means, digits=digits, least=int(is_rate))
-    if spreads := [error for error in errors if error and math.isfinite(error)]:
-        places = max(places, min(decimals(spreads, digits=1), places + 2))
-    vanishing = sizes and min(sizes) < 0.5 * 10.0**-places
-    if not is_rate and (largest >= 1e7 or 0 < largest < 1e-3 or vanishing):
-        return lambda value: f'{value:.3g}'
-    comma = ',' if metric.unit == 'count' else ''
-    return lambda value: f'{value:{comma}.{places}f}'

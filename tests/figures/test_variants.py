@@ -10,7 +10,7 @@ def rows(shift):
     found = [{'step': n, 'error': 50.0 - n - shift, 'loss': 1.0} for n in range(10)]
     return [
         *found,
-        {'step': 5, 'evaluation/error': 60.0 - shift},
+        {'step': 5, 'eval/error': 60.0 - shift},
         {'step': 9, 'error': float('inf')},
     ]
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lecture4.train import loop
 from lecture4.train.checkpoint import CheckpointError, Checkpoints
 from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, Runtime
-from lecture4.train.metric_writer import Log, read
+from lecture4.train.metric_writer import read
 from lecture4.train.step import bind
 from tests.train import toy
 
@@ -200,16 +200,3 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
             path.write_bytes(b'')
     with pytest.raises(CheckpointError, match='--overwrite'):
         train(tmp_path)
-
-
-def test_log_drops_rows_past_the_restored_step_and_a_torn_line(tmp_path):
-    path = tmp_path / 'metrics.jsonl'
-    path.write_text('{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0}\n{"step": 3, "a"')
-    assert [row['step'] for row in read(path)] == [1, 2]
-    log = Log(path, 1)
-    log.write(2, {'a': np.float32(np.nan), 'b': np.array([1.0, np.inf])}, 0.5)
-    log.close()
-    assert read(path)[1:] == [{'step': 2, 'seconds': 0.5, 'a': None, 'b': [1.0, None]}]
-    path.write_text('{"step": 1\n{"step": 2}\n')
-    with pytest.raises(ValueError, match='line 1'):
-        read(path)

@@ -95,7 +95,7 @@ def test_the_primary_metric_is_required_without_qualifier():
 
 def test_decimals_show_the_digits_of_the_largest():
     assert decimals([12.345, 0.1]) == 2
-    assert decimals([3, 400]) == 0
+    assert decimals([3, 4000]) == 0
     assert decimals([99.5, 100.0], digits=3, least=1) == 1
     assert decimals([0.0123], digits=2) == 3
-    assert decimals([math.nan]) == 0
+    assert decimals([math.nan]) == 3

@@ -39,10 +39,10 @@ def table_of(name, *values, **options):
         ('probe_error', (0.0418, 0.0911), 'linear-probe error (%)', ['4.18', '9.11']),
         ('probe_error', (0.0052, 0.0), 'linear-probe error (%)', ['0.52', '0.00']),
         ('psnr', (31.2345, 9.1), 'PSNR (dB)', ['31.23', '9.10']),
-        ('dead_atoms', (3, 12345), 'dead atoms', ['3', '12,345']),
+        ('dead_atoms', (3, 123456789), 'dead atoms', ['3', '123,456,789']),
         ('loss', (2.5e-6, 1.0), 'loss (nats)', ['2.5e-06', '1']),
         ('loss', (float('nan'), None, -1.25), 'loss (nats)', ['nan', '\u2013', '-1.250']),
-        ('loss', ('diverged', 10.0), 'loss (nats)', ['diverged', '10']),
+        ('loss', ('diverged', 10.0), 'loss (nats)', ['diverged', '10.00']),
     ],
 )
 def test_a_column_has_the_unit_and_equal_decimals(name, values, title, shown):
@@ -79,6 +79,12 @@ def test_published_fractions_keep_their_own_digits():
     records[0]['published'] = 1.78
     with pytest.raises(ValueError, match=r'published 1.78 of probe_error: expected a fraction'):
         tables.layout(table, METRICS)
+
+
+def test_an_entry_that_no_record_has_a_value_of_is_not_printed():
+    records = [{'method': 'PCA', 'psnr': 20.0, 'published': None}]
+    columns = tables.layout(Table('Table', records, ('method',)), METRICS)
+    assert [column.title for column in columns] == ['method', 'PSNR (dB)']
 
 
 def test_other_entries_are_printed_as_they_are():
@@ -173,6 +179,12 @@ def test_text_is_aligned_and_fits_the_width():
     assert len({len(line) for line in lines[1:5]}) == 1
     narrow = reports.text(table_of('psnr', 31.2, caption='word ' * 40), METRICS, width=40)
     assert max(map(len, narrow.splitlines())) <= 40
+
+
+def test_the_fullest_record_decides_the_order_of_columns():
+    records = [{'method': 'raw', 'psnr': 20.0}, {'method': 'PCA', 'loss': 1.0, 'psnr': 21.0}]
+    columns = tables.layout(Table('Table', records, ('method',)), METRICS)
+    assert [column.title for column in columns] == ['method', 'loss (nats)', 'PSNR (dB)']
 
 
 ABOUT = """A linear probe on digits (Author, 2011).

@@ -1,253 +1,242 @@
-"""What a sweep found: every variant's numbers, mean and spread over seeds, the best, a plot a field.
+"""The report of a sweep: every variant's metrics, mean and spread over seeds, the best, figures.
 
-Files: sweep.csv has a row a variant, summary.csv one a setting (its seeds together), report.html
-the same with figures.
+Files: sweep.csv has a row for each variant, summary.csv one for each setting (its seeds together), both
+with rates as fractions; report.html shows the same with figures.
 """
 
-import csv
-import json
 import math
-import os
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from lecture4.train import report as reports
+from lecture4.train import tables
+from lecture4.train.cells import format_value
 from lecture4.train.config import UsageError
-from lecture4.train.metric_writer import read
+from lecture4.train.metrics import Metric, find, label_of, metric_of, primary
 from lecture4.train.sweep import variants as sweep
+from lecture4.train.sweep.results import (
+    Result,
+    Setting,
+    failed_variants,
+    field_columns,
+    metric_keys,
+    over_seeds,
+    read_result,
+    summarize,
+    variant_dir,
+    write_csvs,
+)
 
-# Metrics of which more is better; of all others less is.
-RISING = ('accuracy', 'psnr', 'snr', 'ssim', 'bleu', 'precision', 'recall', 'average_precision')
-MOST_METRICS = 5  # columns of the summary in the report; summary.csv has all
-
-
-def place(directory: pathlib.Path, variant) -> pathlib.Path:
-    """The directory of a variant."""
-    return directory / 'variants' / sweep.name(variant)
-
-
-def note_failure(where: pathlib.Path, error: Exception):
-    """Leave the reason in the variant's directory; its next run removes it."""
-    where.mkdir(parents=True, exist_ok=True)
-    text = ' '.join(str(error).split()) or type(error).__name__
-    (where / 'failed.txt').write_text(f'{text[:500]}\n')
-
-
-def broken(variants, directory: pathlib.Path) -> dict[str, str]:
-    """{name: reason} of the variants that have no result."""
-    reasons = {}
-    for variant in variants:
-        where = place(directory, variant)
-        if not (where / 'results.json').exists():
-            note = where / 'failed.txt'
-            reasons[sweep.name(variant)] = (
-                note.read_text().strip() if note.exists() else 'not finished'
-            )
-    return reasons
+MOST_METRICS = 5  # columns of metrics in the summary's table; summary.csv has all
+MOST_ROWS = 100  # rows of the table of variants in the report; sweep.csv has all
+DEVIATION, ERROR = 'standard deviation', 'standard error'
 
 
-def make(experiment, config, variants, directory: pathlib.Path) -> reports.Report:
-    """Read the variants' results and write the tables, the figures and report.html."""
+def best_key(declared: Iterable[Metric], best: str = '') -> str:
+    """The key by which a sweep ranks its settings: --best, or the primary metric.
+
+    Raises:
+      UsageError: The key is not declared, or its metric has no direction; the message names those
+        that have one.
+    """
+    declared = tuple(declared)
+    key = best or primary(declared).name
+    metric = find(declared, key)
+    if metric is not None and metric.better:
+        return key
+    which = f'--best {key}: the metric' if best else f'the primary metric {key}'
+    reason = "has no direction (better is neither 'higher' nor 'lower')"
+    if metric is None:
+        which, reason = f'--best {key}:', 'no such metric is declared'
+    usable = ', '.join(metric.name for metric in declared if metric.better)
+    fix = f'choose one of {usable} with --best' if usable else 'declare the direction of one'
+    raise UsageError(f'{which} {reason}; {fix}')
+
+
+def make(experiment, config, variants: Sequence[dict[str, Any]], directory: pathlib.Path):
+    """Read the variants' results and write the tables, the figures and report.html.
+
+    Args:
+      experiment: Its `metrics`, `name` and `about` are used.
+      config: The config of the whole sweep.
+      variants: The fields of each variant.
+      directory: The sweep's directory.
+
+    Returns:
+      The Report.
+
+    Raises:
+      UsageError: There is no such sweep, or the settings cannot be ranked by --best.
+    """
     if not directory.is_dir():
         raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
-    missing = broken(variants, directory)
+    declared = experiment.metrics
+    key = best_key(declared, config.best)
+    missing = failed_variants(variants, directory)
     fields = tuple(dict.fromkeys(name for variant in variants for name in variant))
-    results, reported, rows_of = [], {}, {}
-    for variant in variants:
-        where, last = place(directory, variant), {}
-        # A field that only other variants name has the value of the command line.
-        full = {name: variant.get(name, getattr(config, name)) for name in fields}
-        if sweep.name(variant) in missing:
-            results.append(full)
-            continue
-        rows_of[sweep.name(variant)] = (full, read(where / 'metrics.jsonl'))
-        for row in rows_of[sweep.name(variant)][1]:
-            last.update(row)
-        own = json.loads((where / 'results.json').read_text())['metrics']
-        reported.update(own)
-        results.append({**full, **last, **own})
-    columns = tuple(dict.fromkeys(name for result in results for name in result))
-    rows = tuple(tuple(_cell(result.get(name)) for name in columns) for result in results)
-    _write_csv(directory / 'sweep.csv', columns, rows)
+    # A field that only other variants name has the value of the command line.
+    full = [{n: variant.get(n, getattr(config, n)) for n in fields} for variant in variants]
+    results = [
+        Result(own, {}, (), [], [])
+        if sweep.name(variant) in missing
+        else read_result(own, variant_dir(directory, variant))
+        for own, variant in zip(full, variants, strict=True)
+    ]
     swept = tuple(name for name in fields if name != 'seed')
-    numbers = [name for name in columns if name not in fields and name != 'step']
-    settings = summarise(results, swept, numbers)
-    metric, rising = _deciding(config, reported, numbers)
-    title = config.sweep or ' '.join(config.grid)
-    summary, pictures = '', {}
-    tables = [reports.Table(f'Sweep {title}', columns, rows, 'Values at the last step.')]
-    if metric and swept:
-        shown = [metric, *(name for name in reported if name != metric)][:MOST_METRICS]
-        ranked = sorted(settings, key=lambda one: _rank(one[metric][0], rising))
-        best = ranked[0]
-        mean, spread, n = best[metric]
-        words = ', '.join(f'{name} {_short(best[name])}' for name in swept)
-        summary = (
-            f'Best of {len(settings)} settings by {"largest" if rising else "smallest"} {metric}: '
-            f'{words} with {mean:.4g}' + (f' ± {spread:.2g} over {n} seeds.' if n > 1 else '.')
-        )
-        tables.insert(0, _summary_table(ranked, swept, shown, metric))
-        pictures = {
-            f'{metric.replace("/", "_")}_against_{name}': reports.Picture(
-                _plot(settings, swept, name, metric),
-                f'{metric} against {name}: mean over seeds, bars of one standard deviation.',
-            )
-            for name in swept
-            if len({str(one[name]) for one in settings}) > 1
-        } | _learning(rows_of.values(), swept)
+    settings = summarize(results, swept)
+    keys = metric_keys(results, declared)
+    if any(result.values for result in results) and key not in keys:
+        usable = [name for name in keys if (m := find(declared, name)) is not None and m.better]
+        raise UsageError(f'--best {key}: no variant has it; choose one of {", ".join(usable)}')
+    write_csvs(directory, results, settings, swept, keys)
+    report = _ranked(results, settings, swept, key, keys, declared)
     if missing:
-        told = '; '.join(f'{name}: {reason}' for name, reason in missing.items())
-        summary += f' {len(missing)} of {len(variants)} variants have no result: {told}.'
-    _write_csv(
-        directory / 'summary.csv',
-        (*swept, 'n', *(f'{name}{part}' for name in numbers for part in ('', '_sd'))),
-        tuple(
-            (
-                *(one[name] for name in swept),
-                one['n'],
-                *(_cell(value) for name in numbers for value in one[name][:2]),
-            )
-            for one in settings
-        ),
-    )
-    report = reports.Report(tables=tuple(tables), pictures=pictures, summary=summary.strip())
+        reasons = '; '.join(f'{name}: {reason}' for name, reason in missing.items())
+        without = f'{len(missing)} of {len(variants)} variants have no result: {reasons}.'
+        report = report._replace(summary=f'{report.summary} {without}'.strip())
+    title = config.sweep or ' '.join(config.grid) or 'seeds'
     name = f'{experiment.name.replace("_", " ")}: sweep {title}'
-    reports.write(directory, report, title=name, about=experiment.about)
+    reports.write(directory, report, declared, title=name, about=experiment.about)
     return report
 
 
-def summarise(results, swept, numbers) -> list[dict[str, Any]]:
-    """One dict a setting: the swept fields but the seed, 'n', and metric -> (mean, sd, n).
+def rank(settings: Iterable[Setting], key: str, metric: Metric) -> list[Setting]:
+    """Settings by their mean over seeds, the best first; those without a finite value last."""
+    sign = -1.0 if metric.better == 'higher' else 1.0
 
-    The standard deviation is over seeds, ddof 1, nan for one; variants without a result, and
-    values that are not finite, are left out of both.
-    """
-    settings: dict[tuple, list[dict]] = {}
-    for result in results:
-        settings.setdefault(tuple(result[name] for name in swept), []).append(result)
-    found = []
-    for key, members in settings.items():
-        one: dict[str, Any] = dict(zip(swept, key, strict=True))
-        for name in numbers:
-            values = [member.get(name) for member in members]
-            finite = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
-            mean = float(np.mean(finite)) if finite else math.nan
-            spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-            one[name] = (mean, spread, len(finite))
-        one['n'] = max((one[name][2] for name in numbers), default=0)
-        found.append(one)
-    return found
+    def order(setting: Setting) -> float:
+        mean = setting.mean(key)
+        return sign * mean if math.isfinite(mean) else math.inf
+
+    return sorted(settings, key=order)
 
 
-def _deciding(config, reported, numbers) -> tuple[str, bool]:
-    """(metric, whether more of it is better) that says which setting is best; '' where none is."""
-    metric = config.best or next(iter(reported), '')
-    if metric and metric not in numbers:
-        raise UsageError(f'--best {metric}: the metrics are {", ".join(numbers)}')
-    return metric, any(word in metric.lower() for word in RISING)
-
-
-def _rank(mean: float, rising: bool) -> float:
-    if not math.isfinite(mean):
-        return math.inf
-    return -mean if rising else mean
-
-
-def _summary_table(ranked, swept, shown, metric) -> reports.Table:
-    rows = tuple(
-        (
-            *(_short(one[name]) for name in swept),
-            one['n'],
-            *(_spread(*one[name]) for name in shown),
+def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
+    """The report of a sweep whose settings can be ranked by a metric."""
+    metric = metric_of(declared, key)
+    ranked = rank(settings, key, metric)
+    reported = [k for k in keys if any(k in result.reported for result in results)]
+    known = [k for k in reported if find(declared, k) is not None]
+    values = {primary(declared).name: math.nan} | {k: ranked[0].mean(k) for k in known}
+    shown = [key, *(k for k in known if k != key)][:MOST_METRICS]
+    direction = f'{metric.better} is better'
+    made = [_settings_table(ranked, swept, shown, f'{label_of(declared, key)}, {direction}')]
+    summary = f'No setting has a finite {label_of(declared, key)}.'
+    if n := ranked[0].draws(key).size:
+        best = ranked[0].draws(key)
+        value = format_value(best, metric, DEVIATION if swept else ERROR)
+        over = f' (mean ± {DEVIATION if swept else ERROR}, {n} seeds)' if n > 1 else ''
+        words = ', '.join(f'{name} {_short(ranked[0].fields[name])}' for name in swept)
+        summary = f'{_sentence(label_of(declared, key))}: {value}{over}.'
+        if swept:
+            by = f'{label_of(declared, key)} ({direction})'
+            summary = f'Best of {len(settings)} settings by {by}: {words}, with {value}{over}.'
+    fields = tuple(results[0].fields)
+    if swept:
+        made.append(_variants_table(results, fields, shown, keys))
+        figures = _against(settings, swept, key, metric, declared) | _learning(
+            results, swept, declared
         )
-        for one in ranked
+    else:
+        made += over_seeds([result.tables for result in results if result.tables], declared)
+        made.append(_variants_table(results, fields, shown, keys))
+        figures = _learning(results, swept, declared)
+    return reports.Report(values, tuple(made), figures, summary)
+
+
+def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:
+    spread = DEVIATION if swept else ERROR
+    columns = field_columns(swept, shown)
+    records = []
+    for setting in ranked:
+        record = {columns[name]: setting.fields[name] for name in swept}
+        record['runs'] = setting.runs(shown)
+        records.append(record | {key: setting.draws(key) for key in shown})
+    caption = 'Values are over seeds; summary.csv has all metrics.'
+    if swept:
+        caption = f'Ranked by {ranking}. {caption}'
+    return tables.Table(
+        'Settings' if swept else 'All seeds',
+        records,
+        tuple(columns.values()) or ('runs',),
+        caption=caption,
+        spread=spread,
+        in_results=False,
     )
-    caption = (
-        f'Mean ± standard deviation over seeds, best {metric} first; n runs in each. '
-        'summary.csv has all metrics.'
+
+
+def _variants_table(results, fields, shown, keys) -> tables.Table:
+    columns = field_columns(fields, keys)
+    records = []
+    for result in results[:MOST_ROWS]:
+        record = {columns[name]: result.fields[name] for name in fields}
+        records.append(record | {key: result.values.get(key) for key in shown})
+    cut = f'The first {MOST_ROWS} of {len(results)}. ' if len(results) > MOST_ROWS else ''
+    return tables.Table(
+        'Variants',
+        records,
+        tuple(columns.values()),
+        caption=f'{cut}Values at the last step; sweep.csv has all metrics.',
+        in_results=False,
     )
-    return reports.Table('Settings', (*swept, 'n', *shown), rows, caption)
 
 
-def _spread(mean, spread, n) -> str:
-    if not n:
-        return 'none'
-    return f'{mean:.4g} ± {spread:.2g}' if n > 1 else f'{mean:.4g}'
-
-
-def _short(value) -> str:
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ','.join(map(_short, value))
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def _cell(value):
-    missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return '' if missing else value
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
-def _write_csv(path: pathlib.Path, columns, rows):
-    temporary = path.with_name(path.name + '.tmp')
-    with temporary.open('w', newline='') as file:
-        csv.writer(file).writerows([columns, *rows])
-    os.replace(temporary, path)
+def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure]:
+    """The metric against each swept field that has several values."""
+    from lecture4.figures import variants
+
+    figures = {}
+    for field in swept:
+        if len({str(setting.fields[field]) for setting in settings}) < 2:
+            continue
+        others = [name for name in swept if name != field]
+        lines: dict[str, list] = {}
+        for setting in settings:
+            name = ', '.join(f'{other} {_short(setting.fields[other])}' for other in others)
+            spread = setting.deviation(key)
+            point = (setting.fields[field], setting.mean(key), spread)
+            lines.setdefault(name, []).append(point)
+        figure = variants.against(
+            lines, field, metric.label if metric.unit == 'fraction' else metric.title,
+            percent=metric.unit == 'fraction',
+        )  # fmt: skip
+        has_bars = any(setting.draws(key).size > 1 for setting in settings)
+        bars = f'; mean over seeds, bars of one {DEVIATION}' if has_bars else ''
+        caption = f'{_sentence(label_of(declared, key))} against {field}{bars}.'
+        figures[f'{key.replace("/", "_")}_against_{field}'] = reports.Figure(figure, caption)
+    return figures
 
 
-def _learning(runs, swept) -> dict[str, reports.Picture]:
-    """Metrics that were also evaluated, against the step: a panel a value of the first field, if few."""
+def _learning(results, swept, declared) -> dict[str, reports.Figure]:
+    """Metrics that were also evaluated, against the step: a panel for each value of the first field."""
     from lecture4.figures import style, variants
 
-    drawn = []
-    for variant, rows in runs:
-        words = [f'{name} {_short(variant[name])}' for name in swept]
-        panel = words.pop(0) if len(words) > 1 else ''
-        drawn.append((panel, ', '.join(words), rows))
-    n_panels, n_lines = (len({run[i] for run in drawn}) for i in (0, 1))
-    if not drawn or n_panels > 3 or n_lines > len(style.COLOURS):
+    runs = []
+    for result in results:
+        if result.rows:
+            words = [f'{name} {_short(result.fields[name])}' for name in swept]
+            panel = words.pop(0) if len(words) > 1 else ''
+            runs.append((panel, ', '.join(words), result.rows))
+    n_panels, n_lines = (len({run[i] for run in runs}) for i in (0, 1))
+    if not runs or n_panels > 3 or n_lines > len(style.COLOURS):
         return {}
-    return {
-        f'learning_{metric}': reports.Picture(
-            variants.learning(drawn, metric),
-            f'{metric} of every variant, dashed while training, solid where evaluated.',
-        )
-        for metric in variants.paired(drawn[0][2])
-    }
-
-
-def _plot(settings, swept, field: str, metric: str):
-    """The metric against a field, a line for each setting of the others while they are few."""
-    from lecture4.figures import style
-
-    others = [name for name in swept if name != field]
-    lines: dict[tuple, list] = {}
-    for one in settings:
-        key = tuple(one[name] for name in others)
-        lines.setdefault(key, []).append((one[field], *one[metric][:2]))
-    values = list(dict.fromkeys(one[field] for one in settings))
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    many = len(lines) > len(style.COLOURS)
-    with style.house():
-        figure = style.figure(5.6, 3.4, layout='constrained')
-        axes = figure.add_subplot()
-        for key, points in lines.items():
-            points = sorted(points) if numeric else points
-            at = [x if numeric else values.index(x) for x, *_ in points]
-            label = ', '.join(f'{n} {_short(v)}' for n, v in zip(others, key, strict=True))
-            axes.errorbar(
-                at,
-                [mean for _, mean, _ in points],
-                yerr=np.nan_to_num([spread for *_, spread in points]),
-                marker='o',
-                capsize=3,
-                color=style.FAINT if many else None,
-                label=label or None,
-            )
-        if not numeric:
-            axes.set_xticks(range(len(values)), [str(value) for value in values])
-        elif min(values) > 0 and max(values) > 30 * min(values):
-            axes.set_xscale('log')
-        axes.set_xlabel(field)
-        axes.set_ylabel(metric)
-        if others and not many:
-            axes.legend()
-    return figure
+    figures = {}
+    for name in variants.paired(runs[0][2]):
+        if (metric := find(declared, name)) is not None:
+            percent = metric.unit == 'fraction'
+            label = metric.label if percent else metric.title
+            figure = variants.learning(runs, name, label=label, percent=percent)
+            caption = f'{_sentence(metric.label)} of every variant during training.'
+            figures[f'learning_{name}'] = reports.Figure(figure, caption)
+    return figures

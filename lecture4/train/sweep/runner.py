@@ -24,6 +24,7 @@ from lecture4.train.experiment import (
 from lecture4.train.metric_writer import read
 from lecture4.train.report import Report
 from lecture4.train.sweep import report as sweep_report
+from lecture4.train.sweep import results
 from lecture4.train.sweep import variants as sweep
 
 LOG = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def run(experiment: Experiment, config: Config, directory: pathlib.Path):
       SweepFailed: Variants failed; raised after the table is written.
     """
     variants = sweep.variants(config, sweep.requested(config, experiment.sweeps))
+    sweep_report.best_key(experiment.metrics, config.best)  # a wrong --best fails before any run
     base = dataclasses.replace(config, overwrite=False)
     grouped = sweep.groups(base, variants)
     if config.group:
@@ -87,7 +89,7 @@ def _failures(experiment, config, variants, directory) -> str:
 
 def _write_table(experiment, config, variants, directory):
     report = sweep_report.make(experiment, config, variants, directory)
-    if broken := sweep_report.broken(variants, directory):
+    if broken := results.failed_variants(variants, directory):
         shown = '; '.join(f'{name}: {reason}' for name, reason in broken.items())
         raise SweepFailed(
             f'{len(broken)} of {len(variants)} variants have no result ({shown}); the others are '
@@ -162,7 +164,7 @@ def _unfinished(directory, config, group) -> list[dict]:
 
 def _finished(directory, config, variant) -> bool:
     """A variant with a report of the same config needs no second run."""
-    place = sweep_report.place(directory, variant)
+    place = results.variant_dir(directory, variant)
     workdir.check_config(place, dataclasses.replace(config, **variant), overwrite=False)
     return (place / 'results.json').exists()
 
@@ -171,7 +173,7 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
     for variant in group:
         LOG.info('variant %s', sweep.name(variant))
         own = dataclasses.replace(config, **variant)
-        place = sweep_report.place(directory, variant)
+        place = results.variant_dir(directory, variant)
         try:
             single(experiment, own, load(experiment, own), runtime, place)
         except Exception as error:
@@ -183,7 +185,7 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
                 LOG.error('%s', traceback.format_exc())
             LOG.error('variant %s failed: %s', sweep.name(variant), error)
             if runtime.is_primary:
-                sweep_report.note_failure(place, error)
+                results.note_failure(place, error)
 
 
 def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name):
@@ -201,7 +203,7 @@ def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name)
     )
     for i, variant in enumerate(group):
         own = dataclasses.replace(config, **variant)
-        own_place = sweep_report.place(directory, variant)
+        own_place = results.variant_dir(directory, variant)
         data = load(experiment, own)
         with workdir.run_lock(own_place, own, True, runtime):
             if runtime.is_primary:

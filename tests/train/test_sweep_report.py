@@ -1,0 +1,241 @@
+"""A sweep's report ranks settings by the declared direction of a metric, and shows all variants."""
+
+import csv
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+
+from lecture4.train import cells, tables
+from lecture4.train.config import UsageError
+from lecture4.train.metrics import Metric
+from lecture4.train.sweep import report as sweep_report
+from lecture4.train.sweep import results
+from lecture4.train.sweep import variants as sweep
+
+METRICS = (
+    Metric('elbo', unit='nats', better='higher', label='ELBO', primary=True),
+    Metric('active_units', unit='count'),
+    Metric('good_fits', unit='fraction', better='higher', label='good fits'),
+    Metric('psnr', unit='dB', better='higher', label='PSNR'),
+    Metric('test_accuracy', unit='fraction', better='higher', label='test accuracy'),
+    Metric('error', better='lower'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    rate: float = 0.5
+    kind: str = 'a'
+    seed: int = 0
+    error: float = 0.0
+    sweep: str = 'named'
+    grid: tuple = ()
+    best: str = ''
+
+
+def experiment(metrics=METRICS):
+    return types.SimpleNamespace(name='toy_model', about='A toy.', metrics=metrics)
+
+
+def write_variant(directory, variant, metrics, rows=(), records=()):
+    where = directory / 'variants' / sweep.name(variant)
+    where.mkdir(parents=True)
+    (where / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    table = {
+        'title': 'Methods', 'index': ['method'], 'pivot': '', 'columns': [], 'caption': 'Digits.',
+        'records': list(records),
+    }  # fmt: skip
+    content = {'metrics': metrics, 'tables': [table] if records else []}
+    (where / 'results.json').write_text(json.dumps(content))
+
+
+def make(directory, variants, config=None, metrics=METRICS):
+    return sweep_report.make(experiment(metrics), config or Config(), variants, directory)
+
+
+def two_settings(directory, *reported, **options):
+    """Variants rate=1 and rate=2 with the given metrics."""
+    variants = sweep.grid(rate=(1.0, 2.0))
+    for variant, metrics in zip(variants, reported, strict=True):
+        write_variant(directory, variant, metrics, **options)
+    return variants
+
+
+def primary(name):
+    """The declarations with another primary metric."""
+    return tuple(dataclasses.replace(metric, primary=metric.name == name) for metric in METRICS)
+
+
+@pytest.mark.parametrize(
+    ('name', 'first', 'second', 'value'),
+    [
+        ('elbo', -33.6, -27.0, '-27.00 nats'),
+        ('psnr', 22.5, 28.25, '28.25 dB'),
+        ('good_fits', 0.25, 0.5, '50.0 %'),
+        ('test_accuracy', 0.08, 0.114, '11.4 %'),
+        ('error', 3.0, 2.0, '2'),
+    ],
+)
+def test_the_best_is_chosen_by_the_declared_direction(tmp_path, name, first, second, value):
+    variants = two_settings(tmp_path, {name: first}, {name: second})
+    summary = make(tmp_path, variants, metrics=primary(name)).summary
+    assert f': rate 2, with {value}.' in summary, summary
+    assert 'Best of 2 settings by' in summary
+
+
+def test_the_primary_metric_decides_wherever_its_key_stands(tmp_path):
+    """What passes through jit comes back with sorted keys: the first reported may be any."""
+    variants = two_settings(
+        tmp_path, {'active_units': 2.0, 'elbo': -33.6}, {'active_units': 9.0, 'elbo': -27.0}
+    )
+    assert ': rate 2, with' in make(tmp_path, variants).summary
+
+
+def test_top_1_of_crops_is_ranked_as_an_accuracy(tmp_path):
+    reported = ({'test_accuracy': v, 'test_accuracy/10': 1 - v} for v in (0.08, 0.114))
+    variants = two_settings(tmp_path, *reported)
+    for key, best in (('test_accuracy', '2'), ('test_accuracy/10', '1')):
+        assert f': rate {best}, with' in make(tmp_path, variants, Config(best=key)).summary
+
+
+def test_a_metric_without_direction_is_refused(tmp_path):
+    variants = two_settings(tmp_path, {'active_units': 2.0}, {'active_units': 9.0})
+    usable = 'elbo, good_fits, psnr, test_accuracy, error'
+    with pytest.raises(UsageError) as caught:
+        make(tmp_path, variants, Config(best='active_units'))
+    assert 'active_units: the metric has no direction' in str(caught.value)
+    assert f'choose one of {usable} with --best' in str(caught.value)
+    with pytest.raises(UsageError, match='the primary metric active_units has no direction'):
+        make(tmp_path, variants, metrics=primary('active_units'))
+    with pytest.raises(UsageError, match=f'--best elbow: no such metric.* choose one of {usable}'):
+        make(tmp_path, variants, Config(best='elbow'))
+
+
+def test_a_key_that_no_variant_has_is_refused(tmp_path):
+    variants = two_settings(tmp_path, {'elbo': 1.0, 'psnr/10': 2.0}, {'elbo': 2.0, 'psnr/10': 3.0})
+    with pytest.raises(
+        UsageError, match='--best psnr: no variant has it; choose one of elbo, psnr/10'
+    ):
+        make(tmp_path, variants, Config(best='psnr'))
+    assert 'PSNR, 10 (higher is better)' in make(tmp_path, variants, Config(best='psnr/10')).summary
+
+
+def test_evaluations_during_training_can_decide(tmp_path):
+    for variant, last in zip(variants := sweep.grid(rate=(1.0, 2.0)), (3.0, 2.0), strict=True):
+        rows = [{'step': 1, 'eval/error': 1.0}, {'step': 2, 'eval/error': last}]
+        write_variant(tmp_path, variant, {'elbo': -last}, rows)
+    report = make(tmp_path, variants, Config(best='eval/error'))
+    assert 'by error (evaluation) (lower is better): rate 2, with 2.' in report.summary
+
+
+def seeds(directory, values):
+    """Variants rate x seed with values {rate: one for each seed} of the ELBO."""
+    variants = sweep.grid(rate=tuple(values), seed=(0, 1, 2))
+    for variant in variants:
+        value = values[variant['rate']][variant['seed']]
+        write_variant(directory, variant, {'elbo': value, 'good_fits': 0.5})
+    return variants
+
+
+def test_seeds_of_a_setting_are_averaged(tmp_path):
+    values = {1.0: (-5.0, -4.0, -3.0), 2.0: (-3.0, -3.5, -1.0), 3.0: (-9.0, None, None)}
+    report = make(tmp_path, seeds(tmp_path, values))
+    spread = np.std(values[2.0], ddof=1)
+    assert f'with -2.500 ± {spread:.3f} nats (mean ± standard deviation, 3 seeds)' in report.summary
+    columns = {made.title: made.cells for made in tables.layout(report.tables[0], METRICS)}
+    assert columns['rate'] == ['2', '1', '3']  # the best first
+    assert columns['ELBO (nats)'] == [f'-2.500 ± {spread:.3f}', '-4.000 ± 1.000', '-9.000']
+    assert columns['good fits (%)'][0] == '50.0 ± 0.0'
+    with (tmp_path / 'summary.csv').open() as file:
+        rows = {float(row['rate']): row for row in csv.DictReader(file)}
+    assert float(rows[2.0]['elbo']) == -2.5 and float(rows[2.0]['elbo_std']) == pytest.approx(
+        spread
+    )
+    assert rows[3.0]['elbo_std'] == '' and rows[3.0]['good_fits'] == '0.5'
+    made = json.loads((tmp_path / 'results.json').read_text())
+    assert made['primary'] == 'elbo' and made['metrics'] == {'elbo': -2.5, 'good_fits': 0.5}
+
+
+def test_a_setting_without_finite_values_is_last(tmp_path):
+    for name, values in (('elbo', (None, -9.0)), ('error', (None, 9.0))):
+        variants = two_settings(tmp_path / name, *({name: value} for value in values))
+        report = make(tmp_path / name, variants, metrics=primary(name))
+        assert ': rate 2, with' in report.summary
+        shown = [made.cells for made in tables.layout(report.tables[0], primary(name))]
+        assert shown[0] == ['2', '1'] and shown[2][1] == cells.MISSING
+
+
+def test_seeds_alone_give_the_experiments_tables_with_errors(tmp_path):
+    variants = sweep.grid(seed=(0, 1))
+    for variant, shift in zip(variants, (0.0, 0.25), strict=True):
+        records = [
+            {
+                'method': 'PCA',
+                'test_accuracy': [0.5 + shift, 0.7 + shift],
+                'published': 'about 0.6',
+            },
+            {'method': f'seed {shift}', 'psnr': 20.0},
+        ]
+        write_variant(tmp_path, variant, {'elbo': -1.0 - shift}, records=records)
+    report = make(tmp_path, variants)
+    assert report.summary == 'ELBO: -1.125 ± 0.125 nats (mean ± standard error, 2 seeds).'
+    (table,) = [table for table in report.tables if table.title == 'Methods']
+    columns = {made.title: made.cells for made in tables.layout(table, METRICS)}
+    assert columns['test accuracy (%)'][0] == '72.5 ± 12.5'
+    assert columns['published'][0] == 'about 0.6'
+    assert columns['method'] == ['PCA', 'seed 0.0', 'seed 0.25']
+    made = json.loads((tmp_path / 'results.json').read_text())['metrics']
+    assert made['test_accuracy/PCA'] == pytest.approx(0.725)
+
+
+def test_a_field_and_a_metric_of_one_name_stay_apart(tmp_path):
+    variants = sweep.grid(error=(1.0, 2.0))
+    for variant in variants:
+        write_variant(tmp_path, variant, {'elbo': variant['error'], 'error': 7.0})
+    report = make(tmp_path, variants)
+    assert ': error 2, with 2.000 nats' in report.summary
+    with (tmp_path / 'sweep.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['--error'], row['error']) for row in rows] == [('1.0', '7.0'), ('2.0', '7.0')]
+
+
+def test_failed_variants_are_named_and_the_others_ranked(tmp_path):
+    variants = sweep.grid(rate=(1.0, 2.0, 3.0))
+    for variant in variants[:2]:
+        write_variant(tmp_path, variant, {'elbo': -variant['rate']})
+    failed = results.variant_dir(tmp_path, variants[2])
+    results.note_failure(failed, ValueError('out of\nmemory'))
+    summary = make(tmp_path, variants).summary
+    assert ': rate 1, with' in summary
+    assert '1 of 3 variants have no result: rate=3.0: out of memory.' in summary
+    assert results.failed_variants(variants, tmp_path) == {'rate=3.0': 'out of memory'}
+
+
+def test_a_sweep_without_any_result_has_a_report(tmp_path):
+    variants = sweep.grid(rate=(1.0, 2.0))
+    report = make(tmp_path, variants)
+    assert report.summary.startswith('No setting has a finite ELBO. 2 of 2 variants have no result')
+    assert (tmp_path / 'report.html').exists()
+    with pytest.raises(UsageError, match='holds no sweep'):
+        make(tmp_path / 'none', variants)
+
+
+def test_figures_show_percent_over_each_swept_field(tmp_path):
+    variants = sweep.grid(rate=(0.01, 1.0), kind=('a', 'b'))
+    for i, variant in enumerate(variants):
+        rows = [{'step': n, 'good_fits': 0.1 * n, 'eval/good_fits': 0.1 * n} for n in range(3)]
+        write_variant(tmp_path, variant, {'good_fits': 0.1 * (i + 1)}, rows)
+    report = make(tmp_path, variants, metrics=primary('good_fits'))
+    assert list(report.figures) == [
+        'good_fits_against_rate', 'good_fits_against_kind', 'learning_good_fits'
+    ]  # fmt: skip
+    (axes,) = report.figures['good_fits_against_rate'].figure.axes
+    assert axes.get_xscale() == 'log' and axes.get_ylabel() == 'good fits'
+    lines = [container.lines[0].get_ydata().tolist() for container in axes.containers]
+    assert lines == [pytest.approx([0.1, 0.3]), pytest.approx([0.2, 0.4])]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['kind a', 'kind b']
+    assert axes.yaxis.get_major_formatter()(0.5, 0) == '50%'
+    assert (tmp_path / 'figures/learning_good_fits.png').exists()
