@@ -28,6 +28,7 @@ so that some are also trained on. SST is trained on whole sentences, he used the
 """
 
 import dataclasses
+import logging
 from typing import Literal
 
 import jax
@@ -37,7 +38,11 @@ import numpy as np
 from lecture4 import train
 from lecture4.data.text import cross_validation, sentences, vocabulary
 from lecture4.language import ngrams, sentence_cnn, train_step, word_vectors
+from lecture4.ops.reduce import Reduce
 
+LOG = logging.getLogger(
+    'lecture4.sentence_classification'
+)  # below lecture4, whose messages are shown
 # Kim 2014, table 2, as later re-implementations quote it: rand, static, non-static, multichannel
 PUBLISHED = {
     'mr': (76.1, 81.0, 81.5, 81.1),
@@ -175,12 +180,13 @@ def data(config):
     found = word_vectors.WordVectors((), np.zeros((0, config.dim), np.float32))
     if config.variant != 'rand':
         found = word_vectors.read(config.vectors, words.word_index)
+        LOG.info('%s: %s', config.vectors, word_vectors.coverage(found, words.word_index))
         size = found.vectors.shape[1]
         if size != config.dim:
             raise ValueError(
                 f'--dim is {config.dim}, {config.vectors} holds vectors of {size}; use --dim {size}'
             )
-    table, given = word_vectors.aligned(found, words.word_index, len(words), config.dim)
+    table, given = word_vectors.fill_table(found, words.word_index, len(words), config.dim)
     chosen = []
     for kept, dev, test in cross_validation.split(
         rows, config.folds, config.dev_share, config.seed
@@ -241,21 +247,21 @@ def build(config):
         return train_step.init(key, model, optimizer, table, config.variant)
 
     def init(key, batch):
-        return fresh(key, batch), train_step.no_results(batch['confusion'])
+        return fresh(key, batch), train_step.init_results(*batch['confusion'].shape[:2])
 
     def step(state, batch, key, *, axis_name=None):
         learned, results = state
         model = network(config, batch['confusion'].shape[-1])
         if 'restart' in batch:
-            *state, metrics = train_step.look(
-                model, learned, results, batch, lambda: fresh(key, batch), axis_name=axis_name
+            *state, metrics = train_step.evaluate(
+                model, learned, results, batch, lambda: fresh(key, batch), reduce=Reduce(axis_name)
             )
             return tuple(state), metrics
-        shared = {'model': model, 'optimizer': optimizer, 'axis_name': axis_name}
+        shared = {'model': model, 'optimizer': optimizer, 'reduce': Reduce(axis_name)}
         learned, metrics = train_step.step(
             learned, batch, key, learning_rate=config.learning_rate, **shared
         )
-        results, metrics = train_step.tally(results, metrics)
+        results, metrics = train_step.add_batch(results, metrics)
         return (learned, results), metrics
 
     return train.Task(init, step)
@@ -266,11 +272,11 @@ def report(config, state, data):
 
     learned, results = jax.tree.map(np.asarray, state)
     names, made = data.extra['names'], data.extra['rounds']
-    done = np.flatnonzero(results.best)
-    dev, test = 100 * results.dev[done], 100 * results.test[done]
+    done = np.flatnonzero(results.best_epoch)
+    dev, test = 100 * results.dev_accuracy[done], 100 * results.test_accuracy[done]
     published = PUBLISHED.get(config.source)
     rows: list[tuple] = [
-        (f'fold {i + 1} of {len(made.folds)}', int(results.best[i]), float(a), float(b))
+        (f'fold {i + 1} of {len(made.folds)}', int(results.best_epoch[i]), float(a), float(b))
         for i, a, b in zip(done, dev, test, strict=True)
     ]
     summary = 'No epoch was finished: give more --steps.'
@@ -334,13 +340,13 @@ def fires(config, learned, extra, fold):
             lambda a: np.concatenate([a[f'start_{h}'] for h in config.widths], 1),
         )
     )
-    return ngrams.by_class(
+    return ngrams.ngrams_by_class(
         features,
         starts,
         [extra['texts'][row][: config.max_length or None] for row in order],
         np.asarray(learned.params['softmax']['kernel']),
         extra['names'],
-        widths=np.repeat(config.widths, config.maps),
+        kernel_sizes=np.repeat(config.widths, config.maps),
         per_class=4 if len(extra['names']) <= 3 else 2,
     )
 

@@ -118,7 +118,7 @@ def as_lasso(
     l1_penalty: ScalarLike,
     coupling: ScalarLike,
     activation: Callable = jnp.tanh,
-) -> tuple[Float[Array, 'n d+k'], Float[Array, 'd+k k'], Float[Array, '']]:
+) -> tuple[Float[Array, 'n stacked'], Float[Array, 'stacked k'], Float[Array, '']]:
     """The lasso whose codes, by any sparse solver, minimize E.
 
     ||x - D h||^2 + c ||h - f||^2 = ||[x, sqrt(c) f] - [D; sqrt(c) I] h||^2, and half of E is the

@@ -226,7 +226,9 @@ def loss(parts: Bound, *, beta: ScalarLike = 1.0, free_bits: ScalarLike = 0.0) -
       Higgins et al. 2017 (beta); Kingma et al. 2016, eq. 15 (free bits).
     """
     kl = jnp.mean(parts.kl, axis=0)
-    return jnp.asarray(beta, kl.dtype) * jnp.sum(jnp.maximum(kl, free_bits)) - jnp.mean(parts.reconstruction)
+    return jnp.asarray(beta, kl.dtype) * jnp.sum(jnp.maximum(kl, free_bits)) - jnp.mean(
+        parts.reconstruction
+    )
 
 
 def warm_up(n: ScalarLike, n_steps: int) -> ScalarLike:

@@ -1,58 +1,103 @@
-"""What the filters of a sentence network fire on: the words under the windows that they chose."""
+"""What the filters of a sentence network fire on: the words under the windows of their features."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 OUTSIDE = '·'  # stands for the padding
 
-
-def window(text: Sequence[str], start: int, width: int) -> tuple[str, ...]:
-    """The words at start .. start + width - 1; places outside the text are OUTSIDE."""
-    return tuple(text[i] if 0 <= i < len(text) else OUTSIDE for i in range(start, start + width))
+Ngram = tuple[str, ...]
 
 
-def strongest(feature, start, texts, width: int, k: int = 5):
-    """The k different n-grams with the largest features of one filter, falling; fewer where fewer fire.
+def ngram_at(text: Sequence[str], start: int, size: int) -> Ngram:
+    """The words at start .. start + size - 1; positions outside the text are OUTSIDE."""
+    return tuple(text[i] if 0 <= i < len(text) else OUTSIDE for i in range(start, start + size))
 
-    Shapes  feature [n], start int [n], texts n sequences of words. Returns [(n-gram, feature), ...].
+
+def top_ngrams(
+    features: Float[Array | np.ndarray, ' n'],
+    starts: Int[Array | np.ndarray, ' n'],
+    texts: Sequence[Sequence[str]],
+    size: int,
+    k: int = 5,
+) -> list[tuple[Ngram, float]]:
+    """The k distinct n-grams with the largest features of one filter, descending.
+
+    Args:
+      features: The filter's feature in every text.
+      starts: Position of the first word of the feature's window.
+      texts: n sequences of words.
+      size: Words under the filter.
+      k: Number of n-grams; fewer come back where fewer have a positive feature.
+
+    Returns:
+      Pairs of n-gram and feature.
     """
-    chosen: dict[tuple[str, ...], float] = {}
-    for i in np.argsort(-np.asarray(feature), kind='stable'):
-        if len(chosen) == k or feature[i] <= 0:
+    top: dict[Ngram, float] = {}
+    for i in np.argsort(-np.asarray(features), kind='stable'):
+        if len(top) == k or features[i] <= 0:
             break
-        chosen.setdefault(window(texts[i], int(start[i]), width), float(feature[i]))
-    return list(chosen.items())
+        top.setdefault(ngram_at(texts[int(i)], int(starts[i]), size), float(features[i]))
+    return list(top.items())
 
 
-def telling(features, kernel, per_class: int) -> dict[int, np.ndarray]:
-    """The filters that speak most for each class: {class: filters [per_class], the strongest first}.
+def indicative_filters(
+    features: Float[Array | np.ndarray, 'n m'],
+    kernel: Float[Array | np.ndarray, 'm c'],
+    per_class: int,
+) -> dict[int, Int[np.ndarray, ' per_class']]:
+    """The filters that contribute most to each class's logit, the strongest first.
 
-    A filter speaks for a class with its softmax weight there, less the mean over classes, times its mean feature.
-    Shapes  features [n, m], kernel [m, c].
+    A filter's contribution is its softmax weight for the class, less the mean over classes, times its mean feature.
+
+    Args:
+      features: Features of n texts.
+      kernel: Softmax weights.
+      per_class: Filters per class.
+
+    Returns:
+      {class: numbers of its filters}.
     """
-    says = (kernel - kernel.mean(1, keepdims=True)) * np.asarray(features).mean(0)[:, None]
-    return {c: np.argsort(-says[:, c], kind='stable')[:per_class] for c in range(kernel.shape[1])}
-
-
-def by_class(features, starts, texts, kernel, names, *, widths, per_class: int, k: int = 5):
-    """For each class the filters that speak most for it, and their strongest n-grams.
-
-    Shapes  features [n, m], starts int [n, m], texts n sequences of words, kernel [m, c], names c of them, widths [m].
-            Returns {name: [('3 words, filter 7', [('an n-gram', feature), ...]), ...]}.
-    """
+    centered = kernel - kernel.mean(1, keepdims=True)
+    contribution = np.asarray(centered * np.asarray(features).mean(0)[:, None])
     return {
-        names[c]: [
-            (
-                f'{widths[f]} words, filter {f}',
-                [
-                    (' '.join(ngram), value)
-                    for ngram, value in strongest(
-                        features[:, f], starts[:, f], texts, int(widths[f]), k
-                    )
-                ],
-            )
-            for f in filters
-        ]
-        for c, filters in telling(features, kernel, per_class).items()
+        c: np.argsort(-contribution[:, c], kind='stable')[:per_class]
+        for c in range(kernel.shape[1])
     }
+
+
+def ngrams_by_class(
+    features: Float[Array | np.ndarray, 'n m'],
+    starts: Int[Array | np.ndarray, 'n m'],
+    texts: Sequence[Sequence[str]],
+    kernel: Float[Array | np.ndarray, 'm c'],
+    class_names: Sequence[str],
+    *,
+    kernel_sizes: Sequence[int] | Int[np.ndarray, ' m'],
+    per_class: int,
+    k: int = 5,
+) -> dict[str, list[tuple[str, list[tuple[str, float]]]]]:
+    """For each class its most indicative filters, and their top n-grams.
+
+    Args:
+      features: Features of n texts.
+      starts: Positions of the features' windows.
+      texts: n sequences of words.
+      kernel: Softmax weights.
+      class_names: Names of the c classes.
+      kernel_sizes: Words under each of the m filters.
+      per_class: Filters per class.
+      k: N-grams per filter.
+
+    Returns:
+      {name: [('3 words, filter 7', [('an n-gram', feature), ...]), ...]}.
+    """
+
+    def describe(f):
+        size = int(kernel_sizes[f])
+        top = top_ngrams(features[:, f], starts[:, f], texts, size, k)
+        return f'{size} words, filter {f}', [(' '.join(ngram), value) for ngram, value in top]
+
+    indicative = indicative_filters(features, kernel, per_class)
+    return {class_names[c]: [describe(f) for f in filters] for c, filters in indicative.items()}

@@ -1,44 +1,60 @@
-"""A sentence network and its word vectors, learned together: init, step, and a look at held-out sentences.
+"""Training of a sentence network together with its word vectors: init, step, and evaluation on held-out sentences.
 
-The step sees the word vectors of the batch's words only (`vocabulary.distinct`), so that neither the network nor the
-update of the vectors looks at the rest of the table.
-A look keeps what it found at the best epoch so far, which is early stopping without going back.
+The step works on the word vectors of the batch's words only (`vocabulary.distinct`), so that neither the network nor
+the update of the vectors touches the rest of the table. An evaluation keeps the results of the best epoch so far, which
+is early stopping without a copy of the parameters.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, ScalarLike, Shaped
 
 from lecture4.language import sentence_cnn, sparse_adadelta
+from lecture4.ops.reduce import Reduce
+from lecture4.ops.updates import apply_gradients
 
 Variant = Literal['rand', 'static', 'non-static', 'multichannel']
+Metrics = dict[str, Float[Array, '']]
 
 
 class State(NamedTuple):
-    """What is learned, and what the learning needs.
+    """State of training.
 
-    fixed   a channel of word vectors that stays, [v, d], or None.
-    tuned   a channel that learns, or None.
-    taken   steps so far.
+    Attributes:
+      params: Parameters of the network.
+      opt_state: State of their optimizer.
+      frozen: A channel of word vectors that is not trained, or None.
+      trained: A channel that is, or None.
+      step: Number of steps so far.
     """
 
     params: Any
     opt_state: optax.OptState
-    fixed: jax.Array | None
-    tuned: sparse_adadelta.Rows | None
-    taken: jax.Array
+    frozen: Float[Array, 'v d'] | None
+    trained: sparse_adadelta.LazyTable | None
+    step: Int[Array, '']
 
 
 def init(
-    key, model: sentence_cnn.SentenceCNN, optimizer, table, variant: Variant = 'rand'
+    key: PRNGKeyArray,
+    model: sentence_cnn.SentenceCNN,
+    optimizer: optax.GradientTransformation,
+    table: Float[Array, 'v d'],
+    variant: Variant = 'rand',
 ) -> State:
     """A network with Kim's initial values over a table of word vectors.
 
-    variant  'rand' and 'non-static' learn the vectors, 'static' keeps them, 'multichannel' has a channel of either
-             kind, both beginning as the table.
-    Shapes   table [v, d] float.
+    Args:
+      key: A random key.
+      model: The network.
+      optimizer: Of the network's parameters.
+      table: Word vectors.
+      variant: 'rand' and 'non-static' train the vectors, 'static' freezes them, 'multichannel' has a channel of either
+        kind, both starting from the table.
     """
     vectors = jnp.zeros((1, table.shape[1]), table.dtype)
     params = model.init(key, vectors, jnp.zeros((1, 1), jnp.int32))['params']
@@ -51,132 +67,168 @@ def init(
     )
 
 
-def step(state: State, batch, key, *, model, optimizer, learning_rate=1.0, axis_name=None):
-    """One step on a batch; returns (state, {'loss', 'accuracy'}).
+def step(
+    state: State,
+    batch: Mapping[str, Shaped[ArrayLike, '...']],
+    key: PRNGKeyArray,
+    *,
+    model: sentence_cnn.SentenceCNN,
+    optimizer: optax.GradientTransformation,
+    learning_rate: ScalarLike = 1.0,
+    reduce: Reduce = Reduce(),
+) -> tuple[State, Metrics]:
+    """One step on a batch.
 
-    batch   rows int [n, r] and words int [n, t] as `vocabulary.distinct` gives them, labels int [n].
-    axis_name  of the devices that each hold a share of the batch; None where the batch is whole.
+    Args:
+      state: State from `init` or the previous step.
+      batch: `rows` int [n, r] and `words` int [n, t] as `vocabulary.distinct` gives them, `labels` int [n]; on each
+        device its part.
+      key: A random key for the dropout.
+      model: The network.
+      optimizer: Of the network's parameters.
+      learning_rate: Factor of Adadelta's updates of the word vectors.
+      reduce: The devices that share the batch.
+
+    Returns:
+      (state, metrics): `loss` and `accuracy`, means over the batch.
     """
-    rows, words, labels = batch['rows'], batch['words'], batch['labels']
-    if axis_name is not None:  # words are numbered among all devices' rows
-        rows = jax.lax.all_gather(rows, axis_name, tiled=True)
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    words, labels = batch['words'], batch['labels']
+    rows = reduce.all_gather(
+        jnp.asarray(batch['rows'])
+    )  # words are numbered among all devices' rows
     rows = rows.reshape(rows.size)
-    fixed = () if state.fixed is None else (state.fixed[rows],)
+    key = reduce.fold_in(key)
+    frozen = () if state.frozen is None else (state.frozen[rows],)
 
-    def loss_fn(params, tuned):
+    def loss_fn(params, trained):
         logits, _ = model.apply(
-            {'params': params}, (*fixed, *tuned), words, train=True, rngs={'dropout': key}
+            {'params': params}, (*frozen, *trained), words, train=True, rngs={'dropout': key}
         )
         return sentence_cnn.loss(logits, labels)
 
-    tuned = () if state.tuned is None else (state.tuned.table[rows],)
+    trained = () if state.trained is None else (state.trained.table[rows],)
     grad_fn = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
-    (loss, metrics), (grads, row_grads) = grad_fn(state.params, tuned)
-    metrics = {'loss': loss, **metrics}
-    if axis_name is not None:
-        grads, row_grads, metrics = jax.lax.pmean((grads, row_grads, metrics), axis_name)
-    with jax.numpy_dtype_promotion('standard'):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    taken = state.taken + 1
-    learned = state.tuned
-    if learned is not None:
+    (loss, metrics), (grads, row_grads) = grad_fn(*reduce.vary((state.params, trained)))
+    grads, row_grads, metrics = reduce.mean((grads, row_grads, {'loss': loss, **metrics}))
+    params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
+    count = state.step + 1
+    table = state.trained
+    if table is not None:
         (row_grad,) = row_grads
-        learned = sparse_adadelta.update(
-            learned, rows, row_grad, taken, learning_rate=learning_rate
-        )
-    params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state, state.fixed, learned, taken), metrics
+        table = sparse_adadelta.update(table, rows, row_grad, count, learning_rate=learning_rate)
+    return State(params, opt_state, state.frozen, table, count), metrics
 
 
-def apply(model, state: State, words):
+def apply(
+    model: sentence_cnn.SentenceCNN, state: State, words: Int[ArrayLike, 'n t']
+) -> tuple[Float[Array, 'n c'], dict[str, Shaped[Array, 'n ...']]]:
     """Logits and activations of sentences given by rows of the whole table, without dropout.
 
     The whole table is multiplied by the filters once, so this is for many sentences at a time.
-    Shapes  words int [n, t]. Returns as the model.
     """
-    channels = (state.fixed, None if state.tuned is None else state.tuned.table)
+    channels = (state.frozen, None if state.trained is None else state.trained.table)
     present = tuple(channel for channel in channels if channel is not None)
-    return model.apply({'params': state.params}, present, words)
+    return model.apply({'params': state.params}, present, words)  # pyright: ignore
 
 
 class Results(NamedTuple):
-    """What the looks of a cross-validation found; a fold's entries are of its best epoch by development accuracy.
+    """Results of a cross-validation so far; a fold's entries are of its best epoch by development accuracy.
 
-    sums       [3] of loss and accuracy over the batches since the last look, and their number.
-    fold       the fold that is being learned.
-    epoch      looks of that fold so far.
-    best       int [folds], the epoch, 0 while there was no look.
-    dev, test  accuracies [folds].
-    now        [2], both accuracies at the last look.
-    confusion  [folds, c, c], test sentences by true and given class.
+    Attributes:
+      sums: Loss and accuracy summed over the batches since the last evaluation, and the number of batches.
+      fold: Fold in training.
+      epoch: Evaluations of that fold so far.
+      best_epoch: Best epoch of each fold, 0 before its first evaluation.
+      dev_accuracy: Development accuracy of each fold, a fraction.
+      test_accuracy: Test accuracy of each fold, a fraction.
+      latest: Development and test accuracy at the latest evaluation.
+      confusion: Counts of test sentences by true and predicted class, of each fold.
     """
 
-    sums: jax.Array
-    fold: jax.Array
-    epoch: jax.Array
-    best: jax.Array
-    dev: jax.Array
-    test: jax.Array
-    now: jax.Array
-    confusion: jax.Array
+    sums: Float[Array, '3']
+    fold: Int[Array, '']
+    epoch: Int[Array, '']
+    best_epoch: Int[Array, ' folds']
+    dev_accuracy: Float[Array, ' folds']
+    test_accuracy: Float[Array, ' folds']
+    latest: Float[Array, '2']
+    confusion: Float[Array, 'folds c c']
 
 
-def no_results(confusion) -> Results:
-    """Before the first step.  Shapes: confusion zeros [folds, c, c]."""
-    n_folds = len(confusion)
-    zero, none = jnp.zeros(n_folds), jnp.int32(0)
-    best = jnp.zeros(n_folds, jnp.int32)
-    return Results(jnp.zeros(3), none, none, best, zero, zero, jnp.zeros(2), confusion)
+def init_results(n_folds: int, n_classes: int) -> Results:
+    """Results before the first step."""
+    accuracy, zero = jnp.zeros(n_folds), jnp.int32(0)
+    best_epoch = jnp.zeros(n_folds, jnp.int32)
+    confusion = jnp.zeros((n_folds, n_classes, n_classes))
+    return Results(
+        jnp.zeros(3), zero, zero, best_epoch, accuracy, accuracy, jnp.zeros(2), confusion
+    )
 
 
-def tally(results: Results, metrics) -> tuple[Results, dict[str, jax.Array]]:
-    """Add a batch's loss and accuracy to the sums; metrics with the accuracies of the last look."""
+def add_batch(results: Results, metrics: Metrics) -> tuple[Results, Metrics]:
+    """Add a batch's loss and accuracy to the sums; metrics with the accuracies of the latest evaluation."""
     new = jnp.stack([metrics['loss'], metrics['accuracy'], jnp.ones_like(metrics['loss'])])
     results = results._replace(sums=results.sums + new)
-    return results, metrics | _last(results)
+    return results, metrics | _latest(results)
 
 
-def look(model, state: State, results: Results, batch, fresh_fn, *, axis_name=None):
-    """Classify the held-out sentences; returns (state, results, metrics), loss and accuracy over the epoch's batches.
+def evaluate(
+    model: sentence_cnn.SentenceCNN,
+    state: State,
+    results: Results,
+    batch: Mapping[str, Shaped[ArrayLike, '...']],
+    init_fn: Callable[[], State],
+    *,
+    reduce: Reduce = Reduce(),
+) -> tuple[State, Results, Metrics]:
+    """Classify the held-out sentences.
 
-    batch     {words_dev_T, labels_dev_T, words_test_T, labels_test_T}: words int [n, T], labels int [n], -1 where a
-              row only fills up; and again bool [b], whether a new fold begins after this look.
-    fresh_fn  () -> the state that the new fold begins with.
+    Args:
+      model: The network.
+      state: State of training.
+      results: Results so far.
+      batch: `words_dev_T`, `labels_dev_T`, `words_test_T`, `labels_test_T` for lengths T: words int [n, T], labels int
+        [n], -1 where a row only fills up; and `restart` bool [b], whether a new fold starts after this evaluation.
+      init_fn: () -> the state that the new fold starts with.
+      reduce: The devices that share the sentences.
+
+    Returns:
+      (state, results, metrics): `loss` and `accuracy` over the batches of the epoch, `dev_accuracy` and
+      `test_accuracy` now.
     """
     c = model.n_classes
     counts = {'dev': jnp.zeros((c, c)), 'test': jnp.zeros((c, c))}
     for name, words in batch.items():
         if name.startswith('words_'):
             logits, _ = apply(model, state, words)
-            truth = jax.nn.one_hot(batch[name.replace('words', 'labels')], c)  # -1: a row of zeros
-            given = jax.nn.one_hot(jnp.argmax(logits, axis=1), c)
-            counts[name.split('_')[1]] += truth.T @ given
-    if axis_name is not None:
-        counts = jax.lax.psum(counts, axis_name)
-    now = jnp.stack([jnp.trace(n) / jnp.maximum(n.sum(), 1) for n in counts.values()])
+            labels = jax.nn.one_hot(batch[name.replace('words', 'labels')], c)  # -1: a row of zeros
+            predicted = jax.nn.one_hot(jnp.argmax(logits, axis=1), c)
+            counts[name.split('_')[1]] += labels.T @ predicted
+    counts = reduce.sum(counts)
+    latest = jnp.stack([jnp.trace(n) / jnp.maximum(n.sum(), 1) for n in counts.values()])
     epoch = results.epoch + 1
-    better = (results.best[results.fold] == 0) | (now[0] > results.dev[results.fold])
+    is_first = results.best_epoch[results.fold] == 0
+    is_better = is_first | (latest[0] > results.dev_accuracy[results.fold])
 
-    def keep(old, new):
-        return old.at[results.fold].set(jnp.where(better, new, old[results.fold]))
+    def keep_better(old, new):
+        return old.at[results.fold].set(jnp.where(is_better, new, old[results.fold]))
 
     n = jnp.maximum(results.sums[2], 1)
     metrics = {'loss': results.sums[0] / n, 'accuracy': results.sums[1] / n}
-    again = batch['restart'].any()
-    results = results._replace(
+    restart = jnp.any(jnp.asarray(batch['restart']))
+    results = Results(
         sums=jnp.zeros(3),
-        fold=results.fold + again.astype(jnp.int32),
-        epoch=jnp.where(again, 0, epoch),
-        best=keep(results.best, epoch),
-        dev=keep(results.dev, now[0]),
-        test=keep(results.test, now[1]),
-        now=now,
-        confusion=keep(results.confusion, counts['test']),
+        fold=results.fold + restart.astype(jnp.int32),
+        epoch=jnp.where(restart, 0, epoch),
+        best_epoch=keep_better(results.best_epoch, epoch),
+        dev_accuracy=keep_better(results.dev_accuracy, latest[0]),
+        test_accuracy=keep_better(results.test_accuracy, latest[1]),
+        latest=latest,
+        confusion=keep_better(results.confusion, counts['test']),
     )
-    state = jax.lax.cond(again, fresh_fn, lambda: state)
-    return state, results, metrics | _last(results)
+    state = jax.lax.cond(restart, init_fn, lambda: state)
+    return state, results, metrics | _latest(results)
 
 
-def _last(results: Results):
-    return {'dev_accuracy': results.now[0], 'test_accuracy': results.now[1]}
+def _latest(results: Results) -> Metrics:
+    return {'dev_accuracy': results.latest[0], 'test_accuracy': results.latest[1]}

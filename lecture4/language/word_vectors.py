@@ -1,101 +1,196 @@
 """Word vectors from files: word2vec's binary and text formats, and GloVe's text. Also gzipped.
 
-word2vec text    a line 'COUNT SIZE', then lines of a word and SIZE numbers, divided by spaces
-word2vec binary  the same first line, then COUNT times: the word, a space, SIZE float32 (little endian), and in
+word2vec text    a header 'COUNT SIZE', then lines of a word and SIZE numbers
+word2vec binary  the same header, then COUNT times: the word, a space, SIZE float32 (little endian), and in
                  some files a newline
-GloVe            lines of a word and its numbers; the first line tells how many
+GloVe, fastText  lines of a word and its numbers, without a header (GloVe) or with one (fastText's .vec)
+
+Columns of text files are separated by spaces or tabs, any number of them; a byte-order mark is skipped.
 """
 
 import gzip
+import io
 import pathlib
-from collections.abc import Collection, Mapping
-from typing import IO, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 CHUNK = 1 << 20
-LONGEST_WORD = (
-    4096  # bytes; no word is so long, so a file without a space there is not in the format
+LONGEST_WORD = 4096  # bytes; a binary file without a space within so many is not in the format
+BYTE_ORDER_MARK = b'\xef\xbb\xbf'
+GZIP = b'\x1f\x8b'
+# First bytes of files that are not in these formats, and what to do about them.
+OTHER_FORMATS = (
+    (b'PK\x03\x04', 'is a zip archive; unzip it and name the text file inside'),
+    (b'BZh91AY&SY', 'is a bzip2 archive; unpack it'),
+    (b'\xfd7zXZ', 'is an xz archive; unpack it'),
+    (b'\xba\x16\x4f\x2f', "is a fastText model; name the text file of its vectors, '.vec'"),
+    (b'version https://git-lfs', 'is a git-lfs pointer; fetch the file itself with git lfs pull'),
+    (b'<', 'is an HTML page or XML, not the file that was to be downloaded; download it again'),
+    (b'\x93NUMPY', 'is a NumPy array without words; export it in the text format'),
+    (b'\x80', "is a Python pickle; export it with gensim's save_word2vec_format"),
+    (b'\x89HDF', 'is an HDF5 file; export it in the text format'),
+    (b'\xff\xfe', 'is UTF-16 text; save it as UTF-8'),
+    (b'\xfe\xff', 'is UTF-16 text; save it as UTF-8'),
 )
 
 
 class WordVectors(NamedTuple):
-    """words n of them, vectors float32 [n, d]."""
+    """Words and a vector for each."""
 
     words: tuple[str, ...]
-    vectors: np.ndarray
+    vectors: Float[np.ndarray, 'n size']
 
 
-def read(path, wanted: Collection[str] | None = None) -> WordVectors:
-    """The vectors of a file, or of those of its words that are `wanted`; of repeated words the first.
+def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) -> WordVectors:
+    """The vectors of a file, or of those of its words that are in the vocabulary.
 
-    The format is told from the first two lines. Memory grows with the wanted words only.
-    Domain  a word of a text file may hold spaces (GloVe's largest has such); its numbers are the last SIZE fields. Of
-            lines that are not wanted only the number of fields is looked at.
-    Errors  ValueError naming the file and the line (binary: the word) where it is broken: too few numbers, something
-            that is no finite number, an end before the promised count.
+    The format is recognized by the file's first bytes and lines. A word of a text file may hold spaces (GloVe's
+    largest has such): the numbers are the last SIZE fields of a line. Of words that occur twice the first one counts.
+
+    Args:
+      path: The file; gzipped ones are unpacked on the fly.
+      vocabulary: Words to read; None reads all. Memory grows with these words only, and of lines of other words only
+        the number of fields is checked.
+
+    Returns:
+      The words that were found, in the order of the file, and their vectors, float32.
+
+    Raises:
+      ValueError: The file is of a format that is not read (an archive, a fastText model, an HTML page, a git-lfs
+        pointer, ...), holds none of the vocabulary, or is broken: too few numbers, a field that is not a finite number,
+        an end before the count in the header. Names the file and the line, or in binary files the word.
     """
     path = pathlib.Path(path).expanduser()
-    wanted = None if wanted is None else frozenset(wanted)
+    vocabulary = None if vocabulary is None else frozenset(vocabulary)
     found: dict[str, np.ndarray] = {}
+    first_words: list[str] = []
     try:
         with _open(path) as file:
-            first, second = file.readline(), file.readline(CHUNK)
-        header = first.split()
-        counted = len(header) == 2 and all(field.isdigit() for field in header)
-        size = int(header[1]) if counted else len(first.split()) - 1
-        if size < 1:
-            raise ValueError(
-                f'{path}, line 1: {first[:60]!r} is no word with its numbers; name a file of word vectors'
-            )
+            count, size, is_text, has_header = _format(path, file)
         with _open(path) as file:
-            if counted:
+            if has_header:
                 file.readline()
-            if counted and not _is_text(second, size):
-                pairs = _binary(path, file, int(header[0]), size)
+            if is_text:
+                entries = _text(path, file, size, 1 + has_header, count)
             else:
-                pairs = _text(path, file, size, 1 + counted, int(header[0]) if counted else None)
-            for word, where, numbers in pairs:
-                if word not in found and (wanted is None or word in wanted):
+                entries = _binary(path, file, count, size)
+            for word, where, numbers in entries:
+                if len(first_words) < 3:
+                    first_words.append(word)
+                if word not in found and (vocabulary is None or word in vocabulary):
                     found[word] = _vector(where, word, numbers)
     except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f'{path} is cut short ({error}); fetch it again') from error
+        raise ValueError(f'{path} is cut short ({error}); download it again') from error
+    if vocabulary and not found:
+        raise ValueError(
+            f'{path} holds none of the {len(vocabulary):,} words of the vocabulary, such as '
+            f'{", ".join(map(repr, sorted(vocabulary)[:3]))}; its first words are '
+            f'{", ".join(map(repr, first_words))}: use vectors of the same language and letter case'
+        )
     vectors = np.stack(list(found.values())) if found else np.zeros((0, size), np.float32)
     return WordVectors(tuple(found), vectors)
 
 
-def _open(path) -> IO[bytes]:
-    return gzip.GzipFile(path) if path.suffix == '.gz' else path.open('rb')  # pyright: ignore
+def coverage(found: WordVectors, vocabulary: Collection[str]) -> str:
+    """How many words of the vocabulary have a vector, as text: '16,639 of 18,765 words found'."""
+    covered = len(frozenset(found.words) & frozenset(vocabulary))
+    return f'{covered:,} of {len(vocabulary):,} words found'
 
 
-def _is_text(line: bytes, size: int) -> bool:
-    fields = line.rstrip().rsplit(b' ', size)
+def _open(path: pathlib.Path) -> io.BufferedIOBase:
+    """The file's bytes, unpacked, after a byte-order mark."""
+    with path.open('rb') as file:
+        zipped = file.read(2) == GZIP or path.suffix == '.gz'
+    file = gzip.GzipFile(path) if zipped else path.open('rb')
+    if file.read(3) != BYTE_ORDER_MARK:
+        file.seek(0)
+    return file
+
+
+def _format(path, file) -> tuple[int | None, int, bool, bool]:
+    """(count in the header or None, numbers per word, whether text, whether there is a header)."""
+    start = file.tell()
+    sample = file.read(LONGEST_WORD)
+    for magic, advice in OTHER_FORMATS:
+        if sample.startswith(magic) and not (magic == b'<' and _size(sample.split(b'\n')[0])):
+            raise ValueError(f'{path} {advice}')
+    file.seek(start)
+    lines = [file.readline(CHUNK) for _ in range(10)]
+    first, second = lines[:2]
+    header = first.split()
+    has_header = len(header) == 2 and all(field.isdigit() for field in header)
+    is_text = not _is_binary(sample[len(first) if has_header else 0 :])
+    if is_text and b'\r' in first.strip():
+        raise ValueError(
+            f'{path} ends its lines by carriage returns alone; convert them to newlines'
+        )
+    if has_header:
+        size = int(header[1])
+        return int(header[0]), size, is_text or _size(second) >= size > 0, True
+    # A word may end in a number, and a line be broken: most of the first lines decide.
+    sizes = [_size(line) for line in lines if line.strip()]
+    size = max(sizes, key=sizes.count, default=0)
+    if size < 1 or not _size(first):
+        raise ValueError(
+            f'{path}, line 1: expected a header of count and size, or a word and its numbers, got '
+            f'{first[:60]!r}; remove lines of other content, or name a file of word vectors'
+        )
+    return None, size, True, False
+
+
+def _size(line: bytes) -> int:
+    """How many numbers stand at the end of a line, its first field not counted."""
+    fields = line.split()
+    size = 0
+    for field in reversed(fields[1:]):
+        try:
+            float(field)
+        except ValueError:
+            break
+        size += 1
+    return size
+
+
+def _is_binary(sample: bytes) -> bool:
+    """Whether bytes are not those of a text: other control characters than tabs and line ends, or not UTF-8."""
+    if any(byte < 32 and byte not in b'\t\n\r' for byte in sample):
+        return True
     try:
-        return len(fields) == size + 1 and bool([float(field) for field in fields[1:]])
-    except ValueError:
-        return False
+        sample[:-4].decode('utf-8')  # the sample may end inside a character
+    except UnicodeDecodeError as error:
+        return error.start < len(sample) - 8
+    return False
 
 
-def _text(path, file, size, start, count):
-    number = start - 1
+def _text(path, file, size, start, count) -> Iterator[tuple[str, str, list[bytes]]]:
+    n_words = 0
     for number, line in enumerate(file, start):
-        fields = line.rstrip(b' \r\n').rsplit(b' ', size)
+        if not line.strip():
+            continue
+        fields = line.rsplit(None, size)
         where = f'{path}, line {number}'
+        if len(fields) == size and line[:1].isspace():  # the word itself is white space
+            fields = [b'', *fields]
         if len(fields) != size + 1:
             raise ValueError(
-                f'{where}: {len(fields) - 1} numbers, wanted {size}; mend or remove the line'
+                f'{where}: expected {size} numbers, got {len(fields) - 1}; fix or remove the line'
             )
-        yield fields[0].decode('utf-8', 'replace'), where, fields[1:]
-    if count is not None and number + 1 - start != count:
+        n_words += 1
+        yield fields[0].strip().decode('utf-8', 'replace'), where, fields[1:]
+    if count is not None and n_words != count:
         raise ValueError(
-            f'{path} holds {number + 1 - start} words, its first line says {count}; fetch it again'
+            f'{path} holds {n_words} words, its header says {count}; download it again'
         )
 
 
-def _binary(path, file, count, size):
+def _binary(path, file, count, size) -> Iterator[tuple[str, str, bytes]]:
     buffer, at = b'', 0
     for i in range(1, count + 1):
+        where = f'{path}, word {i} of {count}'
         while True:
             space = buffer.find(b' ', at, at + LONGEST_WORD)
             if space >= 0 and len(buffer) > space + 4 * size:
@@ -103,16 +198,15 @@ def _binary(path, file, count, size):
             if more := file.read(CHUNK):
                 buffer, at = buffer[at:] + more, 0
             elif len(buffer) - at < LONGEST_WORD:
-                raise ValueError(
-                    f'{path}, word {i} of {count}: the file ends before its numbers do; fetch it again'
-                )
+                raise ValueError(f'{where}: the file ends before its numbers do; download it again')
             else:
                 raise ValueError(
-                    f'{path}, word {i} of {count}: no word where one is due; fetch it again'
+                    f'{where}: expected a word and a space, got {buffer[at : at + 20]!r}; download '
+                    'the file again'
                 )
         word = buffer[at:space].lstrip(b'\n').decode('utf-8', 'replace')
         at = space + 1 + 4 * size
-        yield word, f'{path}, word {i} of {count}', buffer[space + 1 : at]
+        yield word, where, buffer[space + 1 : at]
 
 
 def _vector(where, word, numbers) -> np.ndarray:
@@ -122,35 +216,48 @@ def _vector(where, word, numbers) -> np.ndarray:
         else:
             vector = np.array([float(field) for field in numbers], np.float32)
     except ValueError as error:
-        raise ValueError(f'{where}: {error}; mend or remove the line') from None
+        raise ValueError(f'{where}: {error}; fix or remove the line') from None
     if not np.isfinite(vector).all():
-        raise ValueError(f'{where}: the vector of {word!r} is not finite; mend or remove it')
+        raise ValueError(f'{where}: the vector of {word!r} is not finite; fix or remove it')
     return vector
 
 
-def random_table(key, n_words: int, size: int, *, scale=0.25, n_blank: int = 2) -> jax.Array:
-    """A table of word vectors drawn from U(-scale, scale); the first `n_blank`, which stand for no word, are zero.
+def random_table(
+    key: PRNGKeyArray, n_words: int, size: int, *, scale: float = 0.25, n_special: int = 2
+) -> Float[Array, 'n_words size']:
+    """A table of word vectors from U(-scale, scale); the first n_special, which stand for no word, are zero.
 
-    Shapes  returns float [n_words, size].
-    Source  Kim 2014, section 3.1: the scale that gives unknown words the variance of word2vec's.
+    References:
+      Kim 2014, section 3.1: the scale that gives unknown words the variance of word2vec's.
     """
     table = jax.random.uniform(key, (n_words, size), minval=-scale, maxval=scale)
-    return table.at[:n_blank].set(0)
+    return table.at[:n_special].set(0)
 
 
-def aligned(found: WordVectors, number: Mapping[str, int], n_words: int, size: int):
-    """(table, given): the found vectors in the rows that their words have, zeros elsewhere, and which rows are theirs.
+def fill_table(
+    found: WordVectors, word_index: Mapping[str, int], n_words: int, size: int
+) -> tuple[Float[np.ndarray, 'n_words size'], Bool[np.ndarray, ' n_words']]:
+    """Word vectors in the rows of their words, zeros elsewhere.
 
-    Shapes  number gives rows below n_words. Returns float32 [n_words, size], bool [n_words].
-    Errors  ValueError where the vectors have another size.
+    Args:
+      found: Words and vectors.
+      word_index: The row of each word, below n_words.
+      n_words: Rows of the table.
+      size: Numbers per vector.
+
+    Returns:
+      (table, given): float32 rows, and which rows have a vector.
+
+    Raises:
+      ValueError: The vectors have another size.
     """
     if found.vectors.shape[1] != size:
         raise ValueError(
-            f'the file holds vectors of {found.vectors.shape[1]} numbers, wanted {size}; '
-            f'set the size to {found.vectors.shape[1]}'
+            f'expected vectors of {size} numbers, got {found.vectors.shape[1]}; set the size to '
+            f'{found.vectors.shape[1]}'
         )
     table, given = np.zeros((n_words, size), np.float32), np.zeros(n_words, bool)
     for word, vector in zip(found.words, found.vectors, strict=True):
-        if word in number:
-            table[number[word]], given[number[word]] = vector, True
+        if word in word_index:
+            table[word_index[word]], given[word_index[word]] = vector, True
     return table, given

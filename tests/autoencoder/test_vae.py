@@ -471,7 +471,7 @@ def test_bad_input_names_the_mend():
         latent_space.interpolate(jnp.zeros((1, 2)), jnp.ones((1, 2)), 3, 'line')  # pyright: ignore
     model = vae.mlp(4, (3,), 2)
     params = model.init(jax.random.key(0))
-    for bad, words in ((2.0, 'Gaussian decoder'), (np.nan, 'holds NaN')):
+    for bad, words in ((2.0, 'Gaussian decoder'), (np.nan, 'is NaN')):
         with pytest.raises(ValueError, match=words):
             vae.bound(model, params, jnp.full((1, 4), bad), jax.random.key(0))
         with pytest.raises(ValueError, match=words):

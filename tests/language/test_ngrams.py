@@ -8,22 +8,22 @@ TEXTS = [('a', 'b', 'c'), ('d',), ('a', 'b', 'e')]
 
 
 def test_strongest_are_different_and_falling():
-    found = ngrams.strongest(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=2)
+    found = ngrams.top_ngrams(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=2)
     assert found == [(('·', 'd'), 5.0), (('a', 'b'), 4.0)]
-    every = ngrams.strongest(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=9)
+    every = ngrams.top_ngrams(np.array([3.0, 5.0, 4.0]), np.array([0, -1, 0]), TEXTS, 2, k=9)
     assert every == found  # ('a', 'b') once
-    assert ngrams.strongest(np.zeros(3), np.zeros(3, int), TEXTS, 2) == []  # never fires
+    assert ngrams.top_ngrams(np.zeros(3), np.zeros(3, int), TEXTS, 2) == []  # never fires
 
 
 def test_window_marks_what_is_outside():
-    assert ngrams.window(TEXTS[1], -2, 5) == ('·', '·', 'd', '·', '·')
-    assert ngrams.window(TEXTS[0], 1, 2) == ('b', 'c')
+    assert ngrams.ngram_at(TEXTS[1], -2, 5) == ('·', '·', 'd', '·', '·')
+    assert ngrams.ngram_at(TEXTS[0], 1, 2) == ('b', 'c')
 
 
 def test_telling_filters_speak_for_a_class_more_than_for_others():
     features = np.array([[1.0, 4.0, 2.0]])
     kernel = np.array([[2.0, 0.0], [1.0, 0.9], [-1.0, 1.0]])
-    found = ngrams.telling(features, kernel, 2)
+    found = ngrams.indicative_filters(features, kernel, 2)
     assert found[0].tolist() == [0, 1] and found[1].tolist() == [2, 1]
 
 
@@ -31,8 +31,8 @@ def test_by_class_names_filters_and_their_ngrams():
     features = np.array([[1.0, 0.0], [0.5, 4.0], [2.0, 1.0]])
     starts = np.array([[0, 0], [0, 0], [1, 0]])
     kernel = np.array([[1.0, 0.0], [0.0, 1.0]])
-    found = ngrams.by_class(
-        features, starts, TEXTS, kernel, ('x', 'y'), widths=np.array([2, 3]), per_class=1, k=2
+    found = ngrams.ngrams_by_class(
+        features, starts, TEXTS, kernel, ('x', 'y'), kernel_sizes=np.array([2, 3]), per_class=1, k=2
     )
     assert found == {
         'x': [('2 words, filter 0', [('b e', 2.0), ('a b', 1.0)])],

@@ -19,7 +19,7 @@ VECTORS[0] = 0
 
 
 def model(**fields):
-    return SentenceCNN(n_classes=3, maps=4, **fields)
+    return SentenceCNN(n_classes=3, num_filters=4, **fields)
 
 
 def params_of(net, dtype=np.float64, scale=0.5):
@@ -47,13 +47,13 @@ def by_hand(params, net, left, right, words=WORDS, vectors=VECTORS):
     for row in words:
         sentence = vectors[row[row != 0]]
         feature, start = [], {}
-        for i, h in enumerate(net.widths):
+        for i, h in enumerate(net.kernel_sizes):
             found = windows(sentence, left, right, h) or [(None, np.zeros((h, 3)))]
             response = np.stack(
                 [np.einsum('hd,hdf->f', x, params[f'filters_{h}']) for _, x in found]
             )
             best = response.argmax(0)
-            bias = params['bias'][i * net.maps : (i + 1) * net.maps]
+            bias = params['bias'][i * net.num_filters : (i + 1) * net.num_filters]
             feature.append(np.maximum(response.max(0) + bias, 0))
             start[h] = [found[b][0] for b in best]
         features.append(np.concatenate(feature))
@@ -73,8 +73,8 @@ def test_equals_the_definition(x64):
     )
     some_inside = 0
     for i, start in enumerate(starts):
-        for h in net.widths:
-            for f in range(net.maps):
+        for h in net.kernel_sizes:
+            for f in range(net.num_filters):
                 found = int(activations[f'start_{h}'][i, f])
                 if -h < start[h][f] < (WORDS[i] != 0).sum():  # else: some window of zeros
                     assert found == start[h][f]
@@ -85,7 +85,7 @@ def test_equals_the_definition(x64):
 @pytest.mark.parametrize('padding', [0, 1, 4])
 def test_less_padding_leaves_windows_out(padding, x64):
     """A sentence too short for a width has the window of zeros (by_hand's fallback)."""
-    net = model(padding=padding, widths=(2, 5))
+    net = model(padding=padding, kernel_sizes=(2, 5))
     params = params_of(net)
     params['bias'] += 1.5  # so that negative responses show
     _, activations = run(net, params, VECTORS, WORDS)
@@ -140,7 +140,7 @@ def test_a_filter_hears_its_window_and_nothing_else(x64):
     activations = run(net, params, VECTORS, sentence)[1]
     fired = 0
     for f in range(12):
-        h, unit = net.widths[f // 4], f % 4
+        h, unit = net.kernel_sizes[f // 4], f % 4
         expected = np.zeros_like(VECTORS)
         if activations['features'][0, f] > 0:
             fired += 1
@@ -175,7 +175,7 @@ def test_channels_share_the_filters():
     added, _ = run(net, params, a + b, WORDS)  # b's row 0 is not zero: it counts as
     np.testing.assert_allclose(both, added, atol=1e-5)
     shapes = jax.eval_shape(net.init, jax.random.key(0), (a, b), WORDS)['params']
-    assert sentence_cnn.count(shapes) == sentence_cnn.count(params)
+    assert sentence_cnn.num_params(shapes) == sentence_cnn.num_params(params)
 
 
 def test_parameters_are_as_many_as_the_paper_s():
@@ -184,8 +184,8 @@ def test_parameters_are_as_many_as_the_paper_s():
         net.init, jax.random.key(0), jnp.zeros((1, 300)), jnp.zeros((1, 1), int)
     )
     params = shapes['params']
-    assert sentence_cnn.count(params['softmax']) == 602
-    assert sentence_cnn.count(params) == 360_300 + 602
+    assert sentence_cnn.num_params(params['softmax']) == 602
+    assert sentence_cnn.num_params(params) == 360_300 + 602
 
 
 def test_initial_values_are_kim_s():
@@ -226,11 +226,11 @@ def test_dropout_leaves_out_and_the_rest_is_scaled_down():
 def test_columns_are_bounded_after_the_step():
     params = {'W': jnp.array([[3.0, 0.1], [4.0, 0.2]])}
     steps = {'W': jnp.array([[3.0, 0.0], [4.0, 0.1]])}
-    bound = sentence_cnn.bound_columns(3.0)
+    bound = sentence_cnn.clip_column_norms(3.0)
     updates, _ = bound.update(steps, bound.init(params), params)
     moved = optax.apply_updates(params, updates)['W']
     np.testing.assert_allclose(moved, [[1.8, 0.1], [2.4, 0.3]], rtol=1e-6)  # (6, 8) has norm 10
-    with pytest.raises(ValueError, match='bound_columns needs the parameters'):
+    with pytest.raises(ValueError, match='clip_column_norms needs the parameters'):
         bound.update(steps, bound.init(params))
 
 
@@ -251,7 +251,7 @@ def test_the_optimizer_is_adadelta_with_a_bound_on_the_softmax_alone(x64):
     params = params_of(net, scale=2.0)
     rng = np.random.default_rng(5)
     gradients = [jax.tree.map(lambda p: rng.normal(size=p.shape), params) for _ in range(3)]
-    optimizer = sentence_cnn.optimizer(norm_bound=3.0, weight_decay=0.1)
+    optimizer = sentence_cnn.optimizer(max_norm=3.0, weight_decay=0.1)
 
     @jax.jit
     def train(params):
@@ -283,11 +283,11 @@ def test_loss_and_accuracy():
 @pytest.mark.parametrize(
     ('vectors', 'words', 'fields', 'error', 'match'),
     [
-        (VECTORS, WORDS.astype(float), {}, TypeError, 'words are float'),
-        (VECTORS, WORDS[0], {}, ValueError, r'words \(9,\).*wanted words \[n, t\]'),
+        (VECTORS, WORDS.astype(float), {}, TypeError, 'expected words as integer .* got float'),
+        (VECTORS, WORDS[0], {}, ValueError, r'expected words \[n, t\] .* got words \(9,\)'),
         ((VECTORS, VECTORS[:5]), WORDS, {}, ValueError, r'channels of one shape'),
-        (VECTORS, WORDS, {'widths': (0, 3)}, ValueError, 'widths of at least 1'),
-        (VECTORS, WORDS, {'padding': -1}, ValueError, 'a padding None or at least 0'),
+        (VECTORS, WORDS, {'kernel_sizes': (0, 3)}, ValueError, 'kernel_sizes of at least 1'),
+        (VECTORS, WORDS, {'padding': -1}, ValueError, 'padding to be None or at least 0'),
     ],
 )
 def test_bad_input(vectors, words, fields, error, match):

@@ -31,4 +31,4 @@ def test_equals_dense_adadelta(x64):
         expected = optax.apply_updates(expected, updates)
         np.testing.assert_allclose(state.table, expected, atol=1e-12)
     assert (state.table[8] == table[8]).all() and (state.table[0] == table[0]).all()
-    assert int(state.seen[8]) == 0 and len(set(np.asarray(state.seen).tolist())) > 3
+    assert int(state.last_step[8]) == 0 and len(set(np.asarray(state.last_step).tolist())) > 3

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from lecture4.data.text import cross_validation, vocabulary
 from lecture4.language import sentence_cnn, train_step
-from lecture4.train.step import bind, compile_program
+from lecture4.train.step import bind, compile_task
 from lecture4.train.task import Data, Task
 
 V, D, C = 40, 6, 3
@@ -18,7 +18,7 @@ WORDS = RNG.integers(2, 20, (8, 7)).astype(np.int32)
 for row, n in zip(WORDS, (7, 3, 5, 1, 7, 2, 4, 6), strict=True):
     row[n:] = 0
 LABELS = RNG.integers(0, C, 8).astype(np.int32)
-MODEL = sentence_cnn.SentenceCNN(C, widths=(2, 3), maps=5, dropout=0.0)
+MODEL = sentence_cnn.SentenceCNN(C, kernel_sizes=(2, 3), num_filters=5, dropout=0.0)
 OPTIMIZER = sentence_cnn.optimizer()
 
 
@@ -82,24 +82,22 @@ def test_equals_learning_with_the_whole_table(variant, tune, fixed, x64):
     np.testing.assert_allclose(losses, expected, atol=1e-10)
     assert losses[-1] < losses[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), state.params, params)
-    assert (state.tuned is not None) == tune and (state.fixed is not None) == fixed
+    assert (state.trained is not None) == tune and (state.frozen is not None) == fixed
     if tune:
-        np.testing.assert_allclose(state.tuned.table, learned, atol=1e-9)
-        assert np.abs(state.tuned.table - table(jnp.float64)).max() > 1e-5
+        np.testing.assert_allclose(state.trained.table, learned, atol=1e-9)
+        assert np.abs(state.trained.table - table(jnp.float64)).max() > 1e-5
         unused = np.setdiff1d(np.arange(V), WORDS)
-        np.testing.assert_array_equal(state.tuned.table[unused], table(jnp.float64)[unused])
+        np.testing.assert_array_equal(state.trained.table[unused], table(jnp.float64)[unused])
     if fixed:
-        np.testing.assert_array_equal(state.fixed, table(jnp.float64))
+        np.testing.assert_array_equal(state.frozen, table(jnp.float64))
 
 
 def as_task():
     def init(key, batch):
         return train_step.init(key, MODEL, OPTIMIZER, table())
 
-    def step(state, batch, key, *, axis_name=None):
-        return train_step.step(
-            state, batch, key, model=MODEL, optimizer=OPTIMIZER, axis_name=axis_name
-        )
+    def step(state, batch, key, reduce):
+        return train_step.step(state, batch, key, model=MODEL, optimizer=OPTIMIZER, reduce=reduce)
 
     return Task(init, step)
 
@@ -110,11 +108,11 @@ def test_devices_change_nothing():
     for devices, parallel in ((1, 'jit'), (2, 'jit'), (2, 'pmap')):
         mesh = Mesh(np.array(jax.devices()[:devices]), ('data',))
         data = Data(batch=lambda n: batch_of(np.roll(WORDS, n, 0), np.roll(LABELS, n)))
-        program = compile_program(bind(as_task(), data, 0), mesh, parallel)
-        state = program.init()
+        compiled = compile_task(bind(as_task(), data, 0), mesh, parallel)
+        state = compiled.init()
         for n in range(4):
-            state, metrics = program.advance(state, n, 1)
-        ends[devices, parallel] = state.params, state.tuned.table, float(metrics['loss'][0])
+            state, metrics = compiled.run_steps(state, n, 1)
+        ends[devices, parallel] = state.params, state.trained.table, float(metrics['loss'][0])
     for key in ((2, 'jit'), (2, 'pmap')):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
@@ -148,16 +146,16 @@ def test_a_cross_validation_in_one_run_of_few_programs():
     def step(state, results, batch, key):
         traces['step'] += 1
         state, metrics = train_step.step(state, batch, key, model=MODEL, optimizer=OPTIMIZER)
-        return state, *train_step.tally(results, metrics)
+        return state, *train_step.add_batch(results, metrics)
 
     @jax.jit
     def look(state, results, batch, key):
         traces['look'] += 1
-        return train_step.look(MODEL, state, results, batch, lambda: fresh(key))
+        return train_step.evaluate(MODEL, state, results, batch, lambda: fresh(key))
 
     fresh = jax.jit(lambda key: train_step.init(key, MODEL, OPTIMIZER, table()))
     answer = jax.jit(lambda state, words: train_step.apply(MODEL, state, words)[0])
-    state, results = fresh(jax.random.key(0)), train_step.no_results(jnp.zeros((3, C, C)))
+    state, results = fresh(jax.random.key(0)), train_step.init_results(3, C)
     expected, shapes, sums = [[] for _ in chosen], set(), []
     for n in range(made.num_steps):
         batch = made.batch(n)
@@ -175,7 +173,7 @@ def test_a_cross_validation_in_one_run_of_few_programs():
             given = np.asarray(answer(state, words)).argmax(1)
             np.add.at(counts[role], (labels[held], given), 1)
         expected[fold].append(counts)
-        count = int(state.taken)
+        count = int(state.step)
         state, results, metrics = look(state, results, batch, jax.random.key(100 + n))
         np.testing.assert_allclose(
             [metrics['loss'], metrics['accuracy']], np.mean(sums, 0), rtol=1e-5
@@ -185,18 +183,18 @@ def test_a_cross_validation_in_one_run_of_few_programs():
             share = np.trace(counts[role]) / counts[role].sum()
             np.testing.assert_allclose(metrics[f'{role}_accuracy'], share, rtol=1e-6)
         last = len(expected[fold]) == 3 and fold < 2
-        assert int(state.taken) == (0 if last else count)
+        assert int(state.step) == (0 if last else count)
         if last:  # a new fold begins where any begins: other filters, no memory
-            assert (np.asarray(state.tuned.means) == 0).all()
+            assert (np.asarray(state.trained.means) == 0).all()
             assert (np.asarray(state.params['softmax']['kernel']) == 0).all()
     for fold, looks in enumerate(expected):
         dev = [np.trace(counts['dev']) / counts['dev'].sum() for counts in looks]
         best = int(np.argmax(dev))  # the first of equals
-        assert int(results.best[fold]) == best + 1
-        np.testing.assert_allclose(results.dev[fold], dev[best], rtol=1e-6)
+        assert int(results.best_epoch[fold]) == best + 1
+        np.testing.assert_allclose(results.dev_accuracy[fold], dev[best], rtol=1e-6)
         np.testing.assert_array_equal(results.confusion[fold], looks[best]['test'])
         np.testing.assert_allclose(
-            results.test[fold], np.trace(looks[best]['test']) / 20, rtol=1e-6
+            results.test_accuracy[fold], np.trace(looks[best]['test']) / 20, rtol=1e-6
         )
     assert traces == {'step': len(shapes), 'look': 1}
     assert len(shapes) <= 6
