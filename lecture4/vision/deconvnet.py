@@ -311,7 +311,7 @@ def correspondence(
 
     Returns:
       Mean over pairs of images of the Hamming distance of the signs of their changes, as a fraction of the
-      features: 0 where all images change alike.
+      features: 0 where the changes of all images have equal signs.
 
     Raises:
       ValueError: There are fewer than two images.

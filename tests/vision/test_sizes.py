@@ -38,9 +38,18 @@ def test_dense_evaluation_is_the_network_at_every_position(name, size, step):
 
 # One of each kind of network: the deeper ones repeat the same layers.
 ANY_SIZE = [
-    'alexnet_v2', 'vgg_a_lrn', 'vgg_a_bn', 'vgg_c', 'googlenet', 'googlenet_torchvision', 'resnet_18',
-    'resnet_50', 'plain_18', 'cifar_resnet_8', 'cifar_plain_8',
-]  # fmt: skip
+    'alexnet_v2',
+    'vgg_a_lrn',
+    'vgg_a_bn',
+    'vgg_c',
+    'googlenet',
+    'googlenet_torchvision',
+    'resnet_18',
+    'resnet_50',
+    'plain_18',
+    'cifar_resnet_8',
+    'cifar_plain_8',
+]
 
 
 @pytest.mark.parametrize('name', ANY_SIZE)

@@ -3,11 +3,14 @@
 import collections
 import io
 import pickle
+import struct
 import sys
 import types
 import zipfile
 
 import numpy as np
+
+MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's old files
 
 
 class Tensor:
@@ -26,6 +29,23 @@ class Tensor:
         return utils._rebuild_tensor_v2, (reference, 0, self.size, self.stride, False, hooks)
 
 
+class UntypedTensor(Tensor):
+    """A tensor of a type for which PyTorch has no storage of its own."""
+
+    def __init__(self, values, key, size, stride, dtype):
+        super().__init__(values, key, size, stride)
+        self.dtype = dtype
+
+    def __reduce__(self):
+        torch, utils = sys.modules['torch'], sys.modules['torch._utils']
+        kind = sys.modules['torch.storage'].UntypedStorage
+        reference = Reference(('storage', kind, self.key, 'cpu', self.values.nbytes))
+        dtype = getattr(torch, self.dtype)
+        hooks = collections.OrderedDict()
+        arguments = (reference, 0, self.size, self.stride, False, hooks, dtype)
+        return utils._rebuild_tensor_v3, arguments
+
+
 class Reference:
     def __init__(self, pid):
         self.pid = pid
@@ -34,6 +54,16 @@ class Reference:
 class Pickler(pickle.Pickler):
     def persistent_id(self, obj):
         return obj.pid if isinstance(obj, Reference) else None
+
+
+class Name:
+    """Pickles as a name in a module, as dtypes do."""
+
+    def __init__(self, module, name):
+        self.__module__, self.name = module, name
+
+    def __reduce__(self):
+        return self.name
 
 
 def named(module, name, kind):
@@ -46,14 +76,18 @@ def named(module, name, kind):
 
 def install_names(monkeypatch):
     """Modules with the names that PyTorch's pickles contain."""
-    for module in ('torch', 'torch._utils', 'torch.nn', 'mylib', 'mylib.options'):
+    for module in ('torch', 'torch._utils', 'torch.nn', 'torch.storage', 'mylib', 'mylib.options'):
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
 
-    def _rebuild_tensor_v2(*_):
+    def never(*_):
         raise AssertionError('only its name is pickled')
 
     named('torch', 'FloatStorage', type('FloatStorage', (), {}))
-    named('torch._utils', '_rebuild_tensor_v2', _rebuild_tensor_v2)
+    named('torch.storage', 'UntypedStorage', type('UntypedStorage', (), {}))
+    for name in ('_rebuild_tensor_v2', '_rebuild_tensor_v3'):
+        named('torch._utils', name, types.FunctionType(never.__code__, {}))
+    for name in ('float8_e4m3fn', 'float8_e5m2', 'uint16'):
+        setattr(sys.modules['torch'], name, Name('torch', name))
 
 
 def dump(obj):
@@ -62,12 +96,30 @@ def dump(obj):
     return buffer.getvalue()
 
 
+def state_dict(arrays):
+    """An ordered dict with an attribute, as modules make it."""
+    tensors = ((name, Tensor(array, str(i))) for i, (name, array) in enumerate(arrays.items()))
+    state = collections.OrderedDict(tensors)
+    state._metadata = collections.OrderedDict({'': {'version': 1}})
+    return state
+
+
 def write_zip(path, arrays, wrap=lambda state: state):
     """A .pth of the arrays by name, after `wrap` put them where a training run would."""
-    state = collections.OrderedDict(
-        (name, Tensor(array, str(i))) for i, (name, array) in enumerate(arrays.items())
-    )
+    state = state_dict(arrays)
     write(path, wrap(state), arrays.values())
+
+
+def write_legacy(path, arrays, wrap=lambda state: state):
+    """The same as before PyTorch 1.6: pickles one after another, then the storages."""
+    state = state_dict(arrays)
+    keys = [str(i) for i in range(len(arrays))]
+    with open(path, 'wb') as file:
+        for obj in (MAGIC, 1001, {'little_endian': True}, wrap(state), keys):
+            file.write(dump(obj))
+        for array in arrays.values():
+            data = np.ascontiguousarray(array.ravel('K')).tobytes()
+            file.write(struct.pack('<q', array.size) + data)
 
 
 def write(path, obj, storages=()):

@@ -14,9 +14,13 @@ import torch
 from torchvision import models
 
 NAMES = {
-    'alexnet': {}, 'vgg11': {}, 'vgg11_bn': {}, 'resnet18': {}, 'resnet50': {},
+    'alexnet': {},
+    'vgg11': {},
+    'vgg11_bn': {},
+    'resnet18': {},
+    'resnet50': {},
     'googlenet': {'init_weights': True, 'transform_input': False},
-}  # fmt: skip
+}
 
 
 def main(folder):

@@ -1,21 +1,35 @@
 """Inert stand-ins for the classes that a pickle names: nothing of them is imported, nothing is run.
 
-Training checkpoints hold options, paths and scalars beside their tensors. A name that the reader of tensors
-does not know becomes a class of this module, whose instances only keep their state. Names with no place in
-a checkpoint are refused although they would not be run: functions, and the standard library except for a
-few containers and value types.
+Training checkpoints hold options, paths and scalars next to their tensors. A name that the reader of tensors
+does not know becomes a class of this module, whose instances only store their state. Names that no
+checkpoint needs are refused although they would not be run: functions, and the standard library except for
+a few containers and value types.
 """
 
 import sys
 from typing import Any
 
 BUILTINS = {
-    'bool', 'bytearray', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'long', 'object',
-    'range', 'set', 'slice', 'str', 'tuple', 'unicode', 'xrange',
-}  # fmt: skip
-PATHS = {
-    'Path', 'PosixPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath', 'WindowsPath',
-}  # fmt: skip
+    'bool',
+    'bytearray',
+    'bytes',
+    'complex',
+    'dict',
+    'float',
+    'frozenset',
+    'int',
+    'list',
+    'long',
+    'object',
+    'range',
+    'set',
+    'slice',
+    'str',
+    'tuple',
+    'unicode',
+    'xrange',
+}
+PATHS = {'Path', 'PosixPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath', 'WindowsPath'}
 STANDARD_LIBRARY = {
     '__builtin__': BUILTINS,
     '_codecs': {'encode'},  # of NumPy's scalars
@@ -51,7 +65,7 @@ FUNCTIONS = {
 
 
 class RefusedError(Exception):
-    """A name that has no place in a checkpoint."""
+    """A name that no checkpoint needs."""
 
 
 class _Called(type):
@@ -68,7 +82,7 @@ class _Called(type):
 
 
 class StandIn(dict, metaclass=_Called):
-    """An instance of an unknown class: takes whatever pickle gives it, and keeps the state and the items.
+    """An instance of an unknown class: accepts any arguments, and stores the state and the items.
 
     Attributes:
       full_name: The name in the pickle, with its module.

@@ -45,16 +45,17 @@ class LazyTensor(NamedTuple):
         values = self.storage.values
         if values is None:
             raise ValueError('a tensor has no storage')
-        if self.dtype is not None:
-            values = values.view(self.dtype)
+        dtype = values.dtype if self.dtype is None else np.dtype(self.dtype)
+        n_values = values.nbytes // dtype.itemsize
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if min((*self.size, *self.stride, self.offset), default=0) < 0:
             raise ValueError('a tensor has a negative size, stride or offset')
-        if 0 not in self.size and last >= len(values):
-            raise ValueError(f'a tensor needs {last + 1} values, its storage has {len(values)}')
-        if math.prod(self.size) * values.itemsize >= 2**63:
+        if 0 not in self.size and last >= n_values:
+            raise ValueError(f'a tensor needs {last + 1} values, its storage has {n_values}')
+        if math.prod(self.size) * dtype.itemsize >= 2**63:
             raise ValueError(f'a tensor has size {self.size}')
-        strides = [s * values.itemsize for s in self.stride]
-        return np.lib.stride_tricks.as_strided(
-            values[self.offset :], self.size, strides, writeable=False
-        )
+        if 0 in self.size:
+            return np.zeros(self.size, dtype)
+        strides = [s * dtype.itemsize for s in self.stride]
+        data = values.view(np.uint8)
+        return np.ndarray(self.size, dtype, data, self.offset * dtype.itemsize, strides)

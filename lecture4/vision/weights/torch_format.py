@@ -2,16 +2,20 @@
 
 A .pth is a pickle, which can name any function to be called while it is read. This reader imports and calls
 nothing that a file names: tensors and containers are rebuilt by the code here, other classes (options,
-paths, scalars beside the tensors of a training checkpoint) become inert stand-ins, and names that have no
-place in a checkpoint are refused.
+paths, scalars that training checkpoints hold too) become inert stand-ins, and names that no checkpoint needs
+are refused.
 """
 
+import collections
 import io
 import json
+import mmap
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -64,6 +68,24 @@ SAFETENSORS_DTYPES = {
     'BOOL': np.bool_,
 }
 
+# What the standard library and NumPy raise on truncated, altered and hostile files.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
+
 
 def read(path: str | pathlib.Path) -> StateDict:
     """The tensors of a state dict by name, also where a training checkpoint wraps it.
@@ -75,12 +97,12 @@ def read(path: str | pathlib.Path) -> StateDict:
       path: .safetensors (needs lecture4[weights]), .pth or .pt.
 
     Raises:
-      WeightsError: The file is missing, truncated, altered, or of another kind; it names what has no place
-        in a checkpoint; it holds no tensors, or several state dicts of which none is the model's by its key.
+      WeightsError: The file is missing, truncated, altered, or of another kind; it names what no checkpoint
+        needs; it holds no tensors, or several state dicts of which none is the model's by its key.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise WeightsError(f'{path} is not a file; download the weights there first')
+        raise WeightsError(f'{path} is not a file; download the weights first')
     try:
         if path.suffix == '.safetensors':
             return find_state_dict(_safetensors(path), path)
@@ -90,14 +112,10 @@ def read(path: str | pathlib.Path) -> StateDict:
         raise
     except inert.RefusedError as error:
         raise WeightsError(
-            f'{path} names {error}, which has no place in a checkpoint; it was not run. Take weights '
-            'from a source you trust, as .safetensors'
+            f'{path} names {error}, which no checkpoint needs; it was not run. Take weights from a '
+            'source you trust, as .safetensors'
         ) from None
-    except (
-        OSError, EOFError, LookupError, ValueError, TypeError, ArithmeticError, struct.error, RecursionError,
-        MemoryError, AttributeError, NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         raise WeightsError(
             f'{path} is not a complete weights file ({error}); download it again'
         ) from error
@@ -159,7 +177,7 @@ def _subclass(function, kind, args, *_):
 
 
 KNOWN_NAMES: dict[tuple[str, str], Any] = {
-    ('collections', 'OrderedDict'): dict,
+    ('collections', 'OrderedDict'): collections.OrderedDict,
     ('builtins', 'set'): set,
     ('__builtin__', 'set'): set,
     ('torch._utils', '_rebuild_tensor'): _tensor,
@@ -193,6 +211,16 @@ class _Unpickler(pickle.Unpickler):
         return self.storage(pid[1].dtype, str(pid[2]), int(pid[4]))
 
 
+def _load(file, storage):
+    """The next pickle of a file, if its memo is not larger than itself (pickle allocates what it claims)."""
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > position - start:
+            raise ValueError('its pickle has a memo that is larger than itself')
+    file.seek(start)
+    return _Unpickler(file, storage).load()
+
+
 def _zipped(path):
     """The format since PyTorch 1.6: a zip of data.pkl and one file for each storage."""
     with zipfile.ZipFile(path) as archive:
@@ -210,7 +238,7 @@ def _zipped(path):
                 storages[key] = Storage(dtype, values)
             return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(pickled[0])), storage).load()
+        return _load(io.BytesIO(archive.read(pickled[0])), storage)
 
 
 def _legacy(path):
@@ -220,22 +248,24 @@ def _legacy(path):
     def storage(dtype, key, n):
         return storages.setdefault(key, Storage(dtype))
 
-    with path.open('rb') as file:
+    with path.open('rb') as opened:
+        # Its reads end where the file does, however much a pickle claims to follow.
+        file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
-        def load():
-            return _Unpickler(file, storage).load()
+    def load():
+        return _load(file, storage)
 
-        if load() != MAGIC:
-            raise WeightsError(f'{path} is not a file of PyTorch; expected .pth or .safetensors')
-        for _ in ('version of the protocol', 'machine that wrote it'):
-            load()
-        root = load()
-        for key in load():
-            (n,) = struct.unpack('<q', file.read(8))
-            entry = storages[str(key)]
-            n_bytes = n * entry.dtype.itemsize
-            data = file.read(n_bytes)
-            if n < 0 or len(data) != n_bytes:
-                raise ValueError(f'storage {key} is truncated')
-            entry.values = np.frombuffer(data, entry.dtype)
+    if load() != MAGIC:
+        raise WeightsError(f'{path} is not a file of PyTorch; expected .pth or .safetensors')
+    for _ in ('version of the protocol', 'machine that wrote it'):
+        load()
+    root = load()
+    for key in load():
+        (n,) = struct.unpack('<q', file.read(8))
+        entry = storages[str(key)]
+        stop = file.tell() + n * entry.dtype.itemsize
+        if n < 0 or stop > len(file):
+            raise ValueError(f'storage {key} is truncated')
+        entry.values = np.frombuffer(file, entry.dtype, n, file.tell())
+        file.seek(stop)
     return root
