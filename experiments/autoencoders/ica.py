@@ -85,7 +85,7 @@ def data(config):
     x = crops.sample_patches(images, config.batch_size, config.patch_size, config.seed)
     x = np.asarray(x, np.float64)
     x = x - x.mean(1, keepdims=True)
-    principal = linear.principal(x)
+    principal = linear.principal_components(x)
     rank = int((principal.variances > 1e-6 * principal.variances[0]).sum())
     axes = principal.components[:, :rank]
     # Coordinates along the components, of variance 1 each; then turned back into patches.
@@ -98,9 +98,9 @@ def data(config):
 
 def cost(config, weights, x):
     """Cost of every patch, and its parts; one receptive field, the whole patch, pools of one unit."""
-    stage = rica.Stage(size=config.patch_size, maps=config.latent_dim, pool=1)
+    stage = rica.Stage(config.patch_size, config.latent_dim, pool_size=1)
     layer = rica.Layer(weights, None)
-    return rica.loss(layer, x, stage, weight=config.l1_penalty, epsilon=config.epsilon)
+    return rica.loss(layer, x, stage, sparsity_penalty=config.l1_penalty, epsilon=config.epsilon)
 
 
 def build(config, spec):

@@ -93,7 +93,7 @@ def data(config):
 
 def build(config, spec):
     def init(key, x):
-        return linear.init(key, *spec.shape, config.latent_dim, tied=config.tied)
+        return linear.init(key, spec.shape[0], config.latent_dim, tied=config.tied)
 
     def loss(params, x, key):
         return jnp.mean(linear.loss(params, x)), {}
@@ -178,18 +178,18 @@ def report(config, state, data):
         'autoencoder': np.asarray(restored) + principal.mean,
         'PCA': principal.reconstruct(few, k),
     }
-    columns = {'columns': 8, 'n': min(k, 32)}
+    n = min(k, 32)
     figures |= {
         'reconstructions': train.Figure(
             drawn.rows({name: v.reshape(-1, *shape) for name, v in rows.items()}),
             'The two reconstructions are the same function.',
         ),
         'weights': train.Figure(
-            dictionary.atoms(np.asarray(linear.decoder_matrix(params)), shape, **columns),
+            dictionary.atoms(np.asarray(linear.decoder_matrix(params)), shape, n=n, columns=8),
             'Decoder weights: a basis of the subspace, neither ordered nor orthogonal.',
         ),
         'components': train.Figure(
-            dictionary.atoms(principal.components, shape, **columns), 'Principal components.'
+            dictionary.atoms(principal.components, shape, n=n, columns=8), 'Principal components.'
         ),
     }
     caption = 'Squared error summed over pixels, mean over the test images.'

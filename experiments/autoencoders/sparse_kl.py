@@ -84,7 +84,11 @@ def data(config):
 
 def kl_loss(config, params, x):
     return sparse.kl_loss(
-        params, x, target=config.target, weight=config.kl_penalty, decay=config.weight_decay
+        params,
+        x,
+        target=config.target,
+        kl_weight=config.kl_penalty,
+        weight_decay=config.weight_decay,
     )
 
 

@@ -198,7 +198,9 @@ def report(config, state, data):
         'Accuracy against labels', records, ('features',), caption=caption, pivot='labels_per_class'
     )
     all_labels = train.Table('Accuracy with all labels', full, ('features',))
-    back = np.asarray(linalg.inverse(spec.constants['whitening']))  # shown as images, not whitened
+    back = np.asarray(
+        linalg.pseudo_inverse(spec.constants['whitening'])
+    )  # shown as images, not whitened
     D, usage = back.T @ np.asarray(state.params.atoms), np.asarray(state.params.usage)
     shape = self_taught.signal_shape(task.train_images.shape[1:], config.patch_size)
     some = atoms.contrast_quantiles(data.evaluation)
@@ -208,7 +210,7 @@ def report(config, state, data):
         tables=(table, all_labels) if full else (table,),
         figures={
             'accuracy': train.Figure(
-                curves.labeled_accuracy(
+                curves.labelled_accuracy(
                     draws, config.labels_per_class, chance=1 / spec.num_classes
                 ),
                 'Test accuracy against labels per class, mean and standard error.',
