@@ -1,5 +1,6 @@
 """What every image source returns: images, their labels and the names of the classes."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -69,6 +70,23 @@ def validate(
     return Dataset(images, *_validate_labels(name, n, np.asarray(labels), class_names))
 
 
+def readable_name(name: str) -> str:
+    """A class name that can be compared, printed and drawn.
+
+    Composed and decomposed accents (Unicode NFC and NFD) become one name; what is not Unicode, such as
+    bytes of a file name that are not UTF-8, is escaped.
+    """
+    return unicodedata.normalize('NFC', name.encode('utf-8', 'backslashreplace').decode('utf-8'))
+
+
+def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in alphabetical order, or by value if all are whole numbers: 2 before 10."""
+    names = sorted(names)
+    if all(name.isascii() and name.isdigit() for name in names):
+        names.sort(key=int)
+    return tuple(names)
+
+
 def _validate_images(name, images):
     if images.ndim == 3:
         images = images[..., None]
@@ -129,7 +147,7 @@ def _validate_labels(name, n, labels, class_names):
     low, high = int(labels.min()), int(labels.max())
     if class_names is None:
         class_names = range(min(high + 1, MAX_CLASSES))
-    class_names = tuple(str(class_name) for class_name in class_names)
+    class_names = tuple(readable_name(str(class_name)) for class_name in class_names)
     if low < 0 or high >= len(class_names):
         raise DataError(
             f'{name}: expected labels from 0 to {len(class_names) - 1}, got {low} to {high}; number '

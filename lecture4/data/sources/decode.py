@@ -14,13 +14,15 @@ SUFFIXES = (
     '.ppm', '.pgm',
 )  # fmt: skip
 GRAYSCALE_MODES = ('1', 'L', 'LA')
+GRAYSCALE_16_BIT_MODES = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 COLOR_MODES = ('P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 
 
 def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
     """Decode an image file and rotate it as its EXIF data says.
 
-    A palette becomes colors, transparency is dropped, of an animation the first frame is read.
+    A palette becomes colors, transparency is dropped, of an animation the first frame is read. Of
+    channels of 16 bits the upper 8 are kept, in grayscale as in color.
 
     Args:
       path: A file in a format that Pillow reads.
@@ -29,23 +31,14 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
       [h, w, 1] if the image is grayscale, else [h, w, 3].
 
     Raises:
-      DataError: Not an image, truncated, or more than 8 bits per channel; names the file.
+      DataError: Not an image, truncated, or of 32 bits per channel; names the file.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if image.mode not in GRAYSCALE_MODES + COLOR_MODES:
-                raise DataError(
-                    f'{path} has pixels of mode {image.mode}; save it with 8 bits per channel'
-                )
-            target = 'L' if image.mode in GRAYSCALE_MODES else 'RGB'
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ('P', 'PA'):
-                image = image.convert(
-                    'RGBA'
-                )  # keeps the transparency of a palette out of the colors
-            pixels = np.asarray(image.convert(target))
+            pixels = _pixels(path, image)
+            orientation = _orientation(path, image)
     except DataError:
         raise
     except Exception as error:  # a decoder raises anything on a broken file
@@ -53,7 +46,44 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
             f'{path} cannot be read as an image ({type(error).__name__}: {error}); '
             'remove or replace it'
         ) from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    if orientation >= 5:  # rows of the file are columns of the image
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _pixels(path, image):
+    """uint8 [h, w, 1 or 3], as stored."""
+    if image.mode in GRAYSCALE_16_BIT_MODES or (image.mode, image.format) == ('I', 'PPM'):
+        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None]
+    if image.mode not in GRAYSCALE_MODES + COLOR_MODES:
+        raise DataError(
+            f'{path}: expected 8 or 16 bits per channel, got pixels of mode {image.mode}; save it '
+            'with 8 bits per channel'
+        )
+    if image.mode in GRAYSCALE_MODES:
+        return np.asarray(image.convert('L'))[..., None]
+    if image.mode in ('P', 'PA'):
+        image = image.convert('RGBA')  # keeps the transparency of a palette out of the colors
+    return np.asarray(image.convert('RGB'))
+
+
+def _orientation(path, image):
+    """1 to 8 as in EXIF; 1 where there is none. Other tags are not interpreted: they may be malformed."""
+    from PIL import ExifTags
+
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # as a decoder
+        LOG.warning(
+            '%s: the EXIF data cannot be read (%s: %s); the image is read as stored',
+            path, type(error).__name__, error,
+        )  # fmt: skip
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def to_rgb(image: Shaped[np.ndarray, 'h w c']) -> Shaped[np.ndarray, 'h w 3']:

@@ -1,19 +1,25 @@
 """Folders of image files: `dir:PATH`."""
 
+import collections
 import concurrent.futures
+import functools
 import logging
+import os
 import pathlib
 from collections.abc import Callable
 from os import PathLike
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
-from lecture4.data.dataset import DataError, Dataset, validate
+from lecture4.data.dataset import DataError, Dataset, readable_name, sort_class_names, validate
 from lecture4.data.sources.decode import SUFFIXES, read_image
 
 LOG = logging.getLogger(__name__)
+ANNOTATIONS = 'val_annotations.txt'
+SPLIT_NAMES = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
+SYSTEM_FILES = ('Thumbs.db', 'desktop.ini')
 Unreadable = Literal['refuse', 'skip']  # what to do with a set that has an unreadable image
 
 
@@ -25,11 +31,16 @@ def read_folder(
 ) -> Dataset:
     """The images below a folder, sorted by name, decoded by several threads.
 
-        PATH/CLASS/*.png            split train; classes are the folders in order of name
+        PATH/CLASS/*.png            split train; classes are the folders in order of name, or of
+                                    number where all names are numbers
         PATH/SPLIT/CLASS/*.png      the split of that name
         PATH/*.png                  split train, unlabeled, if PATH has no folders
 
-    Files that end in one of `decode.SUFFIXES`; others, and names that begin with a dot, are skipped.
+    A class has the images of its folder and of all folders inside it, as in torchvision's ImageFolder
+    (tiny-imagenet: train/CLASS/images/*.JPEG, and val/images with val_annotations.txt). Files that end
+    in one of `decode.SUFFIXES` are read; others are counted and named once in a warning, and names that
+    begin with a dot are skipped. Names that differ in Unicode normalization are one class.
+
     All images are held in memory; for a larger set see `images.on_disk.ImageFiles`.
 
     Args:
@@ -71,32 +82,122 @@ def list_folder(
     path = pathlib.Path(path)
     if not path.is_dir():
         raise DataError(f'{path} is not a folder; name one that holds images or class folders')
-    classes = _folders(path)
-    nested = [folder.name for folder in classes if _folders(folder)]
-    if split in nested:
-        classes = _folders(path / split)
-    elif split != 'train' or nested:
-        raise DataError(f'dir:{path} has no split {split!r}; it has {", ".join(nested) or "train"}')
+    root = _split_folder(path, split)
+    if (root / ANNOTATIONS).is_file():
+        return _annotated(root)
+    classes = {}
+    for folder in _scan(root)[1]:
+        classes.setdefault(readable_name(folder.name), []).append(folder)
+    listing = _Listing([], [], [])
     if not classes:
-        return _images(path), None, ()
-    files = [_images(folder) for folder in classes]
-    for folder, inside in zip(classes, files, strict=True):
-        if not inside:
-            raise DataError(f'{folder} has no images; remove the folder or fill it')
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(inside) for inside in files])
-    return [file for inside in files for file in inside], labels, tuple(f.name for f in classes)
+        _list_files(root, listing, nested=False)
+        _warn_unread(path, listing)
+        return listing.images, None, ()
+    class_names = sort_class_names(classes)
+    counts = []
+    for class_name in class_names:
+        before = len(listing.images)
+        for folder in classes[class_name]:
+            _list_files(folder, listing, nested=True)
+        if len(listing.images) == before:
+            raise DataError(f'{classes[class_name][0]} has no images; remove the folder or fill it')
+        counts.append(len(listing.images) - before)
+    outside = _Listing([], [], [])
+    _list_files(root, outside, nested=False)
+    listing.unread.extend(outside.images)
+    _warn_unread(path, listing)
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return listing.images, labels, class_names
 
 
-def _folders(path):
-    return sorted(
-        p for p in path.iterdir() if p.is_dir() and not p.name.startswith(('.', '__MACOSX'))
+def _split_folder(path, split):
+    """The folder that has the split's class folders; folders inside class folders are no splits."""
+    nested = {readable_name(f.name): f for f in _scan(path)[1] if _scan(f)[1]}
+    if readable_name(split) in nested:
+        return nested[readable_name(split)]
+    splits = [name for name in nested if name.lower() in SPLIT_NAMES]
+    if split == 'train' and not splits:
+        return path
+    reason = f'it has {", ".join(splits) or "train"}'
+    if (path / split).is_dir():
+        reason = f'{path / split} has no class folders'
+    raise DataError(f'dir:{path} has no split {split!r}; {reason}')
+
+
+class _Listing(NamedTuple):
+    """Files that are read, files that are not, and folders inside class folders that have images."""
+
+    images: list[pathlib.Path]
+    unread: list[pathlib.Path]
+    mixed: list[pathlib.Path]
+
+
+def _list_files(folder, listing, *, nested, seen=frozenset()):
+    """Adds the files of a folder in order of name, then those of its folders."""
+    files, folders = _scan(folder)
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    listing.images.extend(images)
+    listing.unread.extend(file for file in files if file.suffix.lower() not in SUFFIXES)
+    seen = seen | {folder.resolve()} if nested and folders else seen
+    for inner in folders if nested else ():
+        if inner.resolve() in seen:  # a link that leads back
+            continue
+        before = len(listing.images)
+        _list_files(inner, listing, nested=True, seen=seen)
+        if images and len(listing.images) > before:
+            listing.mixed.append(inner)
+
+
+def _scan(folder):
+    """The files and the folders in a folder, in order of name."""
+    with os.scandir(folder) as entries:
+        entries = sorted((entry for entry in entries if entry.name[0] != '.'), key=lambda e: e.name)
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    files = [e.name for e in entries if not e.is_dir() and e.name not in SYSTEM_FILES]
+    return (
+        [folder / name for name in files],
+        [folder / name for name in folders if not name.startswith('__MACOSX')],
     )
 
 
-def _images(path):
-    return sorted(
-        p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith('.')
+def _annotated(root):
+    """tiny-imagenet's val: images in one folder, and lines of file, class, box."""
+    annotations = root / ANNOTATIONS
+    lines = [line.split('\t') for line in annotations.read_text(encoding='utf-8').splitlines()]
+    labels = {line[0]: line[1] for line in lines if len(line) > 1}
+    files = sorted(file for file in labels if (root / 'images' / file).is_file())
+    if not files:
+        raise DataError(f'{annotations} names no file of {root / "images"}; download both again')
+    class_names = sort_class_names(set(labels.values()))
+    index = {class_name: i for i, class_name in enumerate(class_names)}
+    return (
+        [root / 'images' / file for file in files],
+        np.array([index[labels[file]] for file in files], np.int32),
+        class_names,
     )
+
+
+def _warn_unread(path, listing):
+    if listing.unread:
+        counts = collections.Counter(file.suffix.lower() or 'no suffix' for file in listing.unread)
+        kinds = ', '.join(f'{n} {suffix}' for suffix, n in counts.most_common())
+        outside = sum(file.suffix.lower() in SUFFIXES for file in listing.unread)
+        reason = f'; {outside} images are outside of class folders' if outside else ''
+        _warn_once(
+            f'dir:{path}: {len(listing.unread)} files are not read ({kinds}), such as '
+            f'{str(listing.unread[0])!r}{reason}; files that end in {" ".join(SUFFIXES)} are read'
+        )
+    if listing.mixed:
+        names = ', '.join(repr(str(folder)) for folder in listing.mixed[:3])
+        _warn_once(
+            f'dir:{path}: {len(listing.mixed)} folders of images next to images of a class are read as '
+            f'that class, such as {names}; move them if they are not'
+        )
+
+
+@functools.cache
+def _warn_once(message):
+    LOG.warning(message)
 
 
 def _read_all(paths, unreadable, transform):
