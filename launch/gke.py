@@ -1,9 +1,4 @@
-r"""An experiment on TPU slices of a GKE cluster, as a JobSet: one pod a host, all slices one run.
-
-The cluster has JobSet installed and node pools of the accelerator; the image holds this tree in
-/lecture4, installed with jax[tpu] (launch/Dockerfile makes it). A pod that fails makes the whole set
-start again and resume, up to --restarts times; exit code 2, a mistake in the command line, does not.
-No real cluster was used to test this launcher, only a stand-in for kubectl and the manifest's form.
+r"""Runs an experiment on TPU slices of a GKE cluster, as a JobSet: one pod per host, all slices one run.
 
     python -m launch.gke --name a --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --claim c -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
@@ -11,14 +6,21 @@ No real cluster was used to test this launcher, only a stand-in for kubectl and 
     python -m launch.gke --dry_run --name a --image IMAGE --accelerator tpu-v6e-slice --topology 4x4 --slices 2 -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
 
---claim is a volume claim that all pods may write (ReadWriteMany, for instance Filestore), mounted at
-/mnt/shared. The manifest is printed as JSON, which kubectl reads as it reads YAML.
+The cluster needs JobSet and node pools of the accelerator; the image has this tree in /lecture4, installed
+with jax[tpu] (launch/Dockerfile builds it). If a pod fails, the whole set restarts and resumes, up to
+--restarts times; exit code 2, a mistake in the command line, does not restart. The launcher was tested with
+a stand-in for kubectl and against the form of the manifest, not on a real cluster.
+
+--claim is a volume claim that all pods may write to (ReadWriteMany, for example Filestore), mounted at
+/mnt/shared. The manifest is printed as JSON, which kubectl reads like YAML.
 """
 
+import argparse
 import json
 import math
 import re
 import sys
+from typing import Any
 
 from launch import command
 
@@ -27,20 +29,34 @@ USAGE = 2
 
 
 def main(argv: list[str]) -> int:
-    """Parse the options, then apply the manifest, or show logs, or delete."""
+    """Parse the options; apply the manifest, print logs, or delete the JobSet.
+
+    Args:
+      argv: The words of the command line.
+
+    Returns:
+      Exit code 0.
+
+    Raises:
+      LaunchError: A mistake in the options, or kubectl fails.
+    """
     own, words = command.split(argv)
     parser = command.parser('launch.gke', __doc__ or '')
     add = parser.add_argument
-    add('--name', required=True, help='of the JobSet')
-    add('--image', default='', help='container image')
-    add('--accelerator', default='', help="the node pool's, for instance tpu-v5-lite-podslice")
-    add('--topology', default='', help='of a slice, for instance 4x4')
-    add('--chips_per_host', type=int, default=4, help='(default 4)')
-    add('--slices', type=int, default=1, help='(default 1)')
-    add('--claim', default='', help='volume claim to mount at /mnt/shared')
-    add('--restarts', type=int, default=3, help='of the whole set (default 3)')
-    add('--queue', default='', help='local queue of Kueue')
-    add('--do', default='apply', choices=STEPS, help='(default apply)')
+    add('--name', required=True, help='Name of the JobSet.')
+    add('--image', default='', help='Container image.')
+    add(
+        '--accelerator',
+        default='',
+        help='Accelerator of the node pool, for example tpu-v5-lite-podslice.',
+    )
+    add('--topology', default='', help='Topology of a slice, for example 4x4.')
+    add('--chips_per_host', type=int, default=4, help='TPU chips per host. Default: 4.')
+    add('--slices', type=int, default=1, help='Number of slices. Default: 1.')
+    add('--claim', default='', help='Volume claim to mount at /mnt/shared.')
+    add('--restarts', type=int, default=3, help='Restarts of the whole set. Default: 3.')
+    add('--queue', default='', help='Local queue of Kueue.')
+    add('--do', default='apply', choices=STEPS, help='What to do. Default: apply.')
     options = parser.parse_args(own)
     if not options.dry_run:
         command.require('kubectl', 'install it and point it at the cluster')
@@ -52,11 +68,11 @@ def main(argv: list[str]) -> int:
     elif options.do == 'delete':
         print(command.call(['kubectl', 'delete', 'jobset', options.name], options.dry_run))
     else:
-        made = json.dumps(manifest(options, words), indent=2)
+        text = json.dumps(manifest(options, words), indent=2)
         if options.dry_run:
-            print(made)
+            print(text)
         else:
-            print(command.call(['kubectl', 'apply', '-f', '-'], False, made).rstrip())
+            print(command.call(['kubectl', 'apply', '-f', '-'], False, text).rstrip())
             print(
                 f'launch.gke: python -m launch.gke --name {options.name} --do logs', file=sys.stderr
             )
@@ -64,32 +80,56 @@ def main(argv: list[str]) -> int:
 
 
 def hosts(topology: str, chips_per_host: int) -> int:
-    """How many hosts a slice has: 4x4 with 4 chips each has 4."""
+    """Number of hosts of a slice.
+
+    Args:
+      topology: 'AxB' or 'AxBxC'.
+      chips_per_host: TPU chips per host.
+
+    Returns:
+      Number of hosts: 4 for 4x4 with 4 chips per host.
+
+    Raises:
+      LaunchError: The topology is malformed, or not divisible by the chips per host.
+    """
     if not re.fullmatch(r'\d+(x\d+){1,2}', topology):
-        raise command.LaunchError(f"--topology '{topology}'; AxB or AxBxC is wanted, as 4x4")
+        raise command.LaunchError(
+            f"--topology '{topology}': expected AxB or AxBxC, for example 4x4"
+        )
     chips = math.prod(map(int, topology.split('x')))
     if chips_per_host < 1 or chips % chips_per_host:
         raise command.LaunchError(
-            f'--topology {topology} has {chips} chips, which --chips_per_host {chips_per_host} '
-            'does not divide; see the machine type of the node pool'
+            f'the {chips} chips of --topology {topology} are not divisible by --chips_per_host '
+            f'{chips_per_host}; see the machine type of the node pool'
         )
     return chips // chips_per_host
 
 
-def manifest(options, words: list[str]) -> dict:
-    """The JobSet."""
+def manifest(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
+    """The JobSet of a run.
+
+    Args:
+      options: The launcher's options.
+      words: The experiment's command line.
+
+    Returns:
+      The manifest, JSON-serializable.
+
+    Raises:
+      LaunchError: An option is missing or malformed.
+    """
     for name in ('image', 'accelerator', 'topology'):
         if not getattr(options, name):
-            raise command.LaunchError(f'--{name} is wanted')
+            raise command.LaunchError(f'--{name} is required')
     if not re.fullmatch(r'[a-z]([-a-z0-9]{0,38}[a-z0-9])?', options.name):
         raise command.LaunchError(
-            f"--name {options.name}; small letters, digits and '-', at most 40, are wanted"
+            f"--name {options.name}: expected at most 40 lower-case letters, digits and '-'"
         )
     line = command.experiment(words, 'python')
     if not command.option(words, 'workdir').startswith('/'):
         raise command.LaunchError(
-            'the experiment needs --workdir /PATH that all pods share, for instance '
-            '/mnt/shared/NAME with --claim'
+            'the experiment needs --workdir /PATH on a file system shared by all pods, for '
+            'example /mnt/shared/NAME with --claim'
         )
     n_hosts = hosts(options.topology, options.chips_per_host)
     chips = {'google.com/tpu': options.chips_per_host}
@@ -98,7 +138,7 @@ def manifest(options, words: list[str]) -> dict:
         'image': options.image,
         'workingDir': '/lecture4',
         'command': line,
-        # of the coordinator, and of libtpu between hosts
+        # Of the coordinator, and of libtpu between hosts.
         'ports': [{'containerPort': port} for port in (8482, 8471, 8080)],
         'resources': {'requests': chips, 'limits': chips},
     }
@@ -114,18 +154,18 @@ def manifest(options, words: list[str]) -> dict:
     if options.claim:
         container['volumeMounts'] = [{'name': 'shared', 'mountPath': '/mnt/shared'}]
         pod['volumes'] = [{'name': 'shared', 'persistentVolumeClaim': {'claimName': options.claim}}]
-    mistake = {'operator': 'In', 'values': [USAGE]}
+    usage_error = {'operator': 'In', 'values': [USAGE]}
     job = {
         'parallelism': n_hosts,
         'completions': n_hosts,
         'completionMode': 'Indexed',
-        'backoffLimit': 0,  # one lost host is the end of a run: the set starts again, not the pod
-        'podFailurePolicy': {'rules': [{'action': 'FailJob', 'onExitCodes': mistake}]},
+        'backoffLimit': 0,  # a run ends with the loss of a host: the set restarts, not the pod
+        'podFailurePolicy': {'rules': [{'action': 'FailJob', 'onExitCodes': usage_error}]},
         'template': {'spec': pod},
     }
-    metadata: dict = {
+    metadata: dict[str, Any] = {
         'name': options.name,
-        # a slice has its node pool to itself
+        # A slice has a node pool of its own.
         'annotations': {
             'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'
         },

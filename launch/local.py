@@ -1,17 +1,18 @@
-"""Several processes of one experiment on this host, as one run: all of them or none.
-
-Every process gets --coordinator, --processes and --process_id; its output is prefixed with its
-number. SIGTERM and ctrl-C are passed on: the experiment saves and exits with 75. When one process
-fails, the others are stopped. With GPUs each process takes its share of them.
+"""Starts several processes of one experiment on this host, as one run.
 
     python -m launch.local --processes 2 -- python -m experiments.sparse_coding.self_taught --preset smoke
     python -m launch.local --processes 8 --restarts 3 -- python -m experiments.sparse_coding.self_taught
     python -m launch.local --processes 2 --dry_run -- python -m experiments.sparse_coding.self_taught --devices 4
 
-One process drives all GPUs of a host by itself: this launcher is for a process a GPU, for CPU
-tests of what a cluster will do, and for runs that start again by themselves (--restarts).
-Exit code: 0; 75 when interrupted and saved; else that of the first process that failed (128 + n for
-signal n), 124 where it was stopped for being stuck.
+Every process gets --coordinator, --processes and --process_id; its output is prefixed with its index.
+SIGTERM and Ctrl-C are forwarded: the experiment saves and exits with 75. If one process fails, the others
+are stopped. The GPUs of the host are divided among the processes.
+
+A single process can drive all GPUs of a host without a launcher. Use this one to have a process per GPU, to
+test on CPUs what a cluster will do, or to restart a run after a failure (--restarts).
+
+Exit code: 0; 75 if interrupted and saved; otherwise that of the first process that failed (128 + n for
+signal n), 124 if the run was stopped because it stalled.
 """
 
 import os
@@ -26,104 +27,144 @@ import time
 
 from launch import command
 
-GRACE = 5.0  # seconds between asking the others to stop and killing them
-SAVE = 120.0  # seconds that an interrupted run has for saving
-STUCK = 124
+STOP_TIMEOUT = 5.0  # seconds for the other processes to stop after a failure
+SAVE_TIMEOUT = 120.0  # seconds for an interrupted run to save
+STALLED = 124
 INTERRUPTED = 75
 
 
 def main(argv: list[str]) -> int:
-    """Parse the options, then launch and, where asked, launch again."""
-    own, words = command.split(argv)
+    """Parse the options, start the run and restart it after failures.
+
+    Args:
+      argv: The words of the command line.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      LaunchError: A mistake in the options.
+    """
+    own, line = command.split(argv)
     parser = command.parser('launch.local', __doc__ or '')
-    parser.add_argument('--processes', type=int, default=2, help='how many (default 2)')
-    parser.add_argument(
-        '--restarts', type=int, default=0, help='starts after a failure (default 0)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--processes', type=int, default=2, help='Number of processes. Default: 2.')
+    add('--restarts', type=int, default=0, help='Restarts after a failure. Default: 0.')
+    add(
         '--stall_timeout',
         type=float,
         default=0,
-        help='seconds without a step, compilation included, after which a run counts as failed; '
-        '0 waits for ever (default)',
+        help='Seconds without a step, compilation included, after which the run counts as failed. '
+        'Default: 0, no limit.',
     )
-    parser.add_argument(
-        '--port', type=int, default=0, help='of the coordinator; 0 takes a free one'
-    )
+    add('--port', type=int, default=0, help='Port of the coordinator. Default: 0, a free port.')
     options = parser.parse_args(own)
-    if options.processes < 1 or options.restarts < 0 or options.stall_timeout < 0:
-        raise command.LaunchError(
-            f'--processes {options.processes} --restarts {options.restarts} --stall_timeout '
-            f'{options.stall_timeout:g}: at least 1, 0 and 0 are wanted'
-        )
-    line = command.experiment(words)
+    for name, least in (('processes', 1), ('restarts', 0), ('stall_timeout', 0)):
+        if getattr(options, name) < least:
+            raise command.LaunchError(
+                f'--{name} {getattr(options, name):g}: expected at least {least}'
+            )
+    line = command.experiment(line)
     if options.dry_run:
         port = options.port or 'PORT'
-        for i, environ in enumerate(shares(options.processes)):
-            print(
-                shlex.join(
-                    [
-                        *(f'{k}={v}' for k, v in environ.items()),
-                        *rank(line, i, options.processes, port),
-                    ]
-                )
-            )
+        for i, environ in enumerate(device_environments(options.processes)):
+            assignments = [f'{k}={v}' for k, v in environ.items()]
+            print(shlex.join([*assignments, *process_command(line, i, options.processes, port)]))
         return 0
-    asked: list[int] = []
+    received: list[int] = []
     code = 0
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, frame: asked.append(n))
-    for left in range(options.restarts, -1, -1):
-        code = launch(line, options.processes, options.port, options.stall_timeout, asked)
-        # 2 is a mistake in the command line, which a restart would repeat
-        if code in (0, 2) or asked or not left:
+        signal.signal(number, lambda n, frame: received.append(n))
+    for remaining in range(options.restarts, -1, -1):
+        code = launch(line, options.processes, options.port, options.stall_timeout, received)
+        # 2 is a mistake in the command line, which a restart would repeat.
+        if code in (0, 2) or received or not remaining:
             break
-        print(f'launch.local: exit code {code}; starting again, {left} left', file=sys.stderr)
+        print(
+            f'launch.local: exit code {code}; restarting, {remaining} restarts left',
+            file=sys.stderr,
+        )
     return code
 
 
-def rank(line: list[str], index: int, count: int, port) -> list[str]:
-    """The command line of one process."""
-    where = ['--coordinator', f'127.0.0.1:{port}', '--processes', str(count)]
-    return [*line, *where, '--process_id', str(index)]
+def process_command(line: list[str], index: int, count: int, port: int | str) -> list[str]:
+    """The command line of one process.
+
+    Args:
+      line: The experiment's command line.
+      index: Index of the process.
+      count: Number of processes.
+      port: Port of the coordinator on this host.
+
+    Returns:
+      The command line with the options of the process.
+    """
+    coordinator = ['--coordinator', f'127.0.0.1:{port}', '--processes', str(count)]
+    return [*line, *coordinator, '--process_id', str(index)]
 
 
-def shares(count: int) -> list[dict[str, str]]:
-    """Environment of each process: an equal share of the GPUs, where there are any."""
+def device_environments(count: int) -> list[dict[str, str]]:
+    """Environment variables that give each process an equal number of GPUs.
+
+    Args:
+      count: Number of processes.
+
+    Returns:
+      A dict for each process; empty ones where there are no GPUs.
+
+    Raises:
+      LaunchError: The number of GPUs is not divisible by the number of processes.
+    """
     n_gpus = len(command.gpus())
     if not n_gpus:
         return [{} for _ in range(count)]
     if n_gpus % count:
-        fits = [n for n in range(1, n_gpus + 1) if n_gpus % n == 0]
+        divisors = [n for n in range(1, n_gpus + 1) if n_gpus % n == 0]
         raise command.LaunchError(
-            f'--processes {count} cannot share {n_gpus} GPUs; use {" or ".join(map(str, fits))}'
+            f'{n_gpus} GPUs are not divisible by --processes {count}; use '
+            f'{" or ".join(map(str, divisors))}'
         )
-    each = n_gpus // count
+    per_process = n_gpus // count
     return [
-        {'JAX_LOCAL_DEVICE_IDS': ','.join(map(str, range(i * each, (i + 1) * each)))}
+        {'JAX_LOCAL_DEVICE_IDS': ','.join(map(str, range(i * per_process, (i + 1) * per_process)))}
         for i in range(count)
     ]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port on which no process listens."""
     with socket.create_server(('', 0)) as server:
         return server.getsockname()[1]
 
 
-def launch(line: list[str], count: int, port: int, stall_timeout: float, asked: list[int]) -> int:
-    """All processes once; `asked` gets the signals that come meanwhile. Returns the exit code."""
+def launch(
+    line: list[str], count: int, port: int, stall_timeout: float, received: list[int]
+) -> int:
+    """Start all processes once and wait for them.
+
+    Args:
+      line: The experiment's command line.
+      count: Number of processes.
+      port: Port of the coordinator; 0 for a free one.
+      stall_timeout: Seconds without a step after which the run is stopped; 0 for no limit.
+      received: List to which signal handlers append; the signals are forwarded.
+
+    Returns:
+      The exit code.
+    """
     port = port or free_port()
     with tempfile.TemporaryDirectory(prefix='launch-') as directory:
-        pulses = [pathlib.Path(directory) / str(i) for i in range(count)]
+        heartbeats = [pathlib.Path(directory) / str(i) for i in range(count)]
         started: list[subprocess.Popen] = []
         try:
-            for i, environ in enumerate(shares(count)):
-                pulse = {'LECTURE4_HEARTBEAT_FILE': str(pulses[i])}
-                started.append(
-                    command.start(rank(line, i, count, port), i, {**os.environ, **environ, **pulse})
-                )
-            return _watch(started, pulses, stall_timeout, asked)
+            for i, devices in enumerate(device_environments(count)):
+                environ = {
+                    **os.environ,
+                    **devices,
+                    'LECTURE4_HEARTBEAT_FILE': str(heartbeats[i]),
+                }
+                started.append(command.start(process_command(line, i, count, port), i, environ))
+            return _wait(started, heartbeats, stall_timeout, received)
         finally:
             for process in started:
                 command.send(process, signal.SIGKILL)
@@ -131,61 +172,65 @@ def launch(line: list[str], count: int, port: int, stall_timeout: float, asked: 
             command.drain()
 
 
-def _watch(started, pulses, stall_timeout, asked) -> int:
-    """Wait for all; on a failure or a stall the rest has GRACE seconds to stop."""
-    began = time.time()
-    passed, code, ends = 0, 0, None
+def _wait(
+    started: list[subprocess.Popen],
+    heartbeats: list[pathlib.Path],
+    stall_timeout: float,
+    received: list[int],
+) -> int:
+    """Wait for all; after a failure or a stall the others have STOP_TIMEOUT seconds to stop."""
+    start_time = time.time()
+    n_forwarded, code, deadline = 0, 0, None
     while any(process.poll() is None for process in started):
-        if len(asked) > passed:
-            passed = len(asked)
+        if len(received) > n_forwarded:
+            n_forwarded = len(received)
             for process in started:
                 command.send(process, signal.SIGTERM)
-            ends = ends or time.time() + SAVE
+            deadline = deadline or time.time() + SAVE_TIMEOUT
         codes = [process.poll() for process in started]
         failed = [(i, c) for i, c in enumerate(codes) if c]
         if failed and not code:
-            index, found = failed[0]
-            code = 128 - found if found < 0 else found
-            if code == INTERRUPTED:  # saved by all, and the others are about to say so
-                ends = min(ends or time.time() + SAVE, time.time() + SAVE)
+            index, code = failed[0]
+            code = 128 - code if code < 0 else code
+            if code == INTERRUPTED:  # saved by all processes, and the others are about to exit
+                deadline = min(deadline or time.time() + SAVE_TIMEOUT, time.time() + SAVE_TIMEOUT)
             else:
-                print(f'launch.local: process {index} ended with {code}', file=sys.stderr)
-                ends = time.time() + GRACE
+                print(f'launch.local: process {index} exited with {code}', file=sys.stderr)
+                deadline = time.time() + STOP_TIMEOUT
                 for process in started:
                     command.send(process, signal.SIGTERM)
-        if stall_timeout and not code and (stuck := _stuck(pulses, began, stall_timeout)):
-            print(f'launch.local: {stuck}', file=sys.stderr)
-            return STUCK
-        if ends and time.time() > ends:
+        if stall_timeout and not code and (stall := _stall(heartbeats, start_time, stall_timeout)):
+            print(f'launch.local: {stall}', file=sys.stderr)
+            return STALLED
+        if deadline and time.time() > deadline:
             return code or 128 + signal.SIGKILL
         time.sleep(0.05)
-    final = [process.returncode for process in started]
     if not code:
-        code = next((c for c in final if c), 0)
+        code = next((process.returncode for process in started if process.returncode), 0)
         code = 128 - code if code < 0 else code
     return code
 
 
-def _stuck(pulses, began: float, timeout: float) -> str:
-    """Who has made no step for too long; the one with the fewest steps holds up the others."""
-    seen: dict[int, tuple[float, int]] = {}
-    for i, path in enumerate(pulses):
+def _stall(heartbeats: list[pathlib.Path], start_time: float, timeout: float) -> str:
+    """The processes without a step for too long; the one with the fewest steps blocks the others."""
+    last: dict[int, tuple[float, int]] = {}
+    for i, path in enumerate(heartbeats):
         try:
             text = path.read_text()
-            if text == 'done':  # the loop has ended; a report may take its time
+            if text == 'done':  # the loop has ended; a report may take minutes
                 return ''
-            seen[i] = (path.stat().st_mtime, int(text))
-        except (OSError, ValueError):  # none yet, or just being written
+            last[i] = (path.stat().st_mtime, int(text))
+        except (OSError, ValueError):  # none yet, or being written
             continue
-    newest = max([began, *(moment for moment, _ in seen.values())])
+    newest = max([start_time, *(moment for moment, _ in last.values())])
     if time.time() - newest < timeout:
         return ''
-    if len(seen) < len(pulses):
-        late = ', '.join(str(i) for i in range(len(pulses)) if i not in seen)
-        return f'no step for {timeout:g} s; process {late} has made none'
-    fewest = min(steps for _, steps in seen.values())
-    late = ', '.join(str(i) for i, (_, steps) in seen.items() if steps == fewest)
-    return f'no step for {timeout:g} s; process {late} is stuck after step {fewest}'
+    if len(last) < len(heartbeats):
+        missing = ', '.join(str(i) for i in range(len(heartbeats)) if i not in last)
+        return f'no step for {timeout:g} s; process {missing} has done none'
+    fewest = min(steps for _, steps in last.values())
+    slowest = ', '.join(str(i) for i, (_, steps) in last.items() if steps == fewest)
+    return f'no step for {timeout:g} s; process {slowest} stalled after step {fewest}'
 
 
 if __name__ == '__main__':

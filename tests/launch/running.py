@@ -1,4 +1,4 @@
-"""Launchers as a user runs them, for the tests: a subprocess each, with what it said."""
+"""Runs launchers as a user does, in subprocesses, and reads their output."""
 
 import csv
 import json
@@ -12,13 +12,13 @@ TOY = ['python', '-m', 'tests.train.toy', '--noise', '0.1']
 
 
 def environ(**more):
-    """CPUs alone, two devices a process and one core's linear algebra; the tests' own cache."""
-    told = {
+    """Environment variables for CPU devices and the compilation cache of the tests."""
+    settings = {
         'JAX_PLATFORMS': 'cpu',
         'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.cache' / 'tests'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
     }
-    return {**os.environ, **told, **more}
+    return {**os.environ, **settings, **more}
 
 
 def start(module, *argv, env=None):
@@ -40,11 +40,11 @@ def run(module, *argv, env=None, timeout=240):
 
 
 def rows(directory):
-    """metrics.jsonl without the clock."""
-    found = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
-    for row in found:
+    """metrics.jsonl without the times."""
+    records = [json.loads(line) for line in (directory / 'metrics.jsonl').read_text().splitlines()]
+    for row in records:
         del row['seconds']
-    return found
+    return records
 
 
 def table(directory):

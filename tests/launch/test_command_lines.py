@@ -1,4 +1,4 @@
-"""What launchers would do (--dry_run), how they explain themselves, and what they refuse."""
+"""Launchers: what --dry_run prints, their help, and what they refuse."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def dry(launcher, *argv, capsys):
 
 
 @pytest.mark.parametrize('name', LAUNCHERS)
-def test_help_has_three_examples_that_can_be_parsed(name, capsys):
+def test_help_has_three_valid_examples(name, capsys):
     with pytest.raises(SystemExit) as stop:
         LAUNCHERS[name].main(['--help'])
     assert stop.value.code == 0
@@ -45,7 +45,7 @@ def test_help_has_three_examples_that_can_be_parsed(name, capsys):
             assert (ROOT / (module.replace('.', '/') + '.py')).exists(), module
 
 
-def test_local(capsys, monkeypatch):
+def test_local_dry_run_prints_the_processes(capsys, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     code, out = dry(local, '--processes', '2', '--port', '99', '--', *TOY, capsys=capsys)
     assert code == 0
@@ -56,19 +56,21 @@ def test_local(capsys, monkeypatch):
     )
 
 
-def test_gpus_are_shared_out(monkeypatch):
+def test_gpus_are_divided_among_processes(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3')
-    assert local.shares(2) == [
+    assert local.device_environments(2) == [
         {'JAX_LOCAL_DEVICE_IDS': '0,1'},
         {'JAX_LOCAL_DEVICE_IDS': '2,3'},
     ]
-    with pytest.raises(command.LaunchError, match='3 cannot share 4 GPUs; use 1 or 2 or 4'):
-        local.shares(3)
-    with pytest.raises(command.LaunchError, match='--jobs 5, but there are 4 GPUs'):
+    with pytest.raises(
+        command.LaunchError, match='4 GPUs are not divisible by --processes 3; use 1 or 2 or 4'
+    ):
+        local.device_environments(3)
+    with pytest.raises(command.LaunchError, match='--jobs 5, but 4 GPUs are available'):
         sweep.run([], 5, [])
 
 
-def test_slurm(capsys):
+def test_slurm_dry_run_prints_the_script(capsys):
     argv = ['--nodes', '2', '--gpus_per_node', '8', '--option', 'partition=gpu', '--restarts', '2']
     code, out = dry(slurm, *argv, '--', *TOY, '--workdir', '/shared/a', capsys=capsys)
     assert code == 0
@@ -105,8 +107,8 @@ def test_slurm(capsys):
         (137, 2, 0, True),
     ],
 )
-def test_what_slurm_puts_back_into_the_queue(tmp_path, code, restarts, count, requeued):
-    """The script's own logic, with srun and scontrol replaced."""
+def test_which_exit_codes_slurm_requeues(tmp_path, code, restarts, count, requeued):
+    """Runs the script with stand-ins for srun and scontrol."""
     for name, body in (('srun', f'exit {code}'), ('scontrol', 'echo "$@" > requeued')):
         (tmp_path / name).write_text(f'#!/bin/bash\n{body}\n')
         (tmp_path / name).chmod(0o755)
@@ -151,31 +153,31 @@ PLAN = [
 
 @pytest.fixture
 def planned(monkeypatch):
-    def answer(*args, **options):
+    def run_plan(*args, **options):
         return subprocess.CompletedProcess(args, 0, json.dumps(PLAN) + '\n', '')
 
-    monkeypatch.setattr(plan.subprocess, 'run', answer)
+    monkeypatch.setattr(plan.subprocess, 'run', run_plan)
 
 
 def test_a_plan_becomes_jobs(planned):
     line = ['py', '-m', 'experiments.x', '--grid', 'hidden=2,3,4', 'seed=0,1']
-    found = plan.of(line)
-    assert (found.n_variants, found.n_finished) == (5, 2)
-    assert [job.name for job in found.jobs] == [
+    result = plan.of(line)
+    assert (result.n_variants, result.n_finished) == (5, 2)
+    assert [job.name for job in result.jobs] == [
         'hidden=2,seed=1',
         'hidden=3,seed=0',
         'hidden=3,seed=1',
     ]
-    assert found.jobs[0].words == [
+    assert result.jobs[0].command == [
         *line,
         *('--workdir', 'runs/x-grid', '--group', 'hidden=2,seed=1', '--vectorize', 'loop'),
     ]
-    # on an accelerator one program serves those that can be traced
-    found = plan.of(line, accelerator=True)
-    assert found.jobs[0].words[-3:] == ['hidden=2', '--vectorize', 'vmap']
-    assert len(found.jobs) == 3
-    found = plan.of([*line, '--vectorize', 'loop'], accelerator=True)
-    assert found.jobs[0].words[-3:] == ['hidden=2,seed=1', '--vectorize', 'loop']
+    # On an accelerator, one program runs the variants that can be traced.
+    result = plan.of(line, accelerator=True)
+    assert result.jobs[0].command[-3:] == ['hidden=2', '--vectorize', 'vmap']
+    assert len(result.jobs) == 3
+    result = plan.of([*line, '--vectorize', 'loop'], accelerator=True)
+    assert result.jobs[0].command[-3:] == ['hidden=2,seed=1', '--vectorize', 'loop']
 
 
 def test_a_sweep_is_an_array_and_a_table(planned, capsys):
@@ -192,17 +194,17 @@ def test_a_sweep_is_an_array_and_a_table(planned, capsys):
     assert '--stage table' in table and 'gpus' not in table and 'requeue' not in table
 
 
-def test_gke_manifest():
+def test_gke_manifest_has_slices_claim_and_queue():
     options = [*GKE, '--slices', '2', '--claim', 'c', '--queue', 'q', '--do', 'apply']
     code, out, errors = run(
         'launch.gke', '--dry_run', *options, '--', *TOY, '--workdir', '/mnt/shared/a'
     )
     assert code == 0, errors
-    made = json.loads(out)
-    assert (made['apiVersion'], made['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
-    assert made['metadata']['labels'] == {'kueue.x-k8s.io/queue-name': 'q'}
-    assert made['spec']['failurePolicy']['maxRestarts'] == 3
-    (replicated,) = made['spec']['replicatedJobs']
+    manifest = json.loads(out)
+    assert (manifest['apiVersion'], manifest['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+    assert manifest['metadata']['labels'] == {'kueue.x-k8s.io/queue-name': 'q'}
+    assert manifest['spec']['failurePolicy']['maxRestarts'] == 3
+    (replicated,) = manifest['spec']['replicatedJobs']
     assert replicated['replicas'] == 2
     job = replicated['template']['spec']
     assert job['parallelism'] == job['completions'] == 4 and job['backoffLimit'] == 0
@@ -225,34 +227,42 @@ def test_hosts_of_a_topology(topology, chips, expected):
 
 
 EXPERIMENT = ['--', *TOY]
-PLACED = [*EXPERIMENT, '--workdir', '/mnt/shared/a']
+WITH_WORKDIR = [*EXPERIMENT, '--workdir', '/mnt/shared/a']
 
 
 @pytest.mark.parametrize(
     'launcher, argv, message',
     [
-        (local, ['--processes', '2'], 'is no experiment; end the line with'),
-        (local, ['--', 'ls', '-l'], 'is no experiment'),
-        (local, ['--processes', '0', *EXPERIMENT], '--processes 0 .* at least 1'),
-        (sweep, EXPERIMENT, 'neither --sweep nor --grid'),
-        (sweep, ['--jobs', '0', *EXPERIMENT], '--jobs 0; at least 1'),
-        (slurm, ['--nodes', '0', *EXPERIMENT], '--nodes 0; at least 1'),
+        (local, ['--processes', '2'], 'is not an experiment; expected, for example'),
+        (local, ['--', 'ls', '-l'], 'is not an experiment'),
+        (local, ['--processes', '0', *EXPERIMENT], '--processes 0: expected at least 1'),
+        (sweep, EXPERIMENT, 'none of --sweep, --grid and --seeds'),
+        (sweep, ['--jobs', '0', *EXPERIMENT], '--jobs 0: expected at least 1'),
+        (slurm, ['--nodes', '0', *EXPERIMENT], '--nodes 0: expected at least 1'),
         (slurm, EXPERIMENT, 'sbatch is not on PATH; .* or use --dry_run'),
-        (tpu, [*TPU, *PLACED], 'gcloud is not on PATH; install the Google Cloud CLI'),
-        (tpu, [*TPU, *EXPERIMENT], 'needs --workdir /PATH on a file system that all hosts share'),
-        (tpu, [*TPU, '--do', 'crate', *PLACED], '--do crate; the steps are create, copy'),
-        (tpu, [*TPU[:4], *PLACED], '--type is wanted'),
-        (tpu, [*TPU, '--share', 'x', *PLACED], 'HOST:/PATH is wanted'),
-        (gke, [*GKE, *PLACED], 'kubectl is not on PATH; install it'),
-        (gke, ['--dry_run', *GKE, *EXPERIMENT], 'needs --workdir /PATH that all pods share'),
-        (gke, ['--dry_run', *GKE[:-2], *PLACED], '--topology is wanted'),
-        (gke, ['--dry_run', *GKE[:-1], '4x', *PLACED], "--topology '4x'; AxB"),
-        (gke, ['--dry_run', *GKE[:-1], '3x3', *PLACED], '3x3 has 9 chips'),
-        (gke, ['--dry_run', *GKE, '--name', 'A_b', *PLACED], "small letters, digits and '-'"),
+        (tpu, [*TPU, *WITH_WORKDIR], 'gcloud is not on PATH; install the Google Cloud CLI'),
+        (tpu, [*TPU, *EXPERIMENT], 'needs --workdir /PATH on a file system shared by all hosts'),
+        (tpu, [*TPU, '--do', 'crate', *WITH_WORKDIR], '--do crate: expected steps of create, copy'),
+        (tpu, [*TPU[:4], *WITH_WORKDIR], '--type is required'),
+        (tpu, [*TPU, '--share', 'x', *WITH_WORKDIR], 'expected HOST:/PATH'),
+        (gke, [*GKE, *WITH_WORKDIR], 'kubectl is not on PATH; install it'),
+        (
+            gke,
+            ['--dry_run', *GKE, *EXPERIMENT],
+            'needs --workdir /PATH on a file system shared by all pods',
+        ),
+        (gke, ['--dry_run', *GKE[:-2], *WITH_WORKDIR], '--topology is required'),
+        (gke, ['--dry_run', *GKE[:-1], '4x', *WITH_WORKDIR], "--topology '4x': expected AxB"),
+        (gke, ['--dry_run', *GKE[:-1], '3x3', *WITH_WORKDIR], '9 chips of --topology 3x3'),
+        (
+            gke,
+            ['--dry_run', *GKE, '--name', 'A_b', *WITH_WORKDIR],
+            "lower-case letters, digits and '-'",
+        ),
         (data, ['--to', 'gs://b/x', *EXPERIMENT], 'gcloud is not on PATH'),
-        (data, ['--to', 'gs://b/x', '--check'], 'copy it to a folder first'),
-        (data, ['--to', '/nowhere', '--check'], 'prepare the set there first'),
-        (data, ['--to', '/x', *EXPERIMENT, '--data_dir', '/y'], 'leave it out'),
+        (data, ['--to', 'gs://b/x', '--check'], 'copy it to a directory'),
+        (data, ['--to', '/nowhere', '--check'], 'prepare the data set there first'),
+        (data, ['--to', '/x', *EXPERIMENT, '--data_dir', '/y'], '--to names the directory'),
     ],
 )
 def test_mistakes_are_one_line(launcher, argv, message, monkeypatch, tmp_path):
@@ -263,7 +273,7 @@ def test_mistakes_are_one_line(launcher, argv, message, monkeypatch, tmp_path):
     assert '\n' not in str(raised.value)
 
 
-def test_a_mistake_ends_with_2():
+def test_a_mistake_exits_with_2():
     code, out, errors = run('launch.sweep', '--', *TOY, '--grid', 'widht=1')
     assert (code, out) == (2, '')
     assert errors == (

@@ -1,6 +1,6 @@
-"""Two processes broken off in every way at random moments: what a second start ends with.
+"""Two processes interrupted in every way at random moments: what a restart ends with.
 
-python -m pytest -m faults tests/launch/test_faults.py     prints the table; saves are every 10 steps:
+python -m pytest -m faults tests/launch/test_faults.py     prints the table; a checkpoint is saved every 10 steps:
 
     fault                                runs  lost steps  equal at the end
     kill -9 of the coordinator              5     2 to 10  5 of 5
@@ -12,8 +12,8 @@ python -m pytest -m faults tests/launch/test_faults.py     prints the table; sav
     damaged newest checkpoint               3    10 to 10  3 of 3
     second launch on the same workdir       2      0 to 0  2 of 2
 
-A step is lost that has to be done again; a save in flight can be lost together with the one before it
-is due. Equal: every row of metrics.jsonl once, with the numbers of the unbroken run to the last bit.
+Lost steps have to be repeated; a save in progress can be lost together with the steps until the next one
+is due. Equal: every row of metrics.jsonl once, with the numbers of an uninterrupted run to the last bit.
 """
 
 import collections
@@ -42,8 +42,8 @@ def line(directory, *more):
 
 
 @pytest.fixture(scope='module')
-def unbroken(tmp_path_factory):
-    directory = tmp_path_factory.mktemp('unbroken')
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('uninterrupted')
     code, _, errors = run(*line(directory))
     assert code == 0, errors
     return rows(directory)
@@ -73,19 +73,19 @@ def wait_for(condition, process):
     raise AssertionError(process.communicate(timeout=60)[1])
 
 
-def resume(fault, directory, unbroken, reached):
-    """Start again; the end is that of the unbroken run, row for row and bit for bit."""
+def resume(fault, directory, uninterrupted, reached):
+    """Restart; the result equals that of the uninterrupted run, row by row and bit by bit."""
     code, _, errors = run(*line(directory))
     assert code == 0, errors
     restored = re.search(r'restored step (\d+)', errors)
     first = int(restored[1]) if restored else 0
     assert first % 10 == 0 or fault.startswith('SIGTERM')
-    TABLE[fault].append((max(reached - first, 0), rows(directory) == unbroken))
-    assert rows(directory) == unbroken
+    TABLE[fault].append((max(reached - first, 0), rows(directory) == uninterrupted))
+    assert rows(directory) == uninterrupted
     return errors
 
 
-def killed(fault, directory, unbroken, victims, moment, env=None):
+def killed(fault, directory, uninterrupted, victims, moment, env=None):
     process = start(*line(directory), env=env)
     moment(process)
     alive = ranks(process)
@@ -93,32 +93,32 @@ def killed(fault, directory, unbroken, victims, moment, env=None):
         os.kill(alive[victim], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0, errors
-    resume(fault, directory, unbroken, done(directory))
+    resume(fault, directory, uninterrupted, done(directory))
 
 
 @pytest.mark.parametrize('number', range(5))
 @pytest.mark.parametrize('victim, name', [(0, 'coordinator'), (1, 'other rank')])
-def test_kill_at_a_random_moment(tmp_path, unbroken, victim, name, number):
+def test_kill_at_a_random_moment(tmp_path, uninterrupted, victim, name, number):
     def moment(process):
         wait_for(lambda: done(tmp_path) >= 1, process)
         time.sleep(random.uniform(0, 1.6))
 
-    killed(f'kill -9 of the {name}', tmp_path, unbroken, [victim], moment)
+    killed(f'kill -9 of the {name}', tmp_path, uninterrupted, [victim], moment)
 
 
 @pytest.mark.parametrize('number', range(4))
-def test_kill_during_a_step(tmp_path, unbroken, number):
-    """The rank dies while the other waits for it in a collective of that step."""
+def test_kill_during_a_step(tmp_path, uninterrupted, number):
+    """The process dies while the other waits for it in a collective of that step."""
     step = random.randrange(1, STEPS)
     env = environ(TOY_DIES=f'{number % 2}:{step}', TOY_ONCE=str(tmp_path / 'once'))
     directory = tmp_path / 'run'
     code, _, errors = run(*line(directory), env=env)
     assert code == 137, errors
-    resume('kill -9 during a step', directory, unbroken, done(directory))
+    resume('kill -9 during a step', directory, uninterrupted, done(directory))
 
 
 @pytest.mark.parametrize('number', range(20))
-def test_kill_during_a_slow_save(tmp_path, unbroken, number):
+def test_kill_during_a_slow_save(tmp_path, uninterrupted, number):
     which = random.choice((1, 2))  # the first save, or the second
 
     def saving():
@@ -132,18 +132,18 @@ def test_kill_during_a_slow_save(tmp_path, unbroken, number):
 
     victims = ([0], [1], [0, 1])[number % 3]
     env = environ(TOY_SLOW_SAVE=str(SAVE))
-    killed('kill -9 during a save', tmp_path, unbroken, victims, moment, env)
+    killed('kill -9 during a save', tmp_path, uninterrupted, victims, moment, env)
 
 
 HIT: list[bool] = []
 
 
-def test_most_kills_hit_a_save_in_flight():
+def test_most_kills_hit_a_save_in_progress():
     assert sum(HIT) >= len(HIT) / 2, HIT
 
 
 @pytest.mark.parametrize('victim', (0, 1, 1))
-def test_sigterm_to_one_rank(tmp_path, unbroken, victim):
+def test_sigterm_to_one_rank(tmp_path, uninterrupted, victim):
     process = start(*line(tmp_path))
     wait_for(lambda: done(tmp_path) >= random.randrange(1, 15), process)
     os.kill(ranks(process)[victim], signal.SIGTERM)
@@ -151,7 +151,9 @@ def test_sigterm_to_one_rank(tmp_path, unbroken, victim):
     assert process.returncode == 75, errors
     reached = done(tmp_path)
     assert errors.count(f'SIGTERM: saved step {reached};') == 2
-    assert f'restored step {reached}' in resume('SIGTERM to one rank', tmp_path, unbroken, reached)
+    assert f'restored step {reached}' in resume(
+        'SIGTERM to one rank', tmp_path, uninterrupted, reached
+    )
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize('left', (0, 3000))
-def test_full_disk(small_disk, unbroken, left):
+def test_full_disk(small_disk, uninterrupted, left):
     """Full but for `left` bytes after the first save: the next one fails, or the row before it."""
     directory = small_disk / 'run'
     process = start(*line(directory))
@@ -184,7 +186,7 @@ def test_full_disk(small_disk, unbroken, left):
     assert process.returncode in (1, 2), errors
     reached = done(directory)
     (small_disk / 'filler').unlink()
-    resume('full disk', directory, unbroken, reached)
+    resume('full disk', directory, uninterrupted, reached)
     last = next(text for text in errors.splitlines() if '] toy: ' in text)
     assert 'No space left' in last or 'last good checkpoint: step 10' in last, errors
     assert 'Traceback' not in errors, errors
@@ -199,7 +201,7 @@ def zero(path):
 
 
 @pytest.mark.parametrize('damage', (shorten, zero, pathlib.Path.unlink))
-def test_damaged_newest_checkpoint(tmp_path, unbroken, damage):
+def test_damaged_newest_checkpoint(tmp_path, uninterrupted, damage):
     process = start(*line(tmp_path))
     wait_for(lambda: (tmp_path / 'checkpoints' / '20').exists(), process)
     for child in ranks(process).values():
@@ -211,21 +213,21 @@ def test_damaged_newest_checkpoint(tmp_path, unbroken, damage):
     files = [path for path in (tmp_path / 'checkpoints' / str(newest)).rglob('*') if path.is_file()]
     for path in files:
         damage(path)
-    errors = resume('damaged newest checkpoint', tmp_path, unbroken, newest)
+    errors = resume('damaged newest checkpoint', tmp_path, uninterrupted, newest)
     assert 'cannot be read' in errors and f'restored step {newest - 10}' in errors, errors
 
 
 @pytest.mark.parametrize('number', range(2))
-def test_two_launches_on_one_workdir(tmp_path, unbroken, number):
+def test_two_launches_on_one_workdir(tmp_path, uninterrupted, number):
     first = start(*line(tmp_path))
     wait_for(lambda: done(tmp_path) >= 1, first)
     code, _, errors = run(*line(tmp_path))
     assert code == 2, errors
     assert 'another process is writing to' in errors and 'Traceback' not in errors
-    _, told = first.communicate(timeout=120)
-    assert first.returncode == 0, told
-    TABLE['second launch on the same workdir'].append((0, rows(tmp_path) == unbroken))
-    assert rows(tmp_path) == unbroken
+    _, first_errors = first.communicate(timeout=120)
+    assert first.returncode == 0, first_errors
+    TABLE['second launch on the same workdir'].append((0, rows(tmp_path) == uninterrupted))
+    assert rows(tmp_path) == uninterrupted
 
 
 def test_the_table(capsys):
@@ -233,9 +235,9 @@ def test_the_table(capsys):
     for fault, runs in TABLE.items():
         lost = [steps for steps, _ in runs]
         equal = sum(same for _, same in runs)
-        told = f'{min(lost)} to {max(lost)}'
-        lines.append(f'{fault:36} {len(runs):4}  {told:>10}  {equal} of {len(runs)}')
-    # a save in flight may be lost together with the one that is due
+        span = f'{min(lost)} to {max(lost)}'
+        lines.append(f'{fault:36} {len(runs):4}  {span:>10}  {equal} of {len(runs)}')
+    # A save in progress may be lost together with the one that is due.
     assert max(steps for runs in TABLE.values() for steps, _ in runs) <= 20
     with capsys.disabled():
         print('', *lines, sep='\n')

@@ -1,4 +1,4 @@
-"""Two processes of two devices each on this host: the numbers of one, and nothing lost."""
+"""Two processes of two devices each on this host: the same numbers as one process."""
 
 import re
 import signal
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.train import cli, encode
-from lecture4.train.experiment import Experiment
+from lecture4.train.experiment import from_module
 from lecture4.train.metric_writer import read
 from tests.launch.running import TOY, environ, rows, run, start
 from tests.train import toy
@@ -25,7 +25,7 @@ TWO = [
     '--init_timeout',
     '60',
 ]
-EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, {}, {})
+EXPERIMENT = from_module(toy)
 ONE = [*TOY[3:], '--progress', 'none']
 
 
@@ -39,7 +39,7 @@ def alone(tmp_path_factory):
 
 
 def close(ours, theirs):
-    """Sums over devices are taken in another order: 1e-5 after 30 steps of Adam."""
+    """Sums over devices have another order: 1e-5 after 30 steps of Adam."""
     assert [row['step'] for row in ours] == [row['step'] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=1e-5)
@@ -50,25 +50,25 @@ def wait_for_step(directory, step):
         if any(row['step'] >= step for row in read(directory / 'metrics.jsonl')):
             return
         time.sleep(0.05)
-    raise AssertionError(f'step {step} did not come')
+    raise AssertionError(f'no step {step}')
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_encode_their_own_rows(tmp_path, alone):
+def test_two_processes_train_like_one_and_encode(tmp_path, alone):
     code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path)
     assert code == 0, errors
     close(rows(tmp_path), alone)
-    assert '[0] report: ' in out and '[1] report' not in out  # process 0 alone tells and writes
+    assert '[0] report: ' in out and '[1] report' not in out  # only process 0 prints and writes
     for index in (0, 1):
-        said = rf'^\[{index}\] .*process {index} of 2, 2 x cpu local, 4 in total$'
-        assert re.search(said, errors, re.MULTILINE)
+        expected = rf'^\[{index}\] .*process {index} of 2, 2 x cpu local, 4 in total$'
+        assert re.search(expected, errors, re.MULTILINE)
     code, out, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--stage', 'encode')
     assert code == 0, errors
     assert encode.read(tmp_path / 'codes')['codes'].shape == (64, 3)
 
 
-def test_interrupted_by_one_rank_and_resumed_by_one_process(tmp_path, alone):
-    """SIGTERM to the launcher: all save the same step and say 75; then one process goes on."""
+def test_a_run_interrupted_in_one_process_resumes_in_another(tmp_path, alone):
+    """SIGTERM to the launcher: all save the same step and exit with 75; one process resumes."""
     process = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.1')
     wait_for_step(tmp_path, 3)
     process.send_signal(signal.SIGTERM)
@@ -83,8 +83,8 @@ def test_interrupted_by_one_rank_and_resumed_by_one_process(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_a_failing_process_ends_all_and_restarts_finish(tmp_path, alone):
-    """One rank kills itself at step 15 of the first start; the second start resumes."""
+def test_a_failing_process_stops_all_and_a_restart_finishes(tmp_path, alone):
+    """One process kills itself at step 15; the restart resumes."""
     env = environ(TOY_DIES='1:15', TOY_ONCE=str(tmp_path / 'once'))
     code, _, errors = run(
         'launch.local',
@@ -98,14 +98,14 @@ def test_a_failing_process_ends_all_and_restarts_finish(tmp_path, alone):
         env=env,
     )
     assert code == 0, errors
-    assert 'process 1 ended with 137' in errors
-    assert 'exit code 137; starting again, 1 left' in errors
+    assert 'process 1 exited with 137' in errors
+    assert 'exit code 137; restarting, 1 restarts left' in errors
     assert 'restored step 10' in errors
     close(rows(tmp_path / 'a'), alone)
 
 
 @pytest.mark.slow
-def test_a_stuck_rank_counts_as_failed(tmp_path):
+def test_a_stalled_process_counts_as_failed(tmp_path):
     env = environ(TOY_HANGS='1:5')
     argv = ['--stall_timeout', '15', *TWO, '--workdir', tmp_path]
     code, _, errors = run('launch.local', *argv, env=env)
@@ -113,7 +113,7 @@ def test_a_stuck_rank_counts_as_failed(tmp_path):
     assert 'launch.local: no step for 15 s; process' in errors
 
 
-def test_bad_input_is_one_line_of_every_process(tmp_path):
+def test_a_usage_error_is_one_line_of_every_process(tmp_path):
     code, _, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--batch_size', '18')
     assert code == 2
     lines = [line for line in errors.splitlines() if line.startswith('[0] toy:')]
@@ -122,20 +122,20 @@ def test_bad_input_is_one_line_of_every_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_runs_in_one_directory(tmp_path):
+def test_a_second_run_in_a_directory_is_refused(tmp_path):
     first = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.2')
     wait_for_step(tmp_path, 1)
     code, _, errors = run('tests.train.toy', *ONE, '--workdir', tmp_path, '--delay', '0.2')
     first.send_signal(signal.SIGTERM)
-    _, told = first.communicate(timeout=120)
+    _, first_errors = first.communicate(timeout=120)
     assert code == 2
     assert 'another process is writing to' in errors and 'Traceback' not in errors
-    assert first.returncode == 75, told
+    assert first.returncode == 75, first_errors
 
 
 @pytest.mark.slow
-def test_a_workdir_that_a_process_does_not_see(tmp_path):
-    """Each process has a folder of its own under the same relative name."""
+def test_a_workdir_invisible_to_a_process_is_refused(tmp_path):
+    """Each process has a directory of its own under the same relative name."""
     for name in ('0', '1'):
         (tmp_path / name).mkdir()
     env = environ(TOY_CHDIR=str(tmp_path))
@@ -147,7 +147,7 @@ def test_a_workdir_that_a_process_does_not_see(tmp_path):
 
 
 @pytest.mark.slow
-def test_codes_do_not_depend_on_the_processes(tmp_path):
+def test_codes_are_independent_of_the_number_of_processes(tmp_path):
     for name, argv in (('two', ['launch.local', *TWO]), ('one', ['tests.train.toy', *ONE])):
         for stage in ([], ['--stage', 'encode']):
             code, _, errors = run(*argv, '--workdir', tmp_path / name, '--examples', '9000', *stage)

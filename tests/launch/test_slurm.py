@@ -1,4 +1,4 @@
-"""Slurm for real, on one node: a run of two tasks, one that is requeued, a sweep as an array."""
+"""A real Slurm on one node: a run of two tasks, a requeued run, a sweep as an array."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ SIZE = ['--cpus_per_task', '1', '--time', '0:10:00']
 @pytest.fixture(scope='module')
 def slurm():
     folder = pathlib.Path(tempfile.mkdtemp(prefix='slurm-'))
-    folder.chmod(0o755)  # munge's own user looks into it
+    folder.chmod(0o755)  # for munge's own user
     subprocess.run([UP, folder, 'up'], check=True, env=environ(SLURM_CPUS='2'))
     yield environ(SLURM_CONF=str(folder / 'slurm.conf'))
     subprocess.run(
@@ -43,11 +43,11 @@ def submit(env, *argv):
 
 
 def state(env, job):
-    told = subprocess.run(
+    output = subprocess.run(
         ['scontrol', 'show', 'job', job], env=env, capture_output=True, text=True
     ).stdout
-    return set(re.findall(r'JobState=(\w+)', told)), max(
-        map(int, re.findall(r'Restarts=(\d+)', told))
+    return set(re.findall(r'JobState=(\w+)', output)), max(
+        map(int, re.findall(r'Restarts=(\d+)', output))
     )
 
 
@@ -75,7 +75,7 @@ def close(ours, theirs):
         assert mine == pytest.approx(other, rel=1e-5)
 
 
-def test_two_tasks_are_requeued_after_sigterm_and_end_as_one_process(slurm, tmp_path, alone):
+def test_two_tasks_are_requeued_after_sigterm_and_finish(slurm, tmp_path, alone):
     toy = [*TOY, '--delay', '0.3', '--workdir', tmp_path]
     argv = ['launch.slurm', '--tasks_per_node', '2', *SIZE, '--', *toy]
     ((job, output),) = submit(slurm, *argv)
@@ -84,27 +84,27 @@ def test_two_tasks_are_requeued_after_sigterm_and_end_as_one_process(slurm, tmp_
         if log.exists() and 'toy 4/30' in log.read_text():
             break
         time.sleep(0.2)
-    # what Slurm itself does at --signal=TERM@: to the tasks, not to the shell
+    # What Slurm does at --signal=TERM@: a signal to the tasks, not to the shell.
     subprocess.run(['scancel', '--signal=TERM', f'{job}.0'], env=slurm, check=True)
     states, restarts = wait(slurm, job)
-    said = log.read_text()
-    assert (states, restarts) == ({'COMPLETED'}, 1), said
-    saved = re.findall(r'SIGTERM: saved step (\d+)', said)
-    assert len(saved) == 2 and len(set(saved)) == 1, said
-    assert f'restored step {saved[0]}' in said
-    assert 'process 1 of 2' in said
+    text = log.read_text()
+    assert (states, restarts) == ({'COMPLETED'}, 1), text
+    saved = re.findall(r'SIGTERM: saved step (\d+)', text)
+    assert len(saved) == 2 and len(set(saved)) == 1, text
+    assert f'restored step {saved[0]}' in text
+    assert 'process 1 of 2' in text
     close(rows(tmp_path), alone)
 
 
 def test_the_time_limit_requeues_too(slurm, tmp_path):
-    """--signal=TERM@50 with a limit of a minute: the signal comes some seconds after the start."""
+    """A limit of a minute, with the signal 35 s before it."""
     toy = [*TOY, '--delay', '1', '--steps', '40', '--workdir', tmp_path]
     argv = ['launch.slurm', '--tasks_per_node', '1', '--cpus_per_task', '1', '--time', '0:01:00']
     ((job, output),) = submit(slurm, *argv, '--notice', '35', '--', *toy)
     states, restarts = wait(slurm, job)
-    said = pathlib.Path(output).read_text()
-    assert states == {'COMPLETED'} and restarts >= 1, said
-    assert 'SIGTERM: saved step' in said and 'restored step' in said
+    text = pathlib.Path(output).read_text()
+    assert states == {'COMPLETED'} and restarts >= 1, text
+    assert 'SIGTERM: saved step' in text and 'restored step' in text
     assert [row['step'] for row in rows(tmp_path) if 'loss' in row] == list(range(1, 41))
 
 

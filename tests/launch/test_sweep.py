@@ -1,4 +1,4 @@
-"""A sweep by launch.sweep: as many processes as jobs, then one table."""
+"""launch.sweep: a process for each job, then one table."""
 
 import signal
 import time
@@ -6,16 +6,16 @@ import time
 import pytest
 
 from lecture4.train import cli
-from lecture4.train.experiment import Experiment
+from lecture4.train.experiment import from_module
 from tests.launch.running import TOY, run, start, table
 from tests.train import toy
 
-EXPERIMENT = Experiment(toy.Config, toy.data, toy.build, toy.report, toy.PRESETS, toy.SWEEPS)
+EXPERIMENT = from_module(toy)
 SMOKE = ['--preset', 'smoke', '--progress', 'none', '--noise', '0.1']
 
 
 @pytest.mark.slow
-def test_jobs_give_the_table_of_one_process(tmp_path):
+def test_jobs_give_the_same_table_as_one_process(tmp_path):
     """hidden=2 in one program, hidden=3 and 4 with one variant left each: three jobs."""
     argv = ['--grid', 'hidden=2,3', 'weight=0,0.1', *SMOKE]
     alone = [*argv, '--vectorize', 'loop', '--workdir', str(tmp_path / 'alone')]
@@ -35,7 +35,7 @@ def test_jobs_give_the_table_of_one_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_broken_variants_are_named_and_tried_again(tmp_path):
+def test_failed_variants_are_named_and_repeated(tmp_path):
     argv = [*TOY[:3], '--grid', 'learning_rate=0.05,1e30', *SMOKE, '--vectorize', 'loop']
     words = ['--jobs', '2', '--', *argv, '--workdir', tmp_path]
     code, _, errors = run('launch.sweep', *words)
@@ -47,7 +47,7 @@ def test_broken_variants_are_named_and_tried_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_goes_on(tmp_path):
+def test_an_interrupted_sweep_resumes(tmp_path):
     argv = [*TOY[:3], '--grid', 'seed=0,1', '--progress', 'none', '--delay', '0.1']
     words = ['--jobs', '2', '--', *argv, '--vectorize', 'loop', '--workdir', tmp_path]
     process = start('launch.sweep', *words)
@@ -58,7 +58,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert 'interrupted; run the same command to go on' in errors
+    assert 'interrupted; run the same command to resume' in errors
     code, _, errors = run('launch.sweep', *words)
     assert code == 0, errors
     assert [row['step'] for row in table(tmp_path)] == ['30', '30']
