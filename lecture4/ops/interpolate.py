@@ -10,6 +10,7 @@ matrices of weights.
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Literal
 
@@ -117,9 +118,7 @@ def _positions(indices, size):
 
 def _products(weights):
     """Weights of all combinations of the axes' taps, in the order of `_positions`."""
-    return tuple(
-        math.prod(factors[1:], start=factors[0]) for factors in itertools.product(*weights)
-    )
+    return tuple(functools.reduce(operator.mul, w) for w in itertools.product(*weights))
 
 
 def _read(pixels, position):

@@ -255,7 +255,7 @@ def _local_scales(q):
     squares = jnp.zeros_like(q)
     for axis in range(1, q.ndim - 1):
         if q.shape[axis] > 1:
-            squares = squares + jnp.gradient(q, axis=axis) ** 2
+            squares = squares + jnp.asarray(jnp.gradient(q, axis=axis)) ** 2
     return jnp.sqrt(jnp.where((squares > 1) & jnp.isfinite(squares), squares, 1))
 
 

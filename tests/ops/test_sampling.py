@@ -113,12 +113,13 @@ def test_any_leading_axes(x64):
         np.testing.assert_allclose(values[i, 0].reshape(-1, 2), alone, atol=1e-12)
 
 
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('padding', ['zeros', 'reflect'])
-def test_gradients_by_images_and_points(x64, padding, channels):
+@pytest.mark.parametrize(
+    ('padding', 'channels', 'order'), [('zeros', 1, 1), ('zeros', 3, 2), ('reflect', 1, 1)]
+)
+def test_gradients_by_images_and_points(x64, padding, channels, order):
     image, points = case((5, 4), 7, channels)
     run = functools.partial(sampling.sample, padding=padding)
-    check_grads(run, (image, points), order=2, modes=['rev'])
+    check_grads(run, (image, points), order=order, modes=['rev'])
 
 
 def test_gradients_of_general_kernels_and_volumes(x64):
