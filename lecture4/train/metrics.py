@@ -187,7 +187,7 @@ def _check_fraction(key: str, value: Any, where: str):
         )
 
 
-def decimals(values: Iterable[float], *, digits: int = 4, least: int = 0) -> int:
+def decimals(values: Iterable[float | int], *, digits: int = 4, least: int = 0) -> int:
     """Digits behind the point so that the largest of the values shows `digits` significant ones.
 
     Args:

@@ -84,6 +84,32 @@ def test_long_runs_get_a_running_mean():
     assert (gap.get_ydata()[~unknown] == 1).all()
 
 
+def test_learning_uses_declared_labels_order_and_percent():
+    rows = [
+        {'step': n, 'loss': 1.0 - n, 'a_error': 0.1, 'eval/a_error/top5': 0.05} for n in range(3)
+    ]
+    figure = curves.learning(
+        rows, labels={'a_error': 'error', 'loss': 'loss (nats)'}, percent={'a_error'}
+    )
+    assert [axes.get_title('left') for axes in figure.axes] == ['error', 'loss (nats)']
+    error = panel(figure, 'error')
+    assert error.yaxis.get_major_formatter()(0.1, 0) == '10%'
+    assert [text.get_text() for text in error.get_legend().get_texts()] == [
+        'training',
+        'evaluation, top5',
+    ]
+
+
+def test_counters_that_stayed_zero_have_no_panel():
+    rows = [
+        {'step': n, 'dead': 0, 'eval/dead': 0, 'loss': 1.0, 'late': int(n == 2)} for n in range(3)
+    ]
+    figure = curves.learning(rows)
+    assert [axes.get_title('left') for axes in figure.axes] == ['loss', 'late']
+    assert len(curves.learning([{'step': 0, 'dead': 0}]).axes) == 1  # nothing else to draw
+    assert len(curves.learning(rows, metrics=['dead']).axes) == 1
+
+
 def test_learning_errors():
     with pytest.raises(ValueError, match="no row holds 'step'"):
         curves.learning([{'loss': 1.0}])

@@ -14,7 +14,7 @@ from lecture4.train.metric_writer import MetricWriter, read
 def test_rows_are_readable_at_once(tmp_path):
     writer = MetricWriter(tmp_path / 'metrics.jsonl', -1)
     writer.write(0, {'loss': jnp.float32(0.5), 'each': np.array([1.0, np.inf])}, 0.12345)
-    writer.write(1, {'loss': float('nan')}, 1)
+    writer.write(1, {'loss': float('nan')}, 1.0)
     assert read(tmp_path / 'metrics.jsonl') == [
         {'step': 0, 'seconds': 0.123, 'loss': 0.5, 'each': [1.0, None]},
         {'step': 1, 'seconds': 1, 'loss': None},
