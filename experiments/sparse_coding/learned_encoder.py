@@ -1,86 +1,85 @@
-"""Learned encoders: codes predicted by a few layers, against the solvers that compute them (LISTA).
+"""Learned encoders (LISTA): a few layers that predict sparse codes (Gregor & LeCun, ICML 2010).
 
-Gregor & LeCun, ICML 2010. Codes cost an optimisation at test time; an encoder of the form of a few
-iterations, trained on pairs of patches and exact codes, predicts them in so many products. Encoders
-of several depths learn side by side. What is measured: the error of the predicted codes on held-out
-patches, and the time for a patch, beside FISTA and ADMM stopped after some iterations, on the same
-device in the same run. The paper reports about a tenth of the computation at equal error.
+Codes cost an optimization at test time; an encoder of the form of a few iterations, trained on pairs of
+patches and exact codes, predicts them in as many products. Encoders of several depths are trained in
+parallel; the error of their codes on held-out patches and the time per patch are compared with FISTA and
+ADMM stopped after some iterations, on the same device in the same run. The paper reports about a tenth of
+the computation at equal error.
 
-Run     python -m experiments.sparse_coding.learned_encoder
-Cost    85 s of one CPU core.
-Found   beside FISTA stopped at the same error of the codes, on one core: 0 layers (a product and a threshold,
-        error 0.19) 17 times as fast, 1 layer (0.098) 5.6 times, 3 layers (0.043) 4.9 times, 7 layers (0.022) 2.2
-        times. ADMM is the harder peer: 7.4, 2.1, 2.0 and 0.9 times. So learned codes pay where a few percent
-        of error do not matter; beyond, the solver is faster, and certified.
+Run:      python -m experiments.sparse_coding.learned_encoder
+Hardware: one CPU core, 85 s
+Results:  speedup over the solver stopped at the same error of the codes
+
+          | layers | error | FISTA | ADMM |
+          |--------|-------|-------|------|
+          | 0      | 0.19  | 17    | 7.4  |
+          | 1      | 0.098 | 5.6   | 2.1  |
+          | 3      | 0.043 | 4.9   | 2.0  |
+          | 7      | 0.022 | 2.2   | 0.9  |
+
+          Learned codes pay where a few percent of error do not matter; beyond, the solver is faster,
+          and certified.
 """
 
 import dataclasses
 import functools
-import time
+from typing import Annotated
 
+import annotated_types
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches
-from lecture4.data import images as image_data
+from lecture4.data import images
 from lecture4.data.images import crops
+from lecture4.features.timing import median_times
 from lecture4.ops import linalg, patches
 from lecture4.sparse import lista, objective, recovery, solvers
+
+Layers = Annotated[tuple[train.AtLeast0, ...], annotated_types.MinLen(1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps of learning the encoders.
-    steps: int = 2000
-    # Patches in a step, over all devices.
-    batch_size: int = 256
-    # Where the pictures come from: photos, bsd400, textures, dir:PATH, npz:PATH.
+    # Number of training steps of the encoders.
+    steps: train.AtLeast1 = 2000
+    batch_size: train.AtLeast1 = 256
+    # Source of images: photos, bsd400, textures, dir:PATH, npz:PATH.
     source: str = 'photos'
-    # Side of the patches, in pixels.
-    patch: int = 10
-    # Atoms of the dictionary.
-    atoms: int = 200
+    # Size of the patches, in pixels.
+    patch_size: train.AtLeast1 = 10
+    # Number of atoms of the dictionary.
+    num_atoms: train.AtLeast1 = 200
     # Weight of the L1 penalty on codes of whitened patches of variance near 1.
-    weight: float = 1.0
-    # Steps of learning the dictionary, before.
-    dictionary_steps: int = 150
-    # Patches with exact codes; a tenth of them is held out.
-    patches: int = 20_000
-    # Encoders: how often each applies its second matrix.
-    layers: tuple[int, ...] = (0, 1, 3, 7)
-    # One matrix for all layers, as in the paper, or one for each.
+    l1_penalty: train.Positive = 1.0
+    # Number of steps of dictionary learning, before the encoders are trained.
+    dictionary_steps: train.AtLeast1 = 150
+    # Number of patches with exact codes; a tenth of them is held out.
+    num_patches: train.AtLeast2 = 20_000
+    # One encoder for each of these numbers of layers (applications of its second matrix).
+    num_layers: Layers = (0, 1, 3, 7)
+    # One matrix for all layers, as in the paper, or one per layer.
     tied: bool = True
-    # Learning rate at the start; it falls to nothing by half a cosine.
-    learning_rate: float = 1e-3
+    # Initial learning rate; it falls to 0 along a half cosine.
+    learning_rate: train.Positive = 1e-3
     # Iterations after which the solvers are stopped, for comparison.
-    iterations: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ('patch', 'atoms', 'dictionary_steps'):
-            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
-        for name in ('weight', 'learning_rate'):
-            train.require(self, name, 0 < getattr(self, name) < np.inf, 'above 0, and finite')
-        train.require(self, 'patches', self.patches >= 10, 'at least 10')
-        train.require(self, 'layers', min(self.layers, default=-1) >= 0, 'one or more, each >= 0')
-        least = min(self.iterations, default=0)
-        train.require(self, 'iterations', least >= 1, 'one or more, each at least 1')
+    iterations: train.Ints = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
+METRICS = (
+    train.Metric('deepest_error', '', 'lower', 'error of the deepest encoder', primary=True),
+    train.Metric('loss', '', 'lower', 'squared error of the codes'),
+    train.Metric('error', '', 'lower', 'error of the codes'),
+    train.Metric('excess', '', 'lower', 'excess of the objective'),
+    train.Metric('time', 'us/patch', 'lower', 'time'),
+    train.Metric('speedup_FISTA', '', 'higher', 'speedup over FISTA'),
+    train.Metric('speedup_ADMM', '', 'higher', 'speedup over ADMM'),
+)
 PRESETS = {
-    'smoke': {
-        'steps': 4,
-        'patches': 400,
-        'batch_size': 32,
-        'patch': 6,
-        'atoms': 24,
-        'dictionary_steps': 3,
-        'layers': (0, 1),
-        'iterations': (1, 4),
-    },
+    'smoke': {'steps': 4, 'num_patches': 400, 'batch_size': 32, 'patch_size': 6, 'num_atoms': 24}
+    | {'dictionary_steps': 3, 'num_layers': (0, 1), 'iterations': (1, 4)},
 }
 SWEEPS = {
     'learning_rate': train.grid(learning_rate=(3e-4, 1e-3, 3e-3)),
@@ -89,156 +88,137 @@ SWEEPS = {
 
 
 def data(config):
-    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
-    found = crops.sample_patches(images, config.patches, config.patch, config.seed)
-    found = patches.normalize_contrast(jnp.asarray(found), 0.04)
-    signals = linalg.apply(linalg.zca(found, 0.1), found)
-
-    @jax.jit
-    def learn(signals):
-        return recovery.learn(
-            jax.random.key(config.seed), signals, config.atoms, weight=config.weight,
-            n_steps=config.dictionary_steps, batch_size=1024,
-        )  # fmt: skip
-
-    D = learn(signals)
+    photos = images.load_images(config.source, **config.data_kwargs()).images
+    raw = crops.sample_patches(photos, config.num_patches, config.patch_size, config.seed)
+    normalized = patches.normalize_contrast(jnp.asarray(raw), 0.04)
+    whitening = linalg.zca(normalized, 0.1)
+    signals = linalg.apply(whitening, normalized)
+    learn = functools.partial(
+        recovery.learn, weight=config.l1_penalty, n_steps=config.dictionary_steps, batch_size=1024
+    )
+    learn = jax.jit(learn, static_argnums=2)
+    D = learn(jax.random.key(config.seed), signals, config.num_atoms)
     exact = jax.jit(functools.partial(solvers.admm, tolerance=1e-5, tile=128))
-    solved = exact(signals, D, config.weight)
-    n_held_out = max(config.patches // 10, 1)
-    pairs = {'x': np.asarray(signals), 'codes': np.asarray(solved.codes)}
-    resident = {name: array[n_held_out:] for name, array in pairs.items()}
-
-    def prepare(resident, rows, key):
-        del key
-        return {name: resident[name][rows] for name in pairs} | {'D': resident['D']}
-
-    return train.Data(
-        lambda n: batches.indices(config.seed, n, len(resident['x']), config.batch_size),
-        resident | {'D': np.asarray(D)},
-        prepare,
-        evaluation={name: array[:n_held_out] for name, array in pairs.items()},
-        extra={'D': D, 'worst_gap': float(solved.gap.max())},
+    solution = exact(signals, D, config.l1_penalty)
+    num_held_out = max(config.num_patches // 10, 1)
+    pairs = {'x': np.asarray(signals), 'codes': np.asarray(solution.codes)}
+    return train.in_memory(
+        {name: array[num_held_out:] for name, array in pairs.items()},
+        config.batch_size,
+        seed=config.seed,
+        evaluation={name: array[:num_held_out] for name, array in pairs.items()},
+        spec=train.Spec(signals.shape[1:], constants={'D': D, 'whitening': whitening}),
+        report_data=float(solution.gap.max()),
     )
 
 
-def build(config):
-    def init(key, batch):
-        del key
-        return tuple(
-            lista.init(batch['D'], config.weight, n, tied=config.tied) for n in config.layers
-        )
+def build(config, spec):
+    def task(n):
+        def init(key, batch):
+            del key
+            return lista.init(spec.constants['D'], config.l1_penalty, n, tied=config.tied)
 
-    def loss(encoders, batch, key):
-        del key
-        # Encoders share no parameter: the gradient of the sum is each one's own.
-        losses = {
-            f'loss_{n}': lista.loss(encoder, batch['x'], batch['codes'], n)
-            for n, encoder in zip(config.layers, encoders, strict=True)
-        }
-        return sum(losses.values()), losses
+        def loss(encoder, batch, key):
+            del key
+            return lista.loss(encoder, batch['x'], batch['codes'], n), {}
 
-    def evaluate(encoders, pairs):
-        return {
-            f'error_{n}': lista.prediction_error(
-                lista.encode(encoder, pairs['x'], n), pairs['codes']
-            )
-            for n, encoder in zip(config.layers, encoders, strict=True)
-        }
+        def evaluate(encoder, pairs):
+            codes = lista.encode(encoder, pairs['x'], n)
+            return {'error': lista.prediction_error(codes, pairs['codes'])}
 
-    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return train.optimise(init, loss, optax.adam(rate), evaluate)
+        schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+        return train.optimize(init, loss, optax.adam(schedule), evaluate)
+
+    return train.parallel({str(n): task(n) for n in config.num_layers})
 
 
-def contenders(config, encoders, D):
-    """{(method, iterations or layers): x -> codes}, all for a whole set of signals at once."""
+def apply(config, spec):
+    def encode(state, x):
+        n = config.num_layers[-1]
+        normalized = patches.normalize_contrast(jnp.asarray(x), 0.04)
+        signals = linalg.apply(spec.constants['whitening'], normalized)
+        return lista.encode(state[str(n)].params, signals, n)
+
+    return {'encode': encode}
+
+
+def encoders(config, state, D):
+    """{(method, layers or iterations): x -> codes}, each for a whole set of signals at once."""
     runs = {}
-    for n, encoder in zip(config.layers, encoders, strict=True):
-        runs['learned', n] = functools.partial(lista.encode, encoder, n_layers=n)
+    for n in config.num_layers:
+        runs['learned', n] = functools.partial(lista.encode, state[str(n)].params, n_layers=n)
     for n in config.iterations:
         options = {'max_iterations': n, 'check_every': n, 'tolerance': 0.0}
-        runs['FISTA', n] = lambda x, options=options: (
-            solvers.fista(x, D, config.weight, **options).codes
-        )
+        fista = functools.partial(solvers.fista, D=D, weight=config.l1_penalty, **options)
+        runs['FISTA', n] = lambda x, fista=fista: fista(x).codes
         runs['ADMM', n] = functools.partial(
-            solvers.approximate, D=D, weight=config.weight, n_iterations=n
+            solvers.approximate, D=D, weight=config.l1_penalty, n_iterations=n
         )
-    return {name: jax.jit(run) for name, run in runs.items()}
-
-
-def measure(runs, x, n_rounds=9):
-    """Microseconds a signal of every contender, one after another in every round; the least."""
-    taken = {name: [] for name in runs}
-    for i in range(n_rounds + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run(x).block_until_ready()
-            if i:  # the first compiles
-                taken[name].append(time.perf_counter() - began)
-    return {name: 1e6 * min(seconds) / len(x) for name, seconds in taken.items()}
+    return runs
 
 
 def report(config, state, data):
     from lecture4.figures import lines
 
     x, exact = (jnp.asarray(data.evaluation[name]) for name in ('x', 'codes'))
-    D = data.extra['D']
-    runs = contenders(config, state.params, D)
-    optimum = float(objective.loss(x, D, exact, config.weight).mean())
-    error, excess = {}, {}
-    for name, run in runs.items():
-        found = run(x)
-        error[name] = float(lista.prediction_error(found, exact))
-        excess[name] = float(objective.loss(x, D, found, config.weight).mean()) / optimum - 1
-    taken = measure(runs, x)
-    rows, metrics = [], {}
-    for n in config.layers:
+    D, weight = data.spec.constants['D'], config.l1_penalty
+    runs = encoders(config, state, D)
+    minimum = float(objective.loss(x, D, exact, weight).mean())
+    codes = {name: jax.jit(run)(x) for name, run in runs.items()}
+    error = {name: float(lista.prediction_error(a, exact)) for name, a in codes.items()}
+    excess = {
+        name: float(objective.loss(x, D, a, weight).mean()) / minimum - 1
+        for name, a in codes.items()
+    }
+    times = median_times(runs, (x,), num_repeats=9)
+    microseconds = {name: 1e6 * seconds / len(x) for name, seconds in times.items()}
+    records = []
+    for n in config.num_layers:
         ours = 'learned', n
-        row = [str(n), f'{error[ours]:.4f}', f'{excess[ours]:.4f}', f'{taken[ours]:.2f}']
-        metrics |= {f'error_{n}': error[ours], f'excess_{n}': excess[ours]}
+        record = {'layers': n, 'error': error[ours], 'excess': excess[ours]}
+        record['time'] = microseconds[ours]
         for method in ('FISTA', 'ADMM'):
             equal = [m for m in config.iterations if error[method, m] <= error[ours]]
-            least = equal[0] if equal else None
-            ratio = taken[method, least] / taken[ours] if least else np.nan
-            metrics[f'speedup_{method}_{n}'] = ratio
-            row += [str(least or f'> {config.iterations[-1]}'), f'{ratio:.1f}' if least else '']
-        rows.append(tuple(row))
+            record[f'{method} iterations'] = equal[0] if equal else f'> {config.iterations[-1]}'
+            if equal:
+                ratio = microseconds[method, equal[0]] / microseconds[ours]
+                record[f'speedup_{method}'] = ratio
+        records.append(record)
     caption = (
-        f'{len(x)} held-out patches of {config.source}, d = {x.shape[1]}, k = {config.atoms}, '
-        f'{100 * float(jnp.mean(exact != 0, dtype=x.dtype)):.1f} % of the codes not zero. Error: squared, relative to '
-        'that of predicting zero. Excess: of the objective, relative to its minimum. Then what the '
-        'solvers need for codes of that error, in iterations and as a multiple of the '
-        f"encoder's time. The codes learned from have a gap of at most {data.extra['worst_gap']:.0e}."
+        f'{len(x)} held-out patches of {config.source}, d = {x.shape[1]}, k = {config.num_atoms}, '
+        f'{100 * float(jnp.mean(exact != 0, dtype=x.dtype)):.1f} % of the codes not zero. Error: squared, '
+        'relative to predicting zero. Excess: of the objective, relative to its minimum. Speedup: over '
+        'the solver stopped at the first error that is no larger. The exact codes have a relative gap '
+        f'of at most {data.report_data:.0e}.'
     )
-    columns = (
-        'layers', 'error', 'excess', 'microseconds', 'FISTA iterations', 'time',
-        'ADMM iterations', 'time',
-    )  # fmt: skip
 
     def curves(values):
-        methods = dict.fromkeys(method for method, _ in runs)
-        names = {method: [name for name in runs if name[0] == method] for method in methods}
         return {
-            method: ([taken[name] for name in chosen], [max(values[name], 1e-7) for name in chosen])
-            for method, chosen in names.items()
+            method: tuple(
+                np.array(
+                    [
+                        (microseconds[name], max(values[name], 1e-7))
+                        for name in runs
+                        if name[0] == method
+                    ]
+                ).T
+            )
+            for method in ('learned', 'FISTA', 'ADMM')
         }
 
-    axes = {'xlabel': 'microseconds a patch', 'xscale': 'log', 'yscale': 'log'}
-    drawn = lines.panels(
-        {
-            'error of the codes': axes | {'curves': curves(error)},
-            'objective above its minimum': axes | {'curves': curves(excess)},
-        }
+    axes = {'xlabel': 'µs/patch', 'xscale': 'log', 'yscale': 'log'}
+    panels = {
+        'error of the codes': axes | {'curves': curves(error)},
+        'objective above its minimum': axes | {'curves': curves(excess)},
+    }
+    table = train.Table('Learned encoders at equal error', records, ('layers',), caption=caption)
+    figure = train.Figure(
+        lines.panels(panels), 'Accuracy against time: encoders of several depths, and solvers.'
     )
     return train.Report(
-        metrics,
-        (train.Table('Learned encoders at equal error', columns, tuple(rows), caption),),
-        {
-            'speed': train.Picture(
-                drawn, 'What accuracy costs: encoders of several depths, solvers.'
-            )
-        },
+        {'deepest_error': error['learned', config.num_layers[-1]]}, (table,), {'speed': figure}
     )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

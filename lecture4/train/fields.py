@@ -32,6 +32,8 @@ AtLeast2 = Annotated[int, Ge(2)]
 AtLeast4 = Annotated[int, Ge(4)]
 AtLeast8 = Annotated[int, Ge(8)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
+# Indices of two or more classes.
+Classes = Annotated[tuple[AtLeast0, ...], MinLen(2)]
 # At least one of each, in order.
 Ints = Annotated[tuple[AtLeast1, ...], MinLen(1)]
 Floats = Annotated[tuple[Positive, ...], MinLen(1)]
