@@ -57,7 +57,7 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
         the number of fields is checked.
 
     Returns:
-      The words that were found, in the order of the file, and their vectors, float32.
+      The words that have a vector, in the order of the file, and their vectors, float32.
 
     Raises:
       ValueError: The file is of a format that is not read (an archive, a fastText model, an HTML page, a git-lfs
@@ -66,7 +66,7 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
     """
     path = pathlib.Path(path).expanduser()
     vocabulary = None if vocabulary is None else frozenset(vocabulary)
-    found: dict[str, np.ndarray] = {}
+    vectors: dict[str, np.ndarray] = {}
     first_words: list[str] = []
     try:
         with _open(path) as file:
@@ -81,23 +81,23 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
             for word, where, numbers in entries:
                 if len(first_words) < 3:
                     first_words.append(word)
-                if word not in found and (vocabulary is None or word in vocabulary):
-                    found[word] = _vector(where, word, numbers)
+                if word not in vectors and (vocabulary is None or word in vocabulary):
+                    vectors[word] = _vector(where, word, numbers)
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f'{path} is cut short ({error}); download it again') from error
-    if vocabulary and not found:
+    if vocabulary and not vectors:
         raise ValueError(
             f'{path} holds none of the {len(vocabulary):,} words of the vocabulary, such as '
             f'{", ".join(map(repr, sorted(vocabulary)[:3]))}; its first words are '
             f'{", ".join(map(repr, first_words))}: use vectors of the same language and letter case'
         )
-    vectors = np.stack(list(found.values())) if found else np.zeros((0, size), np.float32)
-    return WordVectors(tuple(found), vectors)
+    rows = np.stack(list(vectors.values())) if vectors else np.zeros((0, size), np.float32)
+    return WordVectors(tuple(vectors), rows)
 
 
-def coverage(found: WordVectors, vocabulary: Collection[str]) -> str:
+def coverage(vectors: WordVectors, vocabulary: Collection[str]) -> str:
     """How many words of the vocabulary have a vector, as text: '16,639 of 18,765 words found'."""
-    covered = len(frozenset(found.words) & frozenset(vocabulary))
+    covered = len(frozenset(vectors.words) & frozenset(vocabulary))
     return f'{covered:,} of {len(vocabulary):,} words found'
 
 
@@ -235,12 +235,12 @@ def random_table(
 
 
 def fill_table(
-    found: WordVectors, word_index: Mapping[str, int], n_words: int, size: int
+    vectors: WordVectors, word_index: Mapping[str, int], n_words: int, size: int
 ) -> tuple[Float[np.ndarray, 'n_words size'], Bool[np.ndarray, ' n_words']]:
     """Word vectors in the rows of their words, zeros elsewhere.
 
     Args:
-      found: Words and vectors.
+      vectors: Words and vectors.
       word_index: The row of each word, below n_words.
       n_words: Rows of the table.
       size: Numbers per vector.
@@ -251,13 +251,13 @@ def fill_table(
     Raises:
       ValueError: The vectors have another size.
     """
-    if found.vectors.shape[1] != size:
+    if vectors.vectors.shape[1] != size:
         raise ValueError(
-            f'expected vectors of {size} numbers, got {found.vectors.shape[1]}; set the size to '
-            f'{found.vectors.shape[1]}'
+            f'expected vectors of {size} numbers, got {vectors.vectors.shape[1]}; set the size to '
+            f'{vectors.vectors.shape[1]}'
         )
     table, given = np.zeros((n_words, size), np.float32), np.zeros(n_words, bool)
-    for word, vector in zip(found.words, found.vectors, strict=True):
+    for word, vector in zip(vectors.words, vectors.vectors, strict=True):
         if word in word_index:
             table[word_index[word]], given[word_index[word]] = vector, True
     return table, given

@@ -156,9 +156,10 @@ def check_unit_interval(x: Float[ArrayLike, '*shape'], name: str = 'x') -> Float
             )
         low, high = float(values.min()), float(values.max())
         if low < 0 or high > 1:
+            rescale = 'divide by 255' if low >= 0 and 128 <= high <= 255 else 'rescale them'
             raise ValueError(
-                f'{name} lies in [{low:g}, {high:g}], expected [0, 1] for a Bernoulli decoder; '
-                'rescale the pixels or use a Gaussian decoder'
+                f'{name} lies in [{low:g}, {high:g}], expected [0, 1] for a Bernoulli decoder: '
+                f'{rescale}, or use a Gaussian decoder where the model has one'
             )
     return x
 

@@ -65,7 +65,7 @@ def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(
 ):
     config = module.Config(source=pixels(tmp_path, 1.5, (split,)), **options)
     experiment = Experiment(module.Config, module.data, module.build, module.report, {}, {})
-    with pytest.raises(UsageError, match=r'npz:.* lies in \[.*, 1.5\].*\[0, 1\]: rescale'):
+    with pytest.raises(UsageError, match=r'npz:.* lies in \[.*, 1.5\].*\[0, 1\].*: rescale'):
         load(experiment, config)
 
 

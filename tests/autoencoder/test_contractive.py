@@ -40,7 +40,7 @@ def test_logistic_closed_form_is_the_papers(layer, x):
 
 
 @pytest.mark.parametrize('widths', [(D, 9, 4), (3, 9, 8)])
-def test_exact_penalty_is_finite_differences_either_way(x64, widths):
+def test_exact_penalty_is_finite_differences_in_both_modes(x64, widths):
     layers = network.init(jax.random.key(0), widths, scale='sigmoid', dtype=jnp.float64)
     x = jax.random.normal(jax.random.key(1), (2, widths[0]))
     encode = one(layers, jnp.tanh)
@@ -57,7 +57,7 @@ def test_exact_penalty_is_finite_differences_either_way(x64, widths):
     np.testing.assert_allclose(penalty, (numeric**2).sum((1, 2)), rtol=1e-7)
 
 
-def test_estimates_of_a_deep_encoder_agree_with_its_exact_penalty(x64):
+def test_deep_encoders_estimates_agree_with_the_exact_penalty(x64):
     """Where there is no closed form: three layers, means of 4000 probes within 4 standard errors."""
     layers = network.init(jax.random.key(0), (D, 9, 8, 5), scale='sigmoid', dtype=jnp.float64)
     encode, x = one(layers, jax.nn.sigmoid), jax.random.normal(jax.random.key(1), (2, D))
@@ -72,7 +72,7 @@ def test_estimates_of_a_deep_encoder_agree_with_its_exact_penalty(x64):
 
 @pytest.mark.parametrize('direction', ['forward', 'backward'])
 @pytest.mark.parametrize('probes', ['rademacher', 'gaussian'])
-def test_estimates_are_unbiased_with_the_known_spread(layer, x, direction, probes):
+def test_estimates_are_unbiased_with_the_known_variance(layer, x, direction, probes):
     encode = one((layer,), jax.nn.sigmoid)
     point = x[:1]
     n = 20_000

@@ -51,7 +51,7 @@ def test_the_paper_s_network_has_its_number_of_weights():
     assert counted == expected == 2_837_314
 
 
-def test_code_and_output_are_linear_unless_said(params, x):
+def test_code_and_output_are_linear_by_default(params, x):
     code = deep.encode(params, x)
     hidden = jax.nn.sigmoid(network.affine(params.encoder[0], x))
     hidden = jax.nn.sigmoid(network.affine(params.encoder[1], hidden))
@@ -62,7 +62,7 @@ def test_code_and_output_are_linear_unless_said(params, x):
 
 
 @pytest.mark.parametrize('i', [0, 1, 2])
-def test_a_layer_learns_from_clean_codes_below_and_nothing_else_moves(params, x, i):
+def test_only_the_layer_in_training_has_a_gradient(params, x, i):
     def value(params):
         return deep.layer_loss(params, x, jax.random.key(0), i).mean()
 
@@ -82,7 +82,7 @@ def test_the_first_layer_is_a_shallow_autoencoder(params, x):
     assert own.decoder[0].weight.shape == (6, 8)
 
 
-def test_a_higher_layer_reconstructs_clean_codes_from_corrupted_ones(params, x):
+def test_a_higher_layer_denoises_the_codes_below(params, x):
     def corrupt(key, h):
         return denoising.masking(key, h, 0.5)
 
@@ -97,7 +97,7 @@ def test_a_higher_layer_reconstructs_clean_codes_from_corrupted_ones(params, x):
     assert not np.allclose(found, other)  # noise is new with every key
 
 
-def test_the_top_layer_has_the_codes_activation(params, x):
+def test_the_top_layer_has_the_latent_activation(params, x):
     below = network.apply(params.encoder[:2], x, jnp.tanh, jnp.tanh)
     h = network.affine(params.encoder[2], below)
     expected = losses.squared_error(below, jnp.tanh(network.affine(params.decoder[0], h)))
@@ -105,7 +105,7 @@ def test_the_top_layer_has_the_codes_activation(params, x):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_tied_stacks_train_layer_by_layer_too(x):
+def test_tied_stacks_have_the_layer_losses_of_untied_ones(x):
     tied = network.init_autoencoder(jax.random.key(0), WIDTHS, tied=True)
     apart = network.Autoencoder(tied.encoder, network.decoder_layers(tied))
     for i in range(3):
@@ -114,7 +114,7 @@ def test_tied_stacks_train_layer_by_layer_too(x):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_fine_tuning_starts_from_the_codes_and_trains_all_layers(params, x):
+def test_fine_tuning_starts_from_the_codes_and_trains_all(params, x):
     layers = deep.init_classifier(params, 3)
     labels = jnp.array([0, 1, 2, 1, 0])
 
@@ -156,7 +156,7 @@ def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
         )  # fmt: skip
 
 
-def test_a_layer_that_is_not_there_is_named(params):
+def test_a_missing_layer_is_named(params):
     with pytest.raises(ValueError, match='there is no layer 3 with a mirror in 3 encoder'):
         deep.layer(params, 3)
     lopsided = network.init_autoencoder(jax.random.key(0), (8, 4, 2), decoder_dims=(2, 8))

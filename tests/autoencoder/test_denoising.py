@@ -21,7 +21,7 @@ def test_gaussian_noise_has_its_moments():
     assert stats.kstest(noise.ravel()[:5000] / 0.25, 'norm').pvalue > 0.01
 
 
-def test_masking_sets_a_share_to_zero_and_keeps_the_rest_as_it_is():
+def test_masking_zeroes_a_fraction_and_leaves_the_rest_unchanged():
     x = jax.random.uniform(jax.random.key(1), SHAPE, minval=0.5)
     y = denoising.masking(jax.random.key(0), x, 0.3)
     hit = np.asarray(y == 0)
@@ -30,11 +30,11 @@ def test_masking_sets_a_share_to_zero_and_keeps_the_rest_as_it_is():
     assert hit.mean(0).max() < 0.5  # every example has its own mask
 
 
-def test_salt_and_pepper_come_alike():
+def test_salt_and_pepper_are_equally_frequent():
     x = jnp.full(SHAPE, 0.5)
     y = np.asarray(denoising.salt_and_pepper(jax.random.key(0), x, 0.4, -1.0, 2.0))
-    for value, share in ((-1.0, 0.2), (2.0, 0.2), (0.5, 0.6)):
-        assert (y == value).mean() == pytest.approx(share, abs=4 * (0.25 / x.size) ** 0.5)
+    for value, rate in ((-1.0, 0.2), (2.0, 0.2), (0.5, 0.6)):
+        assert (y == value).mean() == pytest.approx(rate, abs=4 * (0.25 / x.size) ** 0.5)
 
 
 @pytest.mark.parametrize('corrupt', [denoising.masking, denoising.salt_and_pepper])
@@ -67,7 +67,7 @@ def test_the_target_is_the_clean_example():
     np.testing.assert_allclose(found, 4 * 4.0)
 
 
-def test_a_users_corruption_gets_its_key_and_keeps_the_shape():
+def test_a_users_corruption_receives_keys_and_keeps_the_shape():
     def roll(key, x):
         return jnp.roll(x, jax.random.randint(key, (), 1, 4), axis=1)
 
@@ -82,7 +82,7 @@ def test_a_users_corruption_gets_its_key_and_keeps_the_shape():
 
 
 @pytest.mark.parametrize('nll', [losses.squared_error, losses.bernoulli_nll])
-def test_emphasis_weighs_changed_and_kept_values(nll):
+def test_emphasis_weights_changed_and_unchanged_values(nll):
     x = jax.random.uniform(jax.random.key(1), (5, 6), minval=0.1)
 
     def corrupt(key, x):
@@ -104,7 +104,7 @@ def fit_linear(x, noisy):
 
 
 @pytest.mark.parametrize('std', [0.1, 0.5])
-def test_on_a_gaussian_the_denoiser_is_the_score_of_the_smoothed_density(x64, std):
+def test_a_gaussians_denoiser_is_the_smoothed_densitys_score(x64, std):
     """r* = mu + C (C + s^2)^-1 (x - mu), and (r* - x) / s^2 the score of N(mu, C + s^2)."""
     rng = np.random.default_rng(0)
     root = rng.normal(size=(3, 3)) / 2
@@ -170,7 +170,7 @@ def test_training_on_fresh_noise_ends_at_the_score():
     assert np.linalg.norm(found - score) < 0.03 * np.linalg.norm(score)
 
 
-def test_the_best_linear_denoisers_agree_and_nothing_linear_is_better():
+def test_the_two_best_linear_denoisers_agree_with_least_squares():
     rng = np.random.default_rng(0)
     clean = rng.normal(size=(200_000, 3)) @ rng.normal(size=(3, 3)) + 5
     noisy = clean + 0.7 * rng.normal(size=clean.shape)
@@ -183,7 +183,7 @@ def test_the_best_linear_denoisers_agree_and_nothing_linear_is_better():
 
 @pytest.mark.parametrize('name', ['bernoulli', 'gaussian'])
 def test_the_loss_is_minus_the_log_of_the_decoders_density(name):
-    """-log p_decoder(x | f(x~)), with scipy's densities; the Gaussian decoder gives its deviation."""
+    """-log p_decoder(x | f(x~)), with scipy's densities; the Gaussian decoder outputs its standard deviation."""
     x = np.asarray(jax.random.bernoulli(jax.random.key(1), 0.5, (4, 3)), np.float32)
     outputs = np.asarray(jax.random.normal(jax.random.key(2), (4, 6)), np.float32)
     mean, log_std = np.split(outputs, 2, axis=1)

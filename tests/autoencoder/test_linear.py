@@ -119,10 +119,10 @@ def test_principal_components_are_scikit_learns(digits, pca):
 
 
 @pytest.mark.data
-def test_principal_components_of_mnist_leave_the_published_error(manual_dir, tmp_path):
+def test_principal_components_of_mnist_have_the_published_error(manual_dir, tmp_path):
     """The protocol of all errors here: fitted on 60,000, summed over pixels, mean of 10,000.
 
-    Hinton & Salakhutdinov 2006 print 13.87 for 30 components (recalled).
+    Hinton & Salakhutdinov 2006 print 13.87 for 30 components (cited from memory, unverified).
     """
     from lecture4.data import sources
 

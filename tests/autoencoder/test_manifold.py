@@ -41,14 +41,14 @@ def test_denoiser_is_the_posterior_mean(x64):
     centers = jnp.asarray(RNG.normal(size=(5, 2)))
     x = jnp.asarray(RNG.normal(size=(11, 2)))
     far = ((np.asarray(x)[:, None] - np.asarray(centers)[None]) ** 2).sum(2)
-    share = np.exp(-far / (2 * 0.4**2))
-    expected = share @ np.asarray(centers) / share.sum(1, keepdims=True)
+    weights = np.exp(-far / (2 * 0.4**2))
+    expected = weights @ np.asarray(centers) / weights.sum(1, keepdims=True)
     for tile in (3, 256):
         found = manifold.denoiser(x, centers, 0.4, tile)
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_gaussian_data_are_denoised_by_the_linear_rule():
+def test_gaussian_data_are_denoised_linearly():
     """Many draws from N(0, C): E[clean | x] is C (C + s^2)^-1 x, within the draws' spread."""
     std, scales = 0.8, np.array([1.5, 0.5])
     centers = jnp.asarray(RNG.normal(size=(40_000, 2)) * scales, jnp.float32)
@@ -104,7 +104,7 @@ def test_angles_are_angles():
         np.testing.assert_allclose(manifold.angle_between(plane, line), angle, atol=1e-6, rtol=1e-3)
 
 
-def test_a_walk_goes_round_the_circle_and_stays_on_it(x64):
+def test_a_walk_goes_around_the_circle_and_stays_on_it(x64):
     start = jnp.asarray([[1.2, 0.0], [0.0, -0.7]])
     path = manifold.tangent_walk(onto_circle, start, n_steps=63, step_size=0.1)
     np.testing.assert_allclose(jnp.linalg.norm(path, axis=2), 1, rtol=1e-12)
@@ -114,7 +114,7 @@ def test_a_walk_goes_round_the_circle_and_stays_on_it(x64):
     np.testing.assert_allclose(np.abs(steps), np.arctan(0.1), rtol=1e-10)
 
 
-def test_a_random_walk_forgets_where_it_began():
+def test_a_random_walk_forgets_its_start():
     start = jnp.tile(jnp.asarray([[1.0, 0.0]]), (400, 1))
     path = manifold.random_walk(jax.random.key(0), onto_circle, start, n_steps=40, std=0.5)
     assert path.shape == (41, 400, 2)

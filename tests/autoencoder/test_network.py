@@ -29,14 +29,14 @@ def test_layers_are_applied_in_order_each_with_its_activation():
     [('glorot', (2 / 500) ** 0.5), ('sigmoid', 4 * (2 / 500) ** 0.5), ('lecun', 200**-0.5),
      ('he', (2 / 200) ** 0.5), (0.01, 0.01)],
 )  # fmt: skip
-def test_initial_weights_have_the_spread_that_was_asked_for(scale, std):
+def test_initial_weights_have_the_requested_std(scale, std):
     (layer,) = network.init(jax.random.key(0), (200, 300), scale=scale)
     assert float(jnp.std(layer.weight)) == pytest.approx(std, rel=0.02)
     assert abs(float(jnp.mean(layer.weight))) < 0.02 * std
     assert not layer.bias.any()
 
 
-def test_every_layer_draws_its_own_weights():
+def test_every_layer_has_its_own_random_weights():
     first, second = network.init(jax.random.key(0), (4, 4, 4))
     assert not np.allclose(first.weight, second.weight)
 
@@ -83,12 +83,12 @@ def test_encoder_and_decoder_of_any_shape(layer_dims, decoder):
         ({'layer_dims': (6, 3), 'decoder_dims': (3, 4, 6), 'tied': True}, 'cannot be tied'),
     ],
 )
-def test_what_cannot_be_built_is_said(arguments, message):
+def test_impossible_architectures_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         network.init_autoencoder(jax.random.key(0), **arguments)
 
 
-def test_what_does_not_fit_is_named():
+def test_inputs_that_do_not_fit_are_named():
     layers = network.init(jax.random.key(0), (6, 5, 4))
     with pytest.raises(ValueError, match=r'expected x of 6 values per example, got shape \(2, 7\)'):
         network.apply(layers, jnp.ones((2, 7)), jnp.tanh)

@@ -41,18 +41,18 @@ def test_code_is_the_papers_encoder(params, x):
 
 
 def test_inference_is_the_lasso_of_scikit_learn(params, x):
-    """The minimiser of E, by coordinate descent on the stacked problem, one example at a time."""
+    """The minimizer of E, by coordinate descent on the stacked problem, one example at a time."""
     found = psd.infer(params, x, n_steps=2000, **JOINT)
     root = np.sqrt(COUPLING)
     stacked = np.concatenate([params.atoms, root * np.eye(K)])
-    guess = np.asarray(psd.encode(params, x))
+    prediction = np.asarray(psd.encode(params, x))
     for i in range(len(x)):
-        signal = np.concatenate([x[i], root * guess[i]])
+        signal = np.concatenate([x[i], root * prediction[i]])
         peer = Lasso(WEIGHT / (2 * len(signal)), fit_intercept=False, tol=1e-12, max_iter=100_000)
         np.testing.assert_allclose(found[i], peer.fit(stacked, signal).coef_, atol=1e-8)
 
 
-def test_inference_satisfies_the_optimality_conditions_of_the_energy(params, x):
+def test_inferred_codes_satisfy_the_optimality_conditions(params, x):
     h = psd.infer(params, x, n_steps=2000, **JOINT)
 
     def smooth(h):
@@ -73,7 +73,7 @@ def test_energy_is_twice_the_lasso_objective(params, x):
 
 
 def test_ends_of_the_coupling(params, x):
-    """Without it sparse coding, from any start; with a strong one the encoder's guess."""
+    """Without it sparse coding, from any start; with a strong one the encoder prediction."""
     free = psd.infer(params, x, l1_penalty=WEIGHT, coupling=0.0, n_steps=4000)
     exact = solvers.fista(x, params.atoms, WEIGHT / 2, tolerance=1e-12, max_iterations=20_000)
     np.testing.assert_allclose(free, exact.codes, atol=1e-6)
@@ -86,8 +86,8 @@ def test_plain_steps_never_raise_the_energy(params, x):
         psd.energy(params, x, psd.infer(params, x, n_steps=n, momentum=False, **JOINT), **JOINT)
         for n in range(6)
     ]
-    guess = psd.energy(params, x, psd.encode(params, x), **JOINT)
-    np.testing.assert_allclose(values[0], guess, rtol=1e-12)
+    prediction = psd.energy(params, x, psd.encode(params, x), **JOINT)
+    np.testing.assert_allclose(values[0], prediction, rtol=1e-12)
     assert (np.diff(values, axis=0) < 0).all()
 
 
@@ -181,18 +181,18 @@ def minimum(params, x):
 
 
 @pytest.mark.slow
-def test_ten_steps_a_batch_learn_most_of_what_fifty_do_beyond_one():
+def test_ten_steps_per_batch_learn_most_of_what_fifty_learn():
     """Means of the exact minimum of E over the signals, after training with each.
 
-    The coupling is light here, so that steps are hard: on patches of pictures ten are as good as fifty.
+    The coupling is light here, so that steps are hard: on image patches ten are as good as fifty.
     """
     one, ten, fifty = (minimum(alternated(n)[3], alternated(n)[1])[1] for n in (1, 10, 50))
     assert abs(ten - fifty) < 0.05 * fifty, (one, ten, fifty)
     assert ten - fifty < 0.25 * (one - fifty), (one, ten, fifty)
 
 
-def test_ten_steps_from_the_guess_reach_the_minimum_and_beat_a_start_at_zero(learned):
-    """The lecture's claim: a good guess leaves about ten steps to do."""
+def test_ten_steps_from_the_prediction_reach_the_minimum(learned):
+    """The lecture's claim: a good prediction leaves about ten steps to do."""
     _, x, _, params, _ = learned
     exact, lowest = minimum(params, x)
 
@@ -226,7 +226,7 @@ def test_thresholding_encoder_has_zeros(params, x):
     assert 0.1 < float((code == 0).mean()) < 0.9
 
 
-def test_what_is_refused_says_why(params, x):
+def test_bad_input_is_refused(params, x):
     with pytest.raises(ValueError, match='do not fit'):
         psd.infer(params, x[:, :5], **JOINT)
     with pytest.raises(ValueError, match='n_steps to be at least 0, got -1'):

@@ -42,11 +42,11 @@ def test_filters_are_local_and_not_shared(layer, x):
     )
 
 
-def test_a_unit_sees_its_receptive_field_and_no_more(layer, x):
+def test_a_unit_depends_on_its_receptive_field_only(layer, x):
     stages = [STAGE, Stage(field_size=2, num_filters=3, pool_size=1, contrast_window=3)]
     inner = init((3, 2, 2), stages[1])
 
-    def unit(x):  # without normalisation between, whose windows reach further
+    def unit(x):  # without normalization between, whose windows reach further
         below = rica.l2_pool(rica.filter_responses(layer, x, STAGE), STAGE)
         return rica.filter_responses(inner, below, stages[1])[0, 1, 0, 2]
 
@@ -74,7 +74,7 @@ def test_pools_are_roots_of_sums_of_squares(layer, x):
 
 
 @pytest.mark.parametrize('tied', [True, False])
-def test_loss_is_reconstruction_and_pools_and_its_gradient_that_of_differences(x, tied):
+def test_loss_and_gradient_are_those_of_the_definition(x, tied):
     layer = init(SHAPE, STAGE, tied)
 
     def value(layer):
@@ -116,7 +116,7 @@ def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
     assert reached == pytest.approx(((W @ W.T - np.eye(k)) ** 2).sum() + d - k, rel=1e-10)
 
 
-def test_first_filters_are_pieces_of_examples_scaled_to_reconstruct_best(x64):
+def test_initial_filters_are_patches_scaled_to_reconstruct_best(x64):
     shape, stage = (8, 8, 1), Stage(field_size=4, num_filters=3, stride=2)
     x = jax.random.normal(jax.random.key(1), (30, *shape))
     layer = rica.init(jax.random.key(0), x, stage)
@@ -145,14 +145,14 @@ def test_layers_are_learned_one_by_one(x64):
     assert outputs[1]['pooled'].shape == (5, 2, 1, 3)
 
 
-def test_a_unit_is_that_of_the_middle_place(layer, x):
+def test_a_units_response_is_that_of_the_central_position(layer, x):
     outputs = rica.apply((layer,), x[:1], (STAGE,))[0]
     for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
         value = rica.unit_response((layer,), (STAGE,), kind, 1)(x[0])
         assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
 
 
-def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer, x):
+def test_contrast_normalization_is_the_definition_inside(layer, x):
     """Interior places, by the definition, with a window that holds the whole map."""
     stage = STAGE._replace(contrast_window=5)
     out = rica.apply((layer,), x, (stage,), min_std=0.01)[0]
@@ -165,12 +165,12 @@ def test_contrast_has_no_local_mean_and_no_more_than_unit_local_deviation(layer,
     def blur(a):
         return np.einsum('ij,kl,njlc->nik', G[0], G[1], a)[..., None] / a.shape[-1]
 
-    centred = p - blur(p)
-    expected = centred / np.maximum(0.01, np.sqrt(blur(centred**2)))
+    centered = p - blur(p)
+    expected = centered / np.maximum(0.01, np.sqrt(blur(centered**2)))
     np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_what_is_refused_says_why(x):
+def test_bad_input_is_refused(x):
     with pytest.raises(ValueError, match='layer 2 does not fit'):
         rica.shapes(SHAPE, (STAGE, Stage(field_size=4, num_filters=1)))
     with pytest.raises(ValueError, match='num_filters to be at least 1, got 0'):

@@ -40,7 +40,7 @@ def test_length_of_a_document_does_not_change_its_code():
 
 
 def topics(n=600, n_words=40, n_topics=4, length=10):
-    """Documents of one topic each, whose words only partly overlap: a model with a known answer."""
+    """Documents of one topic each, whose words only partly overlap: a model with known topics."""
     rng = np.random.default_rng(0)
     spread = 0.2 * np.ones((n_topics, n_words))
     for t in range(n_topics):
@@ -83,14 +83,16 @@ def trained(noise):
     )
 
 
-def test_noise_drives_code_units_to_their_ends():
+def test_noise_drives_latent_units_to_0_or_1():
     """The claim that makes bits of codes: only values far from 1/2 survive the noise."""
-    shares = [float(semantic_hashing.undecided_fraction(trained(noise)[0])) for noise in (0.0, 4.0)]
-    assert shares[1] < 0.6 * shares[0]
-    assert shares[1] < 0.25
+    undecided = [
+        float(semantic_hashing.undecided_fraction(trained(noise)[0])) for noise in (0.0, 4.0)
+    ]
+    assert undecided[1] < 0.6 * undecided[0]
+    assert undecided[1] < 0.25
 
 
-def test_documents_of_a_topic_are_found_by_bits_better_than_by_their_words():
+def test_bits_retrieve_topics_better_than_word_counts():
     codes, counts, kind, _, losses = trained(4.0)
     assert losses[-1] < 0.95 * losses[0]
     bits = semantic_hashing.to_bits(codes)
@@ -105,7 +107,7 @@ def test_documents_of_a_topic_are_found_by_bits_better_than_by_their_words():
     assert right[0] > right[1] + 0.03
 
 
-def test_words_of_a_topic_have_vectors_alike():
+def test_words_of_a_topic_have_similar_vectors():
     vectors = np.asarray(semantic_hashing.word_vectors(trained(4.0)[3]))
     order, cosine = semantic_hashing.nearest_by_cosine(vectors, np.arange(40), 3)
     assert (order // 10 == np.arange(40)[:, None] // 10).mean() > 0.85
@@ -149,7 +151,7 @@ def test_linear_autoencoder_of_ppmi_is_latent_semantic_analysis(x64):
     assert error == pytest.approx((values[k:] ** 2).sum(), rel=1e-6)
 
 
-def test_nearest_is_brute_force():
+def test_nearest_by_cosine_is_brute_force():
     table = np.random.default_rng(0).normal(size=(9, 3))
     order, cosine = semantic_hashing.nearest_by_cosine(table, np.array([4]), 2)
     unit = table / np.linalg.norm(table, axis=1, keepdims=True)

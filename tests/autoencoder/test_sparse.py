@@ -8,7 +8,7 @@ from lecture4.autoencoder import network, sparse
 from tests.gradients import check_grads
 
 
-def test_l1_is_the_negative_log_of_a_laplace_density_with_its_constant(x64):
+def test_laplace_nll_is_scipys_density(x64):
     h = np.random.default_rng(0).normal(size=(5, 3))
     weight = np.array([0.5, 2.0, 7.0])
     expected = -stats.laplace.logpdf(h, scale=1 / weight).sum(1)
@@ -25,7 +25,7 @@ def test_l1_is_the_negative_log_of_a_laplace_density_with_its_constant(x64):
     assert 2 * integrate.quad(density, 0, 20)[0] == pytest.approx(1, abs=1e-6)
 
 
-def test_the_constant_finds_the_weight_of_codes(x64):
+def test_the_constant_makes_the_inverse_scale_identifiable(x64):
     """The most likely weight is 1 / mean |h|; without the constant it would be 0."""
     h = jnp.asarray(stats.laplace(scale=0.25).rvs(size=(400, 5), random_state=0))
     best = optimize.minimize_scalar(
@@ -45,7 +45,7 @@ def test_kl_penalty_has_its_value_and_derivative(x64):
     assert float(slope[0]) == pytest.approx(0.9375)
 
 
-def test_kl_penalty_pulls_back_units_that_are_always_off_or_on():
+def test_kl_penalty_is_finite_for_units_always_off_or_on():
     mean = jnp.array([0.0, 1.0])
     value, slope = jax.value_and_grad(lambda m: sparse.kl_penalty(m, 0.05).sum())(mean)
     assert np.isfinite(value)

@@ -109,8 +109,8 @@ def test_saturated_logits_stay_finite(name, logit):
     family, p = FAMILIES[name]
     outputs = jnp.where(jnp.arange(p) % 2 == 0, logit, -logit)[None].astype(jnp.float32)
     likelihood = jax.jit(jax.value_and_grad(lambda o, value: family.log_prob(o, value).sum()))
-    for wanted in (outputs, -outputs):  # the likely state, and the one of probability e^-100
-        value = family.sample(jax.random.key(0), wanted)
+    for logits in (outputs, -outputs):  # the likely state, and the one of probability e^-100
+        value = family.sample(jax.random.key(0), logits)
         log_prob, grad = likelihood(outputs, value)
         assert np.isfinite(log_prob) and np.isfinite(grad).all()
     divergence = jax.jit(jax.value_and_grad(lambda o: family.kl(o, jnp.zeros_like(o)).sum()))
@@ -135,7 +135,7 @@ def test_states_are_all_values_of_a_code():
     )
 
 
-def test_the_spread_of_gradients_is_their_mean_and_variance():
+def test_gradient_moments_are_mean_and_variance():
     """Far from 0, where squares less the mean's square would cancel."""
 
     def gradient(key):
@@ -176,8 +176,8 @@ def test_estimators_agree_with_the_exact_gradient(name, x64):
 
     value, truth = jax.value_and_grad(exact)(outputs)
     spread = {}
-    wanted = ['score', 'leave-one-out'] + ['pathwise'] * family.pathwise
-    for i, estimator in enumerate(wanted):
+    estimators = ['score', 'leave-one-out'] + ['pathwise'] * family.pathwise
+    for i, estimator in enumerate(estimators):
 
         def once(key, outputs, estimator=estimator):
             return stochastic.expectation(
@@ -198,7 +198,7 @@ def test_estimators_agree_with_the_exact_gradient(name, x64):
 
 
 @pytest.mark.parametrize('estimator', ['pathwise', 'score', 'leave-one-out'])
-def test_what_the_function_closes_over_gets_its_gradient(estimator, x64):
+def test_closed_over_values_have_their_gradient(estimator, x64):
     outputs = outputs_of('gaussian', 6)
 
     def mean(c):
@@ -218,7 +218,7 @@ def test_the_prior_is_outputs_of_zero(x64):
     np.testing.assert_allclose(coins, -5 * np.log(2), rtol=1e-13)
 
 
-def test_log_standard_deviations_are_bounded_and_usual_ones_unchanged():
+def test_log_stds_are_bounded_and_usual_ones_unchanged():
     usual = jnp.linspace(-6, 6, 121)
     np.testing.assert_array_equal(stochastic.bound_log_std(usual), usual)
     rising = jnp.concatenate([jnp.linspace(-10, 10, 201), jnp.asarray([50.0, 1e6])])
@@ -233,7 +233,7 @@ def test_log_standard_deviations_are_bounded_and_usual_ones_unchanged():
     assert np.isfinite(stochastic.GAUSSIAN.kl(outputs, jnp.zeros_like(outputs))).all()
 
 
-def test_errors_name_the_mend():
+def test_errors_name_the_fix():
     family, _ = FAMILIES['bernoulli']
     outputs = jnp.zeros((1, 3))
     expect = stochastic.expectation
@@ -249,5 +249,5 @@ def test_errors_name_the_mend():
         CATEGORICAL.mean(jnp.zeros((1, 5)))
     with pytest.raises(ValueError, match='expected 2 k outputs'):
         stochastic.GAUSSIAN.mean(jnp.zeros((1, 5)))
-    with pytest.raises(ValueError, match=r'rescale the pixels'):
+    with pytest.raises(ValueError, match='divide by 255, or use a Gaussian decoder where'):
         family.log_prob(outputs, jnp.full((1, 3), 255.0))

@@ -18,7 +18,7 @@ def test_top_k_is_a_sort(k):
     np.testing.assert_array_equal(topk.top_k(jnp.asarray(h), k), expected)
 
 
-def test_top_k_keeps_k_of_equal_values_and_passes_gradients_to_them():
+def test_top_k_keeps_k_of_equal_values_and_their_gradients():
     h = jnp.ones((2, 5))
     kept = topk.top_k(h, 2)
     assert kept.sum(1).tolist() == [2, 2]
@@ -27,7 +27,7 @@ def test_top_k_keeps_k_of_equal_values_and_passes_gradients_to_them():
 
 
 @pytest.mark.parametrize('k', [0, 7])
-def test_k_outside_the_code_is_refused(k):
+def test_k_outside_the_latent_dimension_is_refused(k):
     with pytest.raises(
         ValueError, match=f'expected k between 1 and the latent dimension 6, got {k}'
     ):
@@ -40,7 +40,7 @@ def problem(width=24, d=8, n=64):
 
 
 def kill(params, units, bias=-100.0):
-    """Units that never answer."""
+    """Units that are never active."""
     (W, c) = params.encoder[0]
     return Autoencoder((Dense(W, c.at[units].set(bias)),), params.decoder)
 
@@ -50,7 +50,7 @@ def start(params, optimizer):
     return topk.State(params, optimizer.init(params), zeros, zeros)
 
 
-def test_it_starts_as_transposes_with_unit_rows_and_the_datas_mean():
+def test_encoder_and_decoder_start_as_transposes():
     x, params = problem()
     np.testing.assert_allclose(params.encoder[0].weight, params.decoder[0].weight.T)
     np.testing.assert_allclose(jnp.linalg.norm(params.decoder[0].weight, axis=1), 1, rtol=1e-6)
@@ -69,7 +69,7 @@ def test_the_loss_is_its_formula():
     np.testing.assert_array_equal(used, (code > 0).any(0))
 
 
-def test_dead_units_get_a_gradient_from_the_auxiliary_loss_alone():
+def test_dead_units_have_a_gradient_by_the_auxiliary_loss_only():
     x, params = problem()
     dead = jnp.zeros(24, bool).at[jnp.array([2, 5])].set(True)
     params = kill(params, jnp.array([2, 5]))
@@ -117,7 +117,7 @@ def test_idle_time_counts_examples_and_dead_units_are_counted():
     assert seen == [0, 0, 20]
 
 
-def test_gradients_along_a_decoder_row_are_taken_out_and_rows_keep_norm_1():
+def test_gradients_along_decoder_rows_are_removed():
     x, params = problem()
     grads = jax.tree.map(jnp.ones_like, params)
     flat = topk.tangential(grads, params).decoder[0].weight
@@ -131,7 +131,7 @@ def test_gradients_along_a_decoder_row_are_taken_out_and_rows_keep_norm_1():
     )
 
 
-def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
+def test_revival_aims_only_dead_units_at_the_worst_examples():
     x, params = problem()
     params = kill(params, jnp.arange(4))
     dead = jnp.arange(24) < 4
@@ -151,7 +151,7 @@ def test_revival_aims_dead_units_at_the_worst_examples_and_only_them():
     np.testing.assert_array_equal(new.encoder[0].weight[:, 4:], params.encoder[0].weight[:, 4:])
 
 
-def test_examples_are_drawn_in_proportion_to_their_squared_loss():
+def test_examples_are_sampled_in_proportion_to_squared_loss():
     x, params = problem(width=4000)
     error = jnp.zeros(64).at[:2].set(jnp.array([1.0, 3.0]))
     new = jax.jit(topk.revive)(jax.random.key(0), params, x, error, jnp.ones(4000, bool))
@@ -161,7 +161,7 @@ def test_examples_are_drawn_in_proportion_to_their_squared_loss():
     assert float(second) == pytest.approx(0.9, abs=0.02)
 
 
-def test_a_step_revives_and_forgets_adams_moments():
+def test_a_step_revives_and_resets_adams_moments():
     x, params = problem()
     optimizer = optax.adam(1e-3)
     state = start(kill(params, jnp.arange(20)), optimizer)
@@ -184,10 +184,10 @@ def test_a_step_revives_and_forgets_adams_moments():
         assert (moments.encoder[0].weight[:, :20] == 0).all()
         assert (abs(moments.decoder[0].weight[20:]).sum(1) > 0).any()
     used = topk.loss(state.params, x, 3)[1][1]
-    assert used[:20].sum() > 5  # they answer again
+    assert used[:20].sum() > 5  # they are active again
 
 
-def test_dead_says_that_revived_units_are_still_unused():
+def test_revived_units_count_as_dead_until_they_are_used():
     x, params = problem()
     optimizer = optax.sgd(0.0)
     state = start(kill(params, jnp.arange(20)), optimizer)
@@ -270,7 +270,7 @@ def test_four_devices_count_and_update_as_one():
 
 
 @pytest.mark.slow
-def test_dead_units_come_back_by_either_means_and_not_without():
+def test_dead_units_come_back_by_either_remedy():
     """Half of the units start dead; the data are sparse sums of more sources than the rest hold."""
     sources = jax.random.bernoulli(jax.random.key(5), 0.1, (2048, 32)).astype(jnp.float32)
     mixing = jax.random.normal(jax.random.key(6), (32, 16))

@@ -84,7 +84,7 @@ def test_a_linear_gaussian_bound_is_the_exact_log_likelihood(x64):
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads)) < 1e-10
 
 
-def test_a_rotated_code_costs_what_its_correlations_are_worth(x64):
+def test_a_rotated_code_costs_its_correlations(x64):
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(K, K)))[0]
     mu, W, s2, log_p = probabilistic_pca(rotation)
     M = np.eye(K) + W.T @ W / s2
@@ -133,7 +133,7 @@ def test_training_finds_the_likelihood_and_the_principal_axes(x64):
     )
 
 
-def test_a_fixed_deviation_decides_which_units_survive(x64):
+def test_a_fixed_std_decides_which_units_survive(x64):
     """Those whose variance in the data exceeds it: collapse of the others is the optimum."""
     values = np.sort(np.linalg.eigvalsh(np.cov(X.T, bias=True)))[::-1]
     model = vae.mlp(
@@ -272,7 +272,7 @@ def test_extreme_decoders_are_finite(pixels):
     params = model.init(jax.random.key(0))
     layer = params.decoder[0]
     logits = 100.0 * jnp.where(jnp.arange(layer.bias.shape[0]) < 2, 1.0, -1.0)
-    if pixels is stochastic.GAUSSIAN:  # means far off, deviations of 1
+    if pixels is stochastic.GAUSSIAN:  # means far off, standard deviations of 1
         logits = jnp.where(jnp.arange(8) < 4, logits, 0.0)
     params = params._replace(decoder=(layer._replace(bias=logits),))
     x = jnp.asarray([[0.0, 1.0, 0.0, 1.0]])
@@ -310,7 +310,7 @@ def test_a_gaussian_decoder_trains_on_pixels_up_to_255(learn_std):
     assert losses[-10:].mean() < 0.2 * losses[0]
 
 
-def test_free_bits_stop_the_pull():
+def test_free_bits_stop_the_gradient():
     kl = jnp.asarray([[0.1, 3.0], [0.3, 1.0]])
     parts = vae.Bound(jnp.asarray([-5.0, -7.0]), kl)
     np.testing.assert_allclose(vae.loss(parts), 6 + 0.2 + 2, rtol=1e-6)
@@ -371,7 +371,7 @@ def test_interpolations_keep_to_the_sphere():
         latent_space.interpolate(a, b, 1)
 
 
-def test_binarisation_draws_the_pixels():
+def test_binarization_samples_the_pixels():
     x = jnp.linspace(0, 1, 11, dtype=jnp.float32)[None] * jnp.ones((20_000, 1))
     drawn = np.asarray(vae.binarize(jax.random.key(0), x))
     assert set(np.unique(drawn)) == {0.0, 1.0} and drawn.dtype == np.float32
@@ -387,7 +387,7 @@ def test_independent_pixels_is_their_likelihood():
     np.testing.assert_allclose(vae.independent_pixels(train, test), expected, rtol=1e-6)
 
 
-def test_samples_and_reconstructions_have_the_pictures_form():
+def test_samples_and_reconstructions_have_the_images_shape():
     model = convolutional_vae.convolutional((8, 12, 1), (3, 5), 2, hidden_dim=4)
     params = model.init(jax.random.key(0))
     draw = jax.jit(functools.partial(vae.sample, model, n=7))
@@ -400,8 +400,8 @@ def test_samples_and_reconstructions_have_the_pictures_form():
     np.testing.assert_allclose(again, special.expit(logits), rtol=1e-5)
 
 
-def test_layers_of_the_convolutional_networks_are_lax_s(x64):
-    """Values and both gradients, of pictures that are not square."""
+def test_convolutional_layers_are_laxs(x64):
+    """Values and both gradients, of images that are not square."""
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(3, 4, 6, 2)))
     layer = convolutional_vae.Conv(*map(jnp.asarray, (rng.normal(size=(4, 4, 2, 5)), np.ones(5))))
@@ -425,22 +425,24 @@ def test_layers_of_the_convolutional_networks_are_lax_s(x64):
             found.append((y, *back(jnp.sin(y))))
         return found
 
-    shrunk, grown, *wanted = everything(layer.kernel, x)
+    shrunk, grown, *expected = everything(layer.kernel, x)
     assert shrunk[0].shape == (3, 2, 3, 5) and grown[0].shape == (3, 8, 12, 5)
-    for ours, theirs in zip((shrunk, grown), wanted, strict=True):
+    for ours, theirs in zip((shrunk, grown), expected, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize('learn_std', [False, True])
-def test_convolutional_outputs_lie_where_their_family_reads_them(learn_std):
-    """A bump in one cell of the smallest map moves the means of pixels near it, no deviation."""
+def test_convolutional_outputs_are_means_then_log_stds(learn_std):
+    """A bump in one cell of the smallest feature map moves the means of pixels near it, no standard deviation."""
     model = convolutional_vae.convolutional(
         (16, 16, 2), (3, 4), 2, hidden_dim=4, pixels=stochastic.GAUSSIAN, learn_std=learn_std
     )
     params = model.init(jax.random.key(0))
     last = params.decoder.conv[-1]
-    n_means = 2  # channels of means; log deviations, where the network gives them, come after
+    n_means = (
+        2  # channels of means; log standard deviations, where the network gives them, come after
+    )
     kernel = last.kernel.at[..., n_means:].set(0.0) if not learn_std else last.kernel
     decoder = params.decoder._replace(conv=(params.decoder.conv[0], last._replace(kernel=kernel)))
     dense = decoder.dense[-1]
@@ -454,13 +456,13 @@ def test_convolutional_outputs_lie_where_their_family_reads_them(learn_std):
     z = jnp.zeros((1, 2))
     decode = jax.jit(model.decode)
     a, b = (decode(params._replace(decoder=decoder), z) for decoder in (one, other))
-    means, deviations = np.split(np.asarray(a != b)[0], 2)
-    assert not deviations.any()
+    means, log_stds = np.split(np.asarray(a != b)[0], 2)
+    assert not log_stds.any()
     rows, columns, _ = np.nonzero(means.reshape(16, 16, 2))
     assert means.any() and set(rows) <= set(range(1, 11)) and set(columns) <= set(range(5, 15))
 
 
-def test_bad_input_names_the_mend():
+def test_bad_input_names_the_fix():
     with pytest.raises(ValueError, match='latent_dim to be at least 1, got 0'):
         vae.mlp(4, (3,), 0)
     with pytest.raises(ValueError, match='learn_std learns'):

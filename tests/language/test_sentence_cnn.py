@@ -95,7 +95,7 @@ def test_less_padding_leaves_windows_out(padding, x64):
     assert np.abs(features - wide).max() > 0.1 or padding == 4
 
 
-def test_kim_s_padding_differs_for_the_longest_sentence_only(x64):
+def test_kims_padding_differs_for_the_longest_sentence_only(x64):
     """He puts 4 zeros before a sentence and zeros behind it up to max_l + 8."""
     net = model()
     params = params_of(net)
@@ -114,7 +114,7 @@ def test_kim_s_padding_differs_for_the_longest_sentence_only(x64):
     assert differ[0, 8:].max() > 0.01
 
 
-def test_neither_zeros_behind_nor_other_sentences_change_an_answer():
+def test_logits_depend_on_a_sentences_words_only():
     net = model()
     params = params_of(net, np.float32)
     vectors = VECTORS.astype(np.float32)
@@ -127,7 +127,7 @@ def test_neither_zeros_behind_nor_other_sentences_change_an_answer():
     np.testing.assert_allclose(no_word, np.maximum(params['bias'], 0), rtol=1e-6)
 
 
-def test_a_filter_hears_its_window_and_nothing_else(x64):
+def test_a_feature_depends_on_its_window_only(x64):
     """By gradient: the feature of filter f moves with the words at start .. start + h - 1, weighted by the filter."""
     net = model()
     params = params_of(net)
@@ -200,7 +200,7 @@ def test_initial_values_are_kim_s():
     )
 
 
-def test_dropout_leaves_out_and_the_rest_is_scaled_down():
+def test_dropout_drops_features_and_evaluation_scales_them():
     net = model(dropout=0.25)
     params = params_of(net, np.float32)
     params['bias'] += 2  # all features fire
@@ -223,7 +223,7 @@ def test_dropout_leaves_out_and_the_rest_is_scaled_down():
     np.testing.assert_allclose(np.mean(drawn != 0), 0.75, atol=0.02)
 
 
-def test_columns_are_bounded_after_the_step():
+def test_column_norms_are_bounded_after_the_step():
     params = {'W': jnp.array([[3.0, 0.1], [4.0, 0.2]])}
     steps = {'W': jnp.array([[3.0, 0.0], [4.0, 0.1]])}
     bound = sentence_cnn.clip_column_norms(3.0)
@@ -246,7 +246,7 @@ def adadelta(param, gradients, decay=0.0):
     return param
 
 
-def test_the_optimizer_is_adadelta_with_a_bound_on_the_softmax_alone(x64):
+def test_the_optimizer_is_adadelta_with_bounded_softmax(x64):
     net = model()
     params = params_of(net, scale=2.0)
     rng = np.random.default_rng(5)

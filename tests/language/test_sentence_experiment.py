@@ -29,7 +29,7 @@ def config(source, **fields):
     return experiment.Config(source=source, **{**small, **fields})
 
 
-def test_steps_cover_folds_epochs_batches_and_looks(source):
+def test_steps_cover_folds_epochs_batches_and_evaluations(source):
     made = experiment.data(config(source)).extra['rounds']
     assert (
         made.batches_per_epoch == 4 and made.num_steps == 2 * 2 * 5

@@ -1,4 +1,4 @@
-"""A step on the batch's rows is a step on the whole table; a look finds what numpy finds."""
+"""A step on the batch's rows is a step on the whole table; an evaluation is what NumPy computes."""
 
 import jax
 import jax.numpy as jnp
@@ -137,10 +137,10 @@ def texts(n=60):
 
 
 @pytest.mark.slow
-def test_a_cross_validation_in_one_run_of_few_programs():
+def test_cross_validation_is_one_run_of_few_programs():
     """Fold after fold from new values, early stopping by development accuracy, and every shape compiled once."""
     encoded, labels, chosen, made = texts()
-    traces = {'step': 0, 'look': 0}
+    traces = {'step': 0, 'evaluate': 0}
 
     @jax.jit
     def step(state, results, batch, key):
@@ -149,12 +149,12 @@ def test_a_cross_validation_in_one_run_of_few_programs():
         return state, *train_step.add_batch(results, metrics)
 
     @jax.jit
-    def look(state, results, batch, key):
-        traces['look'] += 1
+    def evaluate(state, results, batch, key):
+        traces['evaluate'] += 1
         return train_step.evaluate(MODEL, state, results, batch, lambda: fresh(key))
 
     fresh = jax.jit(lambda key: train_step.init(key, MODEL, OPTIMIZER, table()))
-    answer = jax.jit(lambda state, words: train_step.apply(MODEL, state, words)[0])
+    predict = jax.jit(lambda state, words: train_step.apply(MODEL, state, words)[0])
     state, results = fresh(jax.random.key(0)), train_step.init_results(3, C)
     expected, shapes, sums = [[] for _ in chosen], set(), []
     for n in range(made.num_steps):
@@ -170,31 +170,31 @@ def test_a_cross_validation_in_one_run_of_few_programs():
             counts[role] = np.zeros((C, C))
             held = getattr(chosen[fold], role)
             words = vocabulary.pad([encoded[row] for row in held], 32)
-            given = np.asarray(answer(state, words)).argmax(1)
-            np.add.at(counts[role], (labels[held], given), 1)
+            predicted = np.asarray(predict(state, words)).argmax(1)
+            np.add.at(counts[role], (labels[held], predicted), 1)
         expected[fold].append(counts)
         count = int(state.step)
-        state, results, metrics = look(state, results, batch, jax.random.key(100 + n))
+        state, results, metrics = evaluate(state, results, batch, jax.random.key(100 + n))
         np.testing.assert_allclose(
             [metrics['loss'], metrics['accuracy']], np.mean(sums, 0), rtol=1e-5
         )
         sums = []
         for role in ('dev', 'test'):
-            share = np.trace(counts[role]) / counts[role].sum()
-            np.testing.assert_allclose(metrics[f'{role}_accuracy'], share, rtol=1e-6)
+            accuracy = np.trace(counts[role]) / counts[role].sum()
+            np.testing.assert_allclose(metrics[f'{role}_accuracy'], accuracy, rtol=1e-6)
         last = len(expected[fold]) == 3 and fold < 2
         assert int(state.step) == (0 if last else count)
-        if last:  # a new fold begins where any begins: other filters, no memory
+        if last:  # a new fold starts as any does: other filters, new state of the optimizer
             assert (np.asarray(state.trained.means) == 0).all()
             assert (np.asarray(state.params['softmax']['kernel']) == 0).all()
-    for fold, looks in enumerate(expected):
-        dev = [np.trace(counts['dev']) / counts['dev'].sum() for counts in looks]
+    for fold, evaluations in enumerate(expected):
+        dev = [np.trace(counts['dev']) / counts['dev'].sum() for counts in evaluations]
         best = int(np.argmax(dev))  # the first of equals
         assert int(results.best_epoch[fold]) == best + 1
         np.testing.assert_allclose(results.dev_accuracy[fold], dev[best], rtol=1e-6)
-        np.testing.assert_array_equal(results.confusion[fold], looks[best]['test'])
+        np.testing.assert_array_equal(results.confusion[fold], evaluations[best]['test'])
         np.testing.assert_allclose(
-            results.test_accuracy[fold], np.trace(looks[best]['test']) / 20, rtol=1e-6
+            results.test_accuracy[fold], np.trace(evaluations[best]['test']) / 20, rtol=1e-6
         )
-    assert traces == {'step': len(shapes), 'look': 1}
+    assert traces == {'step': len(shapes), 'evaluate': 1}
     assert len(shapes) <= 6

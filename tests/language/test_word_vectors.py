@@ -91,7 +91,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_text_is_read_whatever_separates_its_columns(layout, tmp_path):
+def test_text_is_read_with_any_separators(layout, tmp_path):
     (tmp_path / 'v.txt').write_bytes(LAYOUTS[layout])
     found = word_vectors.read(tmp_path / 'v.txt', ['film', 'great', 'bird'])
     scale = 10 if layout == 'integers' else 1
@@ -123,7 +123,7 @@ def test_text_is_read_whatever_separates_its_columns(layout, tmp_path):
         (b'', r'line 1: expected a header'),
     ],
 )  # fmt: skip
-def test_a_file_that_is_not_read_is_named(content, match, tmp_path):
+def test_other_formats_are_named_with_the_fix(content, match, tmp_path):
     (tmp_path / 'v.txt').write_bytes(content)
     with pytest.raises(ValueError, match=match):
         word_vectors.read(tmp_path / 'v.txt', ['film', 'great', 'bird'])
@@ -166,7 +166,7 @@ def test_a_cut_archive_and_a_missing_file(tmp_path):
         word_vectors.read(tmp_path / 'none.txt')
 
 
-def test_aligned_and_random_tables():
+def test_filled_and_random_tables():
     found = word_vectors.WordVectors(WORDS, VECTORS)
     table, given = word_vectors.fill_table(found, {'cat': 3, 'the': 5, 'bird': 2}, 6, 3)
     np.testing.assert_array_equal(table[[3, 5]], VECTORS[[2, 0]])
