@@ -30,7 +30,8 @@ def learning(
 ) -> Figure:
     """Small multiples of a run's metrics, one panel for each quantity.
 
-    A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME. A metric that is positive
+    A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME, one color for each
+    qualifier, dashed in training where there are evaluations too. A metric that is positive
     and spans more than a factor of 30 gets a log scale. Where a line has more than 200 points, their
     running mean is drawn over them.
 
@@ -76,9 +77,9 @@ def learning(
     made = style.figure(2.9 * columns + 0.3, 2.0 * lines + 0.3, layout='constrained')
     grid = made.subplots(lines, columns, squeeze=False, sharex=True).ravel()
     for axes, (panel, keys) in zip(grid, panels.items(), strict=False):
-        for i, key in enumerate(keys):
+        for key, (label, color, line) in zip(keys, _line_styles(keys), strict=True):
             at, value = np.array(sorted(points[key], key=lambda point: point[0]), float).T
-            _line(axes, at, value, style.COLOURS[i % 7], _line_label(key))
+            _line(axes, at, value, color, label, line)
         axes.set_title(labels.get(panel, panel.replace('_', ' ')))
         if len(keys) > 1:
             axes.legend()
@@ -104,10 +105,19 @@ def _panel(key: str) -> str:
     return key.removeprefix('eval/').partition('/')[0]
 
 
-def _line_label(key: str) -> str:
-    """'training', 'evaluation, cat': which of a quantity's lines a key is."""
-    qualifiers = key.removeprefix('eval/').split('/')[1:]
-    return ', '.join(['evaluation' if key.startswith('eval/') else 'training', *qualifiers])
+def _line_styles(keys: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Label, color and line of each key of a panel: a color for each qualifier, training dashed."""
+    kinds = ['evaluation' if key.startswith('eval/') else 'training' for key in keys]
+    qualifiers = [', '.join(key.removeprefix('eval/').split('/')[1:]) for key in keys]
+    distinct = list(dict.fromkeys(qualifiers if any(qualifiers) else kinds))
+    styles = []
+    for kind, own in zip(kinds, qualifiers, strict=True):
+        words = [kind, own] if len(set(kinds)) > 1 or not own else [own]
+        i = distinct.index(own if any(qualifiers) else kind)
+        dashed = any(qualifiers) and kind == 'training' and len(set(kinds)) > 1
+        line = '--' if dashed else '-' if i < 7 else ':'
+        styles.append((', '.join(filter(None, words)), style.COLOURS[i % 7], line))
+    return styles
 
 
 @style.house()
@@ -216,11 +226,11 @@ def _finite(value):
     return value if value is not None and math.isfinite(value) else math.nan
 
 
-def _line(axes, at, value, colour, label):
+def _line(axes, at, value, colour, label, line):
     many = len(at) > 200
     few = {'marker': 'o', 'markersize': 3} if len(at) <= 30 else {}
     behind = {'alpha': 0.3, 'linewidth': 0.8} if many else {'label': label}
-    axes.plot(at, value, color=colour, **few, **behind)
+    axes.plot(at, value, line, color=colour, **few, **behind)
     if many:
         window = len(at) // 40
         known = np.isfinite(value).astype(float)
@@ -229,7 +239,7 @@ def _line(axes, at, value, colour, label):
         count = np.convolve(known, box, 'valid')
         mean = np.where(count >= window / 2, total / np.maximum(count, 1), np.nan)
         centre = np.convolve(at, box / window, 'valid')
-        axes.plot(centre, mean, color=colour, label=label)
+        axes.plot(centre, mean, line, color=colour, label=label)
 
 
 def _scale(axes, values):

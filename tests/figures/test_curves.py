@@ -100,6 +100,25 @@ def test_learning_uses_declared_labels_order_and_percent():
     ]
 
 
+def test_qualifiers_have_a_color_each():
+    rows = [
+        {'step': n, 'eval/e/a': 1.0, 'e/a': 2.0, 'eval/e/b': 3.0, 'l/a': 1.0, 'l/b': 2.0}
+        for n in (0, 1)
+    ]
+    figure = curves.learning(rows)
+    both, training = panel(figure, 'e'), panel(figure, 'l')
+    assert [(line.get_label(), line.get_color(), line.get_linestyle()) for line in both.lines] == [
+        ('evaluation, a', style.COLOURS[0], '-'),
+        ('training, a', style.COLOURS[0], '--'),
+        ('evaluation, b', style.COLOURS[1], '-'),
+    ]
+    assert [line.get_label() for line in training.lines] == ['a', 'b']
+    many = curves.learning([{'step': n, **{f'e/{i}': 1.0 for i in range(8)}} for n in (0, 1)]).axes[
+        0
+    ]
+    assert len({(line.get_color(), line.get_linestyle()) for line in many.lines}) == 8
+
+
 def test_counters_that_stayed_zero_have_no_panel():
     rows = [
         {'step': n, 'dead': 0, 'eval/dead': 0, 'loss': 1.0, 'late': int(n == 2)} for n in range(3)
