@@ -31,7 +31,7 @@ def test_docstrings_are_labeled_text_in_disjoint_splits():
     )
     import scipy.optimize
 
-    words = tokenize(scipy.optimize.bisect.__doc__.split('\n    Parameters')[0])
+    words = tokenize(scipy.optimize.bisect.__doc__.split('\n    Parameters')[0], 'kim')
     row = (train.texts + test.texts).index(words)
     assert docstrings.SUBPACKAGES[np.concatenate([train.labels, test.labels])[row]] == 'optimize'
 
@@ -148,6 +148,86 @@ def test_own_files(tmp_path):
     (folder / 'test.tsv').write_bytes(b'a\t\xff\n')
     with pytest.raises(DataError, match='is not utf-8 text'):
         sentences.load(f'tsv:{folder}', 'test')
+
+
+JAPANESE = '1\t最高 の 映画\n0\t最悪 の 映画\n'
+
+
+@pytest.mark.parametrize(
+    ('content', 'class_names', 'texts'),
+    [
+        (JAPANESE, ('0', '1'), (('最高', 'の', '映画'), ('最悪', 'の', '映画'))),
+        ('\ufeffneg\tbad\npos\tgood\n', ('neg', 'pos'), (('bad',), ('good',))),
+        ('label\ttext\nneg\tbad\npos\tgood\n', ('neg', 'pos'), (('bad',), ('good',))),
+        ('Sentiment\tReview\r\nneg\tbad\r\npos\tgood', ('neg', 'pos'), (('bad',), ('good',))),
+        ('neg\tbad\rpos\tgood\r', ('neg', 'pos'), (('bad',), ('good',))),
+        ('10\tten\n9\tnine\n', ('9', '10'), (('ten',), ('nine',))),
+        (
+            'text\tlabel of a class\nb\ttext\n',
+            ('b', 'text'),
+            (('label', 'of', 'a', 'class'), ('text',)),
+        ),
+    ],
+)
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
+def test_own_files_of_many_origins(tmp_path, content, class_names, texts, encoding):
+    (tmp_path / 'a.tsv').write_bytes(content.encode(encoding))
+    loaded = sentences.load(f'tsv:{tmp_path}/a.tsv', 'all')
+    assert loaded.class_names == class_names and loaded.texts == texts
+
+
+def test_swapped_columns_and_other_encodings_are_refused(tmp_path):
+    path = tmp_path / 'a.tsv'
+    for content, match in (
+        (b'text\tlabel\ngood\tpos\n', 'expected columns label, text, got text, label; swap them'),
+        (
+            'neg\tmal fait\u0020\xe0 peu'.encode('latin-1'),
+            'is not utf-8 text .*save it as UTF-8',
+        ),
+        ('neg\tbad\n'.encode('utf-16-le'), 'has null characters; save it as text in UTF-8'),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=match):
+            sentences.load(f'tsv:{path}', 'all')
+
+
+def test_a_first_line_that_may_be_a_header_is_named(tmp_path, caplog):
+    path = tmp_path / 'a.tsv'
+    path.write_text('stars\twhat they wrote\n1\tbad\n5\tgood\n1\tpoor\n')
+    assert sentences.load(f'tsv:{path}', 'all').class_names == ('1', '5', 'stars')
+    assert "the label 'stars' is on the first line alone" in caplog.text
+
+
+def test_sentences_without_a_word_are_counted_and_refused_above_a_tenth(tmp_path, caplog):
+    path = tmp_path / 'a.tsv'
+    lines = [f'{i % 2}\tgood' for i in range(20)]
+    path.write_text('\n'.join([*lines[:6], '1\t...', *lines[7:]]))
+    assert sentences.load(f'tsv:{path}', 'all').texts.count(()) == 1
+    assert '1 of 20 sentences have no word, the first on line 7' in caplog.text
+    path.write_text('\n'.join(['0\t--', '1\t...', '1\t:', *lines[3:]]))
+    with pytest.raises(
+        DataError, match=r'3 of 20 sentences have no word.* at most 10 %; remove them'
+    ):
+        sentences.load(f'tsv:{path}', 'all')
+    path.write_text(JAPANESE * 100)
+    with pytest.raises(DataError, match=r"200 of 200 sentences have no word.* use style 'unicode'"):
+        sentences.load(f'tsv:{path}', 'all', style='kim')
+
+
+def test_text_that_is_not_segmented_is_named(tmp_path, caplog):
+    path = tmp_path / 'a.tsv'
+    path.write_text(
+        '1\tこの映画は今まで見た中で一番面白かったです\n0\tこの映画は今まで見た中で一番退屈でしたよね\n'
+    )
+    sentences.load(f'tsv:{path}', 'all')
+    assert '2 of 2 sentences are one word of 20 or more characters' in caplog.text
+
+
+def test_the_style_of_a_published_set_can_be_changed(tiny):
+    tiny('rt-polarity.all', '1 caf\xe9\n0 bad\n'.encode('latin-1'))
+    assert sentences.load('mr', 'all', manual_dir=tiny.folder).texts[0] == ('caf',)
+    unicode = sentences.load('mr', 'all', manual_dir=tiny.folder, style='unicode')
+    assert unicode.texts == (('café',), ('bad',))
 
 
 @pytest.mark.parametrize(

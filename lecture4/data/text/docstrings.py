@@ -71,6 +71,6 @@ def _texts(path):
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
             summary = _SECTION.split(ast.get_docstring(node) or '')[0]
-            words = tokenize(_OWN_NAME.sub(' ', summary))
+            words = tokenize(_OWN_NAME.sub(' ', summary), 'kim')
             if len(words) >= MIN_WORDS:
                 yield words

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
 from lecture4.data.text.dataset import Sentences
-from lecture4.data.text.lines import Format, read
+from lecture4.data.text.lines import read
 from lecture4.data.text.tokens import Style
 
 SMS_SPAM = archives.Pin(
@@ -28,7 +28,8 @@ class Published(NamedTuple):
 
     files: dict[str, str]
     class_names: tuple[str, ...]
-    format: Format = Format()
+    encoding: str = 'latin-1'
+    separator: str = ' '
     style: Style = 'kim'
 
 
@@ -40,21 +41,21 @@ SETS = {
     'sst1': Published(
         {split: f'stsa.fine.{split}' for split in _SST_SPLITS},
         ('very negative', 'negative', 'neutral', 'positive', 'very positive'),
-        Format('utf-8'),
-        'kim_tokenized',
+        'utf-8',
+        style='kim_tokenized',
     ),
     'sst2': Published(
         {split: f'stsa.binary.{split}' for split in _SST_SPLITS},
         _POLARITY,
-        Format('utf-8'),
-        'kim_tokenized',
+        'utf-8',
+        style='kim_tokenized',
     ),
     'trec': Published(
         {split: f'TREC.{split}.all' for split in ('train', 'test')},
         ('description', 'entity', 'abbreviation', 'human', 'location', 'number'),
         style='kim_cased',
     ),
-    'sms_spam': Published({'all': 'SMSSpamCollection'}, ('ham', 'spam'), Format('utf-8', '\t')),
+    'sms_spam': Published({'all': 'SMSSpamCollection'}, ('ham', 'spam'), 'utf-8', '\t'),
 }
 
 
@@ -64,6 +65,7 @@ def load(
     data_dir: str | PathLike[str] | None,
     manual_dir: str | PathLike[str] | None,
     download: bool,
+    style: Style | None = None,
 ) -> Sentences:
     """A split of one of `SETS`; the arguments are those of `sentences.load`.
 
@@ -75,7 +77,14 @@ def load(
     index = {str(i): i for i in range(len(published.class_names))}
     if source == 'sms_spam':
         index = {name: i for i, name in enumerate(published.class_names)}
-    return read(path, published.format, index, published.class_names, published.style)
+    return read(
+        path,
+        published.encoding,
+        published.separator,
+        index,
+        published.class_names,
+        style or published.style,
+    )
 
 
 def _obtain(source, file, data_dir, manual_dir, download) -> pathlib.Path:

@@ -12,7 +12,10 @@
     trec        questions, six kinds of answer (Li & Roth 2002); splits train, test
     sms_spam    5,574 short messages, ham or spam (Almeida et al. 2011); split all
     tsv:PATH    lines of label, tab, text in UTF-8: one file (split all), or a folder with train.tsv,
-                test.tsv and optionally dev.tsv
+                test.tsv and optionally dev.tsv; see `lecture4.data.text.lines.read_tsv`
+
+Words are those of Kim's ASCII cleaning in the sets of his paper, sms_spam and docstrings, and Unicode's in
+tsv:PATH; see `lecture4.data.text.tokens.tokenize`.
 
 Files are read from manual_dir and its folders sentence_classification and sms_spam; all but sms_spam
 can be downloaded. They are accepted if their sha256 is the pinned one.
@@ -25,6 +28,7 @@ from os import PathLike
 from lecture4.data.dataset import DataError
 from lecture4.data.text import docstrings, lines, published
 from lecture4.data.text.dataset import Sentences
+from lecture4.data.text.tokens import Style
 
 
 def splits(source: str) -> tuple[str, ...]:
@@ -64,6 +68,7 @@ def load(
     data_dir: str | PathLike[str] | None = None,
     manual_dir: str | PathLike[str] | None = None,
     download: bool = False,
+    style: Style | None = None,
 ) -> Sentences:
     """The split of a set of sentences, in the order of its file.
 
@@ -73,10 +78,12 @@ def load(
       data_dir: Where downloads are kept: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR.
       download: Whether a missing file may be downloaded.
+      style: How text becomes words, as `tokenize`; None is the set's own (docstrings has no other).
 
     Raises:
       DataError: An unknown source or split, a file that is missing (says what to run), altered, or has
-        a line without a label, without text or with an unknown label (named by its number).
+        a line without a label, without text or with an unknown label (named by its number), or more
+        than a tenth of sentences without a word.
     """
     known = splits(source)
     if split not in known:
@@ -84,9 +91,11 @@ def load(
     if source == 'docstrings':
         return docstrings.load('test' if split == 'test' else 'train')
     if source.startswith('tsv:'):
-        path = pathlib.Path(source[4:]).expanduser()
+        path, style = pathlib.Path(source[4:]).expanduser(), style or 'unicode'
         if path.is_file():
-            return lines.read_tsv(path)
-        # The classes are those of the training split.
-        return lines.read_tsv(path / f'{split}.tsv', lines.read_tsv(path / 'train.tsv').class_names)
-    return published.load(source, split, data_dir, manual_dir, download)
+            return lines.read_tsv(path, style=style)
+        train = lines.read_tsv(path / 'train.tsv', style=style)  # whose classes are those of all
+        if split == 'train':
+            return train
+        return lines.read_tsv(path / f'{split}.tsv', train.class_names, style)
+    return published.load(source, split, data_dir, manual_dir, download, style)
