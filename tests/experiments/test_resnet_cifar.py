@@ -1,4 +1,4 @@
-"""The recipe of section 4.2: rates by the step and by the training error, parts of the test set, mistakes told."""
+"""The recipe of section 4.2: learning rates by the step and by the training error, every test image counted once."""
 
 import jax
 import jax.numpy as jnp
@@ -6,71 +6,81 @@ import numpy as np
 import pytest
 
 from experiments.convnets import resnet_cifar as job
+from lecture4 import train
+from lecture4.ops.reduce import Reduce
+
+SPEC = train.Spec((8, 8, 3), tuple('0123456789'), {'normalization': None})
 
 
 @pytest.fixture
 def rates(monkeypatch):
-    """A function from shares of right answers, one a step, to the learning rates of these steps."""
+    """A function from accuracies, one per step, to the learning rates of these steps."""
 
-    def run(config, shares):
-        seen = iter(shares)
-        monkeypatch.setattr(
-            job.train_step,
-            'train_step',
-            lambda net, opt, v, m, *rest: (
-                v,
-                m,
-                {'loss': jnp.zeros(()), 'accuracy': jnp.float32(next(seen))},
-            ),
-        )
-        task, deep = job.build(config), config.depth >= config.warm_up_depth
-        state = job.State({}, (), jnp.ones(()), jnp.bool(deep), jnp.int32(0))
-        found, batch = [], {'classes': np.zeros(10)}
-        for _ in shares:
-            state, metrics = task.step(state, batch, jax.random.key(0))
-            found.append(float(metrics['rate']))
-        return found
+    def run(config, accuracies):
+        values = iter(accuracies)
+
+        def supervised(network, optimizer, loss):
+            del network, loss
+
+            def init(key, batch):
+                params = {'w': jnp.zeros(2)}
+                return train.State(jnp.int32(0), params, optimizer.init(params), {'network': {}})
+
+            def step(state, batch, key, reduce):
+                metrics = {'loss': jnp.zeros(()), 'accuracy': jnp.float32(next(values))}
+                return state._replace(step=state.step + 1), metrics
+
+            return train.Task(init, step)
+
+        monkeypatch.setattr(job.train, 'supervised', supervised)
+        task = job.build(config, SPEC)
+        state, result = task.init(jax.random.key(0), None), []
+        with jax.numpy_dtype_promotion('standard'):
+            for _ in accuracies:
+                state, metrics = task.step(state, None, jax.random.key(0), Reduce())
+                result.append(float(metrics['learning_rate']))
+        return result
 
     return run
 
 
-def test_the_rate_is_divided_at_half_and_at_three_quarters(rates):
-    found = rates(job.Config(steps=8), [0.5] * 8)
-    np.testing.assert_allclose(found, [0.1] * 4 + [0.01] * 2 + [0.001] * 2, rtol=1e-5)
+def test_learning_rate_drops_at_half_and_three_quarters(rates):
+    result = rates(job.Config(steps=8), [0.5] * 8)
+    np.testing.assert_allclose(result, [0.1] * 4 + [0.01] * 2 + [0.001] * 2, rtol=1e-5)
     assert job.Config().steps // 2 == 32_000 and job.Config().steps * 3 // 4 == 48_000
 
 
 def test_deep_networks_warm_up_until_the_error_is_below_80_percent(rates):
-    shares = [0.1] * 3 + [0.5] * 40 + [0.0] * 3
-    found = rates(job.Config(depth=110), shares)
-    assert rates(job.Config(depth=56), shares[:5]) == pytest.approx([0.1] * 5)
+    accuracies = [0.1] * 3 + [0.5] * 40 + [0.0] * 3
+    result = rates(job.Config(depth=110), accuracies)
+    assert rates(job.Config(depth=56), accuracies[:5]) == pytest.approx([0.1] * 5)
     error, below = 0.9, None
-    for n, share in enumerate(shares):
-        error += (1 if n == 0 else 0.01) * (1 - share - error)
+    for n, accuracy in enumerate(accuracies):
+        error += (1 if n == 0 else 0.01) * (1 - accuracy - error)
         below = n if below is None and error < 0.8 else below
     assert below is not None and 3 < below < 43
-    np.testing.assert_allclose(found[: below + 1], 0.01, rtol=1e-5)
-    np.testing.assert_allclose(found[below + 1 :], 0.1, rtol=1e-5)  # for good, whatever comes
+    np.testing.assert_allclose(result[: below + 1], 0.01, rtol=1e-5)
+    np.testing.assert_allclose(result[below + 1 :], 0.1, rtol=1e-5)  # for good, whatever follows
 
 
-def test_the_test_set_in_parts_counts_every_picture_once(monkeypatch):
-    monkeypatch.setattr(job, 'TESTED', 4)
-    parts = job.in_parts(np.arange(10.0).reshape(10, 1), np.arange(10))
-    assert parts['x'].shape == (3, 4, 1)
-    there = parts['labels'].ravel() >= 0
-    np.testing.assert_array_equal(parts['x'].ravel()[there], np.arange(10))
-    # Right are the even ones.
-    answer = lambda config, state, x, scale: jax.nn.one_hot(x[:, 0].astype(int) // 2 * 2, 10)  # noqa: E731
-    monkeypatch.setattr(job, 'probabilities', answer)
-    found = job.build(job.Config()).evaluate(None, parts | {'scale': None})
-    assert float(found['error']) == 50
+def test_every_test_image_counts_once(monkeypatch):
+    def predict(config, spec, state, x):  # correct on even numbers
+        return jax.nn.one_hot(x[:, 0].astype(int) // 2 * 2, 10)
+
+    monkeypatch.setattr(job, 'predict', predict)
+    arrays = {'x': np.arange(10.0).reshape(10, 1), 'labels': np.arange(10)}
+    chunks = job.batches.chunks(arrays, 4)
+    assert chunks['x'].shape == (3, 4, 1)
+    np.testing.assert_array_equal(chunks['x'][chunks['mask']].ravel(), np.arange(10))
+    task = job.build(job.Config(depth=8), SPEC)
+    assert task.evaluate is not None
+    assert float(task.evaluate(None, chunks)['test_error']) == 0.5
 
 
-def test_impossible_settings_are_told():
-    for wrong, told in (
-        ({'depth': 21}, '6 n'),
-        ({'held_out': 1.0}, 'below 1'),
-        ({'padding': -1}, 'at least 0'),
-    ):
-        with pytest.raises(ValueError, match=told):
-            job.Config(**wrong)
+@pytest.mark.parametrize(
+    'fields, message',
+    [({'depth': 21}, '6 n'), ({'held_out': 1.0}, 'below 1'), ({'padding': -1}, 'at least 0')],
+)
+def test_values_outside_their_domains_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        job.Config(**fields)
