@@ -121,3 +121,22 @@ def chunks(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     rows = np.arange(-(-n // size) * size)
     result = {name: array[rows % n] for name, array in arrays.items()} | {'mask': rows < n}
     return {name: array.reshape(-1, size, *array.shape[1:]) for name, array in result.items()}
+
+
+def subsample_minority(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of an imbalanced set: all examples of the first half of the classes, few of the others.
+
+    Args:
+      labels: [n], integers from 0.
+      fraction: Of the examples of every class of the second half; at least one is kept.
+      seed: Of the choice.
+
+    Returns:
+      int32 rows, ascending.
+    """
+    rng = np.random.default_rng((seed, 1))
+    rows = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
+    for c in range(len(rows) // 2, len(rows)):
+        num_kept = min(len(rows[c]), max(1, round(fraction * len(rows[c]))))
+        rows[c] = rng.choice(rows[c], num_kept, replace=False)
+    return np.sort(np.concatenate(rows)).astype(np.int32)
