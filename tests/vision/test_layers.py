@@ -55,7 +55,7 @@ def test_a_deconvnet_unpools_rectifies_and_transposes_filters(rule, mode):
     network = Pair(rule)
     variables = jax.jit(network.init)(jax.random.key(0), x)
     y, backward = jax.vjp(lambda v: network.apply(variables, v), x)
-    # The feature map whose two overlapping windows share a maximum: there the rules differ.
+    # The feature map whose two overlapping windows have a common maximum, where the rules differ.
     signal = jnp.zeros_like(y).at[0, :, :, 1].set(y[0, :, :, 1])
     kernels = [variables['params'][f'conv{i}']['kernel'] for i in range(2)]
     switched, h = [], x
@@ -95,7 +95,7 @@ def test_adaptive_mean_pooling_averages_its_bins(size, output_size):
     )
 
 
-def test_a_dense_head_on_larger_maps_is_the_head_at_every_position():
+def test_a_dense_head_on_larger_maps_is_the_head_everywhere():
     small = layers.FullyConnected(5, 3, hidden_dim=16)
     dense = layers.FullyConnected(5, 3, hidden_dim=16, dense=True)
     x = jnp.asarray(RNG.standard_normal((2, 4, 5, 6)), jnp.float32)

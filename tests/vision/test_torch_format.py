@@ -58,7 +58,7 @@ def optimizer_state(state):
 
 
 def options(state):
-    """What training scripts save beside the tensors, as PyTorch, NumPy and Python pickle it."""
+    """What training scripts save next to the tensors, as PyTorch, NumPy and Python pickle it."""
     named = torch_pickles.named
     size = named(
         'torch', 'Size', type('Size', (tuple,), {'__reduce__': lambda s: (type(s), (tuple(s),))})
