@@ -1,19 +1,24 @@
-"""A deep autoencoder against principal components and a shallow one of equal code size.
+"""Deep autoencoders compared with PCA and a shallow one of equal latent dimension (Hinton & Salakhutdinov, 2006).
 
-Hinton & Salakhutdinov, Science 2006. Logistic or other units, a linear code, the cross-entropy of
-pixels; test error squared, summed over pixels, which is the paper's. With --pretraining each layer
-is first trained alone, as a denoising autoencoder on the codes below (the paper used RBMs).
+Logistic or other units, a linear code, the cross-entropy of pixels; the test error is squared and summed over
+pixels, as in the paper. With --pretraining_steps each layer is first trained on its own, as a denoising
+autoencoder of the codes below (the paper uses RBMs).
 
-Run     python -m experiments.autoencoders.deep
-        python -m experiments.autoencoders.deep --preset mnist
-        python -m experiments.autoencoders.deep --preset mnist_start --sweep start
-Cost    mnist 3.5 minutes of one core (AMD EPYC).
-Published  MNIST, 30 numbers: 3.00 (PCA 13.87), recalled.
-Ours    MNIST, 10 epochs: deep 3.91, shallow 8.53, PCA 13.87. The paper's 3.00 took RBMs and a long
-        fine-tuning; mnist_long gives it 200 epochs.
-        digits, --sweep start, error after 3000 steps (PCA 1.99): sigmoid units by SGD 4.70, by Adam 1.75,
-        by Adam after layers alone 1.73, rectified units by Adam 1.23. With Adam it trains from random weights,
-        and pretraining buys next to nothing.
+Run:      python -m experiments.autoencoders.deep
+          python -m experiments.autoencoders.deep --preset mnist
+          python -m experiments.autoencoders.deep --preset mnist_start --sweep start
+Hardware: one core (AMD EPYC), mnist 3.5 minutes
+Results:  MNIST, 30 latent variables, 10 epochs, test error; published values cited from memory, unverified
+
+          | method  | ours  | published |
+          |---------|-------|-----------|
+          | deep    | 3.91  | 3.00      |
+          | shallow | 8.53  |           |
+          | PCA     | 13.87 | 13.87     |
+
+          The paper's 3.00 took RBMs and a long fine-tuning; mnist_long trains for 200 epochs. digits, --sweep
+          start, 3000 steps (PCA 1.99): sigmoid units by SGD 4.70, by Adam 1.75, by Adam after pretraining 1.73,
+          ReLU by Adam 1.23. With Adam it trains from random weights, and pretraining gains next to nothing.
 """
 
 import dataclasses
@@ -27,165 +32,184 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, linear, network
-from lecture4.data import images as image_data
+from lecture4.data import images
 from lecture4.ops.losses import bernoulli_nll, check_unit_interval, squared_error
 
 ACTIVATIONS = {'sigmoid': jax.nn.sigmoid, 'relu': jax.nn.relu, 'tanh': jnp.tanh}
-DIRECTIONS = {'adam': optax.scale_by_adam, 'sgd': optax.identity}
-PUBLISHED = {'PCA': '13.87', 'deep': '3.00'}  # of 30 numbers a picture, MNIST; recalled
+PUBLISHED = {
+    'PCA': 13.87,
+    'deep': 3.00,
+}  # 30 latent variables, MNIST; cited from memory, unverified
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps of training all layers together, after the pre-training.
-    steps: int = 3000
-    batch_size: int = 100
-    # Where pictures come from: digits, mnist, omniglot, dir:PATH, npz:PATH.
+    # Number of training steps, pretraining included.
+    steps: train.AtLeast1 = 3000
+    batch_size: train.AtLeast1 = 100
+    # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Widths of the encoder, the code last; the decoder mirrors them.
-    widths: tuple[int, ...] = (256, 64, 6)
-    # Units of all layers but the code and the output.
+    # Layer sizes of the encoder, the latent dimension last; the decoder mirrors them.
+    hidden_dims: train.Ints = (256, 64, 6)
+    # Activation function of all layers but the code and the output.
     activation: Literal['sigmoid', 'relu', 'tanh'] = 'relu'
-    # Steps that each layer is trained alone first; part of --steps.
-    pretraining: int = 0
-    # Share of values set to 0 while layers are trained alone.
-    masking: float = 0.25
-    # How weights are updated.
+    # Number of steps that each layer is first trained on its own; part of --steps.
+    pretraining_steps: train.AtLeast0 = 0
+    # Fraction of values set to 0 in pretraining.
+    mask_rate: train.Fraction = 0.25
+    # Optimizer.
     optimizer: Literal['adam', 'sgd'] = 'adam'
-    # Learning rate of layers alone, and its peak after that; it falls to 0 along a half cosine.
-    learning_rate: float = 1e-3
+    # Learning rate of pretraining, and peak learning rate after it; it falls to 0 along a half cosine.
+    learning_rate: train.Positive = 1e-3
 
     def __post_init__(self):
         super().__post_init__()
-        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one width or more')
-        train.require(self, 'masking', 0 <= self.masking <= 1, 'between 0 and 1')
-        fits = 0 <= self.pretraining * len(self.widths) < self.steps
-        train.require(self, 'pretraining', fits, f'0 or less than steps / {len(self.widths)}')
+        n = len(self.hidden_dims)
+        fits = self.pretraining_steps * n < self.steps
+        train.require(self, 'pretraining_steps', fits, f'0 or less than steps / {n}')
 
 
+METRICS = (
+    train.Metric('deep_error', '', 'lower', 'test error of the deep one', primary=True),
+    train.Metric('loss', 'nats', 'lower', 'training loss'),
+    train.Metric('error', '', 'lower', 'squared error'),
+    train.Metric('cross_entropy', 'nats', 'lower', 'cross-entropy'),
+)
 MNIST = {
     'source': 'mnist',
-    'widths': (1000, 500, 250, 30),
+    'hidden_dims': (1000, 500, 250, 30),
     'steps': 6000,
     'steps_per_call': 100,
-    'log_every': 100,
-    'evaluate_every': 600,
-    'save_every': 3000,
 }
 PRESETS = {
-    'smoke': {'steps': 20, 'widths': (16, 4), 'pretraining': 5},
+    'smoke': {'steps': 20, 'hidden_dims': (16, 4), 'pretraining_steps': 5},
     'mnist': MNIST,
     'mnist_start': {**MNIST, 'steps': 1800},  # 3 epochs: enough to see what trains at all
-    'mnist_long': {**MNIST, 'steps': 120_000, 'save_every': 6000},  # 200 epochs, for a GPU
+    'mnist_long': {**MNIST, 'steps': 120_000},  # 200 epochs, for a GPU
 }
 SWEEPS = {
-    # Does it train from random weights? Rates as good as we found for each.
+    # Does it train from random weights? Learning rates as good as we found for each.
     'start': (
         {'activation': 'sigmoid', 'optimizer': 'sgd', 'learning_rate': 0.01},
         {'activation': 'sigmoid', 'optimizer': 'adam'},
-        {'activation': 'sigmoid', 'optimizer': 'adam', 'pretraining': 300},
+        {'activation': 'sigmoid', 'optimizer': 'adam', 'pretraining_steps': 300},
         {'activation': 'relu', 'optimizer': 'adam'},
     ),
-    'code': train.grid(widths=((256, 64, 2), (256, 64, 6), (256, 64, 16)), seed=(0, 1)),
+    'latent_dim': train.grid(hidden_dims=((256, 64, 2), (256, 64, 6), (256, 64, 16)), seed=(0, 1)),
 }
 
 
 def data(config):
-    found = image_data.load(config.source, seed=config.seed, **config.data_kwargs())
+    task = images.load(config.source, seed=config.seed, **config.data_kwargs())
     x, test = (
         np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
-        for a in (found.train_images, found.test_images)
+        for a in (task.train_images, task.test_images)
     )
-    shape = found.train_images.shape[1:3]
-    return train.in_memory(x, config.batch_size, seed=config.seed, evaluation=test, extra=shape)
+    spec = train.Spec(x.shape[1:], constants={'image_shape': task.train_images.shape[1:3]})
+    return train.in_memory(x, config.batch_size, seed=config.seed, evaluation=test, spec=spec)
 
 
-def build(config):
+def optimizer_of(config, schedule):
+    return optax.adam(schedule) if config.optimizer == 'adam' else optax.sgd(schedule)
+
+
+def build(config, spec):
     activation = ACTIVATIONS[config.activation]
-    scale = 'he' if config.activation == 'relu' else 'glorot'
-    corrupt = functools.partial(denoising.masking, mask_rate=config.masking)
-
-    def layer_loss(params, x, key, i):
-        each = deep.layer_loss(params['deep'], x, key, i, activation=activation, corrupt=corrupt)
-        return jnp.mean(each)
-
-    def whole_loss(params, x, key):
-        each = deep.loss(params['deep'], x, activation=activation)
-        return jnp.mean(each) + jnp.mean(deep.loss(params['shallow'], x))
-
-    n_alone = len(config.widths) if config.pretraining else 0
-    alone = [functools.partial(layer_loss, i=i) for i in range(n_alone)]
-    rate = optax.cosine_decay_schedule(
-        config.learning_rate, config.steps - n_alone * config.pretraining
+    n_layers = len(config.hidden_dims) if config.pretraining_steps else 0
+    stages = deep.stage_losses(
+        n_layers,
+        activation=activation,
+        corrupt=functools.partial(denoising.masking, mask_rate=config.mask_rate),
     )
-    start, step = deep.phases(
-        [*alone, whole_loss],
-        config.pretraining,
-        DIRECTIONS[config.optimizer](),
-        lambda count: rate(jnp.maximum(count, 0)),
-    )
+
+    def pretraining(stage):
+        return lambda params, x, key: stage(params['deep'], x, key)
+
+    def joint(params, x, key):
+        shallow = jnp.mean(deep.loss(params['shallow'], x))
+        return stages[-1](params['deep'], x, key)[0] + shallow, {}
 
     def init(key, x):
-        deep_key, shallow_key = jax.random.split(key)
-        return start(
-            {
-                'deep': network.init_autoencoder(
-                    deep_key, (x.shape[1], *config.widths), scale=scale
-                ),
-                'shallow': network.init_autoencoder(shallow_key, (x.shape[1], config.widths[-1])),
-            }
-        )
+        keys, (d,) = jax.random.split(key), spec.shape
+        scale = 'he' if config.activation == 'relu' else 'glorot'
+        return {
+            'deep': network.init_autoencoder(keys[0], (d, *config.hidden_dims), scale=scale),
+            'shallow': network.init_autoencoder(keys[1], (d, config.hidden_dims[-1])),
+        }
 
-    def evaluate(state, x):
-        found = {}
-        for name, params in state.params.items():
-            logits = deep.decode(params, deep.encode(params, x, activation), activation)
-            found[f'{name}_error'] = jnp.mean(squared_error(x, jax.nn.sigmoid(logits)))
-            found[f'{name}_cross_entropy'] = jnp.mean(bernoulli_nll(logits, x))
-        return found
+    def evaluate(params, x):
+        metrics = {}
+        for name, own in params.items():
+            logits = deep.decode(own, deep.encode(own, x, activation), activation)
+            metrics[f'error/{name}'] = jnp.mean(squared_error(x, jax.nn.sigmoid(logits)))
+            metrics[f'cross_entropy/{name}'] = jnp.mean(bernoulli_nll(logits, x))
+        return metrics
 
-    return train.Task(init, step, evaluate)
+    first = n_layers * config.pretraining_steps
+    cosine = optax.cosine_decay_schedule(config.learning_rate, config.steps - first)
+    constant = optimizer_of(config, optax.constant_schedule(config.learning_rate))
+    return train.phases(
+        init,
+        [*map(pretraining, stages[:-1]), joint],
+        [*[constant] * n_layers, optimizer_of(config, cosine)],
+        [config.pretraining_steps * (i + 1) for i in range(n_layers)],
+        evaluate,
+    )
+
+
+def apply(config, spec):
+    activation = ACTIVATIONS[config.activation]
+
+    def encode(state, x):
+        return deep.encode(state.params['deep'], x, activation)
+
+    def decode(state, z):
+        return jax.nn.sigmoid(deep.decode(state.params['deep'], z, activation))
+
+    return {'encode': encode, 'decode': decode}
 
 
 def report(config, state, data):
-    from lecture4.figures import images
+    from lecture4.figures import images as drawn
 
-    x, shape, k = data.evaluation, data.extra, config.widths[-1]
-    reached = train.evaluated(build(config), state, x)
-    principal = linear.principal_components(data.resident)
-    reached['pca_error'] = principal.reconstruction_error(x, k)
+    x, shape, k = data.evaluation, data.spec.constants['image_shape'], config.hidden_dims[-1]
+    values = train.evaluate(build(config, data.spec), state, x)
+    principal = linear.principal_components(data.device_arrays)
     activation = ACTIVATIONS[config.activation]
     few = x[np.linspace(0, len(x) - 1, 12).astype(int)]
-    shown = {'picture': few}
+    rows = {'image': few}
     for name, params in state.params.items():
         code = deep.encode(params, few, activation)
-        shown[name] = np.asarray(jax.nn.sigmoid(deep.decode(params, code, activation)))
-    shown['PCA'] = principal.reconstruct(few, k)
+        rows[name] = np.asarray(jax.nn.sigmoid(deep.decode(params, code, activation)))
+    rows['PCA'] = principal.reconstruct(few, k)
     published = PUBLISHED if config.source == 'mnist' and k == 30 else {}
-    architecture = '-'.join(map(str, config.widths))
-    rows: list[tuple] = [(f'PCA, {k}', reached['pca_error'], '', published.get('PCA', ''))]
-    for name, title in (('shallow', f'shallow, {k}'), ('deep', f'deep, {architecture}')):
-        found = (reached[f'{name}_{measure}'] for measure in ('error', 'cross_entropy'))
-        rows.append((title, *found, published.get(name, '')))
+    records: list[dict] = [
+        {'method': name}
+        | {m: values[f'{m}/{name}'] for m in ('error', 'cross_entropy') if f'{m}/{name}' in values}
+        for name in ('shallow', 'deep')
+    ]
+    records.insert(0, {'method': 'PCA', 'error': principal.reconstruction_error(x, k)})
+    for record in records:
+        record['published'] = published.get(record['method'])
+    dims = '-'.join(map(str, config.hidden_dims))
     caption = (
-        'Squared error summed over pixels and cross-entropy in nats, means over the test pictures. '
-        'As published, recalled: Hinton & Salakhutdinov 2006.'
+        f'{k} latent variables, layers {dims}. Squared error summed over pixels, means over the test '
+        'images. Published (squared error): Hinton & Salakhutdinov 2006, from memory, unverified.'
     )
-    columns = ('', 'squared error', 'cross-entropy', 'published')
-    named = {name: np.reshape(v, (-1, *shape)) for name, v in shown.items()}
+    named = {name: np.reshape(v, (-1, *shape)) for name, v in rows.items()}
+    order = ('error', 'published', 'cross_entropy')
     return train.Report(
-        metrics=reached,
-        tables=(train.Table('Test error', columns, tuple(rows), caption),),
-        pictures={
-            'reconstructions': train.Picture(
-                images.rows(named), f'Test pictures through {k} numbers.'
+        metrics={'deep_error': values['error/deep']},
+        tables=(train.Table('Test error', records, ('method',), order, caption=caption),),
+        figures={
+            'reconstructions': train.Figure(
+                drawn.rows(named), f'Test images reconstructed from {k} latent variables.'
             )
         },
-        summary=f'With {k} numbers a picture the deep autoencoder errs by '
-        f'{reached["deep_error"]:.2f}, the shallow one by {reached["shallow_error"]:.2f}, PCA by '
-        f'{reached["pca_error"]:.2f}.',
+        summary=f'Test error with {k} latent variables: '
+        + ', '.join(f'{r["method"]} {r["error"]:.2f}' for r in reversed(records)),
     )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)
