@@ -61,4 +61,4 @@ def test_an_interrupted_sweep_resumes(tmp_path):
     assert 'interrupted; run the same command to resume' in errors
     code, _, errors = run('launch.sweep', *words)
     assert code == 0, errors
-    assert [row['step'] for row in table(tmp_path)] == ['30', '30']
+    assert [float(row['step']) for row in table(tmp_path)] == [30, 30]
