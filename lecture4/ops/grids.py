@@ -127,6 +127,17 @@ def pixel_centers(size: tuple[int, ...], align_corners: bool = True) -> np.ndarr
     return np.stack([a.ravel() for a in reversed(mesh)], axis=-1)
 
 
+def outline(n: int = 1) -> np.ndarray:
+    """Points [4 n, 2] on the border of the plane's output, clockwise from (-1, -1): n from each corner on.
+
+    What `transform` makes of them bounds the region that is sampled.
+    """
+    side = np.linspace(-1, 1, n, endpoint=False)
+    end = np.ones(n)
+    sides = [(side, -end), (end, side), (-side, end), (-end, -side)]
+    return np.concatenate([np.stack(points, axis=1) for points in sides])
+
+
 def affine(axes: int = 2) -> Transformation:
     """All affine maps of the plane (6 parameters) or of space (12): the paper's equation 1."""
     identity = np.eye(axes, axes + 1).ravel()

@@ -58,6 +58,14 @@ def test_points_are_x_then_y_in_the_order_of_rows():
     np.testing.assert_array_equal(grids.pixel_centers((1, 1)), [[0, 0]])
 
 
+def test_outline_goes_around_the_output_once():
+    np.testing.assert_array_equal(grids.outline(), [[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    fine = grids.outline(8)
+    steps = np.linalg.norm(np.roll(fine, -1, axis=0) - fine, axis=1)
+    np.testing.assert_allclose(steps, 0.25)
+    np.testing.assert_array_equal(np.abs(fine).max(1), 1)
+
+
 def test_affine_closed_form(x64):
     points = np.array([[0.5, -0.25]])
     theta = jnp.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])

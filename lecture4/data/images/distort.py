@@ -1,0 +1,209 @@
+"""Distorted digits, made on the device: pure functions of (key, images), as `Data.prepare` calls them.
+
+The distortions of Jaderberg et al. 2015, appendix A.4 (cited from memory, unverified). The paper's lengths are in
+pixels of 28 x 28 digits; here they scale with the digits' size, so that digits of 8 x 8 are as hard.
+
+    'R'     rotated by up to 90 degrees either way
+    'RTS'   rotated by up to 45 degrees, scaled by 0.7 to 1.2, anywhere on a canvas of 42 x 42
+    'P'     scaled by 0.75 to 1, then each corner moved by N(0, 5 pixels) in x and y: a projective map
+    'E'     scaled by 0.75 to 1, then 16 control points of a thin plate spline moved by N(0, 1.5 pixels)
+    'TC'    anywhere on a canvas of 60 x 60, among 16 patches of 6 x 6 of other digits
+    'none'  unchanged
+"""
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from lecture4.ops import grids, sampling
+from lecture4.ops.prox import require_floating
+
+Distortion = Literal['none', 'R', 'RTS', 'P', 'E', 'TC']
+DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
+SIZE = 28  # of the digits in whose pixels the paper's lengths are
+CANVAS = {'RTS': 42, 'TC': 60}
+CORNER_STD = 5.0
+CONTROL_STD = 1.5
+NUM_PATCHES, PATCH_SIZE = 16, 6
+Key = PRNGKeyArray | UInt32[Array, '2']
+
+
+class Pose(NamedTuple):
+    """Where a digit lies on its canvas: arrays [n], or numbers for all.
+
+    Attributes:
+      angle: Counterclockwise on the screen, radians.
+      scale: Of the digit's size.
+      x: Offset of its center from the canvas' center to the right, in canvas pixels.
+      y: The same downwards.
+    """
+
+    angle: Float[Array, 'n'] | float = 0.0
+    scale: Float[Array, 'n'] | float = 1.0
+    x: Float[Array, 'n'] | float = 0.0
+    y: Float[Array, 'n'] | float = 0.0
+
+
+def canvas_size(distortion: Distortion, size: int) -> int:
+    """Height and width of what `distort` makes of digits of size x size.
+
+    Raises:
+      ValueError: An unknown distortion.
+    """
+    if distortion not in DISTORTIONS:
+        raise ValueError(f'expected one of {", ".join(DISTORTIONS)}, got {distortion!r}')
+    return round(size * CANVAS.get(distortion, SIZE) / SIZE)
+
+
+def distort(
+    key: Key, images: Float[Array | np.ndarray, 'n h w c'], distortion: Distortion
+) -> Float[Array, 'n s s c']:
+    """Each image distorted independently; black beyond its border.
+
+    Args:
+      key: Randomness; equal keys give equal images.
+      images: Square, on [0, 1] with a black background.
+      distortion: One of the table above.
+
+    Returns:
+      Images of `canvas_size`, on [0, 1].
+
+    Raises:
+      TypeError: Integer images.
+      ValueError: Images that are not square, or an unknown distortion.
+    """
+    images = require_floating('images', images)
+    if images.ndim != 4 or images.shape[1] != images.shape[2]:
+        raise ValueError(f'expected square images [n, h, h, c], got shape {images.shape}')
+    n, size = images.shape[:2]
+    canvas = canvas_size(distortion, size)
+    match distortion:
+        case 'R':
+            angle = jax.random.uniform(key, (n,), minval=-math.pi / 2, maxval=math.pi / 2)
+            return place(images, Pose(angle), canvas)
+        case 'RTS':
+            return place(images, random_pose(key, n, size, canvas), canvas)
+        case 'P':
+            return _projected(key, images)
+        case 'E':
+            return _warped(key, images)
+        case 'TC':
+            return _cluttered(key, images, canvas)
+    return images
+
+
+def random_pose(key: Key, n: int, size: int, canvas: int) -> Pose:
+    """Poses of 'RTS': the scaled digit's square lies on the canvas before it is rotated about its center."""
+    keys = jax.random.split(key, 3)
+    angle = jax.random.uniform(keys[0], (n,), minval=-math.pi / 4, maxval=math.pi / 4)
+    scale = jax.random.uniform(keys[1], (n,), minval=0.7, maxval=1.2)
+    free = jnp.maximum(canvas - size * scale, 0) / 2
+    x, y = free[None] * jax.random.uniform(keys[2], (2, n), minval=-1, maxval=1)
+    return Pose(angle, scale, x, y)
+
+
+def place(
+    images: Float[Array | np.ndarray, 'n h w c'], pose: Pose, canvas: int
+) -> Float[Array, 'n s s c']:
+    """Images on black canvases of canvas x canvas, by antialiased interpolation where they shrink.
+
+    Args:
+      images: Square.
+      pose: Where they lie.
+      canvas: Height and width of the result.
+    """
+    images = require_floating('images', images)
+    n, size = images.shape[:2]
+    angle, scale, x, y = (jnp.broadcast_to(jnp.asarray(a, jnp.float32), (n,)) for a in pose)
+    # From canvas to image: back by the offset, turned back, in units of half the image.
+    cosine, sine, ratio = jnp.cos(angle), jnp.sin(angle), canvas / size / scale
+    x, y = 2 * x / canvas, 2 * y / canvas
+    theta = jnp.stack(
+        [
+            ratio * cosine, -ratio * sine, -ratio * (cosine * x - sine * y),
+            ratio * sine, ratio * cosine, -ratio * (sine * x + cosine * y),
+        ],
+        axis=1,
+    )  # fmt: skip
+    return _sample(images, grids.grid(grids.affine(), theta, (canvas, canvas), False))
+
+
+def _sample(images, grid):
+    grid = grid.astype(jnp.float32)
+    return jnp.clip(sampling.grid_sample(images, grid, align_corners=False, antialias=2), 0, 1)
+
+
+def _shrunk(key, n):
+    return jax.random.uniform(key, (n, 1, 1), minval=0.75, maxval=1.0)
+
+
+def _projected(key, images):
+    """The projective map that reads the image's corners at the moved ones, inverted: canvas to image."""
+    n, size = images.shape[:2]
+    scale_key, corner_key = jax.random.split(key)
+    corners = jnp.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])[None]
+    noise = jax.random.normal(corner_key, (n, 4, 2)) * (2 * CORNER_STD / SIZE)
+    moved = corners * _shrunk(scale_key, n) + noise
+    theta = homography(moved, jnp.broadcast_to(corners, moved.shape))
+    return _sample(images, grids.grid(grids.projective(), theta, (size, size), False))
+
+
+def homography(
+    sources: Float[Array, 'n 4 2'], targets: Float[Array, 'n 4 2']
+) -> Float[Array, 'n 8']:
+    """Parameters of the projective map that takes four points to four others.
+
+    Not finite where three of the sources lie on a line; points may come to lie behind the horizon, where
+    images are black, if the quadrilaterals turn different ways round.
+    """
+    x, y = sources[..., 0], sources[..., 1]
+    zero, one = jnp.zeros_like(x), jnp.ones_like(x)
+    u, v = targets[..., 0], targets[..., 1]
+    rows_u = jnp.stack([x, y, one, zero, zero, zero, -u * x, -u * y], axis=-1)
+    rows_v = jnp.stack([zero, zero, zero, x, y, one, -v * x, -v * y], axis=-1)
+    system = jnp.concatenate([rows_u, rows_v], axis=1)
+    return jnp.linalg.solve(system, jnp.concatenate([u, v], axis=1)[..., None])[..., 0]
+
+
+def _warped(key, images):
+    n, size = images.shape[:2]
+    scale_key, control_key = jax.random.split(key)
+    spline = grids.thin_plate_spline(4)
+    control = jnp.asarray(spline.identity, jnp.float32).reshape(1, -1, 2)
+    noise = jax.random.normal(control_key, (n, *control.shape[1:])) * (2 * CONTROL_STD / SIZE)
+    theta = (control / _shrunk(scale_key, n) + noise).reshape(n, -1)
+    return _sample(images, grids.grid(spline, theta, (size, size), False))
+
+
+def _cluttered(key, images, canvas):
+    """The digit unchanged at a whole position, patches of other images of the batch, brightest on top."""
+    n, size, _, channels = images.shape
+    patch = max(1, round(size * PATCH_SIZE / SIZE))
+    digit_key, other_key, patch_key, place_key = jax.random.split(key, 4)
+    at = jax.random.randint(digit_key, (n, 2), 0, canvas - size + 1)
+    # others of the batch: never the image itself, unless it is alone
+    shift = jax.random.randint(other_key, (n, NUM_PATCHES), 1, max(n, 2))
+    others = (jnp.arange(n)[:, None] + shift) % n
+    taken = jax.random.randint(patch_key, (n, NUM_PATCHES, 2), 0, size - patch + 1)
+    placed = jax.random.randint(place_key, (n, NUM_PATCHES, 2), 0, canvas - patch + 1)
+
+    def one(image, at, others, taken, placed):
+        result = jnp.zeros((canvas, canvas, channels), images.dtype)
+        result = jax.lax.dynamic_update_slice(result, image, (at[0], at[1], 0))
+
+        def add(result, part):
+            other, (i, j), (row, column) = part
+            shape = (1, patch, patch, channels)
+            clutter = jax.lax.dynamic_slice(images, (other, i, j, 0), shape)[0]
+            under = jax.lax.dynamic_slice(result, (row, column, 0), shape[1:])
+            return jax.lax.dynamic_update_slice(
+                result, jnp.maximum(under, clutter), (row, column, 0)
+            ), None
+
+        return jax.lax.scan(add, result, (others, taken, placed))[0]
+
+    return jax.vmap(one)(images, at, others, taken, placed)

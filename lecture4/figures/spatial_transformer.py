@@ -1,0 +1,171 @@
+"""What spatial transformers attend to: inputs with the sampled region, warped outputs, meshes, robustness."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from matplotlib.figure import Figure
+
+from lecture4.figures import style
+from lecture4.figures.images import as_tiles
+
+OUTLINE, WRONG = '#009e73', '#d55e00'
+
+
+@style.house()
+def attended(
+    images: Shaped[np.ndarray, 'n h w c'],
+    outlines: Float[np.ndarray, 'n p 2'],
+    warped: Shaped[np.ndarray, 'n h2 w2 c'],
+    titles: Sequence[str] = (),
+    *,
+    is_correct: Sequence[bool] | np.ndarray = (),
+    size: float = 1.0,
+) -> Figure:
+    """Inputs with the outline of what is sampled above the sampler's outputs (the paper's figure 1).
+
+    Args:
+      images: On [0, 1].
+      outlines: Where the output's border reads the input, normalized (x, y), -1 and 1 the centers of the
+        corner pixels; closed by the figure.
+      warped: On [0, 1].
+      titles: A short text for each, such as the prediction.
+      is_correct: Titles of False are in another color.
+      size: Inches across a column.
+
+    Raises:
+      ValueError: Numbers of images, outlines and outputs differ.
+    """
+    if not len(images) == len(outlines) == len(warped):
+        raise ValueError(
+            f'expected as many images, outlines and outputs, got {len(images)}, {len(outlines)} and '
+            f'{len(warped)}'
+        )
+    n = len(images)
+    made = style.figure(max(n * size, 2), 2 * size + 0.35, layout='constrained')
+    grid = made.subplots(2, n, squeeze=False)
+    rows = zip(as_tiles(images), outlines, as_tiles(warped), strict=True)
+    for i, (image, outline, output) in enumerate(rows):
+        h, w = image.shape[:2]
+        grid[0, i].imshow(image)
+        x, y = np.concatenate([outline, outline[:1]]).T
+        grid[0, i].plot((x + 1) * (w - 1) / 2, (y + 1) * (h - 1) / 2, color=OUTLINE, linewidth=1.2)
+        grid[0, i].set_xlim(-0.5, w - 0.5)
+        grid[0, i].set_ylim(h - 0.5, -0.5)
+        grid[1, i].imshow(output)
+        if i < len(titles):
+            wrong = i < len(is_correct) and not is_correct[i]
+            color = WRONG if wrong else style.INK
+            grid[1, i].set_title(titles[i], color=color, loc='center', fontsize=8)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    return made
+
+
+@style.house()
+def meshes(
+    images: Shaped[np.ndarray, 'n h w c'],
+    points: Float[np.ndarray, 'n rows columns 2'],
+    titles: Sequence[str] = (),
+    *,
+    size: float = 1.7,
+) -> Figure:
+    """Images with the lines of a grid where it reads them: the map of a thin plate spline as a warped mesh.
+
+    Args:
+      images: On [0, 1].
+      points: Grid points in normalized coordinates, as in `attended`.
+      titles: A short text for each.
+      size: Inches across an image.
+    """
+    tiles = as_tiles(images)
+    made = style.figure(max(len(tiles) * size, 2), size + 0.3, layout='constrained')
+    for i, (axes, tile) in enumerate(
+        zip(made.subplots(1, len(tiles), squeeze=False)[0], tiles, strict=True)
+    ):
+        h, w = tile.shape[:2]
+        axes.imshow(tile)
+        x, y = (points[i, ..., 0] + 1) * (w - 1) / 2, (points[i, ..., 1] + 1) * (h - 1) / 2
+        axes.plot(x, y, color=OUTLINE, linewidth=0.7)
+        axes.plot(x.T, y.T, color=OUTLINE, linewidth=0.7)
+        axes.set_xlim(-0.5, w - 0.5)
+        axes.set_ylim(h - 0.5, -0.5)
+        axes.set_axis_off()
+        if i < len(titles):
+            axes.set_title(titles[i], loc='center', fontsize=8)
+    return made
+
+
+@style.house()
+def robustness(
+    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], *, height: float = 2.6
+) -> Figure:
+    """Accuracy against the strength of a distortion, a panel for each kind and a line for each network.
+
+    Args:
+      curves: {label of the horizontal axis: (its values [k], {network: accuracies [k] as fractions})}.
+      height: Inches.
+
+    Raises:
+      ValueError: No curve.
+    """
+    if not curves:
+        raise ValueError('expected at least one panel of curves, got none')
+    made = style.figure(2.9 * len(curves), height, layout='constrained')
+    panels = made.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for axes, (label, (values, lines)) in zip(panels, curves.items(), strict=True):
+        for (name, accuracies), marker in zip(lines.items(), style.MARKERS * 9, strict=False):
+            axes.plot(values, 100 * np.asarray(accuracies), label=name, marker=marker, markersize=3)
+        axes.set_xlabel(label)
+    panels[0].set_ylabel('test accuracy (%)')
+    panels[0].legend(fontsize=7)
+    return made
+
+
+@style.house()
+def equivariance(
+    angles: Float[np.ndarray, ' k'], undone: Mapping[str, Float[np.ndarray, 'n k']]
+) -> Figure:
+    """By how much theta turns when the input is turned: a straight line of slope -1 undoes the rotation.
+
+    Args:
+      angles: Rotation of the input, degrees.
+      undone: {network: rotation of theta against that of the unrotated input, degrees, for each image}.
+    """
+    made = style.figure(3.6, 3.0, layout='constrained')
+    axes = made.subplots()
+    axes.plot(angles, -angles, color=style.FAINT, linestyle='--', label='undoes the rotation')
+    for name, values in undone.items():
+        middle = np.median(values, axis=0)
+        low, high = np.quantile(values, (0.25, 0.75), axis=0)
+        (line,) = axes.plot(angles, middle, label=name, marker='o', markersize=3)
+        axes.fill_between(angles, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+    axes.set_xlabel('rotation of the input (degrees)')
+    axes.set_ylabel('rotation of theta (degrees)')
+    axes.legend(fontsize=7)
+    return made
+
+
+def save_animation(figures: Sequence[Figure], path, *, milliseconds: int = 200):
+    """Figures of one size as an animated GIF, shown in a loop.
+
+    Args:
+      figures: In the order of time.
+      path: File to write.
+      milliseconds: How long each is shown.
+
+    Raises:
+      ValueError: No figure.
+    """
+    from PIL import Image
+
+    if not figures:
+        raise ValueError('expected at least one figure to animate, got none')
+    frames = []
+    for figure in figures:
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())  # pyright: ignore[reportAttributeAccessIssue]
+        frames.append(Image.fromarray(pixels[..., :3].copy()).quantize(64))
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, optimize=True
+    )
