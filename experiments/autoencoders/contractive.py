@@ -264,7 +264,7 @@ def report(config, state, data):
         'from memory, unverified.'
     )
     views = train.Figure(
-        contraction.three_views(spectra, ratios, codes),
+        contraction.jacobian_panels(spectra, ratios, codes),
         'A contractive code varies along few directions (left), at small and middle radii (center), '
         'because most of its units are saturated (right).',
     )

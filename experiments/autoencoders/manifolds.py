@@ -198,7 +198,7 @@ def on_a_curve(config, r, data):
     }
     shown = {
         'field': train.Picture(
-            latent.arrows(
+            latent.vector_fields(
                 np.asarray(grid)[near], fields, data=clean[::5], density=density, scale=0.6
             ),
             'Grey: the blurred density p_s. Arrows are drawn at 0.6 of their length, where p_s has '
@@ -219,7 +219,7 @@ def on_a_curve(config, r, data):
 
 def of_pictures(config, r, data):
     """Numbers, pictures and a sentence for digits."""
-    from lecture4.figures import latent
+    from lecture4.figures import images as image_figures
 
     x, clean, shape = jnp.asarray(data.evaluation), jnp.asarray(data.resident), data.extra['shape']
     noisy = x + config.noise * jax.random.normal(jax.random.key(1), x.shape, x.dtype)
@@ -241,16 +241,16 @@ def of_pictures(config, r, data):
     }
     shown = {
         'denoised': train.Picture(
-            latent.grid(as_pictures(jnp.concatenate([x[:12], noisy[:12], r(noisy)[:12]])), 12,
-                        rows=('picture', 'noisy', 'restored')),
+            image_figures.grid(as_pictures(jnp.concatenate([x[:12], noisy[:12], r(noisy)[:12]])), 12,
+                        row_labels=('image', 'noisy', 'restored')),
             'Held-out pictures.',
         ),
         'tangents': train.Picture(
-            latent.grid(as_pictures(atlas.reshape(-1, x.shape[1])), k + 1),
+            image_figures.grid(as_pictures(atlas.reshape(-1, x.shape[1])), k + 1),
             f'Held-out pictures and the {k} directions to which r is most sensitive there; grey is 0.',
         ),
     } | {
-        name: train.Picture(latent.interpolations(as_pictures(path.swapaxes(0, 1))), captions[name])
+        name: train.Picture(image_figures.interpolations(as_pictures(path.swapaxes(0, 1))), captions[name])
         for name, path in paths.items()
     }  # fmt: skip
     found = {

@@ -114,7 +114,7 @@ def build(config):
 
 
 def report(config, state, data):
-    from lecture4.figures import images, maps
+    from lecture4.figures import embeddings, images
 
     x, labels = data.evaluation, data.extra['labels']
     codes = {
@@ -158,7 +158,7 @@ def report(config, state, data):
         tables=(train.Table(title, columns, rows, caption),),
         pictures={
             'map': train.Picture(
-                maps.maps(planes, labels, data.extra['names'], notes=notes),
+                embeddings.scatter(planes, labels, data.extra['names'], notes=notes),
                 f'{len(x)} test pictures in the plane; beside each name, the share of the {n} '
                 'nearest neighbours in the plane that are of the same class.',
             ),

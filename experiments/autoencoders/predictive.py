@@ -379,7 +379,7 @@ def report(config, state, data):
                 'How far above its minimum the energy still is, from two starts.',
             ),
             'accuracy': train.Picture(
-                curves.labelled_accuracy(accuracies, config.labels, chance=1 / n_classes),
+                curves.label_curve(accuracies, config.labels, chance=1 / n_classes),
                 'Fast codes beside exact ones, for the same classifier.',
             ),
             'atoms': train.Picture(

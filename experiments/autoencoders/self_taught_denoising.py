@@ -220,7 +220,7 @@ def report(config, state, data):
         ),
         pictures={
             'accuracy': train.Picture(
-                curves.labelled_accuracy(accuracy, counts, xlabel='labels'),
+                curves.label_curve(accuracy, counts, xlabel='labels'),
                 caption,
             ),
             'filters': train.Picture(

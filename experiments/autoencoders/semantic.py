@@ -234,7 +234,7 @@ def word_spaces(config, params, extra):
 
 
 def report(config, state, data):
-    from lecture4.figures import lines, maps
+    from lecture4.figures import embeddings, lines
     from lecture4.figures import text as drawn
 
     extra, params = data.extra, state.params
@@ -330,12 +330,12 @@ def report(config, state, data):
                 'Held-out documents ask for the nearest others.',
             ),
             'words': train.Picture(
-                drawn.firing(groups, columns=3),
+                drawn.top_ngrams(groups, columns=3),
                 'Words that tell classes, and the words nearest to them by cosine: above by the '
                 "autoencoder's weights, below by a linear autoencoder of co-occurrences.",
             ),
             'map': train.Picture(
-                maps.maps(
+                embeddings.scatter(
                     {name: spaces[name][asking] for name in ('autoencoder, 2', 'LSA, 2')},
                     labels[asking],
                     extra['names'],

@@ -234,7 +234,7 @@ def report(config, state, data):
                 ),
                 'Held-out examples, less the output bias, as sums of few units.',
             ),
-            'usage': train.Picture(curves.usage(share), 'Share of examples that use each unit.'),
+            'usage': train.Picture(curves.atom_usage(share), 'Share of examples that use each unit.'),
         },
         summary=f'{metrics["l0"]:.1f} of {config.width} units explain {metrics["explained"]:.1%} of '
         f'the variance of held-out examples; {metrics["dead"]:.0f} units are dead.',

@@ -147,7 +147,7 @@ def report(config, state, data):
                 'The input of norm 1 that excites each unit most: its weights.',
             ),
             'activations': train.Figure(
-                curves.usage(mean), f'Mean activations; the target is {config.target}.'
+                curves.atom_usage(mean), f'Mean activations; the target is {config.target}.'
             ),
         },
         summary=f'Cost {cost:.4f} after {config.steps} iterations, '

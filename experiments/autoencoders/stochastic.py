@@ -147,7 +147,7 @@ def build(config):
 
 
 def report(config, state, data):
-    from lecture4.figures import latent
+    from lecture4.figures import images as image_figures
 
     x, shape = jnp.asarray(data.evaluation), data.extra['shape']
     vae, params = model(config, x.shape[1]), state.params
@@ -199,7 +199,7 @@ def report(config, state, data):
         tables=(train.Table('Gradients through a sampled code', columns, tuple(rows), caption),),
         pictures={
             'codes': train.Picture(
-                latent.grid(tiles, 12, rows=words),
+                image_figures.grid(tiles, 12, row_labels=words),
                 'Three codes drawn from p_encoder(h | x) for every test picture, what p_decoder '
                 'makes of them, and a draw from the last.',
             )

@@ -287,6 +287,7 @@ def report(config, state, data):
 
 def drawn(config, vae, params, data, caption):
     """The report's pictures."""
+    from lecture4.figures import images as image_figures
     from lecture4.figures import latent
 
     x, extra = jnp.asarray(data.evaluation), data.extra
@@ -298,17 +299,17 @@ def drawn(config, vae, params, data, caption):
     first, second = (int(j) for j in np.argsort(-kl)[:2]) if config.width > 1 else (0, 0)
     found = {
         'reconstructions': train.Picture(
-            latent.reconstructions(as_pictures(x[:12]), as_pictures(decode(means[:12]))),
+            image_figures.reconstructions(as_pictures(x[:12]), as_pictures(decode(means[:12]))),
             "Test pictures, and the decoder of the encoder's mean.",
         ),
         'samples': train.Picture(
-            latent.grid(
+            image_figures.grid(
                 as_pictures(variational.sample(vae, params, jax.random.key(2), 100)[1]), 10
             ),
             'Decoded codes from the prior N(0, 1): the means of p(x | z).',
         ),
         'interpolations': train.Picture(
-            latent.interpolations(
+            image_figures.interpolations(
                 as_pictures(
                     decode(latent_space.interpolate(means[:6], means[6:12], 10).reshape(60, -1))
                 ).reshape(6, 10, *extra['shape'])
@@ -316,20 +317,20 @@ def drawn(config, vae, params, data, caption):
             "From one test picture's code to another's, on the sphere.",
         ),
         'units': train.Picture(
-            latent.units(kl, np.var(np.asarray(means), axis=0)),
+            latent.kl_per_variable(kl, np.var(np.asarray(means), axis=0)),
             'What every unit carries. ' + caption,
         ),
     }
     if config.width > 1:
         found['plane'] = train.Picture(
-            latent.plane(means, extra['labels'], extra['names'], axes=(first, second), radius=2.45),
+            latent.scatter(means, extra['labels'], extra['names'], axes=(first, second), radius=2.45),
             'Means of q(z | x) of the test pictures in the two units that carry most. The circle '
             'holds 95 % of the prior.',
         )
     if config.width == 2:
-        codes = jnp.asarray(latent.plane_of_codes(16), x.dtype)
+        codes = jnp.asarray(latent.latent_grid(16), x.dtype)
         found['decoded_plane'] = train.Picture(
-            latent.grid(as_pictures(decode(codes)), 16),
+            image_figures.grid(as_pictures(decode(codes)), 16),
             'The latent plane, decoded; equal steps of probability.',
         )
     return found

@@ -235,7 +235,7 @@ def report(config, state, data):
         for c in chosen:
             rows = top.indices[:, c]
             pixels = back(seen[rows], np.full(SHOWN, c)).pixels
-            pair = unit[rows] - 0.5, seeing.signal(pixels) - 0.5
+            pair = unit[rows] - 0.5, seeing.signed_images(pixels) - 0.5
             if max(field.receptive_field) < shape[0]:
                 pair = (
                     deconvnet.receptive_field_patches(part, top.positions[:, c], field)
@@ -243,7 +243,7 @@ def report(config, state, data):
                 )
             units[f'{layer}, map {c}'] = tuple(part + 0.5 for part in pair)
         pictures[f'strongest_{layer}'] = train.Picture(
-            seeing.strongest(units),
+            seeing.top_activations(units),
             f'Of each map of {layer} the {SHOWN} pictures that drive it most: what the unit sees, and the '
             "deconvnet's projection of the unit's activation.",
         )
@@ -253,10 +253,10 @@ def report(config, state, data):
     top, alive, chosen, back = found[-1]
     units = alive[np.linspace(0, len(alive) - 1, SHOWN).astype(int)]
     rows = top.indices[0, units]
-    named = {'picture': unit[rows], 'deconvnet': seeing.signal(back(seen[rows], units).pixels)}
+    named = {'picture': unit[rows], 'deconvnet': seeing.signed_images(back(seen[rows], units).pixels)}
     for name, rule in OTHER_RULES.items():
         run = projector(network, variables, layers[-1], rule)
-        named[name] = seeing.signal(run(seen[rows], units).pixels)
+        named[name] = seeing.signed_images(run(seen[rows], units).pixels)
     size, stride = max(shape[0] * 50 // 224, 1), max(shape[0] * 10 // 224, 1)
     order = np.argsort(told.max(1) + 2 * ~right)  # right, and least sure
     _, first = np.unique(answers[order], return_index=True)
@@ -290,7 +290,7 @@ def report(config, state, data):
             'classes the picture that is told right, but least surely.',
         ),
         'filters': train.Picture(
-            images_of.rows({name: seeing.signal(kernels) for name, kernels in filters.items()}),
+            images_of.rows({name: seeing.signed_images(kernels) for name, kernels in filters.items()}),
             'Filters of the first layer before and after training; grey is zero.',
         ),
     }

@@ -369,11 +369,11 @@ def report(config, state, loaded):
         ),
         pictures={
             'confusion': train.Picture(
-                classification.confusion(counts, task.class_names),
+                classification.confusion_matrix(counts, task.class_names),
                 'Test pictures by true and given class, of the last row of the table.',
             ),
             'worst': train.Picture(
-                classification.worst(task.test_images, p, labels, task.class_names),
+                classification.top_losses(task.test_images, p, labels, task.class_names),
                 'The pictures whose own class is given the least probability: what each is, and what '
                 'is answered.',
             ),

@@ -268,6 +268,7 @@ def build(config):
 
 
 def report(config, state, data):
+    from lecture4.figures import classification
     from lecture4.figures import text as drawn
 
     learned, results = jax.tree.map(np.asarray, state)
@@ -309,12 +310,12 @@ def report(config, state, data):
         ),
         pictures={
             'filters': train.Picture(
-                drawn.firing(groups),
+                drawn.top_ngrams(groups),
                 'What filters fire on: for each class the filters whose output speaks most for it, and the n-grams of '
                 'the last fold\'s sentences that move them most. A dot is padding.',
             ),
             'confusion': train.Picture(
-                drawn.confusion(counts, names), 'Test sentences of all folds at their best epochs.'
+                classification.confusion_matrix(counts, names), 'Test sentences of all folds at their best epochs.'
             ),
         },
         summary=summary,

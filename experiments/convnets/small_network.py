@@ -346,7 +346,7 @@ def report(config, state, data):
                 feature_maps.filters(params['max']['conv1']['kernel']), "The first filters of 'max'."
             ),
             'maps': train.Figure(
-                feature_maps.maps(shown, {name: a for name, a in maps.items() if a.ndim == 4}),
+                feature_maps.activations(shown, {name: a for name, a in maps.items() if a.ndim == 4}),
                 "Test images and the feature maps of 'max'.",
             ),
         },

@@ -273,7 +273,7 @@ def report(config, state, data):
     chance, shape = 1 / len(task.class_names), (config.patch_size, config.patch_size)
     figures = {
         'accuracy': train.Figure(
-            curves.labelled_accuracy(values, config.labels_per_class, chance=chance),
+            curves.label_curve(values, config.labels_per_class, chance=chance),
             'Test accuracy against labels per class, mean and standard error.',
         ),
         'map': train.Figure(
@@ -308,16 +308,16 @@ def chart(config, loaded, values):
     rng = np.random.default_rng(config.seed)
     few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.class_names))]
     n_each = f'{min(config.labels_per_class)} to {max(config.labels_per_class)} per class'
-    labeled = drawn.examples(task.train_images, few, task.class_names, n_each)
-    unlabeled = drawn.spread(task.train_images)
-    transfer = drawn.spread(
+    labeled = drawn.select(task.train_images, few, task.class_names, n_each)
+    unlabeled = drawn.evenly_spaced(task.train_images)
+    transfer = drawn.evenly_spaced(
         others.train_images, [others.class_names[c] for c in others.train_labels]
     )
     oracle = 'queries an oracle,\none label per class first'
     uses = {
         'semi-supervised': (unlabeled, None, None, 'random'),
         'transfer': (None, transfer, None, 'random'),
-        'self-taught': (None, None, drawn.spread(elsewhere), 'random'),
+        'self-taught': (None, None, drawn.evenly_spaced(elsewhere), 'random'),
         'active: least certain': (unlabeled, None, None, oracle),
         'active: most diverse': (unlabeled, None, None, oracle),
     }
@@ -331,7 +331,7 @@ def chart(config, loaded, values):
     columns.append(f'accuracy (%) with\n{first} / {last} labels per class')
     nothing = (None, None, None, 'random')
     rows = {name: [labeled, *uses.get(name, nothing), reached[name]] for name in values}
-    return drawn.allowed(rows, columns)
+    return drawn.data_table(rows, columns)
 
 
 if __name__ == '__main__':

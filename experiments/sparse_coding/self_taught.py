@@ -210,7 +210,7 @@ def report(config, state, data):
         tables=(table, all_labels) if full else (table,),
         figures={
             'accuracy': train.Figure(
-                curves.labelled_accuracy(
+                curves.label_curve(
                     draws, config.labels_per_class, chance=1 / spec.num_classes
                 ),
                 'Test accuracy against labels per class, mean and standard error.',
@@ -226,7 +226,7 @@ def report(config, state, data):
                 'Held-out signals as sums of few atoms.',
             ),
             'usage': train.Figure(
-                curves.usage(usage),
+                curves.atom_usage(usage),
                 f'Fraction of signals that use each atom; {int(atoms.dead(usage).sum())} of '
                 f'{config.num_atoms} are unused.',
             ),

@@ -1,64 +1,125 @@
-"""Where an image classifier is wrong: the classes that it takes for others, the pictures it is surest of."""
+"""Errors of a classifier: the classes that it confuses, the images of highest loss."""
+
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Array, Integer, Real
+from matplotlib.figure import Figure
 from PIL import Image
 
-from lecture4.figures import images, text
+from lecture4.figures import images as image_figures
+from lecture4.figures import style
 
-SHOWN = 64  # screen-friendly side of a picture; larger ones are made smaller
+THUMBNAIL = 64  # longer side of an image in screen pixels; larger ones are reduced
 
 
-def confusion(counts, names, *, most: int = 20, title=''):
-    """Counts by true and given class; of more than `most` classes those with the most mistakes.
+@style.context()
+def confusion_matrix(
+    counts: Real[np.ndarray | Array, 'c c'],
+    names: Sequence[str],
+    *,
+    max_classes: int = 20,
+    title: str = '',
+) -> Figure:
+    """Counts by true class (rows) and predicted class (columns), shaded by fraction of the row.
 
-    Shapes  counts [c, c], names c of them.
+    Of more than `max_classes` classes those with the most errors are drawn; the accuracy in the title
+    is that of the classes drawn.
+
+    Args:
+      counts: Counts of examples.
+      names: Names of the classes.
+      max_classes: Largest number of classes that is drawn.
+      title: Title.
+
+    Raises:
+      ValueError: Shapes that do not fit.
     """
     counts = np.asarray(counts)
-    wrong = counts - np.diag(np.diag(counts))
-    worst = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind='stable')[:most])
-    return text.confusion(counts[np.ix_(worst, worst)], [names[i] for i in worst], title=title)
+    if counts.shape != (len(names), len(names)):
+        expected = [len(names), len(names)]
+        raise ValueError(f'expected counts {expected} for {len(names)} names, got {counts.shape}')
+    errors = counts - np.diag(np.diag(counts))
+    drawn = np.argsort(-(errors.sum(0) + errors.sum(1)), kind='stable')[:max_classes]
+    drawn = np.sort(drawn)
+    counts, c = counts[np.ix_(drawn, drawn)], len(drawn)
+    labels = [style.plain_text(names[i]) for i in drawn]
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 0.52 * c
+    made = style.figure(size + 2.0, size + 1.5, layout='constrained')
+    axes = made.add_subplot()
+    axes.imshow(fractions, cmap='Blues', vmin=0, vmax=1)
+    axes.grid(visible=False)
+    for i in range(c):
+        for j in range(c):
+            ink = 'white' if fractions[i, j] > 0.55 else style.INK
+            axes.text(j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8, color=ink)
+    rotation = {'rotation': 35, 'ha': 'right'} if c > 2 else {'rotation': 0, 'ha': 'center'}
+    axes.set_xticks(range(c), labels, **rotation)
+    axes.set_yticks(range(c), labels)
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('true')
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    prefix = style.plain_text(f'{title}: ' if title else '')
+    axes.set_title(f'{prefix}accuracy {100 * accuracy:.1f}%')
+    return made
 
 
-def worst(pictures, probabilities, labels, names, *, n: int = 12, columns: int = 6):
-    """The pictures whose own class has the least probability: under each what it is, and what is answered.
+def top_losses(
+    images: Real[np.ndarray | Array, 'm h w c'] | Sequence[Real[np.ndarray | Array, 'h w c']],
+    probs: Real[np.ndarray | Array, 'm classes'],
+    labels: Integer[np.ndarray | Array, 'm'],
+    names: Sequence[str],
+    *,
+    n: int = 12,
+    columns: int = 6,
+) -> Figure:
+    """The images whose true class has the least probability; under each its true and predicted class.
 
-    Shapes  pictures [m, h, w, c] uint8 or on [0, 1]; probabilities [m, c]; labels [m].
+    Args:
+      images: uint8, or in [0, 1].
+      probs: Predicted probabilities.
+      labels: True classes.
+      names: Names of the classes.
+      n: Number of images.
+      columns: Images in a row.
     """
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    own = probabilities[np.arange(len(labels)), labels]
-    order = np.argsort(own, kind='stable')[:n]
+    probs, labels = np.asarray(probs), np.asarray(labels)
+    true_probs = probs[np.arange(len(labels)), labels]
+    order = np.argsort(true_probs, kind='stable')[:n]
     columns = min(columns, len(order))
     order = order[: len(order) // columns * columns]
     notes = []
-    for i in order:
-        answer = probabilities[i].argmax()
-        notes.append(f'{_short(names[labels[i]])} → {_short(names[answer])}')
-    shown = np.stack([_small(pictures[i]) for i in order])
+    for i in order.tolist():
+        prediction = int(probs[i].argmax())
+        notes.append(f'{_short(names[int(labels[i])])} → {_short(names[prediction])}')
+    thumbnails = np.stack([_thumbnail(images[i]) for i in order.tolist()])
     rows = {
         f'{start + 1}-{start + columns}': slice(start, start + columns)
         for start in range(0, len(order), columns)
     }
-    return images.rows(
-        {name: shown[at] for name, at in rows.items()},
-        notes={name: notes[at] for name, at in rows.items()},
+    return image_figures.rows(
+        {name: thumbnails[row] for name, row in rows.items()},
+        notes={name: notes[row] for name, row in rows.items()},
     )
 
 
-def _small(picture):
-    picture = np.asarray(picture)
-    unit = picture / 255 if picture.dtype == np.uint8 else picture
+def _thumbnail(image):
+    image = np.asarray(image)
+    unit = image / 255 if image.dtype == np.uint8 else image
     h, w = unit.shape[:2]
-    if max(h, w) <= SHOWN:
+    if max(h, w) <= THUMBNAIL:
         return unit
-    size = (SHOWN * w // max(h, w), SHOWN * h // max(h, w))
-    planes = [
+    size = (THUMBNAIL * w // max(h, w), THUMBNAIL * h // max(h, w))
+    channels = [
         np.asarray(
             Image.fromarray(np.float32(unit[..., c])).resize(size, Image.Resampling.BILINEAR)
         )
         for c in range(unit.shape[-1])
     ]
-    return np.stack(planes, -1)
+    return np.stack(channels, -1)
 
 
-def _short(name, most=9):
-    return name if len(name) <= most else name[: most - 1] + '…'
+def _short(name, max_length=9):
+    name = str(name)
+    return name if len(name) <= max_length else name[: max_length - 1] + '…'

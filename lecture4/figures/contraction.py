@@ -1,36 +1,56 @@
-"""What an encoder answers to: the spectrum of its Jacobian, contraction, saturation."""
+"""The sensitivity of an encoder: spectrum of its Jacobian, contraction, saturation."""
+
+from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Array, Real
+from matplotlib.figure import Figure
 
 from lecture4.figures import lines
 
 N_BINS = 25
 
 
-def three_views(singular, ratios, codes):
-    """Encoders of logistic units side by side, as Rifai et al. 2011 show them.
+def jacobian_panels(
+    singular_values: Mapping[str, Real[np.ndarray | Array, 'm']],
+    contraction_ratios: Mapping[
+        str, tuple[Real[np.ndarray | Array, 'r'], Real[np.ndarray | Array, 'r']]
+    ],
+    activations: Mapping[str, Real[np.ndarray | Array, '...']],
+) -> Figure:
+    """Encoders of logistic units compared in three panels, as in Rifai et al. 2011.
 
-    singular  {name: [m]}, singular values of the Jacobian, descending, averaged over examples.
-    ratios    {name: (radii [r], |f(x + r u) - f(x)| / r [r])}.
-    codes     {name: activations in [0, 1], of any shape}, of which a histogram is drawn.
+    Args:
+      singular_values: Name -> singular values of the Jacobian, descending, averaged over examples.
+      contraction_ratios: Name -> (radii r, |f(x + r u) - f(x)| / r).
+      activations: Name -> activations in [0, 1], of any shape, of which a histogram is drawn.
     """
     spectra, densities = {}, {}
-    for name, values in singular.items():
+    for name, values in singular_values.items():
         values = np.asarray(values, float)
         spectra[name] = np.arange(1, len(values) + 1), np.maximum(values, 1e-6)
-    for name, code in codes.items():
-        counts, edges = np.histogram(code, N_BINS, (0, 1), density=True)
+    for name, values in activations.items():
+        counts, edges = np.histogram(np.asarray(values), N_BINS, (0, 1), density=True)
         densities[name] = (edges[1:] + edges[:-1]) / 2, np.maximum(counts, 1e-3)
     panels = {
         'Singular values of the Jacobian': {
-            'curves': spectra, 'xlabel': 'rank', 'ylabel': 'mean over examples', 'yscale': 'log',
+            'curves': spectra,
+            'xlabel': 'rank',
+            'ylabel': 'mean over examples',
+            'yscale': 'log',
         },
-        'Contraction of a neighbourhood': {
-            'curves': ratios, 'xlabel': 'radius', 'ylabel': '|f(x + r u) - f(x)| / r',
-            'xscale': 'log', 'yscale': 'log',
+        'Contraction of a neighborhood': {
+            'curves': contraction_ratios,
+            'xlabel': 'radius',
+            'ylabel': '|f(x + r u) - f(x)| / r',
+            'xscale': 'log',
+            'yscale': 'log',
         },
         'Activations of the units': {
-            'curves': densities, 'xlabel': 'h', 'ylabel': 'density', 'yscale': 'log',
+            'curves': densities,
+            'xlabel': 'h',
+            'ylabel': 'density',
+            'yscale': 'log',
         },
-    }  # fmt: skip
+    }
     return lines.panels(panels, columns=3)

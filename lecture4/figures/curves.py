@@ -1,11 +1,12 @@
-"""Curves: metrics during learning, accuracy against labels, how often atoms are used."""
+"""Curves: metrics during training, accuracy against labels, usage of atoms."""
 
 import math
+import numbers
 from collections.abc import Container, Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Bool, Real
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
@@ -17,8 +18,8 @@ from matplotlib.ticker import (
 from lecture4.figures import style
 
 
-@style.house()
-def learning(
+@style.context()
+def learning_curves(
     rows: Iterable[Mapping[str, Any]],
     *,
     metrics: Sequence[str] | None = None,
@@ -79,8 +80,8 @@ def learning(
     for axes, (panel, keys) in zip(grid, panels.items(), strict=False):
         for key, (label, color, line) in zip(keys, _line_styles(keys), strict=True):
             at, value = np.array(sorted(points[key], key=lambda point: point[0]), float).T
-            _line(axes, at, value, color, label, line)
-        axes.set_title(labels.get(panel, panel.replace('_', ' ')))
+            _line(axes, at, value, color, style.plain_text(label), line)
+        axes.set_title(style.plain_text(labels.get(panel, panel.replace('_', ' '))))
         if len(keys) > 1:
             axes.legend()
         values = np.concatenate([np.array(points[key], float)[:, 1] for key in keys])
@@ -92,11 +93,11 @@ def learning(
         axes.remove()
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel(x)
+        axes.set_xlabel(style.plain_text(x))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     if title:
-        made.suptitle(title, x=0.01, ha='left')
+        made.suptitle(style.plain_text(title), x=0.01, ha='left')
     return made
 
 
@@ -116,20 +117,31 @@ def _line_styles(keys: Sequence[str]) -> list[tuple[str, str, str]]:
         i = distinct.index(own if any(qualifiers) else kind)
         dashed = any(qualifiers) and kind == 'training' and len(set(kinds)) > 1
         line = '--' if dashed else '-' if i < 7 else ':'
-        styles.append((', '.join(filter(None, words)), style.COLOURS[i % 7], line))
+        styles.append((', '.join(filter(None, words)), style.COLORS[i % 7], line))
     return styles
 
 
-@style.house()
-def labelled_accuracy(
-    curves, labels_per_class, *, chance=None, title='', xlabel='labels per class'
-):
-    """Mean accuracy against the number of labels, with standard errors of the mean over draws.
+@style.context()
+def label_curve(
+    curves: Mapping[str, Real[np.ndarray | Array, 'counts trials']],
+    labels_per_class: Sequence[int | float],
+    *,
+    chance: int | float | None = None,
+    title: str = '',
+    xlabel: str = 'labels per class',
+) -> Figure:
+    """Mean accuracy against the number of labels, with standard errors of the mean over trials.
 
-    curves   {name: accuracies [n_labels, n_draws] in [0, 1]}, drawn in that order. The last means
-             are written beside the curves; a single draw has no bar.
-    chance   accuracy of guessing, drawn as a dashed line.
-    Errors   ValueError where an array is not [len(labels_per_class), draws], or there is none.
+    Args:
+      curves: Name -> accuracies in [0, 1], drawn in that order. The last means are written at the
+        right of the curves; a single trial has no error bar.
+      labels_per_class: The numbers of labels.
+      chance: Accuracy of guessing, drawn as a dashed line.
+      title: Title.
+      xlabel: Title of the horizontal axis.
+
+    Raises:
+      ValueError: An array is not [len(labels_per_class), trials], or there is none.
     """
     labels = np.asarray(labels_per_class, float)
     curves = {name: np.asarray(values, float) for name, values in curves.items()}
@@ -138,20 +150,20 @@ def labelled_accuracy(
     for name, values in curves.items():
         if values.ndim != 2 or len(values) != len(labels):
             raise ValueError(
-                f'curve {name!r} has shape {values.shape}; it wants one row for each of the '
-                f'{len(labels)} label counts: [{len(labels)}, draws]'
+                f'curve {name!r} has shape {values.shape}, expected one row for each of the '
+                f'{len(labels)} label counts: [{len(labels)}, trials]'
             )
     made = style.figure(6.4, 3.9, layout='constrained')
     axes = made.add_subplot()
     ends = []
     for i, (name, values) in enumerate(curves.items()):
         mean = values.mean(1)
-        n_draws = values.shape[1]
-        bars = values.std(1, ddof=1) / math.sqrt(n_draws) if n_draws > 1 else None
-        # Moved apart by 2 % so that bars at the same count can be told from one another.
+        n_trials = values.shape[1]
+        bars = values.std(1, ddof=1) / math.sqrt(n_trials) if n_trials > 1 else None
+        # Shifted by 2 % so that bars at the same count do not hide one another.
         at = labels * 1.02 ** (i - (len(curves) - 1) / 2)
-        look = {'color': style.COLOURS[i % 7], 'marker': style.MARKERS[i % 7], 'capsize': 2.5}
-        axes.errorbar(at, mean, bars, label=name, elinewidth=1.1, **look)
+        look = {'color': style.COLORS[i % 7], 'marker': style.MARKERS[i % 7], 'capsize': 2.5}
+        axes.errorbar(at, mean, bars, label=style.plain_text(name), elinewidth=1.1, **look)
         ends.append((float(mean[-1]), look['color']))
     if chance is not None:
         axes.axhline(chance, color=style.FAINT, linestyle='--', linewidth=1)
@@ -162,75 +174,89 @@ def labelled_accuracy(
     axes.set_xlim(labels.min() / 1.25, labels.max() * 1.25)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(style.plain_text(xlabel))
     axes.set_ylabel('test accuracy')
     low, high = axes.get_ylim()
     if max(values.max() for values in curves.values()) <= 1:
         high = min(high, 1.03)
     axes.set_ylim(low, high)
-    notes = [(mean, f'{100 * mean:.1f}%', colour) for mean, colour in ends]
+    notes = [(mean, f'{100 * mean:.1f}%', color) for mean, color in ends]
     if chance is not None:
         notes.append((chance, 'chance', style.FAINT))
     heights = _apart([note[0] for note in notes], 0.05 * (high - low), high)
-    beside = axes.get_yaxis_transform()
-    for height, (_, text, colour) in zip(heights, notes, strict=True):
-        axes.text(1.01, height, text, color=colour, va='center', transform=beside)
-    draws = sorted({values.shape[1] for values in curves.values()})
-    counted = '-'.join(str(n) for n in dict.fromkeys((draws[0], draws[-1])))
-    note = f'mean and standard error of {counted} draws' if draws[-1] > 1 else ''
+    right = axes.get_yaxis_transform()
+    for height, (_, text, color) in zip(heights, notes, strict=True):
+        axes.text(1.01, height, text, color=color, va='center', transform=right)
+    n_trials = sorted({values.shape[1] for values in curves.values()})
+    counted = '-'.join(str(n) for n in dict.fromkeys((n_trials[0], n_trials[-1])))
+    note = f'mean and standard error of {counted} trials' if n_trials[-1] > 1 else ''
     axes.legend(loc='best', title=note, title_fontsize=8, alignment='left')
     if title:
-        axes.set_title(title)
+        axes.set_title(style.plain_text(title))
     return made
 
 
-@style.house()
-def usage(shares, *, dead=None, title=''):
-    """How many signals use each atom, most used first; dead atoms marked at the right end.
+@style.context()
+def atom_usage(
+    frequency: Real[np.ndarray | Array, 'k'],
+    *,
+    dead: Bool[np.ndarray | Array, 'k'] | Sequence[bool] | None = None,
+    title: str = '',
+) -> Figure:
+    """Fraction of the signals that use each atom, most used first; dead atoms marked at the right end.
 
-    Shapes  shares [k] of signals, in [0, 1]; dead [k] bool (None: share 0).
-    Errors  ValueError where shares is not a vector or dead has another length.
+    Args:
+      frequency: Fraction of the signals that use each atom, in [0, 1].
+      dead: Which atoms are dead; None: those of frequency 0.
+      title: Title.
+
+    Raises:
+      ValueError: frequency is not a vector, or dead has another length.
     """
-    shares = np.asarray(shares, float)
-    dead = shares <= 0 if dead is None else np.asarray(dead, bool)
-    if shares.ndim != 1 or shares.size == 0 or dead.shape != shares.shape:
-        raise ValueError(f'shares {shares.shape} and dead {dead.shape} must be [k], one per atom')
-    order = np.lexsort((-shares, dead))
-    shares, n_dead, k = shares[order], int(dead.sum()), len(shares)
+    frequency = np.asarray(frequency, float)
+    dead = frequency <= 0 if dead is None else np.asarray(dead, bool)
+    if frequency.ndim != 1 or frequency.size == 0 or dead.shape != frequency.shape:
+        raise ValueError(
+            f'expected frequency and dead [k], one per atom, got {frequency.shape} and {dead.shape}'
+        )
+    order = np.lexsort((-frequency, dead))
+    frequency, n_dead, k = frequency[order], int(dead.sum()), len(frequency)
     made = style.figure(6.4, 2.8, layout='constrained')
     axes = made.add_subplot()
-    alive = shares[: k - n_dead]
-    axes.fill_between(np.arange(len(alive) + 1), np.append(alive, alive[-1:]), step='post',
-                      color=style.COLOURS[0], alpha=0.8, linewidth=0)  # fmt: skip
+    used = frequency[: k - n_dead]
+    edges, heights = np.arange(len(used) + 1), np.append(used, used[-1:])
+    area = {'color': style.COLORS[0], 'alpha': 0.8, 'linewidth': 0}
+    axes.fill_between(edges, heights, step='post', **area)
     if n_dead:
         axes.axvspan(k - n_dead, k, color=style.WARN, alpha=0.35, linewidth=0)
-    mean = float(shares.mean())
+    mean = float(frequency.mean())
     axes.axhline(mean, color=style.INK, linewidth=0.8, linestyle=':')
     axes.text(k, mean, f' mean {mean:.1%}', va='center', fontsize=8)
-    _scale(axes, alive)
+    _scale(axes, used)
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     axes.set_xlim(0, k)
     axes.set_xlabel('atom, by rank')
     axes.set_ylabel('signals that use it')
     if axes.get_yscale() == 'linear':
-        axes.set_ylim(0, max(1.05 * shares.max(), 0.01))
-    axes.set_title((f'{title}: ' if title else '') + f'{n_dead} of {k} atoms dead')
+        axes.set_ylim(0, max(1.05 * frequency.max(), 0.01))
+    prefix = style.plain_text(f'{title}: ' if title else '')
+    axes.set_title(f'{prefix}{n_dead} of {k} atoms dead')
     return made
 
 
 def _is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _finite(value):
     return value if value is not None and math.isfinite(value) else math.nan
 
 
-def _line(axes, at, value, colour, label, line):
+def _line(axes, at, value, color, label, line):
     many = len(at) > 200
     few = {'marker': 'o', 'markersize': 3} if len(at) <= 30 else {}
     behind = {'alpha': 0.3, 'linewidth': 0.8} if many else {'label': label}
-    axes.plot(at, value, line, color=colour, **few, **behind)
+    axes.plot(at, value, line, color=color, **few, **behind)
     if many:
         window = len(at) // 40
         known = np.isfinite(value).astype(float)
@@ -238,8 +264,8 @@ def _line(axes, at, value, colour, label, line):
         total = np.convolve(np.nan_to_num(value), box, 'valid')
         count = np.convolve(known, box, 'valid')
         mean = np.where(count >= window / 2, total / np.maximum(count, 1), np.nan)
-        centre = np.convolve(at, box / window, 'valid')
-        axes.plot(centre, mean, line, color=colour, label=label)
+        center = np.convolve(at, box / window, 'valid')
+        axes.plot(center, mean, line, color=color, label=label)
 
 
 def _scale(axes, values):
@@ -258,21 +284,21 @@ def _thousands(value, _):
     return f'{value / 1e3:g}k' if abs(value) >= 1e4 else f'{value:g}'
 
 
-def _apart(heights, least, high):
-    """The heights, moved no further than needed to lie `least` from one another, and up to `high`."""
+def _apart(heights, distance, high):
+    """The heights, shifted no further than needed to be `distance` apart, and up to `high`."""
     order = np.argsort(heights)
-    placed = np.asarray(heights, float)[order]
+    shifted = np.asarray(heights, float)[order]
     for _ in range(100):
-        short = least - np.diff(placed)
+        short = distance - np.diff(shifted)
         if (short <= 1e-9).all():
             break
         push = np.maximum(short, 0) / 2
-        placed[:-1] -= push
-        placed[1:] += push
-    # From the top down, so that a crowd at the upper edge makes room below itself.
-    for i in range(len(placed) - 1, -1, -1):
-        placed[i] = min(placed[i], high)
-        high = placed[i] - least
-    result = np.empty_like(placed)
-    result[order] = placed
+        shifted[:-1] -= push
+        shifted[1:] += push
+    # From the top down, so that labels at the upper limit push the others down.
+    for i in range(len(shifted) - 1, -1, -1):
+        shifted[i] = min(shifted[i], high)
+        high = shifted[i] - distance
+    result = np.empty_like(shifted)
+    result[order] = shifted
     return result

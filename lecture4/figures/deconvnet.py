@@ -1,80 +1,109 @@
-"""What drives units of a network: the strongest patches beside what was projected back; occlusion."""
+"""What the features of a network respond to: top activations with their projections; occlusion."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Array, Float, Real, Shaped
+from matplotlib.figure import Figure
 
 from lecture4.figures import style
 from lecture4.figures.images import as_tiles
 
-MARGIN, HEAD = 8, 22  # screen pixels
+MARGIN, TITLE_HEIGHT = 8, 22  # screen pixels
 
 
-def signal(pixels):
-    """Projections [n, h, w, c] as pictures: zero is mid grey, each one's largest |value| black or white.
+def signed_images(pixels: Real[np.ndarray | Array, 'n h w c']) -> Float[np.ndarray, 'n h w c']:
+    """Projections as images in [0, 1]: zero is mid gray, each one's largest |value| black or white.
 
-    Shapes  [n, h, w, 1 or 3] -> the same, in [0, 1].
+    Args:
+      pixels: Projections, c = 1 or 3.
     """
     pixels = np.asarray(pixels, float)
     largest = np.abs(pixels).max((1, 2, 3), keepdims=True)
     return 0.5 + 0.5 * pixels / np.where(largest > 0, largest, 1)
 
 
-@style.house()
-def strongest(units, *, columns=2, width=9.0):
-    """Units side by side: their strongest patches in a square, and beside it the projections of these.
+@style.context()
+def top_activations(
+    features: Mapping[
+        str, tuple[Shaped[np.ndarray | Array, 'k h w c'], Shaped[np.ndarray | Array, 'k h w c']]
+    ],
+    *,
+    columns: int = 2,
+    width: int | float = 9.0,
+) -> Figure:
+    """Features in a grid: a square of their top patches, and on its right the projections of these.
 
-    units   {title: (patches [k, h, w, c], projections [k, h, w, c])}, all of one shape, in [0, 1].
-    Errors  ValueError where there is none.
+    Args:
+      features: Title -> (patches, projections), all of one shape, in [0, 1].
+      columns: Features in a row.
+      width: Width in inches, approximate.
+
+    Raises:
+      ValueError: There is none.
     """
-    if not units:
-        raise ValueError('no unit to draw')
-    pairs = [[as_tiles(part) for part in pair] for pair in units.values()]
+    if not features:
+        raise ValueError('no feature to draw')
+    pairs = [[as_tiles(part) for part in pair] for pair in features.values()]
     k = len(pairs[0][0])
-    side = int(np.ceil(np.sqrt(k)))
-    squares = [[style.mosaic(tiles, side) for tiles in pair] for pair in pairs]
+    per_row = int(np.ceil(np.sqrt(k)))
+    squares = [[style.mosaic(tiles, per_row) for tiles in pair] for pair in pairs]
     h, w = squares[0][0].shape[:2]
-    columns = min(columns, len(units))
+    columns = min(columns, len(features))
     pixels = round(width * style.DPI)
     zoom = max(1, min(8, int((pixels - (2 * columns + 1) * MARGIN) / columns / (2 * w))))
-    if 2 * columns * w * zoom > pixels:  # large patches: every so many pixels of them
+    if 2 * columns * w * zoom > pixels:  # of large patches every second, third, ... pixel
         thin = -(-2 * columns * w // pixels)
         squares = [[square[::thin, ::thin] for square in pair] for pair in squares]
         h, w = squares[0][0].shape[:2]
-    n_rows = -(-len(units) // columns)
+    n_rows = -(-len(features) // columns)
     step = 2 * w * zoom + 4 + 2 * MARGIN
-    across, down = columns * step + MARGIN, n_rows * (h * zoom + HEAD + MARGIN) + MARGIN
+    across, down = columns * step + MARGIN, n_rows * (h * zoom + TITLE_HEIGHT + MARGIN) + MARGIN
     made = style.figure(across / style.DPI, down / style.DPI)
-    for i, (title, pair) in enumerate(zip(units, squares, strict=True)):
+    for i, (title, pair) in enumerate(zip(features, squares, strict=True)):
         left = MARGIN + i % columns * step
-        top = i // columns * (h * zoom + HEAD + MARGIN) + HEAD
+        top = i // columns * (h * zoom + TITLE_HEIGHT + MARGIN) + TITLE_HEIGHT
         for j, square in enumerate(pair):
-            style.show(made, square, left + j * (w * zoom + 4), top, zoom)
-        made.text(left / across, 1 - (top - 5) / down, title, fontsize=9, va='bottom')
+            style.show_image(made, square, left + j * (w * zoom + 4), top, zoom)
+        text = style.plain_text(title)
+        made.text(left / across, 1 - (top - 5) / down, text, fontsize=9, va='bottom')
     return made
 
 
-@style.house()
-def occlusion(pictures, named, *, titles=(), width=8.4):
-    """One row a picture: the picture, and maps over where it was covered.
+@style.context()
+def occlusion(
+    images: Shaped[np.ndarray | Array, 'n h w *c'],
+    maps: Mapping[
+        str, Real[np.ndarray | Array, 'n _ _'] | Sequence[Real[np.ndarray | Array, '_ _']]
+    ],
+    *,
+    titles: Sequence[str] = (),
+    width: int | float = 8.4,
+) -> Figure:
+    """One row per image: the image, and maps over the position of the occluder.
 
-    named   {title: maps [n, rows, columns]}; numbers get a colour bar of their own, whole numbers
-            (classes) colours without one.
-    Shapes  pictures [n, h, w, c] in [0, 1]; titles n short texts.
+    Args:
+      images: In [0, 1].
+      maps: Title -> maps [n, rows, columns]; floating-point ones get a color bar of their own,
+        integer ones (classes) colors without one.
+      titles: A short text for each image.
+      width: Width in inches.
     """
-    tiles = as_tiles(pictures)
-    n, columns = len(tiles), 1 + len(named)
+    tiles = as_tiles(images)
+    n, columns = len(tiles), 1 + len(maps)
     made = style.figure(width, n * width / columns * 0.86 + 0.2, layout='constrained')
     grid = made.subplots(n, columns, squeeze=False)
     for i, row in enumerate(grid):
         row[0].imshow(tiles[i])
-        row[0].set_title(titles[i] if len(titles) else 'picture')
-        for axes, (title, maps) in zip(row[1:], named.items(), strict=True):
-            values = np.asarray(maps[i])
+        row[0].set_title(style.plain_text(titles[i] if len(titles) else 'image'))
+        for axes, (title, values) in zip(row[1:], maps.items(), strict=True):
+            values = np.asarray(values[i])
             if np.issubdtype(values.dtype, np.integer):
                 axes.imshow(values, cmap='tab20', vmin=0, vmax=19)
             else:
                 shown = axes.imshow(values, cmap='viridis')
                 made.colorbar(shown, ax=axes, shrink=0.8)
-            axes.set_title(title)
+            axes.set_title(style.plain_text(title))
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])

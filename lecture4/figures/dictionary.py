@@ -1,13 +1,16 @@
-"""Pictures of dictionaries: atoms, what codes are made of, Gabor fits.
+"""Figures of dictionaries: atoms, signals as sums of atoms, Gabor fits.
 
 Every atom is scaled by its own largest absolute value, symmetrically about zero, so zero is mid
-grey and a flat tile is a dead atom. Atoms are the columns of D [d, k], as everywhere.
+gray and a flat tile is a dead atom. Atoms are the columns of D [d, k].
 """
 
 import math
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+from jaxtyping import Array, Float, Integer, Real
+from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from lecture4.figures import style
@@ -15,72 +18,126 @@ from lecture4.figures import style
 MINUS = '\N{MINUS SIGN}'
 
 
-def tiles(D, patch_shape, scale=None):
-    """Columns of D as pictures in [0, 1]: 0 -> 1/2, each one's largest |value| -> 0 or 1.
+@runtime_checkable
+class GaborFits(Protocol):
+    """Gabor fits of k atoms, as `features.gabor.fit_gabors` returns."""
 
-    Shapes  D [d, k]; patch_shape (h, w) or (h, w, c), c = 1 or 3; scale [k] replaces the largest
-            |value| (larger values are cut off). Returns [k, h, w, 3].
-    Errors  ValueError where patch_shape does not hold d values, or has other than 1 or 3 channels.
+    @property
+    def orientation(self) -> Any:
+        """Orientation [k] of the bars in radians, counterclockwise."""
+
+    @property
+    def frequency(self) -> Any:
+        """Cycles per pixel [k]."""
+
+    @property
+    def r2(self) -> Any:
+        """Coefficient of determination [k]."""
+
+    @property
+    def good(self) -> Any:
+        """Whether the fit is good [k]."""
+
+
+def tiles(
+    D: Real[np.ndarray | Array, 'd k'],
+    patch_shape: Sequence[int],
+    scale: Real[np.ndarray | Array, 'k'] | None = None,
+) -> Float[np.ndarray, 'k h w 3']:
+    """Columns of D as RGB images in [0, 1]: 0 -> 1/2, each one's largest |value| -> 0 or 1.
+
+    Args:
+      D: Atoms as columns.
+      patch_shape: (h, w) or (h, w, c) with c = 1 or 3.
+      scale: Replaces the largest |value|; larger values are clipped.
+
+    Raises:
+      ValueError: patch_shape does not hold d values, or has other than 1 or 3 channels.
     """
     D = np.asarray(D, float)
     if D.ndim != 2:
-        raise ValueError(f'D holds atoms as columns, [d, k]; got shape {D.shape}')
-    shape = tuple(int(side) for side in patch_shape)
+        raise ValueError(f'expected D [d, k] with atoms as columns, got shape {D.shape}')
+    shape = tuple(int(n) for n in patch_shape)
     if len(shape) not in (2, 3) or math.prod(shape) != D.shape[0]:
         raise ValueError(
             f'patch_shape {shape} does not hold the {D.shape[0]} rows of D; '
             'give (h, w) or (h, w, c) with that product'
         )
     if shape[2:] not in ((), (1,), (3,)):
-        raise ValueError(f'patch_shape {shape} has {shape[2]} channels; a picture needs 1 or 3')
-    scale = abs(D).max(0, initial=0.0) if scale is None else np.asarray(scale, float)
-    pictures = 0.5 + 0.5 * np.clip(D / np.where(scale > 0, scale, 1), -1, 1)
-    pictures = pictures.T.reshape(D.shape[1], shape[0], shape[1], -1)
-    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+        raise ValueError(f'patch_shape {shape} has {shape[2]} channels, expected 1 or 3')
+    largest = abs(D).max(0, initial=0.0) if scale is None else np.asarray(scale, float)
+    images = 0.5 + 0.5 * np.clip(D / np.where(largest > 0, largest, 1), -1, 1)
+    images = images.T.reshape(D.shape[1], shape[0], shape[1], -1)
+    return np.broadcast_to(images, (*images.shape[:3], 3))
 
 
-@style.house()
-def atoms(D, patch_shape, *, order=None, columns=None, n=None, title='', width=7.0):
-    """The dictionary as the papers draw it: a mosaic of atoms on grey.
+@style.context()
+def atoms(
+    D: Real[np.ndarray | Array, 'd k'],
+    patch_shape: Sequence[int],
+    *,
+    order: Integer[np.ndarray | Array, 'm'] | Sequence[int] | None = None,
+    columns: int | None = None,
+    n: int | None = None,
+    title: str = '',
+    width: int | float = 7.0,
+) -> Figure:
+    """The dictionary as in papers: a mosaic of atoms on gray.
 
-    Shapes  D [d, k]; patch_shape (h, w) or (h, w, c); order [m] indices of atoms (all, as stored,
-            where None: sparse.atoms.display_order gives a better one); n draws the first n of them.
-    Units   width in inches, about: every pixel of an atom is a whole number of pixels wide.
-    Errors  ValueError as tiles, and where there is no atom to draw.
-    Returns a matplotlib Figure; columns is chosen for a square where None.
+    Args:
+      D: Atoms as columns.
+      patch_shape: (h, w) or (h, w, c).
+      order: Indices of the atoms to draw; None is all in their order in D
+        (`features.atoms.display_order` gives a better one).
+      columns: Atoms in a row; None makes the mosaic about square.
+      n: Number of atoms; None is all.
+      title: Title.
+      width: Width in inches, approximate: every pixel of an atom is a whole number of pixels wide.
+
+    Raises:
+      ValueError: As `tiles`, and where there is no atom to draw.
     """
-    pictures = tiles(D, patch_shape)
-    order = np.arange(len(pictures)) if order is None else np.asarray(order)
-    pictures = pictures[order[:n]]
-    if len(pictures) == 0:
+    images = tiles(D, patch_shape)
+    indices = np.arange(len(images)) if order is None else np.asarray(order)
+    images = images[indices[:n]]
+    if len(images) == 0:
         raise ValueError('no atom to draw: D, order or n is empty')
-    h, w = pictures.shape[1:3]
+    h, w = images.shape[1:3]
     if columns is None:
-        columns = math.ceil(math.sqrt(len(pictures) * (h + 1) / (w + 1)))
-    columns = min(columns, len(pictures))
-    picture = style.mosaic(pictures, columns)
-    # Few atoms are not blown up to the whole width: 12 screen pixels for one of theirs is plenty.
-    zoom = int(np.clip(width * style.DPI // picture.shape[1], 1, 12))
-    margin, head = 8, 30 if title else 8
-    across = max(picture.shape[1] * zoom, 8 * len(title)) + 2 * margin
-    down = picture.shape[0] * zoom + head + margin
-    made = style.figure(across / style.DPI, down / style.DPI)
-    style.show(made, picture, margin, head, zoom)
-    if title:
-        made.text(margin / across, 1 - head / 2 / down, title, va='center', fontsize=10)
-    return made
+        columns = math.ceil(math.sqrt(len(images) * (h + 1) / (w + 1)))
+    return style.mosaic_figure(style.mosaic(images, min(columns, len(images))), title, width)[0]
 
 
-@style.house()
-def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, title=''):
-    """Signals as sums: x = 0.8 atom + 0.3 atom - ..., and the whole code beside.
+@style.context()
+def codes(
+    signals: Real[np.ndarray | Array, 'm d'],
+    codes: Real[np.ndarray | Array, 'm k'],
+    D: Real[np.ndarray | Array, 'd k'],
+    reconstructions: Real[np.ndarray | Array, 'm d'],
+    patch_shape: Sequence[int],
+    *,
+    n: int = 4,
+    n_atoms: int = 6,
+    title: str = '',
+) -> Figure:
+    """Signals as sums: x = 0.8 atom + 0.3 atom - ..., and the whole code on the right.
 
-    One row per signal: the signal, its reconstruction with the share of energy it misses, the atoms
-    that contribute most with the size of their coefficients, and all k coefficients as stems, those
-    atoms' in colour. Signal and reconstruction share one grey scale; atoms have their own.
+    One row per signal: the signal, its reconstruction with the fraction of energy it misses, the
+    atoms of largest contribution with the size of their coefficients, and all k coefficients as
+    stems, those atoms' in color. Signal and reconstruction have one gray scale; atoms have their own.
 
-    Shapes  signals, reconstructions [m, d]; codes [m, k]; D [d, k]; the first n of m are drawn.
-    Errors  ValueError as tiles, and where the shapes do not belong together.
+    Args:
+      signals: Signals.
+      codes: Their codes.
+      D: Atoms as columns.
+      reconstructions: Reconstructions of the signals.
+      patch_shape: (h, w) or (h, w, c).
+      n: Number of signals drawn, the first.
+      n_atoms: Largest number of atoms drawn for each.
+      title: Title.
+
+    Raises:
+      ValueError: As `tiles`, and where the shapes do not belong together.
     """
     x, a, D = np.asarray(signals, float), np.asarray(codes, float), np.asarray(D, float)
     r = np.asarray(reconstructions, float)
@@ -88,7 +145,7 @@ def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, ti
     if not fitting or x.shape[1] != D.shape[0] or a.shape != (len(x), D.shape[1]):
         raise ValueError(
             f'signals {x.shape}, reconstructions {r.shape}, codes {a.shape} and D {D.shape} do not '
-            'belong together; they are [m, d], [m, d], [m, k] and [d, k]'
+            'belong together; expected [m, d], [m, d], [m, k] and [d, k]'
         )
     x, r, a = x[:n], r[:n], a[:n]
     n = len(x)
@@ -97,7 +154,7 @@ def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, ti
     reconstruction_tiles = tiles(r.T, patch_shape, scale)
     h, w = atom_tiles.shape[1:3]
 
-    # All in screen pixels, so that tiles stay crisp and nothing moves with the text.
+    # All in screen pixels, so that tiles stay crisp and their positions do not depend on the text.
     zoom = max(1, round(72 / max(h, w)))
     step, line, head, margin = w * zoom + 30, h * zoom + 52, 52 if title else 30, 14
     stems = margin + step * (2 + n_atoms) + 80
@@ -106,11 +163,11 @@ def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, ti
 
     def write(left, top, text, **options):
         options = {'fontsize': 8.5, 'ha': 'center', 'va': 'center'} | options
-        made.text(left / across, 1 - top / down, text, **options)
+        made.text(left / across, 1 - top / down, style.plain_text(text), **options)
 
     def place(column, top, tile, above, *under):
         left = margin + column * step
-        style.show(made, tile, left, top, zoom)
+        style.show_image(made, tile, left, top, zoom)
         middle = left + w * zoom / 2
         if column:
             write(left - 15, top + h * zoom / 2, above, fontsize=11)
@@ -120,11 +177,11 @@ def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, ti
 
     if title:
         write(margin, 14, title, fontsize=10, ha='left')
-    heads = (0, 'signal'), (1, 'reconstruction'), (2, 'largest atoms and their coefficients')
-    for column, text in heads:
-        middle = {'ha': 'left'} if column == 2 else {'ha': 'center'}
+    headers = (0, 'signal'), (1, 'reconstruction'), (2, 'largest atoms and their coefficients')
+    for column, text in headers:
+        alignment = {'ha': 'left'} if column == 2 else {'ha': 'center'}
         shift = 0 if column == 2 else w * zoom / 2
-        write(margin + column * step + shift, head - 14, text, **middle)
+        write(margin + column * step + shift, head - 14, text, **alignment)
     write(stems, head - 14, f'code: all {D.shape[1]} coefficients', ha='left')
 
     for i in range(n):
@@ -156,16 +213,31 @@ def codes(signals, codes, D, reconstructions, patch_shape, *, n=4, n_atoms=6, ti
     return made
 
 
-@style.house()
-def gabors(D, fits, fitted, patch_shape, *, n=12, title=''):
-    """Where the fitted Gabors lie: orientation by frequency, and the best atoms beside their fits.
+@style.context()
+def gabors(
+    D: Real[np.ndarray | Array, 'd k'],
+    fits: GaborFits,
+    fitted: Real[np.ndarray | Array, 'pixels k'],
+    patch_shape: Sequence[int],
+    *,
+    n: int = 12,
+    title: str = '',
+) -> Figure:
+    """The fitted Gabors in the plane of orientation and frequency, and the best atoms with their fits.
 
-    Each atom is a dot of area proportional to its r2: filled where the fit is good, a faint ring
-    elsewhere. Orientation is that of the bars, counter-clockwise.
+    Each atom is a dot of area proportional to its R^2: filled where the fit is good, otherwise a faint
+    ring. Orientation is that of the bars, counterclockwise.
 
-    Shapes  D [d, k]; fits with fields orientation, frequency, r2, good, each [k] (as
-            sparse.atoms.fit_gabors gives); fitted [h * w, k] grey (as sparse.atoms.draw gives).
-    Errors  ValueError as tiles.
+    Args:
+      D: Atoms as columns.
+      fits: Orientation, frequency, R^2 and whether the fit is good, each [k].
+      fitted: The fitted Gabors in gray, [h * w, k].
+      patch_shape: (h, w) or (h, w, c).
+      n: Largest number of atoms drawn with their fits.
+      title: Title; the number of good fits if empty.
+
+    Raises:
+      ValueError: As `tiles`.
     """
     good, r2 = np.asarray(fits.good, bool), np.nan_to_num(fits.r2)
     best = np.argsort(-np.where(good, r2, -np.inf), kind='stable')[: min(n, int(good.sum()))]
@@ -176,7 +248,7 @@ def gabors(D, fits, fitted, patch_shape, *, n=12, title=''):
     angle, radius = np.asarray(fits.orientation, float), np.asarray(fits.frequency, float)
     ring: dict[str, Any] = {'facecolors': 'none', 'edgecolors': '#aaaaaa', 'zorder': 3}
     axes.scatter(angle[~good], radius[~good], s=size[~good], label='others', **ring)
-    dot: dict[str, Any] = {'color': style.COLOURS[0], 'alpha': 0.65, 'linewidths': 0, 'zorder': 3}
+    dot: dict[str, Any] = {'color': style.COLORS[0], 'alpha': 0.65, 'linewidths': 0, 'zorder': 3}
     axes.scatter(angle[good], radius[good], s=size[good], label='good fits', **dot)
     bars = {0: '—', 45: '/', 90: '|', 135: '\\', 180: '—'}
     axes.set_thetagrids(list(bars), [f'{angle}°  {bar}' for angle, bar in bars.items()])
@@ -187,7 +259,8 @@ def gabors(D, fits, fitted, patch_shape, *, n=12, title=''):
     made.text(0.27, 0.11, 'radius: cycles per pixel; area: R²', ha='center', fontsize=8.5)
     handles = axes.get_legend_handles_labels()
     made.legend(*handles, loc='lower center', bbox_to_anchor=(0.27, 0.01), ncols=2, handletextpad=0)
-    made.text(0.02, 0.95, title or f'{good.sum()} of {len(good)} atoms fit a Gabor', fontsize=10)
+    title = title or f'{good.sum()} of {len(good)} atoms are fitted well by a Gabor'
+    made.text(0.02, 0.95, style.plain_text(title), fontsize=10)
     if len(best):
         made.text(0.56, 0.95, 'best fits: atom | Gabor', fontsize=10)
         pairs = np.stack([tiles(D, patch_shape), tiles(fitted, patch_shape[:2])], 1)[best]
@@ -196,22 +269,22 @@ def gabors(D, fits, fitted, patch_shape, *, n=12, title=''):
 
 
 def _pairs(made, pairs, captions):
-    """Atoms beside their fits [n, 2, h, w, 3], three pairs a row, right half of the figure."""
+    """Atoms and their fits [n, 2, h, w, 3], three pairs per row, right half of the figure."""
     h, w = pairs.shape[2:4]
     rows = -(-len(pairs) // 3)
     zoom = max(1, min(420 // (3 * (2 * w + 5)), (380 // rows - 22) // (h + 2)))
     for i, pair in enumerate(pairs):
         left = round(0.56 * made.bbox.width) + i % 3 * (2 * w + 5) * zoom
         top = 52 + i // 3 * ((h + 2) * zoom + 22)
-        shown = style.show(made, style.mosaic(pair, 2), left, top, zoom)
-        shown.set_title(captions[i], fontsize=7.5, pad=2, loc='center')
+        axes = style.show_image(made, style.mosaic(pair, 2), left, top, zoom)
+        axes.set_title(captions[i], fontsize=7.5, pad=2, loc='center')
 
 
 def _stems(axes, code, largest):
     index = np.flatnonzero(code)
-    colour = np.where(np.isin(index, largest), style.WARN, style.COLOURS[0])
-    axes.vlines(index, 0, code[index], colors=colour, linewidth=1.1)
-    axes.scatter(index, code[index], s=7, c=colour, zorder=3, linewidths=0)
+    colors = np.where(np.isin(index, largest), style.WARN, style.COLORS[0])
+    axes.vlines(index, 0, code[index], colors=colors, linewidth=1.1)
+    axes.scatter(index, code[index], s=7, c=colors, zorder=3, linewidths=0)
     axes.axhline(0, color=style.FAINT, linewidth=0.6)
     axes.set_xlim(-1, len(code))
     axes.margins(y=0.12)

@@ -1,90 +1,113 @@
-"""What a convolutional layer has learned and what it makes of a picture: filters, feature maps."""
+"""What a convolutional layer has learned and how it responds to an image: filters, feature maps."""
+
+from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Array, Real, Shaped
+from matplotlib.figure import Figure
 
 from lecture4.figures import style
 from lecture4.figures.dictionary import tiles
 from lecture4.figures.images import as_tiles
 
-MARGIN, HEAD = 8, 30  # screen pixels
+MARGIN, TITLE_HEIGHT = 8, 30  # screen pixels
 
 
-@style.house()
-def filters(kernel, *, n=64, columns=None, title='', width=7.0):
-    """The filters of a layer as tiles: zero is mid grey, each one's largest |weight| black or white.
+@style.context()
+def filters(
+    kernel: Real[np.ndarray | Array, 'h w c o'],
+    *,
+    n: int = 64,
+    columns: int | None = None,
+    title: str = '',
+    width: int | float = 7.0,
+) -> Figure:
+    """The filters of a layer as tiles: zero is mid gray, each one's largest |weight| black or white.
 
-    Filters of 1 or 3 channels are one tile each. Others are a row of tiles each, one a channel, on
+    Filters of 1 or 3 channels are one tile each. Others are a row of tiles each, one per channel, on
     the filter's common scale, the first `n` // channels of them.
 
-    Shapes  kernel [h, w, c, o]; the first n tiles are drawn; width in inches, about.
-    Errors  ValueError for another shape.
+    Args:
+      kernel: Filters.
+      n: Number of tiles.
+      columns: Tiles in a row.
+      title: Title.
+      width: Width in inches, approximate.
+
+    Raises:
+      ValueError: Another shape.
     """
     kernel = np.asarray(kernel, float)
     if kernel.ndim != 4 or not kernel.size:
-        raise ValueError(f'kernel has shape {kernel.shape}; [h, w, c, o] is wanted')
+        raise ValueError(f'expected a kernel [h, w, c, o], got shape {kernel.shape}')
     h, w, c, o = kernel.shape
     if c in (1, 3):
-        pictures = tiles(kernel.reshape(-1, o), (h, w, c))[:n]
-        columns = columns or min(len(pictures), 16)
+        images = tiles(kernel.reshape(-1, o), (h, w, c))[:n]
+        per_row = columns or min(len(images), 16)
     else:
         scale = np.repeat(abs(kernel).max((0, 1, 2)), c)
         by_filter = kernel.transpose(0, 1, 3, 2).reshape(h * w, o * c)
-        pictures = tiles(by_filter, (h, w), scale)[: max(n // c, 1) * c]
-        columns = c
-    picture = style.mosaic(pictures, columns)
-    zoom = int(np.clip(width * style.DPI // picture.shape[1], 1, 12))
-    head = 30 if title else MARGIN
-    across = max(picture.shape[1] * zoom, 8 * len(title)) + 2 * MARGIN
-    down = picture.shape[0] * zoom + head + MARGIN
-    made = style.figure(across / style.DPI, down / style.DPI)
-    style.show(made, picture, MARGIN, head, zoom)
-    made.text(MARGIN / across, 1 - head / 2 / down, title, va='center', fontsize=10)
-    return made
+        images = tiles(by_filter, (h, w), scale)[: max(n // c, 1) * c]
+        per_row = c
+    return style.mosaic_figure(style.mosaic(images, per_row), title, width)[0]
 
 
-@style.house()
-def maps(images, layers, *, n=12, width=9.0):
-    """Pictures, each with the maps that a network's layers make of it.
+@style.context()
+def activations(
+    images: Shaped[np.ndarray | Array, 'm h w *c'],
+    layers: Mapping[str, Real[np.ndarray | Array, 'm _ _ _']],
+    *,
+    n: int = 12,
+    width: int | float = 9.0,
+) -> Figure:
+    """Images, each with the feature maps of a network's layers.
 
-    One row a picture: the picture itself, then for each layer its first `n` maps, on that map's own
-    scale over all pictures drawn: black is its least value, white its largest; a map that is the
-    same everywhere is black.
+    One row per image: the image, then for each layer its first `n` feature maps, on that map's own
+    scale over all images drawn: black is its smallest value, white its largest; a constant map is
+    black.
 
-    Shapes  images [m, h, w, 1 or 3] in [0, 1]; layers {name: activations [m, h', w', c]}.
-    Errors  ValueError where a layer is not [m, h', w', c] for the m images.
+    Args:
+      images: [m, h, w] or [m, h, w, 1 or 3] in [0, 1].
+      layers: Name -> activations [m, h', w', c].
+      n: Number of feature maps of each layer.
+      width: Width in inches.
+
+    Raises:
+      ValueError: A layer is not [m, h', w', c] for the m images.
     """
-    pictures = as_tiles(images)
-    first = style.mosaic(pictures, 1)
-    drawn = {}
+    inputs = as_tiles(images)
+    first = style.mosaic(inputs, 1)
+    mosaics = {}
     for name, values in layers.items():
         values = np.asarray(values, float)
-        if values.ndim != 4 or len(values) != len(pictures):
+        if values.ndim != 4 or len(values) != len(inputs):
             raise ValueError(
-                f'{name} has shape {values.shape}; [{len(pictures)}, h, w, c] is wanted'
+                f'{name}: expected activations [{len(inputs)}, h, w, c], got shape {values.shape}'
             )
         values = np.moveaxis(values[..., :n], -1, 1)  # [m, c, h, w]
         low = values.min((0, 2, 3), keepdims=True)
-        spread = values.max((0, 2, 3), keepdims=True) - low
-        tiled = ((values - low) / np.where(spread > 0, spread, 1)).reshape(-1, *values.shape[2:])
-        drawn[name] = style.mosaic(as_tiles(tiled), values.shape[1])
-    zoom = max(1, 90 // pictures.shape[2])
+        span = values.max((0, 2, 3), keepdims=True) - low
+        unit = ((values - low) / np.where(span > 0, span, 1)).reshape(-1, *values.shape[2:])
+        mosaics[name] = style.mosaic(as_tiles(unit), values.shape[1])
+    zoom = max(1, 90 // inputs.shape[2])
     left = 2 * MARGIN + first.shape[1] * zoom
     pixels = round(width * style.DPI)
     zooms = {
-        name: max(1, (pixels - left - MARGIN) // picture.shape[1])
-        for name, picture in drawn.items()
+        name: max(1, (pixels - left - MARGIN) // mosaic.shape[1])
+        for name, mosaic in mosaics.items()
     }
-    below = sum(picture.shape[0] * zooms[name] + HEAD for name, picture in drawn.items())
-    down = max(below, first.shape[0] * zoom + HEAD) + MARGIN
+    below = sum(mosaic.shape[0] * zooms[name] + TITLE_HEIGHT for name, mosaic in mosaics.items())
+    down = max(below, first.shape[0] * zoom + TITLE_HEIGHT) + MARGIN
     made = style.figure(pixels / style.DPI, down / style.DPI)
 
-    def place(picture, left, top, zoom, text):
-        style.show(made, picture, left, top + HEAD, zoom)
-        made.text(left / pixels, 1 - (top + HEAD - 5) / down, text, fontsize=9, va='bottom')
+    def place(mosaic, left, top, zoom, text):
+        style.show_image(made, mosaic, left, top + TITLE_HEIGHT, zoom)
+        y = 1 - (top + TITLE_HEIGHT - 5) / down
+        made.text(left / pixels, y, style.plain_text(text), fontsize=9, va='bottom')
 
     place(first, MARGIN, 0, zoom, 'input')
     top = 0
-    for name, picture in drawn.items():
-        place(picture, left, top, zooms[name], name)
-        top += picture.shape[0] * zooms[name] + HEAD
+    for name, mosaic in mosaics.items():
+        place(mosaic, left, top, zooms[name], name)
+        top += mosaic.shape[0] * zooms[name] + TITLE_HEIGHT
     return made

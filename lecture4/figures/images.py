@@ -1,80 +1,165 @@
-"""Pictures side by side: examples above what networks make of them, with crisp pixels."""
+"""Images next to one another: examples above what networks make of them, with crisp pixels."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Array, Float, Shaped
+from matplotlib.figure import Figure
 
 from lecture4.figures import style
 
+Images = Shaped[np.ndarray | Array, 'n h w *c']  # [n, h, w] or [n, h, w, 1 or 3], in [0, 1]
 
-def as_tiles(images):
-    """Pictures in [0, 1] as tiles: [n, h, w] or [n, h, w, 1 or 3] -> [n, h, w, 3], clipped.
 
-    Errors  ValueError for another shape; not-a-number is drawn black.
+def as_tiles(images: Images) -> Float[np.ndarray, 'n h w 3']:
+    """Images as RGB tiles, clipped to [0, 1]; NaN becomes 0.
+
+    Args:
+      images: [n, h, w] or [n, h, w, 1 or 3], n >= 1.
+
+    Raises:
+      ValueError: Another shape.
     """
     images = np.nan_to_num(np.asarray(images, float))
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise ValueError(
-            f'images have shape {images.shape}; [n, h, w] or [n, h, w, 1 or 3], n >= 1, are wanted'
+            f'expected images [n, h, w] or [n, h, w, 1 or 3] with n >= 1, got shape {images.shape}'
         )
     return np.broadcast_to(np.clip(images, 0, 1), (*images.shape[:3], 3))
 
 
-@style.house()
-def rows(named, *, notes=None, title='', width=7.4):
-    """One row of pictures a name: originals, corrupted ones, reconstructions, in the same order.
+@style.context()
+def rows(
+    images: Mapping[str, Images],
+    *,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    title: str = '',
+    width: int | float = 7.4,
+) -> Figure:
+    """One row of images per name: originals, corrupted ones, reconstructions, in the same order.
 
-    named   {name: images [n, h, w] or [n, h, w, c]}, all of one shape, values in [0, 1].
-    notes   {name: n short texts}, written under that row's pictures.
-    Units   width in inches, about: every pixel of a picture is a whole number of pixels wide.
-    Errors  ValueError where there is no row, or rows differ in shape.
+    Args:
+      images: Name of the row -> images, all of one shape, values in [0, 1].
+      notes: Name of the row -> a short text under each of its images.
+      title: Title.
+      width: Width in inches, approximate: every pixel of an image is a whole number of pixels wide.
+
+    Raises:
+      ValueError: No row, or rows that differ in shape.
     """
-    tiles = {name: as_tiles(images) for name, images in named.items()}
+    tiles = {name: as_tiles(values) for name, values in images.items()}
     shapes = {tile.shape for tile in tiles.values()}
     if len(shapes) != 1:
-        raise ValueError(f'rows of shapes {sorted(shapes)}; one row or more of one shape is wanted')
+        raise ValueError(f'expected at least one row, all of one shape, got {sorted(shapes)}')
     (n, h, w, _) = shapes.pop()
     notes = notes or {}
-    label = 16 + 9 * max(len(name) for name in tiles)
-    zoom = int(np.clip((width * style.DPI - label) // (n * (w + 1) + 1), 1, 12))
-    margin, head, note = 8, 30 if title else 8, 15
+    label_width = 16 + 9 * max(len(name) for name in tiles)
+    zoom = int(np.clip((width * style.DPI - label_width) // (n * (w + 1) + 1), 1, 12))
+    margin, head, note_height = 8, 30 if title else 8, 15
     block = (h + 2) * zoom
-    down = head + sum(block + 4 + note * (name in notes) for name in tiles) + margin
-    across = max(label + (n * (w + 1) + 1) * zoom + margin, 8 * len(title))
+    down = head + sum(block + 4 + note_height * (name in notes) for name in tiles) + margin
+    across = max(label_width + (n * (w + 1) + 1) * zoom + margin, 8 * len(title))
     made = style.figure(across / style.DPI, down / style.DPI)
+
+    def write(x, y, text, **options):
+        made.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
+
     top = head
     for name, tile in tiles.items():
-        style.show(made, style.mosaic(tile, n), label, top, zoom)
-        middle = 1 - (top + block / 2) / down
-        made.text((label - 6) / across, middle, name, ha='right', va='center', fontsize=9)
+        style.show_image(made, style.mosaic(tile, n), label_width, top, zoom)
+        write(label_width - 6, top + block / 2, name, ha='right', fontsize=9)
         for i, text in enumerate(notes.get(name, ())):
-            left = label + (i * (w + 1) + 1 + w / 2) * zoom
-            below = 1 - (top + block + note / 2) / down
-            made.text(left / across, below, text, ha='center', va='center', fontsize=7.5)
-        top += block + 4 + note * (name in notes)
+            x = label_width + (i * (w + 1) + 1 + w / 2) * zoom
+            write(x, top + block + note_height / 2, text, ha='center', fontsize=7.5)
+        top += block + 4 + note_height * (name in notes)
     if title:
-        made.text(margin / across, 1 - head / 2 / down, title, va='center', fontsize=10)
+        write(margin, head / 2, title, fontsize=10)
     return made
 
 
-@style.house()
-def grid(images, *, columns=None, title='', width=7.0):
-    """Pictures in a grid, as many columns as make it about square.
+@style.context()
+def grid(
+    images: Images,
+    columns: int | None = None,
+    *,
+    title: str = '',
+    width: int | float = 7.0,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Figure:
+    """Images in rows of `columns`, every pixel a whole number of screen pixels wide.
 
-    Shapes  images [n, h, w] or [n, h, w, c], values in [0, 1].
+    Args:
+      images: [n, h, w] or [n, h, w, 1 or 3], values in [0, 1].
+      columns: Images in a row; None makes the grid about square.
+      title: Title.
+      width: Width in inches, approximate.
+      row_labels: A label on the left of each row.
+      column_labels: A label above each column.
+
+    Raises:
+      ValueError: No image, or labels that do not fit the rows and columns.
     """
     tiles = as_tiles(images)
     n, h, w, _ = tiles.shape
-    columns = columns or math.ceil(math.sqrt(n * (h + 1) / (w + 1)))
-    picture = style.mosaic(tiles, min(columns, n))
-    zoom = int(np.clip(width * style.DPI // picture.shape[1], 1, 12))
-    margin, head = 8, 30 if title else 8
-    across = max(picture.shape[1] * zoom, 8 * len(title)) + 2 * margin
-    down = picture.shape[0] * zoom + head + margin
-    made = style.figure(across / style.DPI, down / style.DPI)
-    style.show(made, picture, margin, head, zoom)
-    if title:
-        made.text(margin / across, 1 - head / 2 / down, title, va='center', fontsize=10)
+    if columns is None:
+        columns = min(math.ceil(math.sqrt(n * (h + 1) / (w + 1))), n)
+    n_rows = -(-n // columns)
+    if len(row_labels) not in (0, n_rows) or len(column_labels) not in (0, columns):
+        raise ValueError(
+            f'{len(row_labels)} row labels and {len(column_labels)} column labels for {n_rows} rows '
+            f'and {columns} columns; give one for each, or none'
+        )
+    left = 12 + 7 * max(map(len, row_labels)) if row_labels else 8
+    top = (30 if title else 8) + (20 if column_labels else 0)
+    made, zoom = style.mosaic_figure(style.mosaic(tiles, columns), title, width, left, top)
+
+    def write(x, y, text, **options):
+        x, y = x / made.bbox.width, 1 - y / made.bbox.height
+        made.text(x, y, style.plain_text(text), va='center', fontsize=8.5, **options)
+
+    for i, label in enumerate(row_labels):
+        write(left - 6, top + zoom * (i * (h + 1) + 1 + h / 2), label, ha='right')
+    for i, label in enumerate(column_labels):
+        write(left + zoom * (i * (w + 1) + 1 + w / 2), top - 10, label, ha='center')
     return made
+
+
+def reconstructions(
+    images: Images, reconstructed: Images, *, n: int = 12, title: str = ''
+) -> Figure:
+    """The first n images above their reconstructions.
+
+    Args:
+      images: Originals.
+      reconstructed: Their reconstructions, of the same shape.
+      n: Number of images.
+      title: Title.
+
+    Raises:
+      ValueError: Shapes that differ.
+    """
+    above, below = as_tiles(images)[:n], as_tiles(reconstructed)[:n]
+    if above.shape != below.shape:
+        raise ValueError(
+            f'expected images and reconstructed of one shape, got {above.shape} and {below.shape}'
+        )
+    labels = ('image', 'reconstruction')
+    return grid(np.concatenate([above, below]), len(above), title=title, row_labels=labels)
+
+
+def interpolations(
+    paths: Shaped[np.ndarray | Array, 'm steps h w *c'], *, title: str = ''
+) -> Figure:
+    """One row for each path of images.
+
+    Args:
+      paths: Images along m paths, in [0, 1].
+      title: Title.
+    """
+    paths = np.asarray(paths, float)
+    flat = paths.reshape(paths.shape[0] * paths.shape[1], *paths.shape[2:])
+    return grid(flat, paths.shape[1], title=title)

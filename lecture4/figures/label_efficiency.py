@@ -1,60 +1,91 @@
-"""Which data each way of learning may look at: examples in a table."""
+"""Which data each learning setting may use: examples in a table."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Integer, Real
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lecture4.figures import style
 
 
-class Shown(NamedTuple):
-    """What a cell of the table shows: a few examples, what is known of each, and how many there are.
+class Examples(NamedTuple):
+    """A cell of the table: a few examples, what is known of each, and how many there are.
 
-    images   [n, h, w] in [0, 1], a handful.
-    labels   what is written under each image; '?' where its label is hidden.
-    note     a word or two under the labels, such as their number.
+    Attributes:
+      images: A handful of images [n, h, w] in [0, 1].
+      labels: Text under each image; '?' where its label is hidden.
+      note: A word or two under the labels, such as their number.
     """
 
-    images: np.ndarray
+    images: Real[np.ndarray, 'n h w']
     labels: tuple[str, ...]
     note: str = ''
 
 
-def examples(images, rows, labels, note):
-    """Shown of some rows of images [n, h, w, 1], with what is written under each."""
-    return Shown(np.asarray(images)[rows][..., 0], tuple(labels), note)
+def select(
+    images: Real[np.ndarray | Array, 'n h w 1'],
+    rows: Integer[np.ndarray | Array, 'm'] | Sequence[int],
+    labels: Sequence[str],
+    note: str,
+) -> Examples:
+    """Some of the images, with what is written under each.
+
+    Args:
+      images: Images.
+      rows: Indices of those that are shown.
+      labels: Text under each of these.
+      note: Text under the labels.
+    """
+    return Examples(np.asarray(images)[np.asarray(rows)][..., 0], tuple(labels), note)
 
 
-def spread(images, labels=None, n=4):
-    """Shown of n images from all over a set, which often lies class by class, and its size.
+def evenly_spaced(
+    images: Real[np.ndarray | Array, 'n h w 1'], labels: Sequence[str] | None = None, n: int = 4
+) -> Examples:
+    """Evenly spaced images of a set, which is often sorted by class, and the size of the set.
 
-    labels  one for each image of the set; None: hidden.
+    Args:
+      images: The set.
+      labels: One for each image; None: hidden.
+      n: Number of images.
     """
     rows = np.linspace(0, len(images) - 1, n).astype(int)
-    known = ['?'] * n if labels is None else [labels[i] for i in rows]
-    return examples(images, rows, known, f'{len(images)} pictures')
+    texts = ['?'] * n if labels is None else [str(labels[int(i)]) for i in rows]
+    return select(images, rows, texts, f'{len(images)} images')
 
 
-@style.house()
-def allowed(rows, columns, *, side=26, title=''):
-    """A table of settings by kinds of data, with examples where a setting may look at that kind.
+@style.context()
+def data_table(
+    rows: Mapping[str, Sequence[Examples | str | None]],
+    columns: Sequence[str],
+    *,
+    image_size: int = 26,
+    title: str = '',
+) -> Figure:
+    """A table of settings by kinds of data, with examples where a setting may use that kind.
 
-    rows     {setting: [cell, ...]}, a cell for each column: Shown, a text, or None (a dash).
-    columns  what each column holds; line breaks are kept.
-    Units    side: screen pixels of an example, about (a whole number for each of its own pixels).
-    Errors   ValueError where a row has not one cell for each column, or there is no row.
+    Args:
+      rows: Setting -> a cell for each column: examples, a text, or None (a dash).
+      columns: What each column holds; line breaks are kept.
+      image_size: Approximate screen pixels of an example (a whole number for each of its pixels).
+      title: Title.
+
+    Raises:
+      ValueError: A row does not have one cell for each column, or there is no row.
     """
     if not rows:
         raise ValueError('no setting to draw')
     for name, cells in rows.items():
         if len(cells) != len(columns):
             raise ValueError(f'row {name!r} has {len(cells)} cells for {len(columns)} columns')
-    gap, height, head = 10, side + 44, 44 + 24 * bool(title)
+    gap, height, head = 10, image_size + 44, 44 + 24 * bool(title)
     left = 2 * gap + 8 * max(map(len, rows))
     widths = [
         max(
-            [_width(row[j], side) for row in rows.values()]
+            [_width(row[j], image_size) for row in rows.values()]
             + [7 * max(map(len, column.split('\n')))]
         )
         for j, column in enumerate(columns)
@@ -63,8 +94,8 @@ def allowed(rows, columns, *, side=26, title=''):
     down = head + height * len(rows) + gap
     made = style.figure(across / style.DPI, down / style.DPI)
 
-    def write(x, y, text, **look):
-        made.text(x / across, 1 - y / down, text, va='center', **look)
+    def write(x, y, text, **options: Any):
+        made.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
 
     if title:
         write(gap, 14, title, fontsize=10)
@@ -74,32 +105,33 @@ def allowed(rows, columns, *, side=26, title=''):
     for i, (name, cells) in enumerate(rows.items()):
         top = head + i * height
         write(gap, top + height / 2, name, fontsize=9.5)
-        line = 1 - top / down
-        made.add_artist(
-            Line2D([gap / across, 1 - gap / across], [line, line], color=style.GRID, linewidth=0.8)
-        )
+        y = 1 - top / down
+        line = Line2D([gap / across, 1 - gap / across], [y, y], color=style.GRID, linewidth=0.8)
+        made.add_artist(line)
         for x, cell in zip(edges, cells, strict=False):
-            if isinstance(cell, Shown):
-                zoom = max(side // max(cell.images.shape[1:]), 1)
+            if isinstance(cell, Examples):
+                zoom = max(image_size // max(cell.images.shape[1:]), 1)
                 for k, (image, label) in enumerate(zip(cell.images, cell.labels, strict=True)):
-                    place = int(x) + k * (side + 4)
-                    grey = np.repeat(np.clip(_fitted(image, side), 0, 1)[:, :, None], 3, 2)
-                    style.show(made, grey, place, top + 8, zoom)
-                    write(place + side / 2, top + side + 16, label, ha='center', fontsize=8)
-                write(x, top + side + 30, cell.note, fontsize=8)
+                    position = int(x) + k * (image_size + 4)
+                    unit = np.clip(_thinned(image, image_size), 0, 1)
+                    rgb = np.repeat(unit[:, :, None], 3, 2)
+                    style.show_image(made, rgb, position, top + 8, zoom)
+                    middle = position + image_size / 2
+                    write(middle, top + image_size + 16, label, ha='center', fontsize=8)
+                write(x, top + image_size + 30, cell.note, fontsize=8)
             else:
-                look = {'color': style.FAINT} if cell is None else {}
-                write(x, top + height / 2, cell or '\N{EN DASH}', fontsize=9, **look)
+                color = style.FAINT if cell is None else style.INK
+                write(x, top + height / 2, cell or '\N{EN DASH}', fontsize=9, color=color)
     return made
 
 
-def _fitted(image, side):
-    """The image, thinned out by whole steps where it is larger than side x side."""
-    step = -(-max(image.shape) // side)
-    return image[::step, ::step]
+def _thinned(image, image_size):
+    """Every second, third, ... pixel of an image that is larger than image_size."""
+    step = -(-max(image.shape) // image_size)
+    return np.asarray(image, float)[::step, ::step]
 
 
-def _width(cell, side):
-    if isinstance(cell, Shown):
-        return max(len(cell.images) * (side + 4), 6 * len(cell.note))
+def _width(cell, image_size):
+    if isinstance(cell, Examples):
+        return max(len(cell.images) * (image_size + 4), 6 * len(cell.note))
     return 7 * max(map(len, cell.split('\n'))) if cell else 10

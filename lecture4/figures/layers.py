@@ -1,8 +1,10 @@
-"""A picture of a network's layers: their sizes, where the weights and the work are, what units see."""
+"""The layers of a network: their sizes, parameters, multiply-adds and receptive fields."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon
 
 from lecture4.figures import style
@@ -10,40 +12,45 @@ from lecture4.ops.receptive_field import LayerSummary
 
 TIMES = '\N{MULTIPLICATION SIGN}'
 KINDS = {
-    'conv': ('convolution', style.COLOURS[0]),
-    'pool': ('pooling', style.COLOURS[1]),
-    'dense': ('dense', style.COLOURS[2]),
-    'concat': ('joined', style.COLOURS[3]),
-    'add': ('summed', style.COLOURS[4]),
-    'norm': ('normalisation', '#999999'),
-    'pointwise': ('channel by channel', '#bbbbbb'),
+    'conv': ('convolution', style.COLORS[0]),
+    'pool': ('pooling', style.COLORS[1]),
+    'dense': ('dense', style.COLORS[2]),
+    'concat': ('concatenated', style.COLORS[3]),
+    'add': ('added', style.COLORS[4]),
+    'norm': ('normalization', '#999999'),
+    'pointwise': ('pointwise', '#bbbbbb'),
 }
 
 
-@style.house()
-def network(rows: tuple[LayerSummary, ...], *, title=''):
+@style.context()
+def network(rows: Sequence[LayerSummary], *, title: str = '') -> Figure:
     """Three panels over the same layers, input on the left.
 
-    On top every layer's output as a box: its height the picture's height (in powers of two), its
-    depth the number of channels. In the middle the layer's shares of all parameters and of all
-    multiply-adds. Below the receptive field beside the side of the input.
+    On top every layer's output as a box: its height the height of the feature map (log scale), its
+    depth the number of channels. In the middle the layer's fraction of all parameters and of all
+    multiply-adds. Below the receptive field, compared with the size of the input.
 
-    rows   of `ops.receptive_field.summarize`, or collapsed.
-    Errors ValueError where there is no row.
+    Args:
+      rows: From `ops.receptive_field.summarize`, or collapsed.
+      title: Title.
+
+    Raises:
+      ValueError: There is no layer.
     """
     if not rows:
         raise ValueError('no layer to draw')
     n = len(rows)
     width = float(np.clip(1.6 + 0.37 * (n + 1), 6.5, 22))
     made = style.figure(width, 7.2, layout='constrained')
-    boxes, shares, fields = made.subplots(3, 1, sharex=True, height_ratios=(1.45, 1, 0.9))
+    boxes, fractions, fields = made.subplots(3, 1, sharex=True, height_ratios=(1.45, 1, 0.9))
     _boxes(boxes, rows)
-    _shares(shares, rows)
+    _fractions(fractions, rows)
     _fields(fields, rows)
-    fields.set_xticks(range(n + 1), ['input', *(row.name for row in rows)], rotation=90, fontsize=8)
+    names = [style.plain_text(row.name) for row in rows]
+    fields.set_xticks(range(n + 1), ['input', *names], rotation=90, fontsize=8)
     fields.set_xlim(-0.8, n + 0.9)
     if title:
-        made.suptitle(title, x=0.01, ha='left')
+        made.suptitle(style.plain_text(title), x=0.01, ha='left')
     return made
 
 
@@ -51,25 +58,24 @@ def _boxes(axes, rows):
     shapes = [rows[0].input, *(row.output for row in rows)]
     tallest = math.log2(max(shape[0] for shape in shapes if len(shape) > 1) + 1)
     for i, shape in enumerate(shapes):
-        colour = '#dddddd' if i == 0 else KINDS[rows[i - 1].kind][1]
+        color = '#dddddd' if i == 0 else KINDS[rows[i - 1].kind][1]
         height = math.log2(shape[0] + 1) / tallest if len(shape) > 1 else 0.05
         depth = 0.03 * math.log2(shape[-1] + 1)
-        _box(axes, i, height, depth, colour)
-        side = TIMES.join(map(str, shape[:-1]))
-        # a size is written where it changes
+        _box(axes, i, height, depth, color)
         if i == 0 or shape != shapes[i - 1]:
-            text = f'{side}, {shape[-1]}' if side else f'{shape[-1]}'
-            axes.text(i + depth / 2, height + 0.35 * depth + 0.03, text, rotation=90, fontsize=7.5,
-                      ha='center', va='bottom')  # fmt: skip
+            size = TIMES.join(map(str, shape[:-1]))
+            text = f'{size}, {shape[-1]}' if size else f'{shape[-1]}'
+            x, y = i + depth / 2, height + 0.35 * depth + 0.03
+            axes.text(x, y, text, rotation=90, fontsize=7.5, ha='center', va='bottom')
     axes.set_ylim(0, 1.75)
     axes.axis('off')
     used = dict.fromkeys(row.kind for row in rows)
     handles = [Patch(facecolor=KINDS[kind][1], label=KINDS[kind][0]) for kind in used]
     axes.legend(handles=handles, loc='upper right', ncols=len(handles), fontsize=8)
-    axes.set_title("outputs: the picture's side as height (log scale), channels as depth")
+    axes.set_title('outputs: height of the feature map (log scale), channels as depth')
 
 
-def _box(axes, left, height, depth, colour):
+def _box(axes, left, height, depth, color):
     """A block seen from the front left, standing on the axis."""
     right, up = 0.42, 0.35 * depth
     x = left - 0.21
@@ -88,34 +94,34 @@ def _box(axes, left, height, depth, colour):
         (x + right, height),
     ]
     for corners, strength in ((front, 1.0), (top, 0.55), (side, 0.75)):
-        axes.add_patch(Polygon(corners, facecolor=colour, alpha=strength, **edge))
+        axes.add_patch(Polygon(corners, facecolor=color, alpha=strength, **edge))
 
 
-def _shares(axes, rows):
+def _fractions(axes, rows):
     at = np.arange(1, len(rows) + 1)
-    for offset, name, colour in ((-0.2, 'parameters', 0), (0.2, 'multiply-adds', 5)):
+    for offset, name, color in ((-0.2, 'parameters', 0), (0.2, 'multiply-adds', 5)):
         values = np.array([row.macs if offset > 0 else row.parameters for row in rows], float)
         total = values.sum()
-        label = f'{name}, {_engineering(total)} in all'
-        share = 100 * values / max(total, 1)
-        axes.bar(at + offset, share, 0.4, color=style.COLOURS[colour], label=label)
-    axes.set_ylabel('share in %')
+        label = f'{name}, {_engineering(total)} in total'
+        percent = 100 * values / max(total, 1)
+        axes.bar(at + offset, percent, 0.4, color=style.COLORS[color], label=label)
+    axes.set_ylabel('% of the total')
     axes.grid(axis='x', visible=False)
     axes.legend(loc='upper left')
 
 
 def _fields(axes, rows):
-    side = rows[0].input[0]
+    size = rows[0].input[0]
     values = [1, *(max(row.receptive_field) for row in rows)]
     axes.plot(range(len(values)), values, marker='o', markersize=3, label='receptive field')
-    axes.axhline(side, color=style.FAINT, linestyle='--', linewidth=1)
-    axes.text(-0.5, side, 'the input', fontsize=8, color=style.FAINT, va='bottom')
-    axes.set_ylabel('field in pixels')
+    axes.axhline(size, color=style.FAINT, linestyle='--', linewidth=1)
+    axes.text(-0.5, size, 'the input', fontsize=8, color=style.FAINT, va='bottom')
+    axes.set_ylabel('pixels')
     axes.set_ylim(0, None)
 
 
 def _engineering(value):
-    """'138.4 M': three figures or four, and the thousand they count."""
+    """'138.4 M': four significant digits and a prefix."""
     for power, unit in ((1e9, ' G'), (1e6, ' M'), (1e3, ' k')):
         if value >= power:
             return f'{value / power:.4g}{unit}'

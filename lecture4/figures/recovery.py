@@ -1,27 +1,44 @@
-"""Recovered pictures side by side, and what fidelity costs in coefficients."""
+"""Recovered images next to one another, and quality against the number of coefficients."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Real
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lecture4.figures import style
+from lecture4.ops.resize import center_crop
 
 
-@style.house()
-def gallery(rows, columns, *, notes=None, side=190, title=''):
-    """Pictures in a table: one row for each picture, one column for each thing done to it.
+@style.context()
+def gallery(
+    rows: Mapping[str, Sequence[Real[np.ndarray | Array, 'h w *c'] | None]],
+    columns: Sequence[str],
+    *,
+    notes: Mapping[str, Sequence[str | None]] | None = None,
+    tile_size: int = 190,
+    title: str = '',
+) -> Figure:
+    """Images in a table: one row for each image, one column for each processing step.
 
-    rows     {name: [picture, ...]}, grey [h, w] or coloured [h, w, 3] in [0, 1] (cut off beyond);
-             NaN is drawn in a colour of its own: a missing pixel. None leaves its place empty.
-    columns  what each column shows, a word or two.
-    notes    {name: [text, ...]} written under the pictures, such as their PSNR.
-    Units    side: screen pixels of a tile's longer side, about; a picture's pixel is a whole number
-             of screen pixels where it is smaller, and larger pictures are cut to their middle.
-    Errors   ValueError where a row has not one picture (and note) for each column, or there is none.
+    Args:
+      rows: Name -> images, grayscale [h, w] or color [h, w, 3] in [0, 1] (clipped beyond). NaN is a
+        missing pixel, drawn in a color of its own; None leaves its cell empty.
+      columns: Headers, a word or two each.
+      notes: Name -> texts under the images, such as their PSNR.
+      tile_size: Approximate screen pixels of a tile's longer side. A pixel of a smaller image is a
+        whole number of screen pixels; of larger images the center is drawn.
+      title: Title.
+
+    Raises:
+      ValueError: A row does not have one image (and note) for each column, or there is no row.
     """
     notes = notes or {}
     if not rows:
-        raise ValueError('no row of pictures to draw')
-    for kind, lists in (('picture', rows), ('note', notes)):
+        raise ValueError('no row of images to draw')
+    for kind, lists in (('image', rows), ('note', notes)):
         for name, items in lists.items():
             if len(items) != len(columns):
                 raise ValueError(
@@ -29,48 +46,62 @@ def gallery(rows, columns, *, notes=None, side=190, title=''):
                     'give one for each, None where there is none'
                 )
     tiles = {
-        name: [None if item is None else _middle(_coloured(item), side) for item in items]
-        for name, items in rows.items()
+        name: [None if image is None else _tile(image, tile_size) for image in images]
+        for name, images in rows.items()
     }
     gap, left, head, foot = 8, 26, 22 + 24 * bool(title), 18 * bool(notes)
     shapes = [
         tuple(max(tile.shape[axis] for tile in row if tile is not None) for axis in (0, 1))
         for row in tiles.values()
     ]
-    zoom = [max(side // max(shape), 1) for shape in shapes]
-    width = max(shape[1] * z for shape, z in zip(shapes, zoom, strict=True))
+    zooms = [max(tile_size // max(shape), 1) for shape in shapes]
+    width = max(shape[1] * zoom for shape, zoom in zip(shapes, zooms, strict=True))
     texts = [*columns, *(note or '' for row in notes.values() for note in row)]
-    width = max(width, 7 * max(map(len, texts)))  # no text runs into its neighbour
+    width = max(width, 7 * max(map(len, texts)))  # no text reaches the next column
     across = left + len(columns) * (width + gap)
-    down = head + sum(shape[0] * z + gap + foot for shape, z in zip(shapes, zoom, strict=True))
+    down = head + sum(s[0] * zoom + gap + foot for s, zoom in zip(shapes, zooms, strict=True))
     made = style.figure(across / style.DPI, down / style.DPI)
+
+    def write(x, y, text, **options: Any):
+        text = style.plain_text(text)
+        made.text(x / across, 1 - y / down, text, va='center', **options)
+
     if title:
-        made.text(gap / across, 1 - 12 / down, title, va='center', fontsize=10)
+        write(gap, 12, title, fontsize=10)
     for j, column in enumerate(columns):
-        made.text((left + j * (width + gap)) / across, 1 - (head - 9) / down, column, va='center')
+        write(left + j * (width + gap), head - 9, column)
     top = head
-    for (name, row), shape, z in zip(tiles.items(), shapes, zoom, strict=True):
-        height = shape[0] * z
-        middle = 1 - (top + height / 2) / down
-        made.text(13 / across, middle, name, rotation=90, va='center', ha='center')
+    for (name, row), shape, zoom in zip(tiles.items(), shapes, zooms, strict=True):
+        height = shape[0] * zoom
+        write(13, top + height / 2, name, rotation=90, ha='center')
         for j, tile in enumerate(row):
             x = left + j * (width + gap)
             if tile is not None:
-                style.show(made, tile, x, top, z)
+                style.show_image(made, tile, x, top, zoom)
             if name in notes and notes[name][j]:
-                y = 1 - (top + height + 9) / down
-                made.text(x / across, y, notes[name][j], va='center', fontsize=8)
+                write(x, top + height + 9, notes[name][j], fontsize=8)
         top += height + gap + foot
     return made
 
 
-@style.house()
-def rate(curves, n_nonzero, *, title='', xlabel='non-zeros in a patch'):
+@style.context()
+def rate_distortion(
+    curves: Mapping[str, Real[np.ndarray | Array, 'counts *images']],
+    n_nonzero: Sequence[int],
+    *,
+    title: str = '',
+    xlabel: str = 'nonzeros per patch',
+) -> Figure:
     """PSNR against the number of coefficients that are kept.
 
-    curves     {name: PSNR in dB, [len(n_nonzero)] or [len(n_nonzero), pictures]}; of several
-               pictures the mean is drawn.
-    Errors     ValueError where an array has another length, or there is none.
+    Args:
+      curves: Name -> PSNR in dB, [counts] or [counts, images]; of several images the mean is drawn.
+      n_nonzero: Numbers of coefficients.
+      title: Title.
+      xlabel: Title of the horizontal axis.
+
+    Raises:
+      ValueError: An array of another length, or no curve.
     """
     counts = np.asarray(n_nonzero, float)
     curves = {name: np.asarray(values, float) for name, values in curves.items()}
@@ -81,37 +112,31 @@ def rate(curves, n_nonzero, *, title='', xlabel='non-zeros in a patch'):
     for i, (name, values) in enumerate(curves.items()):
         if values.ndim not in (1, 2) or len(values) != len(counts):
             raise ValueError(
-                f'curve {name!r} has shape {values.shape}; it wants one row for each of the '
+                f'curve {name!r} has shape {values.shape}, expected one row for each of the '
                 f'{len(counts)} counts'
             )
         mean = values if values.ndim == 1 else values.mean(1)
-        axes.plot(counts, mean, color=style.COLOURS[i % 7], marker=style.MARKERS[i % 7], label=name)
+        color, marker = style.COLORS[i % 7], style.MARKERS[i % 7]
+        axes.plot(counts, mean, color=color, marker=marker, label=style.plain_text(name))
     axes.set_xscale('log', base=2)
     axes.xaxis.set_major_locator(FixedLocator(counts.tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(style.plain_text(xlabel))
     axes.set_ylabel('PSNR, dB')
     axes.legend(loc='upper left')
     if title:
-        axes.set_title(title)
+        axes.set_title(style.plain_text(title))
     return made
 
 
-def _coloured(picture):
-    """A picture as [h, w, 3] in [0, 1], missing values in the house's warning colour."""
-    picture = np.asarray(picture, float)
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, 2)
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f'a picture has shape {picture.shape}; [h, w] or [h, w, 3] is wanted')
-    missing = np.isnan(picture)
+def _tile(image, tile_size):
+    """An image as [h, w, 3] in [0, 1], missing values in the warning color; the center of a large one."""
+    image = np.asarray(image, float)
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, 2)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'expected an image [h, w] or [h, w, 3], got shape {image.shape}')
     warn = np.array([int(style.WARN[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    return np.where(missing, warn, np.clip(picture, 0, 1))
-
-
-def _middle(picture, side):
-    """The middle of a picture that is larger than side x side."""
-    h, w = picture.shape[:2]
-    top, left = max(h - side, 0) // 2, max(w - side, 0) // 2
-    return picture[top : top + side, left : left + side]
+    image = np.where(np.isnan(image), warn, np.clip(image, 0, 1))
+    return center_crop(image, [min(length, tile_size) for length in image.shape[:2]])

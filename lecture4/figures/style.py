@@ -1,25 +1,30 @@
-"""The look of every figure: colours, sizes, and a mosaic of tiles with crisp pixels.
+"""The style of every figure: colors, sizes, names as they are, and mosaics of tiles with crisp pixels.
 
-Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the house's
-settings hold only while a figure is being made.
+Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the settings
+hold only while a figure is being made.
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from jaxtyping import Array, Float
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 110
 INK, FAINT, GRID = '#222222', '#777777', '#dddddd'
-# Okabe and Ito's colours, told apart by colour-blind readers; the strongest contrast first.
-COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+# Okabe and Ito's colors, distinct to color-blind readers; the strongest contrast first.
+COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
-WARN = COLOURS[1]
-BACKGROUND = 0.62  # grey between tiles; zero inside a tile is 0.5, so that tiles have edges
+# Ten classes: without black, and with lighter colors that stay distinct from the others.
+CLASS_COLORS = (*COLORS[:6], '#7a5195', '#999999', '#8c564b', '#bcbd22')
+WARN = COLORS[1]
+BACKGROUND = 0.62  # gray between tiles; zero inside a tile is 0.5, so that tiles have edges
 
 _SETTINGS: dict[Any, Any] = {
     'axes.axisbelow': True,
@@ -27,7 +32,7 @@ _SETTINGS: dict[Any, Any] = {
     'axes.grid': True,
     'axes.labelcolor': INK,
     'axes.labelsize': 9,
-    'axes.prop_cycle': cycler(color=COLOURS),
+    'axes.prop_cycle': cycler(color=COLORS),
     'axes.spines.right': False,
     'axes.spines.top': False,
     'axes.titlelocation': 'left',
@@ -52,46 +57,125 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @contextlib.contextmanager
-def house():
-    """The house's settings for the length of a with block, or of a function it decorates."""
+def context() -> Iterator[None]:
+    """The settings for the duration of a with block, or of a function it decorates."""
     with matplotlib.rc_context(_SETTINGS):
         yield
 
 
-def figure(width, height, **options):
-    """An empty Figure of that many inches that can be saved at once."""
-    # A hair more than asked: Agg cuts a canvas of 626.9999 pixels down to 626.
+def plain_text(text: object) -> str:
+    r"""Text for matplotlib that is drawn character by character, never as a formula.
+
+    Every name that comes from data (classes, words, files, settings) passes through here. Two dollar
+    signs would otherwise start mathtext, which raises on most names; characters that no font can draw
+    (bytes that are not UTF-8, control characters) become visible escapes such as `\xe9`.
+
+    Args:
+      text: Name; other objects are converted by `str`.
+    """
+    return ''.join(map(_visible, str(text))).replace('$', r'\$')
+
+
+def _visible(character):
+    if character.isprintable() or character == '\n':
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (os.fsdecode)
+        return f'\\x{code - 0xDC00:02x}'
+    return character.encode('unicode_escape').decode()
+
+
+def figure(width: int | float, height: int | float, **options: Any) -> Figure:
+    """An empty Figure that can be saved at once.
+
+    Args:
+      width: In inches.
+      height: In inches.
+      **options: Of matplotlib's Figure.
+    """
+    # A little more: Agg truncates a canvas of 626.9999 pixels to 626.
     size = ((width * DPI + 0.01) / DPI, (height * DPI + 0.01) / DPI)
     made = Figure(size, dpi=DPI, facecolor='white', **options)
     FigureCanvasAgg(made)
     return made
 
 
-def mosaic(tiles, columns):
-    """Tiles in rows of `columns`, one pixel of background round each, as one picture.
+def mosaic(
+    tiles: Float[np.ndarray, 'n h w 3'], columns: int
+) -> Float[np.ndarray, 'height width 3']:
+    """Tiles in rows of `columns`, one pixel of background around each, as one image.
 
-    Shapes  tiles [n, h, w, 3] in [0, 1], n >= 1.
-            Returns [rows (h + 1) + 1, columns (w + 1) + 1, 3].
+    Args:
+      tiles: At least one tile, values in [0, 1].
+      columns: Tiles in a row.
+
+    Returns:
+      Image of height rows (h + 1) + 1 and width columns (w + 1) + 1.
     """
     n, h, w = tiles.shape[:3]
     rows = -(-n // columns)
-    picture = np.full((rows * (h + 1) + 1, columns * (w + 1) + 1, 3), BACKGROUND)
+    image = np.full((rows * (h + 1) + 1, columns * (w + 1) + 1, 3), BACKGROUND)
     for i, tile in enumerate(tiles):
         top, left = i // columns * (h + 1) + 1, i % columns * (w + 1) + 1
-        picture[top : top + h, left : left + w] = tile
-    return picture
+        image[top : top + h, left : left + w] = tile
+    return image
 
 
-def show(made, picture, left, top, zoom):
-    """Axes without frame that show `picture` [h, w, 3], `zoom` screen pixels for each of its own.
+def mosaic_figure(
+    image: Float[np.ndarray, 'h w 3'],
+    title: str = '',
+    width: int | float = 7.0,
+    left: int = 8,
+    top: int | None = None,
+) -> tuple[Figure, int]:
+    """A figure of one image under a title.
 
-    left, top: screen pixels from the figure's upper left corner. Whole numbers keep every pixel of
-    the picture the same size at the figure's own dpi.
+    Few tiles are not enlarged to the whole width: 12 screen pixels for one of theirs is enough.
+
+    Args:
+      image: The mosaic.
+      title: Title.
+      width: Width in inches, approximate: every pixel is a whole number of screen pixels wide.
+      left: Screen pixels on the left of the image.
+      top: Screen pixels above the image; None leaves room for the title.
+
+    Returns:
+      (figure, screen pixels for each pixel of the image).
+    """
+    margin, title_height = 8, 30 if title else 8
+    top = title_height if top is None else top
+    zoom = int(np.clip((width * DPI + margin - left) // image.shape[1], 1, 12))
+    across = max(image.shape[1] * zoom + left + margin, 8 * len(title) + 2 * margin)
+    down = image.shape[0] * zoom + top + margin
+    made = figure(across / DPI, down / DPI)
+    show_image(made, image, left, top, zoom)
+    if title:
+        y = 1 - title_height / 2 / down
+        made.text(margin / across, y, plain_text(title), va='center', fontsize=10)
+    return made, zoom
+
+
+def show_image(
+    made: Figure,
+    image: Float[np.ndarray | Array, 'h w 3'],
+    left: int | float,
+    top: int | float,
+    zoom: int,
+) -> Axes:
+    """Axes without frame that show an image.
+
+    Args:
+      made: The figure.
+      image: Values in [0, 1].
+      left: Screen pixels from the figure's left edge.
+      top: Screen pixels from its upper edge. Whole numbers keep every pixel of the image the same
+        size at the figure's own dpi.
+      zoom: Screen pixels for each pixel of the image.
     """
     across, down = made.bbox.width, made.bbox.height
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     box = (left / across, 1 - (top + h * zoom) / down, w * zoom / across, h * zoom / down)
     axes = made.add_axes(box)
-    axes.imshow(picture, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
+    axes.imshow(image, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
     axes.axis('off')
     return axes

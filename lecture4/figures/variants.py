@@ -18,14 +18,14 @@ def paired(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted(name for name in names if EVAL + name in names)
 
 
-@style.house()
-def learning(
+@style.context()
+def learning_curves(
     runs: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]],
     metric: str,
     *,
     label: str = '',
     percent: bool = False,
-    size: tuple[float, float] = (4.4, 3.3),
+    size: tuple[int | float, int | float] = (4.4, 3.3),
 ) -> Figure:
     """Curves of one metric, dashed in training, solid in evaluations; one color for each name.
 
@@ -47,7 +47,7 @@ def learning(
     late, handles = [], {}
     for panel, name, rows in runs:
         axes = grid[panels.index(panel)]
-        color = style.COLOURS[names.index(name) % 7]
+        color = style.COLORS[names.index(name) % 7]
         for key, line in ((metric, '--'), (EVAL + metric, '-')):
             known = [(row['step'], row[key]) for row in rows if row.get(key) is not None]
             points = np.array(known, float).reshape(-1, 2)
@@ -57,26 +57,29 @@ def learning(
                 width = 0.9 if line == '--' else 1.7
                 (handles[name],) = axes.plot(x, y, line, linewidth=width, color=color)
                 late.append(y[len(y) // 2 :].max())
-        axes.set_title(panel)
+        axes.set_title(style.plain_text(panel))
         axes.set_xlabel('step')
     if not late:
         raise ValueError(f'no row has the metric {metric!r}: nothing to draw')
-    grid[0].set_ylabel(label or metric.replace('_', ' '))
+    grid[0].set_ylabel(style.plain_text(label or metric.replace('_', ' ')))
     if max(late) > 0:
         grid[0].set_ylim(min(0, min(late)), 1.15 * max(late))
     if percent:
         grid[0].yaxis.set_major_formatter(FuncFormatter(_percent))
     made.legend(
         [handles[name] for name in names if name in handles],
-        [name for name in names if name in handles],
-        loc='outside right upper', title='- - training\n— evaluation', title_fontsize=8, alignment='left',
-    )  # fmt: skip
+        [style.plain_text(name) for name in names if name in handles],
+        loc='outside right upper',
+        title='- - training\n— evaluation',
+        title_fontsize=8,
+        alignment='left',
+    )
     return made
 
 
-@style.house()
+@style.context()
 def against(
-    lines: Mapping[str, Sequence[tuple[Any, float, float]]],
+    lines: Mapping[str, Sequence[tuple[Any, int | float, int | float]]],
     field: str,
     label: str,
     *,
@@ -88,13 +91,13 @@ def against(
       lines: Name of the other fields' setting -> (value of the field, mean, standard deviation) of
         each point; nan where there is none.
       field: Title of the horizontal axis. Positive numbers over more than a factor of 30 get a log
-        scale; values that are not numbers stand at equal distances.
+        scale; values that are not numbers are equally spaced.
       label: Title of the vertical axis.
       percent: Whether the values are fractions.
     """
     values = list(dict.fromkeys(value for points in lines.values() for value, *_ in points))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    many = len(lines) > len(style.COLOURS)
+    many = len(lines) > len(style.COLORS)
     figure = style.figure(5.6, 3.4, layout='constrained')
     axes = figure.add_subplot()
     for name, points in lines.items():
@@ -102,20 +105,20 @@ def against(
         axes.errorbar(
             [value if numeric else values.index(value) for value, *_ in points],
             [mean for _, mean, _ in points],
-            yerr=np.nan_to_num([deviation for *_, deviation in points]),
+            yerr=np.nan_to_num([std for *_, std in points]),
             marker='o',
             capsize=3,
             color=style.FAINT if many else None,
-            label=name or None,
+            label=style.plain_text(name) or None,
         )
     if not numeric:
-        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        axes.set_xticks(range(len(values)), [style.plain_text(value) for value in values])
     elif min(values) > 0 and max(values) > 30 * min(values):
         axes.set_xscale('log')
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-    axes.set_xlabel(field)
-    axes.set_ylabel(label)
+    axes.set_xlabel(style.plain_text(field))
+    axes.set_ylabel(style.plain_text(label))
     if any(lines) and not many:
         axes.legend()
     return figure

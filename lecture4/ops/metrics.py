@@ -86,7 +86,7 @@ def confusion_matrix(
 def psnr(
     x: Float[ArrayLike, '*shape'],
     reference: Float[ArrayLike, '*shape'],
-    peak: float = 1.0,
+    peak: int | float = 1.0,
     axis: int | tuple[int, ...] | None = None,
 ) -> Float[Array, '...']:
     """Peak signal-to-noise ratio in dB: 10 log10(peak^2 / mean((x - reference)^2)).

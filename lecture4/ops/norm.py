@@ -90,7 +90,7 @@ def _window_sum(x, size):
 def local_contrast(
     x: Float[ArrayLike, 'n h w c'],
     size: int = 9,
-    sigma: float | None = None,
+    sigma: int | float | None = None,
     min_std: Real[ArrayLike, ''] | None = None,
 ) -> Float[Array, 'n h w c']:
     """Subtractive, then divisive normalization by a Gaussian window over space and all channels.

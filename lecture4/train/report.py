@@ -106,7 +106,7 @@ def write(
     check_metrics(metrics, values, 'report')
     figures = dict(report.figures)
     if drawn := _curves_of(records, metrics):
-        figure = curves.learning(drawn, **_declared_curves(metrics))
+        figure = curves.learning_curves(drawn, **_declared_curves(metrics))
         figures[LEARNING] = Figure(figure)
     folder = directory / 'figures'
     folder.mkdir(exist_ok=True)

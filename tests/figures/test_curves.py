@@ -1,4 +1,4 @@
-"""Curves show the numbers that they were given."""
+"""Curves show the numbers passed to them."""
 
 import itertools
 
@@ -18,9 +18,9 @@ def screen(figure):
     return np.asarray(figure.canvas.buffer_rgba())[:, :, :3].astype(int)
 
 
-def ink(figure, colour):
-    """How many pixels of the screen have just that colour."""
-    wanted = np.round(255 * np.array(matplotlib.colors.to_rgb(colour)))
+def ink(figure, color):
+    """How many pixels of the screen have just that color."""
+    wanted = np.round(255 * np.array(matplotlib.colors.to_rgb(color)))
     return int((screen(figure) == wanted).all(2).sum())
 
 
@@ -32,7 +32,7 @@ def test_learning_has_a_panel_per_metric_and_gaps_where_nothing_is_known():
         {'step': 30, 'loss': 1.0, 'dead': 0, 'eval/loss': float('inf')},
         {'started': 5.0},
     ]
-    figure = curves.learning(rows, title='run')
+    figure = curves.learning_curves(rows, title='run')
     assert [axes.get_title('left') for axes in figure.axes] == ['loss', 'dead']
     training, evaluation = panel(figure, 'loss').lines
     assert training.get_xdata().tolist() == [0, 10, 20, 30]
@@ -42,7 +42,7 @@ def test_learning_has_a_panel_per_metric_and_gaps_where_nothing_is_known():
     labels = [text.get_text() for text in panel(figure, 'loss').get_legend().get_texts()]
     assert labels == ['training', 'evaluation']
     assert panel(figure, 'dead').get_legend() is None
-    assert ink(figure, style.COLOURS[0]) > 100 and ink(figure, style.COLOURS[1]) > 10
+    assert ink(figure, style.COLORS[0]) > 100 and ink(figure, style.COLORS[1]) > 10
 
 
 def test_learning_scales_are_logarithmic_where_it_helps():
@@ -54,7 +54,7 @@ def test_learning_scales_are_logarithmic_where_it_helps():
         'signed': np.where(steps % 2, -1.0, 100.0),
     }
     rows = [{'step': int(s), **{n: float(v[s]) for n, v in values.items()}} for s in steps]
-    figure = curves.learning(rows)
+    figure = curves.learning_curves(rows)
     scales = {axes.get_title('left'): axes.get_yscale() for axes in figure.axes}
     assert scales == {
         'gap': 'log',
@@ -62,7 +62,7 @@ def test_learning_scales_are_logarithmic_where_it_helps():
         'reaches zero': 'linear',
         'signed': 'linear',
     }
-    chosen = curves.learning(rows, metrics=['signed', 'gap'])
+    chosen = curves.learning_curves(rows, metrics=['signed', 'gap'])
     assert [axes.get_title('left') for axes in chosen.axes] == ['signed', 'gap']
     screen(figure)
 
@@ -72,7 +72,7 @@ def test_long_runs_get_a_running_mean():
     rows = [{'step': s, 'loss': 3.0 + (-1) ** s, 'gap': 1.0} for s in range(n)]
     for s in range(400, 600):
         rows[s]['gap'] = float('nan')
-    figure = curves.learning(rows)
+    figure = curves.learning_curves(rows)
     raw, mean = panel(figure, 'loss').lines
     assert len(raw.get_xdata()) == n and raw.get_alpha() < 1
     assert abs(mean.get_ydata() - 3).max() < 0.05
@@ -88,7 +88,7 @@ def test_learning_uses_declared_labels_order_and_percent():
     rows = [
         {'step': n, 'loss': 1.0 - n, 'a_error': 0.1, 'eval/a_error/top5': 0.05} for n in range(3)
     ]
-    figure = curves.learning(
+    figure = curves.learning_curves(
         rows, labels={'a_error': 'error', 'loss': 'loss (nats)'}, percent={'a_error'}
     )
     assert [axes.get_title('left') for axes in figure.axes] == ['error', 'loss (nats)']
@@ -105,17 +105,17 @@ def test_qualifiers_have_a_color_each():
         {'step': n, 'eval/e/a': 1.0, 'e/a': 2.0, 'eval/e/b': 3.0, 'l/a': 1.0, 'l/b': 2.0}
         for n in (0, 1)
     ]
-    figure = curves.learning(rows)
+    figure = curves.learning_curves(rows)
     both, training = panel(figure, 'e'), panel(figure, 'l')
     assert [(line.get_label(), line.get_color(), line.get_linestyle()) for line in both.lines] == [
-        ('evaluation, a', style.COLOURS[0], '-'),
-        ('training, a', style.COLOURS[0], '--'),
-        ('evaluation, b', style.COLOURS[1], '-'),
+        ('evaluation, a', style.COLORS[0], '-'),
+        ('training, a', style.COLORS[0], '--'),
+        ('evaluation, b', style.COLORS[1], '-'),
     ]
     assert [line.get_label() for line in training.lines] == ['a', 'b']
-    many = curves.learning([{'step': n, **{f'e/{i}': 1.0 for i in range(8)}} for n in (0, 1)]).axes[
-        0
-    ]
+    many = curves.learning_curves(
+        [{'step': n, **{f'e/{i}': 1.0 for i in range(8)}} for n in (0, 1)]
+    ).axes[0]
     assert len({(line.get_color(), line.get_linestyle()) for line in many.lines}) == 8
 
 
@@ -123,23 +123,23 @@ def test_counters_that_stayed_zero_have_no_panel():
     rows = [
         {'step': n, 'dead': 0, 'eval/dead': 0, 'loss': 1.0, 'late': int(n == 2)} for n in range(3)
     ]
-    figure = curves.learning(rows)
+    figure = curves.learning_curves(rows)
     assert [axes.get_title('left') for axes in figure.axes] == ['loss', 'late']
-    assert len(curves.learning([{'step': 0, 'dead': 0}]).axes) == 1  # nothing else to draw
-    assert len(curves.learning(rows, metrics=['dead']).axes) == 1
+    assert len(curves.learning_curves([{'step': 0, 'dead': 0}]).axes) == 1  # nothing else to draw
+    assert len(curves.learning_curves(rows, metrics=['dead']).axes) == 1
 
 
 def test_learning_errors():
     with pytest.raises(ValueError, match="no row holds 'step'"):
-        curves.learning([{'loss': 1.0}])
+        curves.learning_curves([{'loss': 1.0}])
     with pytest.raises(ValueError, match="no row has the metric 'lss'; there are: loss"):
-        curves.learning([{'step': 1, 'loss': 1.0}], metrics=['lss'])
+        curves.learning_curves([{'step': 1, 'loss': 1.0}], metrics=['lss'])
 
 
 def test_accuracy_shows_means_errors_and_plain_numbers():
     rng = np.random.default_rng(0)
     given = {'raw': rng.uniform(0.3, 0.4, (4, 20)), 'codes': rng.uniform(0.9, 1.0, (4, 20))}
-    figure = curves.labelled_accuracy(given, (1, 2, 5, 20), chance=1 / 3, title='textures')
+    figure = curves.label_curve(given, (1, 2, 5, 20), chance=1 / 3, title='textures')
     (axes,) = figure.axes
     assert axes.get_xscale() == 'log'
     figure.canvas.draw()
@@ -156,15 +156,15 @@ def test_accuracy_shows_means_errors_and_plain_numbers():
     texts = [text.get_text() for text in axes.texts]
     assert texts == [f'{100 * v[-1].mean():.1f}%' for v in given.values()] + ['chance']
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ['raw', 'codes']
-    assert '20 draws' in axes.get_legend().get_title().get_text()
+    assert '20 trials' in axes.get_legend().get_title().get_text()
     levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == '--']
     assert levels == [1 / 3]
-    assert ink(figure, style.COLOURS[0]) > 200 and ink(figure, style.COLOURS[1]) > 200
+    assert ink(figure, style.COLORS[0]) > 200 and ink(figure, style.COLORS[1]) > 200
 
 
 def test_equal_accuracies_are_written_apart():
     same = np.full((2, 3), 0.97)
-    figure = curves.labelled_accuracy(dict.fromkeys('abcd', same), (1, 10), chance=0.1)
+    figure = curves.label_curve(dict.fromkeys('abcd', same), (1, 10), chance=0.1)
     screen(figure)
     boxes = sorted(
         (text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0
@@ -172,11 +172,11 @@ def test_equal_accuracies_are_written_apart():
     assert all(low.y1 <= high.y0 + 2 for low, high in itertools.pairwise(boxes))
 
 
-def test_many_curves_that_end_together_are_labelled_beside_the_axes_not_above():
+def test_labels_of_curves_that_end_together_stay_inside():
     rng = np.random.default_rng(0)
     given = {str(i): np.sort(rng.uniform(0.9, 0.96, (3, 4)), 0) + 0.001 * i for i in range(7)}
     given['low'] = given.pop('0') - np.array([[0.5], [0.3], [0.0]])
-    figure = curves.labelled_accuracy(given, (1, 5, 20), chance=0.2)
+    figure = curves.label_curve(given, (1, 5, 20), chance=0.2)
     screen(figure)
     (axes,) = figure.axes
     boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
@@ -188,8 +188,8 @@ def test_many_curves_that_end_together_are_labelled_beside_the_axes_not_above():
     assert found == sorted(found)
 
 
-def test_one_draw_has_no_error_bar():
-    figure = curves.labelled_accuracy({'raw': [[0.5], [0.75]]}, (100, 1000), xlabel='labels')
+def test_one_trial_has_no_error_bar():
+    figure = curves.label_curve({'raw': np.array([[0.5], [0.75]])}, (100, 1000), xlabel='labels')
     (container,) = figure.axes[0].containers
     assert not container.lines[2]
     assert figure.axes[0].get_xlabel() == 'labels'
@@ -198,14 +198,14 @@ def test_one_draw_has_no_error_bar():
 
 def test_accuracy_errors():
     with pytest.raises(ValueError, match=r"'raw' has shape \(3, 2\).*4 label counts"):
-        curves.labelled_accuracy({'raw': np.ones((3, 2))}, (1, 2, 5, 20))
+        curves.label_curve({'raw': np.ones((3, 2))}, (1, 2, 5, 20))
     with pytest.raises(ValueError, match='no curve'):
-        curves.labelled_accuracy({}, (1, 2))
+        curves.label_curve({}, (1, 2))
 
 
-def test_usage_is_sorted_and_the_dead_stand_at_the_end():
-    shares = np.array([0.0, 0.2, 0.01, 0.4, 0.0])
-    figure = curves.usage(shares)
+def test_usage_is_sorted_and_dead_atoms_come_last():
+    frequency = np.array([0.0, 0.2, 0.01, 0.4, 0.0])
+    figure = curves.atom_usage(frequency)
     (axes,) = figure.axes
     outline = axes.collections[0].get_paths()[0].vertices
     heights = [outline[outline[:, 0] == x, 1].max() for x in (0.0, 1.0, 2.0)]
@@ -220,11 +220,11 @@ def test_usage_is_sorted_and_the_dead_stand_at_the_end():
 
 
 def test_usage_takes_a_mask_and_all_dead():
-    figure = curves.usage(np.array([0.3, 0.2, 0.1]), dead=[False, True, False], title='t')
+    figure = curves.atom_usage(np.array([0.3, 0.2, 0.1]), dead=[False, True, False], title='t')
     assert figure.axes[0].get_title('left') == 't: 1 of 3 atoms dead'
-    figure = curves.usage(np.zeros(4))
+    figure = curves.atom_usage(np.zeros(4))
     assert figure.axes[0].get_title('left') == '4 of 4 atoms dead'
     assert figure.axes[0].get_ylim()[0] == 0
     screen(figure)
     with pytest.raises(ValueError, match=r'\[k\]'):
-        curves.usage(np.ones(3), dead=[True])
+        curves.atom_usage(np.ones(3), dead=[True])

@@ -1,4 +1,4 @@
-"""Pictures of dictionaries, judged by their pixels."""
+"""Figures of dictionaries, checked by their pixels."""
 
 import collections
 import io
@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from lecture4.figures import dictionary, style
 
-GREY = round(255 * style.BACKGROUND)
+GRAY = round(255 * style.BACKGROUND)
 
 
 def pixels(figure):
@@ -23,11 +23,11 @@ def pixels(figure):
     return np.asarray(figure.canvas.buffer_rgba())[:, :, :3].astype(int)
 
 
-def mosaic_part(picture):
-    """The rectangle that the grey background spans."""
-    grey = (picture == GREY).all(2)
-    rows, columns = np.flatnonzero(grey.any(1)), np.flatnonzero(grey.any(0))
-    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def mosaic_part(image):
+    """The rectangle that the gray background spans."""
+    gray = (image == GRAY).all(2)
+    rows, columns = np.flatnonzero(gray.any(1)), np.flatnonzero(gray.any(0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def noise(k, shape=(5, 4), seed=0):
@@ -35,17 +35,17 @@ def noise(k, shape=(5, 4), seed=0):
 
 
 @pytest.mark.parametrize(('k', 'columns', 'rows'), [(1, None, 1), (7, None, 3), (7, 4, 2)])
-def test_every_atom_is_a_tile_on_grey(k, columns, rows):
+def test_every_atom_is_a_tile_on_gray(k, columns, rows):
     part = mosaic_part(pixels(dictionary.atoms(noise(k), (5, 4), columns=columns, title='t')))
-    tiles, count = ndimage.label((part != GREY).any(2))
+    tiles, count = ndimage.label((part != GRAY).any(2))
     assert count == k
     boxes = ndimage.find_objects(tiles)
     assert len({box[0].start for box in boxes}) == rows
     sizes = {(box[0].stop - box[0].start, box[1].stop - box[1].start) for box in boxes}
-    (size,) = sizes  # all alike: nothing is resampled
+    (size,) = sizes  # all equal: nothing is resampled
     zoom = size[0] // 5
     assert size == (5 * zoom, 4 * zoom) and zoom >= 4
-    assert (part[0] == GREY).all() and (part[:, 0] == GREY).all() and (part[-1] == GREY).all()
+    assert (part[0] == GRAY).all() and (part[:, 0] == GRAY).all() and (part[-1] == GRAY).all()
 
 
 def test_pixels_are_exact_squares_of_the_atoms_values():
@@ -61,7 +61,7 @@ def test_pixels_are_exact_squares_of_the_atoms_values():
         assert abs(seen - want).max() <= 1
 
 
-def test_sign_is_visible_and_zero_is_mid_grey():
+def test_sign_is_visible_and_zero_is_mid_gray():
     atom = np.zeros((4, 4))
     atom[0], atom[3] = 1e-8, -1e-8
     D = np.stack([atom.ravel(), 1e12 * atom.ravel(), 0 * atom.ravel()], 1)
@@ -86,7 +86,7 @@ def test_order_and_n_choose_the_tiles():
     assert [int(small[1, 1 + 5 * i : 5 + 5 * i].argmax()) for i in range(3)] == [2, 0, 3]
 
 
-def test_colour_atoms_keep_their_hue():
+def test_color_atoms_keep_their_hue():
     atom = np.zeros((4, 4, 3))
     atom[:, :2, 0], atom[:, 2:, 2] = 1, -1
     part = mosaic_part(pixels(dictionary.atoms(atom.reshape(-1, 1), (4, 4, 3))))
@@ -106,12 +106,12 @@ def test_saved_file_is_what_the_canvas_shows():
     assert (shown[:30] < 100).any()  # the title's ink
 
 
-def test_canvas_has_the_pixels_asked_for():
+def test_the_canvas_has_exactly_the_requested_pixels():
     for n in range(101, 1400, 17):
         assert style.figure(n / style.DPI, 300 / style.DPI).canvas.get_width_height() == (n, 300)
 
 
-def test_codes_tell_the_sum():
+def test_codes_are_drawn_as_sums():
     rng = np.random.default_rng(1)
     D = rng.standard_normal((36, 8))
     a = np.zeros((3, 8))
@@ -130,12 +130,12 @@ def test_codes_tell_the_sum():
     assert texts[f'misses {missed:.0%}'] == 1 and texts['misses 0%'] >= 1
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(images) == 3 * 2 + 2 + 1
-    grey = [image[:, :, 0] for image in images]
+    gray = [image[:, :, 0] for image in images]
     scale = abs(x[0]).max()
-    np.testing.assert_allclose(grey[0], 0.5 + 0.5 * x[0].reshape(6, 6) / scale)
+    np.testing.assert_allclose(gray[0], 0.5 + 0.5 * x[0].reshape(6, 6) / scale)
     inside = np.clip((a @ D.T)[0].reshape(6, 6) / scale, -1, 1)
-    np.testing.assert_allclose(grey[1], 0.5 + 0.5 * inside)
-    for shown, j in ((grey[2], 2), (grey[3], 5), (grey[6], 7)):
+    np.testing.assert_allclose(gray[1], 0.5 + 0.5 * inside)
+    for shown, j in ((gray[2], 2), (gray[3], 5), (gray[6], 7)):
         np.testing.assert_allclose(shown, 0.5 + 0.5 * (D[:, j] / abs(D[:, j]).max()).reshape(6, 6))
     stems = [axes for axes in figure.axes if not axes.images]
     heights = [axes.collections[1].get_offsets().tolist() for axes in stems]
@@ -143,7 +143,7 @@ def test_codes_tell_the_sum():
     assert pixels(figure).shape[0] < pixels(figure).shape[1]
 
 
-def test_signals_drawn_side_by_side_do_not_touch():
+def test_texts_do_not_overlap_the_tiles():
     """Texts under tiles stay between the tiles of their row and the next."""
     rng = np.random.default_rng(2)
     D, a = rng.standard_normal((64, 30)), rng.standard_normal((4, 30))
@@ -163,7 +163,7 @@ def test_gabor_overview_places_every_atom():
     k = 9
     orientation, frequency = np.linspace(0, 3, k), np.linspace(0.05, 0.35, k)
     r2 = np.linspace(0.2, 0.99, k)
-    orientation[0] = frequency[0] = np.nan  # a dead atom has no place
+    orientation[0] = frequency[0] = np.nan  # a dead atom has no position
     good = r2 > 0.7
     D = noise(k, (6, 6))
     fitted = noise(k, (6, 6), seed=3)
@@ -175,10 +175,10 @@ def test_gabor_overview_places_every_atom():
     np.testing.assert_allclose(dots.get_sizes() / dots.get_sizes()[-1], r2[good] / r2[-1])
     pairs = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in pairs] == ['R² 0.990', 'R² 0.891']
-    picture = pairs[1].images[0].get_array()[:, :, 0]
+    image = pairs[1].images[0].get_array()[:, :, 0]
     for left, values in ((1, D[:, k - 2]), (8, fitted[:, k - 2])):
         want = 0.5 + 0.5 * values.reshape(6, 6) / abs(values).max()
-        np.testing.assert_allclose(picture[1:7, left : left + 6], want)
+        np.testing.assert_allclose(image[1:7, left : left + 6], want)
     screen = pixels(figure)
     assert (abs(screen - [90, 163, 207]).max(2) < 60).sum() > 100  # the blue dots
     assert any('of 9 atoms' in text.get_text() for text in figure.texts)
@@ -192,7 +192,7 @@ def test_gabor_overview_without_a_good_fit():
     assert not any(axes.images for axes in figure.axes)
 
 
-def test_nothing_global_is_left_behind():
+def test_no_global_setting_changes():
     before = dict(matplotlib.rcParams)
     dictionary.atoms(noise(2), (5, 4))
     with pytest.raises(ValueError):
@@ -204,7 +204,7 @@ def test_nothing_global_is_left_behind():
     assert subprocess.run([sys.executable, '-c', code], timeout=60).returncode == 0
 
 
-def test_errors_name_what_came_and_what_was_wanted():
+def test_errors_name_the_shapes():
     with pytest.raises(ValueError, match=r'\(5, 5\) does not hold the 20 rows'):
         dictionary.atoms(noise(2), (5, 5))
     with pytest.raises(ValueError, match='2 channels'):

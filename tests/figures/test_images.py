@@ -1,9 +1,9 @@
-"""Pictures in rows and grids, named curves, maps: judged by their pixels and their artists."""
+"""Images in rows and grids, named curves, embeddings: checked by their pixels and artists."""
 
 import numpy as np
 import pytest
 
-from lecture4.figures import images, lines, maps, style
+from lecture4.figures import embeddings, images, lines, style
 
 
 def pixels(figure):
@@ -15,7 +15,7 @@ def shades(figure):
     return set(np.unique(pixels(figure)))
 
 
-def test_every_picture_is_shown_in_whole_pixels_and_its_own_grey():
+def test_every_image_is_shown_in_whole_pixels_and_its_own_gray():
     x = np.linspace(0.1, 0.9, 3 * 2 * 4).reshape(3, 2, 4)
     screen = pixels(images.grid(x, columns=3))
     zoom = 12
@@ -45,19 +45,19 @@ def test_rows_are_named_in_order_with_notes_below():
 
 
 @pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4, 2), (0, 3, 4)])
-def test_what_is_no_picture_is_refused(shape):
-    with pytest.raises(ValueError, match='images have shape'):
+def test_arrays_that_are_no_images_are_refused(shape):
+    with pytest.raises(ValueError, match='expected images'):
         images.grid(np.zeros(shape))
 
 
 def test_rows_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match='one shape is wanted'):
+    with pytest.raises(ValueError, match='all of one shape'):
         images.rows({'a': np.zeros((2, 3, 3)), 'b': np.zeros((3, 3, 3))})
-    with pytest.raises(ValueError, match='one shape is wanted'):
+    with pytest.raises(ValueError, match='all of one shape'):
         images.rows({})
 
 
-def test_a_name_has_one_colour_in_every_panel_and_one_legend():
+def test_a_name_has_one_color_in_all_panels_and_one_legend():
     x = np.arange(1, 20)
     figure = lines.panels(
         {
@@ -67,35 +67,37 @@ def test_a_name_has_one_colour_in_every_panel_and_one_legend():
     )
     pixels(figure)
     first, second = figure.axes
-    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
-    assert colours[0]['b'] == colours[1]['b']
-    assert len({colours[0]['a'], colours[0]['b'], colours[1]['c']}) == 3
+    colors = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
+    assert colors[0]['b'] == colors[1]['b']
+    assert len({colors[0]['a'], colors[0]['b'], colors[1]['c']}) == 3
     assert first.get_yscale() == 'log' and second.get_yscale() == 'linear'
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ['a', 'b', 'c']
     np.testing.assert_array_equal(first.lines[1].get_ydata(), x**2)
 
 
-def test_curves_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"curve 'a' has x \(3,\) and y \(4,\)"):
+def test_errors_name_the_curve():
+    with pytest.raises(ValueError, match=r"curve 'a': .* got \(3,\) and \(4,\)"):
         lines.panels({'p': {'curves': {'a': (np.arange(3), np.arange(4))}}})
     with pytest.raises(ValueError, match='no panel'):
         lines.panels({})
 
 
-def test_maps_show_every_point_in_its_class_colour():
+def test_embeddings_show_every_point_in_the_color_of_its_class():
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=60)
     points = rng.normal(size=(60, 2))
-    figure = maps.maps({'ours': points, 'PCA': -points}, labels, 'xyz', notes={'ours': '80%'})
+    figure = embeddings.scatter(
+        {'ours': points, 'PCA': -points}, labels, 'xyz', notes={'ours': '80%'}
+    )
     pixels(figure)
     assert [axes.get_title('left') for axes in figure.axes] == ['ours   80%', 'PCA']
-    for c, drawn in enumerate(figure.axes[0].collections):
-        np.testing.assert_array_equal(drawn.get_offsets(), points[labels == c])
-    with pytest.raises(ValueError, match=r'ours: points \(60, 3\) for 60 labels'):
-        maps.maps({'ours': np.zeros((60, 3))}, labels, 'xyz')
+    for c, dots in enumerate(figure.axes[0].collections):
+        np.testing.assert_array_equal(dots.get_offsets(), points[labels == c])
+    with pytest.raises(ValueError, match=r'ours: expected points \[60, 2\].* got \(60, 3\)'):
+        embeddings.scatter({'ours': np.zeros((60, 3))}, labels, 'xyz')
 
 
-def test_ten_classes_have_ten_colours():
-    assert len(set(maps.CLASS_COLOURS)) == 10
-    assert style.COLOURS[0] in maps.CLASS_COLOURS
+def test_ten_classes_have_ten_colors():
+    assert len(set(style.CLASS_COLORS)) == 10
+    assert style.COLORS[0] in style.CLASS_COLORS

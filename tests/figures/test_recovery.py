@@ -1,4 +1,4 @@
-"""Galleries keep pixels, mark what is missing; rate curves show the numbers they are given."""
+"""Galleries keep pixels and mark missing ones; curves show the numbers passed to them."""
 
 import numpy as np
 import pytest
@@ -20,10 +20,10 @@ def texts_inside(figure):
         assert box.x1 <= width and box.y1 <= height, text.get_text()
 
 
-def test_a_small_picture_is_magnified_by_whole_pixels():
+def test_a_small_image_is_magnified_by_whole_pixels():
     rng = np.random.default_rng(0)
     small = rng.uniform(size=(10, 12))
-    figure = recovery.gallery({'a': [small, None]}, ['noisy', 'mended'], side=60)
+    figure = recovery.gallery({'a': [small, None]}, ['noisy', 'restored'], tile_size=60)
     (axes,) = figure.axes
     box = axes.get_window_extent()
     assert (box.height, box.width) == pytest.approx((50, 60))
@@ -34,7 +34,7 @@ def test_a_small_picture_is_magnified_by_whole_pixels():
     texts_inside(figure)
 
 
-def test_large_pictures_are_cut_to_their_middle_and_holes_are_seen():
+def test_large_images_are_center_cropped_and_holes_marked():
     large = np.zeros((90, 61))
     large[45, 30] = np.nan
     large[0, 0] = 1
@@ -42,7 +42,7 @@ def test_large_pictures_are_cut_to_their_middle_and_holes_are_seen():
         {'a': [large], 'b': [np.ones((20, 20, 3))]},
         ['holes'],
         notes={'a': ['20.1 dB'], 'b': ['']},
-        side=40,
+        tile_size=40,
         title='t',
     )
     first, second = figure.axes
@@ -62,9 +62,12 @@ def test_large_pictures_are_cut_to_their_middle_and_holes_are_seen():
     texts_inside(figure)
 
 
-def test_rate_draws_means_at_the_counts():
-    curves = {'learned': np.array([[30.0, 32], [33, 37], [40, 40]]), 'DCT': [28.0, 31, 39]}
-    figure = recovery.rate(curves, (1, 2, 8))
+def test_rate_distortion_draws_means_at_the_counts():
+    curves = {
+        'learned': np.array([[30.0, 32], [33, 37], [40, 40]]),
+        'DCT': np.array([28.0, 31, 39]),
+    }
+    figure = recovery.rate_distortion(curves, (1, 2, 8))
     (axes,) = figure.axes
     first, second = axes.lines
     np.testing.assert_array_equal(first.get_ydata(), [31, 35, 40])
@@ -77,13 +80,13 @@ def test_rate_draws_means_at_the_counts():
 def test_errors():
     with pytest.raises(ValueError, match='no row'):
         recovery.gallery({}, ['x'])
-    with pytest.raises(ValueError, match="row 'a' has 1 pictures for 2 columns"):
+    with pytest.raises(ValueError, match="row 'a' has 1 images for 2 columns"):
         recovery.gallery({'a': [np.ones((3, 3))]}, ['x', 'y'])
     with pytest.raises(ValueError, match="row 'a' has 2 notes for 1 columns"):
         recovery.gallery({'a': [np.ones((3, 3))]}, ['x'], notes={'a': ['1', '2']})
     with pytest.raises(ValueError, match=r'\(3, 3, 2\)'):
         recovery.gallery({'a': [np.ones((3, 3, 2))]}, ['x'])
     with pytest.raises(ValueError, match=r"'DCT' has shape \(2,\).*3 counts"):
-        recovery.rate({'DCT': [1.0, 2]}, (1, 2, 3))
+        recovery.rate_distortion({'DCT': np.array([1.0, 2])}, (1, 2, 3))
     with pytest.raises(ValueError, match='no curve'):
-        recovery.rate({}, (1,))
+        recovery.rate_distortion({}, (1,))

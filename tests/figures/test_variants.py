@@ -1,4 +1,4 @@
-"""Curves of a sweep show each run's numbers in its panel and its colour."""
+"""Curves of a sweep show each run's numbers in its panel and its color."""
 
 import numpy as np
 import pytest
@@ -15,22 +15,22 @@ def rows(shift):
     ]
 
 
-def test_a_panel_a_value_and_a_colour_a_name():
+def test_a_panel_a_value_and_a_color_a_name():
     runs = [
         ('plain', 'depth 20', rows(0)),
         ('plain', 'depth 56', rows(1)),
         ('deep', 'depth 56', rows(2)),
     ]
     assert variants.paired(rows(0)) == ['error']
-    figure = variants.learning(runs, 'error')
+    figure = variants.learning_curves(runs, 'error')
     plain, deep = figure.axes
     assert [axes.get_title('left') for axes in figure.axes] == ['plain', 'deep']
-    colours = [line.get_color() for line in plain.lines]
-    assert colours == [style.COLOURS[0]] * 2 + [style.COLOURS[1]] * 2
+    colors = [line.get_color() for line in plain.lines]
+    assert colors == [style.COLORS[0]] * 2 + [style.COLORS[1]] * 2
     training, evaluated = deep.lines
-    assert training.get_color() == style.COLOURS[1] and training.get_linestyle() == '--'
+    assert training.get_color() == style.COLORS[1] and training.get_linestyle() == '--'
     np.testing.assert_array_equal(training.get_ydata(), 48 - np.arange(10.0))
     np.testing.assert_array_equal(evaluated.get_ydata(), [58])
     assert plain.get_ylim()[1] == pytest.approx(1.15 * 60)
     with pytest.raises(ValueError, match="no row has the metric 'accuracy'"):
-        variants.learning(runs, 'accuracy')
+        variants.learning_curves(runs, 'accuracy')

@@ -229,14 +229,14 @@ def _learning(results, swept, declared) -> dict[str, reports.Figure]:
             panel = words.pop(0) if len(words) > 1 else ''
             runs.append((panel, ', '.join(words), result.rows))
     n_panels, n_lines = (len({run[i] for run in runs}) for i in (0, 1))
-    if not runs or n_panels > 3 or n_lines > len(style.COLOURS):
+    if not runs or n_panels > 3 or n_lines > len(style.COLORS):
         return {}
     figures = {}
     for name in variants.paired(runs[0][2]):
         if (metric := find(declared, name)) is not None:
             percent = metric.unit == 'fraction'
             label = metric.label if percent else metric.title
-            figure = variants.learning(runs, name, label=label, percent=percent)
+            figure = variants.learning_curves(runs, name, label=label, percent=percent)
             caption = f'{_sentence(metric.label)} of every variant during training.'
             figures[f'learning_{name}'] = reports.Figure(figure, caption)
     return figures

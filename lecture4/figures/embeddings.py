@@ -1,0 +1,63 @@
+"""Two-dimensional embeddings of a dataset, one color per class, one panel per method."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Array, Integer, Real
+from matplotlib.figure import Figure
+
+from lecture4.figures import style
+
+
+@style.context()
+def scatter(
+    points: Mapping[str, Real[np.ndarray | Array, 'n 2']],
+    labels: Integer[np.ndarray | Array, 'n'],
+    names: Sequence[str],
+    *,
+    notes: Mapping[str, str] | None = None,
+    columns: int = 3,
+    size: int | float = 3.1,
+) -> Figure:
+    """Scatter plots of the same examples under several two-dimensional codes.
+
+    Args:
+      points: Method -> points.
+      labels: Classes in 0 .. len(names) - 1.
+      names: Names of the classes, drawn at the medians.
+      notes: Method -> text after the title, such as the accuracy of nearest neighbors.
+      columns: Largest number of panels in a row.
+      size: Width of a panel in inches.
+
+    Raises:
+      ValueError: points are not [n, 2] for the n labels.
+    """
+    labels = np.asarray(labels)
+    notes = notes or {}
+    columns = min(columns, len(points))
+    n_rows = -(-len(points) // columns)
+    made = style.figure(size * columns, (size + 0.1) * n_rows + 0.35, layout='constrained')
+    grid = made.subplots(n_rows, columns, squeeze=False).ravel()
+    for axes, (method, values) in zip(grid, points.items(), strict=False):
+        values = np.asarray(values, float)
+        if values.shape != (len(labels), 2):
+            raise ValueError(
+                f'{method}: expected points [{len(labels)}, 2], one per label, got {values.shape}'
+            )
+        for c, name in enumerate(names):
+            members = values[labels == c]
+            color = style.CLASS_COLORS[c % len(style.CLASS_COLORS)]
+            axes.scatter(*members.T, s=5, color=color, linewidths=0, alpha=0.7)
+            if len(members):
+                x, y = np.median(members, axis=0)
+                box = {'facecolor': 'white', 'alpha': 0.75, 'pad': 0.8, 'linewidth': 0}
+                text = style.plain_text(name)
+                axes.text(x, y, text, fontsize=8, ha='center', va='center', bbox=box)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        title = f'{method}   {notes[method]}' if method in notes else method
+        axes.set_title(style.plain_text(title))
+    for axes in grid[len(points) :]:
+        axes.remove()
+    return made
