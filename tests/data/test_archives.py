@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import pathlib
 import zipfile
@@ -33,7 +34,7 @@ def test_checksum_tables_are_read_and_complete(tmp_path):
             # An origin in words belongs to a file that users provide, never downloaded.
             assert ' ' in pin.url or pin.url.endswith('/' + pin.file)
             assert len(pin.sha256) == 64 and pin.size > 0
-            assert bool(pin.contents) == pin.file.endswith('.zip')
+            assert bool(pin.contents) == pin.file.endswith(('.zip', 'ubyte.gz'))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,70 @@ def test_locate_prefers_the_folder_of_the_set(tmp_path):
     (tmp_path / 'name').mkdir()
     for path in ('name/a', 'a', 'b'):
         (tmp_path / path).write_text('')
-    paths = archives.locate(tmp_path, 'name', ['a', 'b', 'c'])
+    pins = [archives.Pin(file, '', -1, '') for file in 'abc']
+    paths = archives.locate(tmp_path, 'name', pins)
     assert paths == {'a': tmp_path / 'name/a', 'b': tmp_path / 'b'}
-    assert archives.locate(None, 'name', ['a']) == {}
+    assert archives.locate(None, 'name', pins) == {}
     with pytest.raises(DataError, match='--manual_dir'):
-        archives.locate(tmp_path / 'gone', 'name', ['a'])
+        archives.locate(tmp_path / 'gone', 'name', pins)
+
+
+CONTENT = bytes(range(256)) * 9
+
+
+@pytest.fixture
+def pin(tmp_path):
+    """Of a gzip file that is not there."""
+    path = tmp_path / 'data.gz'
+    path.write_bytes(gzip.compress(CONTENT, 9, mtime=0))
+    pin = pin_of(path, contents=hashlib.sha256(CONTENT).hexdigest(), contents_size=len(CONTENT))
+    path.unlink()
+    return pin
+
+
+def test_contents_of_a_gzip_file_are_found_in_any_packing_and_name(tmp_path, pin):
+    for name, data in (
+        ('data.gz', gzip.compress(CONTENT, 1, mtime=5)),
+        ('data.gz', CONTENT),
+        ('data', CONTENT),
+        ('data(1).gz', gzip.compress(CONTENT, 9, mtime=0)),
+        ('anything', gzip.compress(CONTENT, 1, mtime=5)),
+        ('set/data/data', CONTENT),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        assert archives.locate(tmp_path, 'set', [pin]) == {'data.gz': path}
+        archives.verify(path, pin)
+        assert archives.read_contents(path, pin) == CONTENT
+        path.unlink()
+    members = [('other', b'x'), ('folder/data', CONTENT)]
+    path = make_zip(tmp_path / 'a.zip', members, compression=zipfile.ZIP_DEFLATED)
+    assert archives.locate(tmp_path, 'set', [pin]) == {'data.gz': path}
+    assert archives.read_contents(path, pin) == CONTENT
+
+
+def test_other_contents_of_the_same_size_are_not_taken(tmp_path, pin):
+    (tmp_path / 'data').write_bytes(CONTENT[::-1])
+    (tmp_path / 'b').write_bytes(gzip.compress(CONTENT[::-1]))
+    (tmp_path / 'c.gz').write_bytes(
+        gzip.compress(CONTENT)[:-9] + len(CONTENT).to_bytes(4, 'little')
+    )
+    (tmp_path / 'd.zip').write_bytes(b'PK\3\4 and no more')
+    make_zip(tmp_path / 'e.zip', [('data', CONTENT[::-1])])
+    assert archives.locate(tmp_path, 'set', [pin]) == {}
+    with pytest.raises(DataError, match=r'b is truncated or altered.* or contents of 2304 bytes'):
+        archives.verify(tmp_path / 'b', pin)
+    with pytest.raises(DataError, match=r'c\.gz is truncated or altered.* and .* cannot be read'):
+        archives.verify(tmp_path / 'c.gz', pin)
+
+
+def test_a_renamed_archive_is_found_by_its_contents(tmp_path):
+    path = make_zip(tmp_path / 'images.zip', MEMBERS)
+    size, digest = archives.content_digest(path)
+    pin = pin_of(path, contents=digest, contents_size=size)
+    path.rename(tmp_path / 'images (2).zip')
+    assert archives.locate(tmp_path, 'set', [pin]) == {'images.zip': tmp_path / 'images (2).zip'}
+    again = make_zip(tmp_path / 'z', MEMBERS[::-1], compression=zipfile.ZIP_DEFLATED)
+    (tmp_path / 'images (2).zip').unlink()
+    assert archives.locate(tmp_path, 'set', [pin]) == {'images.zip': again}

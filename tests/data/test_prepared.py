@@ -1,5 +1,7 @@
 import errno
 import functools
+import gzip
+import hashlib
 import http.server
 import threading
 
@@ -28,6 +30,22 @@ def test_mnist_is_read_as_it_was_written(tiny_mnist, tmp_path):
     # Once prepared, the set needs neither its files nor --download.
     again = functools.partial(Mnist, data_dir=tmp_path / 'prepared')
     assert len(prepared.load(again, 'mnist', 'test').images) == 3
+
+
+def test_mnist_is_read_uncompressed_and_renamed(tiny_mnist, tmp_path):
+    pins = []
+    for pin in tiny_mnist.pins:
+        content = gzip.decompress(tiny_mnist[pin.file].read_bytes())
+        sha256 = hashlib.sha256(content).hexdigest()
+        pins.append(pin._replace(contents=sha256, contents_size=len(content)))
+        tiny_mnist[pin.file].unlink()
+        name = pin.file.removesuffix('.gz').replace('-idx', '.idx')  # as some programs unpack it
+        tiny_mnist[name].write_bytes(content)
+    make = functools.partial(tiny_mnist.make, pins=tuple(pins))
+    for split, (images, labels) in tiny_mnist.arrays.items():
+        data = prepared.load(make, 'mnist', split)
+        np.testing.assert_array_equal(data.images, images[..., None])
+        np.testing.assert_array_equal(data.labels, labels)
 
 
 def test_mnist_reads_in_several_chunks(tiny_mnist, monkeypatch):

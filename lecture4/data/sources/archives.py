@@ -5,16 +5,23 @@ tabs:
 
     URL    size in bytes    sha256 of the file    file name
 
-and, for a zip archive, optionally a second line that pins what is inside it:
+and, for a compressed file, optionally a second line that pins what is inside it:
 
-    zip-contents:FILE NAME    sum of the members' sizes    content digest    file name
+    zip-contents:FILE NAME     sum of the members' sizes    content digest         file name
+    gzip-contents:FILE NAME    size without compression     sha256 of the content  file name
 
-A file is accepted if its size and sha256 are the pinned ones. A zip archive is also accepted if its
-content digest is: the same images zipped again (another compressor, other time stamps, other order
-of members) make another file and the same data. See `content_digest`.
+A file is accepted if its size and sha256 are the pinned ones, or if its contents are: the same images
+zipped again (another compressor, other time stamps, other order of members) make another file and the
+same data; and the content of a gzip file may be there uncompressed, compressed again, or in a zip archive.
+A file of another name is found by its contents. See `content_digest`.
 """
 
+import collections
+import contextlib
+import gzip
 import hashlib
+import io
+import itertools
 import pathlib
 import zipfile
 import zlib
@@ -24,11 +31,13 @@ from typing import Any, NamedTuple
 
 from lecture4.data.dataset import DataError
 
-ZIP_CONTENTS = 'zip-contents:'
+GZIP, ZIP = b'\x1f\x8b', b'PK\3\4'  # how such files start
+CONTENTS = ('zip-contents:', 'gzip-contents:')
+MAX_CANDIDATES = 10_000  # files that are searched for contents
 
 
 class Pin(NamedTuple):
-    """What is known of one file. `contents` is '' where the inside of the file is not pinned."""
+    """What is known of one file. `contents` is '' where the contents are not pinned."""
 
     file: str
     url: str
@@ -54,7 +63,7 @@ def read_pins(path: str | PathLike[str]) -> tuple[Pin, ...]:
                 f'{path}, line {number}: expected URL, size, sha256, file name, got {line!r}'
             )
         url, size, digest, file = columns
-        if not url.startswith(ZIP_CONTENTS):
+        if not url.startswith(CONTENTS):
             pins[file] = Pin(file, url, int(size), digest)
         elif file in pins:
             pins[file] = pins[file]._replace(contents=digest, contents_size=int(size))
@@ -95,14 +104,16 @@ def content_digest(path: str | PathLike[str]) -> tuple[int, str]:
 
 
 def locate(
-    folder: str | PathLike[str] | None, name: str, files: Iterable[str]
+    folder: str | PathLike[str] | None, name: str, pins: Iterable[Pin]
 ) -> dict[str, pathlib.Path]:
-    """Those of `files` that are in `folder`/`name`/ or `folder`/, by file name.
+    """Those of the pinned files that are in `folder`/`name`/ or `folder`/, by the name in their pin.
+
+    Files of that name come first, whatever is in them; else any file with the pinned contents.
 
     Args:
       folder: The user's folder of downloaded files; None has none.
       name: Of the data set.
-      files: File names.
+      pins: The files.
 
     Raises:
       DataError: `folder` is not a folder.
@@ -112,17 +123,77 @@ def locate(
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f'--manual_dir {folder} is not a folder; name the one that has the files')
-    paths = {}
-    for file in files:
-        for path in (folder / name / file, folder / file):
+    paths, renamed = {}, []
+    for pin in pins:
+        for path in (folder / name / pin.file, folder / pin.file):
             if path.is_file():
-                paths[file] = path
+                paths[pin.file] = path
                 break
+        else:
+            renamed.append(pin)
+    sizes = _candidate_sizes(folder, name) if renamed else {}
+    for pin in renamed:
+        same_size = [*sizes.get(pin.size, ()), *sizes.get(pin.contents_size, ())]
+        path = next((path for path in dict.fromkeys(same_size) if _is_pinned(path, pin)), None)
+        if path is not None:
+            paths[pin.file] = path
     return paths
 
 
+def _candidate_sizes(folder, name):
+    """{size: files of that size, also without compression, or with a member of that size}."""
+    files = (path for path in (*(folder / name).rglob('*'), *folder.iterdir()) if path.is_file())
+    sizes = collections.defaultdict(list)
+    for path in sorted(itertools.islice(files, MAX_CANDIDATES)):
+        with path.open('rb') as file:
+            size, start = path.stat().st_size, file.read(4)
+            sizes[size].append(path)
+            if (
+                start.startswith(GZIP) and size > 4
+            ):  # whose last bytes are the size before compression
+                file.seek(-4, io.SEEK_END)
+                sizes[int.from_bytes(file.read(4), 'little')].append(path)
+        if start == ZIP:
+            with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+                members = [member.file_size for member in archive.infolist()]
+                for size in {sum(members), *members}:
+                    sizes[size].append(path)
+    return sizes
+
+
+def _is_pinned(path, pin):
+    try:
+        verify(path, pin)
+    except DataError:
+        return False
+    return True
+
+
+def read_contents(path: str | PathLike[str], pin: Pin) -> bytes:
+    """The content of a pinned gzip file: compressed, uncompressed, or in a zip archive.
+
+    Raises:
+      DataError: The file cannot be read to its end, or is an archive without such a member.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open('rb') as file:
+            start = file.read(4)
+        if start.startswith(GZIP):
+            return gzip.decompress(path.read_bytes())
+        if start != ZIP:
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size == pin.contents_size:
+                    return archive.read(member)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f'{path} cannot be read ({error}); download it again') from error
+    raise DataError(f'{path} has no member of {pin.contents_size} bytes; download {pin.file}')
+
+
 def verify(path: str | PathLike[str], pin: Pin) -> None:
-    """Return if the file at `path` is the pinned one.
+    """Return if the file at `path` is the pinned one, or has its contents.
 
     Raises:
       DataError: It is not; names the file, both sums and the fix.
@@ -136,9 +207,9 @@ def verify(path: str | PathLike[str], pin: Pin) -> None:
     reason = ''
     if pin.contents:
         try:
-            contents = content_digest(path)
-        except DataError:
-            reason = '; and it is not a complete zip archive'
+            contents = _contents(path, pin)
+        except DataError as error:
+            reason = f'; and {error}'
         else:
             if contents == (pin.contents_size, pin.contents):
                 return
@@ -150,6 +221,13 @@ def verify(path: str | PathLike[str], pin: Pin) -> None:
         f'{path} is truncated or altered: expected {pin.size} bytes, sha256 {pin.sha256}, '
         f'got {size} bytes, sha256 {sha256}{reason}. Remove it and download it again from {pin.url}'
     )
+
+
+def _contents(path, pin):
+    if pin.file.endswith('.gz'):
+        data = read_contents(path, pin)
+        return len(data), hashlib.sha256(data).hexdigest()
+    return content_digest(path)
 
 
 def url_infos(pins: Iterable[Pin]) -> dict[str, Any]:
@@ -174,7 +252,7 @@ def obtain(
     Raises:
       DataError: As `locate` and `verify`.
     """
-    paths = locate(manual_dir, name, [pin.file for pin in pins])
+    paths = locate(manual_dir, name, pins)
     missing = {pin.file: pin.url for pin in pins if pin.file not in paths}
     if missing:
         downloaded = dl_manager.download(missing)

@@ -67,7 +67,7 @@ def load(
     pin = (pins or PINS)[name]
     if split != 'train':
         raise DataError(f'{name} has no split {split!r}; it has train')
-    path = archives.locate(manual_dir, 'bsd_denoising', [pin.file]).get(pin.file)
+    path = archives.locate(manual_dir, 'bsd_denoising', [pin]).get(pin.file)
     if path is None:
         raise DataError(
             f'{name} cannot be downloaded as one file; run with --manual_dir PATH where PATH or '

@@ -52,7 +52,7 @@ def prepare(builder: Any, name: str, *, download: bool = False) -> None:
     """
     if is_prepared(builder, name):
         return
-    paths = archives.locate(builder.manual_dir, name, [pin.file for pin in builder.pins])
+    paths = archives.locate(builder.manual_dir, name, builder.pins)
     missing = [pin for pin in builder.pins if pin.file not in paths]
     if missing and not download:
         raise DataError(_what_to_run(builder, name, missing))

@@ -124,7 +124,8 @@ def _unknown(source):
 
 def _olshausen(manual_dir):
     file = 'IMAGES_whitened_10x512x512_float32.npy'
-    path = archives.locate(manual_dir, 'olshausen', [file]).get(file)
+    pin = archives.Pin(file, '', -1, '')
+    path = archives.locate(manual_dir, 'olshausen', [pin]).get(file)
     if path is None:
         raise DataError(
             'olshausen cannot be downloaded; run with --manual_dir PATH where PATH or '

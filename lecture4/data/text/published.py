@@ -98,7 +98,7 @@ def _obtain(source, file, data_dir, manual_dir, download) -> pathlib.Path:
     manual_dir = manual_dir or os.environ.get('LECTURE4_MANUAL_DIR') or None
     downloads = pathlib.Path(data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
     downloads = downloads.expanduser() / folder
-    path = archives.locate(manual_dir, folder, [file]).get(file) or downloads / file
+    path = archives.locate(manual_dir, folder, [pin]).get(file) or downloads / file
     if not path.is_file():
         manually = f'--manual_dir PATH where PATH or PATH/{folder} has {file}'
         if not pin.url:

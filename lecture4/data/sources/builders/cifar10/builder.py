@@ -65,7 +65,7 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The files of one form: the sheets if manual_dir has them all and not the archive."""
         archive = tuple(pin for pin in self.known if pin.file == ARCHIVE)
         sheets = tuple(pin for pin in self.known if pin.file != ARCHIVE)
-        paths = archives.locate(self.manual_dir, 'cifar10', [pin.file for pin in self.known])
+        paths = archives.locate(self.manual_dir, 'cifar10', self.known)
         complete = sheets and all(pin.file in paths for pin in sheets)
         return sheets if complete and ARCHIVE not in paths else archive
 

@@ -5,10 +5,8 @@ the original files. Written without TensorFlow: a digit is a uint8 Tensor stored
 (array_record compresses them: 18 MB for the training digits), so reading needs no image decoder.
 """
 
-import gzip
 import math
 import pathlib
-import zlib
 from os import PathLike
 from typing import Any
 
@@ -70,15 +68,18 @@ class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         paths = archives.obtain(dl_manager, 'mnist', self.pins, self.manual_dir)
+        files = {pin.file: (paths[pin.file], pin) for pin in self.pins}
         return {
             split: self._generate_examples(
-                paths[f'{file}-images-idx3-ubyte.gz'], paths[f'{file}-labels-idx1-ubyte.gz']
+                files[f'{file}-images-idx3-ubyte.gz'], files[f'{file}-labels-idx1-ubyte.gz']
             )
             for split, file in (('train', 'train'), ('test', 't10k'))
         }
 
-    def _generate_examples(self, images_path, labels_path):
-        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    def _generate_examples(self, images_file, labels_file):
+        (images_path, images_pin), (labels_path, labels_pin) = images_file, labels_file
+        images = read_idx(images_path, archives.read_contents(images_path, images_pin), 3)
+        labels = read_idx(labels_path, archives.read_contents(labels_path, labels_pin), 1)
         if images.shape != (len(labels), IMAGE_SIZE, IMAGE_SIZE):
             raise DataError(
                 f'{images_path} has images of shape {images.shape} and {labels_path} {len(labels)} '
@@ -88,24 +89,20 @@ class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield i, {'image': image[..., None], 'label': int(label)}
 
 
-def read_idx(path: str | PathLike[str], num_axes: int) -> UInt8[np.ndarray, '...']:
-    """The uint8 array in the gzipped idx file at `path`.
+def read_idx(path: str | PathLike[str], data: bytes, num_axes: int) -> UInt8[np.ndarray, '...']:
+    """The uint8 array in the idx format.
 
     Format: two zero bytes, the type (8: unsigned byte), the number of axes; each axis' length as a
     big-endian 32-bit number; the values in C order.
 
     Args:
-      path: The file.
+      path: The file, for messages.
+      data: Its content.
       num_axes: That the array must have.
 
     Raises:
-      DataError: The file is not such an array, to its last byte.
+      DataError: The data are not such an array, to the last byte.
     """
-    try:
-        with gzip.open(path) as file:
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f'{path} cannot be read ({error}); download it again') from error
     start = 4 + 4 * num_axes
     shape = tuple(int.from_bytes(data[i : i + 4], 'big') for i in range(4, start, 4))
     if data[:4] != bytes((0, 0, 8, num_axes)) or len(data) - start != math.prod(shape):
