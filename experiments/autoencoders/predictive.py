@@ -1,30 +1,34 @@
-"""Predictive sparse decomposition: fast codes against exact sparse codes of picture patches.
+"""Predictive sparse decomposition (Kavukcuoglu, Ranzato & LeCun, NYU technical report 2008).
 
-Kavukcuoglu, Ranzato & LeCun 2008. Atoms and an encoder are learned together from whitened patches
-of unlabelled pictures; codes begin at the encoder's guess and take ten proximal gradient steps.
-Then, on held-out patches: how far the guess, and the steps after it, lie above the minimum that the
-exact solvers of sparse coding certify, and how long each takes; and on labelled pictures of
-something else, the accuracy of a linear SVM on pooled fast codes and on pooled exact codes.
+Atoms and an encoder are learned together from whitened patches of unlabeled images; codes start at
+the encoder prediction and take ten proximal gradient steps. On held-out patches: how far the energy
+of the prediction, and of the steps after it, lies above the exact minimum, and how long each takes,
+next to exact solvers of sparse coding. On labeled images of something else: the accuracy of a linear
+SVM on pooled encoder predictions and on pooled exact codes.
 
-Run     python -m experiments.autoencoders.predictive
-        python -m experiments.autoencoders.predictive --preset handwriting --manual_dir PATH
-Cost    Under 2 minutes of one core (AMD EPYC).
-Published  The encoder about 100 times as fast as feature-sign search, its features as good as exact
-        codes on Caltech-101 (Kavukcuoglu et al. 2008, recalled).
-Ours    On held-out patches the guess lies 17.1 % above the minimum of the joint energy, ten steps from
-        it less than 0.001 %; trained with 50 steps instead of ten it ends at 30.98 instead of 30.97.
-        As sparse codes, without the bond to the encoder, the steps' lie 12.8 % and the guess 41.5 %
-        above the least that ADMM and coordinate descent find. Microseconds a patch, in turns on a
-        busy core: guess 1.9, ten steps 36, exact minimum 81, ADMM 261, coordinate
-        descent 1501: the guess takes 136 times less than exact sparse codes. Test accuracy on textures
-        with 1, 2, 5, 20 labels a class: fast codes 89.0, 93.5, 98.7, 99.2 %; ten steps 90.9, 95.2,
-        99.0, 99.3; exact sparse codes 91.1, 94.8, 98.2, 99.3; principal components 81.0, 87.4, 92.8,
-        97.3.
+Run:      python -m experiments.autoencoders.predictive
+          python -m experiments.autoencoders.predictive --preset handwriting --manual_dir PATH
+Hardware: one core (AMD EPYC), under 2 minutes
+Results:  energy and lasso: excess over the least value of the joint energy, and of the objective of sparse
+          coding (no coupling term), in %; test accuracy in % on textures by labels per class
+
+          | codes              | energy  | lasso | us per patch | 1    | 2    | 5    | 20   |
+          |--------------------|---------|-------|--------------|------|------|------|------|
+          | encoder prediction | 17.1    | 41.5  | 1.9          | 89.0 | 93.5 | 98.7 | 99.2 |
+          | 10 steps           | < 0.001 | 12.8  | 36           | 90.9 | 95.2 | 99.0 | 99.3 |
+          | energy minimum     | 0       |       | 81           |      |      |      |      |
+          | ADMM               |         | 0     | 261          | 91.1 | 94.8 | 98.2 | 99.3 |
+          | coordinate descent |         | 0     | 1501         |      |      |      |      |
+          | PCA                |         |       |              | 81.0 | 87.4 | 92.8 | 97.3 |
+
+          The encoder is 136 times as fast as exact sparse coding (timed in turns on a busy core); published:
+          about 100 times as fast as feature-sign search, with features as good as exact codes on
+          Caltech-101 (Kavukcuoglu et al. 2008, cited from memory, unverified). Trained with 50 steps
+          instead of ten, the energy ends at 30.98 instead of 30.97.
 """
 
 import dataclasses
 import functools
-import time
 from typing import Literal
 
 import jax
@@ -34,370 +38,261 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import psd
-from lecture4.data import images as image_data
-from lecture4.features import atoms, label_efficiency, self_taught
-from lecture4.ops import linalg, patches
+from lecture4.features import atoms, code_comparison, label_efficiency, self_taught
+from lecture4.ops import linalg
 from lecture4.ops.prox import soft_threshold
-from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
 
-ENCODERS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, t=0.5)}
-GUESS, LOWEST = 'f(x), the guess', 'exact minimum of E'
-REACHES = (0, 1, 3, 10, 30)  # steps after which the gap is measured
+ACTIVATIONS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, threshold=0.5)}
+NUM_STEPS = (0, 1, 3, 10, 30)  # proximal gradient steps after which the excess energy is measured
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
-    # Alternations.
-    steps: int = 2000
-    # Unlabelled patches in a step, over all devices.
-    batch_size: int = 256
-    # Steps compiled into one call (a scan).
-    steps_per_call: int = 50
-    log_every: int = 50
-    evaluate_every: int = 1000
-    save_every: int = 1000
-    # Where unlabelled pictures come from: photos, textures, mnist, omniglot, dir:, npz:.
-    unlabelled: str = 'photos'
-    # Where labelled pictures come from.
-    labelled: str = 'textures'
-    # Side of the crops that stand for labelled examples; 0 takes pictures and split as they are.
-    crop: int = 32
-    # Labelled examples a class to draw the training sets from, where the pictures are not crops.
-    pool: int = 100
-    # Labelled pictures to test on, at most.
-    tested: int = 2000
-    # Side of the patches.
-    patch: int = 12
-    # Pixels between the patches of a labelled picture.
-    stride: int = 4
-    # Codes are pooled over this many by as many regions of a picture.
-    regions: int = 1
-    # Units of the code.
-    width: int = 256
-    # Weight of |h|_1; whitened pixels have variance near 1.
-    weight: float = 0.5
-    # Weight of ||h - f(x)||^2.
-    coupling: float = 1.0
-    # Proximal gradient steps in an alternation.
-    inner: int = 10
-    # The encoder's nonlinearity: the paper's, or a soft threshold, whose codes have zeros.
-    encoder: Literal['tanh', 'shrink'] = 'tanh'
-    # Infer codes without the pull towards the encoder's guess, which then only follows.
+class Config(train.SelfTaught):
+    # Number of alternations between codes and parameters.
+    steps: train.AtLeast1 = 2000
+    # Number of unlabeled patches per step, over all devices.
+    batch_size: train.AtLeast1 = 256
+    steps_per_call: train.AtLeast1 = 50
+    candidates_per_class: train.AtLeast1 = 100
+    # Size of the patches to encode.
+    patch_size: train.AtLeast1 = 12
+    stride: train.AtLeast1 = 4
+    # Number of test images, at most.
+    num_eval: train.AtLeast1 = 2000
+    # Number of latent units.
+    latent_dim: train.AtLeast1 = 256
+    # Weight of the L1 penalty on codes; whitened pixels have variance near 1.
+    l1_penalty: train.Positive = 0.5
+    # Weight of the squared distance between codes and encoder predictions; at 0 no encoder is learned.
+    coupling: train.Positive = 1.0
+    # Number of proximal gradient steps per alternation.
+    num_inference_steps: train.AtLeast0 = 10
+    # Activation of the encoder: tanh as in the paper, or a soft threshold, whose codes have zeros.
+    activation: Literal['tanh', 'shrink'] = 'tanh'
+    # Infer codes without the coupling term; the encoder still learns to predict them.
     uncoupled: bool = False
-    # Peak of the learning rate, which falls to 0 along a half cosine.
-    learning_rate: float = 2e-3
-    # Share of the mean variance that is added to every direction's before whitening.
-    regulariser: float = 0.1
-    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
-    floor: float = 0.04
-    # Unlabelled patches that are drawn; a tenth of them is held out to evaluate on.
-    signals: int = 40_000
-    # Labels a class that the classifier gets to see.
-    labels: tuple[int, ...] = (1, 2, 5, 20)
-    # Training sets drawn for every number of labels.
-    draws: int = 30
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ('width', 'stride', 'regions', 'patch', 'draws', 'tested'):
-            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
-        train.require(self, 'inner', self.inner >= 0, 'at least 0')
-        train.require(self, 'weight', self.weight > 0, 'above 0')
-        train.require(self, 'coupling', self.coupling > 0, 'above 0, or no encoder is learned')
-        train.require(self, 'signals', self.signals >= 100, 'at least 100')
+    # Peak learning rate; it falls to 0 along a half cosine.
+    learning_rate: train.Positive = 2e-3
 
 
+METRICS = (
+    train.Metric(
+        'encoder_accuracy', 'fraction', 'higher', 'accuracy of encoder predictions', primary=True
+    ),
+    train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
+    train.Metric('energy', '', 'lower', 'energy'),
+    train.Metric('excess', '', 'lower', 'excess energy / minimum'),
+    train.Metric('lasso_excess', '', 'lower', 'excess lasso objective / least'),
+    train.Metric('snr', 'dB', 'higher', 'signal to noise'),
+    train.Metric('density', 'fraction', '', 'non-zero coefficients'),
+    train.Metric('time_per_patch', 'us', 'lower', 'time per patch'),
+    train.Metric('speedup', '', 'higher', 'speedup of the encoder over exact sparse coding'),
+    train.Metric('reconstruction', '', 'lower', 'squared error'),
+    train.Metric('prediction', '', 'lower', 'squared error of the encoder prediction'),
+)
 PRESETS = {
-    'smoke': {
-        'steps': 20,
-        'steps_per_call': 10,
-        'log_every': 10,
-        'signals': 500,
-        'width': 16,
-        'patch': 6,
-        'stride': 8,
-        'labels': (2,),
-        'draws': 2,
-    },
-    'handwriting': {  # strokes of other alphabets, then digits
-        'unlabelled': 'omniglot',
-        'labelled': 'mnist',
-        'crop': 0,
-        'stride': 2,
-        'regions': 2,
-        'labels': (1, 10, 100),
-    },
+    'smoke': {'steps': 20, 'steps_per_call': 10, 'num_signals': 500, 'latent_dim': 16}
+    | {'patch_size': 6, 'stride': 8, 'labels_per_class': (2,), 'num_trials': 2},
+    # Strokes of other alphabets, then digits.
+    'handwriting': {'unlabeled': 'omniglot', 'labeled': 'mnist', 'crop_size': 0, 'stride': 2}
+    | {'pooling_grid': 2, 'labels_per_class': (1, 10, 100)},
 }
 SWEEPS = {
-    'weight': train.grid(weight=(0.25, 0.5, 1.0)),
+    'l1_penalty': train.grid(l1_penalty=(0.25, 0.5, 1.0)),
     'coupling': train.grid(coupling=(0.1, 0.3, 1.0, 3.0)),
-    'inner': train.grid(inner=(0, 1, 3, 10, 50)),
-    'encoder': train.grid(encoder=('tanh', 'shrink'), uncoupled=(False, True)),
+    'num_inference_steps': train.grid(num_inference_steps=(0, 1, 3, 10, 50)),
+    'activation': train.grid(activation=('tanh', 'shrink'), uncoupled=(False, True)),
 }
 
 
 def data(config):
-    places = config.data_kwargs()
-    labelled = image_data.load(
-        config.labelled,
-        crop_size=config.crop,
-        candidates_per_class=0 if config.crop else config.pool,
-        seed=config.seed,
-        **places,
-    )
-    few = np.random.default_rng(config.seed).permutation(len(labelled.test_labels))[: config.tested]
-    found = image_data.load_signals(
-        config.unlabelled, config.signals, patch_size=config.patch, seed=config.seed, **places
-    )
-    found = found[found.std(1) > 1e-3] if config.unlabelled == 'omniglot' else found  # empty paper
-    signals = patches.normalize_contrast(jnp.asarray(found), config.floor)
-    n_held_out = max(len(signals) // 10, 1)
-    whitening = linalg.zca(signals[n_held_out:], config.regulariser)
-    components, _ = linalg.pca(signals[n_held_out:], min(config.width, config.patch**2 - 1))
-    signals = np.asarray(linalg.apply(whitening, signals))
-    return train.in_memory(
-        signals[n_held_out:],
-        config.batch_size,
-        seed=config.seed,
-        evaluation=signals[:n_held_out],
-        extra={
-            'labelled': labelled._replace(
-                test_images=labelled.test_images[few], test_labels=labelled.test_labels[few]
-            ),
-            'whitening': whitening,
-            'components': components,
-        },
+    min_std = 1e-3 if config.unlabeled == 'omniglot' else 0.0  # blank paper
+    loaded = train.load_self_taught(config, config.latent_dim, min_std=min_std)
+    task = loaded.task
+    few = np.random.default_rng(config.seed).permutation(len(task.test_labels))[: config.num_eval]
+    task = task._replace(test_images=task.test_images[few], test_labels=task.test_labels[few])
+    constants = {'whitening': loaded.whitening, 'components': loaded.components}
+    return dataclasses.replace(
+        train.in_memory(
+            loaded.signals,
+            config.batch_size,
+            seed=config.seed,
+            evaluation=loaded.held_out,
+            spec=train.Spec(loaded.signals.shape[1:], task.class_names, constants),
+            report_data=task,
+        ),
+        rows=loaded.raw_signals,
     )
 
 
-def joint(config):
-    """The options that name the energy."""
+def energy_terms(config):
+    """What fixes the energy of codes besides the parameters."""
     return {
-        'l1_penalty': config.weight,
+        'l1_penalty': config.l1_penalty,
         'coupling': config.coupling,
-        'activation': ENCODERS[config.encoder],
+        'activation': ACTIVATIONS[config.activation],
     }
 
 
-def build(config):
+def build(config, spec):
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    methods = encoders(config)
 
     def init(key, x):
-        return psd.init(key, x, config.width, optimizer)
+        return psd.init(key, x, config.latent_dim, optimizer)
 
-    def step(state, x, key, *, axis_name=None):
-        return psd.step(
-            state,
-            x,
-            key,
-            optimizer=optimizer,
-            n_steps=config.inner,
-            uncoupled=config.uncoupled,
-            reduce=Reduce(axis_name),
-            **joint(config),
-        )
+    step = functools.partial(
+        psd.step,
+        optimizer=optimizer,
+        n_steps=config.num_inference_steps,
+        uncoupled=config.uncoupled,
+        **energy_terms(config),
+    )
 
-    def evaluate(state, x):
-        params = state.params
-        guess = psd.encode(params, x, ENCODERS[config.encoder])
-        found = psd.infer(params, x, n_steps=config.inner, **joint(config))
-        each = {'guess': guess, 'inferred': found}
+    def evaluate(learner, x):
+        params, terms = learner.params, energy_terms(config)
         return {
-            f'energy_{name}': jnp.mean(psd.energy(params, x, h, **joint(config)))
-            for name, h in each.items()
+            f'energy/{name}': jnp.mean(psd.energy(params, x, methods[name](params, x), **terms))
+            for name in ('encoder', 'inferred')
         }
 
-    return train.Task(init, step, evaluate)
+    return train.from_learner(init, step, evaluate)
 
 
-def coders(config):
-    """{name: function of (params, patches [n, d]) -> codes [n, k]}, fastest first."""
-    activation, half = ENCODERS[config.encoder], config.weight / 2  # the solvers' objective is half
-    exact = {'tolerance': 1e-4, 'tile': 128}
-
-    def guess(params, x):
-        return psd.encode(params, x, activation)
-
-    def inferred(params, x):
-        return psd.infer(params, x, n_steps=config.inner, **joint(config))
-
-    def lowest(params, x):
-        return solvers.fista(*psd.as_lasso(params, x, **joint(config)), **exact).codes
-
-    def admm(params, x):
-        return solvers.admm(x, params.atoms, half, **exact).codes
-
-    def descent(params, x):
-        return solvers.coordinate_descent(x, params.atoms, half, **exact).codes
-
+def encoders(config):
+    """{method: (params, whitened patches [n, d]) -> codes [n, k]}, fastest first."""
+    terms, steps, half = energy_terms(config), config.num_inference_steps, config.l1_penalty / 2
+    exact = {'tolerance': 1e-4, 'tile': 128}  # of solvers, whose objective is half the energy
     return {
-        GUESS: guess,
-        f'{config.inner} steps from it': inferred,
-        LOWEST: lowest,
-        'sparse coding, exact: admm': admm,
-        'sparse coding, exact: coordinate descent': descent,
+        'encoder': lambda params, x: psd.encode(params, x, ACTIVATIONS[config.activation]),
+        'inferred': lambda params, x: psd.infer(params, x, n_steps=steps, **terms),
+        'energy minimum': lambda params, x: (
+            solvers.fista(*psd.as_lasso(params, x, **terms), **exact).codes
+        ),
+        'sparse coding, ADMM': lambda params, x: solvers.admm(x, params.atoms, half, **exact).codes,
+        'sparse coding, coordinate descent': lambda params, x: (
+            solvers.coordinate_descent(x, params.atoms, half, **exact).codes
+        ),
     }
 
 
-def timed(functions, params, x, rounds=3):
-    """{name: (result, microseconds a row)}: the median of rounds that take turns."""
-    compiled = {name: jax.jit(function) for name, function in functions.items()}
-    results = {name: jax.block_until_ready(run(params, x)) for name, run in compiled.items()}
-    spent = {name: [] for name in compiled}
-    for _ in range(rounds):
-        for name, run in compiled.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run(params, x))
-            spent[name].append(time.perf_counter() - began)
-    return {name: (results[name], 1e6 * np.median(spent[name]) / len(x)) for name in compiled}
-
-
-def gaps(config, params, x, lowest):
-    """{start: relative excess of the mean energy after REACHES steps}."""
-
-    @functools.partial(jax.jit, static_argnames='n_steps')
-    def reached(params, start, n_steps):
-        h = psd.infer(params, x, start=start, n_steps=n_steps, **joint(config))
-        return jnp.mean(psd.energy(params, x, h, **joint(config)))
-
-    guess = psd.encode(params, x, ENCODERS[config.encoder])
-    return {
-        name: np.array([float(reached(params, start, n)) / lowest - 1 for n in REACHES])
-        for name, start in (('from the guess', guess), ('from zero', jnp.zeros_like(guess)))
+def features(config, spec):
+    """{method: (params, images [n, h, w, c]) -> pooled features [n, p]}."""
+    codes, whitening = encoders(config), spec.constants['whitening']
+    methods = {
+        'encoder': (codes['encoder'], whitening),
+        'inferred': (codes['inferred'], whitening),
+        'sparse coding': (codes['sparse coding, ADMM'], whitening),
+        'PCA': (lambda params, x: x, spec.constants['components']),
     }
 
-
-def accuracy(config, params, extra):
-    """{features: accuracies [labels, draws]} of a linear SVM on pooled codes."""
-    labelled, found = extra['labelled'], list(coders(config).values())
-    chosen = {
-        'fast codes': (found[0], extra['whitening']),
-        f'{config.inner} steps': (found[1], extra['whitening']),
-        'exact sparse codes': (found[-2], extra['whitening']),
-        'PCA': (lambda params, x: x, extra['components']),
-    }
-    curves = {}
-    for name, (code, whitening) in chosen.items():
-
-        @jax.jit
-        def pooled(params, images, code=code, whitening=whitening):
-            return self_taught.encode_images(
-                images,
-                functools.partial(code, params),
-                patch_size=config.patch,
-                stride=config.stride,
-                contrast_epsilon=config.floor,
-                whitening=whitening,
-                pooling_grid=config.regions,
-            )
-
-        curves[name] = label_efficiency.label_curve(
-            config.seed,
-            np.asarray(pooled(params, labelled.train_images)),
-            labelled.train_labels,
-            np.asarray(pooled(params, labelled.test_images)),
-            labelled.test_labels,
-            labels_per_class=config.labels,
-            num_trials=config.draws,
+    def pooled(encode, affine):
+        return lambda params, images: self_taught.encode_images(
+            images,
+            functools.partial(encode, params),
+            patch_size=config.patch_size,
+            stride=config.stride,
+            contrast_epsilon=config.contrast_epsilon,
+            whitening=affine,
+            pooling_grid=config.pooling_grid,
         )
-    return curves
+
+    return {name: pooled(*method) for name, method in methods.items()}
+
+
+def apply(config, spec):
+    def encode(state, patches):
+        whitened = self_taught.preprocess(
+            patches, config.contrast_epsilon, spec.constants['whitening']
+        )
+        return encoders(config)['encoder'](state.params.params, whitened)
+
+    pooled = features(config, spec)['encoder']
+
+    def image_features(state, images):
+        return pooled(state.params.params, images)
+
+    return {'encode': encode, 'features': image_features}
 
 
 def report(config, state, data):
     from lecture4.figures import curves, dictionary, lines
 
-    params, x = state.params, jnp.asarray(data.evaluation[:2000])
-    found = timed(coders(config), params, x)
-    energy = functools.partial(psd.energy, params, x, **joint(config))
-    E = {name: float(energy(h).mean()) for name, (h, _) in found.items()}
-    free = {name: float(energy(h, coupling=0.0).mean()) for name, (h, _) in found.items()}
-    power = float(jnp.sum(x * x))
-    rows = tuple(
-        (
-            name,
-            f'{100 * (E[name] / E[LOWEST] - 1):.3f}',
-            f'{100 * (free[name] / min(free.values()) - 1):.2f}',
-            f'{10 * np.log10(power / float(jnp.sum((x - h @ params.atoms.T) ** 2))):.1f}',
-            f'{100 * float(jnp.mean(h != 0, dtype=x.dtype)):.0f}',
-            f'{spent:.2f}',
+    params, x = state.params.params, jnp.asarray(data.evaluation[:2000])
+    task, spec = data.report_data, data.spec
+    terms = energy_terms(config)
+    records = code_comparison.compare_codes(encoders(config), params, x, 'energy minimum', **terms)
+    encoder, inferred, minimum, admm, descent = records
+    excess = code_comparison.excess_by_steps(params, x, NUM_STEPS, minimum['energy'], **terms)
+    draws = {}
+    for name, function in features(config, spec).items():
+        learned, tested = (
+            np.asarray(jax.jit(function)(params, jnp.asarray(images)))
+            for images in (task.train_images, task.test_images)
         )
-        for name, (h, spent) in found.items()
-    )
-    guessed, inferred, *_, admm, descent = found
-    reach = gaps(config, params, x, E[LOWEST])
-    accuracies = accuracy(config, params, data.extra)
-    metrics = {
-        'energy': E[LOWEST],
-        'gap_guess': E[guessed] / E[LOWEST] - 1,
-        'gap_inferred': E[inferred] / E[LOWEST] - 1,
-        'speedup': min(found[admm][1], found[descent][1]) / found[guessed][1],
-    }
-    metrics |= {
-        f'accuracy_{name.replace(" ", "_")}_{n}': float(values.mean())
-        for name, curve in accuracies.items()
-        for n, values in zip(config.labels, curve, strict=True)
-    }
-    back = np.asarray(linalg.pseudo_inverse(data.extra['whitening']).T)  # seen as pictures again
+        draws[name] = label_efficiency.label_curve(
+            config.seed, learned, task.train_labels, tested, task.test_labels,
+            labels_per_class=config.labels_per_class, num_trials=config.num_trials,
+        )  # fmt: skip
+    accuracies = [
+        {'features': name, 'labels_per_class': n, 'accuracy': values}
+        for name, rows in draws.items()
+        for n, values in zip(config.labels_per_class, rows, strict=True)
+    ]
+    speedup = min(admm['time_per_patch'], descent['time_per_patch']) / encoder['time_per_patch']
+    final = {name: float(rows[-1].mean()) for name, rows in draws.items()}
+    back = np.asarray(linalg.pseudo_inverse(spec.constants['whitening']).T)
     order = atoms.display_order(np.asarray(params.atoms))
-    shape = (config.patch, config.patch)
-    n_classes = len(data.extra['labelled'].class_names)
-    last = config.labels[-1]
+    shape = self_taught.signal_shape(task.train_images.shape[1:], config.patch_size)
+    panel = {
+        'curves': {start: (np.array(NUM_STEPS), values) for start, values in excess.items()},
+        'xlabel': 'proximal gradient steps', 'ylabel': 'relative excess', 'yscale': 'log',
+    }  # fmt: skip
     return train.Report(
-        metrics=metrics,
+        metrics={'encoder_accuracy': final['encoder'], 'speedup': speedup},
         tables=(
             train.Table(
-                f'Codes of {len(x)} held-out patches of {config.unlabelled}',
-                ('', 'E, % above', 'sparse coding, % above', 'SNR dB', 'non-zeros %', 'us a patch'),
-                rows,
-                f'E = ||x - D h||^2 + {config.weight} |h|_1 + {config.coupling} ||h - f(x)||^2, its '
-                'mean above that of the exact minimum; the same without the last term, above the '
-                'least found; signal to noise of D h; times are the median of 3 that took turns.',
+                f'Codes of {len(x)} held-out patches of {config.unlabeled}', records, ('codes',),
+                caption=f'Energy: ||x - D h||^2 + {config.l1_penalty} |h|_1 + {config.coupling} '
+                '||h - f(x)||^2, its excess over the exact minimum; lasso: the same without the last '
+                f'term, its excess over the least value; inferred: {config.num_inference_steps} steps '
+                'from the prediction. Signal to noise of D h; times: median of 3 in turns.',
             ),
             train.Table(
-                f'Test accuracy on {config.labelled}, %',
-                ('pooled features', *(f'{n} labels a class' for n in config.labels)),
-                tuple(
-                    (name, *(train.mean_and_error(100 * draws) for draws in curve))
-                    for name, curve in accuracies.items()
-                ),
-                f'Mean and standard error of {config.draws} draws, linear SVM, C by cross-validation.',
+                f'Accuracy on {config.labeled}', accuracies, ('features',),
+                caption=f'{config.num_trials} draws of the labeled set; linear SVM on pooled '
+                'features, C by cross-validation.',
+                pivot='labels_per_class',
             ),
         ),
-        pictures={
-            'gap': train.Picture(
-                lines.panels(
-                    {
-                        'Steps to the minimum of E': {
-                            'curves': {k: (np.array(REACHES), v) for k, v in reach.items()},
-                            'xlabel': 'proximal gradient steps', 'ylabel': 'relative excess',
-                            'yscale': 'log',
-                        }
-                    },
-                    size=(5.2, 3.2),
+        figures={
+            'excess': train.Figure(
+                lines.panels({'Steps to the minimum of the energy': panel}, size=(5.2, 3.2)),
+                'Excess of the energy over its minimum, from two starting points.',
+            ),
+            'accuracy': train.Figure(
+                curves.label_curve(
+                    draws, config.labels_per_class, chance=1 / spec.num_classes
                 ),
-                'How far above its minimum the energy still is, from two starts.',
+                'Encoder predictions and exact codes, with the same classifier.',
             ),
-            'accuracy': train.Picture(
-                curves.label_curve(accuracies, config.labels, chance=1 / n_classes),
-                'Fast codes beside exact ones, for the same classifier.',
-            ),
-            'atoms': train.Picture(
+            'atoms': train.Figure(
                 dictionary.atoms(back @ np.asarray(params.atoms), shape, order=order),
-                'The atoms, unwhitened, like beside like.',
+                'The atoms, unwhitened, similar ones next to one another.',
             ),
-            'encoder': train.Picture(
+            'encoder': train.Figure(
                 dictionary.atoms(np.asarray(params.encoder.weight), shape, order=order),
-                "The encoder's filters of the same units, on whitened patches.",
+                'Encoder filters of the same units, on whitened patches.',
             ),
         },
-        summary=f'The guess takes {found[guessed][1]:.2f} us a patch, {metrics["speedup"]:.0f} times '
-        f'less than exact codes; its energy lies {100 * metrics["gap_guess"]:.1f} % above the minimum, '
-        f'{100 * metrics["gap_inferred"]:.3f} % after {config.inner} steps. Accuracy with {last} '
-        f'labels a class: {metrics[f"accuracy_fast_codes_{last}"]:.1%} on fast codes, '
-        f'{metrics[f"accuracy_exact_sparse_codes_{last}"]:.1%} on exact ones.',
+        summary=f'The encoder takes {encoder["time_per_patch"]:.2f} us per patch, {speedup:.0f} times '
+        f'less than exact sparse coding; its energy lies {encoder["excess"]:.1%} above the minimum, '
+        f'{inferred["excess"]:.3%} after {config.num_inference_steps} steps. Accuracy with '
+        f'{config.labels_per_class[-1]} labels per class: {final["encoder"]:.1%} on encoder '
+        f'predictions, {final["sparse coding"]:.1%} on exact codes.',
     )  # fmt: skip
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

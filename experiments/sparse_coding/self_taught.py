@@ -90,13 +90,16 @@ SWEEPS = {
 def data(config):
     loaded = train.load_self_taught(config, config.num_atoms)
     constants = {'whitening': loaded.whitening, 'components': loaded.components}
-    return train.in_memory(
-        loaded.signals,
-        config.batch_size,
-        seed=config.seed,
-        evaluation=loaded.held_out,
-        spec=train.Spec(loaded.signals.shape[1:], loaded.task.class_names, constants),
-        report_data=loaded.task,
+    return dataclasses.replace(
+        train.in_memory(
+            loaded.signals,
+            config.batch_size,
+            seed=config.seed,
+            evaluation=loaded.held_out,
+            spec=train.Spec(loaded.signals.shape[1:], loaded.task.class_names, constants),
+            report_data=loaded.task,
+        ),
+        rows=loaded.raw_signals,
     )
 
 

@@ -58,6 +58,7 @@ class SelfTaughtData(NamedTuple):
       held_out: Another tenth as many, likewise.
       whitening: The affine map of the whitening.
       components: The affine map to principal components of the same signals.
+      raw_signals: `signals` before both, pixels in [0, 1].
     """
 
     task: images.ImageTask
@@ -65,14 +66,19 @@ class SelfTaughtData(NamedTuple):
     held_out: np.ndarray
     whitening: linalg.Affine
     components: linalg.Affine
+    raw_signals: np.ndarray
 
 
-def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
+def load_self_taught(
+    config: SelfTaught, num_components: int, *, min_std: float = 0.0
+) -> SelfTaughtData:
     """Labeled images, and unlabeled signals prepared for a dictionary.
 
     Args:
       config: Says what to load.
       num_components: At most how many principal components to keep.
+      min_std: Unlabeled signals with a standard deviation at or below this are left out: blank paper, where
+        images are strokes.
 
     Raises:
       ValueError: A source, the patches or the numbers of labels do not fit one another.
@@ -112,6 +118,8 @@ def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
         grayscale=not config.color,
         **config.data_kwargs(),
     )
+    if min_std:
+        signals = signals[signals.std(1) > min_std]
     normalized = patches.normalize_contrast(jnp.asarray(signals), config.contrast_epsilon)
     num_held_out = max(len(signals) // 10, 1)
     whitening = linalg.zca(normalized[num_held_out:], config.zca_epsilon)
@@ -119,5 +127,10 @@ def load_self_taught(config: SelfTaught, num_components: int) -> SelfTaughtData:
     components, _ = linalg.pca(normalized[num_held_out:], num_components)
     whitened = np.asarray(linalg.apply(whitening, normalized))
     return SelfTaughtData(
-        task, whitened[num_held_out:], whitened[:num_held_out], whitening, components
+        task=task,
+        signals=whitened[num_held_out:],
+        held_out=whitened[:num_held_out],
+        whitening=whitening,
+        components=components,
+        raw_signals=signals[num_held_out:],
     )
