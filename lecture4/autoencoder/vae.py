@@ -8,7 +8,7 @@ pixels is another objective, a beta-VAE whose beta is the number of pixels.
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -263,6 +263,27 @@ def active_units(means: Float[Array, 'n k'], threshold: ScalarLike = 0.01) -> Bo
     return jnp.var(means, axis=0) > threshold
 
 
+def evaluate(
+    model: Model, params: Any, x: Float[Array, 'n d'], key: PRNGKeyArray
+) -> dict[str, Float[Array, '']]:
+    """Means over examples of elbo, kl and reconstruction, in nats, and the number of active_units.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples.
+      key: A random key, for one latent sample per example.
+    """
+    parts = bound(model, params, x, key)
+    means = model.latent.mean(model.encode(params, x))
+    return {
+        'elbo': jnp.mean(parts.elbo),
+        'kl': jnp.mean(jnp.sum(parts.kl, axis=1)),
+        'reconstruction': jnp.mean(parts.reconstruction),
+        'active_units': jnp.sum(active_units(means)).astype(jnp.float32),
+    }
+
+
 def warn_of_collapse(n_active: int, latent_dim: int, min_fraction: float = 0.5) -> str:
     """Warn where fewer than min_fraction of the latent variables are active.
 
@@ -295,6 +316,26 @@ def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '
     """
     x = jnp.asarray(check_unit_interval(x, 'x'))
     return jax.random.bernoulli(key, x).astype(x.dtype)
+
+
+def binarize_once(
+    x: Float[np.ndarray, '*shape'],
+    protocol: Literal['dynamic', 'static', 'threshold', 'gray'],
+    seed: int,
+) -> Float[np.ndarray, '*shape']:
+    """A data set as a binarization protocol evaluates it: the same pixels at every visit.
+
+    Args:
+      x: In [0, 1].
+      protocol: 'dynamic' and 'static' sample every pixel once, as `binarize`; 'threshold' cuts at
+        0.5; 'gray' leaves x as it is.
+      seed: Of the samples.
+    """
+    if protocol == 'gray':
+        return x
+    if protocol == 'threshold':
+        return (x > 0.5).astype(x.dtype)
+    return np.asarray(binarize(jax.random.key(seed), x))
 
 
 def independent_pixels(train: Shaped[ArrayLike, 'n d'], test: Shaped[ArrayLike, 'm d']) -> float:
