@@ -145,7 +145,7 @@ def vector_fields(
         _check_plane(name, field, points)
         if density is not None:
             x, y, values = density
-            panel.contourf(x, y, values, levels=12, cmap='Greys', alpha=0.5, antialiased=True)
+            panel.contourf(x, y, values, levels=12, cmap='gray_r', alpha=0.5, antialiased=True)
         if data is not None:
             panel.scatter(*np.asarray(data, float).T, s=2, color=style.COLORS[1], linewidths=0)
         arrows = {'angles': 'xy', 'scale_units': 'xy', 'scale': 1, 'width': 0.004, 'headwidth': 4}

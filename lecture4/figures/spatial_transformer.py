@@ -1,5 +1,6 @@
 """What spatial transformers attend to: inputs with the sampled region, warped outputs, meshes, robustness."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from lecture4.figures.images import as_tiles
 OUTLINE, WRONG = '#009e73', '#d55e00'
 
 
-@style.house()
+@style.context()
 def attended(
     images: Shaped[np.ndarray, 'n h w c'],
     outlines: Float[np.ndarray, 'n p 2'],
@@ -20,7 +21,7 @@ def attended(
     titles: Sequence[str] = (),
     *,
     is_correct: Sequence[bool] | np.ndarray = (),
-    size: float = 1.0,
+    size: int | float = 1.0,
 ) -> Figure:
     """Inputs with the outline of what is sampled above the sampler's outputs (the paper's figure 1).
 
@@ -56,19 +57,19 @@ def attended(
         if i < len(titles):
             wrong = i < len(is_correct) and not is_correct[i]
             color = WRONG if wrong else style.INK
-            grid[1, i].set_title(titles[i], color=color, loc='center', fontsize=8)
+            grid[1, i].set_title(style.plain_text(titles[i]), color=color, loc='center', fontsize=8)
     for axes in grid.ravel():
         axes.set_axis_off()
     return made
 
 
-@style.house()
+@style.context()
 def meshes(
     images: Shaped[np.ndarray, 'n h w c'],
     points: Float[np.ndarray, 'n rows columns 2'],
     titles: Sequence[str] = (),
     *,
-    size: float = 1.7,
+    size: int | float = 1.7,
 ) -> Figure:
     """Images with the lines of a grid where it reads them: the map of a thin plate spline as a warped mesh.
 
@@ -92,13 +93,13 @@ def meshes(
         axes.set_ylim(h - 0.5, -0.5)
         axes.set_axis_off()
         if i < len(titles):
-            axes.set_title(titles[i], loc='center', fontsize=8)
+            axes.set_title(style.plain_text(titles[i]), loc='center', fontsize=8)
     return made
 
 
-@style.house()
+@style.context()
 def robustness(
-    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], *, height: float = 2.6
+    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], *, height: int | float = 2.6
 ) -> Figure:
     """Accuracy against the strength of a distortion, a panel for each kind and a line for each network.
 
@@ -115,14 +116,15 @@ def robustness(
     panels = made.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axes, (label, (values, lines)) in zip(panels, curves.items(), strict=True):
         for (name, accuracies), marker in zip(lines.items(), style.MARKERS * 9, strict=False):
-            axes.plot(values, 100 * np.asarray(accuracies), label=name, marker=marker, markersize=3)
-        axes.set_xlabel(label)
+            percent = 100 * np.asarray(accuracies)
+            axes.plot(values, percent, label=style.plain_text(name), marker=marker, markersize=3)
+        axes.set_xlabel(style.plain_text(label))
     panels[0].set_ylabel('test accuracy (%)')
     panels[0].legend(fontsize=7)
     return made
 
 
-@style.house()
+@style.context()
 def equivariance(
     angles: Float[np.ndarray, ' k'], undone: Mapping[str, Float[np.ndarray, 'n k']]
 ) -> Figure:
@@ -138,7 +140,7 @@ def equivariance(
     for name, values in undone.items():
         middle = np.median(values, axis=0)
         low, high = np.quantile(values, (0.25, 0.75), axis=0)
-        (line,) = axes.plot(angles, middle, label=name, marker='o', markersize=3)
+        (line,) = axes.plot(angles, middle, label=style.plain_text(name), marker='o', markersize=3)
         axes.fill_between(angles, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.set_xlabel('rotation of the input (degrees)')
     axes.set_ylabel('rotation of theta (degrees)')
@@ -146,7 +148,9 @@ def equivariance(
     return made
 
 
-def save_animation(figures: Sequence[Figure], path, *, milliseconds: int = 200):
+def save_animation(
+    figures: Sequence[Figure], path: str | os.PathLike[str], *, milliseconds: int = 200
+) -> None:
     """Figures of one size as an animated GIF, shown in a loop.
 
     Args:

@@ -21,6 +21,7 @@ from lecture4.figures import (
     layers,
     lines,
     recovery,
+    spatial_transformer,
     style,
     text,
     variants,
@@ -98,6 +99,12 @@ def all_figures(name):
     yield lines.panels({name: panel | {'ylabel': name}})
     yield recovery.gallery({name: [tiles[0]]}, [name], notes={name: [name]}, title=name)
     yield recovery.rate_distortion({name: x}, (1, 2, 4), title=name, xlabel=name)
+    outlines, meshes = np.zeros((3, 4, 2)), np.zeros((3, 2, 2, 2))
+    pixels = tiles[..., None]
+    yield spatial_transformer.attended(pixels, outlines, pixels, names)
+    yield spatial_transformer.meshes(pixels, meshes, names)
+    yield spatial_transformer.robustness({name: (x, {name: x / 5})})
+    yield spatial_transformer.equivariance(x, {name: tiles[:, 0, :3]})
     yield text.top_ngrams({name: [(name, [(name, 1.0)])]}, title=name)
     yield variants.learning_curves([(name, name, records)], f'recall/{name}', label=name)
     yield variants.against({name: [(name, 1.0, 0.1), ('b', 2.0, 0.1)], 'b': []}, name, name)
