@@ -1,39 +1,52 @@
-"""Any of the image networks on any labelled pictures, by the papers' recipes; tested by one look or many.
+"""Image classification with the classic convolutional networks, by the recipes of their papers.
 
 Presets alexnet, zfnet, vgg, googlenet and resnet are the recipes for ImageNet: --source dir:PATH with
-PATH/train/CLASS and PATH/val/CLASS. Where a paper divides its rate when the validation error stops
-falling, they divide it at fixed shares of the steps. Pictures are brought to squares, kept on the
-devices, in the host's memory or (these five) on the disk, and read ahead of the step that sees them;
-augmentation runs on the devices, inside the compiled step.
+PATH/train/CLASS and PATH/val/CLASS. Where a paper divides its learning rate when the validation error stops
+falling, they divide it at fixed fractions of the steps. Images are resized to squares, kept on the devices, in
+host memory or (these five) on disk, and read ahead of the step that uses them; augmentation runs on the
+devices, inside the compiled step. Other than in the papers, VGG's deeper networks start from He's random
+weights, not from network A; networks with batch norm are tested with averaged parameters and averaged batch
+statistics.
 
-Run     python -m experiments.convnets.image_classification                      (digits, no download)
-        python -m experiments.convnets.image_classification --preset textures
-        python -m experiments.convnets.image_classification --preset cifar10 --manual_dir PATH
-        ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
-        ... --ensemble runs/a runs/b --views center 10        (with the networks of other finished runs)
-Cost    processor time of one core: digits and textures half a minute, cifar10 4 minutes, of which the 11
-        views of 10,000 test pictures take 1. The papers' recipes are for accelerators.
-Found   in % of the test pictures, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores.
-          digits     97.8 (96.1 to 98.8); with --seed 1 97.4; the two together (--ensemble) 97.8
-          textures   97.4 (97.0 to 97.8) by the middle, 98.2 (97.9 to 98.5) by 10 views
-          cifar10    60.3 (59.3 to 61.2) by the middle, 61.3 (60.3 to 62.2) by 10 views: 1000 steps of 64
-Published  errors on ImageNet's validation pictures, first answer / among five, in %: alexnet 40.7 / 18.2 and
-        zfnet 38.4 / 16.5 by 10 views; vgg_d dense at three scales 24.8 / 7.5; googlenet by 144 views - / 7.9;
-        resnet_50 22.9 / 6.7 by 10 views, 20.7 / 5.3 dense at five scales. Not run here.
+Run:      python -m experiments.convnets.image_classification                      (digits, no download)
+          python -m experiments.convnets.image_classification --preset textures
+          python -m experiments.convnets.image_classification --preset cifar10 --manual_dir PATH
+          ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
+          ... --ensemble runs/a runs/b --test_crops center 10       (with the networks of other finished runs)
+Hardware: 1 CPU core, digits and textures 30 s, cifar10 4 min (of which 1 min for the 11 crops of 10,000 test
+          images); the papers' recipes need accelerators
+Results:  test accuracy in %, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores
 
-Other than in the papers: VGG's deeper networks start from He's random weights, not from network A; of
-networks with batch norm the average of parameters is tested with averaged batch statistics.
+          | preset                     | center              | 10-crop             |
+          |----------------------------|---------------------|---------------------|
+          | digits                     | 97.8 (96.1 to 98.8) |                     |
+          | digits, --seed 1           | 97.4                |                     |
+          | digits, ensemble of both   | 97.8                |                     |
+          | textures                   | 97.4 (97.0 to 97.8) | 98.2 (97.9 to 98.5) |
+          | cifar10, 1000 steps of 64  | 60.3 (59.3 to 61.2) | 61.3 (60.3 to 62.2) |
+
+          Published top-1 / top-5 errors on the ImageNet validation set in %; not run here
+
+          | network   | test crops            | published   |
+          |-----------|-----------------------|-------------|
+          | alexnet   | 10                    | 40.7 / 18.2 |
+          | zfnet     | 10                    | 38.4 / 16.5 |
+          | vgg_d     | dense, three scales   | 24.8 / 7.5  |
+          | googlenet | 144                   | - / 7.9     |
+          | resnet_50 | 10                    | 22.9 / 6.7  |
+          | resnet_50 | dense, five scales    | 20.7 / 5.3  |
 """
 
 import dataclasses
 import functools
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import MinLen
 
 from lecture4 import train
 from lecture4.data import batches
@@ -41,129 +54,142 @@ from lecture4.data import images as image_data
 from lecture4.data.images import normalize, prefetch, transforms
 from lecture4.ops import metrics as scores
 from lecture4.ops import resize
-from lecture4.ops.reduce import Reduce
-from lecture4.train import load_run, sgd
+from lecture4.train import load_run
+from lecture4.train.optimizers import Convention, piecewise_constant, sgd
 from lecture4.vision import layers, multi_crop, train_step
 from lecture4.vision.models import registry, zfnet
 from lecture4.vision.weights import pretrained, transfer
 
-part = functools.partial
-Scale = Literal['auto'] | normalize.Kind
-MEASURED = 4096  # of pictures on the disk, for their mean and deviation
-CHANNELS = 3  # of what the networks see; grey pictures are three equal ones
+NUM_MEASURED = 4096  # images on disk from which means and standard deviations are estimated
+CHANNELS = 3  # of the networks' inputs; grayscale images are repeated
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    steps: int = 500  # steps of training
-    batch_size: int = 32  # pictures in a step, over all devices
-    network: str = 'cifar_resnet_8'  # which network; a name that is none lists them all
-    dtype: Literal['float32', 'bfloat16'] = 'float32'  # what it computes in
-    init: str = ''  # weights of torchvision or timm to start from, .pth or .safetensors
-    new_head: bool = False  # of --init take all but the classifier, which is started anew
+    steps: train.AtLeast1 = 500
+    batch_size: train.AtLeast1 = 32
+    # Model name; an unknown name prints the list.
+    network: str = 'cifar_resnet_8'
+    # Data type of the computation; parameters are float32.
+    dtype: Literal['float32', 'bfloat16'] = 'float32'
+    # File of torchvision or timm weights to start from, .pth or .safetensors.
+    init: str = ''
+    # Initialize all layers but the classifier from --init.
+    new_head: bool = False
 
-    # Where labelled pictures come from: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
+    # Source of labeled images: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
     source: str = 'digits'
-    side: int = 0  # side of the squares that pictures are brought to; 0: as they are
-    # Cut examples of that side out of the pictures, for training on the left, for testing on the right.
-    cut: bool = False
-    test_split: str = 'test'  # the source's split to test on
-    held_out: float = 0.0  # share of the training pictures to test on instead
-    # What to do with a dir: source's pictures that cannot be read.
+    # Height and width of the squares that images (or their crops, with --split_crops_left_right) are
+    # brought to; 0 keeps their size.
+    image_size: train.AtLeast0 = 0
+    # Train on crops of --image_size from the left half of each image and test on crops of the right half.
+    split_crops_left_right: bool = False
+    # Split of the source to test on.
+    test_split: str = 'test'
+    # Fraction of the training images to test on in place of the test split.
+    held_out: train.FractionBelow1 = 0.0
+    # What to do with images of a dir: source that cannot be read: stop with an error (refuse) or skip them.
     unreadable: Literal['refuse', 'skip'] = 'refuse'
-    # Where pictures stay: disk (of a dir: source, with a side) reads and squares them batch by batch.
-    stored: Literal['devices', 'host', 'disk'] = 'devices'
-    class_balanced: bool = False  # draw classes equally often: the frequent ones are downsampled
+    # Where images are kept; disk (for a dir: source with --image_size) reads and resizes them per batch.
+    data_placement: Literal['devices', 'host', 'disk'] = 'devices'
+    # Sample classes equally often, by downsampling the frequent ones.
+    class_balanced: bool = False
 
-    crop: int = 0  # side of what the network sees; 0: that of the pictures
-    # What part of a picture is seen: its middle, a random crop, a crop of it with a border (padding),
-    # a crop of it at scales of `jitter`, or Inception's boxes.
+    # Height and width of the network's input; 0 takes that of the images.
+    crop_size: train.AtLeast0 = 0
+    # Crops in training: center (none), random (crop), random after padding (pad), random after resizing
+    # within --jitter (jitter), Inception's random boxes (inception).
     augmentation: transforms.Kind = 'pad'
-    padding: int = 1  # pixels of the mean colour round a picture, with --augmentation pad
-    jitter: tuple[int, int] = (256, 480)  # shorter sides before a crop, with --augmentation jitter
-    flips: bool = False  # mirror half of the pictures
-    colour_noise: float = 0.0  # deviation of noise along the principal colours; 0.1 in papers
-    colour_jitter: float = 0.0  # largest change of contrast, brightness and saturation
-    # Scale of colours: that of the weights with --init, else standard; or see data/normalisation.py.
-    normalize: Scale = 'auto'
+    # Padding with the mean color in pixels, with --augmentation pad.
+    padding: train.AtLeast0 = 1
+    # Smallest and largest length of the shorter side, with --augmentation jitter.
+    jitter: tuple[train.AtLeast1, train.AtLeast1] = (256, 480)
+    # Mirror images at random.
+    flips: bool = False
+    # Standard deviation of the noise along the principal colors; 0.1 in the papers.
+    color_noise: train.NonNegative = 0.0
+    # Largest relative change of contrast, brightness and saturation.
+    color_jitter: train.FractionBelow1 = 0.0
+    # Normalization of pixel values; auto takes that of the weights with --init, otherwise standard.
+    normalization: Literal['auto', normalize.Kind] = 'auto'
 
-    learning_rate: float = 0.05  # at the start
-    # How the rate falls: times `factor` at `drops`, or `every` so often, or as (1 - share of steps)^0.5.
-    schedule: Literal['drops', 'staircase', 'polynomial'] = 'drops'
-    drops: tuple[float, ...] = (0.5, 0.75)  # shares of the steps
-    every: float = 0.1  # share of the steps, with --schedule staircase
-    factor: float = 0.1  # see --schedule
-    momentum: float = 0.9  # of gradients (torch) or of steps (caffe)
-    convention: Literal['torch', 'caffe'] = 'torch'  # of momentum
-    weight_decay: float = 1e-4  # added to gradients
-    decayed: Literal['kernels', 'all'] = 'all'  # kernels, or biases and batch norm's too
-    bias_rate: float = 1.0  # biases learn at this many times the rate
-    largest_filter: float = 0.0  # bound of filters' root mean squares; 0: none
-    # Share of the steps from which on parameters are averaged (Polyak), to be tested; 1: never.
-    average_from: float = 1.0
+    # Initial learning rate.
+    learning_rate: train.Positive = 0.05
+    # Learning rate schedule: times --decay_rate at --boundaries (piecewise) or every --decay_steps
+    # (staircase), or in proportion to the square root of the remaining steps (polynomial).
+    schedule: Literal['piecewise', 'staircase', 'polynomial'] = 'piecewise'
+    # Fractions of the steps at which the learning rate decays, with --schedule piecewise.
+    boundaries: tuple[train.Fraction, ...] = (0.5, 0.75)
+    # Interval between decays as a fraction of the steps, with --schedule staircase.
+    decay_steps: train.Positive = 0.1
+    # Factor of each decay of the learning rate.
+    decay_rate: train.Positive = 0.1
+    # Momentum of gradients (torch) or of updates (caffe).
+    momentum: train.FractionBelow1 = 0.9
+    # Whether the learning rate multiplies the momentum buffer (torch) or the gradients before it (caffe).
+    convention: Convention = 'torch'
+    # Weight decay, added to the gradients.
+    weight_decay: train.NonNegative = 1e-4
+    # Parameters that decay: kernels only, or biases and batch norm parameters too.
+    weight_decay_mask: Literal['kernels', 'all'] = 'all'
+    # Multiplier of the learning rate of biases.
+    bias_lr_multiplier: train.Positive = 1.0
+    # Bound of the root mean square of each convolution filter; 0 sets none.
+    max_filter_rms: train.NonNegative = 0.0
+    # Fraction of the steps after which parameters are averaged (Polyak) for testing; 1 never averages.
+    polyak_start: train.Fraction = 1.0
 
-    # Looks at a test picture, a row of the table each: center, 10, 144, 150, dense.
-    views: tuple[multi_crop.Kind, ...] = ('center',)
-    looked_at: int = (
-        0  # side that pictures have for 1 and 10 views, and in training's tests; 0: their own
-    )
-    # Shorter sides at which 144, 150 and dense look; (): the papers', and for dense the pictures' own.
-    scales: tuple[int, ...] = ()
-    tested: int = 256  # test pictures looked at during training
-    # Directories of other finished runs, whose probabilities are averaged with this one's.
+    # Test crops, each a row of the table: the center, 10, 144, 150 crops, or the whole image (dense).
+    test_crops: Annotated[tuple[multi_crop.Kind, ...], MinLen(1)] = ('center',)
+    # Size that images are resized to for center and 10 crops and for evaluations during training; 0
+    # keeps their size.
+    eval_resize: train.AtLeast0 = 0
+    # Lengths of the shorter side for 144 and 150 crops and dense testing. Default: those of the papers,
+    # and for dense testing the size of the images.
+    scales: tuple[train.AtLeast1, ...] = ()
+    # Number of test images in evaluations during training.
+    num_eval: train.AtLeast1 = 256
+    # Directories of other finished runs whose probabilities are averaged with those of this one.
     ensemble: tuple[str, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
         network_of(self, 1)
-        low = (
-            'side',
-            'crop',
-            'looked_at',
-            'padding',
-            'colour_noise',
-            'weight_decay',
-            'largest_filter',
-        )
-        for names, holds, wanted in (
-            (low, lambda v: 0 <= v < np.inf, 'at least 0'),
-            (('learning_rate', 'every', 'factor', 'bias_rate'), lambda v: 0 < v < np.inf, 'above 0'),
-            (('held_out', 'colour_jitter', 'momentum'), lambda v: 0 <= v < 1, 'at least 0, below 1'),
-            (('average_from',), lambda v: 0 <= v <= 1, 'from 0 to 1'),
-            (('tested',), lambda v: v >= 1, 'at least 1'),
-            (('views',), bool, 'one or more'),
-        ):  # fmt: skip
-            for name in names:
-                train.require(self, name, holds(getattr(self, name)), wanted)
 
 
+METRICS = (
+    train.Metric('accuracy', 'fraction', 'higher', 'top-1 accuracy', primary=True),
+    train.Metric('top5_accuracy', 'fraction', 'higher', 'top-5 accuracy'),
+    train.Metric('loss', 'nats', 'lower', 'cross-entropy'),
+    train.Metric('walltime', 's', 'lower', 'walltime'),
+)
 _PAPER = {
-    'side': 256, 'crop': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True, 'colour_noise': 0.1,
-    'normalisation': 'mean_image', 'learning_rate': 0.01, 'drops': (0.3, 0.6, 0.9), 'convention': 'caffe',
-    'stored': 'disk', 'tested': 1024, 'log_every': 100, 'evaluate_every': 5000, 'save_every': 5000,
+    'image_size': 256, 'crop_size': 224, 'test_split': 'val', 'augmentation': 'crop', 'flips': True,
+    'color_noise': 0.1, 'normalization': 'mean_image', 'learning_rate': 0.01, 'boundaries': (0.3, 0.6, 0.9),
+    'convention': 'caffe', 'data_placement': 'disk', 'num_eval': 1024,
 }  # fmt: skip
 PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 16, 'tested': 32, 'views': ('center', 'dense')},
-    'textures': {'source': 'textures', 'cut': True, 'side': 16, 'crop': 12, 'augmentation': 'crop', 'flips': True,
-                 'steps': 300, 'views': ('center', '10')},
-    'cifar10': {'source': 'cifar10', 'crop': 28, 'augmentation': 'crop', 'flips': True, 'steps': 1000,
-                'batch_size': 64, 'learning_rate': 0.1, 'tested': 1024, 'log_every': 20, 'evaluate_every': 200,
-                'save_every': 200, 'views': ('center', '10')},
-    'alexnet': {**_PAPER, 'network': 'alexnet', 'crop': 227, 'batch_size': 128, 'steps': 900_000,
-                'weight_decay': 5e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'views': ('center', '10')},
-    'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'colour_noise': 0.0,
-              'weight_decay': 0.0, 'largest_filter': zfnet.MAX_FILTER_RMS, 'views': ('center', '10')},
-    'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'side': 512, 'looked_at': 256,
-            'augmentation': 'jitter', 'jitter': (256, 512), 'normalisation': 'mean_color', 'weight_decay': 5e-4,
-            'views': ('center', 'dense', '150'), 'scales': (256, 384, 512)},
-    'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000, 'side': 352,
-                  'looked_at': 256, 'augmentation': 'inception', 'colour_jitter': 0.5,
-                  'normalisation': 'mean_color', 'schedule': 'staircase', 'every': 8 / 60, 'factor': 0.96,
-                  'weight_decay': 2e-4, 'decayed': 'kernels', 'bias_rate': 2.0, 'average_from': 0.8,
-                  'views': ('center', '10', '144')},
-    'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'side': 480,
-               'looked_at': 256, 'learning_rate': 0.1, 'augmentation': 'jitter', 'drops': (1 / 3, 2 / 3),
-               'views': ('center', '10', 'dense'), 'scales': (224, 256, 384, 480, 640)},
+    'smoke': {'steps': 4, 'batch_size': 16, 'num_eval': 32, 'test_crops': ('center', 'dense')},
+    'textures': {'source': 'textures', 'split_crops_left_right': True, 'image_size': 16, 'crop_size': 12,
+                 'augmentation': 'crop', 'flips': True, 'steps': 300, 'test_crops': ('center', '10')},
+    'cifar10': {'source': 'cifar10', 'crop_size': 28, 'augmentation': 'crop', 'flips': True, 'steps': 1000,
+                'batch_size': 64, 'learning_rate': 0.1, 'num_eval': 1024, 'test_crops': ('center', '10')},
+    'alexnet': {**_PAPER, 'network': 'alexnet', 'crop_size': 227, 'batch_size': 128, 'steps': 900_000,
+                'weight_decay': 5e-4, 'weight_decay_mask': 'kernels', 'bias_lr_multiplier': 2.0,
+                'test_crops': ('center', '10')},
+    'zfnet': {**_PAPER, 'network': 'zfnet', 'batch_size': 128, 'steps': 700_000, 'color_noise': 0.0,
+              'weight_decay': 0.0, 'max_filter_rms': zfnet.MAX_FILTER_RMS, 'test_crops': ('center', '10')},
+    'vgg': {**_PAPER, 'network': 'vgg_d', 'batch_size': 256, 'steps': 370_000, 'image_size': 512,
+            'eval_resize': 256, 'augmentation': 'jitter', 'jitter': (256, 512), 'normalization': 'mean_color',
+            'weight_decay': 5e-4, 'test_crops': ('center', 'dense', '150'), 'scales': (256, 384, 512)},
+    'googlenet': {**_PAPER, 'network': 'googlenet_auxiliary', 'batch_size': 256, 'steps': 300_000,
+                  'image_size': 352, 'eval_resize': 256, 'augmentation': 'inception', 'color_jitter': 0.5,
+                  'normalization': 'mean_color', 'schedule': 'staircase', 'decay_steps': 8 / 60,
+                  'decay_rate': 0.96, 'weight_decay': 2e-4, 'weight_decay_mask': 'kernels',
+                  'bias_lr_multiplier': 2.0, 'polyak_start': 0.8, 'test_crops': ('center', '10', '144')},
+    'resnet': {**_PAPER, 'network': 'resnet_50', 'batch_size': 256, 'steps': 450_000, 'image_size': 480,
+               'eval_resize': 256, 'learning_rate': 0.1, 'augmentation': 'jitter', 'boundaries': (1 / 3, 2 / 3),
+               'test_crops': ('center', '10', 'dense'), 'scales': (224, 256, 384, 480, 640)},
 }  # fmt: skip
 SWEEPS = {
     'learning_rate': train.grid(learning_rate=(0.01, 0.05, 0.2), seed=(0, 1, 2)),
@@ -171,222 +197,249 @@ SWEEPS = {
 }
 
 
-def network_of(config, n_classes):
-    return registry.create(config.network, n_classes, dtype=jnp.dtype(config.dtype))
+def network_of(config, num_classes):
+    return registry.create(config.network, num_classes, dtype=jnp.dtype(config.dtype))
 
 
 def data(config):
-    size = {'crop_size' if config.cut else 'image_size': config.side}
+    size = {'crop_size' if config.split_crops_left_right else 'image_size': config.image_size}
     task = image_data.load(
-        config.source, **size, pixels='stored', group_by_class=False, test_split=config.test_split,
-        held_out=config.held_out, on_disk=config.stored == 'disk', seed=config.seed,
-        unreadable=config.unreadable, **config.data_kwargs(),
-    )  # fmt: skip
-    n_classes, side = len(task.class_names), task.train_images.shape[1]
-    recipe = transforms.Augmentation(
-        config.crop or side, config.augmentation, config.padding, config.jitter, config.flips,
-        config.colour_noise, config.colour_jitter,
-    )  # fmt: skip
-    network = network_of(config, n_classes)
-    if config.normalisation == 'auto' and config.init:
-        wanted = pretrained.preprocessing(network)
-        scale = normalize.from_mean_std(wanted.mean, wanted.std)
-    else:
-        kind = 'standard' if config.normalisation == 'auto' else config.normalisation
-        scale = normalize.create(kind, measured(config, task.train_images), CHANNELS)
-    prepare_fn = part(transforms.prepare, augmentation=recipe, normalization=scale)
-    try:  # by shapes alone: does the crop fit the pictures, and the network the crop?
-        seen = jax.eval_shape(prepare_fn, jax.random.key(0), task.train_images[:1])
-        jax.eval_shape(network.init, jax.random.key(0), seen)
-        for kind in config.views:
-            multi_crop.plan_for(kind, (side, side), recipe.crop, scales_of(config, kind))
+        config.source,
+        **size,
+        pixels='stored',
+        group_by_class=False,
+        test_split=config.test_split,
+        held_out=config.held_out,
+        on_disk=config.data_placement == 'disk',
+        seed=config.seed,
+        unreadable=config.unreadable,
+        **config.data_kwargs(),
+    )
+    x, labels = task.train_images, task.train_labels
+    size = x.shape[1]
+    augmentation = transforms.Augmentation(
+        config.crop_size or size,
+        config.augmentation,
+        config.padding,
+        config.jitter,
+        config.flips,
+        config.color_noise,
+        config.color_jitter,
+    )
+    network = network_of(config, len(task.class_names))
+    normalization = normalization_of(config, network, x)
+    prepare_images = functools.partial(
+        transforms.prepare, augmentation=augmentation, normalization=normalization
+    )
+    try:  # by shapes alone: the crop has to fit the images, and the network the crop
+        example = jax.eval_shape(prepare_images, jax.random.key(0), x[:1])
+        jax.eval_shape(network.init, jax.random.key(0), example)
+        for kind in config.test_crops:
+            scales = scales_of(config, kind)
+            multi_crop.plan_for(kind, (size, size), augmentation.crop_size, scales)
     except ValueError as error:
-        raise ValueError(f'--network {config.network} --crop {recipe.crop}: {error}') from None
+        name = f'--network {config.network} --crop_size {augmentation.crop_size}'
+        raise ValueError(f'{name}: {error}') from None
     for directory in config.ensemble:
         load_run.config(directory, config)
-    start = transfer.load(network, config.init, new_head=config.new_head) if config.init else ()
-    common = {'scale': scale, 'start': start, 'classes': np.zeros(n_classes, np.float32)}
-    on_devices = config.stored == 'devices'
-    kept = {'images': task.train_images, 'labels': task.train_labels}
-    draw = part(
-        batches.indices, config.seed, n_examples=len(kept['labels']), batch_size=config.batch_size
-    )
+    weights = None
+    if config.init:
+        weights = transfer.load(network, config.init, new_head=config.new_head)
+    arrays = {'images': x, 'labels': labels}
+    on_devices = config.data_placement == 'devices'
     if config.class_balanced:
-        draw = batches.balanced(kept['labels'], config.batch_size, seed=config.seed)
+        sample = batches.balanced(labels, config.batch_size, seed=config.seed)
+    else:
+        sample = functools.partial(
+            batches.indices, config.seed, num_examples=len(labels), batch_size=config.batch_size
+        )
 
     def rows_of(n, start=0, stop=None):
-        rows = draw(n)[start:stop]
-        return {'rows': rows} if on_devices else {name: a[rows] for name, a in kept.items()}
+        rows = sample(n)[start:stop]
+        return rows if on_devices else {name: array[rows] for name, array in arrays.items()}
 
     @functools.cache
-    def rows_ahead(start, stop):
-        of = part(rows_of, start=start, stop=stop)
-        return prefetch.prefetch(of) if config.stored == 'disk' else of
+    def read_ahead(start, stop):
+        batch = functools.partial(rows_of, start=start, stop=stop)
+        return prefetch.prefetch(batch) if config.data_placement == 'disk' else batch
 
-    def prepare(resident, batch, key):
-        drawn = batch
+    def prepare(device_arrays, batch, key):
         if on_devices:
-            drawn = {name: array[batch['rows']] for name, array in resident['kept'].items()}
-        images = transforms.prepare(key, drawn['images'], recipe, resident['common']['scale'])
-        return resident['common'] | {'images': images, 'labels': drawn['labels']}
+            batch = {name: array[batch] for name, array in device_arrays.items()}
+        return {'images': prepare_images(key, batch['images']), 'labels': batch['labels']}
 
-    n_tested = min(config.tested, len(task.test_images))
-    at_once = min(config.batch_size, n_tested)
-    shuffled = np.random.default_rng(config.seed).permutation(len(task.test_images))
-    tested = shuffled[: n_tested // at_once * at_once].reshape(-1, at_once)
+    num_eval = min(config.num_eval, len(task.test_images))
+    chunk_size = min(config.batch_size, num_eval)
+    order = np.random.default_rng(config.seed).permutation(len(task.test_images))
+    rows = order[: num_eval // chunk_size * chunk_size].reshape(-1, chunk_size)
+    shape = (augmentation.crop_size, augmentation.crop_size, CHANNELS)
+    constants = {'normalization': normalization, 'weights': weights}
     return train.Data(
-        rows_ahead(0, None),
-        resident={'common': common, 'kept': kept if on_devices else {}},
+        read_ahead(0, None),
+        device_arrays=arrays if on_devices else {},
         prepare=prepare,
-        evaluation=common | {'images': task.test_images[tested], 'labels': task.test_labels[tested]},
-        extra={'task': task, 'scale': scale, 'crop': recipe.crop},
-        part=lambda n, start, stop: rows_ahead(start, stop)(n),
-    )  # fmt: skip
+        evaluation={'images': task.test_images[rows], 'labels': task.test_labels[rows]},
+        spec=train.Spec(shape, task.class_names, constants),
+        report_data=task,
+        local_batch=lambda n, start, stop: read_ahead(start, stop)(n),
+    )
+
+
+def normalization_of(config, network, images):
+    """The normalization of the weights with --init, or one computed from all images, or of a sample on disk."""
+    if config.normalization == 'auto' and config.init:
+        expected = pretrained.preprocessing(network)
+        return normalize.from_mean_std(expected.mean, expected.std)
+    if config.data_placement == 'disk' and len(images) > NUM_MEASURED:
+        rows = np.random.default_rng(config.seed).permutation(len(images))[:NUM_MEASURED]
+        images = images.take(rows)
+    kind = 'standard' if config.normalization == 'auto' else config.normalization
+    return normalize.create(kind, images, CHANNELS)
 
 
 def scales_of(config, kind):
-    """Shorter sides at which a kind of looks sees the pictures; () its own."""
+    """Lengths of the shorter side at which a kind of test crops is taken; () its own."""
     if kind in ('center', '10'):
-        return (config.looked_at,) if config.looked_at else ()
+        return (config.eval_resize,) if config.eval_resize else ()
     return config.scales
 
 
-def measured(config, images):
-    """The pictures that colours are measured of: all, or of those on the disk a sample."""
-    if config.stored != 'disk' or len(images) <= MEASURED:
-        return images
-    return images.take(np.random.default_rng(config.seed).permutation(len(images))[:MEASURED])
-
-
-class State(NamedTuple):
-    """variables  parameters and batch statistics.
-
-    mean    their average over the steps since averaging began; {} without.
-    memory  the optimiser's.
-    n       steps taken.
-    """
-
-    variables: Any
-    mean: Any
-    memory: Any
-    n: jax.Array
-
-
-def build(config):
-    rate_fn = sgd.schedule(
-        config.schedule, config.learning_rate, config.steps,
-        drops=config.drops, every=config.every, factor=config.factor,
-    )  # fmt: skip
-    optimizer = optax.chain(
-        optax.add_decayed_weights(
-            config.weight_decay, part(layers.weight_decay_mask, which=config.decayed)
-        ),
-        train_step.bias_lr_multiplier(config.bias_rate),
-        sgd.momentum(rate_fn, config.momentum, config.convention),
-    )
-
-    def init(key, batch):
-        variables = network_of(config, len(batch['classes'])).init(key, batch['images'])
-        if batch['start']:
-            variables = transfer.fill_missing(batch['start'], variables)
-        mean = variables if config.average_from < 1 else {}
-        return State(variables, mean, optimizer.init(variables['params']), jnp.int32(0))
-
-    def step(state, batch, key, *, axis_name=None):
-        network = network_of(config, len(batch['classes']))
-        variables, memory, metrics = train_step.train_step(
-            network, optimizer, state.variables, state.memory, batch, key, Reduce(axis_name)
+def build(config, spec):
+    if config.schedule == 'piecewise':
+        schedule = piecewise_constant(
+            config.learning_rate, config.steps, config.boundaries, config.decay_rate
         )
-        if config.largest_filter:
-            variables['params'] = zfnet.renormalize_filters(
-                variables['params'], config.largest_filter
-            )
-        mean = state.mean
-        if config.average_from < 1:
-            mean = sgd.averaged(mean, variables, state.n - int(config.average_from * config.steps))
-        return State(variables, mean, memory, state.n + 1), metrics
+    elif config.schedule == 'staircase':
+        interval = max(round(config.decay_steps * config.steps), 1)
+        schedule = optax.exponential_decay(
+            config.learning_rate, interval, config.decay_rate, staircase=True
+        )
+    else:
+        schedule = optax.polynomial_schedule(config.learning_rate, 0.0, 0.5, config.steps)
+    mask = functools.partial(layers.weight_decay_mask, which=config.weight_decay_mask)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(config.weight_decay, mask),
+        train_step.bias_lr_multiplier(config.bias_lr_multiplier),
+        sgd(schedule, config.momentum, config.convention),
+    )
+    project = None
+    if config.max_filter_rms:
+        project = functools.partial(zfnet.renormalize_filters, max_filter_rms=config.max_filter_rms)
 
-    def evaluate(state, evaluation):
-        network = network_of(config, len(evaluation['classes']))
+    def evaluate(variables, evaluation):
+        def chunk_metrics(chunk):
+            logits = center_logits(config, spec, variables, chunk['images'])
+            return train_step.eval_metrics(logits, chunk['labels'])
 
-        def quality(batch):
-            images = normalize.normalize(batch[0], evaluation['scale'])
-            if config.looked_at:
-                images = resize.resize(images, (config.looked_at, config.looked_at))
-            seen = transforms.center_crop(images, config.crop or images.shape[1])
-            logits, _ = network.apply(state.mean or state.variables, seen)
-            return train_step.eval_metrics(logits, batch[1])
+        return jax.tree.map(jnp.mean, jax.lax.map(chunk_metrics, evaluation))
 
-        measured = jax.lax.map(quality, (evaluation['images'], evaluation['labels']))
-        return jax.tree.map(jnp.mean, measured)
+    supervised = functools.partial(
+        train.supervised,
+        network_of(config, spec.num_classes),
+        optimizer,
+        train_step.loss,
+        evaluate,
+        polyak_start=int(config.polyak_start * config.steps) if config.polyak_start < 1 else None,
+        project=project,
+    )
+    if spec.constants['weights'] is None:
+        return supervised()
 
-    return train.Task(init, step, evaluate)
+    def start(state):  # the file may have no classifier: that of the new state is kept
+        initialized = {'params': state.params, **state.model_state['network']}
+        initial = transfer.fill_missing(spec.constants['weights'], initialized)
+        initialize = supervised(initial=initial).start
+        assert initialize is not None
+        return initialize(state)
+
+    return supervised()._replace(start=start)
 
 
-def probabilities(config, state, loaded, kind) -> np.ndarray:
-    """[n, classes] of all test pictures by one kind of looks."""
-    task, crop, scale = (loaded.extra[name] for name in ('task', 'crop', 'scale'))
+def center_logits(config, spec, variables, images):
+    x = normalize.normalize(images, spec.constants['normalization'])
+    if config.eval_resize:
+        x = resize.resize(x, (config.eval_resize, config.eval_resize))
+    x = resize.center_crop(x, spec.shape[0])
+    return network_of(config, spec.num_classes).apply(variables, x)[0]
+
+
+def apply(config, spec):
+    def predict(state, images):
+        """Class probabilities of images as they are stored, by their center crop, [n, classes]."""
+        logits = center_logits(config, spec, train.variables(state), images)
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
+    return {'predict': predict}
+
+
+def predict_test_set(config, state, loaded, kind):
+    """Class probabilities of all test images by one kind of test crops, [n, classes]."""
     return multi_crop.predict_probs(
-        network_of(config, len(task.class_names)), state.mean or state.variables, task.test_images, kind,
-        crop_size=crop, scales=scales_of(config, kind), batch_size=config.batch_size,
-        normalize_fn=part(normalize.normalize, normalization=scale),
-        progress_fn=lambda starts: train.track(config, starts, f'views {kind}'),
-    )  # fmt: skip
+        network_of(config, loaded.spec.num_classes),
+        train.variables(state),
+        loaded.report_data.test_images,
+        kind,
+        crop_size=loaded.spec.shape[0],
+        scales=scales_of(config, kind),
+        batch_size=config.batch_size,
+        normalize_fn=functools.partial(
+            normalize.normalize, normalization=loaded.spec.constants['normalization']
+        ),
+        progress_fn=lambda starts: train.track(config, starts, f'test crops {kind}'),
+    )
 
 
 def report(config, state, loaded):
     from lecture4.figures import classification
 
-    task = loaded.extra['task']
-    labels, n, n_classes = task.test_labels, len(task.test_labels), len(task.class_names)
-    asked = {'this network': (config, state, loaded)}
+    task, num_classes = loaded.report_data, loaded.spec.num_classes
+    labels, n = task.test_labels, len(task.test_labels)
+    runs = {'this network': (config, state, loaded)}
     for path in config.ensemble:
-        asked[path] = load_run.load(path, config, data, build)
-        if not np.array_equal(asked[path][2].extra['task'].test_labels, labels):
-            raise train.UsageError(f'--ensemble {path} was tested on other pictures')
-    told = [k for k in (1, 5) if k < n_classes]
-    p, rows, metrics = np.zeros((n, n_classes)), [], {}
-    for kind in config.views:
+        runs[path] = load_run.load(path, config, data, build)
+        if not np.array_equal(runs[path][2].report_data.test_labels, labels):
+            raise train.UsageError(f'--ensemble {path}: that run has other test images')
+    records, p = [], np.zeros((n, num_classes))
+    for kind in config.test_crops:
         began = time.monotonic()
-        found = {name: probabilities(*member, kind) for name, member in asked.items()}
-        seconds = time.monotonic() - began
-        if len(found) > 1:
-            found['mean of all'] = np.mean(list(found.values()), axis=0)
-        for name, p in found.items():
+        probs = {name: predict_test_set(*run, kind) for name, run in runs.items()}
+        walltime = time.monotonic() - began
+        if len(probs) > 1:
+            probs['ensemble'] = np.mean(list(probs.values()), axis=0)
+        for name, p in probs.items():
             ranks = scores.ranks(p, labels)
-            shares = [_share(int((ranks < k).sum()), n) for k in told]
-            rows.append((kind, name, *shares, f'{seconds:.1f}'))
-            metrics |= {f'top{k}_{kind}': float((ranks < k).mean()) for k in told}
-    counts = scores.confusion(labels, p.argmax(1), n_classes)
-    names = ('first answer', 'among five')[: len(told)]
+            low, high = scores.wilson_interval(int((ranks < 1).sum()), n)
+            record = {'test_crops': kind, 'network': name, 'accuracy': (ranks < 1).mean()}
+            record['95 % interval'] = f'{100 * low:.1f} to {100 * high:.1f}'
+            if num_classes > 5:
+                record['top5_accuracy'] = (ranks < 5).mean()
+            records.append(record | {'walltime': walltime})
+    last, accuracy = records[-1], float(records[-1]['accuracy'])
+    counts = scores.confusion_matrix(labels, p.argmax(1), num_classes)
     return train.Report(
-        metrics=metrics,
+        metrics={'accuracy': accuracy},
         tables=(
             train.Table(
-                f'{n} test pictures told right, %', ('views', 'network', *names, 'seconds'), tuple(rows),
-                "In brackets Wilson's 95 % intervals. Seconds: of all networks together.",
+                f'Accuracy on {n} test images',
+                records,
+                ('test_crops', 'network'),
+                caption="Wilson's 95 % intervals of the top-1 accuracy. Walltime: of all networks together.",
             ),
         ),
-        pictures={
-            'confusion': train.Picture(
+        figures={
+            'confusion': train.Figure(
                 classification.confusion_matrix(counts, task.class_names),
-                'Test pictures by true and given class, of the last row of the table.',
+                'Test images by true and predicted class, of the last row of the table.',
             ),
-            'worst': train.Picture(
+            'mistakes': train.Figure(
                 classification.top_losses(task.test_images, p, labels, task.class_names),
-                'The pictures whose own class is given the least probability: what each is, and what '
-                'is answered.',
+                'Test images whose own class has the least probability → predicted class.',
             ),
         },
-        summary=f'{config.network} on {config.source}: of {n} test pictures of {n_classes} classes '
-        f'{rows[-1][2]} % are told right ({rows[-1][1]}, views: {rows[-1][0]}).',
-    )  # fmt: skip
-
-
-def _share(n_right, n):
-    low, high = scores.wilson(n_right, n)
-    return f'{100 * n_right / n:.1f} ({100 * low:.1f} to {100 * high:.1f})'
+        summary=f'{config.network} on {config.source}: top-1 accuracy {100 * accuracy:.1f} % on {n} test '
+        f'images of {num_classes} classes ({last["network"]}, test crops: {last["test_crops"]}).',
+    )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)
