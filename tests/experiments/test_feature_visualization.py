@@ -1,4 +1,4 @@
-"""Filters of the first layer are found in every family of networks."""
+"""Every network has a first layer of filters."""
 
 import jax
 import jax.numpy as jnp
@@ -25,4 +25,4 @@ def test_first_filters(name, expected):
     x = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
     network = feature_visualization.NETWORKS[name](n_classes=2)
     variables = jax.eval_shape(network.init, jax.random.key(0), x)
-    assert feature_visualization.first_filters(variables).shape == expected
+    assert feature_visualization.first_filters(variables['params']).shape == expected
