@@ -1,314 +1,201 @@
-"""A layered sparse network on pictures, learned layer by layer without labels: what its units want.
+"""A layered sparse network learned without labels (Le, Ranzato, Monga et al., ICML 2012), in small.
 
-Le et al., ICML 2012, in small: local receptive fields whose weights are not shared, reconstruction
-ICA with L2 pooling, local contrast normalisation, three times over. Learned from unlabelled crops,
-whitened. Then, beside the same network before it learned anything, whose filters are pieces of
-crops: how far outputs stay the same when the picture moves, how well the best single unit tells a
-class of labelled crops from the others, and for units of every layer the best stimulus found by
-optimisation, with what it may undergo unnoticed.
+Local receptive fields without weight sharing, reconstruction ICA with L2 pooling, and local contrast
+normalization, three times, learned layer by layer from unlabeled whitened crops. Compared with the same
+network before learning, whose filters are patches of crops: how invariant outputs are to shifts, how well
+the best single neuron detects a class of labeled crops, and for units of every layer the best stimulus and
+the directions it is invariant to.
 
-Run     python -m experiments.autoencoders.layered
-        python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH
-Cost    4 minutes of processor time.
-Found   filters of the first layer are small edges and gratings. Moved by 2 pixels, pictures keep 0.14 of their
-        outputs (as correlation) and 0.86 of the pools', unlearned 0.63 and 0.93. The best single unit tells a
-        texture from the others with 60 % of pixels, 75 of pools of the first layer (unlearned 60), 66 of the
-        second (70) and 65 of the third (67): here learning helps in the first layer and not above it. The
-        paper's gain came with depth, on 10 million pictures of 200 x 200. A weight of 1 in the first layer, ten
-        times this, makes filters of the finest detail that whitening left, which look like noise.
+Run:      python -m experiments.autoencoders.layered
+          python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH
+Hardware: one core, 4 CPU-minutes
+Results:  invariance: correlation of outputs with those for crops shifted by 2 pixels; best neuron: balanced
+          accuracy on textures in % (chance 50)
+
+          | sublayer  | invariance, before learning | best neuron, before learning |
+          |-----------|-----------------------------|------------------------------|
+          | pixels    |                             | 60, 60                       |
+          | filters 1 | 0.14, 0.63                  |                              |
+          | pooled 1  | 0.86, 0.93                  | 75, 60                       |
+          | pooled 2  |                             | 66, 70                       |
+          | pooled 3  |                             | 65, 67                       |
+
+          Filters of the first layer are small edges and gratings. Learning helps in the first layer and not
+          above it; the paper's gain came with depth, on 10 million images of 200 x 200. A sparsity penalty of
+          1 in the first layer, ten times this, makes filters of the finest detail that whitening leaves,
+          which resemble noise.
 """
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, MinLen
 
 from lecture4 import train
 from lecture4.autoencoder import rica
-from lecture4.autoencoder.rica import Stage
 from lecture4.data import images as image_data
-from lecture4.data.images import crops
-from lecture4.data.images import whiten as whitening
-from lecture4.features import selectivity, stimulus
+from lecture4.data.images import crops, whiten
+from lecture4.features import rica_units, selectivity
 
-SHIFTS = (1, 2, 4, 8)
-MARGIN = max(SHIFTS)
-STARTS = 3  # of the search for a unit's best stimulus
+SHIFTS = (1, 2, 4, 8)  # pixels
+BORDER = 4  # pixels that whitening, which takes images for periodic, distorts
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps, of all layers together; each gets an equal share.
-    steps: int = 3000
-    batch_size: int = 64
-    # Steps compiled into one call (a scan).
-    steps_per_call: int = 20
-    log_every: int = 20
-    evaluate_every: int = 3000
-    save_every: int = 1000
-    # Where unlabelled pictures come from: photos, olshausen, textures, dir:PATH, npz:PATH.
+    # Number of steps of all layers together, divided equally.
+    steps: train.AtLeast1 = 3000
+    batch_size: train.AtLeast1 = 64
+    steps_per_call: train.AtLeast1 = 20
+    # Source of unlabeled images: photos, olshausen, textures, dir:PATH, npz:PATH.
     source: str = 'photos'
-    # Whether they still have to be whitened; those of olshausen come whitened.
+    # Whiten unlabeled images; those of olshausen are whitened already.
     whiten: bool = True
-    # Where whitening cuts off, in cycles per pixel: finer detail is noise, or of the pixel grid.
-    cutoff: float = 0.25
-    # Where labelled pictures come from; they are whitened, train and test are the two halves of each.
-    labelled: str = 'textures'
-    # Side of the crops.
-    side: int = 48
-    # Crops that are drawn; a tenth of them is held out.
-    crops: int = 8000
-    # Sides of the receptive fields, a layer each, in units of the layer's input.
-    sizes: tuple[int, ...] = (9, 6, 3)
-    # Steps between neighbouring receptive fields.
-    strides: tuple[int, ...] = (2, 2, 1)
-    # Units at every place.
-    maps: tuple[int, ...] = (4, 8, 16)
-    # Sides of the pools, in places.
-    pools: tuple[int, ...] = (3, 3, 3)
-    # Weights of the pools beside the reconstruction error.
-    weights: tuple[float, ...] = (0.1, 1.0, 1.0)
-    # Use the transposed filters as the decoder; else it has weights of its own.
+    # Cutoff of whitening in cycles per pixel: finer detail is noise, or of the pixel grid.
+    cutoff: train.Positive = 0.25
+    # Source of labeled images, which are whitened; train and test are the two halves of each.
+    labeled: str = 'textures'
+    # Size of the crops.
+    crop_size: train.AtLeast1 = 48
+    # Number of crops; a tenth of them is held out.
+    num_crops: Annotated[int, Ge(100)] = 8000
+    # Sizes of the receptive fields, one per layer, in units of the layer's input.
+    field_sizes: train.Ints = (9, 6, 3)
+    # Distances between neighboring receptive fields.
+    strides: train.Ints = (2, 2, 1)
+    # Numbers of filters at every position.
+    num_filters: train.Ints = (4, 8, 16)
+    # Sizes of the pools, in positions.
+    pool_sizes: train.Ints = (3, 3, 3)
+    # Weights of the pools relative to the reconstruction error.
+    sparsity_penalties: Annotated[tuple[train.NonNegative, ...], MinLen(1)] = (0.1, 1.0, 1.0)
+    # Use the transposed filters as the decoder; otherwise it has weights of its own.
     tied: bool = True
-    # Least divisor of the contrast normalisation.
-    floor: float = 0.01
-    learning_rate: float = 2e-3
-    # Units of each layer whose best stimulus is sought.
-    probed: int = 8
-    # Steps of that search.
-    search: int = 150
+    # The least divisor of the contrast normalization.
+    min_std: train.Positive = 0.01
+    # Peak learning rate of each layer; it falls to 0 along a half cosine.
+    learning_rate: train.Positive = 2e-3
+    # Number of units of each layer whose best stimulus is searched for.
+    num_units: train.AtLeast1 = 8
+    # Number of steps of that search.
+    num_search_steps: train.AtLeast1 = 150
 
     def __post_init__(self):
         super().__post_init__()
-        others = (self.strides, self.maps, self.pools, self.weights)
-        wanted = 'as many numbers as --strides, --maps, --pools and --weights, at least one'
-        alike = {len(self.sizes)} == set(map(len, others)) != {0}
-        train.require(self, 'sizes', alike, wanted)
-        train.require(self, 'maps', min(self.maps) >= 1, 'at least 1 in every layer')
-        train.require(self, 'steps', self.steps >= len(self.sizes), 'at least one a layer')
-        train.require(self, 'weights', min(self.weights) >= 0, 'at least 0')
-        train.require(self, 'crops', self.crops >= 100, 'at least 100')
-        for name in ('probed', 'search'):
-            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
+        n = len(self.field_sizes)
+        for name in ('strides', 'num_filters', 'pool_sizes', 'sparsity_penalties'):
+            fits = len(getattr(self, name)) == n
+            train.require(self, name, fits, f'{n} values, as many as --field_sizes')
+        train.require(self, 'steps', self.steps >= n, f'at least {n}, one per layer')
 
 
+METRICS = (
+    train.Metric(
+        'top_layer_accuracy', 'fraction', 'higher', 'best neuron of the top layer', primary=True
+    ),
+    train.Metric('best_neuron', 'fraction', 'higher', 'balanced accuracy of the best neuron'),
+    train.Metric('invariance', '', 'higher', 'invariance'),
+    train.Metric('loss', '', 'lower', 'loss'),
+    train.Metric('reconstruction', '', 'lower', 'squared error'),
+    train.Metric('sparsity', '', '', 'sum over pools'),
+)
 PRESETS = {
-    'smoke': {
-        'steps': 6,
-        'steps_per_call': 2,
-        'log_every': 2,
-        'evaluate_every': 6,
-        'save_every': 6,
-        'batch_size': 8,
-        'side': 16,
-        'crops': 100,
-        'sizes': (5, 3),
-        'strides': (2, 1),
-        'maps': (2, 3),
-        'pools': (2, 3),
-        'weights': (0.1, 1.0),
-        'probed': 2,
-        'search': 4,
-    },
+    'smoke': {'steps': 6, 'steps_per_call': 2, 'batch_size': 8, 'crop_size': 16, 'num_crops': 100}
+    | {'field_sizes': (5, 3), 'strides': (2, 1), 'num_filters': (2, 3), 'pool_sizes': (2, 3)}
+    | {'sparsity_penalties': (0.1, 1.0), 'num_units': 2, 'num_search_steps': 4},
     'olshausen': {'source': 'olshausen', 'whiten': False},
 }
 SWEEPS = {
-    'weights': train.grid(weights=tuple((w, 1.0, 1.0) for w in (0.0, 0.03, 0.1, 0.3, 1.0))),
+    'sparsity_penalties': train.grid(
+        sparsity_penalties=tuple((w, 1.0, 1.0) for w in (0.0, 0.03, 0.1, 0.3, 1.0))
+    ),
     'tied': train.grid(tied=(False, True), seed=(0, 1)),
 }
 
 
-class State(NamedTuple):
-    layers: tuple[rica.Layer, ...]
-    opt_states: tuple[optax.OptState, ...]
-    done: jax.Array  # steps
-
-
 def stages(config):
-    sizes = zip(config.sizes, config.maps, config.strides, config.pools, strict=True)
-    return tuple(Stage(*numbers) for numbers in sizes)
+    sizes = (config.field_sizes, config.num_filters, config.strides, config.pool_sizes)
+    return tuple(rica.Stage(*numbers) for numbers in zip(*sizes, strict=True))
+
+
+def inside(images):
+    """Images without the border that whitening distorts."""
+    return tuple(image[BORDER:-BORDER, BORDER:-BORDER] for image in images)
 
 
 def data(config):
-    rica.shapes((config.side, config.side, 1), stages(config))  # refused before anything is read
-    images, _, _ = image_data.load_images(config.source, **config.data_kwargs())
-    prepared = (
-        whitening.whiten(images, config.cutoff) if config.whiten else whitening.standardize(images)
-    )
-    wide = config.side + MARGIN  # room to move held-out crops
-    drawn = crops.sample_patches(inside(prepared), config.crops, wide, config.seed)
-    drawn = drawn.reshape(-1, wide, wide, 1)
-    held_out = drawn[: config.crops // 10]
-    pixels, labels, names = image_data.load_images(config.labelled, **config.data_kwargs())
+    size = config.crop_size
+    rica.shapes((size, size, 1), stages(config))  # refused before anything is read
+    images = image_data.load_images(config.source, **config.data_kwargs()).images
+    white = whiten.whiten(images, config.cutoff) if config.whiten else whiten.standardize(images)
+    wide = size + max(SHIFTS)  # room to shift held-out crops
+    x = crops.sample_patches(inside(white), config.num_crops, wide, config.seed)
+    x, num_held_out = x.reshape(-1, wide, wide, 1), config.num_crops // 10
+    pixels, labels, names = image_data.load_images(config.labeled, **config.data_kwargs())
     if labels is None or len(names) < 2:
-        raise ValueError(f'{config.labelled} has no two classes; name a labelled set')
-    parts = {}
-    halves = crops.split_left_right(inside(whitening.whiten(pixels, config.cutoff)))
+        raise ValueError(f'--labeled {config.labeled} has no two classes; name a labeled set')
+    splits = {}
+    halves = crops.split_left_right(inside(whiten.whiten(pixels, config.cutoff)))
     for name, half in zip(('train', 'test'), halves, strict=True):
-        pieces, rows = crops.grid_crops(half, config.side, max(config.side // 4, 1))
-        parts[name] = (pieces, labels[rows])
+        parts, rows = crops.grid_crops(half, size, max(size // 4, 1))
+        splits[name] = parts, labels[rows]
     return train.in_memory(
-        np.ascontiguousarray(drawn[config.crops // 10 :, : config.side, : config.side]),
+        np.ascontiguousarray(x[num_held_out:, :size, :size]),
         config.batch_size,
         seed=config.seed,
-        evaluation=np.ascontiguousarray(held_out[:200, : config.side, : config.side]),
-        extra={'held_out': held_out, 'parts': parts, 'names': names},
+        evaluation=np.ascontiguousarray(x[:num_held_out][:200, :size, :size]),
+        spec=train.Spec((size, size, 1), tuple(names)),
+        report_data={'held_out': x[:num_held_out], **splits},
     )
 
 
-def inside(images, border=4):
-    """Whitening takes pictures for periodic: what it makes of their borders is left out."""
-    return tuple(image[border:-border, border:-border] for image in images)
+def init_layers(config, key, x):
+    return rica.init_layers(key, x, stages(config), tied=config.tied, min_std=config.min_std)
 
 
-def fresh(config, key, x):
-    """Layers that have learned nothing: each has pieces of what the layer below makes of x."""
-    layers = []
-    for stage, own in zip(stages(config), jax.random.split(key, len(config.sizes)), strict=True):
-        layers.append(rica.init(own, x, stage, tied=config.tied))
-        x = rica.apply(layers[-1:], x, (stage,), min_std=config.floor)[0]['contrast']
-    return tuple(layers)
-
-
-def build(config):
-    n_layers = len(config.sizes)
+def build(config, spec):
+    n_layers = len(stages(config))
     length = config.steps // n_layers
-    # Within a layer's own steps the rate falls to 0.
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, length))
 
-    def init(key, x):
-        layers = fresh(config, key, x)
-        states = tuple(optimizer.init(layer) for layer in layers)
-        return State(layers, states, jnp.zeros((), jnp.int32))
+    def loss(i, layers, x, key=None):
+        values, metrics = rica.layer_loss(
+            layers, x, i, stages(config),
+            sparsity_penalty=config.sparsity_penalties[i], min_std=config.min_std,
+        )  # fmt: skip
+        return jnp.mean(values), metrics
 
-    def learn(i, state, x, axis_name):
-        def value(layer):
-            layers = (*state.layers[:i], layer, *state.layers[i + 1 :])
-            run = rica.layer_loss(
-                layers,
-                x,
-                i,
-                stages(config),
-                sparsity_penalty=config.weights[i],
-                min_std=config.floor,
-            )
-            return jnp.mean(run[0]), run[1]
-
-        (loss, metrics), grads = jax.value_and_grad(value, has_aux=True)(state.layers[i])
-        metrics = {'loss': loss, **metrics}
-        if axis_name is not None:
-            grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-        with jax.numpy_dtype_promotion('standard'):
-            updates, own = optimizer.update(grads, state.opt_states[i])
-        layer = jax.tree.map(jnp.add, state.layers[i], updates)
-        layers = (*state.layers[:i], layer, *state.layers[i + 1 :])
-        opt_states = (*state.opt_states[:i], own, *state.opt_states[i + 1 :])
-        return State(layers, opt_states, state.done + 1), metrics
-
-    def step(state, x, key, *, axis_name=None):
-        del key
-        now = jnp.minimum(state.done // length, n_layers - 1)
-        branches = [functools.partial(learn, i, axis_name=axis_name) for i in range(n_layers)]
-        return jax.lax.switch(now, branches, state, x)
-
-    def evaluate(state, x):
-        found = {}
-        for i in range(n_layers):
-            loss, metrics = rica.layer_loss(
-                state.layers,
-                x,
-                i,
-                stages(config),
-                sparsity_penalty=config.weights[i],
-                min_std=config.floor,
-            )
-            found |= {f'layer_{i + 1}_loss': jnp.mean(loss)}
-            found |= {f'layer_{i + 1}_reconstruction': metrics['reconstruction']}
-        return found
-
-    return train.Task(init, step, evaluate)
-
-
-def answers(config, layers, x, tile=64):
-    """{sublayer: outputs [n, units]} of crops [n, side, side, 1], pixels included."""
-
-    @jax.jit
-    def run(x):
-        return rica.apply(layers, x, stages(config), min_std=config.floor)
-
-    parts = [run(x[i : i + tile]) for i in range(0, len(x), tile)]
-    found = {'pixels': np.asarray(x).reshape(len(x), -1)}
-    for i in range(len(layers)):
-        for kind in ('filters', 'pooled'):
-            whole = np.concatenate([np.asarray(part[i][kind]) for part in parts])
-            found[f'{kind} {i + 1}'] = whole.reshape(len(x), -1)
-    return found
-
-
-def constancy(config, layers, held_out):
-    """{sublayer: [len(SHIFTS)]}: mean over units of the constancy when the picture moves."""
-    side = config.side
-    still = answers(config, layers, held_out[:, :side, :side])
-    moved = [answers(config, layers, held_out[:, :side, s : s + side]) for s in SHIFTS]
-    return {
-        name: [float(np.nanmean(selectivity.invariance(a, other[name]))) for other in moved]
-        for name, a in still.items()
-    }
-
-
-CHANGES = {
-    'shift, pixels': (np.arange(-8, 9), lambda x, t: stimulus.translate(x, jnp.zeros_like(t), t)),
-    'turn, degrees': (np.arange(-90, 91, 10), lambda x, t: stimulus.rotate(x, jnp.deg2rad(t))),
-    'scale': (np.geomspace(0.5, 2, 13), stimulus.scale),
-}
-
-
-def probed(config, layers, i, kind, crops):
-    """Best stimuli [m, side, side, 1] of m units of layer i, and {change: (amounts, tuning)}.
-
-    The search starts from the crops that the unit answers to most. The pixels of a stimulus have variance
-    1, as whitened ones have; tunings are means over units.
-    """
-
-    @jax.jit
-    def probe(layers, map_):
-        used = layers[: i + 1], stages(config)[: i + 1]
-        response = rica.unit_response(*used, kind, map_, min_std=config.floor)
-        answers = jax.lax.map(response, crops, batch_size=64)
-        starts = crops[jax.lax.top_k(answers, STARTS)[1]]
-        found = stimulus.maximize(response, starts, norm=config.side, n_steps=config.search)
-        curves = {
-            name: stimulus.tuning_curve(response, found.stimuli[0], change, jnp.float32(amounts))
-            for name, (amounts, change) in CHANGES.items()
+    def evaluate(layers, x):
+        values = [loss(i, layers, x) for i in range(n_layers)]
+        return {
+            f'{name}/layer_{i + 1}': value
+            for i, (total, parts) in enumerate(values)
+            for name, value in {'loss': total, **parts}.items()
         }
-        return found.stimuli[0], curves
 
-    found = [probe(layers, m) for m in range(min(config.probed, config.maps[i]))]
-    stimuli, tunings = jax.tree.map(lambda *values: np.stack(values), *found)
-    return stimuli, {name: (CHANGES[name][0], v.mean(0)) for name, v in tunings.items()}
+    losses = [functools.partial(loss, i) for i in range(n_layers)]
+    boundaries = [length * i for i in range(1, n_layers)]
+    init = functools.partial(init_layers, config)
+    return train.phases(init, losses, optimizer, boundaries, evaluate)
 
 
-def unnoticed(config, layers, best):
-    """Walks from the best stimulus of a first pooled unit, flattest directions to the steepest."""
-    response = rica.unit_response(layers[:1], stages(config)[:1], 'pooled', 0, min_std=config.floor)
-    values, directions = jax.jit(functools.partial(stimulus.invariant_directions, response))(best)
-    h, w, _ = rica.shapes(best.shape, stages(config)[:1])[1]
-    seen = rica.receptive_field(stages(config)[:1], (h // 2, w // 2))
-    rows, notes = {}, {}
-    for name, j in (('flattest', 0), ('2nd', 1), ('3rd', 2), ('steepest', len(values) - 1)):
-        walked = stimulus.great_circle(best, directions[j], np.linspace(-np.pi / 3, np.pi / 3, 7))
-        share = jax.vmap(response)(walked) / response(best)
-        rows[name] = tiles(walked[:, *seen])
-        notes[name] = [f'{value:.0%}' for value in np.asarray(share)]
-    return rows, notes
+def apply(config, spec):
+    """`encode` takes whitened crops [n, crop_size, crop_size, 1]."""
+
+    def encode(state, crops):
+        outputs = rica.apply(state.params, crops, stages(config), min_std=config.min_std)
+        return outputs[-1]['pooled'].reshape(len(crops), -1)
+
+    return {'encode': encode}
 
 
 def tiles(crops):
-    """Crops as pictures in [0, 1], each with zero at mid grey."""
+    """Crops as images in [0, 1], each with zero at mid gray."""
     crops = np.asarray(crops)[..., 0]
     return 0.5 + 0.5 * crops / abs(crops).max((1, 2), keepdims=True)
 
@@ -316,96 +203,92 @@ def tiles(crops):
 def report(config, state, data):
     from lecture4.figures import dictionary, images, lines
 
-    extra, n_layers = data.extra, len(config.sizes)
-    networks = {
-        'learned': state.layers,
-        'unlearned': fresh(config, jax.random.key(config.seed + 1), data.resident[:500]),
-    }
-    still, singles = {}, {}
-    (learned, labels), (tested, test_labels) = (extra['parts'][part] for part in ('train', 'test'))
-    for name, layers in networks.items():
-        still[name] = constancy(config, layers, extra['held_out'][:400])
-        outputs, others = (answers(config, layers, x) for x in (learned, tested))
-        singles[name] = {
-            kind: float(
-                selectivity.best_neuron(
-                    a, labels, others[kind], test_labels, len(extra['names'])
-                ).mean()
-            )
-            for kind, a in outputs.items()
-        }
-    kinds = list(still['learned'])
-    seen = jnp.asarray(extra['held_out'][:, : config.side, : config.side])
-    sublayers = [(0, 'filters'), *((i, 'pooled') for i in range(n_layers))]
-    found, curves = {}, {}
-    for i, kind in sublayers:
-        found[f'{kind} {i + 1}'], curves[f'{kind} {i + 1}'] = probed(
-            config, state.layers, i, kind, seen
+    held_out, (x, labels), (test_x, test_labels) = data.report_data.values()
+    sizes, size, min_std = stages(config), config.crop_size, config.min_std
+    before = init_layers(config, jax.random.key(config.seed + 1), data.device_arrays[:500])
+    invariance, accuracy = [], []
+    for network, layers in {'learned': state.params, 'before learning': before}.items():
+        curves = rica_units.shift_invariance(
+            layers, held_out[:400], sizes, SHIFTS, size=size, min_std=min_std
         )
+        outputs, test_outputs = (
+            rica_units.sublayer_outputs(layers, images, sizes, min_std=min_std)
+            for images in (x, test_x)
+        )
+        for name, curve in curves.items():
+            row = {'sublayer': name, 'network': network}
+            invariance += [
+                {**row, 'shift_in_pixels': s, 'invariance': value}
+                for s, value in zip(SHIFTS, curve, strict=True)
+            ]
+            per_class = selectivity.best_neuron(
+                outputs[name], labels, test_outputs[name], test_labels, data.spec.num_classes
+            )
+            accuracy.append({**row, 'best_neuron': float(per_class.mean())})
+    seen = jnp.asarray(held_out[:, :size, :size])
+    stimuli, tunings = {}, {}
+    for i, kind in ((0, 'filters'), *((i, 'pooled') for i in range(len(sizes)))):
+        stimuli[f'{kind} {i + 1}'], tunings[f'{kind} {i + 1}'] = rica_units.best_stimuli(
+            state.params[: i + 1], sizes[: i + 1], kind, seen,
+            num_units=min(config.num_units, config.num_filters[i]),
+            num_steps=config.num_search_steps, min_std=min_std,
+        )  # fmt: skip
     panels = {
-        name: {
-            'curves': {kind: curve[name] for kind, curve in curves.items()},
-            'xlabel': name,
-            'ylabel': 'response, share of the best',
-        }
-        for name in CHANGES
+        name: {'curves': {sublayer: curve[name] for sublayer, curve in tunings.items()}}
+        | {'xlabel': name, 'ylabel': 'response / best response'}
+        for name in rica_units.TRANSFORMS
     }
-    rows, notes = unnoticed(config, state.layers, jnp.asarray(found['pooled 1'][0]))
-    first = np.asarray(state.layers[0].encoder)
-    shown = first[1::4, 1::4].transpose(2, 0, 1, 3).reshape(first.shape[2], -1)
-    metrics = {}
-    for name in networks:
-        for kind in kinds:
-            metrics[f'{name}_{kind.replace(" ", "_")}_constancy'] = float(still[name][kind][1])
-            metrics[f'{name}_{kind.replace(" ", "_")}_best_unit'] = singles[name][kind]
-    table = train.Table(
-        'Outputs when the picture moves',
-        ('sublayer', *(f'{n} px' for n in SHIFTS), *(f'unlearned, {n} px' for n in SHIFTS)),
-        tuple(
-            (kind, *(f'{v:.3f}' for name in networks for v in still[name][kind])) for kind in kinds
-        ),
-        "Correlation of a unit's outputs on held-out crops with those on the crops moved "
-        'sideways, mean over units; right: the network whose filters are pieces of crops.',
+    angles = np.linspace(-np.pi / 3, np.pi / 3, 7)
+    paths = rica_units.invariant_paths(
+        state.params[0], sizes[0], jnp.asarray(stimuli['pooled 1'][0]), angles, min_std=min_std
     )
-    detection = train.Table(
-        f'The best single unit on {config.labelled}, %',
-        ('sublayer', 'learned', 'unlearned'),
-        tuple((kind, *(100 * singles[name][kind] for name in networks)) for kind in kinds),
-        'One class against the others, both weighted alike (chance is 50), mean over classes. Unit '
-        'and threshold are chosen on the left halves of the pictures and tested on the right ones.',
-    )
-    top = f'pooled {n_layers}'
+    first, n_shown = np.asarray(state.params[0].encoder), min(config.num_filters)
+    filters = first[1::4, 1::4].transpose(2, 0, 1, 3).reshape(first.shape[2], -1)
+    best = {(r['sublayer'], r['network']): r['best_neuron'] for r in accuracy}
+    top = best[f'pooled {len(sizes)}', 'learned']
     return train.Report(
-        metrics=metrics,
-        tables=(table, detection),
-        pictures={
-            'filters': train.Picture(
-                dictionary.atoms(shown, (config.sizes[0],) * 2, n=160, columns=16),
-                'Filters of the first layer: all maps at every fourth place.',
+        metrics={'top_layer_accuracy': top},
+        tables=(
+            train.Table(
+                'Invariance to shifts', invariance, ('sublayer', 'network'), pivot='shift_in_pixels',
+                caption='Correlation of the outputs of a unit on held-out crops with those on the '
+                'crops shifted sideways, mean over units. Before learning, filters are patches.',
             ),
-            'stimuli': train.Picture(
-                images.rows(
-                    {name: tiles(best[: min(config.maps)]) for name, best in found.items()}
-                ),
-                'Best stimuli of units at the middle place, layer by layer.',
+            train.Table(
+                f'Best single neuron on {config.labeled}', accuracy, ('sublayer',), pivot='network',
+                caption='One class against the rest, both weighted equally (chance is 50 %), mean over '
+                'classes. Unit and threshold are chosen on the left halves of the images and tested '
+                'on the right ones.',
             ),
-            'tuning': train.Picture(
+        ),
+        figures={
+            'filters': train.Figure(
+                dictionary.atoms(filters, (config.field_sizes[0],) * 2, n=160, columns=16),
+                'Filters of the first layer, at every fourth position.',
+            ),
+            'stimuli': train.Figure(
+                images.rows({name: tiles(x[:n_shown]) for name, x in stimuli.items()}),
+                'Best stimuli of units at the central position, layer by layer.',
+            ),
+            'tuning': train.Figure(
                 lines.panels(panels, columns=3),
-                'Responses to the best stimulus, moved, turned and scaled; means over units.',
+                'Responses to the best stimulus, shifted, rotated and scaled; means over units.',
             ),
-            'unnoticed': train.Picture(
-                images.rows(rows, notes=notes),
-                'A pooled unit of the first layer: its best stimulus (middle), and walks on the '
-                'sphere of equal norm along the directions in which its response is least and most '
-                'curved, in its field; below, the response that is left.',
+            'invariant_directions': train.Figure(
+                images.rows(
+                    {name: tiles(x) for name, (x, _) in paths.items()},
+                    notes={name: [f'{v:.0%}' for v in r] for name, (_, r) in paths.items()},
+                ),
+                'A pooled unit of the first layer: its best stimulus (center), and great circles along '
+                'the directions in which its response is least and most curved, in its receptive '
+                'field; below, the response relative to the best.',
             ),
         },
-        summary=f'Moved by {SHIFTS[1]} pixels, pictures keep {still["learned"]["filters 1"][1]:.2f} '
-        f"of the first filters' outputs (as correlation), {still['learned']['pooled 1'][1]:.2f} of "
-        f"their pools', {still['learned'][top][1]:.2f} of the top's. The best single unit of the "
-        f'top tells a class with {singles["learned"][top]:.1%}, of pixels {singles["learned"]["pixels"]:.1%}.',
-    )
+        summary=f'The best single neuron of the top layer detects a class with a balanced accuracy of '
+        f'{top:.1%}, before learning {best[f"pooled {len(sizes)}", "before learning"]:.1%}; of pixels '
+        f'{best["pixels", "learned"]:.1%}.',
+    )  # fmt: skip
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

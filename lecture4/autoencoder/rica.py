@@ -219,6 +219,30 @@ def apply(
     return outputs
 
 
+def init_layers(
+    key: PRNGKeyArray,
+    x: Float[ArrayLike, 'n h w c'],
+    stages: Sequence[Stage],
+    *,
+    tied: bool = True,
+    min_std: ScalarLike = 0.01,
+) -> tuple[Layer, ...]:
+    """All layers before learning, each by `init` on the outputs of those below.
+
+    Args:
+      key: A random key.
+      x: Images, n >= 1.
+      stages: Sizes of the layers.
+      tied: As in `init`.
+      min_std: As in `apply`.
+    """
+    layers = []
+    for stage, own in zip(stages, jax.random.split(key, len(stages)), strict=True):
+        layers.append(init(own, x, stage, tied=tied))
+        x = apply(layers[-1:], x, (stage,), min_std=min_std)[0]['contrast']
+    return tuple(layers)
+
+
 def layer_loss(
     layers: Sequence[Layer],
     x: Float[ArrayLike, 'n h w c'],
