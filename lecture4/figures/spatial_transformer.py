@@ -99,7 +99,9 @@ def meshes(
 
 @style.context()
 def robustness(
-    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]], *, height: int | float = 2.6
+    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray | Sequence[float]]]],
+    *,
+    height: int | float = 2.6,
 ) -> Figure:
     """Accuracy against the strength of a distortion, a panel for each kind and a line for each network.
 
