@@ -195,7 +195,9 @@ def report(config, state, data):
         'Published: CIFAR-10 after 64,000 steps, table 6; 110 layers 6.61 ± 0.16 over five runs. '
         'Training error: mean over about the last 100 batches, of augmented images.'
     )
-    mistakes = classification.top_losses(task.test_images, probs, task.test_labels, task.class_names)
+    mistakes = classification.top_losses(
+        task.test_images, probs, task.test_labels, task.class_names
+    )
     return train.Report(
         metrics={'test_error': error},
         tables=(

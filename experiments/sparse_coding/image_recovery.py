@@ -227,7 +227,9 @@ def compression(config, D, data):
         for name, curve in kept.items()
         for n, values in zip(config.nonzeros, curve, strict=True)
     ]
-    figure = train.Figure(drawn.rate_distortion(kept, config.nonzeros), 'PSNR against non-zeros per patch.')
+    figure = train.Figure(
+        drawn.rate_distortion(kept, config.nonzeros), 'PSNR against non-zeros per patch.'
+    )
     index = ('task', 'method')
     table = train.Table('Compression', records, index, caption=caption, pivot='non-zeros')
     return table, {'compression': figure}

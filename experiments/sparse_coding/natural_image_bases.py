@@ -180,7 +180,9 @@ def report(config, state, data):
                 drawn.codes(data.evaluation[few], codes, D, codes @ D.T, shape),
                 'Held-out patches as sums of few atoms.',
             ),
-            'usage': train.Figure(curves.atom_usage(usage), 'Fraction of patches that use each atom.'),
+            'usage': train.Figure(
+                curves.atom_usage(usage), 'Fraction of patches that use each atom.'
+            ),
         },
     )
 

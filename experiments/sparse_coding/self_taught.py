@@ -213,9 +213,7 @@ def report(config, state, data):
         tables=(table, all_labels) if full else (table,),
         figures={
             'accuracy': train.Figure(
-                curves.label_curve(
-                    draws, config.labels_per_class, chance=1 / spec.num_classes
-                ),
+                curves.label_curve(draws, config.labels_per_class, chance=1 / spec.num_classes),
                 'Test accuracy against labels per class, mean and standard error.',
             ),
             'dictionary': train.Figure(
