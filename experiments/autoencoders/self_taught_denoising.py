@@ -58,7 +58,7 @@ class Config(train.Config):
     # Classes of the labeled set to use; none given: all.
     labeled_classes: tuple[train.AtLeast0, ...] = (5, 6, 7, 8, 9)
     # Largest number of unlabeled images to use; a tenth of them is held out for evaluation.
-    num_unlabeled: train.AtLeast2 = 30_000
+    num_signals: train.AtLeast2 = 30_000
     # Number of latent units.
     latent_dim: train.AtLeast1 = 128
     # Fraction of pixels set to 0 in training.
@@ -112,7 +112,7 @@ def data(config):
         )
     signals = images.load_signals(
         config.unlabeled,
-        config.num_unlabeled,
+        config.num_signals,
         image_size=width,
         seed=config.seed,
         classes=config.unlabeled_classes,
