@@ -45,7 +45,7 @@ class Config(train.Config):
     source: str = 'photos'
     # Number of images to denoise, the last ones of the source, excluded from training.
     num_eval: train.AtLeast1 = 2
-    # Size of the center crop of each of them.
+    # Size of the center crop of each image to denoise.
     crop_size: train.AtLeast1 = 256
     # Size of the patches.
     patch_size: train.AtLeast1 = 8
