@@ -1,30 +1,43 @@
-"""Sentences by a convolution over their words. Kim, Convolutional neural networks for sentence classification, 2014.
+"""Sentence classification by convolution over word vectors (Kim, EMNLP 2014).
 
-Filters over 3, 4 and 5 words, the maximum over time, dropout, softmax with bounded columns; Adadelta, 50 sentences a
-batch, 25 epochs. The word vectors begin at random and are learned (rand), or come from a file of word2vec or GloVe and
-stay (static), are learned on (non-static), or both (multichannel). Sets in one piece are cross-validated: all folds run
-in one, one after another, each from new initial values. After every epoch the run looks at held-out development
-sentences; the test accuracy of a fold is that of the epoch that did best on them.
+Filters over 3, 4 and 5 words, the maximum over time, dropout, softmax with bounded columns; Adadelta, batches
+of 50 sentences, 25 epochs. The word vectors are initialized at random and trained (rand), or are read from a
+file of word2vec or GloVe and frozen (static), trained (non-static), or both (multichannel). Sets without a
+test split are cross-validated: one run trains all folds, one after another, each from new initial values.
+Every epoch ends with an evaluation on held-out development sentences; the test accuracy of a fold is that of
+the epoch with the best development accuracy. The default is SciPy's docstrings, which need no download.
 
-Run     python -m experiments.convnets.sentence_classification                   (SciPy's docstrings, no download)
-        python -m experiments.convnets.sentence_classification --preset mr       (also subj, trec, sst1, sst2, sms_spam)
-        ... --preset mr --variant static --vectors GoogleNews-vectors-negative300.bin.gz   (or non-static, multichannel)
-Cost    mr 30 minutes of two cores, trec 2; on one core 10 epochs of MR a minute, of which convolution by jax.lax with
-        the whole table in Adadelta makes 2 and torch 2.13 1.5 (tests/benchmarks/sentence_speed.py --source mr).
-Found   rand, seed 0, in %; published are Kim's numbers as later re-implementations quote his table 2.
-                        ours                                            published
-            mr          76.4, standard deviation 0.8 over 10 folds      76.1
-            subj        88.8, standard deviation 1.0 over 10 folds      89.6
-            trec        90.2 of 500 questions, standard error 1.3       91.2
-        subj by --preset subj --epochs 12 --steps 19560, 17 minutes of one core; in 7 folds of the full 25 epochs
-        89.6, standard deviation 1.2.
-        trec with GloVe's 6B vectors of 50 numbers (his are word2vec's of 300): static 91.2, non-static 92.0,
-        multichannel 92.4; published 92.8, 93.6, 92.2. --preset trec --variant ... --vectors glove.6B.50d.txt --dim 50
+Differences from Kim's code: the vocabulary is that of a fold's training sentences, and other words are
+unknown (a vector of zeros) unless the file of vectors has them; --vocabulary all is his way. Folds have equal
+sizes. Every training sentence is seen once per epoch: he fills the last batch with repetitions before the
+development sentences are drawn, so that some of these are also trained on. SST is trained on whole sentences;
+he used the phrases too.
 
-Other than in Kim's code: the vocabulary is that of a fold's training sentences, and other words are unknown (a vector
-of zeros) unless the vectors' file has them; --vocabulary all is his way. Folds have equal sizes. Every training
-sentence is seen once an epoch: he fills up the last batch with repetitions, before the development sentences are drawn,
-so that some are also trained on. SST is trained on whole sentences, he used the phrases too.
+Run:      python -m experiments.convnets.sentence_classification
+          python -m experiments.convnets.sentence_classification --preset mr
+          ... --preset mr --variant static --vectors GoogleNews-vectors-negative300.bin.gz
+          (presets mr, subj, trec, sst1, sst2, sms_spam; variants static, non-static, multichannel)
+Hardware: two CPU cores, mr 30 minutes, trec 2; one core trains 10 epochs of MR per minute (2 with
+          jax.lax's convolution and the whole table in Adadelta, 1.5 with torch 2.13;
+          tests/benchmarks/sentence_speed.py --source mr)
+Results:  rand, seed 0, test accuracy in %; published values as later re-implementations quote Kim's table 2
+
+          | set                 | ours                                        | published |
+          |---------------------|---------------------------------------------|-----------|
+          | mr                  | 76.4, standard deviation 0.8 over 10 folds  | 76.1      |
+          | subj                | 88.8, standard deviation 1.0 over 10 folds  | 89.6      |
+          | subj, 25 epochs     | 89.6, standard deviation 1.2 over 7 folds   | 89.6      |
+          | trec, 500 questions | 90.2, standard error 1.3                    | 91.2      |
+
+          subj: --preset subj --epochs 12 --steps 19560, 17 minutes of one core; of the full 25 epochs, 7 folds.
+          trec with GloVe's 6B vectors of 50 numbers (--preset trec --variant ... --vectors glove.6B.50d.txt
+          --embedding_dim 50; Kim's are word2vec's of 300):
+
+          | variant      | ours | published |
+          |--------------|------|-----------|
+          | static       | 91.2 | 92.8      |
+          | non-static   | 92.0 | 93.6      |
+          | multichannel | 92.4 | 92.2      |
 """
 
 import dataclasses
@@ -38,87 +51,81 @@ import numpy as np
 from lecture4 import train
 from lecture4.data.text import cross_validation, sentences, vocabulary
 from lecture4.language import ngrams, sentence_cnn, train_step, word_vectors
-from lecture4.ops.reduce import Reduce
 
-LOG = logging.getLogger(
-    'lecture4.sentence_classification'
-)  # below lecture4, whose messages are shown
-# Kim 2014, table 2, as later re-implementations quote it: rand, static, non-static, multichannel
+# Below lecture4, whose messages are shown.
+LOG = logging.getLogger('lecture4.sentence_classification')
+# Kim 2014, table 2, as later re-implementations quote it: accuracy of rand, static, non-static, multichannel
 PUBLISHED = {
-    'mr': (76.1, 81.0, 81.5, 81.1),
-    'sst1': (45.0, 45.5, 48.0, 47.4),
-    'sst2': (82.7, 86.8, 87.2, 88.1),
-    'subj': (89.6, 93.0, 93.4, 93.2),
-    'trec': (91.2, 92.8, 93.6, 92.2),
-    'cr': (79.8, 84.7, 84.3, 85.0),
-    'mpqa': (83.4, 89.6, 89.5, 89.4),
+    'mr': (0.761, 0.810, 0.815, 0.811),
+    'sst1': (0.450, 0.455, 0.480, 0.474),
+    'sst2': (0.827, 0.868, 0.872, 0.881),
+    'subj': (0.896, 0.930, 0.934, 0.932),
+    'trec': (0.912, 0.928, 0.936, 0.922),
+    'cr': (0.798, 0.847, 0.843, 0.850),
+    'mpqa': (0.834, 0.896, 0.895, 0.894),
 }
 VARIANTS = ('rand', 'static', 'non-static', 'multichannel')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Steps of all folds and epochs: the batches, and one look at the held-out sentences after each epoch.
-    steps: int = 10 * 31
-    # Sentences in a step, over all devices.
-    batch_size: int = 50
-    # Labelled sentences: docstrings, mr, subj, cr, mpqa, sst1, sst2, trec, sms_spam, tsv:PATH.
+    # Number of steps over all folds and epochs; an epoch is its batches and one evaluation.
+    steps: train.AtLeast1 = 10 * 31
+    # Number of sentences per step, over all devices.
+    batch_size: train.AtLeast1 = 50
+    # Source of labeled sentences: docstrings, mr, subj, cr, mpqa, sst1, sst2, trec, sms_spam, tsv:PATH.
     source: str = 'docstrings'
-    # Where word vectors come from, and whether they are learned.
+    # Initialization of the word vectors, at random or from --vectors, and whether they are trained.
     variant: Literal['rand', 'static', 'non-static', 'multichannel'] = 'rand'
     # File of word vectors, for all variants but rand.
     vectors: str = ''
-    # Numbers in a word vector.
-    dim: int = 300
-    # Words under a filter.
-    widths: tuple[int, ...] = (3, 4, 5)
-    # Filters of each width.
-    maps: int = 100
-    # Zero vectors on each side of a sentence that windows reach into; None: as many as it takes.
-    padding: int | None = None
-    # Share of the features that a training step leaves out.
-    dropout: float = 0.5
+    # Dimension of a word vector.
+    embedding_dim: train.AtLeast1 = 300
+    # Number of words under a filter, one for each group of filters.
+    kernel_sizes: train.Ints = (3, 4, 5)
+    # Number of filters of each size.
+    num_filters: train.AtLeast1 = 100
+    # Number of zero vectors on each side of a sentence that windows reach into; None: as many as fit.
+    padding: train.AtLeast0 | None = None
+    # Fraction of the features that a training step drops.
+    dropout_rate: train.FractionBelow1 = 0.5
     # Bound on the norm of each class's softmax weights.
-    norm_bound: float = 3.0
-    # Factor on Adadelta's steps.
-    learning_rate: float = 1.0
-    # L2 penalty on filters and softmax weights, added to their gradients.
-    weight_decay: float = 0.0
-    # Epochs of a fold.
-    epochs: int = 10
-    # Folds of a set that has no test split of its own.
-    folds: int = 10
-    # Share of a fold's training sentences held out for development, where the set has none.
-    dev_share: float = 0.1
-    # Words that are known: those of the fold's training sentences, or those of all sentences.
+    max_norm: train.Positive = 3.0
+    # Factor of Adadelta's updates.
+    learning_rate: train.Positive = 1.0
+    # L2 penalty of filters and softmax weights, added to their gradients.
+    weight_decay: train.NonNegative = 0.0
+    # Number of epochs per fold.
+    epochs: train.AtLeast1 = 10
+    # Number of folds of a set without a test split.
+    num_folds: train.AtLeast2 = 10
+    # Fraction of a fold's training sentences held out for development, where the set has no such split.
+    dev_fraction: train.InsideUnit = 0.1
+    # Known words: those of the fold's training sentences, or those of all sentences.
     vocabulary: Literal['train', 'all'] = 'train'
-    # Words that are read of a sentence, the rest is cut off; 0 reads all.
-    max_length: int = 64
+    # Number of words at which sentences are truncated; 0 keeps all.
+    max_length: train.AtLeast0 = 64
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ('dim', 'maps', 'epochs'):
-            train.require(self, name, getattr(self, name) >= 1, 'at least 1')
-        train.require(self, 'folds', self.folds >= 2, 'at least 2')
         train.require(
             self, 'steps_per_call', self.steps_per_call == 1, '1: batches differ in length'
         )
-        train.require(self, 'dropout', 0 <= self.dropout < 1, 'at least 0 and below 1')
-        train.require(self, 'dev_share', 0 < self.dev_share < 1, 'above 0 and below 1')
-        train.require(self, 'max_length', self.max_length >= 0, 'at least 0')
-        train.require(
-            self, 'padding', self.padding is None or self.padding >= 0, 'None or at least 0'
-        )
-        train.require(self, 'widths', min(self.widths, default=0) >= 1, 'one or more, each >= 1')
-        for name in ('norm_bound', 'learning_rate'):
-            train.require(self, name, getattr(self, name) > 0, 'above 0')
-        train.require(self, 'weight_decay', self.weight_decay >= 0, 'at least 0')
-        wanted = 'a file of word vectors unless --variant is rand, and then none'
-        train.require(self, 'vectors', bool(self.vectors) == (self.variant != 'rand'), wanted)
+        expected = 'a file of word vectors unless --variant is rand, and then empty'
+        train.require(self, 'vectors', bool(self.vectors) == (self.variant != 'rand'), expected)
 
 
-def _paper(source, n_batches, n_folds=1, **fields):
-    """25 epochs of every fold; a row of metrics an epoch, a checkpoint a fold."""
+METRICS = (
+    train.Metric('test_accuracy', 'fraction', 'higher', 'test accuracy', primary=True),
+    train.Metric('dev_accuracy', 'fraction', 'higher', 'development accuracy'),
+    train.Metric('test_std', 'fraction', '', 'standard deviation of the test accuracy over folds'),
+    train.Metric('loss', 'nats', 'lower', 'training loss'),
+    train.Metric('accuracy', 'fraction', 'higher', 'training accuracy'),
+)
+
+
+def _paper_preset(source, n_batches, n_folds=1, **fields):
+    """25 epochs of every fold; metrics are logged once per epoch, checkpoints saved once per fold."""
     epoch = n_batches + 1
     every = {'log_every': epoch, 'save_every': 25 * epoch}
     shared = {'source': source, 'epochs': 25, 'max_length': 0, 'steps': n_folds * 25 * epoch}
@@ -134,35 +141,41 @@ _BATCHES = {
     'sst2': (139,),
 }
 PRESETS = {
-    'smoke': {'dim': 64, 'maps': 32, 'epochs': 2, 'steps': 2 * 31, 'max_length': 32},
-    **{source: _paper(source, *sizes) for source, sizes in _BATCHES.items()},
+    'smoke': {
+        'embedding_dim': 64,
+        'num_filters': 32,
+        'epochs': 2,
+        'steps': 2 * 31,
+        'max_length': 32,
+    },
+    **{source: _paper_preset(source, *sizes) for source, sizes in _BATCHES.items()},
 }
-_CENTRE = {
+_CENTER = {
     'learning_rate': 1.0,
-    'maps': 100,
-    'widths': (3, 4, 5),
+    'num_filters': 100,
+    'kernel_sizes': (3, 4, 5),
     'padding': None,
     'weight_decay': 0.0,
-    'dropout': 0.5,
+    'dropout_rate': 0.5,
 }
 SWEEPS = {
-    # The lecture's hyper-parameters, each varied while the others stay.
-    'hyper_parameters': (
-        _CENTRE,
+    # The lecture's hyperparameters, one varied at a time.
+    'hyperparameters': (
+        _CENTER,
         *(
-            {**_CENTRE, name: value}
+            {**_CENTER, name: value}
             for name, values in {
                 'learning_rate': (0.3, 3.0),
-                'maps': (25, 400),
-                'widths': ((1,), (3,), (5,), (7,)),
+                'num_filters': (25, 400),
+                'kernel_sizes': ((1,), (3,), (5,), (7,)),
                 'padding': (0,),
                 'weight_decay': (1e-4, 1e-3),
-                'dropout': (0.0, 0.25, 0.75),
+                'dropout_rate': (0.0, 0.25, 0.75),
             }.items()
             for value in values
         ),
     ),
-    'dropout': train.grid(dropout=(0.0, 0.25, 0.5, 0.75)),
+    'dropout_rate': train.grid(dropout_rate=(0.0, 0.25, 0.5, 0.75)),
 }
 
 
@@ -177,89 +190,90 @@ def data(config):
     rows = dict(zip(parts, np.split(np.arange(len(texts)), ends[:-1]), strict=True))
     words = vocabulary.build(texts)
     encoded = vocabulary.encode(words, texts, max_length=config.max_length, truncate=True)
-    found = word_vectors.WordVectors((), np.zeros((0, config.dim), np.float32))
+    loaded = word_vectors.WordVectors((), np.zeros((0, config.embedding_dim), np.float32))
     if config.variant != 'rand':
-        found = word_vectors.read(config.vectors, words.word_index)
-        LOG.info('%s: %s', config.vectors, word_vectors.coverage(found, words.word_index))
-        size = found.vectors.shape[1]
-        if size != config.dim:
+        loaded = word_vectors.read(config.vectors, words.word_index)
+        LOG.info('%s: %s', config.vectors, word_vectors.coverage(loaded, words.word_index))
+        size = loaded.vectors.shape[1]
+        if size != config.embedding_dim:
             raise ValueError(
-                f'--dim is {config.dim}, {config.vectors} holds vectors of {size}; use --dim {size}'
+                f'--embedding_dim is {config.embedding_dim}, {config.vectors} holds vectors of '
+                f'{size}; use --embedding_dim {size}'
             )
-    table, given = word_vectors.fill_table(found, words.word_index, len(words), config.dim)
-    chosen = []
+    table, given = word_vectors.fill_table(
+        loaded, words.word_index, len(words), config.embedding_dim
+    )
+    folds = []
     for kept, dev, test in cross_validation.split(
-        rows, config.folds, config.dev_share, config.seed
+        rows, config.num_folds, config.dev_fraction, config.seed
     ):
         known = cross_validation.known_words(encoded, kept, given)
-        chosen.append(cross_validation.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
-    made = cross_validation.create(
+        folds.append(cross_validation.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
+    cv = cross_validation.create(
         encoded,
         labels,
-        chosen,
+        folds,
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    if config.steps > made.num_steps:
+    if config.steps > cv.num_steps:
         raise ValueError(
-            f'--steps {config.steps}, but {len(chosen)} folds of {config.epochs} epochs, each of '
-            f'{made.batches_per_epoch} '
-            f'batches and a look, are {made.num_steps} steps; use at most that many, or more --epochs'
+            f'--steps {config.steps}, but {len(folds)} folds of {config.epochs} epochs, each of '
+            f'{cv.batches_per_epoch} '
+            f'batches and an evaluation, are {cv.num_steps} steps; use at most that many, or more --epochs'
         )
-    names = parts[min(parts)].class_names
-    resident = {
-        'given': given,
-        'confusion': np.zeros((len(chosen), len(names), len(names)), np.float32),
-    }
+    device_arrays = {'given': given}
     if config.variant != 'rand':
-        resident['table'] = table
+        device_arrays['table'] = table
     return train.Data(
-        made.at,
-        resident=resident,
-        prepare=lambda resident, batch, key: resident | batch,
-        extra={
-            'texts': texts,
-            'encoded': encoded,
-            'labels': labels,
-            'rounds': made,
-            'names': names,
-        },
+        cv.batch,
+        device_arrays=device_arrays,
+        prepare=lambda arrays, batch, key: arrays | batch,
+        spec=train.Spec(
+            class_names=tuple(parts[min(parts)].class_names), constants={'num_folds': len(folds)}
+        ),
+        report_data={'texts': texts, 'encoded': encoded, 'cross_validation': cv},
     )
 
 
-def network(config, n_classes):
+def network(config, num_classes):
     return sentence_cnn.SentenceCNN(
-        n_classes, config.widths, config.maps, config.dropout, config.padding
+        num_classes, config.kernel_sizes, config.num_filters, config.dropout_rate, config.padding
     )
 
 
-def build(config):
-    optimizer = sentence_cnn.optimizer(config.learning_rate, config.norm_bound, config.weight_decay)
+def build(config, spec):
+    model = network(config, spec.num_classes)
+    optimizer = sentence_cnn.optimizer(config.learning_rate, config.max_norm, config.weight_decay)
 
-    def fresh(key, batch):
+    def init_fold(key, batch):
         table_key, key = jax.random.split(key)
         given = batch['given']
-        table = word_vectors.random_table(table_key, len(given), config.dim)
+        table = word_vectors.random_table(table_key, len(given), config.embedding_dim)
         if config.variant != 'rand':
             table = jnp.where(given[:, None], batch['table'], table)
-        model = network(config, batch['confusion'].shape[-1])
         return train_step.init(key, model, optimizer, table, config.variant)
 
     def init(key, batch):
-        return fresh(key, batch), train_step.init_results(*batch['confusion'].shape[:2])
+        results = train_step.init_results(spec.constants['num_folds'], spec.num_classes)
+        return init_fold(key, batch), results
 
-    def step(state, batch, key, *, axis_name=None):
+    def step(state, batch, key, reduce):
         learned, results = state
-        model = network(config, batch['confusion'].shape[-1])
-        if 'restart' in batch:
-            *state, metrics = train_step.evaluate(
-                model, learned, results, batch, lambda: fresh(key, batch), reduce=Reduce(axis_name)
+        if 'restart' in batch:  # the last step of an epoch
+            learned, results, metrics = train_step.evaluate(
+                model, learned, results, batch, lambda: init_fold(key, batch), reduce=reduce
             )
-            return tuple(state), metrics
-        shared = {'model': model, 'optimizer': optimizer, 'reduce': Reduce(axis_name)}
+            return (learned, results), metrics
         learned, metrics = train_step.step(
-            learned, batch, key, learning_rate=config.learning_rate, **shared
+            learned,
+            batch,
+            key,
+            model=model,
+            optimizer=optimizer,
+            learning_rate=config.learning_rate,
+            reduce=reduce,
         )
         results, metrics = train_step.add_batch(results, metrics)
         return (learned, results), metrics
@@ -267,90 +281,92 @@ def build(config):
     return train.Task(init, step)
 
 
+def apply(config, spec):
+    model = network(config, spec.num_classes)
+
+    def predict(state, words):
+        """Classes of sentences, rows of the vocabulary [n, t]: 0 after the words, 1 for unknown ones."""
+        logits, _ = train_step.apply(model, state[0], words)
+        return jnp.argmax(logits, axis=1)
+
+    return {'predict': predict}
+
+
 def report(config, state, data):
     from lecture4.figures import classification
     from lecture4.figures import text as drawn
 
     learned, results = jax.tree.map(np.asarray, state)
-    names, made = data.extra['names'], data.extra['rounds']
+    names, folds = data.spec.class_names, data.report_data['cross_validation'].folds
     done = np.flatnonzero(results.best_epoch)
-    dev, test = 100 * results.dev_accuracy[done], 100 * results.test_accuracy[done]
-    published = PUBLISHED.get(config.source)
-    rows: list[tuple] = [
-        (f'fold {i + 1} of {len(made.folds)}', int(results.best_epoch[i]), float(a), float(b))
+    dev, test = (np.asarray(a[done], float) for a in (results.dev_accuracy, results.test_accuracy))
+    records: list[dict] = [
+        {'fold': int(i) + 1, 'best_epoch': int(results.best_epoch[i])}
+        | {'dev_accuracy': float(a), 'test_accuracy': float(b)}
         for i, a, b in zip(done, dev, test, strict=True)
     ]
-    summary = 'No epoch was finished: give more --steps.'
-    metrics = {}
+    metrics = {'test_accuracy': np.nan}
+    summary = 'No epoch was finished; use more --steps.'
     if len(done):
-        metrics = {'test_accuracy': float(test.mean()), 'dev_accuracy': float(dev.mean())}
-        summary = f'{config.source}, {config.variant}: test accuracy {test.mean():.1f} %'
+        metrics = {'test_accuracy': test.mean(), 'dev_accuracy': dev.mean()}
+        summary = f'{config.source}, {config.variant}: test accuracy {100 * test.mean():.1f} %'
         if len(done) > 1:
-            spread = metrics['test_spread'] = float(test.std(ddof=1))
-            rows.append(('mean', '', float(dev.mean()), float(test.mean())))
-            rows.append(('standard deviation', '', float(dev.std(ddof=1)), spread))
-            summary += f', standard deviation {spread:.1f} over {len(done)} folds'
+            metrics['test_std'] = std = test.std(ddof=1)
+            summary += f', standard deviation {100 * std:.1f} over {len(done)} folds'
         summary += '.'
         if config.source == 'docstrings':
-            summary += " SciPy's own documentation is real text, but no benchmark: there is no number to compare with."
-    if published:
-        rows.append(
-            (f'Kim 2014, {config.variant}', '', '', published[VARIANTS.index(config.variant)])
-        )
-    counts = results.confusion.sum(0)
-    fold = made.folds[min(int(results.fold), len(made.folds) - 1)]
-    groups = fires(config, learned, data.extra, fold)
+            summary += " SciPy's documentation is no benchmark: there is no published accuracy."
+        if len(folds) > 1:
+            records.append({'fold': 'mean', 'dev_accuracy': dev, 'test_accuracy': test})
+        if config.source in PUBLISHED:
+            records[-1]['published'] = PUBLISHED[config.source][VARIANTS.index(config.variant)]
+    fold = folds[min(int(results.fold), len(folds) - 1)]
+    groups = class_ngrams(config, learned, data, fold)
+    caption = 'Test accuracy is that of the epoch with the best development accuracy.'
+    if config.source in PUBLISHED:
+        caption += f' Published: Kim 2014, {config.variant}.'
+    table = train.Table(
+        'Accuracy', records, ('fold',), caption=caption, spread='standard deviation'
+    )
     return train.Report(
         metrics=metrics,
-        tables=(
-            train.Table(
-                'Accuracy', ('', 'best epoch', 'development', 'test'), tuple(rows),
-                'In %. Test accuracy is that of the epoch with the best development accuracy.',
-            ),
-        ),
-        pictures={
-            'filters': train.Picture(
+        tables=(table,) if records else (),
+        figures={
+            'filters': train.Figure(
                 drawn.top_ngrams(groups),
-                'What filters fire on: for each class the filters whose output speaks most for it, and the n-grams of '
-                'the last fold\'s sentences that move them most. A dot is padding.',
+                'For each class the filters that contribute most to its logit, and the n-grams of '
+                "the last fold's sentences with the largest activations. A dot is padding.",
             ),
-            'confusion': train.Picture(
-                classification.confusion_matrix(counts, names), 'Test sentences of all folds at their best epochs.'
+            'confusion': train.Figure(
+                classification.confusion_matrix(results.confusion.sum(0), names),
+                'Test sentences of all folds at their best epochs.',
             ),
         },
         summary=summary,
-    )  # fmt: skip
-
-
-def fires(config, learned, extra, fold):
-    """{class: its filters with the n-grams of the fold's sentences that move them most}, at the last step."""
-    model = network(config, len(extra['names']))
-    classify = jax.jit(lambda learned, words: train_step.apply(model, learned, words)[1])
-    rows = np.concatenate([fold.train, fold.test])[:4000]
-    found = [
-        (inside, classify(learned, words))
-        for inside, words in cross_validation.pad_by_length(
-            extra['encoded'], rows, fold.known
-        ).values()
-    ]
-    order = np.concatenate([inside for inside, _ in found])
-    features, starts = (
-        np.concatenate([pick(activations) for _, activations in found])
-        for pick in (
-            lambda a: a['features'],
-            lambda a: np.concatenate([a[f'start_{h}'] for h in config.widths], 1),
-        )
     )
+
+
+def class_ngrams(config, learned, data, fold):
+    """{class: its filters with the n-grams of the fold's sentences that activate them most}."""
+    names, texts = data.spec.class_names, data.report_data['texts']
+    model = network(config, len(names))
+    activations_of = jax.jit(lambda learned, words: train_step.apply(model, learned, words)[1])
+    rows = np.concatenate([fold.train, fold.test])[:4000]
+    groups = cross_validation.pad_by_length(data.report_data['encoded'], rows, fold.known).values()
+    activations = [activations_of(learned, words) for _, words in groups]
+    starts = [
+        np.concatenate([a[f'start_{h}'] for h in config.kernel_sizes], 1) for a in activations
+    ]
     return ngrams.ngrams_by_class(
-        features,
-        starts,
-        [extra['texts'][row][: config.max_length or None] for row in order],
+        np.concatenate([a['features'] for a in activations]),
+        np.concatenate(starts),
+        [texts[row][: config.max_length or None] for inside, _ in groups for row in inside],
         np.asarray(learned.params['softmax']['kernel']),
-        extra['names'],
-        kernel_sizes=np.repeat(config.widths, config.maps),
-        per_class=4 if len(extra['names']) <= 3 else 2,
+        names,
+        kernel_sizes=np.repeat(config.kernel_sizes, config.num_filters),
+        per_class=4 if len(names) <= 3 else 2,
     )
 
 
 if __name__ == '__main__':
-    train.main(Config, data, build, report, PRESETS, SWEEPS)
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

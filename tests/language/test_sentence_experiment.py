@@ -1,4 +1,4 @@
-"""The experiment's options are checked, its sweep can be traced, and its number of steps is told."""
+"""The experiment's options are checked, its sweep can be traced, and its number of steps is known."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from lecture4.train.sweep import variants as sweep
 
 @pytest.fixture
 def source(tmp_path):
-    """A small set in one piece: the label is told by a pair of words."""
+    """A small set in one piece: a pair of words decides the label."""
     rng = np.random.default_rng(0)
     lines = []
     for i in range(80):
@@ -25,15 +25,22 @@ def source(tmp_path):
 
 
 def config(source, **fields):
-    small = {'dim': 8, 'maps': 4, 'folds': 2, 'epochs': 2, 'batch_size': 10, 'steps': 20}
+    small = {
+        'embedding_dim': 8,
+        'num_filters': 4,
+        'num_folds': 2,
+        'epochs': 2,
+        'batch_size': 10,
+        'steps': 20,
+    }
     return experiment.Config(source=source, **{**small, **fields})
 
 
 def test_steps_cover_folds_epochs_batches_and_evaluations(source):
-    made = experiment.data(config(source)).extra['rounds']
+    cv = experiment.data(config(source)).report_data['cross_validation']
     assert (
-        made.batches_per_epoch == 4 and made.num_steps == 2 * 2 * 5
-    )  # 36 training sentences a fold, a look an epoch
+        cv.batches_per_epoch == 4 and cv.num_steps == 2 * 2 * 5
+    )  # 36 training sentences per fold, one evaluation per epoch
     with pytest.raises(
         ValueError, match=r'--steps 21, but 2 folds of 2 epochs, each of 4 .* are 20 steps'
     ):
@@ -43,14 +50,14 @@ def test_steps_cover_folds_epochs_batches_and_evaluations(source):
 @pytest.mark.parametrize(
     ('fields', 'match'),
     [
-        ({'dropout': 1.0}, '--dropout is 1.0; it has to be at least 0 and below 1'),
-        ({'widths': (0,)}, '--widths'),
+        ({'dropout_rate': 1.0}, '--dropout_rate is 1.0; it has to be at least 0 and below 1'),
+        ({'kernel_sizes': (0,)}, '--kernel_sizes'),
         ({'padding': -1}, '--padding'),
-        ({'folds': 1}, '--folds'),
-        ({'variant': 'static'}, '--vectors is ; it has to be a file of word vectors'),
+        ({'num_folds': 1}, '--num_folds'),
+        ({'variant': 'static'}, '--vectors is ; expected a file of word vectors'),
         ({'vectors': 'file'}, '--vectors is file'),
-        ({'steps_per_call': 2}, '--steps_per_call is 2; it has to be 1'),
-        ({'norm_bound': 0.0}, '--norm_bound'),
+        ({'steps_per_call': 2}, '--steps_per_call is 2; expected 1'),
+        ({'max_norm': 0.0}, '--max_norm'),
         ({'max_length': -1}, '--max_length'),
     ],
 )
@@ -75,10 +82,12 @@ def test_word_vectors_reach_the_network(source, tmp_path):
     path.write_text('good ' + ' '.join(['0.5'] * 8) + '\nunseen ' + ' '.join(['1.0'] * 8) + '\n')
     chosen = config(source, variant='static', vectors=str(path))
     data = experiment.data(chosen)
-    rows = np.flatnonzero(data.resident['given'])
-    assert len(rows) == 1 and (data.resident['table'][rows] == 0.5).all()
-    with pytest.raises(ValueError, match=r'--dim is 300, .* holds vectors of 8; use --dim 8'):
-        experiment.data(dataclasses.replace(chosen, dim=300))
+    rows = np.flatnonzero(data.device_arrays['given'])
+    assert len(rows) == 1 and (data.device_arrays['table'][rows] == 0.5).all()
+    with pytest.raises(
+        ValueError, match=r'--embedding_dim is 300, .* holds vectors of 8; use --embedding_dim 8'
+    ):
+        experiment.data(dataclasses.replace(chosen, embedding_dim=300))
     with pytest.raises(OSError, match='none'):
         experiment.data(dataclasses.replace(chosen, vectors=str(tmp_path / 'none')))
 
@@ -94,4 +103,4 @@ def test_presets_are_whole():
 @pytest.mark.parametrize('name', ['mr', 'subj', 'trec', 'sst1', 'sst2', 'sms_spam'])
 def test_presets_run_all_folds_and_epochs(name, manual_dir):
     chosen = experiment.Config(**experiment.PRESETS[name], manual_dir=str(manual_dir))
-    assert experiment.data(chosen).extra['rounds'].num_steps == chosen.steps
+    assert experiment.data(chosen).report_data['cross_validation'].num_steps == chosen.steps
