@@ -16,12 +16,8 @@ from lecture4.train.config import RunOptions
 from lecture4.train.metric_writer import read
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Still written for the frame of 0.1.0: they do not run until they are converted.
-NOT_CONVERTED = ('semantic', 'denoising', 'self_taught_denoising', 'sentence_classification')
 EXPERIMENTS = sorted(
-    path
-    for path in (ROOT / 'experiments').rglob('*.py')
-    if not path.name.startswith('__') and path.stem not in NOT_CONVERTED
+    path for path in (ROOT / 'experiments').rglob('*.py') if not path.name.startswith('__')
 )
 MAX_LINES = 460  # on the way to 200
 
