@@ -165,7 +165,15 @@ class Checkpoints:
         directory = self.directory / 'best'
         if self._best_manager is None and (create or directory.exists()):
             self._best_manager = self._open(
-                directory, max_to_keep=1, best_fn=lambda metrics: metrics['score'], best_mode='max'
+                directory,
+                max_to_keep=1,
+                best_fn=lambda metrics: metrics['score'],
+                best_mode='max',
+                # Both managers may save one step at the same time: with the same names of their
+                # barriers, several processes would wait for one another for ever.
+                multiprocessing_options=self._ocp.options.MultiprocessingOptions(
+                    barrier_sync_key_prefix='best'
+                ),
             )
         return self._best_manager
 

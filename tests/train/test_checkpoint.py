@@ -1,10 +1,16 @@
 """Checkpoints: the newest few and the best one are kept, across restarts and damage."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from launch import local
 from lecture4.train.checkpoint import CheckpointError, Checkpoints
 
 
@@ -99,3 +105,50 @@ def test_a_damaged_best_checkpoint_is_reported(opened):
     with pytest.raises(CheckpointError, match=r'no checkpoint in .*best can be read'):
         opened().restore_best(abstract_state(), messages.append)
     assert 'best/4 cannot be read' in messages[0]
+
+
+TWO_PROCESSES = """
+import sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from lecture4.train.checkpoint import Checkpoints
+port, index, directory = sys.argv[1:]
+jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(index), cluster_detection_method='deactivate')
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+sharding = NamedSharding(mesh, PartitionSpec())
+checkpoints = Checkpoints(directory)
+for step in range(1, 9):
+    value = np.full(3, step, np.float32)
+    state = {'w': jax.make_array_from_callback((3,), sharding, lambda i: value[i])}
+    checkpoints.save_best(step, state, float(step), 'higher')
+    checkpoints.save(step, state)
+checkpoints.wait()
+print(checkpoints.latest_step(), checkpoints.best())
+checkpoints.close()
+"""
+
+
+def test_two_processes_save_the_best_and_the_newest_of_one_step(tmp_path):
+    """Barriers of the two managers with the same names would block both processes."""
+    argv = [sys.executable, '-c', TWO_PROCESSES, str(local.free_port())]
+    environ = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    started = [
+        subprocess.Popen(
+            [*argv, str(index), str(tmp_path / 'checkpoints')],
+            cwd=pathlib.Path(__file__).parents[2],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        for process in started:
+            output, errors = process.communicate(timeout=90)
+            assert process.returncode == 0, errors
+            assert output.splitlines()[-1] == '8 (8, 8.0)'  # below the lines of Gloo
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
