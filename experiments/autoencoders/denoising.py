@@ -1,6 +1,6 @@
 """A denoising autoencoder denoises images it was not trained on (Vincent et al., ICML 2008).
 
-Patches of photographs are corrupted anew at every visit; the target is the clean patch. Held-out
+Patches of photographs are corrupted again at every visit; the target is the clean patch. Held-out
 photographs are denoised patch by patch, the overlaps averaged. Baselines: the best linear denoiser,
 C (C + s^2 I)^-1, to which a linear denoising autoencoder converges, and non-local means of scikit-image
 (Gaussian noise) or a 3 x 3 median (other noise).
