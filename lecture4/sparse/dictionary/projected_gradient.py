@@ -62,7 +62,7 @@ def step(
     slope = product(D, seen.A) - seen.B
     with jax.numpy_dtype_promotion('standard'):  # optax's adam mixes integers and floats
         update, optimizer_state = optimizer.update(slope, state.optimizer, D)
-    moved = project_ball(optax.apply_updates(D, update), norm_bound)
+    moved = project_ball(optax.apply_updates(D, update), norm_bound)  # pyright: ignore[reportArgumentType]
     t = state.step.astype(D.dtype)
     memory = jnp.minimum(t + 1, jnp.asarray(memory, D.dtype))
     usage = state.usage + (seen.share - state.usage) / memory
