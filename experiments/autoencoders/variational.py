@@ -63,7 +63,7 @@ class Config(train.Config):
     channels: train.Ints = (16, 32)
     # Number of latent variables.
     latent_dim: train.AtLeast1 = 10
-    # p(x | z): Bernoulli, or Gaussian with a standard deviation that is fixed, or learned.
+    # Decoder p(x | z): Bernoulli, or Gaussian with a standard deviation that is fixed, or learned.
     decoder: Literal['bernoulli', 'gaussian', 'gaussian_learned'] = 'bernoulli'
     # Standard deviation of the fixed Gaussian decoder.
     std: train.Positive = 0.1
