@@ -51,5 +51,7 @@ def test_images_depend_on_the_key_alone(augmentation):
 
 
 def test_a_crop_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match='7 x 7'):
+    with pytest.raises(
+        ValueError, match='images of 6 x 6 have no crop of 7 x 7; use at most 6 x 6'
+    ):
         transforms.prepare(KEY, IMAGES, Augmentation(7), NORMALIZATION)
