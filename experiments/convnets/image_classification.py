@@ -217,6 +217,11 @@ def data(config):
     )
     x, labels = task.train_images, task.train_labels
     size = x.shape[1]
+    if x.shape[2] != size:
+        raise train.UsageError(
+            f'{config.source}: images of {size} x {x.shape[2]} are not square; bring them to squares '
+            'with --image_size'
+        )
     augmentation = transforms.Augmentation(
         config.crop_size or size,
         config.augmentation,
