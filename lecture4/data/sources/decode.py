@@ -2,6 +2,7 @@
 
 import logging
 from os import PathLike
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -33,17 +34,22 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
     Raises:
       DataError: Not an image, truncated, or of 32 bits per channel; names the file.
     """
+    return decode_image(path, str(path))
+
+
+def decode_image(file: str | PathLike[str] | BinaryIO, name: str) -> UInt8[np.ndarray, 'h w c']:
+    """As `read_image`, of a file or of its bytes; `name` is what error messages begin with."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            pixels = _pixels(path, image)
-            orientation = _orientation(path, image)
+        with Image.open(file) as image:
+            pixels = _pixels(name, image)
+            orientation = _orientation(name, image)
     except DataError:
         raise
     except Exception as error:  # a decoder raises anything on a broken file
         raise DataError(
-            f'{path} cannot be read as an image ({type(error).__name__}: {error}); '
+            f'{name} cannot be read as an image ({type(error).__name__}: {error}); '
             'remove or replace it'
         ) from error
     if orientation >= 5:  # rows of the file are columns of the image
@@ -55,13 +61,13 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
     return np.ascontiguousarray(pixels)
 
 
-def _pixels(path, image):
+def _pixels(name, image):
     """uint8 [h, w, 1 or 3], as stored."""
     if image.mode in GRAYSCALE_16_BIT_MODES or (image.mode, image.format) == ('I', 'PPM'):
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None]
     if image.mode not in GRAYSCALE_MODES + COLOR_MODES:
         raise DataError(
-            f'{path}: expected 8 or 16 bits per channel, got pixels of mode {image.mode}; save it '
+            f'{name}: expected 8 or 16 bits per channel, got pixels of mode {image.mode}; save it '
             'with 8 bits per channel'
         )
     if image.mode in GRAYSCALE_MODES:
@@ -71,7 +77,7 @@ def _pixels(path, image):
     return np.asarray(image.convert('RGB'))
 
 
-def _orientation(path, image):
+def _orientation(name, image):
     """1 to 8 as in EXIF; 1 where there is none. Other tags are not interpreted: they may be malformed."""
     from PIL import ExifTags
 
@@ -80,7 +86,7 @@ def _orientation(path, image):
     except Exception as error:  # as a decoder
         LOG.warning(
             '%s: the EXIF data cannot be read (%s: %s); the image is read as stored',
-            path, type(error).__name__, error,
+            name, type(error).__name__, error,
         )  # fmt: skip
         return 1
     return orientation if 1 <= orientation <= 8 else 1

@@ -9,7 +9,7 @@ import contextlib
 import io
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -101,33 +101,56 @@ def read(builder: Any, name: str, split: str) -> Dataset:
     Raises:
       DataError: No such split (lists those that exist), or records that cannot be read.
     """
+    examples = read_examples(builder, name, split)  # its errors, before memory is taken
+    count = builder.info.splits[split].num_examples
+    shape = builder.info.features['image'].shape
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int32)
+    with refuse_damaged(builder, name):
+        for i, fields in enumerate(examples):
+            pixels = fields['image'].bytes_list.value[0]
+            images[i] = np.frombuffer(pixels, np.uint8).reshape(shape)
+            labels[i] = fields['label'].int64_list.value[0]
+    return validate(name, images, labels, builder.info.features['label'].names)
+
+
+def read_examples(builder: Any, name: str, split: str) -> Iterator[Mapping[str, Any]]:
+    """The features of each example of a prepared split, as protocol buffers, in the set's order.
+
+    Taking features out of the records is three times as fast as the general decoding that
+    as_data_source does by default.
+
+    Raises:
+      DataError: No such split (lists those that exist).
+    """
     splits = builder.info.splits
     if split not in splits:
         raise DataError(f'{name} has no split {split!r}; it has {", ".join(sorted(splits))}')
+    return _examples(builder, split, splits[split].num_examples)
+
+
+def _examples(builder, split, count):
     import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
-    count = splits[split].num_examples
-    shape = builder.info.features['image'].shape
-    images = np.empty((count, *shape), np.uint8)
-    labels = np.empty(count, np.int32)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    source = builder.as_data_source(split, deserialize_method=raw)
+    for start in range(0, count, CHUNK):
+        for record in source.__getitems__(range(start, min(start + CHUNK, count))):
+            yield parse(record).features.feature
+
+
+@contextlib.contextmanager
+def refuse_damaged(builder: Any, name: str) -> Iterator[None]:
+    """Turns what array_record and protobuf raise for broken records, which is of many kinds, into DataError."""
     try:
-        # Taking the two features out of the records here is three times as fast as the general
-        # decoding that as_data_source does by default.
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        source = builder.as_data_source(split, deserialize_method=raw)
-        for start in range(0, count, CHUNK):
-            records = source.__getitems__(range(start, min(start + CHUNK, count)))
-            for i, record in enumerate(records, start):
-                fields = parse(record).features.feature
-                pixels = fields['image'].bytes_list.value[0]
-                images[i] = np.frombuffer(pixels, np.uint8).reshape(shape)
-                labels[i] = fields['label'].int64_list.value[0]
-    except Exception as error:  # array_record and protobuf raise many kinds for broken records
+        yield
+    except Exception as error:
+        if isinstance(error, DataError):
+            raise
         reason = f'{type(error).__name__}: {_one_line(error)}'
-        raise DataError(_damaged(name, builder.data_dir, reason)) from error
-    return validate(name, images, labels, builder.info.features['label'].names)
+        raise DataError(_damaged(name, builder.data_path, reason)) from error
 
 
 def _what_to_run(builder, name, missing):

@@ -11,6 +11,8 @@
     olshausen   Olshausen and Field's ten whitened images, 512 x 512 x 1, float32
     dir:PATH    images in class folders; see `lecture4.data.sources.folders.read_folder`
     npz:PATH    arrays in one file; see `lecture4.data.sources.arrays.read_npz`
+    tfds:NAME   a set that tensorflow-datasets has prepared in data_dir, read without TensorFlow; see
+                `lecture4.data.sources.tfds_sets.load`
 
 The first three need no file and no network. mnist, omniglot and cifar10 are prepared once in
 data_dir, from files in manual_dir or, with `download`, from the network; olshausen and the denoising
@@ -37,7 +39,7 @@ SPLITS = {
     'olshausen': ('train',),
 }
 NAMES = (*SPLITS, 'mnist', 'omniglot', 'cifar10', 'bsd400', 'set12', 'bsd68')
-FORMS = ('dir:PATH', 'npz:PATH')
+FORMS = ('dir:PATH', 'npz:PATH', 'tfds:NAME')
 
 
 def load(
@@ -53,14 +55,14 @@ def load(
     """The split of a data set, in memory.
 
     Args:
-      source: A name, dir:PATH or npz:PATH, from the table above.
+      source: A name, dir:PATH, npz:PATH or tfds:NAME, from the table above.
       split: One of the set's own; sets without splits have train only.
       data_dir: Where sets are prepared: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR. A file may be
         in manual_dir/NAME or in manual_dir.
       download: Whether missing files may be downloaded.
       unreadable: Of a dir: source, whether images that cannot be read are left out ('skip').
-      transform: Of a dir: source, applied to each image [h, w, c] as soon as it is read.
+      transform: Of a dir: or tfds: source, applied to each image [h, w, c] as soon as it is read.
 
     Returns:
       The images, labels and class names.
@@ -78,6 +80,12 @@ def load(
         from lecture4.data.sources import arrays
 
         return arrays.read_npz(pathlib.Path(path).expanduser(), split)
+    folder = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    folder = pathlib.Path(folder).expanduser()
+    if kind == 'tfds' and path:
+        from lecture4.data.sources import tfds_sets
+
+        return tfds_sets.load(path, split, folder, transform)
     manual_dir = manual_dir or os.environ.get('LECTURE4_MANUAL_DIR') or None
     if source in SPLITS:
         return _load_array_set(source, split, manual_dir)
@@ -96,8 +104,6 @@ def load(
             raise DataError(_unknown(source))
     from lecture4.data.sources import prepared
 
-    folder = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    folder = pathlib.Path(folder).expanduser()
     make = functools.partial(builder, data_dir=folder, manual_dir=manual_dir)
     return prepared.load(make, source, split, download=download)
 
