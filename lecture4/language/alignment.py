@@ -1,0 +1,194 @@
+"""Which words belong to which region: one embedding of image regions and words, learned from whole sentences.
+
+Regions and words are vectors of one space; a word's score for a region is their inner product, and an
+image fits a sentence as far as every word finds a region. A ranking loss over images and sentences trains
+both embeddings; no word is ever labeled with a region. Karpathy & Fei-Fei, CVPR 2015, section 3.1.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from lecture4.language.recurrent import Cell, Recurrence
+
+Form = Literal['best_region', 'all_pairs']
+Negatives = Literal['all', 'hardest']
+
+
+class RegionEncoder(nn.Module):
+    """Region features to embeddings: v = W_m x + b_m.
+
+    Attributes:
+      embed_dim: Dimension h of the embedding, 1000 to 1600 in the paper.
+      dropout_rate: Fraction of the features that a training step drops.
+      normalize: Whether embeddings have unit length; published ones have not.
+    """
+
+    embed_dim: int = 1000
+    dropout_rate: float = 0.0
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(
+        self, features: Float[ArrayLike, 'n r d'], *, train: bool = False
+    ) -> Float[Array, 'n r h']:
+        """Embeddings of the regions; with `train`, the rng 'dropout' is needed."""
+        drop = nn.Dropout(self.dropout_rate, deterministic=not train)
+        v = nn.Dense(self.embed_dim, name='embedding')(drop(jnp.asarray(features)))
+        return unit_length(v) if self.normalize else v
+
+
+class SentenceEncoder(nn.Module):
+    """Word vectors to embeddings in context: a dense layer, a bidirectional recurrence, a dense layer.
+
+    e = f(W_e x + b_e), h = forward(e) + backward(e), s = f(W_d h + b_d), f the ReLU. The cells 'gru' and 'lstm'
+    take x as it is and leave s linear.
+
+    Attributes:
+      embed_dim: Dimension h of the embedding.
+      hidden_dim: Dimension of the recurrences; None takes embed_dim.
+      cell: Kind of the recurrences; the paper's is 'relu'.
+      dropout_rate: Fraction of the inputs and outputs, not of the recurrences, that a training step drops.
+      normalize: Whether embeddings have unit length; published ones have not.
+    """
+
+    embed_dim: int = 1000
+    hidden_dim: int | None = None
+    cell: Cell = 'relu'
+    dropout_rate: float = 0.0
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        vectors: Float[ArrayLike, 'n t d'],
+        mask: Bool[ArrayLike, 'n t'],
+        *,
+        train: bool = False,
+    ) -> Float[Array, 'n t h']:
+        """Embeddings of the words; with `train`, the rng 'dropout' is needed.
+
+        Args:
+          vectors: Word vectors.
+          mask: The words; embeddings of the others are zero.
+          train: Whether to drop inputs and outputs.
+        """
+        vectors, mask = jnp.asarray(vectors), jnp.asarray(mask)
+        hidden_dim = self.hidden_dim or self.embed_dim
+        drop = nn.Dropout(self.dropout_rate, deterministic=not train)
+        published = self.cell == 'relu'
+        x = drop(vectors)
+        if published:
+            x = jax.nn.relu(nn.Dense(hidden_dim, name='inputs')(x))
+        recurrence = Recurrence(
+            hidden_dim, self.cell, bidirectional=True, project_inputs=not published
+        )
+        s = nn.Dense(self.embed_dim, name='embedding')(drop(recurrence(x, mask)))
+        if published:
+            s = jax.nn.relu(s)
+        s = unit_length(s) if self.normalize else s
+        return jnp.where(mask[:, :, None], s, 0)
+
+
+def unit_length(v: Float[Array, '*n h'], epsilon: float = 1e-8) -> Float[Array, '*n h']:
+    """Vectors divided by their lengths; zero stays zero, with a finite gradient."""
+    return v * jax.lax.rsqrt(jnp.sum(jnp.square(v), axis=-1, keepdims=True) + epsilon)
+
+
+def word_scores(
+    regions: Float[ArrayLike, 'k r h'], words: Float[ArrayLike, 'l t h']
+) -> Float[Array, 'k l t r']:
+    """Inner products of every word of every sentence with every region of every image."""
+    return jnp.einsum('krh,lth->kltr', jnp.asarray(regions), jnp.asarray(words))
+
+
+def image_sentence_scores(
+    regions: Float[ArrayLike, 'k r h'],
+    words: Float[ArrayLike, 'l t h'],
+    mask: Bool[ArrayLike, 'l t'],
+    form: Form = 'best_region',
+    *,
+    region_mask: Bool[ArrayLike, 'k r'] | None = None,
+    mean: bool = False,
+) -> Float[Array, 'k l']:
+    """Scores S_kl of images and sentences.
+
+    'best_region': S_kl = sum over words t of the maximum over regions i of v_i . s_t (eq. 8 of the paper).
+    'all_pairs': S_kl = sum over words and regions of max(0, v_i . s_t), the form of Karpathy, Joulin & Fei-Fei
+    2014 (eq. 7).
+
+    Args:
+      regions: Embeddings v of k images.
+      words: Embeddings s of l sentences.
+      mask: The words.
+      form: Which of the two.
+      region_mask: The regions of each image; None where all have r.
+      mean: Whether to divide by the number of words, so that long sentences have no larger scores.
+    """
+    mask = jnp.asarray(mask)
+    scores = word_scores(regions, words)
+    if region_mask is not None:
+        lowest = -jnp.inf if form == 'best_region' else 0.0
+        scores = jnp.where(jnp.asarray(region_mask)[:, None, None], scores, lowest)
+    if form == 'best_region':
+        per_word = scores.max(3)
+    elif form == 'all_pairs':
+        per_word = jax.nn.relu(scores).sum(3)
+    else:
+        raise ValueError(f"form is {form!r}; expected 'best_region' or 'all_pairs'")
+    total = jnp.where(mask[None], per_word, 0).sum(2)
+    if mean:
+        total = total / jnp.maximum(mask.sum(1), 1).astype(total.dtype)[None]
+    return total
+
+
+def ranking_loss(
+    scores: Float[Array, 'n n'],
+    is_same: Bool[ArrayLike, 'n n'] | None = None,
+    *,
+    margin: float | Float[Array, ''] = 1.0,
+    negatives: Negatives = 'all',
+) -> Float[Array, '']:
+    """Two-sided hinge loss of pairs, mean over pairs: image k and sentence k belong together.
+
+    sum over l of max(0, S_kl - S_kk + margin) + max(0, S_lk - S_kk + margin). The paper's sum contains l = k,
+    a constant of 2 margin for each pair, which is left out here.
+
+    Args:
+      scores: S, of image k (row) and sentence l (column).
+      is_same: Pairs k, l of which sentence l describes image k as well: no negatives. None: k = l only.
+      margin: Positive.
+      negatives: 'all' as published, or the 'hardest' of each row and column (Faghri et al. 2018).
+    """
+    n = scores.shape[0]
+    positive = jnp.diagonal(scores)
+    same = jnp.eye(n, dtype=bool) if is_same is None else jnp.asarray(is_same)
+    sentences = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[:, None]))
+    images = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[None, :]))
+    if negatives == 'hardest':
+        return jnp.mean(sentences.max(1) + images.max(0))
+    if negatives != 'all':
+        raise ValueError(f"negatives is {negatives!r}; expected 'all' or 'hardest'")
+    return jnp.mean(sentences.sum(1) + images.sum(0))
+
+
+def all_scores(
+    regions: Float[Array, 'k r h'],
+    words: Float[Array, 'l t h'],
+    mask: Bool[Array, 'l t'],
+    form: Form = 'best_region',
+    *,
+    mean: bool = False,
+    chunk: int = 50,
+) -> Float[Array, 'k l']:
+    """`image_sentence_scores` of many images, `chunk` at a time: for retrieval over a whole test set."""
+    k = regions.shape[0]
+    padded = jnp.pad(regions, ((0, -k % chunk), (0, 0), (0, 0)))
+    groups = padded.reshape(-1, chunk, *regions.shape[1:])
+    scores = jax.lax.map(
+        lambda group: image_sentence_scores(group, words, mask, form, mean=mean), groups
+    )
+    return scores.reshape(-1, words.shape[0])[:k]

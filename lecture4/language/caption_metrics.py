@@ -1,0 +1,154 @@
+"""ROUGE-L and CIDEr-D of descriptions by coco-caption's definitions, perplexity, and bootstrap intervals."""
+
+import collections
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int, Num
+
+from lecture4.language.bleu import Sentence, check, ngram_counts
+
+
+def rouge_l(
+    candidates: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+    beta: float | int = 1.2,
+) -> Float[np.ndarray, ' n']:
+    """ROUGE-L of every candidate: F measure of the longest common subsequence.
+
+    Precision and recall are each the best over the references, as in coco-caption; the score of a
+    corpus is the mean.
+
+    Args:
+      candidates: n sentences of words; an empty one has 0.
+      references: For each candidate one or more sentences.
+      beta: Weight of the recall against the precision.
+
+    Returns:
+      In [0, 1].
+
+    References:
+      Lin 2004; coco-caption, rouge.py.
+    """
+    check(candidates, references)
+    scores = np.zeros(len(candidates))
+    for i, (candidate, own) in enumerate(zip(candidates, references, strict=True)):
+        common = [longest_common_subsequence(candidate, reference) for reference in own]
+        precision = max(common) / max(len(candidate), 1)
+        recall = max(c / max(len(r), 1) for c, r in zip(common, own, strict=True))
+        if precision and recall:
+            scores[i] = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+    return scores
+
+
+def longest_common_subsequence(a: Sentence, b: Sentence) -> int:
+    """Number of words of the longest sequence that both contain in order, gaps allowed."""
+    best = [0] * (len(b) + 1)
+    for word in a:
+        diagonal = 0
+        for j, other in enumerate(b, 1):
+            diagonal, best[j] = (
+                best[j],
+                (diagonal + 1 if word == other else max(best[j], best[j - 1])),
+            )
+    return best[-1]
+
+
+def cider_d(
+    candidates: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+    max_order: int = 4,
+    sigma: float | int = 6.0,
+) -> Float[np.ndarray, ' n']:
+    """CIDEr-D of every candidate: similarity of tf-idf vectors of n-grams, clipped, length penalized.
+
+    Document frequencies are those of the references given, an image's references being one document;
+    so the score of a candidate depends on the set. That of a corpus is the mean.
+
+    Args:
+      candidates: n sentences of words.
+      references: For each candidate one or more sentences.
+      max_order: Words of the longest n-gram.
+      sigma: Standard deviation of the Gaussian penalty on the difference in length.
+
+    Returns:
+      In [0, 10].
+
+    References:
+      Vedantam et al. 2015; coco-caption, cider_scorer.py, whose length is the number of bigrams.
+    """
+    check(candidates, references)
+    orders = range(1, max_order + 1)
+    documents = [[[ngram_counts(r, order) for order in orders] for r in own] for own in references]
+    frequency: collections.Counter = collections.Counter()
+    for own in documents:
+        frequency.update({gram for counts in own for order in counts for gram in order})
+    log_n = math.log(len(references))
+
+    def vectors(counts):
+        return [
+            {g: c * (log_n - math.log(max(1, frequency[g]))) for g, c in order.items()}
+            for order in counts
+        ]
+
+    def norm(vector):
+        return math.sqrt(sum(value * value for value in vector.values()))
+
+    scores = np.zeros(len(candidates))
+    for i, (candidate, own) in enumerate(zip(candidates, documents, strict=True)):
+        ours = vectors([ngram_counts(candidate, order) for order in orders])
+        our_norms, total = [norm(v) for v in ours], 0.0
+        for reference, counts in zip(references[i], own, strict=True):
+            difference = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
+            penalty = math.exp(-(difference**2) / (2 * sigma**2))
+            for vector, other, size in zip(ours, vectors(counts), our_norms, strict=True):
+                product = sum(
+                    min(value, other[gram]) * other[gram]
+                    for gram, value in vector.items()
+                    if gram in other
+                )
+                total += penalty * product / ((size * norm(other)) or 1.0)
+        scores[i] = 10 * total / (max_order * len(own))
+    return scores
+
+
+def perplexity(log_likelihood: Float[ArrayLike, '...'], num_tokens: Num[ArrayLike, '...']) -> float:
+    """Exp of the mean negative log likelihood (nats) of a token, the END token being one.
+
+    Args:
+      log_likelihood: Of sentences, in nats.
+      num_tokens: Tokens of the same sentences.
+
+    Raises:
+      ValueError: There is no token.
+    """
+    total = float(np.sum(np.asarray(num_tokens)))
+    if total <= 0:
+        raise ValueError(f'perplexity of {total:g} tokens; expected at least one')
+    return math.exp(-float(np.sum(np.asarray(log_likelihood, np.float64))) / total)
+
+
+def bootstrap_interval(
+    statistic: Callable[[Int[np.ndarray, ' n']], Float[ArrayLike, '*shape']],
+    n: int,
+    *,
+    num_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Float[np.ndarray, '2 *shape']:
+    """Percentile interval of a statistic over resampled examples, such as BLEU over test images.
+
+    Args:
+      statistic: Rows in 0..n - 1, with repetitions -> value or array of values.
+      n: Number of examples.
+      num_resamples: Number of bootstrap samples.
+      level: Coverage, between 0 and 1.
+      seed: Of the resampling.
+
+    Returns:
+      Lower and upper ends.
+    """
+    rng = np.random.default_rng(seed)
+    values = [np.asarray(statistic(rng.integers(0, n, n))) for _ in range(num_resamples)]
+    return np.quantile(np.stack(values), [(1 - level) / 2, (1 + level) / 2], axis=0)

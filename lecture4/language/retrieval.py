@@ -1,0 +1,77 @@
+"""Image and sentence retrieval by scores: ranks, Recall@K and median rank, several sentences per image.
+
+Annotation: an image ranks all sentences; its rank is that of the best of its own sentences. Search: a
+sentence ranks all images. Hodosh et al. 2013; Karpathy & Fei-Fei 2015, section 4.1.
+"""
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+
+
+def annotation_ranks(
+    scores: Float[ArrayLike, 'images sentences'], image_of: Int[ArrayLike, ' n']
+) -> Int[np.ndarray, ' images']:
+    """Rank of the best own sentence of every image among all sentences; 1 is the top.
+
+    Ties count against the model: a score for all pairs alike has the worst ranks, not the best.
+
+    Args:
+      scores: Larger is more similar.
+      image_of: Row of the image that each sentence describes.
+
+    Raises:
+      ValueError: Shapes that do not fit, or an image without a sentence (named by its row).
+    """
+    scores, image_of = _check(scores, image_of)
+    own = image_of[None] == np.arange(len(scores))[:, None]
+    best = np.where(own, scores, -np.inf).max(1, keepdims=True)
+    return 1 + ((scores >= best) & ~own).sum(1)
+
+
+def search_ranks(
+    scores: Float[ArrayLike, 'images sentences'], image_of: Int[ArrayLike, ' n']
+) -> Int[np.ndarray, ' sentences']:
+    """Rank of the own image of every sentence among all images; 1 is the top.
+
+    Ties count against the model, as in `annotation_ranks`.
+
+    Args:
+      scores: Larger is more similar.
+      image_of: Row of the image that each sentence describes.
+
+    Raises:
+      ValueError: As `annotation_ranks`.
+    """
+    scores, image_of = _check(scores, image_of)
+    own = scores[image_of, np.arange(len(image_of))]
+    return (scores >= own[None]).sum(0)
+
+
+def recall_at(ranks: Int[ArrayLike, ' n'], k: int) -> float:
+    """Fraction of the queries whose rank is at most k."""
+    return float(np.mean(np.asarray(ranks) <= k))
+
+
+def measures(ranks: Int[ArrayLike, ' n']) -> dict[str, float]:
+    """Recall@1, 5 and 10, and the median rank: {'recall_at_1': fraction, ..., 'median_rank': count}."""
+    recalls = {f'recall_at_{k}': recall_at(ranks, k) for k in (1, 5, 10)}
+    return recalls | {'median_rank': float(np.median(np.asarray(ranks)))}
+
+
+def _check(scores, image_of):
+    scores, image_of = np.asarray(scores), np.asarray(image_of)
+    if scores.ndim != 2 or image_of.shape != scores.shape[1:]:
+        raise ValueError(
+            f'expected scores [images, sentences] and the image of each sentence, got shapes '
+            f'{scores.shape} and {image_of.shape}'
+        )
+    lacking = np.setdiff1d(np.arange(len(scores)), image_of)
+    if len(lacking) or (image_of < 0).any() or (image_of >= len(scores)).any():
+        named = lacking[0] if len(lacking) else 'outside 0..n - 1'
+        raise ValueError(
+            f'image {named} has no sentence; leave out images without sentences, and number the rest '
+            'from 0'
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError('scores are not finite; check the model that made them')
+    return scores, image_of

@@ -1,0 +1,98 @@
+"""Words to segments: a Markov random field over the words of a sentence whose states are image regions.
+
+Energy of an assignment a_1..a_T of words to regions, to be maximized:
+
+    E(a) = sum_t score[t, a_t] + beta sum_{t < T} [a_t = a_{t+1}]
+
+The paper says "minimize" although its terms are similarities. beta 0 assigns every word on its own, a
+large beta one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.1.5.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+
+class Segment(NamedTuple):
+    """Words start .. stop - 1 of a sentence, assigned to one region.
+
+    Attributes:
+      start: First word.
+      stop: One past the last word.
+      region: Region.
+      score: Mean score of the words for the region.
+    """
+
+    start: int
+    stop: int
+    region: int
+    score: float
+
+
+@jax.jit
+def assign_regions(
+    scores: Float[ArrayLike, 'n t r'],
+    mask: Bool[ArrayLike, 'n t'],
+    beta: float | Float[ArrayLike, ''] = 0.0,
+) -> tuple[Int[Array, 'n t'], Float[Array, ' n']]:
+    """Assignments of maximal energy, by the Viterbi algorithm in O(t r): the pairwise term is a Potts model's.
+
+    Args:
+      scores: Of every word for every region.
+      mask: The words; what follows them is padding and changes nothing.
+      beta: Reward for two neighboring words of one region, nonnegative; may be traced, and a negative
+        traced value is not detected.
+
+    Returns:
+      (regions, energy): a region for every word (0 for padding), and the maximum of E.
+    """
+    scores, mask = jnp.asarray(scores), jnp.asarray(mask)
+    beta = jnp.asarray(beta, scores.dtype)
+
+    def forward(best, inputs):
+        score, is_word = inputs
+        change = best.argmax(1)
+        stay = best + beta
+        highest = jnp.max(best, axis=1, keepdims=True)
+        own = jnp.arange(score.shape[1])[None]
+        previous = jnp.where(stay >= highest, own, change[:, None])
+        new = score + jnp.maximum(stay, highest)
+        new = jnp.where(is_word[:, None], new, best)
+        return new, jnp.where(is_word[:, None], previous, own)
+
+    steps = (scores[:, 1:].swapaxes(0, 1), mask[:, 1:].T)
+    best, previous = jax.lax.scan(forward, jnp.where(mask[:, :1], scores[:, 0], 0), steps)
+
+    def backward(region, previous):
+        before = jnp.take_along_axis(previous, region[:, None], 1)[:, 0]
+        return before, before
+
+    last = best.argmax(1)
+    _, earlier = jax.lax.scan(backward, last, previous, reverse=True)
+    regions = jnp.concatenate([earlier, last[None]]).T
+    return jnp.where(mask, regions, 0), best.max(1)
+
+
+def segments(
+    scores: Float[ArrayLike, 't r'], regions: Int[ArrayLike, ' t'], num_words: int
+) -> list[Segment]:
+    """Runs of words of one region, in the sentence's order.
+
+    Args:
+      scores: Of every word for every region.
+      regions: Of every word.
+      num_words: Words of the sentence; the rest is padding.
+    """
+    scores, regions = np.asarray(scores), np.asarray(regions)[:num_words]
+    starts = [0, *(np.flatnonzero(np.diff(regions)) + 1).tolist(), num_words]
+    result = []
+    for start, stop in itertools.pairwise(starts):
+        if stop > start:
+            region = int(regions[start])
+            mean = float(scores[start:stop, region].mean())
+            result.append(Segment(start, stop, region, mean))
+    return result
