@@ -48,10 +48,7 @@ def decode_image(file: str | PathLike[str] | BinaryIO, name: str) -> UInt8[np.nd
     except DataError:
         raise
     except Exception as error:  # a decoder raises anything on a broken file
-        raise DataError(
-            f'{name} cannot be read as an image ({type(error).__name__}: {error}); '
-            'remove or replace it'
-        ) from error
+        raise _unreadable(name, error) from error
     if orientation >= 5:  # rows of the file are columns of the image
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -59,6 +56,28 @@ def decode_image(file: str | PathLike[str] | BinaryIO, name: str) -> UInt8[np.nd
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def image_size(file: str | PathLike[str] | BinaryIO, name: str) -> tuple[int, int]:
+    """(height, width) of what `decode_image` returns, from the header alone.
+
+    Raises:
+      DataError: Not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            return (width, height) if _orientation(name, image) >= 5 else (height, width)
+    except Exception as error:  # a decoder raises anything on a broken file
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name, error):
+    return DataError(
+        f'{name} cannot be read as an image ({type(error).__name__}: {error}); remove or replace it'
+    )
 
 
 def _pixels(name, image):

@@ -1,0 +1,68 @@
+"""How well region proposals cover the objects: recall against IoU and number of proposals, MABO."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Shaped
+
+from lecture4.vision.detection.average_precision import Rows, flatten, iou
+
+BLOCK = 2**22
+
+
+def best_overlaps(
+    proposals: Sequence[Shaped[np.ndarray, '_ 4']], truth: Rows, numbers: Sequence[int]
+) -> Float[np.ndarray, 'c m']:
+    """The largest IoU of each object with the first proposals of its image.
+
+    Args:
+      proposals: For each image, boxes in order of priority.
+      truth: 'image' and 'boxes', flat or padded.
+      numbers: How many of the first proposals of an image are taken, in ascending order.
+
+    Returns:
+      A row for each number, a column for each object in the order of the flat truth; 0 without a proposal.
+    """
+    rows = flatten(truth)
+    result = np.zeros((len(numbers), len(rows['boxes'])))
+    for image in np.unique(rows['image']):
+        own = np.flatnonzero(rows['image'] == image)
+        boxes = np.asarray(proposals[image])[: max(numbers)]
+        for part in np.array_split(own, max(1, len(own) * len(boxes) // BLOCK)):
+            overlaps = iou(rows['boxes'][part, None], boxes[None])
+            for i, number in enumerate(numbers):
+                if boxes.size and number:
+                    result[i, part] = overlaps[:, :number].max(1)
+    return result
+
+
+def recall(
+    overlaps: Float[np.ndarray, 'c m'], thresholds: Float[ArrayLike, ' t']
+) -> Float[np.ndarray, 'c t']:
+    """Fraction of the objects that a proposal overlaps by at least each threshold.
+
+    Args:
+      overlaps: Of `best_overlaps`, without the columns that should not count (difficult objects).
+      thresholds: IoUs.
+    """
+    return (overlaps[:, None] >= np.asarray(thresholds)[:, None]).mean(-1)
+
+
+def average_recall(overlaps: Float[np.ndarray, 'c m']) -> Float[np.ndarray, ' c']:
+    """Twice the area below recall against IoU from .5 to 1 (Hosang et al. 2016)."""
+    return 2 * np.maximum(overlaps - 0.5, 0).mean(1)
+
+
+def mabo(
+    overlaps: Float[np.ndarray, 'c m'], labels: Shaped[np.ndarray, ' m']
+) -> Float[np.ndarray, ' c']:
+    """Mean average best overlap: the best overlaps averaged within each class, then over classes.
+
+    Args:
+      overlaps: Of `best_overlaps`.
+      labels: Class of each object.
+
+    References:
+      Uijlings et al. 2013, equation 6.
+    """
+    return np.mean([overlaps[:, labels == c].mean(1) for c in np.unique(labels)], axis=0)
