@@ -123,6 +123,24 @@ def chunks(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     return {name: array.reshape(-1, size, *array.shape[1:]) for name, array in result.items()}
 
 
+def sample_chunks(
+    arrays: dict[str, Any], num_examples: int, size: int, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Random examples of a set as whole chunks [m, size, ...], for evaluations during training.
+
+    Args:
+      arrays: Name -> array [n, ...], or what is indexed like one; all of the same length.
+      num_examples: At most so many; a last incomplete chunk is left out.
+      size: Rows per chunk; fewer where there are fewer examples.
+      seed: Of the choice.
+    """
+    n = len(next(iter(arrays.values())))
+    num_examples = min(num_examples, n)
+    size = min(size, num_examples)
+    rows = np.random.default_rng(seed).permutation(n)[: num_examples // size * size]
+    return {name: array[rows.reshape(-1, size)] for name, array in arrays.items()}
+
+
 def subsample_minority(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Rows of an imbalanced set: all examples of the first half of the classes, few of the others.
 

@@ -1,5 +1,9 @@
 """How much a network's features change under small translations of an image."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, Shaped
@@ -49,3 +53,35 @@ def relative_change(
     np.fill_diagonal(distances, 0)
     with np.errstate(divide='ignore', invalid='ignore'):
         return float(change / (distances.sum() / (n * (n - 1)) if n > 1 else np.nan))
+
+
+def translation_records(
+    run: Callable[[Any], tuple[Any, Any]],
+    x: Num[Array | np.ndarray, 'n h w c'],
+    labels: Num[Array | np.ndarray, 'n'],
+    max_pixels: int,
+) -> list[dict[str, float]]:
+    """How far features move, and how accurate predictions are, when images are translated.
+
+    Args:
+      run: Images -> (predicted classes [n], features [n, ...]); traceable. Of None for the predictions no
+        accuracy is recorded.
+      x: Images.
+      labels: True classes.
+      max_pixels: Largest translation.
+
+    Returns:
+      Records {'pixels', 'accuracy', 'movement'} for 0 .. max_pixels, means over the four directions; the movement
+      is the `relative_change` of the features.
+    """
+    run = jax.jit(run)
+    _, original = run(x)
+    records = []
+    for pixels in range(max_pixels + 1):
+        views = [run(view) for view in translations(x, pixels)]
+        record: dict[str, float] = {'pixels': pixels}
+        if views[0][0] is not None:
+            record['accuracy'] = float(np.mean([np.asarray(p) == labels for p, _ in views]))
+        record['movement'] = float(np.mean([relative_change(f, original) for _, f in views]))
+        records.append(record)
+    return records

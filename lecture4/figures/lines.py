@@ -1,9 +1,10 @@
 """Named curves in one or several panels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Real
 from matplotlib.figure import Figure
 
 from lecture4.figures import style
@@ -77,3 +78,48 @@ def panels(
             ncols=min(len(names), 5),
         )
     return made
+
+
+def panel(
+    records: Iterable[Mapping[str, Any]], x: str, y: str, by: str, **options: Any
+) -> dict[str, Any]:
+    """A panel of `panels` from the records of a table: one curve for each value of an entry.
+
+    Args:
+      records: Dicts with the entries `x` and `by`; those without `y` are left out.
+      x: Entry on the horizontal axis, and its label.
+      y: Entry on the vertical axis.
+      by: Entry that names the curves.
+      **options: Other options of the panel.
+    """
+    points: dict[str, list] = {}
+    for record in records:
+        if y in record:
+            points.setdefault(str(record[by]), []).append((record[x], record[y]))
+    curves = {name: tuple(np.array(pairs).T) for name, pairs in points.items()}
+    return {'curves': curves, 'xlabel': x, **options}
+
+
+def coincidence(
+    names: tuple[str, str],
+    first: Real[np.ndarray, ' m'],
+    second: Real[np.ndarray, ' m'],
+    *,
+    smallest: float = 1e-9,
+) -> dict[str, dict[str, Any]]:
+    """Panels of two losses by step that should coincide: both, and their relative difference, log scales.
+
+    Args:
+      names: Of the two.
+      first: Drawn as a line.
+      second: Marked at 12 steps, since the curves cover one another.
+      smallest: Is added to the difference; it stands for none.
+    """
+    steps, some = np.arange(1, len(first) + 1), np.linspace(0, len(first) - 1, 12).astype(int)
+    axis = {'xlabel': 'step', 'yscale': 'log'}
+    curves = {names[0]: (steps, first), names[1]: (steps[some], second[some])}
+    difference = abs(second - first) / first + smallest
+    return {
+        'loss': axis | {'curves': curves},
+        'relative difference': axis | {'curves': {'difference': (steps, difference)}},
+    }

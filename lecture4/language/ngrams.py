@@ -1,9 +1,12 @@
 """What the filters of a sentence network fire on: the words under the windows of their features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from lecture4.language import sentence_cnn, train_step
 
 OUTSIDE = '·'  # stands for the padding
 
@@ -101,3 +104,37 @@ def ngrams_by_class(
 
     indicative = indicative_filters(features, kernel, per_class)
     return {class_names[c]: [describe(f) for f in filters] for c, filters in indicative.items()}
+
+
+def ngrams_of_network(
+    model: sentence_cnn.SentenceCNN,
+    state: train_step.State,
+    groups: Iterable[tuple[Int[np.ndarray, ' _n'], Int[np.ndarray, '_n _t']]],
+    texts: Sequence[Sequence[str]],
+    class_names: Sequence[str],
+) -> dict[str, list[tuple[str, list[tuple[str, float]]]]]:
+    """For each class the filters that contribute most to its logit, and the n-grams that activate them most.
+
+    Args:
+      model: The network.
+      state: Its state of training.
+      groups: Sentences by length: (their rows in `texts`, words [n, t] as the network reads them).
+      texts: Sequences of words.
+      class_names: Names of the classes; of up to three 4 filters each are returned, of more 2.
+
+    Returns:
+      As `ngrams_by_class`.
+    """
+    run = jax.jit(lambda state, words: train_step.apply(model, state, words)[1])
+    groups = list(groups)
+    activations = [run(state, words) for _, words in groups]
+    starts = [np.concatenate([a[f'start_{h}'] for h in model.kernel_sizes], 1) for a in activations]
+    return ngrams_by_class(
+        np.concatenate([a['features'] for a in activations]),
+        np.concatenate(starts),
+        [texts[int(row)] for rows, _ in groups for row in rows],
+        np.asarray(state.params['softmax']['kernel']),
+        class_names,
+        kernel_sizes=np.repeat(model.kernel_sizes, model.num_filters),
+        per_class=4 if len(class_names) <= 3 else 2,
+    )

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, ScalarLike, Shaped
 
-from lecture4.language import sentence_cnn, sparse_adadelta
+from lecture4.language import sentence_cnn, sparse_adadelta, word_vectors
 from lecture4.ops.reduce import Reduce
 from lecture4.ops.updates import apply_gradients
 
@@ -228,6 +229,74 @@ def evaluate(
     )
     state = jax.lax.cond(restart, init_fn, lambda: state)
     return state, results, metrics | _latest(results)
+
+
+def cross_validation(
+    model: sentence_cnn.SentenceCNN,
+    optimizer: optax.GradientTransformation,
+    variant: Variant,
+    num_folds: int,
+    learning_rate: ScalarLike = 1.0,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Training of one fold after another, each from new initial values.
+
+    A batch is one of `data.text.cross_validation`, with 'table' [v, d] and 'given' bool [v], the word vectors that
+    are not random; with 'restart' it is the evaluation that ends an epoch.
+
+    Args:
+      model: The network.
+      optimizer: Of the network's parameters.
+      variant: See `init`.
+      num_folds: Number of folds.
+      learning_rate: Factor of Adadelta's updates of the word vectors; may be traced.
+
+    Returns:
+      (init, step): init(key, batch) -> (State, Results); step(state, batch, key, reduce) -> (state, metrics).
+    """
+
+    def init_fold(key, batch):
+        table_key, key = jax.random.split(key)
+        table = word_vectors.initial_table(table_key, batch['table'], batch['given'])
+        return init(key, model, optimizer, table, variant)
+
+    def init_all(key: PRNGKeyArray, batch: Any) -> tuple[State, Results]:
+        return init_fold(key, batch), init_results(num_folds, model.n_classes)
+
+    def step_or_evaluate(
+        state: Any, batch: Any, key: PRNGKeyArray, reduce: Reduce = Reduce()
+    ) -> Any:
+        learned, results = state
+        if 'restart' in batch:
+            learned, results, metrics = evaluate(
+                model, learned, results, batch, lambda: init_fold(key, batch), reduce=reduce
+            )
+            return (learned, results), metrics
+        learned, metrics = step(
+            learned,
+            batch,
+            key,
+            model=model,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            reduce=reduce,
+        )
+        results, metrics = add_batch(results, metrics)
+        return (learned, results), metrics
+
+    return init_all, step_or_evaluate
+
+
+def fold_records(results: Results) -> list[dict[str, Any]]:
+    """The evaluated folds as records: 'fold' (from 1), 'best_epoch', 'dev_accuracy', 'test_accuracy'."""
+    return [
+        {
+            'fold': int(i) + 1,
+            'best_epoch': int(results.best_epoch[i]),
+            'dev_accuracy': float(results.dev_accuracy[i]),
+            'test_accuracy': float(results.test_accuracy[i]),
+        }
+        for i in np.flatnonzero(results.best_epoch)
+    ]
 
 
 def _latest(results: Results) -> Metrics:

@@ -10,14 +10,17 @@ Columns of text files are separated by spaces or tabs, any number of them; a byt
 
 import gzip
 import io
+import logging
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20
 LONGEST_WORD = 4096  # bytes; a binary file without a space within so many is not in the format
 BYTE_ORDER_MARK = b'\xef\xbb\xbf'
@@ -261,3 +264,38 @@ def fill_table(
         if word in word_index:
             table[word_index[word]], given[word_index[word]] = vector, True
     return table, given
+
+
+def load_table(
+    path: str | pathlib.Path, word_index: Mapping[str, int], n_words: int, size: int
+) -> tuple[Float[np.ndarray, 'n_words size'], Bool[np.ndarray, ' n_words']]:
+    """The vectors of a file in the rows of their words, as `fill_table`; logs how many words have one.
+
+    Args:
+      path: See `read`; empty for no file: no word has a vector.
+      word_index: The row of each word, below n_words.
+      n_words: Rows of the table.
+      size: Numbers per vector.
+
+    Raises:
+      ValueError: As `read`; or the vectors have another size.
+    """
+    if not path:
+        return np.zeros((n_words, size), np.float32), np.zeros(n_words, bool)
+    vectors = read(path, word_index)
+    LOG.info('%s: %s', path, coverage(vectors, word_index))
+    if (found := vectors.vectors.shape[1]) != size:
+        raise ValueError(
+            f'{path} holds vectors of {found} numbers, expected {size}; use --embedding_dim {found}'
+        )
+    return fill_table(vectors, word_index, n_words, size)
+
+
+def initial_table(
+    key: PRNGKeyArray,
+    table: Float[Array | np.ndarray, 'n_words size'],
+    given: Bool[Array | np.ndarray, ' n_words'],
+) -> Float[Array, 'n_words size']:
+    """Given vectors where there are some, random ones elsewhere, see `random_table`."""
+    random = random_table(key, *table.shape)
+    return jnp.where(given[:, None], table, random)

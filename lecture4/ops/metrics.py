@@ -65,6 +65,31 @@ def wilson_interval(n_correct: int, n: int, confidence: float = 0.95) -> tuple[f
     return max(0.0, float(interval.low)), min(1.0, float(interval.high))
 
 
+def accuracy_record(
+    probs: Real[np.ndarray | Array, 'n c'], labels: Integer[np.ndarray | Array, 'n']
+) -> dict[str, float | str]:
+    """Accuracy of predicted probabilities, as a record of a table.
+
+    Args:
+      probs: Scores or probabilities per class.
+      labels: True classes.
+
+    Returns:
+      'accuracy' (top-1), '95 % interval' (Wilson's, of the top-1 accuracy, as text in percent), and
+      'top5_accuracy' where there are more than five classes.
+
+    Raises:
+      ValueError: As `ranks`.
+    """
+    rank, n = ranks(probs, labels), len(labels)
+    low, high = wilson_interval(int((rank < 1).sum()), n)
+    record = {
+        'accuracy': (rank < 1).mean(),
+        '95 % interval': f'{100 * low:.1f} to {100 * high:.1f}',
+    }
+    return record | ({'top5_accuracy': (rank < 5).mean()} if np.shape(probs)[1] > 5 else {})
+
+
 def confusion_matrix(
     labels: Integer[np.ndarray | Array, 'n'],
     predictions: Integer[np.ndarray | Array, 'n'],
@@ -81,6 +106,23 @@ def confusion_matrix(
 
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     return metrics.confusion_matrix(labels, predictions, labels=range(n_classes))
+
+
+def recall_per_class(
+    predictions: Integer[np.ndarray | Array, 'n'],
+    labels: Integer[np.ndarray | Array, 'n'],
+    n_classes: int,
+) -> Float[np.ndarray, 'n_classes']:
+    """Fraction of each class's examples that are predicted as this class; 0 for a class without examples.
+
+    Args:
+      predictions: Predicted classes.
+      labels: True classes.
+      n_classes: Number of classes.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
+    return np.bincount(labels[predictions == labels], minlength=n_classes) / counts
 
 
 def psnr(

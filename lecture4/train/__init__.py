@@ -2,6 +2,7 @@
 
 from lecture4.train.cli import main
 from lecture4.train.config import Config, RunOptions, UsageError, require
+from lecture4.train.error_figures import error_figures
 from lecture4.train.fields import (
     AtLeast0,
     AtLeast1,
@@ -20,6 +21,13 @@ from lecture4.train.fields import (
     PositiveFraction,
 )
 from lecture4.train.image_sources import SelfTaught, load_self_taught
+from lecture4.train.labeled_images import (
+    LabeledImages,
+    image_batches,
+    labeled_image_data,
+    load_labeled_images,
+)
+from lecture4.train.labeled_sentences import LabeledSentences, cross_validate
 from lecture4.train.learners import (
     State,
     from_learner,
@@ -31,10 +39,11 @@ from lecture4.train.learners import (
     variables,
 )
 from lecture4.train.metrics import Metric
+from lecture4.train.optimizers import SGDRecipe, sgd_recipe
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
-from lecture4.train.sweep.variants import grid
-from lecture4.train.task import Data, Spec, Task, evaluate, full_batch, in_memory
+from lecture4.train.sweep.variants import grid, vary_one
+from lecture4.train.task import Data, Spec, Task, evaluate, frozen, full_batch, in_memory
 
 __all__ = [
     'AtLeast0',
@@ -51,6 +60,8 @@ __all__ = [
     'FractionBelow1',
     'InsideUnit',
     'Ints',
+    'LabeledImages',
+    'LabeledSentences',
     'Metric',
     'Names',
     'NonNegative',
@@ -58,25 +69,34 @@ __all__ = [
     'PositiveFraction',
     'Report',
     'RunOptions',
+    'SGDRecipe',
     'SelfTaught',
     'Spec',
     'State',
     'Table',
     'Task',
     'UsageError',
+    'cross_validate',
+    'error_figures',
     'evaluate',
     'from_learner',
+    'frozen',
     'full_batch',
     'grid',
+    'image_batches',
     'in_memory',
+    'labeled_image_data',
     'lbfgs',
+    'load_labeled_images',
     'load_self_taught',
     'main',
     'optimize',
     'parallel',
     'phases',
     'require',
+    'sgd_recipe',
     'supervised',
     'track',
     'variables',
+    'vary_one',
 ]

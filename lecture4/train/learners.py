@@ -100,14 +100,9 @@ def lbfgs(
             value, grad = optax.value_and_grad_from_state(value_fn)(
                 state.params, state=state.opt_state
             )
+        search = {'value': value, 'grad': grad, 'value_fn': value_fn}
         params, opt_state = apply_gradients(
-            optimizer,
-            grad,
-            state.opt_state,
-            state.params,
-            value=value,
-            grad=grad,
-            value_fn=value_fn,
+            optimizer, grad, state.opt_state, state.params, **search
         )
         return State(state.step + 1, params, opt_state), {'loss': jnp.asarray(value)}
 
@@ -139,7 +134,7 @@ def supervised(
       loss: (outputs, batch) -> (loss, metrics): means over the batch.
       evaluate: (variables, evaluation) -> metrics; see `variables`.
       inputs: Entry of the batch that the network sees.
-      initial: Variables to start from in place of the network's initial ones, complete.
+      initial: Variables to start from in place of the network's initial ones; entries None keep these.
       polyak_start: Step from which on parameters and statistics are averaged (Polyak & Juditsky
         1992); the averages are what `variables` returns. None keeps no average.
       project: Constraint on the parameters, applied after each update.
@@ -187,11 +182,12 @@ def supervised(
         return state, metrics
 
     def start(state: State) -> State:
-        given = dict(initial)
-        params = given.pop('params')
-        model_state = {**state.model_state, 'network': given}
+        own = {'params': state.params, **state.model_state['network']}
+        given = jax.tree.map(lambda v, w: w if v is None else v, initial, own, is_leaf=_is_none)
+        params, rest = given['params'], {name: given[name] for name in given if name != 'params'}
+        model_state = {**state.model_state, 'network': rest}
         if polyak_start is not None:
-            model_state['polyak'] = {'params': params, **given}
+            model_state['polyak'] = {'params': params, **rest}
         return State(state.step, params, optimizer.init(params), model_state)
 
     return Task(
@@ -338,6 +334,10 @@ def phases(
 
 def _params(state: State) -> PyTree:
     return state.params
+
+
+def _is_none(leaf):
+    return leaf is None
 
 
 def _evaluate(evaluate: Callable | None, view: Callable[[State], PyTree]):

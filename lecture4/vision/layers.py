@@ -6,7 +6,7 @@ those of `layer_specs`.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, cast, get_args
 
 import jax
@@ -231,21 +231,6 @@ def check_images(
             f'{network}: images of {x.shape[1]} x {x.shape[2]} are too small; '
             f'use {min_size} x {min_size} or larger'
         )
-
-
-def weight_decay_mask(
-    params: Mapping[str, Any], which: Literal['all', 'kernels'] = 'kernels'
-) -> dict[str, Any]:
-    """Mask for optax's weight decay: a tree of booleans, True for what is decayed.
-
-    Args:
-      params: Parameters of a network.
-      which: 'kernels' leaves out biases and the scales and shifts of batch normalization (Caffe's recipes:
-        AlexNet, GoogLeNet); 'all' decays everything (Torch's: ResNet, VGG).
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: which == 'all' or path[-1].key == 'kernel', params
-    )
 
 
 class FullyConnected(nn.Module):

@@ -176,6 +176,60 @@ def plan_for(
     return plans[kind](image_size, crop_size, scales or defaults)
 
 
+def scales_for(kind: Kind, eval_resize: int, scales: Sequence[int]) -> tuple[int, ...]:
+    """The scales of a kind of test crops, of two options: one size, and several scales.
+
+    Args:
+      kind: As in `plan_for`.
+      eval_resize: Length of the shorter side for 'center' and '10'; 0 keeps the images' own.
+      scales: Lengths of the shorter side for the other kinds; () means their defaults.
+    """
+    if kind in ('center', '10'):
+        return (eval_resize,) if eval_resize else ()
+    return tuple(scales)
+
+
+def check_sizes(
+    network: nn.Module,
+    crop_size: int,
+    image_size: Sequence[int],
+    kinds: Sequence[Kind],
+    *,
+    eval_resize: int = 0,
+    scales: Sequence[int] = (),
+    channels: int = 3,
+) -> None:
+    """Raises ValueError, by shapes alone, if the network or some kind of test crops does not fit the images.
+
+    Args:
+      network: Any image network.
+      crop_size: Height and width of its input.
+      image_size: (h, w) of the test images.
+      kinds: Kinds of test crops.
+      eval_resize: See `scales_for`.
+      scales: See `scales_for`.
+      channels: Of the network's input.
+    """
+    example = jax.ShapeDtypeStruct((1, crop_size, crop_size, channels), jnp.float32)
+    jax.eval_shape(network.init, jax.random.key(0), example)
+    for kind in kinds:
+        plan_for(kind, image_size, crop_size, scales_for(kind, eval_resize, scales))
+
+
+def center_logits(
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    images: Float[Array | np.ndarray, 'n h w c'],
+    crop_size: int,
+    image_size: int = 0,
+) -> Float[Array, 'n n_classes']:
+    """Logits of the center crops of images, which are first resized to squares of image_size, if not 0."""
+    if image_size:
+        images = resize.resize(images, (image_size, image_size))
+    outputs: Any = network.apply(variables, resize.center_crop(images, crop_size))
+    return outputs[0]
+
+
 def extract_crops(
     images: Float[Array | np.ndarray, 'n h w c'], plan: CropPlan
 ) -> Float[Array, 'n n_crops crop_size crop_size c']:

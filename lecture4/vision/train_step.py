@@ -1,6 +1,6 @@
-"""Training and evaluating an image network: losses, metrics, and the recipes' learning rate of biases."""
+"""Training and evaluating an image network: losses, metrics, one training step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -110,15 +110,34 @@ def eval_metrics(logits: Float[Array, 'n n_classes'], labels: Int[Array, 'n']) -
     return {'loss': cross_entropy(logits, labels), **accuracies}
 
 
-def bias_lr_multiplier(multiplier: float) -> optax.GradientTransformation:
-    """Multiplies the gradients of biases: Caffe's recipes train them at twice the learning rate."""
+def evaluate_chunks(
+    logits_fn: Callable[[Any, Any], Float[Array, 'n n_classes']], variables: Any, chunks: Any
+) -> Metrics:
+    """`eval_metrics` of a set in chunks of one size, one chunk in memory at a time: means over all.
 
-    def update(updates, state, params=None):
-        del params
+    Args:
+      logits_fn: (variables, images [n, ...]) -> logits.
+      variables: Of the network.
+      chunks: {'images' [m, n, ...], 'labels' int [m, n]}.
+    """
 
-        def scale(path, g):
-            return g * multiplier if path[-1].key == 'bias' else g
+    def metrics_of(chunk):
+        return eval_metrics(logits_fn(variables, chunk['images']), chunk['labels'])
 
-        return jax.tree_util.tree_map_with_path(scale, updates), state
+    return jax.tree.map(jnp.mean, jax.lax.map(metrics_of, chunks))
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+def error_of_chunks(predict_fn: Callable[[Any], Any], chunks: Any) -> Float[Array, '']:
+    """Fraction of examples whose largest prediction is not their label, one chunk in memory at a time.
+
+    Args:
+      predict_fn: Images [n, ...] -> logits or probabilities [n, n_classes].
+      chunks: {'images' [m, n, ...], 'labels' int [m, n], 'mask' bool [m, n]}: rows outside the mask do not count.
+    """
+
+    def count(chunk):
+        predicted = jnp.argmax(predict_fn(chunk['images']), axis=1)
+        return jnp.sum(chunk['mask'] & (predicted != chunk['labels'])), jnp.sum(chunk['mask'])
+
+    wrong, n = (counts.sum() for counts in jax.lax.map(count, chunks))
+    return wrong / n

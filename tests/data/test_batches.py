@@ -116,3 +116,11 @@ def test_balanced_refuses_invalid_labels(labels, match):
         batches.balanced(labels, 4, seed=0)
     with pytest.raises(ValueError, match='at least'):
         batches.balanced([0, 1], 0, seed=0)
+
+
+def test_sampled_chunks_are_whole_and_their_rows_distinct():
+    arrays = {'x': np.arange(20) * 10, 'labels': np.arange(20)}
+    chunks = batches.sample_chunks(arrays, 11, 4, seed=3)
+    assert chunks['x'].shape == (2, 4) and len(set(chunks['x'].ravel())) == 8
+    np.testing.assert_array_equal(chunks['x'], 10 * chunks['labels'])
+    assert batches.sample_chunks(arrays, 3, 8, seed=3)['x'].shape == (1, 3)

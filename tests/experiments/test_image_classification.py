@@ -186,7 +186,7 @@ def test_the_recipes_of_the_papers_fit_together(preset, monkeypatch):
     assert set(metrics) == {'loss', 'accuracy'}
     assert set(jax.eval_shape(made.evaluate, state, data.evaluation)) == {'loss', 'accuracy'}
     for kind in config.test_crops:
-        scales = job.scales_of(config, kind)
+        scales = multi_crop.scales_for(kind, config.eval_resize, config.scales)
         plan = multi_crop.plan_for(kind, (size, size), data.spec.shape[0], scales)
         assert plan is None or plan.n_crops == (1 if kind == 'center' else int(kind))
 

@@ -67,3 +67,11 @@ def test_bad_input():
         metrics.ranks(np.array([[0, np.nan], [1, 2]]), np.array([0, 1]))
     with pytest.raises(ValueError, match='n_correct 7 and n 5'):
         metrics.wilson_interval(7, 5)
+
+
+def test_accuracy_record_counts_top_1_and_top_5():
+    probs = np.eye(7)[[0, 1, 2, 3]] + 1e-3 * np.arange(7)[::-1]
+    record = metrics.accuracy_record(probs, np.array([0, 1, 3, 6]))  # right, right, top-5, last
+    assert (record['accuracy'], record['top5_accuracy']) == (0.5, 0.75)
+    assert record['95 % interval'] == '15.0 to 85.0'
+    assert 'top5_accuracy' not in metrics.accuracy_record(probs[:, :5], np.array([0, 1, 3, 4]))

@@ -116,6 +116,20 @@ def test_training_starts_from_given_variables():
             np.testing.assert_array_equal(a, b)
 
 
+def test_entries_none_of_given_variables_keep_the_initial_ones():
+    network = Network()
+    given = network.init(jax.random.key(7), X)
+    kernels, tree = jax.tree.flatten(given)
+    partial = jax.tree.unflatten(tree, [None, *kernels[1:]])
+    task = train.supervised(network, optax.sgd(0.1), network_loss, inputs='x', initial=partial)
+    assert task.start is not None
+    state = task.init(KEY, BATCH)
+    own = jax.tree.leaves(train.variables(state))
+    result = jax.tree.leaves(train.variables(task.start(state)))
+    for a, b in zip(result, [own[0], *kernels[1:]], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_phases_follow_one_another_with_new_optimizer_states():
     def doubled(params, batch, key):
         value, metrics = loss(params, batch, key)

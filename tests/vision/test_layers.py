@@ -134,16 +134,6 @@ def test_unknown_depths_are_refused():
         resnet.cifar(21)
 
 
-def test_weight_decay_mask_leaves_out_biases_and_scales():
-    params = {'conv': {'kernel': 1, 'bias': 2}, 'bn': {'scale': 3, 'bias': 4}}
-    kernels = layers.weight_decay_mask(params)
-    assert kernels == {
-        'conv': {'kernel': True, 'bias': False},
-        'bn': {'scale': False, 'bias': False},
-    }
-    assert all(jax.tree.leaves(layers.weight_decay_mask(params, 'all')))
-
-
 @pytest.mark.slow
 def test_alexnet_on_two_devices_gives_the_same_numbers():
     x = jnp.asarray(100 * RNG.standard_normal((2, 227, 227, 3)), jnp.float32)  # of pixels 0..255

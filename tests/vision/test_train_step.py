@@ -93,13 +93,6 @@ def test_accuracies_rank_ties_as_the_report_does():
     )
 
 
-def test_gradients_of_biases_are_multiplied():
-    grads = {'conv1': {'kernel': jnp.ones(2), 'bias': jnp.ones(3)}, 'bn': {'scale': jnp.ones(1)}}
-    scaled, _ = train_step.bias_lr_multiplier(2.0).update(grads, optax.EmptyState())
-    assert scaled['conv1']['bias'][0] == 2 and scaled['conv1']['kernel'][0] == 1
-    assert scaled['bn']['scale'][0] == 1
-
-
 def test_only_filters_above_the_bound_are_renormalized():
     kernel = RNG.standard_normal((3, 3, 2, 4)).astype(np.float32) * [1, 0.5, 0.05, 0.01]
     params = {

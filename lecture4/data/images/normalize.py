@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
+from lecture4.data.images.on_disk import ImageFiles
+
 Kind = Literal['standard', 'mean_color', 'mean_image', 'torchvision', 'inception', 'caffe']
 CHUNK_SIZE = 2**24  # numbers converted to float64 at a time
+NUM_SAMPLED = 4096  # images on disk from which means and standard deviations are estimated
 PIXEL = 1 / 255  # networks of 2012 to 2015 saw pixels of 0..255, less a mean
 
 
@@ -45,7 +48,11 @@ PUBLISHED = {
 
 
 def create(
-    kind: Kind | str, images: Shaped[np.ndarray, 'n h w _c'], num_channels: int
+    kind: Kind | str,
+    images: Shaped[np.ndarray, 'n h w _c'] | ImageFiles,
+    num_channels: int,
+    *,
+    seed: int = 0,
 ) -> Normalization:
     """The normalization of published weights, or one computed from a training set.
 
@@ -54,8 +61,10 @@ def create(
         'standard' gives mean 0 and std 1 of every channel over all pixels; 'mean_color' subtracts
         each channel's mean from pixels of 0..255 (VGG); 'mean_image' subtracts each pixel's own mean
         likewise (AlexNet, ZFNet, ResNet).
-      images: The training set, [n, h, w, 1 or num_channels], uint8, or float on [0, 1].
+      images: The training set, [n, h, w, 1 or num_channels], uint8, or float on [0, 1]; of more than
+        NUM_SAMPLED images on disk a random sample of so many is measured.
       num_channels: That the network sees; a grayscale image counts as that many equal channels.
+      seed: Of the sample.
 
     Returns:
       The normalization; a constant channel has std 1.
@@ -70,6 +79,8 @@ def create(
             'expected normalization standard, mean_color, mean_image, '
             f'{", ".join(PUBLISHED)}, got {kind!r}'
         )
+    if isinstance(images, ImageFiles) and len(images) > NUM_SAMPLED:
+        images = images.take(np.random.default_rng(seed).permutation(len(images))[:NUM_SAMPLED])
     scale = PIXEL if images.dtype == np.uint8 else 1.0
     total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
     num_rows = max(1, CHUNK_SIZE // total.size)  # never the whole set as floats

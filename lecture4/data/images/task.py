@@ -116,6 +116,45 @@ def load(
     return task
 
 
+def sample_test_images(task: ImageTask, num_images: int, seed: int, at_least: int = 1) -> ImageTask:
+    """The task with at most so many of its test images, in random order.
+
+    Raises:
+      DataError: There are fewer than `at_least`.
+    """
+    if (n := len(task.test_images)) < at_least:
+        raise DataError(f'the set has {n} test images; expected at least {at_least}')
+    rows = np.random.default_rng(seed).permutation(n)[:num_images]
+    return task._replace(
+        test_images=_take(task.test_images, rows), test_labels=task.test_labels[rows]
+    )
+
+
+def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
+    """Labeled square images as they are stored, also of sources that have few images or no labels.
+
+    Of 'photos' and 'textures' they are crops at every half crop, the training ones from the left half of each image,
+    the test ones from the right half; photographs are their own classes. Images of other sources are whole.
+
+    Args:
+      source: As `sources.load`.
+      size: Height and width of the crops, or that whole images are brought to; 0 keeps that of whole images.
+      **data_kwargs: As `load`.
+
+    Raises:
+      DataError: As `load`, or a crop does not fit.
+    """
+    options = {'pixels': 'stored', 'group_by_class': False, **data_kwargs}
+    if source == 'textures':
+        return load(source, crop_size=size, **options)
+    if source != 'photos':
+        return load(source, image_size=size, **options)
+    photos = sources.load('photos').images
+    halves = crops.split_left_right(photos)
+    train, test = (crops.grid_crops(half, size, max(size // 2, 1)) for half in halves)
+    return ImageTask(*train, *test, tuple(f'photo {i}' for i in range(len(photos))))
+
+
 def _grouped(task, candidates_per_class, seed):
     rng = np.random.default_rng(seed)
     labels = task.train_labels

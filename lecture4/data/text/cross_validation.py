@@ -81,6 +81,33 @@ def known_words(
     return known
 
 
+def assign(
+    encoded: Encoded,
+    rows: Mapping[str, Rows],
+    always_known: Bool[np.ndarray, ' v'],
+    *,
+    num_folds: int,
+    dev_fraction: float,
+    seed: int,
+    all_known: bool = False,
+) -> list[Fold]:
+    """The folds of a set, with the words that each knows: those of its training sentences, and some always.
+
+    Args:
+      encoded: All sentences.
+      rows: Of the set's own splits; this and the next as `split`.
+      always_known: Words [v] that are known in any case, such as those with a pretrained vector.
+      num_folds: See `split`.
+      dev_fraction: See `split`.
+      seed: See `split`.
+      all_known: Whether every fold knows all words.
+    """
+    return [
+        Fold(train, dev, test, known_words(encoded, train, always_known) | all_known)
+        for train, dev, test in split(rows, num_folds, dev_fraction, seed)
+    ]
+
+
 def pad_by_length(
     encoded: Encoded, rows: Rows, known: Bool[np.ndarray, ' v']
 ) -> dict[int, tuple[Rows, Int32[np.ndarray, '_n _t']]]:

@@ -30,6 +30,15 @@ def grid(**fields) -> tuple[dict[str, Any], ...]:
     )
 
 
+def vary_one(center: dict[str, Any], **fields) -> tuple[dict[str, Any], ...]:
+    """A center, and variants that differ from it in one field: a star, where `grid` is a full grid.
+
+    vary_one({'rate': 1., 'dim': 8}, rate=(0.1, 10.), dim=(4,)) makes the center and 3 variants.
+    """
+    varied = [{**center, name: value} for name, values in fields.items() for value in values]
+    return (center, *varied)
+
+
 def requested(config: Config, sweeps) -> tuple[dict[str, Any], ...]:
     """The variants that --sweep, --grid and --seeds name; none where none of them is given.
 

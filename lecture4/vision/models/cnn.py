@@ -4,7 +4,8 @@ Gradients come in two ways: from `jax.grad` of `loss`, and from `manual_value_an
 `manual_backprop` in the order of the lecture.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,23 @@ def manual_value_and_grad(
             kernel = params[f'conv{i}']['kernel']
             delta = manual_backprop.conv_delta(delta, kernel, a.shape[1:-1], 1, network.padding)
     return value, grads
+
+
+def manual_loss(network: CNN) -> Callable[[Params, Any, Any], Float[Array, '']]:
+    """`loss` of a network, (params, x, labels) -> value, whose `jax.grad` is that of `manual_value_and_grad`."""
+
+    @jax.custom_vjp
+    def value(params, x, labels):
+        return loss(params, x, labels, network)
+
+    def forward(params, x, labels):
+        return manual_value_and_grad(params, x, labels, network)
+
+    def backward(grads, cotangent):
+        return jax.tree.map(lambda leaf: cotangent * leaf, grads), None, None
+
+    value.defvjp(forward, backward)
+    return value
 
 
 def _upsample(delta, a, network: CNN):

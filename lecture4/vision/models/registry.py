@@ -10,7 +10,7 @@ from lecture4.ops import receptive_field
 from lecture4.vision import layer_specs
 from lecture4.vision.models.alexnet import AlexNet, AlexNetV2
 from lecture4.vision.models.googlenet import GoogLeNet
-from lecture4.vision.models.resnet import ResNet, cifar, imagenet
+from lecture4.vision.models.resnet import ResNet, cifar, imagenet, small
 from lecture4.vision.models.vgg import VGG
 from lecture4.vision.models.zfnet import ZFNet
 
@@ -36,6 +36,7 @@ NETWORKS = {
     **{f'resnet_{n}_v1_5': _with(imagenet, n, version='v1.5') for n in (50, 101, 152)},
     **{f'plain_{n}': _with(imagenet, n, None) for n in (18, 34)},
     **{f'cifar_resnet_{n}': _with(cifar, n) for n in (8, 14, 20, 32, 44, 56, 110)},
+    'small': small,
     **{f'cifar_plain_{n}': _with(cifar, n, None) for n in (8, 14, 20, 32, 44, 56, 110)},
 }
 

@@ -265,3 +265,13 @@ def cifar(depth: int, shortcut: Shortcut = 'A', n_classes: int = 10, **options: 
     return ResNet(
         blocks, (16, 32, 64), stem='cifar', n_classes=n_classes, shortcut=shortcut, **options
     )
+
+
+def small(n_classes: int = 10, **options: Any) -> ResNet:
+    """Plain network of three stages of one block after 7 x 7 filters: quick to train, and its filters can be seen.
+
+    Args:
+      n_classes: Number of classes.
+      **options: Other fields of `ResNet`.
+    """
+    return ResNet((1, 1, 1), (32, 64, 96), shortcut=None, n_classes=n_classes, **options)

@@ -12,7 +12,7 @@ the residual ones under torchvision's names. Images have to be preprocessed as t
 import collections
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,11 @@ def preprocessing(network: nn.Module) -> Preprocessing:
     if isinstance(network, GoogLeNet):
         return Preprocessing(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True)
     return Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)
+
+
+def normalization(network: nn.Module) -> Literal['torchvision', 'inception']:
+    """The kind of normalization of `preprocessing`, by its name in `data.images.normalize.PUBLISHED`."""
+    return 'inception' if isinstance(network, GoogLeNet) else 'torchvision'
 
 
 def load(

@@ -1,7 +1,6 @@
 """Weights of a file as the initialization of a network with other classes."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ def load(network: nn.Module, path: str | pathlib.Path, *, new_head: bool = False
       network: With the number of classes of the task.
       path: The file.
       new_head: Leaves out the layers that end in the classes (the classifier, and GoogLeNet's auxiliary
-        ones): their leaves are None, to be initialized. The file need not have them.
+        ones): their leaves are None, which `train.supervised` initializes. The file need not have them.
 
     Raises:
       WeightsError: As `pretrained.load`; or the file has another number of classes, or no classifier, and
@@ -50,11 +49,18 @@ def _head(network):
     return {tuple(key.key for key in path) for (path, a), b in leaves if a.shape != b.shape}
 
 
-def fill_missing(variables: Mapping[str, Any], initialized: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of `load`, with the leaves of `initialized` where they are None."""
-    return jax.tree.map(
-        lambda value, new: new if value is None else value,
-        variables,
-        initialized,
-        is_leaf=lambda leaf: leaf is None,
-    )
+def load_unchanged(
+    network: nn.Module, path: str | pathlib.Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the file's number of classes, and its variables, all from the file.
+
+    Args:
+      network: With any number of classes.
+      path: A .pth or .safetensors file.
+
+    Raises:
+      WeightsError: As `pretrained.load`.
+    """
+    state = torch_format.read(path)
+    network = network.clone(n_classes=pretrained.n_classes(network, state))
+    return network, pretrained.from_torch(network, state)

@@ -1,0 +1,53 @@
+"""All sentences of a labeled set: words, classes, and which rows each of its splits has."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from lecture4.data.text import sentences, vocabulary
+
+
+class Corpus(NamedTuple):
+    """The sentences of all splits of a set, one after another.
+
+    Attributes:
+      texts: n sequences of words, truncated as the encoded ones are.
+      labels: [n], values in 0..len(class_names) - 1.
+      class_names: One per class.
+      rows: {split: its rows}.
+      vocabulary: Of all sentences.
+      encoded: The sentences as indices into it.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: Int[np.ndarray, ' n']
+    class_names: tuple[str, ...]
+    rows: dict[str, Int[np.ndarray, ' _n']]
+    vocabulary: vocabulary.Vocabulary
+    encoded: list[Int[np.ndarray, ' _length']]
+
+
+def load(source: str, *, max_length: int = 0, **data_kwargs: Any) -> Corpus:
+    """All splits of a set.
+
+    Args:
+      source: As `sentences.load`.
+      max_length: Number of words at which sentences are truncated; 0 keeps all. The vocabulary is of all words.
+      **data_kwargs: data_dir, manual_dir and download, as `sentences.load`.
+
+    Raises:
+      DataError: As `sentences.load`.
+    """
+    parts = {name: sentences.load(source, name, **data_kwargs) for name in sentences.splits(source)}
+    texts = tuple(tuple(words) for part in parts.values() for words in part.texts)
+    ends = np.cumsum([len(part.texts) for part in parts.values()])
+    words = vocabulary.build(texts)
+    return Corpus(
+        tuple(text[: max_length or None] for text in texts),
+        np.concatenate([part.labels for part in parts.values()]),
+        tuple(parts[min(parts)].class_names),
+        dict(zip(parts, np.split(np.arange(len(texts)), ends[:-1]), strict=True)),
+        words,
+        vocabulary.encode(words, texts, max_length=max_length, truncate=True),
+    )
