@@ -165,7 +165,7 @@ def build(config, spec):
         return online.init(key, signals, config.num_atoms)
 
     def step(dictionary, signals, key, *, reduce):
-        return online.step(dictionary, signals, key, weight=config.l1_penalty, reduce=reduce)
+        return online.step(dictionary, signals, key, penalty_weight=config.l1_penalty, reduce=reduce)
 
     def evaluate(dictionary, signals):
         options = {'tolerance': 1e-3, 'tile': 128}
@@ -213,8 +213,8 @@ def compression(config, D, data):
     from lecture4.figures import recovery as drawn
 
     truth = data.report_data['truth']
-    kept = restoration.compress(
-        truth, D, data.device_arrays, config.nonzeros, size=config.patch_size
+    kept = restoration.compression_psnr(
+        truth, D, data.device_arrays, config.nonzeros, patch_size=config.patch_size
     )
     caption = (
         f'{len(truth)} images of {config.eval_source}, patches of {config.patch_size} x '
@@ -237,8 +237,8 @@ def compression(config, D, data):
 
 def denoising(config, D, data):
     truth, size = data.report_data['truth'], config.patch_size
-    options = {'size': size, 'stride': config.stride}
-    redundant = recovery.cosines(size, 2 * size)
+    options = {'patch_size': size, 'stride': config.stride}
+    redundant = recovery.cosine_dictionary(size, 2 * size)
     is_whole_set = not (config.crop_size or config.num_eval)
     records, figures = [], {}
     for sigma in config.sigmas:
@@ -246,14 +246,14 @@ def denoising(config, D, data):
             data.report_data['valid'], D, sigma, config.gains, seed=config.seed + 1, **options
         )
         gain = config.gains[int(np.argmax(curve))]
-        noisy = restoration.noisy(truth, sigma, config.seed)
+        noisy = restoration.add_noise(truth, sigma, config.seed)
         results = {'noisy': noisy}
         if config.cosines:
             results['cosines'] = restoration.denoise(noisy, redundant, sigma, gain, **options)
         results['learned'] = restoration.denoise(noisy, D, sigma, gain, **options)
         if config.adapt_steps:
-            own = restoration.adapt(
-                noisy, D, sigma, size=size, weight=config.adapt_l1_penalty,
+            own = restoration.adapt_dictionaries(
+                noisy, D, sigma, patch_size=size, l1_penalty=config.adapt_l1_penalty,
                 n_steps=config.adapt_steps, seed=config.seed,
             )  # fmt: skip
             results['adapted'] = restoration.denoise(noisy, own, sigma, gain, **options)
@@ -282,12 +282,12 @@ def denoising(config, D, data):
 def inpainting(config, D, data):
     truth, records, figures = data.report_data['truth'], [], {}
     for fraction in config.missing:
-        holed = restoration.holed(truth, fraction, config.seed)
+        holed = restoration.remove_pixels(truth, fraction, config.seed)
         filled = restoration.inpaint(
             holed,
             D,
             config.inpaint_l1_penalty,
-            size=config.patch_size,
+            patch_size=config.patch_size,
             stride=config.inpaint_stride,
         )
         value = restoration.mean_psnr(filled, truth)

@@ -94,7 +94,7 @@ def data(config):
     whitening = linalg.zca(normalized, 0.1)
     signals = linalg.apply(whitening, normalized)
     learn = functools.partial(
-        recovery.learn, weight=config.l1_penalty, n_steps=config.dictionary_steps, batch_size=1024
+        recovery.learn_dictionary, l1_penalty=config.l1_penalty, n_steps=config.dictionary_steps, batch_size=1024
     )
     learn = jax.jit(learn, static_argnums=2)
     D = learn(jax.random.key(config.seed), signals, config.num_atoms)
@@ -149,10 +149,10 @@ def encoders(config, state, D):
         runs['learned', n] = functools.partial(lista.encode, state[str(n)].params, n_layers=n)
     for n in config.iterations:
         options = {'max_iterations': n, 'check_every': n, 'tolerance': 0.0}
-        fista = functools.partial(solvers.fista, D=D, weight=config.l1_penalty, **options)
+        fista = functools.partial(solvers.fista, D=D, penalty_weight=config.l1_penalty, **options)
         runs['FISTA', n] = lambda x, fista=fista: fista(x).codes
         runs['ADMM', n] = functools.partial(
-            solvers.approximate, D=D, weight=config.l1_penalty, n_iterations=n
+            solvers.approximate, D=D, penalty_weight=config.l1_penalty, n_iterations=n
         )
     return runs
 

@@ -172,7 +172,7 @@ def build(config, spec):
         return filters.loss(params, batch['images'], batch['labels'], **form(config))
 
     transfer = train.optimize(init_filters, loss, optax.adam(config.learning_rate))
-    learn = functools.partial(online.step, weight=config.l1_penalty)
+    learn = functools.partial(online.step, penalty_weight=config.l1_penalty)
 
     def init(key, batch):
         keys = jax.random.split(key, 3)
@@ -211,7 +211,7 @@ def features(config, spec, state, x):
     """{setting: features [n, p]} of images of the task."""
 
     def sparse_codes(D):
-        return functools.partial(solvers.approximate, D=D, weight=config.l1_penalty)
+        return functools.partial(solvers.approximate, D=D, penalty_weight=config.l1_penalty)
 
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     random = jax.random.normal(key, (config.patch_size**2, config.num_filters))

@@ -123,9 +123,9 @@ def build(config, spec):
 
     step = functools.partial(
         online.step,
-        weight=config.penalty_weight,
+        penalty_weight=config.penalty_weight,
         penalty=PENALTIES[config.penalty],
-        n_inner=config.num_iterations,
+        n_iterations=config.num_iterations,
     )
     return train.from_learner(init, step, evaluate)
 

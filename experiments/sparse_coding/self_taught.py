@@ -118,7 +118,7 @@ def build(config, spec):
             'density': jnp.mean(solution.codes != 0, dtype=signals.dtype),
         }
 
-    step = functools.partial(online.step, weight=config.l1_penalty)
+    step = functools.partial(online.step, penalty_weight=config.l1_penalty)
     return train.from_learner(init, step, evaluate)
 
 

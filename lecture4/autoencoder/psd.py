@@ -27,7 +27,7 @@ from lecture4.ops.linalg import lipschitz
 from lecture4.ops.reduce import Reduce
 from lecture4.ops.updates import apply_gradients
 from lecture4.sparse.dictionary import online
-from lecture4.sparse.objective import L1, check, check_codes, product
+from lecture4.sparse.objective import L1, check_codes, check_inputs, product
 from lecture4.sparse.solvers.proximal import proximal_steps
 
 
@@ -166,9 +166,9 @@ def infer(
     """
     if n_steps < 0:
         raise ValueError(f'expected n_steps to be at least 0, got {n_steps}')
-    check(x, params.atoms, l1_penalty)
+    check_inputs(x, params.atoms, l1_penalty)
     lasso = as_lasso(params, x, l1_penalty=l1_penalty, coupling=coupling, activation=activation)
-    signals, D, weight = check(*lasso)
+    signals, D, weight = check_inputs(*lasso)
     first = encode(params, signals[:, : params.atoms.shape[0]], activation)
     if start is not None:
         first = check_codes(start, signals, D)

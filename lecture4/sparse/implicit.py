@@ -1,43 +1,73 @@
-"""Gradients of codes: with respect to signals, dictionary and weight, whatever solver found them.
+"""Gradients of codes: with respect to signals, dictionary and penalty weight, whatever the solver.
 
 Where a code is not zero the objective is smooth and its slope vanishes,
     D'(D a - x) + weight phi'(a) = 0 on the support;
 where it is zero it stays zero under small changes. So the derivative of the codes is that of a
-linear system on the support, and no iteration of the solver need be remembered: memory is that of
-the codes, and the gradient is as exact as they are. That is what learning a dictionary for a task,
-or choosing a weight by validation, wants.
+linear system on the support, and no iteration of the solver has to be stored: memory is that of the
+codes, and the gradient is as exact as they are.
+
+When to use it: for a dictionary learned for a task (task-driven dictionary learning), or a penalty
+weight chosen by the gradient of a validation loss. For learning by reconstruction alone
+`sparse.dictionary` needs no gradient of codes.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Real
 
+from lecture4.ops.varying import vary_together
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import L1, check, check_positive, product
+from lecture4.sparse.objective import L1, check_inputs, check_penalty_weight, product
+from lecture4.sparse.penalties import Penalty
 
 
-def codes(x, D, weight, *, solver=solvers.encode, penalty=L1, **options) -> Any:
-    """The solver's codes, differentiable (in reverse) with respect to x, D and weight.
+def codes(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    penalty_weight: Real[ArrayLike, '...'],
+    *,
+    solver: Callable[..., solvers.Solution] = solvers.encode,
+    penalty: Penalty = L1,
+    **options: Any,
+) -> Float[Array, 'n k']:
+    """The solver's codes, differentiable (in reverse) with respect to x, D and penalty_weight.
 
-    Shapes  x [n, d], D [d, k], weight scalar, [k], [n, 1] or [n, k]. Returns [n, k].
-    Domain  options are the solver's own, Python values; ask for a small tolerance: the gradient is
-            that of the minimum, taken at the codes found. A solver has to end with the support of
-            the minimum, as encode does: atoms that are about to leave make the system singular. At
-            a minimum whose support is about to change (|d_j'r| = weight_j and a_j = 0: chance has
-            none) this is one of the one-sided derivatives. Atoms of one support that depend on each
-            other leave the codes undetermined: then the gradient is that of the codes of least norm.
-            A signal that is NaN has no part in the others' gradients, nor in those of D and weight.
-    Cost    backwards, conjugate gradients on the support, to rounding: of the order of as many
-            products with D as the fullest support has atoms, all signals at once.
-    Errors  as the solver.
-    Source  Mairal, Bach & Ponce 2012 (task-driven dictionaries), proposition 1.
+    Use a small tolerance: the gradient is that of the minimum, evaluated at the codes. A solver has
+    to end with the support of the minimum, as encode does: atoms that are about to leave make the
+    system singular. At a minimum whose support is about to change (|d_j'r| = weight_j and a_j = 0,
+    which has probability zero) this is one of the one-sided derivatives. Atoms of one support that
+    depend on each other leave the codes undetermined: then the gradient is that of the codes of
+    least norm. A signal that is NaN does not influence the gradients of others, nor those of D and
+    the weight.
+
+    The backward pass costs conjugate gradients on the support, to rounding: of the order of as many
+    products with D as the fullest support has atoms, all signals at once.
+
+    Args:
+      x: Signals.
+      D: Dictionary, atoms in columns.
+      penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
+      solver: One of lecture4.sparse.solvers.
+      penalty: Of the codes.
+      **options: The solver's own, Python values.
+
+    Raises:
+      TypeError: As the solver.
+      ValueError: As the solver.
+
+    References:
+      Mairal, Bach & Ponce 2012 (task-driven dictionaries), proposition 1.
     """
-    check_positive(weight)
-    x, D, broadcast = check(x, D, weight)
-    return _codes((solver, penalty, tuple(sorted(options.items()))), x, D, broadcast)
+    check_penalty_weight(penalty_weight)
+    x, D, weight = check_inputs(x, D, penalty_weight)
+    x, D, weight = vary_together(x, D, weight)
+    return _codes((solver, penalty, tuple(sorted(options.items()))), x, D, weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -52,10 +82,16 @@ def _forward(static, x, D, weight):
 
 
 def _backward(static, residuals, cotangent):
-    _, penalty, _ = static
-    a, x, D, weight = residuals
-    alive = jnp.all(jnp.isfinite(a), axis=1, keepdims=True)
-    a, x = jnp.where(alive, a, 0), jnp.where(alive, x, 0)
+    return _gradients(*residuals, cotangent, penalty=static[1])
+
+
+_codes.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.jit, static_argnames='penalty')
+def _gradients(a, x, D, weight, cotangent, *, penalty):
+    valid = jnp.all(jnp.isfinite(a), axis=1, keepdims=True)
+    a, x = jnp.where(valid, a, 0), jnp.where(valid, x, 0)
     support = a != 0
     slope = jax.grad(lambda v: jnp.sum(penalty.value(v)))
     inside = jnp.where(support, a, 1)
@@ -65,38 +101,35 @@ def _backward(static, residuals, cotangent):
     def curvature(v):
         return jnp.where(support, product(product(v, D.T), D) + weight * second * v, 0)
 
-    v = _conjugate_gradients(curvature, jnp.where(support & alive, cotangent, 0), D.shape[1])
-    residual, seen = x - product(a, D.T), product(v, D.T)
+    v = _conjugate_gradients(curvature, jnp.where(support & valid, cotangent, 0), D.shape[1])
+    residual, Dv = x - product(a, D.T), product(v, D.T)
     by_weight = -v * first
     return (
-        jnp.where(alive, seen, jnp.nan),
-        product(residual.T, v) - product(seen.T, a),
+        jnp.where(valid, Dv, jnp.nan),
+        product(residual.T, v) - product(Dv.T, a),
         _sum_to(by_weight, weight.shape),
     )
 
 
-_codes.defvjp(_forward, _backward)
-
-
-def _conjugate_gradients(apply, b, most):
-    """Solves apply(v) = b for every row by itself, to rounding, in at most 2 `most` steps."""
+def _conjugate_gradients(apply, b, max_steps):
+    """Solves apply(v) = b for every row separately, to rounding, in at most 2 `max_steps` steps."""
     eps = jnp.finfo(b.dtype).eps
     enough = (eps * eps) * jnp.sum(b * b, axis=1, keepdims=True)
 
     def unfinished(state):
         n, _, _, _, energy = state
-        return (n < 2 * most) & jnp.any(energy > enough)
+        return (n < 2 * max_steps) & jnp.any(energy > enough)
 
     def step(state: Any):
-        n, v, rest, direction, energy = state
-        image = apply(direction)
-        curve = jnp.sum(direction * image, axis=1, keepdims=True)
-        going = (energy > enough) & (curve > 0)
-        rate = jnp.where(going, energy / jnp.where(going, curve, 1), 0)
-        v, rest = v + rate * direction, rest - rate * image
-        new = jnp.where(going, jnp.sum(rest * rest, axis=1, keepdims=True), 0)
-        turn = jnp.where(going, new / jnp.where(going, energy, 1), 0)
-        return n + 1, v, rest, rest + turn * direction, new
+        n, v, r, p, energy = state
+        q = apply(p)
+        curvature = jnp.sum(p * q, axis=1, keepdims=True)
+        active = (energy > enough) & (curvature > 0)
+        alpha = jnp.where(active, energy / jnp.where(active, curvature, 1), 0)
+        v, r = v + alpha * p, r - alpha * q
+        new = jnp.where(active, jnp.sum(r * r, axis=1, keepdims=True), 0)
+        beta = jnp.where(active, new / jnp.where(active, energy, 1), 0)
+        return n + 1, v, r, r + beta * p, new
 
     energy = jnp.sum(b * b, axis=1, keepdims=True)
     start = (jnp.zeros((), jnp.int32), jnp.zeros_like(b), b, b, energy)
@@ -106,6 +139,6 @@ def _conjugate_gradients(apply, b, most):
 def _sum_to(v, shape):
     """The sum of v [n, k] over the axes along which a weight of that shape was broadcast."""
     axes = tuple(
-        i for i, (have, want) in enumerate(zip(v.shape, shape, strict=True)) if want < have
+        axis for axis, (size, kept) in enumerate(zip(v.shape, shape, strict=True)) if kept < size
     )
     return jnp.sum(v, axis=axes, keepdims=True)

@@ -3,60 +3,79 @@
 import concurrent.futures
 import functools
 import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import check, check_positive
+from lecture4.sparse.objective import check_inputs, check_penalty_weight
 
 
-def over_devices(x, D, weight, *, init=None, parallel=None, devices=None, **options):
-    """solvers.encode with the signals shared out over devices, or over a CPU's cores, each of which stops
-    by its own.
+def over_devices(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    penalty_weight: Real[ArrayLike, '...'],
+    *,
+    init: Float[Array | np.ndarray, 'n k'] | str | None = None,
+    parallel: Literal['threads', 'pmap', 'jit'] | None = None,
+    devices: Sequence[Any] | None = None,
+    **options: Any,
+) -> solvers.Solution:
+    """solvers.encode with the signals split over devices, or over a CPU's cores, each of which stops
+    independently.
 
-    XLA's own threads make products this small slower: on two cores one call takes twice to three times as
-    long as two calls, of half of the signals each, from two threads. The compiled program is kept for
+    XLA's own threads make products this small slower: on two cores one call takes two to three times as
+    long as two calls, of half of the signals each, from two threads. The compiled program is reused by
     the next call with the same shapes and options.
 
-    Shapes   x [n, d], any n; D [d, k]; weight scalar, [k], [n, 1] or [n, k]; init [n, k], or 'l1'
-             (see fista). Returns Solution, on the devices where it was found.
-    parallel 'threads': one for every core of a CPU; 'pmap'; 'jit': the same program over a mesh. None:
-             threads where the only device is a CPU, else pmap.
-    devices  a list of them; all of this process where None. Threads use the first.
-    options  of solvers.encode, as Python values: they belong to the program.
-    Errors   ValueError for another parallel; TypeError for an option that is an array; otherwise as
-             solvers.encode.
+    Args:
+      x: Any number of signals.
+      D: Dictionary, atoms in columns.
+      penalty_weight: Scalar, [k], [n, 1] or [n, k].
+      init: Initial codes, or 'l1' (see fista).
+      parallel: 'threads': one for every core of a CPU; 'pmap'; 'jit': the same program over a mesh.
+        None: threads where the only device is a CPU, else pmap.
+      devices: All of this process where None. Threads use the first.
+      **options: Of solvers.encode, as Python values: they are part of the program.
+
+    Returns:
+      Solution, on the devices where it was computed.
+
+    Raises:
+      TypeError: An option that is an array; otherwise as solvers.encode.
+      ValueError: Another `parallel`; otherwise as solvers.encode.
     """
-    check_positive(weight)
-    x, D, weight = check(x, D, weight)
+    check_penalty_weight(penalty_weight)
+    x, D, weight = check_inputs(x, D, penalty_weight)
     devices = tuple(devices or jax.local_devices())
     if parallel is None:
-        alone = len(devices) == 1 and devices[0].platform == 'cpu'
-        parallel = 'threads' if alone else 'pmap'
+        single_cpu = len(devices) == 1 and devices[0].platform == 'cpu'
+        parallel = 'threads' if single_cpu else 'pmap'
     if parallel not in ('threads', 'pmap', 'jit'):
-        raise ValueError(f"parallel {parallel!r} is none of 'threads', 'pmap' and 'jit'")
+        raise ValueError(f"parallel={parallel!r}; expected 'threads', 'pmap', 'jit' or None")
     for name, value in options.items():
         if isinstance(value, jax.Array | np.ndarray):
-            raise TypeError(
-                f'{name} is an array; over devices an option is a Python value, such as float({name})'
-            )
+            raise TypeError(f'{name} is an array; expected a Python value, such as float({name})')
+    options = {'platform': devices[0].platform, **options}
     if isinstance(init, str):  # not a row for each signal
         options, init = options | {'init': init}, None
     n = x.shape[0]
     if n == 0:
         return solvers.encode(x, D, weight, **{'init': init, **options})
     count = min(n_cores(), n) if parallel == 'threads' else len(devices)
-    share = -(-n // count)
+    n_rows = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
-    # Short by some, the last device repeats the last signal.
-    place = jnp.minimum(jnp.arange(share * count), n - 1)
-    rows = jax.tree.map(lambda v: jnp.asarray(v)[place].reshape(count, share, *v.shape[1:]), rows)
+    # The last device repeats the last signal where signals run out.
+    place = jnp.minimum(jnp.arange(n_rows * count), n - 1)
+    rows = jax.tree.map(lambda v: jnp.asarray(v)[place].reshape(count, n_rows, *v.shape[1:]), rows)
     run = _compiled(devices, parallel, tuple(sorted(options.items())))
-    found = run(rows, D, weight if rows[1] is None else None)
-    return jax.tree.map(lambda v: v.reshape(count * share, *v.shape[2:])[:n], found)
+    solution = run(rows, D, weight if rows[1] is None else None)
+    return jax.tree.map(lambda v: v.reshape(count * n_rows, *v.shape[2:])[:n], solution)
 
 
 def n_cores() -> int:
@@ -69,107 +88,124 @@ def n_cores() -> int:
 @functools.lru_cache(maxsize=32)
 def _compiled(devices, parallel, options):
     def solve(rows, D, weight):
-        x, own, init = rows
-        given = {'init': init, **dict(options)}
-        return solvers.encode(x, D, weight if own is None else own, **given)
+        x, own_weight, init = rows
+        weight = weight if own_weight is None else own_weight
+        return solvers.encode(x, D, weight, **{'init': init, **dict(options)})
 
     if parallel == 'threads':
         return functools.partial(_in_threads, jax.jit(solve), devices[0])
     if parallel == 'pmap':
         return jax.pmap(solve, in_axes=(0, None, None), devices=devices)
 
-    def part(rows, D, weight):
-        found = solve(jax.tree.map(lambda v: v[0], rows), D, weight)
-        return jax.tree.map(lambda v: v[None], found)
+    def solve_part(rows, D, weight):
+        solution = solve(jax.tree.map(lambda v: v[0], rows), D, weight)
+        return jax.tree.map(lambda v: v[None], solution)
 
     mesh = Mesh(np.asarray(devices), ('device',))
-    split, whole = PartitionSpec('device'), PartitionSpec()
+    split, replicated = PartitionSpec('device'), PartitionSpec()
     return jax.jit(
         jax.shard_map(
-            part, mesh=mesh, in_specs=(split, whole, whole), out_specs=split, check_vma=False
+            solve_part, mesh=mesh, in_specs=(split, replicated, replicated), out_specs=split
         )
     )
 
 
 def _in_threads(solve, device, rows, D, weight):
-    """Solve for every share of the rows [count, share, ...], each in its own thread."""
+    """`solve` for every part of the rows [count, n_rows, ...], each in its own thread."""
     rows, D, weight = jax.device_put((rows, D, weight), device)
 
-    def one(i):
+    def solve_part(i):
         return jax.block_until_ready(solve(jax.tree.map(lambda v: v[i], rows), D, weight))
 
     with concurrent.futures.ThreadPoolExecutor(len(rows[0])) as pool:
-        found = list(pool.map(one, range(len(rows[0]))))
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
+        solutions = list(pool.map(solve_part, range(len(rows[0]))))
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *solutions)
 
 
-def stream(signals, D, weight, *, batch_size=16384, out=None, progress_fn=None, **options):
-    """Codes of signals that do not fit in memory, a batch after the other: yields numpy Solutions.
+def stream(
+    signals: Any,
+    D: Float[Array | np.ndarray, 'd k'],
+    penalty_weight: Real[ArrayLike, '...'],
+    *,
+    batch_size: int = 16384,
+    out: Any = None,
+    progress_fn: Callable[[int, int | None], Any] | None = None,
+    **options: Any,
+) -> Iterator[solvers.Solution]:
+    """Codes of signals that do not fit in memory, batch by batch: yields NumPy Solutions.
 
-    While the host takes up one batch the devices work at the next. Batches have one size (the last
-    is filled up, and cut again), so that one program serves all.
+    While the host processes one batch the devices compute the next. Batches have one size (the last
+    is padded, and cut again), so that one program serves all.
 
-    signals      an array or np.memmap [n, d], or an iterable of arrays [m, d], m as it comes.
-    out          where codes go: an array or np.memmap [n, k], filled from the top; None keeps none.
-    progress_fn  called with (signals done, signals in all or None) after every batch.
-    options      those of over_devices.
-    Domain       weight scalar or [k]; batch_size >= 1.
-    Errors       ValueError for another of these, or where out has too few rows, or signals hold none
-                 of d values; otherwise as over_devices, at the first batch.
+    Args:
+      signals: An array or np.memmap [n, d], or an iterable of arrays [m, d] of any m.
+      D: Dictionary, atoms in columns.
+      penalty_weight: Scalar or [k].
+      batch_size: At least 1.
+      out: Where codes are written: an array or np.memmap [n, k], filled from the top; None keeps none.
+      progress_fn: Called with (signals done, signals in all or None) after every batch.
+      **options: Of over_devices.
+
+    Raises:
+      TypeError: As over_devices, at the first batch.
+      ValueError: batch_size or penalty_weight out of its domain, or out has too few rows; otherwise as
+        over_devices, at the first batch.
     """
     D = jnp.asarray(D)
     if batch_size < 1:
-        raise ValueError(f'batch_size {batch_size} must be at least 1 signal')
-    if np.ndim(weight) > 1:
+        raise ValueError(f'batch_size={batch_size}; expected at least 1 signal')
+    if np.ndim(penalty_weight) > 1:
         raise ValueError(
-            f'weight has shape {np.shape(weight)}; for a stream give a scalar or [k], one weight for '
-            'all signals or for each atom'
+            f'penalty weight of shape {np.shape(penalty_weight)}; expected a scalar or [k] for a '
+            'stream: one for all signals, or one for each atom'
         )
     total = len(signals) if hasattr(signals, 'shape') else None
     if out is not None and total is not None and len(out) < total:
-        raise ValueError(f'out has {len(out)} rows for {total} signals; give one row for each')
+        raise ValueError(f'out has {len(out)} rows for {total} signals; expected one row for each')
     done = 0
 
-    def take(pending):
+    def fetch(pending):
         nonlocal done
-        found, m = pending
-        found = jax.tree.map(lambda v: np.asarray(v)[:m], found)
+        solution, m = pending
+        solution = jax.tree.map(lambda v: np.asarray(v)[:m], solution)
         if out is not None:
             if done + m > len(out):
-                raise ValueError(f'out has {len(out)} rows and the signals are more than that')
-            out[done : done + m] = found.codes
+                raise ValueError(
+                    f'out has {len(out)} rows for more signals; expected one row for each'
+                )
+            out[done : done + m] = solution.codes
         done += m
         if progress_fn is not None:
             progress_fn(done, total)
-        return found
+        return solution
 
     pending = None
     for batch in _batches(signals, batch_size):
         m = len(batch)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], batch_size - m, axis=0)])
-        ahead = over_devices(jnp.asarray(filled), D, weight, **options), m
+        padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - m, axis=0)])
+        dispatched = over_devices(jnp.asarray(padded), D, penalty_weight, **options), m
         if pending is not None:
-            yield take(pending)
-        pending = ahead
+            yield fetch(pending)
+        pending = dispatched
     if pending is not None:
-        yield take(pending)
+        yield fetch(pending)
 
 
 def _batches(signals, size):
-    """Arrays of `size` rows and one of the rest."""
+    """Arrays of `size` rows and one of the remaining ones."""
     if hasattr(signals, 'shape'):
         for start in range(0, len(signals), size):
             yield np.asarray(signals[start : start + size])
         return
-    held, count = [], 0
+    buffer, count = [], 0
     for part in signals:
         part = np.asarray(part)
         while len(part):
             piece, part = part[: size - count], part[size - count :]
-            held.append(piece)
+            buffer.append(piece)
             count += len(piece)
             if count == size:
-                yield np.concatenate(held)
-                held, count = [], 0
-    if held:
-        yield np.concatenate(held)
+                yield np.concatenate(buffer)
+                buffer, count = [], 0
+    if buffer:
+        yield np.concatenate(buffer)

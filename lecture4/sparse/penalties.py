@@ -1,28 +1,37 @@
-"""What a code may cost: penalties, their proximal maps, and the gap that certifies convex ones."""
+"""Penalties of codes, their proximal operators, and the gap that certifies convex ones."""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from lecture4.ops.prox import log_threshold, soft_threshold
 
 
 class Penalty(NamedTuple):
-    """phi: value(a) is phi elementwise, prox(v, t) the proximal map of t phi.
+    """phi, elementwise. Solvers are compiled for a penalty: make one object and reuse it.
 
-    A convex one has a gap(residual [n, d], correlation [n, k], a, weight) -> [n] that bounds how
-    far the objective of a lies above the minimum; None asks for stationarity instead.
+    Attributes:
+      value: a -> phi(a).
+      prox: (v, t) -> the proximal operator of t phi at v.
+      gap: (residual [n, d], correlation [n, k], a, weight) -> [n], for a convex penalty: a bound of
+        how far the objective of a lies above the minimum. None: solvers use stationarity instead.
     """
 
-    value: Callable
-    prox: Callable
-    gap: Callable | None = None
+    value: Callable[[Any], Any]
+    prox: Callable[[Any, Any], Any]
+    gap: Callable[[Any, Any, Any, Any], Any] | None = None
 
 
-def gap_of_residual(residual, correlation, a, weight):
-    """objective.duality_gap from residual [n, d] and correlation = residual @ D [n, k]; weight [., .]."""
+def l1_gap(
+    residual: Float[Array, 'n d'],
+    correlation: Float[Array, 'n k'],
+    a: Float[Array, 'n k'],
+    weight: Float[Array, '_ _'],
+) -> Float[Array, ' n']:
+    """objective.duality_gap from the residual and correlation = residual @ D; weight [1 or n, 1 or k]."""
     energy = jnp.sum(residual * residual, axis=1, keepdims=True)
     agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
     # |c_j| / weight_j, also where both are 0.
@@ -38,8 +47,8 @@ def gap_of_residual(residual, correlation, a, weight):
     return gap[:, 0]
 
 
-def _gap_nonnegative(residual, correlation, a, weight):
-    """As gap_of_residual; the dual is bounded on one side only: d_j' s r <= weight_j, s >= 0."""
+def _nonnegative_gap(residual, correlation, a, weight):
+    """As l1_gap; the dual is bounded on one side only: d_j' s r <= weight_j, s >= 0."""
     energy = jnp.sum(residual * residual, axis=1, keepdims=True)
     agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
     load = jnp.where(correlation > 0, correlation / weight, 0)
@@ -52,7 +61,7 @@ def _gap_nonnegative(residual, correlation, a, weight):
     return gap[:, 0]
 
 
-def _gap_elastic(ridge, residual, correlation, a, weight):
+def _elastic_net_gap(ridge, residual, correlation, a, weight):
     """The residual itself is the dual point: an elastic net bounds no correlation.
 
     What is left of Fenchel's inequality is a square and a product of one sign, atom by atom.
@@ -64,30 +73,35 @@ def _gap_elastic(ridge, residual, correlation, a, weight):
     return jnp.sum(slack + 0.5 * curvature * (a - target) ** 2, axis=1)
 
 
-L1 = Penalty(jnp.abs, soft_threshold, gap_of_residual)
+L1 = Penalty(jnp.abs, soft_threshold, l1_gap)
 NONNEGATIVE = Penalty(
     lambda a: jnp.where(a < 0, jnp.inf, a),
     lambda v, t: jnp.maximum(v - t, 0),
-    _gap_nonnegative,
+    _nonnegative_gap,
 )
 LOG = Penalty(lambda a: jnp.log1p(a * a), log_threshold)
 
 
 @functools.cache
-def elastic_net(ridge):
+def elastic_net(ridge: float) -> Penalty:
     """|a| + ridge / 2 a^2: correlated atoms share a code instead of competing for it.
 
     With weight w the objective gains 0.5 w ridge ||a||^2. The same ridge gives the same object, so
-    that a compiled solver is found again.
+    that a compiled solver is reused.
 
-    Domain  ridge > 0, a Python number.
-    Errors  ValueError where it is not positive.
-    Source  Zou & Hastie 2005, eq. 3.
+    Args:
+      ridge: Positive, a Python number.
+
+    Raises:
+      ValueError: `ridge` is not positive.
+
+    References:
+      Zou & Hastie 2005, eq. 3.
     """
     if not ridge > 0:
-        raise ValueError(f'ridge {ridge} must be positive; without one the penalty is L1')
+        raise ValueError(f'ridge={ridge}; expected a positive number, use L1 without a ridge')
     return Penalty(
         lambda a: jnp.abs(a) + 0.5 * ridge * a * a,
         lambda v, t: soft_threshold(v, t) / (1 + ridge * t),
-        functools.partial(_gap_elastic, ridge),
+        functools.partial(_elastic_net_gap, ridge),
     )

@@ -1,50 +1,61 @@
-"""Sets of pictures spoiled and recovered through a dictionary: what `recovery` reaches, in PSNR.
+"""Sets of images corrupted and recovered through a dictionary: what `recovery` reaches, in PSNR.
 
-Pictures are grey [h, w] with values in [0, 1], of any sizes; noise and holes are functions of the
-seed and the picture's place in the set. Recovered pictures are cut off at 0 and 1 before they are
-measured, as papers do.
+Images are grayscale [h, w] with values in [0, 1], of any sizes; noise and missing pixels are
+functions of the seed and the image's index in the set. Recovered images are clipped to [0, 1]
+before they are measured, as papers do.
 """
 
 import concurrent.futures
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from lecture4.ops import linalg, metrics
 from lecture4.sparse import parallel_encode, recovery
+from lecture4.sparse.solvers.automatic import platform_of
 
-LEVELS = 255  # noise is given in steps of 8 bits
+GRAY_LEVELS = 255  # noise is given in steps of 8 bits
+
+Image = Float[Array | np.ndarray, '_ _']
 
 
-def clipped_psnr(recovered, reference):
-    """PSNR in dB of one recovered image, clipped to [0, 1]. A float."""
+def clipped_psnr(recovered: Image, reference: Image) -> float:
+    """PSNR in dB of one recovered image, clipped to [0, 1]."""
     return float(metrics.psnr(jnp.clip(recovered, 0, 1), reference))
 
 
-def mean_psnr(found, truth):
-    """Mean PSNR in dB over pictures. A float."""
-    return float(np.mean([clipped_psnr(f, t) for f, t in zip(found, truth, strict=True)]))
+def mean_psnr(recovered: Sequence[Image], reference: Sequence[Image]) -> float:
+    """Mean PSNR in dB over images, each clipped to [0, 1]."""
+    return float(np.mean([clipped_psnr(r, t) for r, t in zip(recovered, reference, strict=True)]))
 
 
-def noisy(images, sigma, seed):
-    """The pictures with white Gaussian noise of standard deviation sigma / 255, not cut off."""
+def add_noise(images: Sequence[Image], noise_std: int, seed: int) -> list[Float[Array, '_ _']]:
+    """The images with white Gaussian noise of standard deviation noise_std / 255, not clipped."""
     return [
         jnp.asarray(
             image
-            + sigma / LEVELS * np.random.default_rng((seed, i, sigma)).standard_normal(image.shape),
+            + noise_std
+            / GRAY_LEVELS
+            * np.random.default_rng((seed, i, noise_std)).standard_normal(image.shape),
             jnp.float32,
         )
         for i, image in enumerate(images)
     ]
 
 
-def holed(images, share, seed):
-    """The pictures with that share of pixels, chosen by chance, missing: NaN there."""
+def remove_pixels(
+    images: Sequence[Image], fraction: float, seed: int
+) -> list[Float[np.ndarray, '_ _']]:
+    """The images with that fraction of pixels, chosen at random, missing: NaN there."""
     return [
         np.where(
-            np.random.default_rng((seed, i, round(1000 * share))).uniform(size=image.shape) < share,
+            np.random.default_rng((seed, i, round(1000 * fraction))).uniform(size=image.shape)
+            < fraction,
             np.nan,
             image,
         ).astype(np.float32)
@@ -52,80 +63,172 @@ def holed(images, share, seed):
     ]
 
 
-def denoise(images, D, sigma, gain, *, size, stride=1):
-    """recovery.denoise of every picture; D is one dictionary, or one for each picture."""
-    run = jax.jit(functools.partial(recovery.denoise, size=size, stride=stride))
+def denoise(
+    images: Sequence[Image],
+    D: Any,
+    noise_std: int,
+    gain: float,
+    *,
+    patch_size: int,
+    stride: int = 1,
+) -> list[Float[Array, '_ _']]:
+    """recovery.denoise of every image.
+
+    Args:
+      images: With noise.
+      D: One dictionary [patch_size^2, k], or a list with one for each image.
+      noise_std: In steps of 8 bits.
+      gain: Of recovery.denoise.
+      patch_size: Height and width of the patches.
+      stride: Pixels between patches.
+    """
     own = D if isinstance(D, list) else [D] * len(images)
-    return _each(lambda image, D: run(image, D, sigma / LEVELS, gain=gain), images, own)
+
+    def run(image, D):
+        return recovery.denoise(
+            image, D, noise_std / GRAY_LEVELS, gain=gain, patch_size=patch_size, stride=stride
+        )
+
+    return _map_images(run, images, own)
 
 
-def adapt(images, D, sigma, *, size, weight, n_steps, seed, batch_size=1024):
-    """For every noisy picture the dictionary D learned further on its own patches: a list of D's.
+def adapt_dictionaries(
+    images: Sequence[Image],
+    D: Float[Array | np.ndarray, 'd k'],
+    noise_std: int,
+    *,
+    patch_size: int,
+    l1_penalty: float,
+    n_steps: int,
+    seed: int,
+    batch_size: int = 1024,
+) -> list[Float[Array, 'd k']]:
+    """For every noisy image the dictionary D trained further on its own patches.
 
-    weight  of the L1 penalty, in standard deviations of the noise.
-    Source  Elad & Aharon 2006, section IV; with L1 codes and online steps instead of K-SVD.
+    Args:
+      images: With noise.
+      D: Initial dictionary.
+      noise_std: In steps of 8 bits.
+      patch_size: Height and width of the patches.
+      l1_penalty: In standard deviations of the noise.
+      n_steps: Of online learning.
+      seed: Of the batches.
+      batch_size: Patches in a step.
+
+    References:
+      Elad & Aharon 2006, section IV; with L1 codes and online steps instead of K-SVD.
     """
 
-    @jax.jit
-    def learn(key, image, sigma):
-        signals = recovery.cut(image, size)
+    @functools.partial(jax.jit, static_argnames='n_atoms')
+    def learn(key, image, D, noise_std, n_atoms):
+        signals = recovery.extract_signals(image, patch_size)
         signals = signals - jnp.mean(signals, axis=1, keepdims=True)
-        return recovery.learn(
-            key, signals, D.shape[1], weight=weight * sigma, n_steps=n_steps,
-            batch_size=batch_size, init=D,
-        )  # fmt: skip
+        return recovery.learn_dictionary(
+            key,
+            signals,
+            n_atoms,
+            l1_penalty=l1_penalty * noise_std,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            init=D,
+        )
+
+    def run(key, image):
+        return learn(key, image, D, noise_std / GRAY_LEVELS, n_atoms=D.shape[1])
 
     keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(len(images))]
-    return _each(lambda key, image: learn(key, image, sigma / LEVELS), keys, images)
+    return _map_images(run, keys, images)
 
 
-def gain_curve(images, D, sigma, gains, *, size, seed, stride=1):
-    """Mean PSNR for every gain, of clean pictures that are spoiled for it: a list of floats.
+def gain_curve(
+    images: Sequence[Image],
+    D: Any,
+    noise_std: int,
+    gains: Sequence[float],
+    *,
+    patch_size: int,
+    seed: int,
+    stride: int = 1,
+) -> list[float]:
+    """Mean PSNR for every gain, of clean images that are corrupted for it.
 
-    Pictures to choose a gain by must be others than those it is judged on.
+    Images to choose a gain by must not be those it is evaluated on. Arguments as in `denoise`.
     """
-    spoiled = noisy(images, sigma, seed)
+    noisy = add_noise(images, noise_std, seed)
     return [
-        mean_psnr(denoise(spoiled, D, sigma, gain, size=size, stride=stride), images)
+        mean_psnr(denoise(noisy, D, noise_std, gain, patch_size=patch_size, stride=stride), images)
         for gain in gains
     ]
 
 
-def inpaint(images, D, weight, *, size, stride=1):
-    """recovery.inpaint of every picture; what is NaN is missing."""
-    run = jax.jit(functools.partial(recovery.inpaint, size=size, stride=stride))
-    return _each(lambda image: run(jnp.asarray(image), ~np.isnan(image), D, weight), images)
+def inpaint(
+    images: Sequence[Image],
+    D: Float[Array | np.ndarray, 'd k'],
+    l1_penalty: Real[ArrayLike, ''],
+    *,
+    patch_size: int,
+    stride: int = 1,
+) -> list[Float[Array, '_ _']]:
+    """recovery.inpaint of every image; pixels that are NaN are missing."""
+
+    def run(image):
+        return recovery.inpaint(
+            jnp.asarray(image),
+            ~np.isnan(image),
+            D,
+            l1_penalty,
+            patch_size=patch_size,
+            stride=stride,
+        )
+
+    return _map_images(run, images)
 
 
-def _each(run, *lists):
-    """Results for every picture, on a CPU as many at a time as it has cores; see encode.over_devices."""
-    n_threads = parallel_encode.n_cores() if jax.default_backend() == 'cpu' else 1
-    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(lambda *given: jax.block_until_ready(run(*given)), *lists))
+def compression_psnr(
+    images: Sequence[Image],
+    D: Float[Array | np.ndarray, 'd k'],
+    signals: Float[Array | np.ndarray, 'n d'],
+    counts: Sequence[int],
+    *,
+    patch_size: int,
+) -> dict[str, Float[np.ndarray, '_ _']]:
+    """PSNR of images of which every patch is stored as its mean and few numbers.
 
+    By a learned dictionary with orthogonal matching pursuit, by the largest coefficients in the
+    principal components of `signals`, and by those in the cosine basis.
 
-def compress(images, D, signals, counts, *, size):
-    """PSNR of pictures of which every patch is stored by its mean and few numbers.
+    Args:
+      images: To be compressed.
+      D: The learned dictionary [patch_size^2, k].
+      signals: To take the principal components of.
+      counts: Numbers per patch.
+      patch_size: Height and width of the patches.
 
-    By a learned dictionary D with orthogonal matching pursuit, by the largest coefficients in the
-    principal components of `signals` [n, size^2], and by those in the cosine basis.
-    Returns {name: PSNR [len(counts), len(images)]}.
+    Returns:
+      {'learned', 'PCA', 'DCT': PSNR in dB [len(counts), len(images)]}.
     """
-    components = linalg.pca(jnp.asarray(signals), size * size - 1)[0].matrix
-    cosines = recovery.cosines(size)
-    kinds = {
+    components = linalg.pca(jnp.asarray(signals), patch_size * patch_size - 1)[0].matrix
+    cosines = recovery.cosine_dictionary(patch_size)
+    methods = {
         'learned': jax.jit(
             lambda x, n: recovery.pursue(x, D, 0.0, max_atoms=n)[0], static_argnames='n'
         ),
-        'PCA': lambda x, n: recovery.largest(x, components, n),
-        'DCT': lambda x, n: recovery.largest(x, cosines, n),
+        'PCA': lambda x, n: recovery.keep_largest(x, components, n),
+        'DCT': lambda x, n: recovery.keep_largest(x, cosines, n),
     }
-    found = {name: np.zeros((len(counts), len(images))) for name in kinds}
-    for name, approximate in kinds.items():
+    values = {name: np.zeros((len(counts), len(images))) for name in methods}
+    for name, approximate in methods.items():
         for i, n in enumerate(counts):
             few = functools.partial(approximate, n=n)
             for j, image in enumerate(images):
-                found[name][i, j] = clipped_psnr(
-                    *recovery.store(jnp.asarray(image), few, size=size)
+                values[name][i, j] = clipped_psnr(
+                    *recovery.compress(jnp.asarray(image), few, patch_size=patch_size)
                 )
-    return found
+    return values
+
+
+def _map_images(run, *lists):
+    """Results for every image, on a CPU as many at a time as it has cores; see parallel_encode."""
+    n_threads = parallel_encode.n_cores() if platform_of(*lists) == 'cpu' else 1
+    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(lambda *args: jax.block_until_ready(run(*args)), *lists))

@@ -41,7 +41,7 @@ from lecture4.data import images as image_data
 from lecture4.data.images import crops
 from lecture4.ops import linalg, patches
 from lecture4.sparse import solvers
-from lecture4.sparse.dictionary import init as seeding
+from lecture4.sparse.dictionary import init as initialization
 from lecture4.sparse.dictionary import lagrange_dual, projected_gradient
 from lecture4.sparse.dictionary import online as dictionary
 
@@ -152,16 +152,16 @@ def contenders(x, start, spams):
     gradient = projected_gradient.init(key, x[:1000], K, optimizer=adam)._replace(atoms=start)
     dual = lagrange_dual.init(key, x[:1000], K)._replace(atoms=start)
     # Two inner iterations reach every quality sooner than three, four or six, and than one.
-    online = functools.partial(dictionary.step, weight=WEIGHT, n_inner=2)
+    online = functools.partial(dictionary.step, penalty_weight=WEIGHT, n_iterations=2)
     by_gradient = functools.partial(
-        projected_gradient.step, weight=WEIGHT, optimizer=adam, n_inner=4
+        projected_gradient.step, penalty_weight=WEIGHT, optimizer=adam, n_iterations=4
     )
-    by_dual = functools.partial(lagrange_dual.step, weight=WEIGHT, n_inner=12)
+    by_dual = functools.partial(lagrange_dual.step, penalty_weight=WEIGHT, n_iterations=12)
     large = lambda n: np.random.default_rng(n).permutation(N_TRAIN)[: 10 * BATCH]  # noqa: E731
     made = {
         'online': lambda: Ours(empty, online, x, rows_of, 4),
         'online, 6 inner iterations': lambda: Ours(
-            empty, functools.partial(online, n_inner=6), x, rows_of, 4
+            empty, functools.partial(online, n_iterations=6), x, rows_of, 4
         ),
         'online, 32 atoms at once': lambda: Ours(
             empty, functools.partial(online, block=32), x, rows_of, 4
@@ -197,7 +197,7 @@ def main():
     except ImportError:
         spams = None
     x, test = signals()
-    start = seeding.from_signals(jax.random.key(0), x, K)
+    start = initialization.from_signals(jax.random.key(0), x, K)
     solve = jax.jit(functools.partial(solvers.admm, tolerance=1e-4, tile=128))
 
     def quality(learner):

@@ -142,7 +142,7 @@ def count(d: int = 144, k: int = 256, n_inner: int = 8, n_devices: int = 8) -> i
         lambda key, x: online.init(key, x, k), jax.random.key(0), np.zeros((64, d), np.float32)
     )
     compiled = jax.jit(
-        lambda state, x, key: online.step(state, x, key, weight=1.0, n_inner=n_inner),
+        lambda state, x, key: online.step(state, x, key, penalty_weight=1.0, n_iterations=n_inner),
         in_shardings=(replicated, NamedSharding(mesh, PartitionSpec('data')), replicated),
         out_shardings=replicated,
     ).lower(state, jax.ShapeDtypeStruct((512, d), np.float32), jax.eval_shape(jax.random.key, 0))

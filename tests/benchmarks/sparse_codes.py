@@ -108,7 +108,7 @@ def problem(spams, d, k, share, weight, n):
     path = KEPT / f'{d}_{k}_{share}.npy'
     if not path.exists():
         state = online.init(jax.random.key(0), jnp.asarray(x[:20000]), k)
-        step = jax.jit(lambda s, b, key: online.step(s, b, key, weight=weight)[0])
+        step = jax.jit(lambda s, b, key: online.step(s, b, key, penalty_weight=weight)[0])
         for i in range(100):
             key = jax.random.key(i)
             rows = np.random.default_rng(i).integers(0, len(x), 1024)
@@ -148,11 +148,11 @@ def gap(x, D, a, weight):
 def candidates():
     """Name -> (x, D, weight) -> codes: one compiled program for all tolerances of a kind."""
     moves = jax.jit(
-        lambda x, D, w, t: solvers.coordinate_descent(x, D, w, tolerance=t, stop='moves').codes
+        lambda x, D, w, t: solvers.coordinate_descent(x, D, w, tolerance=t, stop='step').codes
     )
     certified = jax.jit(
         lambda x, D, w, t, first: (
-            solvers.coordinate_descent(x, D, w, tolerance=t, first=first).codes
+            solvers.coordinate_descent(x, D, w, tolerance=t, first_step_tolerance=first).codes
         )
     )
     directions = jax.jit(
@@ -224,7 +224,7 @@ def worst(spams, x, D, weight):
         print(
             f'  worst of {len(x)}: {name} {error.max():.1e}, 99.9 % {np.quantile(error, 0.999):.1e}'
         )
-    print(f'  {solvers.summarise(found)}')
+    print(f'  {solvers.summarize(found)}')
 
 
 def on_cores(spams, x, D, weight, rounds):

@@ -72,7 +72,7 @@ def learner(config):
     """Online dictionary learning, 64 atoms."""
 
     def step(state, x, key, *, axis_name=None):
-        return online.step(state, x, key, weight=100 * config.rate, axis_name=axis_name)
+        return online.step(state, x, key, penalty_weight=100 * config.rate, axis_name=axis_name)
 
     return train.Task(lambda key, x: online.init(key, x, D), step)
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import Lasso
 
 from lecture4.sparse import solvers
 
-STEPWISE = ('fista', 'ista', 'admm')  # looked at every check_every iterations
+STEPWISE = ('fista', 'ista', 'admm')  # checked every check_every iterations
 METHODS = (*STEPWISE, 'coordinate_descent', 'feature_sign')
 # Those that solve small systems on the support: equal up to rounding, not to the bit.
 ON_SUPPORT = ('coordinate_descent', 'feature_sign')
@@ -30,21 +30,32 @@ def problem(n=12, d=16, k=24, seed=0, dtype: type = np.float64):
 @functools.cache
 def compiled(method):
     solve = getattr(solvers, method)
-    static = {'penalty', 'tile', 'stop', 'early', 'polish'} & {*inspect.signature(solve).parameters}
+    static = {'penalty', 'tile', 'stop', 'bfloat16_iterations', 'polish', 'relaxation'} & {
+        *inspect.signature(solve).parameters
+    }
     return jax.jit(solve, static_argnames=tuple(sorted(static)))
 
 
 def solve(method, x, D, weight, **options):
     """The solver under jit; weight in the dtype of x."""
     weight = jnp.asarray(weight, x.dtype)
-    found = inspect.signature(getattr(solvers, method)).parameters
-    # All numbers are given, so that calls with and without them share a program.
-    numbers = {name: found[name].default for name in ('tolerance', 'check_every') if name in found}
+    parameters = inspect.signature(getattr(solvers, method)).parameters
+    # All numbers are passed, so that calls with and without them share a program.
+    numbers = {
+        name: parameters[name].default
+        for name in ('tolerance', 'check_every')
+        if name in parameters
+    }
     options = {'max_iterations': 20000, **numbers, **options}
-    if method not in STEPWISE:  # looks when no code would move far
+    if method not in STEPWISE:  # checks when no code would change by much
         options.pop('check_every', None)
     solution = compiled(method)(jnp.asarray(x), jnp.asarray(D), weight, **options)
     return solvers.Solution(*map(np.asarray, solution))
+
+
+def done(solution):
+    """Signals within the tolerance, or as close as their precision allows."""
+    return np.asarray(solution.converged | solution.limited_by_precision)
 
 
 def value(x, D, a, weight, penalty='L1'):

@@ -21,38 +21,45 @@ WEIGHT = 0.15
 
 @functools.cache
 def patches():
-    """Patches [6000, 36] of two pictures, their means taken out, of mean squared norm 1; shuffled."""
+    """Patches [6000, 36] of two images, their means subtracted, of mean squared norm 1; shuffled."""
     rng = np.random.default_rng(0)
     rows = []
-    for picture in (data.camera(), data.coins()):
-        i = rng.integers(0, picture.shape[0] - 6, 3000)
-        j = rng.integers(0, picture.shape[1] - 6, 3000)
-        rows += [picture[a : a + 6, b : b + 6].ravel() for a, b in zip(i, j, strict=True)]
+    for image in (data.camera(), data.coins()):
+        i = rng.integers(0, image.shape[0] - 6, 3000)
+        j = rng.integers(0, image.shape[1] - 6, 3000)
+        rows += [image[a : a + 6, b : b + 6].ravel() for a, b in zip(i, j, strict=True)]
     x = np.asarray(rows, np.float32)
     x -= x.mean(1, keepdims=True)
     x /= np.sqrt((x * x).sum(1).mean())
     return x[rng.permutation(len(x))]
 
 
-def held_out(D, x, weight=WEIGHT):
+def held_out(D, x, penalty_weight=WEIGHT):
     codes = np.asarray(encode(x, D, weight).codes, np.float64)
     return (0.5 * ((x - codes @ D.T) ** 2).sum(1) + weight * abs(codes).sum(1)).mean()
 
 
 encode = jax.jit(solvers.admm)
 update = jax.jit(online.update_atoms)
-update_blocks = jax.jit(online.update_atoms, static_argnames='block')
-step = jax.jit(online.step, static_argnames=('penalty', 'n_inner', 'block', 'reduce'))
+update_blocks = jax.jit(online.update_atoms, static_argnames='block_size')
+step = jax.jit(online.step, static_argnames=('penalty', 'n_iterations', 'block_size', 'reduce'))
 
 
-def learn(n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, weight=WEIGHT, **options):
+def learn(
+    n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, penalty_penalty_weight=WEIGHT, **options
+):
     x = patches()
     state = online.init(jax.random.key(0), x[:500], n_atoms, norm_bound=norm_bound)
     history = []
     for t in range(n_steps):
         rows = slice(200 + t * batch % 5600, 200 + t * batch % 5600 + batch)
         state, metrics = step(
-            state, x[rows], jax.random.key(t), weight=weight, norm_bound=norm_bound, **options
+            state,
+            x[rows],
+            jax.random.key(t),
+            penalty_weight=penalty_weight,
+            norm_bound=norm_bound,
+            **options,
         )
         history.append({name: float(v) for name, v in metrics.items()})
     return state, history
@@ -84,7 +91,7 @@ def best_atom(D, j, A, B, norm_bound):
 
 @pytest.mark.parametrize('norm_bound', [0.3, 1.0, 1e4])
 def test_every_atom_moves_to_the_minimum_of_the_surrogate(norm_bound, x64):
-    """Against scipy's constrained minimiser of the surrogate as it is written, an atom at a time."""
+    """Against scipy's constrained minimizer of the surrogate by its definition, an atom at a time."""
     for seed in range(3):
         D, A, B = statistics(seed)
         D /= np.maximum(1, np.linalg.norm(D, axis=0) / norm_bound**0.5)
@@ -114,9 +121,9 @@ def test_many_passes_reach_the_minimum_of_the_surrogate(x64):
     assert (multiplier > 1e-3).any()
 
 
-@pytest.mark.parametrize('block', [3, 7, 40])
-def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block, x64):
-    """Also where codes are dense and atoms alike, and where k is no multiple of the block."""
+@pytest.mark.parametrize('block_size', [3, 7, 40])
+def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block_size, x64):
+    """Also where codes are dense and atoms correlated, and where k is no multiple of the block."""
     for seed, dense in ((0, 0.3), (1, 1.0)):
         rng = np.random.default_rng(seed)
         codes = rng.standard_normal((60, 10)) * (rng.uniform(size=(60, 10)) < dense) + dense
@@ -125,12 +132,15 @@ def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block, x64)
         D = blocked = jnp.asarray(rng.standard_normal((6, 10)) / 3)
         value = surrogate(np.asarray(D), A, B)
         for _ in range(20):
-            blocked = update_blocks(blocked, A, B, 0.5, block=block)
+            blocked = update_blocks(blocked, A, B, 0.5, block_size=block_size)
             lower = surrogate(np.asarray(blocked), A, B)
             assert lower <= value + 1e-12
             value = lower
         for _ in range(3000):
-            D, blocked = update(D, A, B, 0.5), update_blocks(blocked, A, B, 0.5, block=block)
+            D, blocked = (
+                update(D, A, B, 0.5),
+                update_blocks(blocked, A, B, 0.5, block_size=block_size),
+            )
         assert surrogate(np.asarray(blocked), A, B) == pytest.approx(
             surrogate(np.asarray(D), A, B), rel=1e-6
         )
@@ -138,14 +148,14 @@ def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block, x64)
 
 def test_learning_by_blocks_is_as_good():
     x = patches()[:200]
-    one, blocks = (held_out(np.asarray(learn(25, block=b)[0].atoms), x) for b in (1, 16))
+    one, blocks = (held_out(np.asarray(learn(25, block_size=b)[0].atoms), x) for b in (1, 16))
     assert blocks < 1.01 * one
 
 
 def test_an_atom_without_use_stays(x64):
     D, A, B = statistics(6)
     A[2], A[:, 2], B[:, 2] = 0, 0, 0
-    moved = np.asarray(online.update_atoms(jnp.asarray(D), A, B, 100.0, block=2))
+    moved = np.asarray(online.update_atoms(jnp.asarray(D), A, B, 100.0, block_size=2))
     np.testing.assert_array_equal(moved[:, 2], D[:, 2])
     assert (moved[:, [0, 1, 3]] != D[:, [0, 1, 3]]).all()
 
@@ -153,7 +163,7 @@ def test_an_atom_without_use_stays(x64):
 # Steps
 
 
-def test_objective_falls_on_patches_of_pictures():
+def test_objective_falls_on_patches_of_images():
     x = patches()[:200]
     values = [held_out(np.asarray(learn(n)[0].atoms), x) for n in (0, 1, 10, 60)]
     assert values[0] > values[1] > values[2] > values[3]
@@ -164,7 +174,7 @@ def test_objective_falls_on_patches_of_pictures():
     assert all(0 < h['density'] < 1 and h['reconstruction'] < h['objective'] for h in history)
 
 
-def test_as_good_as_scikit_learn_s_at_equal_signals_seen():
+def test_as_good_as_scikit_learn_after_the_same_signals():
     x = patches()
     train, test = x[200:5200], x[:200]
     start = online.init(jax.random.key(0), x[:500], 40)
@@ -182,7 +192,7 @@ def test_as_good_as_scikit_learn_s_at_equal_signals_seen():
     theirs = held_out(peer.components_.T.astype(np.float32), test)
     ours = held_out(np.asarray(learn(25)[0].atoms), test)
     before = held_out(np.asarray(start.atoms), test)
-    assert theirs < 0.95 * before  # the peer has learned
+    assert theirs < 0.95 * before  # the reference has learned
     assert ours < 1.01 * theirs
 
 
@@ -190,7 +200,7 @@ def test_as_good_as_scikit_learn_s_at_equal_signals_seen():
 def test_norm_bound_is_a_change_of_scale(norm_bound):
     """Atoms of norm sqrt(C) with weight sqrt(C) w are those of norm 1 with w, times sqrt(C)."""
     unit, _ = learn(12)
-    state, history = learn(12, norm_bound=norm_bound, weight=WEIGHT * norm_bound**0.5)
+    state, history = learn(12, norm_bound=norm_bound, penalty_weight=WEIGHT * norm_bound**0.5)
     energy = (np.asarray(state.atoms) ** 2).sum(0)
     assert (energy <= norm_bound * (1 + 1e-5)).all() and (energy > 0.9 * norm_bound).any()
     np.testing.assert_allclose(state.atoms, norm_bound**0.5 * unit.atoms, rtol=1e-3, atol=1e-4)
@@ -212,28 +222,30 @@ def test_statistics_are_faded_sums_of_means(forgetting):
         A, B = keep * A + a.T @ a / len(a), keep * B + batch.T @ a / len(a)
         residual = ((batch - a @ np.asarray(state.atoms).T) ** 2).sum(1)
         value = (0.5 * residual + WEIGHT * abs(a).sum(1)).mean()
-        before = state.atoms
-        state, metrics = step(state, batch, jax.random.key(t), weight=WEIGHT, forgetting=forgetting)
+        old_atoms = state.atoms
+        state, metrics = step(
+            state, batch, jax.random.key(t), penalty_weight=WEIGHT, forgetting=forgetting
+        )
         np.testing.assert_allclose(state.A, A, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(state.B, B, rtol=1e-4, atol=1e-6)
         assert float(metrics['objective']) == pytest.approx(value, rel=1e-5)
         assert float(metrics['reconstruction']) == pytest.approx(0.5 * residual.mean(), rel=1e-5)
         assert float(metrics['density']) == pytest.approx((a != 0).mean(), rel=1e-5)
         assert metrics['replaced'] == 0 and state.step == t + 1
-        np.testing.assert_allclose(state.atoms, update(before, state.A, state.B), atol=1e-6)
+        np.testing.assert_allclose(state.atoms, update(old_atoms, state.A, state.B), atol=1e-6)
 
 
-def test_a_batch_given_twice_over_teaches_the_same():
+def test_a_repeated_batch_teaches_the_same():
     x = patches()
     state, _ = learn(2)
-    once, _ = step(state, x[:100], jax.random.key(9), weight=WEIGHT)
-    twice, _ = step(state, np.tile(x[:100], (2, 1)), jax.random.key(9), weight=WEIGHT)
+    once, _ = step(state, x[:100], jax.random.key(9), penalty_weight=WEIGHT)
+    twice, _ = step(state, np.tile(x[:100], (2, 1)), jax.random.key(9), penalty_weight=WEIGHT)
     for one, two in zip(once, twice, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
 def test_learning_with_the_log_penalty():
-    # Its codes are not sparse, but the objective is one all the same.
+    # Its codes are not sparse, but the objective still falls.
     _, history = learn(30, penalty=LOG)
     assert np.mean([h['objective'] for h in history[-5:]]) < 0.95 * history[0]['objective']
 
@@ -252,40 +264,40 @@ def test_unused_atoms_are_replaced_by_badly_coded_signals():
     atoms = np.concatenate([basis[:, :5], basis[:, 10:11], 0 * basis[:, :1]], axis=1)
     state = state._replace(atoms=jnp.asarray(atoms))
     before = held_out(atoms, x, 0.1)
-    state, metrics = step(state, x, jax.random.key(1), weight=0.1)
+    state, metrics = step(state, x, jax.random.key(1), penalty_weight=0.1)
     assert metrics['dead'] == 2 and metrics['replaced'] == 2
-    fresh = np.asarray(state.atoms)[:, 5:]
-    np.testing.assert_allclose(np.linalg.norm(fresh, axis=0), 1, rtol=1e-5)
-    # The worst signals, a little shaken so that two atoms from equal signals part.
+    new_atoms = np.asarray(state.atoms)[:, 5:]
+    np.testing.assert_allclose(np.linalg.norm(new_atoms, axis=0), 1, rtol=1e-5)
+    # The worst signals, with some noise that separates two atoms from equal signals.
     losses = np.asarray(encode(x, atoms, 0.1).objective)
     worst = x[np.argsort(-losses)[:2]]
     worst /= np.linalg.norm(worst, axis=1, keepdims=True)
-    assert (np.abs((worst @ fresh).diagonal()) > 0.999).all()
-    assert (abs(basis[:, 5] @ fresh) > 0.7).all()
+    assert (np.abs((worst @ new_atoms).diagonal()) > 0.999).all()
+    assert (abs(basis[:, 5] @ new_atoms) > 0.7).all()
     assert (state.A[5:] == 0).all() and (state.A[:, 5:] == 0).all() and (state.B[:, 5:] == 0).all()
     assert (state.usage[5:] > 0).all()
-    # Given time, they earn their place.
+    # After some steps they are used.
     for t in range(20):
-        state, metrics = step(state, x, jax.random.key(2 + t), weight=0.1)
+        state, metrics = step(state, x, jax.random.key(2 + t), penalty_weight=0.1)
     assert metrics['dead'] == 0 and (state.usage > 0.02).all()
     assert held_out(np.asarray(state.atoms), x, 0.1) < 0.7 * before
 
 
-def test_replacement_waits_for_evidence_and_comes_in_portions():
+def test_replacement_waits_for_uses_and_is_limited_per_step():
     x = patches()
     state = online.init(jax.random.key(0), x[:500], 80)
-    # 60 atoms that no signal touches: patches have no mean, these have nothing else.
+    # 60 atoms that no signal uses: patches have no mean, these are constant.
     atoms = np.array(state.atoms)
     atoms[:, 20:] = 1 / 6
     state = state._replace(atoms=jnp.asarray(atoms))
-    few, metrics = step(state, x[:3], jax.random.key(0), weight=1.0)
+    few, metrics = step(state, x[:3], jax.random.key(0), penalty_weight=1.0)
     assert metrics['replaced'] == 0
-    many, metrics = step(state, x[:400], jax.random.key(0), weight=WEIGHT)
-    assert metrics['dead'] == 60 and metrics['replaced'] == init.N_CANDIDATES == 32
+    many, metrics = step(state, x[:400], jax.random.key(0), penalty_weight=WEIGHT)
+    assert metrics['dead'] == 60 and metrics['replaced'] == init.MAX_REPLACED == 32
     cosine = np.asarray(many.atoms[:, 20:52].T @ many.atoms[:, 20:52])
     assert abs(cosine - np.eye(32)).max() < 1 - 1e-6  # all different
     np.testing.assert_array_equal(many.atoms[:, 52:], atoms[:, 52:])
-    _, metrics = step(many, x[400:800], jax.random.key(1), weight=WEIGHT)
+    _, metrics = step(many, x[400:800], jax.random.key(1), penalty_weight=WEIGHT)
     assert metrics['replaced'] == 28
     assert few.step == 1
 
@@ -296,14 +308,14 @@ def test_few_signals_offer_few_replacements():
     state = state._replace(
         atoms=state.atoms.at[:, :30].set(1 / 6),
         usage=state.usage.at[:30].set(0),
-        step=jnp.int32(1000),  # evidence enough, by small batches
+        step=jnp.int32(1000),  # enough uses, by small batches
     )
-    state, metrics = step(state, x[:5], jax.random.key(0), weight=WEIGHT)
+    state, metrics = step(state, x[:5], jax.random.key(0), penalty_weight=WEIGHT)
     assert metrics['dead'] == 30 and metrics['replaced'] == 5
     assert np.isfinite(state.atoms).all()
 
 
-# The start
+# Initialization
 
 
 def test_init_takes_each_signal_once():
@@ -332,7 +344,7 @@ def test_init_prefers_signals_that_are_not_zero():
 
 
 @pytest.mark.parametrize('kind', ['few', 'equal', 'zero', 'opposite'])
-def test_init_makes_up_for_signals_that_lack(kind):
+def test_init_adds_noise_where_signals_are_few_or_equal(kind):
     rng = np.random.default_rng(5)
     x = rng.standard_normal((4, 9)).astype(np.float32)
     x = {
@@ -350,14 +362,14 @@ def test_init_makes_up_for_signals_that_lack(kind):
 # Devices, jit, vmap
 
 
-def test_four_devices_learn_what_one_learns():
-    """Under pmap and over a mesh, through replacements, and with a key of its own on each device."""
+def test_four_devices_learn_the_same_as_one():
+    """Under pmap and over a mesh, through replacements, and with a different key on each device."""
     x = patches()
     atoms = np.array(online.init(jax.random.key(0), x[:500], 24).atoms)
     atoms[:, 4] = 1 / 6  # unused
     start = online.init(jax.random.key(0), x[:500], 24)._replace(atoms=jnp.asarray(atoms))
     on_four = jax.pmap(
-        functools.partial(online.step, weight=WEIGHT, reduce=Reduce('i')),
+        functools.partial(online.step, penalty_weight=WEIGHT, reduce=Reduce('i')),
         axis_name='i',
         in_axes=(0, 0, 0),
     )
@@ -366,7 +378,7 @@ def test_four_devices_learn_what_one_learns():
     of_rows, same_on_all = PartitionSpec('i'), PartitionSpec()
     mapped = jax.jit(
         jax.shard_map(
-            functools.partial(online.step, weight=WEIGHT, reduce=Reduce('i')),
+            functools.partial(online.step, penalty_weight=WEIGHT, reduce=Reduce('i')),
             mesh=mesh,
             in_specs=(same_on_all, of_rows, same_on_all),
             out_specs=same_on_all,
@@ -377,10 +389,10 @@ def test_four_devices_learn_what_one_learns():
     for t in range(3):
         batch = x[400 * t : 400 * t + 400]
         key = jax.random.key(t)
-        one, metrics = step(one, batch, key, weight=WEIGHT)
+        one, metrics = step(one, batch, key, penalty_weight=WEIGHT)
         same = jnp.broadcast_to(key, (4,))
         several, measured = on_four(several, batch.reshape(4, 100, 36), same)
-        meshed, over_mesh = step(meshed, jax.device_put(batch, split), key, weight=WEIGHT)
+        meshed, over_mesh = step(meshed, jax.device_put(batch, split), key, penalty_weight=WEIGHT)
         sharded, _ = mapped(sharded, batch, key)
         for name, value in metrics.items():
             np.testing.assert_allclose(measured[name], value, rtol=1e-4, err_msg=name)
@@ -394,7 +406,7 @@ def test_four_devices_learn_what_one_learns():
             )
         for other in (meshed, sharded):
             np.testing.assert_allclose(getattr(other, name), single, rtol=1e-3, atol=1e-5)
-    # Keys that differ must not part the devices.
+    # Different keys must not make the devices differ.
     several = jax.tree.map(lambda v: jnp.broadcast_to(v, (4, *v.shape)), start)
     several, measured = on_four(
         several, x[:400].reshape(4, 100, 36), jax.random.split(jax.random.key(7), 4)
@@ -411,13 +423,21 @@ def test_vmap_over_weights_and_bounds_is_a_loop():
 
     def one(weight, norm_bound):
         return online.step(
-            state, jnp.asarray(x[:100]), jax.random.key(0), weight=weight, norm_bound=norm_bound
+            state,
+            jnp.asarray(x[:100]),
+            jax.random.key(0),
+            penalty_weight=weight,
+            norm_bound=norm_bound,
         )
 
     together, metrics = jax.jit(jax.vmap(one))(weights, bounds)
     for i in range(2):
         alone, measured = step(
-            state, x[:100], jax.random.key(0), weight=float(weights[i]), norm_bound=float(bounds[i])
+            state,
+            x[:100],
+            jax.random.key(0),
+            penalty_weight=float(weights[i]),
+            norm_bound=float(bounds[i]),
         )
         np.testing.assert_allclose(together.atoms[i], alone.atoms, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(metrics['objective'][i], measured['objective'], rtol=1e-5)
@@ -430,7 +450,7 @@ def test_one_trace_serves_all_steps():
     @jax.jit
     def counted(state, batch, key, weight, forgetting):
         traces.append(1)
-        return online.step(state, batch, key, weight=weight, forgetting=forgetting)
+        return online.step(state, batch, key, penalty_weight=weight, forgetting=forgetting)
 
     state = online.init(jax.random.key(0), x[:500], 24)
     for t in range(3):
@@ -438,23 +458,23 @@ def test_one_trace_serves_all_steps():
     assert len(traces) == 1
 
 
-def test_errors_name_what_came_and_what_was_wanted():
+def test_errors_name_what_was_passed_and_what_is_expected():
     x = jnp.asarray(patches()[:50])
     key = jax.random.key(0)
     with pytest.raises(TypeError, match='signals has dtype int32'):
         online.init(key, x.astype(int), 4)
-    with pytest.raises(ValueError, match=r'\(36,\); \[n, d\] with n, d >= 1'):
+    with pytest.raises(ValueError, match=r'\(36,\); expected \[n, d\] with n, d >= 1'):
         online.init(key, x[0], 4)
     with pytest.raises(ValueError, match=r'\(0, 36\)'):
         online.init(key, x[:0], 4)
-    with pytest.raises(ValueError, match='n_atoms 0 must be at least 1'):
+    with pytest.raises(ValueError, match='n_atoms=0; expected at least 1'):
         online.init(key, x, 0)
     state = online.init(key, x, 4)
     with pytest.raises(ValueError, match='no signals'):
-        online.step(state, x[:0], key, weight=0.1)
+        online.step(state, x[:0], key, penalty_weight=0.1)
     with pytest.raises(ValueError, match=r'\(50, 35\) and dictionary D \(36, 4\)'):
-        online.step(state, x[:, 1:], key, weight=0.1)
+        online.step(state, x[:, 1:], key, penalty_weight=0.1)
     with pytest.raises(TypeError, match='x has dtype int32'):
-        online.step(state, x.astype(int), key, weight=0.1)
-    with pytest.raises(ValueError, match=r'weight of shape \(5,\)'):
-        online.step(state, x, key, weight=jnp.ones(5))
+        online.step(state, x.astype(int), key, penalty_weight=0.1)
+    with pytest.raises(ValueError, match=r'penalty weight of shape \(5,\)'):
+        online.step(state, x, key, penalty_weight=jnp.ones(5))

@@ -48,9 +48,9 @@ def test_gradients_are_those_of_finite_differences(penalty, kind, x64):
 
     arguments = tuple(jnp.asarray(v) for v in (x, D, weight))
     slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2)))(*arguments)
-    found = implicit.codes(*arguments, penalty=penalty, **EXACT)
+    gradients = implicit.codes(*arguments, penalty=penalty, **EXACT)
     if penalty != LOG:
-        assert 0.1 < np.mean(found != 0) < 0.7  # there is a support to respect
+        assert 0.1 < np.mean(gradients != 0) < 0.7  # a support that is neither empty nor full
     for i, slope in enumerate(slopes):
         assert slope.shape == arguments[i].shape
         for _ in range(3):
@@ -60,8 +60,10 @@ def test_gradients_are_those_of_finite_differences(penalty, kind, x64):
                 value(*arguments[:i], arguments[i] + sign * step * direction, *arguments[i + 1 :])
                 for sign in (1, -1)
             )
-            wanted = float(up - down) / (2 * step)
-            assert float(jnp.sum(slope * direction)) == pytest.approx(wanted, rel=1e-5, abs=1e-7), i
+            expected = float(up - down) / (2 * step)
+            assert float(jnp.sum(slope * direction)) == pytest.approx(
+                expected, rel=1e-5, abs=1e-7
+            ), i
 
 
 def test_every_solver_has_the_gradient_of_the_minimum(x64):
@@ -73,16 +75,16 @@ def test_every_solver_has_the_gradient_of_the_minimum(x64):
             lambda D: jnp.sum(implicit.codes(x, D, 0.2, solver=solver, **options) * readout)
         )(jnp.asarray(D))
 
-    wanted = slope(**EXACT)
+    expected = slope(**EXACT)
     np.testing.assert_allclose(
-        slope(solvers.coordinate_descent, tolerance=1e-14), wanted, rtol=1e-6, atol=1e-9
+        slope(solvers.coordinate_descent, tolerance=1e-14), expected, rtol=1e-6, atol=1e-9
     )
     np.testing.assert_allclose(
-        slope(solvers.admm, tolerance=1e-14, polish=True), wanted, rtol=1e-6, atol=1e-9
+        slope(solvers.admm, tolerance=1e-14, polish=True), expected, rtol=1e-6, atol=1e-9
     )
 
 
-def test_a_signal_of_no_codes_and_a_bad_one_leave_the_others_alone():
+def test_zero_and_invalid_signals_do_not_change_other_gradients():
     x, D, rng = problem(3)
     x, D = x.astype(np.float32), D.astype(np.float32)
     x[1] = 0
@@ -96,20 +98,20 @@ def test_a_signal_of_no_codes_and_a_bad_one_leave_the_others_alone():
         return jax.grad(value, argnums=(0, 1, 2))(jnp.asarray(x), jnp.asarray(D), jnp.float32(0.3))
 
     good = np.array([0, 1, 3, 4])
-    wanted = slopes(x, good)
-    np.testing.assert_array_equal(wanted[0][1], 0)  # codes of zero do not move
+    expected = slopes(x, good)
+    np.testing.assert_array_equal(expected[0][1], 0)  # codes of zero do not move
     x[2] = np.nan
-    found = slopes(x, good)
-    np.testing.assert_allclose(found[0][good], wanted[0][good], atol=1e-5)
+    gradients = slopes(x, good)
+    np.testing.assert_allclose(gradients[0][good], expected[0][good], atol=1e-5)
     for i in (1, 2):
-        np.testing.assert_allclose(found[i], wanted[i], atol=1e-5)
-    assert np.isnan(found[0][2]).all()
+        np.testing.assert_allclose(gradients[i], expected[i], atol=1e-5)
+    assert np.isnan(gradients[0][2]).all()
 
 
-def test_twins_in_a_support_share_the_gradient(x64):
-    """Two equal atoms: the codes are not determined, their sum is, and so is what it does."""
+def test_equal_atoms_in_a_support_divide_the_gradient(x64):
+    """Two equal atoms: the codes are not determined, their sum is, and so is its effect."""
     x, D, rng = problem(4, d=6, k=4)
-    twins = np.concatenate([D, D[:, :1]], axis=1)
+    doubled = np.concatenate([D, D[:, :1]], axis=1)
     readout = rng.standard_normal(4)
 
     def value(D, weights):
@@ -117,15 +119,15 @@ def test_twins_in_a_support_share_the_gradient(x64):
         return jnp.sum(jnp.matmul(a, weights))
 
     alone = jax.grad(value)(jnp.asarray(D), jnp.asarray(readout))
-    shared = jax.grad(value)(jnp.asarray(twins), jnp.asarray([*readout, readout[0]]))
-    assert np.isfinite(shared).all()
-    np.testing.assert_allclose(shared[:, 1:4], alone[:, 1:], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(shared[:, 0] + shared[:, 4], alone[:, 0], rtol=1e-4, atol=1e-6)
+    divided = jax.grad(value)(jnp.asarray(doubled), jnp.asarray([*readout, readout[0]]))
+    assert np.isfinite(divided).all()
+    np.testing.assert_allclose(divided[:, 1:4], alone[:, 1:], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(divided[:, 0] + divided[:, 4], alone[:, 0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_a_dictionary_learned_for_a_task_beats_its_start():
-    """What gradients are for: atoms moved so that a linear readout of the codes fits targets."""
+    """Atoms trained so that a linear readout of the codes fits targets."""
     x, D, _ = problem(5, n=40)
     x, D = jnp.asarray(x, jnp.float32), jnp.asarray(D, jnp.float32)
     targets = jnp.sign(x[:, 0] * x[:, 1])
@@ -142,8 +144,8 @@ def test_a_dictionary_learned_for_a_task_beats_its_start():
         D, readout = D - 0.05 * by_D, readout - 0.1 * by_readout
     fixed = solvers.fista(x, jnp.asarray(problem(5)[1], jnp.float32), 0.2, tolerance=1e-6).codes
     best = np.linalg.lstsq(np.asarray(fixed), np.asarray(targets), rcond=None)
-    floor = np.mean((np.asarray(fixed) @ best[0] - np.asarray(targets)) ** 2)
-    assert values[-1] < floor < values[0]
+    baseline = np.mean((np.asarray(fixed) @ best[0] - np.asarray(targets)) ** 2)
+    assert values[-1] < baseline < values[0]
 
 
 @pytest.mark.slow
@@ -158,8 +160,8 @@ def test_vmap_over_weights_is_a_loop(x64):
     np.testing.assert_allclose(together, [jax.grad(value)(w) for w in weights], rtol=1e-8)
 
 
-def test_errors_are_the_solver_s():
-    with pytest.raises(ValueError, match='do not fit'):
+def test_errors_are_those_of_the_solver():
+    with pytest.raises(ValueError, match='do not match'):
         implicit.codes(jnp.ones((3, 4)), jnp.ones((5, 6)), 0.1)
     with pytest.raises(TypeError, match='max_iteration'):
         functools.partial(implicit.codes, max_iteration=3)(jnp.ones((3, 4)), jnp.ones((4, 6)), 0.1)

@@ -1,4 +1,4 @@
-"""All learners of dictionaries: one shape, states that are kept on disk and go on as if unbroken."""
+"""All learners of dictionaries: one shape, states that are saved and resumed to the same bits."""
 
 import functools
 
@@ -31,15 +31,15 @@ def batch(n):
 
 
 @pytest.mark.parametrize('learner', LEARNERS)
-def test_a_state_kept_on_disk_goes_on_in_the_same_bits(learner, tmp_path):
+def test_a_saved_state_resumes_to_the_same_bits(learner, tmp_path):
     init, step = LEARNERS[learner]
-    step = jax.jit(functools.partial(step, weight=0.1))
+    step = jax.jit(functools.partial(step, penalty_weight=0.1))
     state = init(jax.random.key(0), batch(0), 10)
-    kept = checkpoint.Checkpoints(tmp_path)
+    checkpoints = checkpoint.Checkpoints(tmp_path)
     for n in range(4):
         if n == 2:
-            kept.save(2, state)
-            kept.wait()
+            checkpoints.save(2, state)
+            checkpoints.wait()
         state, metrics = step(state, batch(n), jax.random.key(n))
         assert {'objective', 'reconstruction', 'density', 'dead', 'replaced'} <= set(metrics)
         assert all(value.shape == () for value in metrics.values())
@@ -47,10 +47,10 @@ def test_a_state_kept_on_disk_goes_on_in_the_same_bits(learner, tmp_path):
         lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding),
         init(jax.random.key(1), batch(9), 10),
     )
-    found = kept.restore(like)
-    kept.close()
-    assert found is not None
-    n, again = found
+    restored = checkpoints.restore(like)
+    checkpoints.close()
+    assert restored is not None
+    n, again = restored
     assert n == 2 and again.step == 2 and type(again) is type(state)
     for n in (2, 3):
         again, _ = step(again, batch(n), jax.random.key(n))

@@ -1,4 +1,4 @@
-"""Learned encoders: they start as ISTA, learn to do better, and fit the paper's count of products."""
+"""Learned encoders: they start as ISTA and learn to do better."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_an_untrained_encoder_is_ista(n_layers, tied):
     peer = solvers.ista(
         x, D, weight, max_iterations=n_layers + 1, check_every=n_layers + 1, tolerance=0.0
     )
-    # Where the codes are zero there is nothing to iterate.
+    # Signals whose codes are zero take no iterations.
     assert set(np.asarray(peer.iterations).tolist()) == {0, n_layers + 1}
     np.testing.assert_allclose(lista.encode(encoder, x, n_layers), peer.codes, atol=1e-5)
     assert encoder.S.shape == (1 if tied else max(n_layers, 1), 24, 24)
@@ -58,7 +58,7 @@ def fit(n_layers, tied, n_steps=150):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('tied', [True, False])
-def test_learned_layers_predict_what_ista_needs_many_iterations_for(tied):
+def test_learned_layers_beat_more_iterations_of_ista(tied):
     _, D, _ = problem(1)
     rng = np.random.default_rng(9)
     codes = rng.standard_normal((500, 24)) * (rng.uniform(size=(500, 24)) < 0.12)
@@ -80,7 +80,10 @@ def test_learned_layers_predict_what_ista_needs_many_iterations_for(tied):
 def test_gradients_pass_through_the_shared_layers(x64):
     x, D, codes = (np.float64(v) for v in problem(6, d=5, k=7))
     encoder = lista.init(jnp.asarray(D), WEIGHT, 2)
-    loss = lambda encoder: lista.loss(encoder, x, codes, 2)  # noqa: E731
+
+    def loss(encoder):
+        return lista.loss(encoder, x, codes, 2)
+
     slopes = jax.grad(loss)(encoder)
     rng = np.random.default_rng(0)
     for name, slope in slopes._asdict().items():
@@ -94,12 +97,12 @@ def test_gradients_pass_through_the_shared_layers(x64):
         )
 
 
-def test_errors_and_measures():
+def test_errors_name_what_is_expected():
     D = jnp.eye(4)
-    with pytest.raises(ValueError, match='n_layers -1'):
+    with pytest.raises(ValueError, match='n_layers=-1'):
         lista.init(D, 0.1, -1)
-    with pytest.raises(ValueError, match='2 layers of its own, 3'):
+    with pytest.raises(ValueError, match='n_layers=3 for an encoder of 2 layers'):
         lista.encode(lista.init(D, 0.1, 2, tied=False), jnp.ones((1, 4)), 3)
-    with pytest.raises(ValueError, match='weight of shape'):
+    with pytest.raises(ValueError, match='penalty weight of shape'):
         lista.init(D, jnp.ones((3, 1)), 2)
     assert lista.prediction_error(jnp.zeros((2, 3)), jnp.ones((2, 3))) == 1

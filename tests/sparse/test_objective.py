@@ -35,12 +35,17 @@ def dual_maximum(x, D, a, weight):
     best = []
     for signal, r, w in zip(x, residual, np.broadcast_to(weight, a.shape), strict=True):
         limit = (w / abs(r @ D)).min()
-        dual = lambda s, signal=signal, r=r: 0.5 * (signal @ signal - ((signal - s * r) ** 2).sum())  # noqa: E731
-        found = minimize_scalar(
-            lambda s, dual=dual: -dual(s), bounds=(-limit, limit), method='bounded',
+
+        def dual(s, signal=signal, r=r):
+            return 0.5 * (signal @ signal - ((signal - s * r) ** 2).sum())
+
+        search = minimize_scalar(
+            lambda s, dual=dual: -dual(s),
+            bounds=(-limit, limit),
+            method='bounded',
             options={'xatol': 1e-12},
-        )  # fmt: skip
-        best.append(max(-found.fun, dual(limit), dual(-limit)))
+        )
+        best.append(max(-search.fun, dual(limit), dual(-limit)))
     return np.array(best)
 
 
@@ -56,23 +61,23 @@ def minimum(x, D, weight):
 @pytest.mark.parametrize('kind', WEIGHTS)
 def test_loss_is_its_formula(kind, x64):
     weight = WEIGHTS[kind]
-    got = objective.loss(X, DICTIONARY, CODES, weight)
-    np.testing.assert_allclose(got, primal(X, DICTIONARY, CODES, weight), rtol=1e-13)
+    result = objective.loss(X, DICTIONARY, CODES, weight)
+    np.testing.assert_allclose(result, primal(X, DICTIONARY, CODES, weight), rtol=1e-13)
     log = 0.5 * ((X - CODES @ DICTIONARY.T) ** 2).sum(1)
     log += (np.broadcast_to(weight, (N, K)) * np.log(1 + CODES**2)).sum(1)
-    got = objective.loss(X, DICTIONARY, CODES, weight, LOG)
-    np.testing.assert_allclose(got, log, rtol=1e-13)
+    result = objective.loss(X, DICTIONARY, CODES, weight, LOG)
+    np.testing.assert_allclose(result, log, rtol=1e-13)
 
 
 @pytest.mark.parametrize('kind', WEIGHTS)
-def test_gap_is_primal_less_the_best_dual_along_the_residual(kind, x64):
+def test_gap_is_primal_minus_the_best_dual_along_the_residual(kind, x64):
     weight = WEIGHTS[kind]
-    for share in (1e-3, 0.1, 1, 30):  # also where the best scale is not feasible
+    for factor in (1e-3, 0.1, 1, 30):  # also where the best scale is not feasible
         for codes in (CODES, 0 * CODES, -3 * CODES):
-            got = objective.duality_gap(X, DICTIONARY, codes, share * weight)
-            above = primal(X, DICTIONARY, codes, share * weight)
-            below = dual_maximum(X, DICTIONARY, codes, share * weight)
-            np.testing.assert_allclose(got, above - below, rtol=1e-8, atol=1e-11)
+            result = objective.duality_gap(X, DICTIONARY, codes, factor * weight)
+            above = primal(X, DICTIONARY, codes, factor * weight)
+            below = dual_maximum(X, DICTIONARY, codes, factor * weight)
+            np.testing.assert_allclose(result, above - below, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize('kind', WEIGHTS)
@@ -107,7 +112,7 @@ def test_gap_in_float32_reaches_rounding_and_stays_a_bound():
 def test_gap_of_zero_codes_vanishes_from_the_maximal_weight_on(scale):
     x, D = (scale * X).astype(np.float32), DICTIONARY.astype(np.float32)
     zero = np.zeros((N, K), np.float32)
-    largest = objective.max_weight(x, D)
+    largest = objective.max_l1_penalty(x, D)
     np.testing.assert_allclose(largest, abs(x.astype(np.float64) @ D).max(1), rtol=1e-6)
     for factor in (1, 1.5, 1e3):
         gap = objective.duality_gap(x, D, zero, factor * largest[:, None])
@@ -118,8 +123,8 @@ def test_gap_of_zero_codes_vanishes_from_the_maximal_weight_on(scale):
     assert (below > 1e-5 * scale**2).all()
 
 
-def test_max_weight_is_where_the_path_of_codes_begins(x64):
-    largest = np.asarray(objective.max_weight(X, DICTIONARY))[:, None]
+def test_max_l1_penalty_is_where_codes_become_zero(x64):
+    largest = np.asarray(objective.max_l1_penalty(X, DICTIONARY))[:, None]
     assert (minimum(X, DICTIONARY, (1 + 1e-9) * largest) == 0).all()
     assert (minimum(X, DICTIONARY, (1 - 1e-3) * largest) != 0).any(1).all()
 
@@ -130,7 +135,7 @@ def test_signals_and_atoms_of_zero():
     zero = np.zeros((N, K), np.float32)
     gap = np.asarray(objective.duality_gap(x, D, zero, 0.1))
     assert gap[2] == 0 and np.isfinite(gap).all()
-    assert objective.max_weight(x, D)[2] == 0
+    assert objective.max_l1_penalty(x, D)[2] == 0
     assert (objective.duality_gap(x, 0 * D, zero, 0.1) == 0).all()
     # A perfect fit has no residual to make a dual point of; then the gap is the penalty.
     codes = np.eye(N, K, dtype=np.float32)
@@ -147,14 +152,17 @@ def test_no_signals_and_no_atoms():
     bare = x, jnp.zeros((D_, 0)), jnp.zeros((N, 0)), 0.1
     np.testing.assert_allclose(objective.loss(*bare), 0.5 * (x * x).sum(1), rtol=1e-6)
     assert (objective.duality_gap(*bare) == 0).all()
-    assert (objective.max_weight(*bare[:2]) == 0).all()
+    assert (objective.max_l1_penalty(*bare[:2]) == 0).all()
 
 
-def test_the_lecture_s_scaling(x64):
-    """Without the half: the same minimiser at lambda = 2 weight, twice the value."""
+def test_scaling_of_the_lecture(x64):
+    """Without the half: the same minimizer at lambda = 2 weight, twice the value."""
     weight = 0.15
     best = minimum(X, DICTIONARY, weight)
-    lecture = lambda a: ((X - a @ DICTIONARY.T) ** 2).sum(1) + 2 * weight * abs(a).sum(1)  # noqa: E731
+
+    def lecture(a):
+        return ((X - a @ DICTIONARY.T) ** 2).sum(1) + 2 * weight * abs(a).sum(1)
+
     np.testing.assert_allclose(
         lecture(CODES), 2 * objective.loss(X, DICTIONARY, CODES, weight), rtol=1e-13
     )
@@ -170,18 +178,18 @@ def test_stationarity_is_the_gradient_where_the_penalty_is_smooth(x64):
     slope = jax.grad(lambda a: objective.loss(X, DICTIONARY, a, weight, LOG).sum())(
         jnp.asarray(CODES)
     )
-    got = objective.stationarity(X, DICTIONARY, CODES, weight, LOG, step=1e-7)
-    np.testing.assert_allclose(got, np.linalg.norm(slope, axis=1), rtol=1e-6)
-    by_hand = (CODES @ DICTIONARY.T - X) @ DICTIONARY + weight * 2 * CODES / (1 + CODES**2)
-    np.testing.assert_allclose(slope, by_hand, rtol=1e-10, atol=1e-13)
+    result = objective.stationarity(X, DICTIONARY, CODES, weight, LOG, step_size=1e-7)
+    np.testing.assert_allclose(result, np.linalg.norm(slope, axis=1), rtol=1e-6)
+    closed_form = (CODES @ DICTIONARY.T - X) @ DICTIONARY + weight * 2 * CODES / (1 + CODES**2)
+    np.testing.assert_allclose(slope, closed_form, rtol=1e-10, atol=1e-13)
 
 
-def test_stationarity_of_l1_by_hand(x64):
+def test_stationarity_of_l1_in_closed_form(x64):
     gradient = (CODES @ DICTIONARY.T - X) @ DICTIONARY
     v = CODES - 0.2 * gradient
     moved = np.sign(v) * np.maximum(abs(v) - 0.2 * 0.3, 0)
-    got = objective.stationarity(X, DICTIONARY, CODES, 0.3, L1, step=0.2)
-    np.testing.assert_allclose(got, np.linalg.norm(CODES - moved, axis=1) / 0.2, rtol=1e-12)
+    result = objective.stationarity(X, DICTIONARY, CODES, 0.3, L1, step_size=0.2)
+    np.testing.assert_allclose(result, np.linalg.norm(CODES - moved, axis=1) / 0.2, rtol=1e-12)
 
 
 def test_vmap_over_weights_and_jit():
@@ -192,18 +200,18 @@ def test_vmap_over_weights_and_jit():
         np.testing.assert_allclose(gap, objective.duality_gap(x, D, a, weight), rtol=1e-5)
 
 
-def test_errors_name_what_came_and_what_was_wanted():
+def test_errors_name_what_was_passed_and_what_is_expected():
     x, D, a = (jnp.asarray(v, jnp.float32) for v in (X, DICTIONARY, CODES))
     for function in (objective.loss, objective.duality_gap, objective.stationarity):
         with pytest.raises(TypeError, match='x has dtype int32'):
             function(x.astype(int), D, a, 0.1)
         with pytest.raises(TypeError, match=r'codes has dtype int32.*astype\("float32"\)'):
             function(x, D, a.astype(int), 0.1)
-        with pytest.raises(TypeError, match='bfloat16, in which nothing is certified'):
+        with pytest.raises(TypeError, match='bfloat16, too coarse to certify'):
             function(x.astype(jnp.bfloat16), D.astype(jnp.bfloat16), a, 0.1)
-        with pytest.raises(ValueError, match=r'codes have shape \(16, 7\).*want \[7, 16\]'):
+        with pytest.raises(ValueError, match=r'codes of shape \(16, 7\).*expected \[7, 16\]'):
             function(x, D, a.T, 0.1)
-        with pytest.raises(ValueError, match=r'transposed, give D\.T'):
+        with pytest.raises(ValueError, match=r'transposed, pass D\.T'):
             function(x, D.T, a, 0.1)
         with pytest.raises(ValueError, match=r'single signal as x\[None\]'):
             function(x[0], D, a, 0.1)
@@ -212,4 +220,4 @@ def test_errors_name_what_came_and_what_was_wanted():
         with pytest.raises(ValueError, match=r'weight of shape \(1, 7, 16\)'):
             function(x, D, a, jnp.ones((1, 7, 16)))
     with pytest.raises(TypeError, match='D has dtype int32'):
-        objective.max_weight(x, D.astype(int))
+        objective.max_l1_penalty(x, D.astype(int))

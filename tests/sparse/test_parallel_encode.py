@@ -1,4 +1,4 @@
-"""Any number of signals: shared over devices by pmap and by jit, and streamed from disk."""
+"""Any number of signals: split over devices by pmap and by jit, and streamed from disk."""
 
 import threading
 
@@ -9,12 +9,12 @@ import pytest
 
 from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.objective import LOG
-from tests.sparse.solving import problem
+from tests.sparse.solving import done, problem
 
 
 @pytest.mark.parametrize('parallel', ['threads', 'pmap', 'jit'])
-def test_devices_give_what_one_gives(parallel, monkeypatch):
-    """Also where the signals do not divide evenly, with weights and starts of their own."""
+def test_devices_give_the_codes_of_one(parallel, monkeypatch):
+    """Also where the signals do not divide evenly, with separate weights and initial codes."""
     x, D = problem(n=10, dtype=np.float32)
     x[3] = np.nan
     weight = np.linspace(0.04, 0.1, 10, dtype=np.float32)[:, None]
@@ -29,53 +29,61 @@ def test_devices_give_what_one_gives(parallel, monkeypatch):
     assert (len(split.codes.sharding.device_set) > 1) == (parallel != 'threads')
     none = parallel_encode.over_devices(x[:0], D, 0.1)
     assert none.codes.shape == (0, 24)
-    with pytest.raises(ValueError, match="parallel 'mpi' is none of"):
+    with pytest.raises(ValueError, match="parallel='mpi'; expected"):
         parallel_encode.over_devices(x, D, 0.1, parallel='mpi')
 
 
-def test_a_single_cpu_is_shared_out_over_threads(monkeypatch):
+def test_a_single_cpu_runs_threads(monkeypatch):
     x, D = problem(n=8, dtype=np.float32)
     threads, shapes, solve = set(), set(), solvers.encode
 
-    def seen(signals, *given, **options):
+    def spy(signals, *args, **options):
         threads.add(threading.get_ident())
         shapes.add(signals.shape)
-        return solve(signals, *given, **options)
+        return solve(signals, *args, **options)
 
-    monkeypatch.setattr(solvers, 'encode', seen)
+    monkeypatch.setattr(solvers, 'encode', spy)
     monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 2)
     parallel_encode._compiled.cache_clear()
-    found = parallel_encode.over_devices(x, D, 0.1, devices=jax.local_devices()[1:2], method='ista')
+    solution = parallel_encode.over_devices(
+        x, D, 0.1, devices=jax.local_devices()[1:2], method='ista'
+    )
     parallel_encode._compiled.cache_clear()
     assert shapes == {(4, x.shape[1])} and threading.get_ident() not in threads
-    assert found.codes.devices() == {jax.local_devices()[1]}
+    assert solution.codes.devices() == {jax.local_devices()[1]}
 
 
-def test_devices_take_log_codes_from_those_of_l1():
+def test_devices_start_log_codes_from_those_of_l1():
     x, D = problem(n=6, dtype=np.float32)
     options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-5}
     split = parallel_encode.over_devices(5 * x, D, 2.0, **options)
     whole = solvers.encode(jnp.asarray(5 * x), jnp.asarray(D), 2.0, **options)
     assert split.converged.all()
     np.testing.assert_allclose(split.codes, whole.codes, atol=1e-4)
-    start = parallel_encode.over_devices(5 * x, D, 2.0, max_iterations=0, **options)
-    assert (start.codes == 0).any() and (start.codes != 0).any()  # zeros are L1's, not those of log
+    initial = parallel_encode.over_devices(5 * x, D, 2.0, max_iterations=0, **options)
+    assert (initial.codes == 0).any() and (
+        initial.codes != 0
+    ).any()  # zeros are L1's, not those of log
 
 
-def test_what_cannot_be_shared_out_is_told():
+def test_options_that_cannot_be_split_are_refused():
     x, D = problem(n=6, dtype=np.float32)
-    with pytest.raises(ValueError, match=r'weight 0\.0 must be positive'):
+    with pytest.raises(ValueError, match=r'penalty weight 0\.0; expected a positive'):
         parallel_encode.over_devices(x, D, 0.0)
-    with pytest.raises(TypeError, match=r'rho is an array; .* a Python value'):
+    with pytest.raises(TypeError, match=r'rho is an array; expected a Python value'):
         parallel_encode.over_devices(x, D, 0.1, method='admm', rho=jnp.float32(0.1))
-    for bad, told in (({'batch_size': 0}, 'batch_size 0'), ({'weight': [[0.1]] * 4}, r'\(4, 1\)')):
-        given = {'weight': 0.1, 'batch_size': 4} | bad
-        with pytest.raises(ValueError, match=told):
-            next(parallel_encode.stream(iter([x]), D, **given))
+    bad_options = (
+        ({'batch_size': 0}, 'batch_size=0'),
+        ({'penalty_weight': np.full((4, 1), 0.1)}, r'\(4, 1\)'),
+    )
+    for bad, message in bad_options:
+        options = {'penalty_weight': 0.1, 'batch_size': 4} | bad
+        with pytest.raises(ValueError, match=message):
+            next(parallel_encode.stream(iter([x]), D, **options))
 
 
 @pytest.mark.parametrize('source', ['memmap', 'iterator'])
-def test_a_stream_is_the_whole(source, tmp_path):
+def test_a_stream_equals_the_whole(source, tmp_path):
     x, D = problem(n=37, dtype=np.float32)
     whole = solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, tolerance=1e-6)
     if source == 'memmap':
@@ -84,7 +92,7 @@ def test_a_stream_is_the_whole(source, tmp_path):
     else:
         signals = (x[a:b] for a, b in ((0, 3), (3, 3), (3, 30), (30, 37)))
     out = np.lib.format.open_memmap(tmp_path / 'a.npy', 'w+', np.float32, (37, 24))
-    told = []
+    progress = []
     parts = list(
         parallel_encode.stream(
             signals,
@@ -92,17 +100,17 @@ def test_a_stream_is_the_whole(source, tmp_path):
             0.05,
             batch_size=16,
             out=out,
-            progress_fn=lambda *v: told.append(v),
+            progress_fn=lambda *v: progress.append(v),
             tolerance=1e-6,
         )
     )
     total = 37 if source == 'memmap' else None
-    assert told == [(16, total), (32, total), (37, total)]
+    assert progress == [(16, total), (32, total), (37, total)]
     assert [len(part.codes) for part in parts] == [16, 16, 5]
     np.testing.assert_allclose(out, whole.codes, atol=1e-4)  # other tiles, other rounding
     np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), out)
-    gathered = solvers.summarise(solvers.Solution(*map(np.concatenate, zip(*parts, strict=True))))
-    assert gathered.n_signals == 37 and gathered.n_unconverged == gathered.n_marked == 0
+    gathered = solvers.summarize(solvers.Solution(*map(np.concatenate, zip(*parts, strict=True))))
+    assert gathered.n_signals == 37 and gathered.n_unconverged == gathered.n_invalid == 0
 
 
 def test_a_stream_reads_no_further_than_one_batch_ahead():
@@ -119,11 +127,11 @@ def test_a_stream_reads_no_further_than_one_batch_ahead():
     assert len(read) == 4
 
 
-def test_too_few_rows_for_a_stream_are_told(tmp_path):
+def test_too_few_rows_for_a_stream_are_refused(tmp_path):
     x, D = problem(n=6, dtype=np.float32)
     with pytest.raises(ValueError, match='out has 5 rows for 6 signals'):
         list(parallel_encode.stream(x, D, 0.05, out=np.zeros((5, 24), np.float32)))
-    with pytest.raises(ValueError, match='out has 5 rows and the signals are more'):
+    with pytest.raises(ValueError, match='out has 5 rows for more signals'):
         list(
             parallel_encode.stream(
                 iter([x]), D, 0.05, out=np.zeros((5, 24), np.float32), method='ista'
@@ -131,14 +139,16 @@ def test_too_few_rows_for_a_stream_are_told(tmp_path):
         )
 
 
-def test_the_worst_signal_is_named():
+def test_the_summary_names_the_worst_signal():
     x, D = problem(dtype=np.float32)
     x[7] = np.nan
-    found = solvers.fista(jnp.asarray(x), jnp.asarray(D), 0.02, max_iterations=10, tolerance=1e-3)
-    summary = solvers.summarise(found)
-    gap = np.asarray(found.gap)
+    solution = solvers.fista(
+        jnp.asarray(x), jnp.asarray(D), 0.02, max_iterations=10, tolerance=1e-3
+    )
+    summary = solvers.summarize(solution)
+    gap = np.asarray(solution.gap)
     assert summary.worst_signal == np.nanargmax(gap) and summary.worst_gap == np.nanmax(gap)
-    assert summary.n_marked == 1 and summary.n_signals == 12
-    assert summary.n_unconverged == 11 - np.asarray(found.converged).sum() > 0
+    assert summary.n_invalid == 1 and summary.n_signals == 12
+    assert summary.n_unconverged == 11 - done(solution).sum() > 0
     np.testing.assert_allclose(summary.mean_gap, np.nanmean(gap), rtol=1e-5)
-    assert solvers.summarise(jax.tree.map(lambda v: v[7:8], found)).worst_signal == -1
+    assert solvers.summarize(jax.tree.map(lambda v: v[7:8], solution)).worst_signal == -1

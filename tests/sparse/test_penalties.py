@@ -1,4 +1,4 @@
-"""Penalties beyond L1, and supports solved for exactly, against scikit-learn in float64."""
+"""Penalties beyond L1, and exact solutions on supports, against scikit-learn in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from sklearn.linear_model import ElasticNet, Lasso
 
 from lecture4.sparse import penalties, solvers
 from lecture4.sparse.objective import loss
+from tests.sparse.solving import done
 
 
 def problem(d=14, k=25, n=9, seed=0):
@@ -26,14 +27,14 @@ OPTIONS = {'fit_intercept': False, 'tol': 1e-13, 'max_iter': 100_000}
 
 @pytest.mark.parametrize('weight', [0.05, 0.3])
 @pytest.mark.parametrize('method', ['fista', 'admm', 'coordinate_descent'])
-def test_codes_that_may_not_be_negative(method, weight, x64):
+def test_nonnegative_codes(method, weight, x64):
     x, D = problem()
-    found = getattr(solvers, method)(
+    solution = getattr(solvers, method)(
         jnp.asarray(x), jnp.asarray(D), weight, penalty=penalties.NONNEGATIVE, tolerance=1e-10
     )
     best = reference(x, D, Lasso(alpha=weight / len(D), positive=True, **OPTIONS))
-    assert found.converged.all() and (np.asarray(found.codes) >= 0).all()
-    np.testing.assert_allclose(found.codes, best, atol=1e-5)
+    assert solution.converged.all() and (np.asarray(solution.codes) >= 0).all()
+    np.testing.assert_allclose(solution.codes, best, atol=1e-5)
 
 
 @pytest.mark.parametrize('method', ['fista', 'admm'])
@@ -42,15 +43,15 @@ def test_elastic_net(method, ridge, x64):
     x, D = problem()
     weight = 0.1
     penalty = penalties.elastic_net(ridge)
-    found = getattr(solvers, method)(
+    solution = getattr(solvers, method)(
         jnp.asarray(x), jnp.asarray(D), weight, penalty=penalty, tolerance=1e-10
     )
     total = weight * (1 + ridge)
     model = ElasticNet(alpha=total / len(D), l1_ratio=weight / total, **OPTIONS)
-    assert found.converged.all()
-    # The objective is weight * ridge strongly convex: so far may codes be from the minimum.
-    far = np.linalg.norm(found.codes - reference(x, D, model), axis=1)
-    assert (0.5 * weight * ridge * far**2 <= 1.1e-10 * np.asarray(found.objective)).all()
+    assert solution.converged.all()
+    # The objective is weight * ridge strongly convex: which bounds the distance of codes from the minimum.
+    distance = np.linalg.norm(solution.codes - reference(x, D, model), axis=1)
+    assert (0.5 * weight * ridge * distance**2 <= 1.1e-10 * np.asarray(solution.objective)).all()
 
 
 @pytest.mark.parametrize(
@@ -73,17 +74,17 @@ def test_a_polished_support_is_certified_to_rounding():
     x, D = (jnp.asarray(v, jnp.float32) for v in problem(n=40, seed=2))
     plain = solvers.admm(x, D, 0.2, tolerance=1e-3)
     polished = solvers.admm(x, D, 0.2, tolerance=1e-3, polish=True)
-    assert polished.converged.all() and (polished.iterations <= plain.iterations).all()
-    # In float32 the last signals, whose supports are as large as they can be, want feature_sign.
+    assert done(polished).all() and (polished.iterations <= plain.iterations).all()
+    # In float32 the last signals, whose supports are as large as they can be, need feature_sign.
     exact = solvers.encode(x, D, 0.2, method='admm', tolerance=1e-6)
-    assert exact.converged.all() and float(exact.gap.max()) <= 4e-6
+    assert done(exact).all() and float(exact.gap.max()) <= 4e-6
 
 
-def test_what_a_solver_cannot_do_is_refused():
+def test_penalties_that_a_solver_does_not_support_are_refused():
     x, D = (jnp.asarray(v, jnp.float32) for v in problem())
-    with pytest.raises(ValueError, match='ridge 0 must be positive'):
+    with pytest.raises(ValueError, match='ridge=0; expected a positive'):
         penalties.elastic_net(0)
     with pytest.raises(ValueError, match='use fista for other penalties'):
         solvers.coordinate_descent(x, D, 0.1, penalty=penalties.LOG)
-    with pytest.raises(ValueError, match='admm wants a convex penalty'):
+    with pytest.raises(ValueError, match='admm needs a convex penalty'):
         solvers.admm(x, D, 0.1, penalty=penalties.LOG)

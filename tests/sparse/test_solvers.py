@@ -1,4 +1,4 @@
-"""Codes against scikit-learn's Lasso, the optimality conditions and closed forms; certificates kept."""
+"""Codes against scikit-learn's Lasso, the optimality conditions and closed forms; certificates hold."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lecture4.sparse.objective import L1, LOG
-from tests.sparse.solving import EPS, METHODS, lasso, problem, solve, value
+from tests.sparse.solving import EPS, METHODS, done, lasso, problem, solve, value
 
 # Agreement with an independent solver
 
@@ -17,20 +17,22 @@ def test_lasso_in_float64(method, shape, x64):
     # k < 2 d, k < d and k > 2 d: the three ways in which the products are arranged.
     x, D = problem(d=shape[0], k=shape[1])
     best = lasso(x, D, 0.05)
-    found = solve(method, x, D, 0.05, tolerance=1e-9)
-    assert found.converged.all()
-    np.testing.assert_allclose(value(x, D, found.codes, 0.05), value(x, D, best, 0.05), rtol=1e-8)
-    np.testing.assert_allclose(found.codes, best, atol=2e-4)
+    solution = solve(method, x, D, 0.05, tolerance=1e-9)
+    assert solution.converged.all()
+    np.testing.assert_allclose(
+        value(x, D, solution.codes, 0.05), value(x, D, best, 0.05), rtol=1e-8
+    )
+    np.testing.assert_allclose(solution.codes, best, atol=2e-4)
     assert ((best != 0).sum(1) > 2).all() and (best == 0).any(1).all()
 
 
 @pytest.mark.parametrize('method', METHODS)
 def test_lasso_in_float32_to_the_default_tolerance(method):
     x, D = problem(dtype=np.float32)
-    found = solve(method, x, D, 0.05)
+    solution = solve(method, x, D, 0.05)
     best = value(x, D, lasso(x, D, 0.05), 0.05)
-    excess = value(x, D, found.codes, 0.05) / best - 1
-    assert found.codes.dtype == np.float32 and found.converged.all()
+    excess = value(x, D, solution.codes, 0.05) / best - 1
+    assert solution.codes.dtype == np.float32 and done(solution).all()
     assert (excess < 1e-4).all() and (excess > -1e-9).all()
 
 
@@ -40,10 +42,10 @@ def test_lasso_with_a_weight_of_every_shape(method, kind, x64):
     x, D = problem(n=6)
     shape = {'per atom': (24,), 'per signal': (6, 1), 'both': (6, 24)}[kind]
     weight = np.random.default_rng(1).uniform(0.02, 0.1, shape)
-    found = solve(method, x, D, weight, tolerance=1e-9)
+    solution = solve(method, x, D, weight, tolerance=1e-9)
     best = lasso(x, D, weight)
     np.testing.assert_allclose(
-        value(x, D, found.codes, weight), value(x, D, best, weight), rtol=1e-8
+        value(x, D, solution.codes, weight), value(x, D, best, weight), rtol=1e-8
     )
 
 
@@ -54,10 +56,10 @@ def test_ill_conditioned_dictionary():
     x = digits[:20]
     best = value(x, D, lasso(x, D, 0.1), 0.1)
     for tolerance in (1e-3, 1e-4):
-        found = solve('fista', x, D, 0.1, tolerance=tolerance)
-        assert found.converged.all()
-        assert (value(x, D, found.codes, 0.1) <= best * (1 + tolerance)).all()
-    # In float32 ADMM's gap comes to rest near 1e-4 on the hardest of these signals.
+        solution = solve('fista', x, D, 0.1, tolerance=tolerance)
+        assert solution.converged.all()
+        assert (value(x, D, solution.codes, 0.1) <= best * (1 + tolerance)).all()
+    # In float32 ADMM's gap stops falling near 1e-4 on the hardest of these signals.
     quick = solve('admm', x, D, 0.1, tolerance=1e-3)
     slow = solve('fista', x, D, 0.1, tolerance=1e-3)
     assert quick.converged.all()
@@ -71,12 +73,12 @@ def test_ill_conditioned_dictionary():
 @pytest.mark.parametrize('method', METHODS)
 def test_optimality_conditions(method, x64):
     x, D = problem()
-    found = solve(method, x, D, 0.05, tolerance=1e-13)
-    correlation = (x - found.codes @ D.T) @ D
-    used = found.codes != 0
+    solution = solve(method, x, D, 0.05, tolerance=1e-13)
+    correlation = (x - solution.codes @ D.T) @ D
+    used = solution.codes != 0
     assert used.any() and not used.all()
     assert np.abs(correlation).max() < 0.05 * (1 + 1e-5)
-    np.testing.assert_allclose(correlation[used], 0.05 * np.sign(found.codes[used]), atol=1e-6)
+    np.testing.assert_allclose(correlation[used], 0.05 * np.sign(solution.codes[used]), atol=1e-6)
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -86,17 +88,19 @@ def test_certificate_bounds_the_distance_to_the_minimum(method, max_iterations):
     x, D = problem(dtype=np.float32)
     weight = np.float32(0.03)
     best = value(x, D, lasso(x, D, weight), weight)
-    found = solve(
+    solution = solve(
         method, x, D, weight, tolerance=1e-3, max_iterations=max_iterations, check_every=7
     )
-    reached = value(x, D, found.codes, weight)
-    np.testing.assert_allclose(found.objective, reached, rtol=1e-5)
-    assert (found.gap * reached >= (reached - best) * (1 - 1e-4) - 4 * EPS * (x * x).sum(1)).all()
-    assert (found.gap[found.converged] <= 1.01e-3).all()
-    assert (found.gap[~found.converged] > 1e-3).all()
-    assert (found.iterations <= max_iterations).all() and found.iterations.dtype == np.int32
+    reached = value(x, D, solution.codes, weight)
+    np.testing.assert_allclose(solution.objective, reached, rtol=1e-5)
+    assert (
+        solution.gap * reached >= (reached - best) * (1 - 1e-4) - 4 * EPS * (x * x).sum(1)
+    ).all()
+    assert (solution.gap[solution.converged] <= 1e-3 * (1 + 4 * EPS)).all()
+    assert (solution.gap[~solution.converged] > 1e-3).all()
+    assert (solution.iterations <= max_iterations).all() and solution.iterations.dtype == np.int32
     if max_iterations < 4:
-        assert not found.converged.any()
+        assert not done(solution).any()
 
 
 @pytest.mark.parametrize('penalty', [L1, LOG], ids=['L1', 'log'])
@@ -104,7 +108,7 @@ def test_ista_falls_at_every_step_by_at_least_the_step_squared(penalty, x64):
     """F(a) - F(a+) >= L/2 |a - a+|^2 for any L >= the largest eigenvalue (the prox is exact)."""
     x, D = problem(n=5)
     name = 'L1' if penalty is L1 else 'log'
-    # For a penalty that is not convex the majoriser only promises that much for the excess of L.
+    # For a penalty that is not convex the majorizer only promises that much for the excess of L.
     L = np.linalg.eigvalsh(D.T @ D)[-1] if penalty is L1 else 0
     a = np.random.default_rng(2).standard_normal((5, 24))
     for _ in range(40):
@@ -124,7 +128,7 @@ def test_ista_falls_at_every_step_by_at_least_the_step_squared(penalty, x64):
     assert (fall > 0).any()
 
 
-def test_the_speed_that_theory_promises(x64):
+def test_convergence_is_as_fast_as_theory_promises(x64):
     """F(a_m) - F* within L |a*|^2 / 2m (ista) and 2 L |a*|^2 / (m + 1)^2 (fista)."""
     x, D = problem(n=8, d=20, k=20, seed=3)
     D = D * np.geomspace(1, 0.03, 20)  # badly conditioned
@@ -132,8 +136,8 @@ def test_the_speed_that_theory_promises(x64):
     L, energy = np.linalg.eigvalsh(D.T @ D)[-1], (best**2).sum(1)
     for m in (3, 30, 100):
         for method, bound in (('ista', 0.5 / m), ('fista', 2 / (m + 1) ** 2)):
-            found = solve(method, x, D, 1e-3, tolerance=0.0, max_iterations=m, check_every=100)
-            excess = value(x, D, found.codes, 1e-3) - value(x, D, best, 1e-3)
+            solution = solve(method, x, D, 1e-3, tolerance=0.0, max_iterations=m, check_every=100)
+            excess = value(x, D, solution.codes, 1e-3) - value(x, D, best, 1e-3)
             assert (excess <= 1.02 * bound * L * energy).all(), (method, m)
     slow, fast = (solve(m, x, D, 1e-3, tolerance=1e-3).iterations for m in ('ista', 'fista'))
     assert np.median(fast) < 0.5 * np.median(slow)
@@ -148,29 +152,33 @@ def test_log_codes_are_stationary(method, weight, x64):
     """The penalty is smooth, so its gradient must vanish; at weight 2 the objective is not convex."""
     x, D = problem()
     x = 5 * x
-    found = solve(method, x, D, weight, penalty=LOG, tolerance=1e-9)
-    assert found.converged.all() and (found.gap <= 1e-9).all()
-    gradient = (found.codes @ D.T - x) @ D + weight * 2 * found.codes / (1 + found.codes**2)
+    solution = solve(method, x, D, weight, penalty=LOG, tolerance=1e-9)
+    assert solution.converged.all() and (solution.gap <= 1e-9).all()
+    gradient = (solution.codes @ D.T - x) @ D + weight * 2 * solution.codes / (
+        1 + solution.codes**2
+    )
     assert (np.linalg.norm(gradient, axis=1) < 1e-8 * np.linalg.norm(x @ D, axis=1)).all()
-    np.testing.assert_allclose(found.objective, value(x, D, found.codes, weight, 'log'), rtol=1e-12)
-    assert (found.objective < 0.5 * (x * x).sum(1)).all()
+    np.testing.assert_allclose(
+        solution.objective, value(x, D, solution.codes, weight, 'log'), rtol=1e-12
+    )
+    assert (solution.objective < 0.5 * (x * x).sum(1)).all()
 
 
 @pytest.mark.parametrize('method', ['fista', 'ista'])
 @pytest.mark.parametrize('k', [1, 4])
 @pytest.mark.parametrize('weight', [0.7, 6.0, 15.0])
 def test_log_codes_on_orthogonal_atoms_against_a_dense_grid(method, k, weight, x64):
-    """There every coefficient is a problem of its own; above weight 4 it has two minima."""
+    """There every coefficient is a separate problem; above weight 4 it has two minima."""
     rng = np.random.default_rng(4)
     D = np.linalg.qr(rng.standard_normal((6, 6)))[0][:, :k]
     x = 8 * rng.standard_normal((10, 6))
-    found = solve(method, x, D, weight, penalty=LOG, tolerance=1e-10)
+    solution = solve(method, x, D, weight, penalty=LOG, tolerance=1e-10)
     grid = np.linspace(0, 1, 20001)
     best = 0.5 * (x * x).sum(1)
     for v in (x @ D).T:
         a = v[:, None] * grid
         best += np.min(0.5 * a**2 - v[:, None] * a + weight * np.log1p(a * a), axis=1)
-    np.testing.assert_allclose(value(x, D, found.codes, weight, 'log'), best, rtol=1e-6)
+    np.testing.assert_allclose(value(x, D, solution.codes, weight, 'log'), best, rtol=1e-6)
 
 
 @pytest.mark.parametrize('weight', [0.05, 2.0])
@@ -179,8 +187,8 @@ def test_log_objective_of_fista_never_rises(weight, x64):
     x, D = 5 * x, D * np.geomspace(1, 0.05, 24)
     values = [value(x, D, np.zeros((6, 24)), weight, 'log')]
     for m in (1, 2, 3, 5, 8, 13, 21, 34, 55):
-        found = solve(
+        solution = solve(
             'fista', x, D, weight, penalty=LOG, tolerance=0.0, max_iterations=m, check_every=100
         )
-        values.append(value(x, D, found.codes, weight, 'log'))
+        values.append(value(x, D, solution.codes, weight, 'log'))
     assert (np.diff(values, axis=0) <= 1e-12).all()

@@ -1,4 +1,4 @@
-"""Many signals at once: none depends on the others; tiles, starts, stops, jit, vmap and pmap."""
+"""Many signals at once: none depends on the others; tiles, initial codes, stopping, jit, vmap and pmap."""
 
 import functools
 
@@ -9,9 +9,9 @@ import pytest
 
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, LOG
-from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, problem, solve, value
+from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, done, problem, solve, value
 
-# Signals do not meddle with one another
+# Signals do not influence one another
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -27,7 +27,7 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
     mixed = solve(method, other, D, 0.05, max_iterations=300)
     for field, one, two in zip(alone._fields, alone, mixed, strict=True):
         rows = [0, 4, 6, 10, 11]
-        if method in ON_SUPPORT and field != 'converged':
+        if method in ON_SUPPORT and field not in ('converged', 'limited_by_precision'):
             # The fullest support of a tile decides how its systems are blocked: equal up to rounding.
             np.testing.assert_allclose(one[rows], two[rows], rtol=1e-4, atol=1e-6, err_msg=field)
         else:
@@ -35,7 +35,7 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
     for bad in (5, 7, 9):
         assert np.isnan(mixed.codes[bad]).all()
         assert np.isnan(mixed.gap[bad]) and np.isnan(mixed.objective[bad])
-    assert mixed.converged[8] and not mixed.converged[[5, 7, 9]].any()
+    assert mixed.converged[8] and not done(mixed)[[5, 7, 9]].any()
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -62,7 +62,7 @@ def test_tiles_with_a_weight_per_atom_and_log_penalty(x64):
         np.testing.assert_allclose(whole.codes, tiles.codes, atol=1e-9)
 
 
-# Starts and stops
+# Initial codes and stopping
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -72,26 +72,26 @@ def test_warm_start(method, x64):
     again = solve(method, x, D, 0.05, tolerance=1e-6, init=jnp.asarray(cold.codes))
     assert (again.iterations == 0).all() and again.converged.all()
     np.testing.assert_allclose(again.codes, cold.codes, rtol=1e-12, atol=1e-15)
-    # From the codes of a weight nearby: sooner there, at the same minimum.
+    # From the codes of a weight nearby: fewer iterations, the same minimum.
     near = solve(method, x, D, 0.051, tolerance=1e-6, init=jnp.asarray(cold.codes))
     start = solve(method, x, D, 0.051, tolerance=1e-6)
     assert near.iterations.sum() < start.iterations.sum()
     np.testing.assert_allclose(near.objective, start.objective, rtol=1e-6)
     # From far away: the same minimum still.
     far = 10 * np.random.default_rng(6).standard_normal((12, 24))
-    found = solve(method, x, D, 0.05, tolerance=1e-6, init=jnp.asarray(far))
-    assert found.converged.all()
-    np.testing.assert_allclose(found.objective, cold.objective, rtol=1e-6)
+    solution = solve(method, x, D, 0.05, tolerance=1e-6, init=jnp.asarray(far))
+    assert solution.converged.all()
+    np.testing.assert_allclose(solution.objective, cold.objective, rtol=1e-6)
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_not_finite_start_of_one_signal(method):
+def test_initial_codes_of_one_signal_that_are_not_finite(method):
     x, D = problem(dtype=np.float32)
     init = np.zeros((12, 24), np.float32)
     init[2, 5] = np.nan
-    found = solve(method, x, D, 0.05, init=jnp.asarray(init))
-    assert found.converged.tolist() == [i != 2 for i in range(12)]
-    assert np.isnan(found.codes[2]).all()
+    solution = solve(method, x, D, 0.05, init=jnp.asarray(init))
+    assert done(solution).tolist() == [i != 2 for i in range(12)]
+    assert np.isnan(solution.codes[2]).all()
 
 
 @pytest.mark.parametrize('method', STEPWISE)
@@ -107,18 +107,19 @@ def test_tolerance_and_check_every(method):
     assert (tight.iterations < often.iterations + 10 + tight.iterations * 0.2).all()
 
 
-def test_float32_does_not_spin_for_a_tolerance_out_of_reach():
+def test_float32_stops_at_a_tolerance_out_of_reach():
     x, D = problem(dtype=np.float32)
-    found = solve('fista', x, D, 0.05, tolerance=0.0, max_iterations=5000)
-    assert found.converged.all() and (found.iterations < 2000).all()
+    solution = solve('fista', x, D, 0.05, tolerance=0.0, max_iterations=5000)
+    assert (solution.limited_by_precision | (solution.gap == 0)).all()
+    assert (solution.iterations < 2000).all()
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_too_few_iterations_are_told(method):
+def test_too_few_iterations_are_not_converged(method):
     x, D = problem(dtype=np.float32)
-    found = solve(method, x, D, 0.01, max_iterations=3)
-    assert (found.iterations == 3).all() and not found.converged.any()
-    assert (found.gap > 1e-4).all() and np.isfinite(found.codes).all()
+    solution = solve(method, x, D, 0.01, max_iterations=3)
+    assert (solution.iterations == 3).all() and not done(solution).any()
+    assert (solution.gap > 1e-4).all() and np.isfinite(solution.codes).all()
     start = jnp.asarray(np.random.default_rng(7).standard_normal((12, 24)), jnp.float32)
     none = solve('fista', x, D, 0.01, max_iterations=0, init=start)
     np.testing.assert_array_equal(none.codes, start)
@@ -141,7 +142,7 @@ def test_vmap_over_weights_is_a_loop_over_weights(method, x64):
 
 
 @pytest.mark.parametrize('method', ['fista', 'admm'])
-def test_without_jit_it_is_the_same(method, x64):
+def test_results_without_jit_are_the_same(method, x64):
     x, D = map(jnp.asarray, problem(n=3))
     plain = getattr(solvers, method)(x, D, 0.05, tolerance=1e-6, max_iterations=20000)
     under_jit = solve(method, x, D, 0.05, tolerance=1e-6)
@@ -149,7 +150,7 @@ def test_without_jit_it_is_the_same(method, x64):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_one_trace_serves_every_weight_tolerance_and_start(method):
+def test_one_trace_serves_every_weight_tolerance_and_init(method):
     x, D = map(jnp.asarray, problem(dtype=np.float32))
     traces = []
 
@@ -181,7 +182,7 @@ def test_number_of_iterations_does_not_unroll():
     assert counts[0] == counts[1] < 20
 
 
-def test_devices_share_the_signals():
+def test_signals_are_split_over_devices():
     """Under pmap every device stops by its own signals; the results are those of one device."""
     x, D = problem(n=8, dtype=np.float32)
     whole = solve('fista', x, D, 0.05, tolerance=1e-6)

@@ -1,4 +1,4 @@
-"""Feature-sign search, matching pursuit and regularisation paths, against scikit-learn in float64."""
+"""Feature-sign search, matching pursuit and regularization paths, against scikit-learn in float64."""
 
 import functools
 import itertools
@@ -10,37 +10,37 @@ import pytest
 from sklearn.linear_model import lars_path, orthogonal_mp
 
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import LOG, max_weight
-from tests.sparse.solving import EPS, lasso, problem, solve, value
+from lecture4.sparse.objective import LOG, max_l1_penalty
+from tests.sparse.solving import EPS, done, lasso, problem, solve, value
 
 # Feature-sign search
 
 
-def test_feature_sign_finds_the_codes_to_rounding(x64):
+def test_feature_sign_is_exact_to_rounding(x64):
     x, D = problem(n=20, d=20, k=40)
     best = lasso(x, D, 0.02)
-    found = solve('feature_sign', x, D, 0.02, tolerance=1e-13)
-    assert found.converged.all() and (found.gap < 1e-12).all()
-    np.testing.assert_allclose(found.codes, best, atol=1e-9)
-    assert ((best != 0) == (found.codes != 0)).all() and (best != 0).sum(1).max() > 8
-    # No guess comes twice: hardly more steps than codes in use.
-    assert (found.iterations <= 3 * (best != 0).sum(1) + 3).all()
+    solution = solve('feature_sign', x, D, 0.02, tolerance=1e-13)
+    assert solution.converged.all() and (solution.gap < 1e-12).all()
+    np.testing.assert_allclose(solution.codes, best, atol=1e-9)
+    assert ((best != 0) == (solution.codes != 0)).all() and (best != 0).sum(1).max() > 8
+    # No guess occurs twice: hardly more steps than codes in use.
+    assert (solution.iterations <= 3 * (best != 0).sum(1) + 3).all()
 
 
-def test_feature_sign_in_float32_reaches_what_float32_can_tell():
+def test_feature_sign_in_float32_reaches_float32_rounding():
     x, D = problem(n=20, d=20, k=40, dtype=np.float32)
-    found = solve('feature_sign', x, D, 0.02)
+    solution = solve('feature_sign', x, D, 0.02)
     best = value(x, D, lasso(x, D, 0.02), 0.02)
-    assert found.converged.all() and (found.gap <= 1e-6 + 4 * EPS * (x * x).sum(1) / best).all()
-    np.testing.assert_allclose(value(x, D, found.codes, 0.02), best, rtol=1e-6)
+    assert done(solution).all() and (solution.gap <= 1e-6 + 4 * EPS * (x * x).sum(1) / best).all()
+    np.testing.assert_allclose(value(x, D, solution.codes, 0.02), best, rtol=1e-6)
 
 
-def test_feature_sign_takes_codes_of_the_wrong_sign_out_again(x64):
+def test_feature_sign_removes_codes_of_the_wrong_sign(x64):
     x, D = problem(n=8)
     wrong = -solve('feature_sign', x, D, 0.05, tolerance=1e-13).codes
-    found = solve('feature_sign', x, D, 0.05, init=jnp.asarray(wrong), tolerance=1e-13)
-    assert found.converged.all()
-    np.testing.assert_allclose(found.codes, -wrong, atol=1e-8)
+    solution = solve('feature_sign', x, D, 0.05, init=jnp.asarray(wrong), tolerance=1e-13)
+    assert solution.converged.all()
+    np.testing.assert_allclose(solution.codes, -wrong, atol=1e-8)
 
 
 # Matching pursuit
@@ -49,24 +49,26 @@ def test_feature_sign_takes_codes_of_the_wrong_sign_out_again(x64):
 @pytest.mark.parametrize('n_nonzero', [1, 4, 9])
 def test_matching_pursuit_against_scikit_learn(n_nonzero, x64):
     x, D = problem(n=15, d=16, k=40)
-    D = D * np.linspace(0.5, 2, 40)  # the norms of atoms do not sway the choice
+    D = D * np.linspace(0.5, 2, 40)  # the norms of atoms do not influence the choice
     unit = D / np.linalg.norm(D, axis=0)
     best = orthogonal_mp(unit, x.T, n_nonzero_coefs=n_nonzero).T / np.linalg.norm(D, axis=0)
-    found = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), n_nonzero, tile=4)
-    np.testing.assert_allclose(found.codes, best, atol=1e-10)
-    assert found.converged.all() and (np.asarray(found.iterations) == n_nonzero).all()
-    np.testing.assert_allclose(found.objective, 0.5 * ((x - best @ D.T) ** 2).sum(1), atol=1e-12)
+    solution = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), n_nonzero, tile=4)
+    np.testing.assert_allclose(solution.codes, best, atol=1e-10)
+    assert solution.converged.all() and (np.asarray(solution.iterations) == n_nonzero).all()
+    np.testing.assert_allclose(solution.objective, 0.5 * ((x - best @ D.T) ** 2).sum(1), atol=1e-12)
 
 
 def test_matching_pursuit_stops_at_the_energy(x64):
     x, D = problem(n=15, d=16, k=40)
     energy = 0.1 * (x * x).sum(1)
-    found = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 16, energy=jnp.asarray(energy))
-    left = ((x - found.codes @ D.T) ** 2).sum(1)
+    solution = solvers.matching_pursuit(
+        jnp.asarray(x), jnp.asarray(D), 16, residual_energy=jnp.asarray(energy)
+    )
+    left = ((x - solution.codes @ D.T) ** 2).sum(1)
     assert (left <= energy).all()
     fewer = orthogonal_mp(D, x.T, n_nonzero_coefs=1).T
     assert ((x - fewer @ D.T) ** 2).sum(1).max() > energy.max()
-    for i, count in enumerate(np.asarray(found.iterations)):
+    for i, count in enumerate(np.asarray(solution.iterations)):
         if count > 1:  # one atom less is not enough
             less = orthogonal_mp(D, x[i], n_nonzero_coefs=count - 1)
             assert ((x[i] - D @ less) ** 2).sum() > energy[i]
@@ -74,32 +76,34 @@ def test_matching_pursuit_stops_at_the_energy(x64):
 
 def test_one_atom_of_matching_pursuit_is_the_best_of_all(x64):
     x, D = problem(n=6, k=7)
-    found = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 1)
+    solution = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 1)
     for i, j in itertools.product(range(6), range(7)):
         alone = (D[:, j] @ x[i]) * D[:, j]
-        assert 2 * found.objective[i] <= ((x[i] - alone) ** 2).sum() + 1e-12
+        assert 2 * solution.objective[i] <= ((x[i] - alone) ** 2).sum() + 1e-12
 
 
 def test_matching_pursuit_with_bad_input():
     x, D = problem(n=6, dtype=np.float32)
     x[1], x[2], D[:, 3] = np.nan, 0, 0
     D[:, 5] = D[:, 6]
-    found = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 20)
-    assert np.isnan(found.codes[1]).all() and not found.converged[1]
-    assert (found.codes[2] == 0).all() and found.iterations[2] == 0
-    others = np.delete(np.asarray(found.codes), 1, axis=0)
+    solution = solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 20)
+    assert np.isnan(solution.codes[1]).all() and not solution.converged[1]
+    assert (solution.codes[2] == 0).all() and solution.iterations[2] == 0
+    others = np.delete(np.asarray(solution.codes), 1, axis=0)
     assert np.isfinite(others).all() and (others[:, 3] == 0).all()
     alone = solvers.matching_pursuit(jnp.asarray(x[4:5]), jnp.asarray(D), 20)
-    np.testing.assert_allclose(alone.codes[0], found.codes[4], atol=1e-5)
+    np.testing.assert_allclose(alone.codes[0], solution.codes[4], atol=1e-5)
     none = solvers.matching_pursuit(jnp.asarray(x[:0]), jnp.asarray(D), 3)
     assert none.codes.shape == (0, 24)
-    with pytest.raises(ValueError, match='n_nonzero 0 must be at least 1 atom'):
+    with pytest.raises(ValueError, match='n_nonzero=0; expected at least 1 atom'):
         solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 0)
-    with pytest.raises(ValueError, match='tile 0 must be at least 1'):
+    with pytest.raises(ValueError, match='tile=0; expected at least 1'):
         solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 3, tile=0)
-    with pytest.raises(ValueError, match=r'energy of shape \(3,\) is neither a scalar nor \[6\]'):
-        solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 3, energy=jnp.ones(3))
-    with pytest.raises(ValueError, match=r'\(16, 0\): no atom'):
+    with pytest.raises(
+        ValueError, match=r'residual_energy of shape \(3,\); expected a scalar or \[6\]'
+    ):
+        solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D), 3, residual_energy=jnp.ones(3))
+    with pytest.raises(ValueError, match=r'\(16, 0\) has no atom'):
         solvers.matching_pursuit(jnp.asarray(x), jnp.asarray(D[:, :0]), 3)
     with pytest.raises(TypeError, match='x has dtype int32'):
         solvers.matching_pursuit(jnp.zeros((2, 16), int), jnp.asarray(D), 3)
@@ -110,39 +114,39 @@ def test_matching_pursuit_with_bad_input():
 
 def test_path_is_that_of_lars(x64):
     x, D = map(jnp.asarray, problem(n=3))
-    weights = solvers.weights_from_max(x, D, 6, smallest=0.05)
-    assert weights[0] == max_weight(x, D).max() and (jnp.diff(weights) < 0).all()
-    found = jax.jit(lambda x, w: solvers.path(x, D, w, tolerance=1e-10))(x, weights)
-    assert found.codes.shape == (6, 3, 24) and found.converged.all()
-    assert (found.codes[0] == 0).all()
+    weights = solvers.weights_from_max(x, D, 6, min_fraction=0.05)
+    assert weights[0] == max_l1_penalty(x, D).max() and (jnp.diff(weights) < 0).all()
+    solution = jax.jit(lambda x, w: solvers.path(x, D, w, tolerance=1e-10))(x, weights)
+    assert solution.codes.shape == (6, 3, 24) and solution.converged.all()
+    assert (solution.codes[0] == 0).all()
     for i in range(3):
         alphas, _, coefs = lars_path(np.asarray(D), np.asarray(x[i]), method='lasso', alpha_min=0)
-        for weight, codes in zip(weights, found.codes[:, i], strict=True):
+        for weight, codes in zip(weights, solution.codes[:, i], strict=True):
             # Between its knots the path is linear; alpha is the weight over d.
             at = [np.interp(weight / len(D), alphas[::-1], row[::-1]) for row in coefs]
             np.testing.assert_allclose(codes, at, atol=1e-5)
 
 
-def test_path_passes_marked_signals_on_and_refuses_a_single_weight():
+def test_path_keeps_invalid_signals_and_refuses_a_single_weight():
     x, D = problem(n=4, dtype=np.float32)
     x[2] = np.inf
-    found = solvers.path(jnp.asarray(x), jnp.asarray(D), jnp.asarray([0.2, 0.1]))
-    assert found.converged.tolist() == [[True, True, False, True]] * 2
-    with pytest.raises(ValueError, match=r'weights have shape \(\); \[p\] is wanted'):
-        solvers.path(jnp.asarray(x), jnp.asarray(D), 0.1)
+    solution = solvers.path(jnp.asarray(x), jnp.asarray(D), jnp.asarray([0.2, 0.1]))
+    assert done(solution).tolist() == [[True, True, False, True]] * 2
+    with pytest.raises(ValueError, match=r'penalty weights of shape \(\); expected \[p\]'):
+        solvers.path(jnp.asarray(x), jnp.asarray(D), jnp.asarray(0.1))
 
 
-# The log penalty's start
+# Initial codes of the log penalty
 
 
 def test_log_codes_from_the_codes_of_l1(x64):
-    """Above weight 4 the penalty has minima to choose from, and this start finds the lower ones."""
+    """Above weight 4 the penalty has minima to choose from, and this start reaches the lower ones."""
     x, D = problem(n=8)
     x = 40 * x
     options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-9, 'max_iterations': 20000}
-    found = jax.jit(functools.partial(solvers.fista, **options))(x, D, 6.0)
-    assert found.converged.all()
-    gradient = (found.codes @ D.T - x) @ D + 6.0 * 2 * found.codes / (1 + found.codes**2)
+    solution = jax.jit(functools.partial(solvers.fista, **options))(x, D, 6.0)
+    assert solution.converged.all()
+    gradient = (solution.codes @ D.T - x) @ D + 6.0 * 2 * solution.codes / (1 + solution.codes**2)
     assert (np.linalg.norm(gradient, axis=1) < 1e-8 * np.linalg.norm(x @ D, axis=1)).all()
     plain = solve('fista', x, D, 6.0, penalty=LOG, tolerance=1e-9)
-    assert found.objective.mean() < 0.99 * plain.objective.mean()
+    assert solution.objective.mean() < 0.99 * plain.objective.mean()

@@ -1,13 +1,13 @@
-"""Edges and bad input: zeros, one atom, equal atoms, weights from 0 up, what is not finite, wrong types."""
+"""Edges and bad input: zeros, one atom, equal atoms, weights from 0 up, values that are not finite, wrong types."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.sparse import implicit, lista, recovery, solvers
+from lecture4.sparse import implicit, lista, masked, solvers
 from lecture4.sparse.dictionary import online
-from tests.sparse.solving import METHODS, lasso, problem, solve, value
+from tests.sparse.solving import METHODS, done, lasso, problem, solve, value
 
 # Edges
 
@@ -20,10 +20,10 @@ def test_weight_from_the_maximum_on_gives_exact_zeros(method, start):
     noise = np.random.default_rng(8).standard_normal((12, 24)).astype(np.float32)
     init = {} if start == 'cold' else {'init': jnp.asarray(noise)}
     for factor in (1, 1.001, 50):
-        found = solve(method, x, D, np.float32(factor) * largest, **init)
-        assert (found.codes == 0).all() and found.converged.all()
-        assert (found.gap <= 2e-6).all()
-        np.testing.assert_allclose(found.objective, 0.5 * (x * x).sum(1), rtol=1e-6)
+        solution = solve(method, x, D, np.float32(factor) * largest, **init)
+        assert (solution.codes == 0).all() and done(solution).all()
+        assert (solution.gap <= 2e-6).all()
+        np.testing.assert_allclose(solution.objective, 0.5 * (x * x).sum(1), rtol=1e-6)
     below = solve(method, x, D, np.float32(0.9) * largest, **init)
     assert (below.codes != 0).any(1).all()
 
@@ -36,9 +36,9 @@ def test_one_atom_in_closed_form(method, d, x64):
     x *= np.linspace(0.05, 3, 9)[:, None]
     v, energy = x @ D, (D * D).sum()
     expected = np.sign(v) * np.maximum(abs(v) - 0.4, 0) / energy
-    found = solve(method, x, D, 0.4, tolerance=1e-13)
-    assert found.converged.all() and (expected == 0).any() and (expected != 0).any()
-    np.testing.assert_allclose(found.codes, expected, atol=1e-6)
+    solution = solve(method, x, D, 0.4, tolerance=1e-13)
+    assert solution.converged.all() and (expected == 0).any() and (expected != 0).any()
+    np.testing.assert_allclose(solution.codes, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -65,28 +65,32 @@ def test_signals_and_atoms_of_zero(method, x64):
     x, D = problem()
     x[4] = 0
     D[:, 7] = 0
-    found = solve(method, x, D, 0.05, tolerance=1e-9)
-    assert (found.codes[4] == 0).all() and (found.codes[:, 7] == 0).all() and found.converged.all()
-    assert found.objective[4] == found.gap[4] == 0
+    solution = solve(method, x, D, 0.05, tolerance=1e-9)
+    assert (
+        (solution.codes[4] == 0).all()
+        and (solution.codes[:, 7] == 0).all()
+        and solution.converged.all()
+    )
+    assert solution.objective[4] == solution.gap[4] == 0
     rest = np.delete(D, 7, axis=1)
     best = value(x, rest, lasso(x, rest, 0.05), 0.05)
-    np.testing.assert_allclose(found.objective, best, rtol=1e-8)
+    np.testing.assert_allclose(solution.objective, best, rtol=1e-8)
     nothing = solve(method, x, 0 * D, 0.05)
     assert (nothing.codes == 0).all() and nothing.converged.all()
 
 
 @pytest.mark.parametrize('method', METHODS)
 def test_equal_atoms(method, x64):
-    """The minimiser is not unique then; the minimum is, and that of the dictionary without copies."""
+    """The minimizer is not unique then; the minimum is, and that of the dictionary without copies."""
     x, D = problem(k=12)
-    found = solve(method, x, np.concatenate([D, D[:, ::-1], -D], 1), 0.05, tolerance=1e-9)
-    assert found.converged.all()
+    solution = solve(method, x, np.concatenate([D, D[:, ::-1], -D], 1), 0.05, tolerance=1e-9)
+    assert solution.converged.all()
     best = value(x, D, lasso(x, D, 0.05), 0.05)
-    np.testing.assert_allclose(found.objective, best, rtol=1e-8)
+    np.testing.assert_allclose(solution.objective, best, rtol=1e-8)
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_scale_of_signals_and_weight_is_only_that(method):
+def test_codes_scale_with_signals_and_weight(method):
     """Powers of two: not a bit may change, nor an iteration."""
     x, D = problem(dtype=np.float32)
     one = solve(method, x, D, 0.05)
@@ -111,39 +115,39 @@ def test_order_and_sign_of_atoms(method, x64):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_a_weight_of_zero_or_less_is_refused_or_marked(method):
-    """As a number it is refused; as a traced weight of one signal, that signal alone is marked."""
+def test_a_weight_of_zero_or_less_is_refused_or_invalid(method):
+    """As a number it is refused; as a traced weight of one signal, that signal alone is invalid."""
     x, D = problem(dtype=np.float32)
     for weight in (0.0, -0.1, float('nan')):
-        with pytest.raises(ValueError, match=r'weight.*must be positive.*lstsq'):
+        with pytest.raises(ValueError, match=r'penalty weight.*expected a positive.*lstsq'):
             getattr(solvers, method)(jnp.asarray(x), jnp.asarray(D), weight)
     weight = np.full((12, 1), 0.05, np.float32)
     bad = [1, 3]
     weight[bad, 0] = 0.0, -1.0
-    found = solve(method, x, D, weight)
+    solution = solve(method, x, D, weight)
     whole = solve(method, x, D, 0.05)
-    assert np.flatnonzero(~found.converged).tolist() == bad
-    assert np.isnan(found.codes[bad]).all() and np.isnan(found.gap[bad]).all()
-    rest = [np.delete(codes, bad, 0) for codes in (found.codes, whole.codes)]
+    assert np.flatnonzero(~done(solution)).tolist() == bad
+    assert np.isnan(solution.codes[bad]).all() and np.isnan(solution.gap[bad]).all()
+    rest = [np.delete(codes, bad, 0) for codes in (solution.codes, whole.codes)]
     np.testing.assert_allclose(*rest, rtol=1e-4, atol=1e-6)
 
 
-def test_a_weight_of_zero_is_refused_by_all_that_solve():
+def test_a_weight_of_zero_is_refused_by_every_solver():
     x, D = map(jnp.asarray, problem(n=4, dtype=np.float32))
     state = online.init(jax.random.key(0), x, 3)
     for run in (
-        lambda w: solvers.path(x, D, [0.1, w]),
+        lambda w: solvers.path(x, D, np.asarray([0.1, w])),
         lambda w: implicit.codes(x, D, w),
         lambda w: lista.init(D, w, 2),
-        lambda w: recovery.masked_codes(x, jnp.ones_like(x), D, w),
-        lambda w: online.step(state, x, jax.random.key(0), weight=w),
+        lambda w: masked.masked_codes(x, jnp.ones_like(x), D, w),
+        lambda w: online.step(state, x, jax.random.key(0), penalty_weight=w),
     ):
         for weight in (0.0, -0.1):
-            with pytest.raises(ValueError, match=f'weight {weight} must be positive'):
+            with pytest.raises(ValueError, match=f'penalty weight {weight}; expected a positive'):
                 run(weight)
-        with pytest.raises(ValueError, match='weight inf must be finite'):
+        with pytest.raises(ValueError, match='penalty weight inf; expected a finite'):
             run(np.inf)
-    with pytest.raises(ValueError, match=r'D has shape \(16, 0\): no atom'):
+    with pytest.raises(ValueError, match=r'D of shape \(16, 0\) has no atom'):
         solvers.encode(x, D[:, :0], 0.1)
 
 
@@ -154,7 +158,7 @@ def test_atoms_of_any_norm(method, x64):
     one = solve(method, x, D, 0.05, tolerance=1e-10)
     long = solve(method, x, 3 * D, 3 * 0.05, tolerance=1e-10)
     np.testing.assert_allclose(long.codes, one.codes / 3, atol=1e-7)
-    # And each its own.
+    # And with different norms.
     norms = np.geomspace(0.2, 5, 24)
     mixed = solve(method, x, D * norms, 0.05, tolerance=1e-10, max_iterations=200_000)
     best = value(x, D * norms, lasso(x, D * norms, 0.05), 0.05)
@@ -162,15 +166,17 @@ def test_atoms_of_any_norm(method, x64):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_a_dictionary_that_is_not_finite_marks_every_signal(method):
+def test_a_dictionary_that_is_not_finite_invalidates_all(method):
     x, D = problem(dtype=np.float32)
     D[2, 5] = np.nan
-    found = solve(method, x, D, 0.05)
-    assert np.isnan(found.codes).all() and not found.converged.any()
+    solution = solve(method, x, D, 0.05)
+    assert np.isnan(solution.codes).all() and not done(solution).any()
 
 
-def test_float16_and_bfloat16_name_the_mend():
+def test_float16_and_bfloat16_are_refused_with_the_fix():
     x, D = problem(n=3, dtype=np.float32)
     for dtype in (jnp.float16, jnp.bfloat16):
-        with pytest.raises(TypeError, match=r'in which nothing is certified; give float32'):
+        with pytest.raises(
+            TypeError, match=r'too coarse to certify codes; convert them to float32'
+        ):
             solvers.encode(jnp.asarray(x, dtype), jnp.asarray(D, dtype), 0.1)

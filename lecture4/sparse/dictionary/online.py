@@ -1,36 +1,54 @@
 """Online dictionary learning: one pass over signals, a batch at a time (Mairal et al. 2009).
 
-The state holds what the past says about the atoms: the sums over batches of mean(a a') in A and of
-mean(x a') in B, both fading. A step codes a batch, adds it to A and B, and moves every atom in turn
-to the minimum of the surrogate 0.5 tr(D'D A) - tr(D'B) under ||d_j||^2 <= C.
+The state holds what past batches determine about the atoms: the sums over batches of mean(a a') in A
+and of mean(x a') in B, both fading. A step codes a batch, adds it to A and B, and moves every atom
+in turn to the minimum of the surrogate 0.5 tr(D'D A) - tr(D'B) under ||d_j||^2 <= C.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Int32, PRNGKeyArray, Real
 
 from lecture4.ops.prox import project_ball
 from lecture4.ops.reduce import Reduce
-from lecture4.sparse.dictionary import init as seeding
+from lecture4.ops.varying import vary_together
+from lecture4.sparse.dictionary import init as initialization
 from lecture4.sparse.dictionary import statistics
-from lecture4.sparse.objective import L1, product
+from lecture4.sparse.objective import L1, check_inputs, check_penalty_weight, product
+from lecture4.sparse.penalties import Penalty
 
 
 class State(NamedTuple):
-    """What the learner carries from batch to batch; a pytree, the same on every device."""
+    """What the learner carries from batch to batch; a pytree, the same on every device.
 
-    atoms: jax.Array  # [d, k], ||d_j||^2 <= C
-    A: jax.Array  # [k, k]
-    B: jax.Array  # [d, k]
-    usage: jax.Array  # [k] running share of signals that use the atom
-    step: jax.Array  # int32 scalar, batches seen
+    Attributes:
+      atoms: [d, k], ||d_j||^2 <= C.
+      A: [k, k].
+      B: [d, k].
+      usage: [k] running fraction of signals that use the atom.
+      step: int32, batches seen.
+    """
+
+    atoms: Float[Array, 'd k']
+    A: Float[Array, 'k k']
+    B: Float[Array, 'd k']
+    usage: Float[Array, ' k']
+    step: Int32[Array, '']
 
 
-def init(key, signals, n_atoms, *, norm_bound=1.0):
-    """Atoms are random signals of norm sqrt(norm_bound); shapes and errors as seeding.from_signals."""
-    atoms = seeding.from_signals(key, signals, n_atoms, norm_bound)
+def init(
+    key: PRNGKeyArray,
+    signals: Float[ArrayLike, 'n d'],
+    n_atoms: int,
+    *,
+    norm_bound: Real[ArrayLike, ''] = 1.0,
+) -> State:
+    """Atoms are random signals of norm sqrt(norm_bound); arguments and errors as init.from_signals."""
+    atoms = initialization.from_signals(key, signals, n_atoms, norm_bound)
     d, dtype = atoms.shape[0], atoms.dtype
     return State(
         atoms=atoms,
@@ -42,102 +60,172 @@ def init(key, signals, n_atoms, *, norm_bound=1.0):
 
 
 def step(
+    state: State,
+    signals: Float[ArrayLike, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    penalty_weight: Real[ArrayLike, '...'],
+    penalty: Penalty = L1,
+    norm_bound: Real[ArrayLike, ''] = 1.0,
+    forgetting: Real[ArrayLike, ''] = 1.5,
+    n_iterations: int = 8,
+    block_size: int = 1,
+    reduce: Reduce = Reduce(),
+) -> tuple[State, dict[str, Float[Array, '']]]:
+    """One batch: codes, statistics, every atom once, unused atoms replaced.
+
+    Statistics fade by 1 - forgetting / (t + 1) per batch (0 forgets nothing, the paper's plain rule;
+    the first batches fade entirely). An atom that hardly any signal uses is replaced by one of the
+    worst-coded signals of the batch. A signal that is not finite is not left out: the metrics show
+    it, and a training loop stops there. Compiled once per shapes and static arguments.
+
+    Args:
+      state: As `init` or `step` returns it.
+      signals: A batch, on each device its part.
+      key: Of the replacement.
+      penalty_weight: Scalar, [k] or [n, 1], positive; it may be traced.
+      penalty: Of the codes; static.
+      norm_bound: The C of ||d_j||^2 <= C, positive.
+      forgetting: Nonnegative.
+      n_iterations: Of solvers.approximate, at least 1; static.
+      block_size: Atoms that move at once (see update_atoms); 32 on an accelerator; static.
+      reduce: Over devices (pmap, shard_map): statistics are averaged, so that the state stays the
+        same on all of them.
+
+    Returns:
+      (State, metrics), scalars: objective, mean per signal, of the codes before the atoms move;
+      reconstruction, its first term; density, fraction of codes that are not zero; dead, unused
+      atoms before replacement; replaced, how many were replaced.
+
+    Raises:
+      TypeError: Integers.
+      ValueError: Sizes disagree, or a concrete penalty weight is not positive.
+
+    References:
+      Mairal et al. 2009, algorithms 1 and 2 and section 3.4 (batches, forgetting, unused atoms);
+      the fading is not theirs but close to (1 - 1/t)^forgetting of their 2010 paper.
+    """
+    check_penalty_weight(penalty_weight)
+    signals, _, weight = check_inputs(signals, state.atoms, penalty_weight)
+    return _step(
+        state,
+        signals,
+        key,
+        weight,
+        norm_bound,
+        forgetting,
+        penalty=penalty,
+        n_iterations=n_iterations,
+        block_size=block_size,
+        reduce=reduce,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('penalty', 'n_iterations', 'block_size', 'reduce'))
+def _step(
     state,
     signals,
     key,
-    *,
     weight,
-    penalty=L1,
-    norm_bound=1.0,
-    forgetting=1.5,
-    n_inner=8,
-    block=1,
-    reduce=Reduce(),
+    norm_bound,
+    forgetting,
+    *,
+    penalty,
+    n_iterations,
+    block_size,
+    reduce,
 ):
-    """One batch: codes, statistics, every atom once, unused atoms replaced.
-
-    The codes come from n_inner iterations (see statistics.collect). Statistics fade by
-    1 - forgetting / (t + 1) a batch (0 forgets nothing, the paper's plain rule; the first batches
-    fade whole). An atom that hardly any signal uses is replaced by one of the worst-coded signals of
-    the batch.
-
-    Shapes  signals [n, d] float; weight scalar, [k] or [n, 1]. Returns (State, metrics), scalars:
-            objective        mean per signal, of the codes before the atoms move
-            reconstruction   its first term
-            density          share of codes that are not zero
-            dead             unused atoms, before replacement
-            replaced         how many were replaced
-    Domain  weight > 0, norm_bound > 0 and forgetting >= 0 may be traced; n_inner >= 1 is static.
-            block: atoms that move at once (see update_atoms); 32 on an accelerator. A signal that is
-            not finite is not left out: the metrics say it, and a training loop stops there.
-    Devices Statistics are averaged over the devices of `reduce`, so the state stays the same
-            on all of them.
-    Errors  TypeError for integers; ValueError where sizes disagree, naming both.
-    Source  Mairal et al. 2009, algorithms 1 and 2 and section 3.4 (batches, forgetting, unused
-            atoms); the fading is not theirs but close to (1 - 1/t)^forgetting of their 2010 paper.
-    """
-    seen = statistics.collect(
-        signals, state.atoms, weight, penalty=penalty, n_inner=n_inner, reduce=reduce
+    batch = statistics.collect(
+        signals, state.atoms, weight, penalty=penalty, n_iterations=n_iterations, reduce=reduce
     )
-    t = state.step.astype(seen.x.dtype)
-    forgetting = jnp.asarray(forgetting, seen.x.dtype)
+    t = state.step.astype(batch.x.dtype)
+    forgetting = jnp.asarray(forgetting, batch.x.dtype)
     keep = jnp.clip(1 - forgetting / (t + 1), 0, 1)
-    A = keep * state.A + seen.A
-    B = keep * state.B + seen.B
-    # The sum of the weights of the batches so far, to which A and B are not normalised.
-    memory = jnp.maximum(1, (t + 2) / (1 + forgetting))
-    usage = state.usage + (seen.share - state.usage) / memory
+    A = keep * state.A + batch.A
+    B = keep * state.B + batch.B
+    # The sum of the weights of the batches so far, by which A and B are not normalized.
+    n_batches = jnp.maximum(1, (t + 2) / (1 + forgetting))
+    usage = state.usage + (batch.usage - state.usage) / n_batches
 
-    atoms, usage, fresh, dead = seeding.reseed(
-        update_atoms(state.atoms, A, B, norm_bound, block=block),
+    atoms, usage, replaced, n_dead = initialization.replace_unused_atoms(
+        update_atoms(state.atoms, A, B, norm_bound, block_size=block_size),
         usage,
-        memory * seen.n_signals,
-        seen.x,
-        seen.losses,
+        n_batches * batch.n_signals,
+        batch.x,
+        batch.losses,
         key,
         norm_bound=norm_bound,
         reduce=reduce,
     )
-    stay = ~fresh
-    A = jnp.where(stay[:, None] & stay[None, :], A, 0)
-    B = jnp.where(stay[None, :], B, 0)
-    metrics = seen.metrics | {'dead': dead, 'replaced': jnp.sum(fresh).astype(seen.x.dtype)}
+    kept = ~replaced
+    A = jnp.where(kept[:, None] & kept[None, :], A, 0)
+    B = jnp.where(kept[None, :], B, 0)
+    n_replaced = jnp.sum(replaced).astype(batch.x.dtype)
+    metrics = batch.metrics | {'dead': n_dead, 'replaced': n_replaced}
     return State(atoms, A, B, usage, state.step + 1), metrics
 
 
-def update_atoms(D, A, B, norm_bound=1.0, *, block=1):
-    """Block coordinate descent on 0.5 tr(D'D A) - tr(D'B): each atom once, `block` of them at a time.
+def update_atoms(
+    D: Float[ArrayLike, 'd k'],
+    A: Float[ArrayLike, 'k k'],
+    B: Float[ArrayLike, 'd k'],
+    norm_bound: Real[ArrayLike, ''] = 1.0,
+    *,
+    block_size: int = 1,
+) -> Float[Array, 'd k']:
+    """Block coordinate descent on 0.5 tr(D'D A) - tr(D'B): each atom once, some of them at a time.
 
-    Atoms in turn (block=1, the paper's order) are k small steps one after another, which a GPU waits
-    for. The atoms of a block J move together, each by the curvature sum_(i in J) |A_ij| >= A_jj: as
+    Atoms in turn (block_size=1, the paper's order) are k small sequential steps, which leave a GPU
+    idle. The atoms of a block J move together, each by the curvature sum_(i in J) |A_ij| >= A_jj: as
     A_JJ <= diag(sum_i |A_ij|) no block raises the surrogate, and the bound on norms stays a
-    projection of each atom by itself. Sparse codes leave little beside the diagonal: with 32 at once
-    a pass learns nearly as much, in k / 32 steps. An atom with A_jj = 0, used by no signal, stays.
+    projection of each atom. Sparse codes have little outside the diagonal: with 32 at once a pass
+    learns nearly as much, in k / 32 steps. An atom with A_jj = 0, used by no signal, stays.
 
-    Shapes  D [d, k], A [k, k] symmetric, B [d, k]; norm_bound scalar. Returns [d, k].
-    Source  Mairal et al. 2009, algorithm 2; the norm is bounded by sqrt(norm_bound), not 1. The
-            bound within a block is Gershgorin's.
+    Args:
+      D: Dictionary, atoms in columns.
+      A: Symmetric.
+      B: mean(x a').
+      norm_bound: The C of ||d_j||^2 <= C.
+      block_size: Static.
+
+    References:
+      Mairal et al. 2009, algorithm 2; the norm is bounded by sqrt(norm_bound), not 1. The bound
+      within a block is Gershgorin's.
     """
-    D, A, B = (jnp.asarray(v) for v in (D, A, B))
+    return _update_atoms(
+        jnp.asarray(D), jnp.asarray(A), jnp.asarray(B), norm_bound, block_size=block_size
+    )
+
+
+@functools.partial(jax.jit, static_argnames='block_size')
+def _update_atoms(D, A, B, norm_bound, *, block_size):
+    D, A, B, norm_bound = vary_together(D, A, B, norm_bound)
     k = D.shape[1]
-    block = min(block, k)
+    block_size = min(block_size, k)
     diagonal = jnp.diagonal(A)
     used = diagonal > 1e-10 * jnp.max(diagonal)
 
-    # Atoms lie in rows here: they are read and written a block at a time.
-    padding = -k % block
-    pad = lambda v: jnp.pad(v, ((0, padding),) + ((0, 0),) * (v.ndim - 1))  # noqa: E731
+    # Atoms are in rows here: they are read and written a block at a time.
+    padding = -k % block_size
+
+    def pad(v):
+        return jnp.pad(v, ((0, padding),) + ((0, 0),) * (v.ndim - 1))
+
     rows, target, used = pad(D.T), pad(B.T), pad(used)[:, None]
     A = jnp.pad(A, ((0, padding), (0, padding)))
 
     def move(i, rows):
-        start = i * block
-        cut = lambda v: lax.dynamic_slice_in_dim(v, start, block)  # noqa: E731
-        old, ours, free = cut(rows), cut(A), cut(used)
-        among = lax.dynamic_slice_in_dim(ours, start, block, axis=1)
-        curvature = jnp.sum(jnp.abs(among), axis=1, keepdims=True)
-        moved = old + (cut(target) - product(ours, rows)) / jnp.where(free, curvature, 1)
+        start = i * block_size
+
+        def block(v):
+            return lax.dynamic_slice_in_dim(v, start, block_size)
+
+        old, A_block, free = block(rows), block(A), block(used)
+        within = lax.dynamic_slice_in_dim(A_block, start, block_size, axis=1)
+        curvature = jnp.sum(jnp.abs(within), axis=1, keepdims=True)
+        residual = block(target) - product(A_block, rows)
+        moved = old + residual / jnp.where(free, curvature, 1)
         moved = jnp.where(free, project_ball(moved, norm_bound, axis=1), old)
         return lax.dynamic_update_slice_in_dim(rows, moved, start, axis=0)
 
-    return lax.fori_loop(0, (k + padding) // block, move, rows)[:k].T
+    return lax.fori_loop(0, (k + padding) // block_size, move, rows)[:k].T

@@ -1,52 +1,88 @@
-"""What a batch of signals says about a dictionary: its codes' second moments, summed over devices.
+"""What a batch of signals determines about a dictionary: its codes' second moments, over all devices.
 
-Every learner's step begins here. At fixed codes the objective of a dictionary D is, but for a
-constant, 0.5 tr(D'D A) - tr(D'B) with A = mean(a a') and B = mean(x a'): all a learner needs to know
-of the signals, however many there were and wherever they lay.
+Every learner's step starts here. At fixed codes the objective of a dictionary D is, up to a
+constant, 0.5 tr(D'D A) - tr(D'B) with A = mean(a a') and B = mean(x a'): all a learner needs of the
+signals, however many there are and on whatever device.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from lecture4.ops.reduce import Reduce
 from lecture4.sparse import solvers
-from lecture4.sparse.objective import L1, check, check_positive, objective, product
+from lecture4.sparse.objective import (
+    L1,
+    check_inputs,
+    check_penalty_weight,
+    objective_of_residual,
+    product,
+)
+from lecture4.sparse.penalties import Penalty
 
 
 class Statistics(NamedTuple):
-    """Means over the global batch, the same on every device; x and losses are this device's part."""
+    """Means over the global batch, the same on every device; x and losses are this device's part.
 
-    A: jax.Array  # [k, k] mean(a a')
-    B: jax.Array  # [d, k] mean(x a')
-    share: jax.Array  # [k] of signals that use each atom
-    metrics: dict[str, jax.Array]  # objective, reconstruction, density: scalars
-    n_signals: int  # on all devices
-    x: jax.Array  # [n, d]
-    losses: jax.Array  # [n]
+    Attributes:
+      A: [k, k] mean(a a').
+      B: [d, k] mean(x a').
+      usage: [k] fraction of signals that use each atom.
+      metrics: objective, reconstruction, density: scalars.
+      n_signals: On all devices.
+      x: [n, d].
+      losses: [n].
+    """
+
+    A: Float[Array, 'k k']
+    B: Float[Array, 'd k']
+    usage: Float[Array, ' k']
+    metrics: dict[str, Float[Array, '']]
+    n_signals: int
+    x: Float[Array, 'n d']
+    losses: Float[Array, ' n']
 
 
-def collect(x, D, weight, *, penalty=L1, n_inner=8, reduce=Reduce()):
-    """Codes of a batch by n_inner iterations, and what they say.
+def collect(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    penalty_weight: Real[ArrayLike, '...'],
+    *,
+    penalty: Penalty = L1,
+    n_iterations: int = 8,
+    reduce: Reduce = Reduce(),
+) -> Statistics:
+    """Codes of a batch by a fixed number of iterations, and their statistics.
 
     No converged solver: that changes what is learned by less than the batches differ.
 
-    Shapes  x [n, d] float; D [d, k]; weight scalar, [k] or [n, 1]. Metrics, per signal, of the codes
-            before the atoms move: objective, reconstruction (its first term), density.
-    Devices Means are over the devices of `reduce`.
-    Errors  TypeError for integers; ValueError where sizes disagree, the batch is empty, or the
-            weight is not positive.
+    Args:
+      x: Signals, at least one.
+      D: Dictionary, atoms in columns.
+      penalty_weight: Scalar, [k] or [n, 1], positive.
+      penalty: Of the codes.
+      n_iterations: Of solvers.approximate.
+      reduce: Over devices.
+
+    Returns:
+      Statistics; its metrics are per signal, of the codes before the atoms change: objective,
+      reconstruction (its first term), density (fraction of codes that are not zero).
+
+    Raises:
+      TypeError: Integers.
+      ValueError: Sizes disagree, the batch is empty, or the penalty weight is not positive.
     """
-    check_positive(weight)
-    x, D, weight = check(x, D, weight)
+    check_penalty_weight(penalty_weight)
+    x, D, weight = check_inputs(x, D, penalty_weight)
     n = x.shape[0]
     if n == 0:
-        raise ValueError('the batch has no signals; a step wants at least one')
-    a = solvers.approximate(x, D, weight, penalty=penalty, n_iterations=n_inner)
+        raise ValueError('the batch has no signals; expected at least one')
+    a = solvers.approximate(x, D, weight, penalty=penalty, n_iterations=n_iterations)
     residual = x - product(a, D.T)
-    losses = objective(residual, a, weight, penalty)
-    A, B, share, value, error = reduce.mean(
+    losses = objective_of_residual(residual, a, weight, penalty)
+    A, B, usage, value, error = reduce.mean(
         (
             product(a.T, a) / n,
             product(x.T, a) / n,
@@ -55,5 +91,5 @@ def collect(x, D, weight, *, penalty=L1, n_inner=8, reduce=Reduce()):
             0.5 * jnp.mean(jnp.sum(residual * residual, axis=1)),
         )
     )
-    metrics = {'objective': value, 'reconstruction': error, 'density': jnp.mean(share)}
-    return Statistics(A, B, share, metrics, n * reduce.num_devices, x, losses)
+    metrics = {'objective': value, 'reconstruction': error, 'density': jnp.mean(usage)}
+    return Statistics(A, B, usage, metrics, n * reduce.num_devices, x, losses)

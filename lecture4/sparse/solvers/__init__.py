@@ -2,10 +2,12 @@
 
 encode chooses a solver, and finishes what it leaves. coordinate_descent is the fastest on a CPU;
 admm on an accelerator, and for other convex penalties; fista works for every penalty and needs no
-tuning; feature_sign is exact; matching_pursuit wants a number of atoms in place of a weight; ista is
-the plain reference. path follows a falling weight. All run on a batch of signals at once and stop
-each signal by its own duality gap: nothing that happens to one depends on the others (with systems
+tuning; feature_sign is exact; matching_pursuit takes a number of atoms in place of a penalty
+weight; ista is the plain reference. path follows a descending weight. All run on a batch of signals
+at once and stop each signal by its own duality gap: no signal influences another (with systems
 solved on the support, up to rounding: the fullest support of a group decides how they are blocked).
+All are compiled inside, once per shapes and static options, and run under jit, vmap, pmap and
+shard_map.
 """
 
 from lecture4.sparse.solvers.admm import admm as admm
@@ -21,4 +23,5 @@ from lecture4.sparse.solvers.proximal import fista as fista
 from lecture4.sparse.solvers.proximal import ista as ista
 from lecture4.sparse.solvers.pursuit import matching_pursuit as matching_pursuit
 from lecture4.sparse.solvers.solution import Solution as Solution
-from lecture4.sparse.solvers.solution import summarise as summarise
+from lecture4.sparse.solvers.solution import summarize as summarize
+from lecture4.sparse.solvers.solution import warn_if_unconverged as warn_if_unconverged

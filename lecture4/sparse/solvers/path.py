@@ -1,44 +1,84 @@
-"""A regularisation path: the codes of the same signals for many weights."""
+"""A regularization path: the codes of the same signals for many penalty weights."""
 
+import functools
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Real
 
-from lecture4.sparse.objective import check, check_positive, max_weight
-from lecture4.sparse.solvers.automatic import encode
+from lecture4.ops.varying import vary_like
+from lecture4.sparse.objective import check_inputs, check_penalty_weight, max_l1_penalty
+from lecture4.sparse.solvers.automatic import encode, platform_of, split_options
+from lecture4.sparse.solvers.solution import Solution
 
 
-def weights_from_max(x, D, n_weights, *, smallest=0.01):
-    """n_weights from max |D'x|, where all codes are 0, down to `smallest` of it, evenly in the log.
+def weights_from_max(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    n_weights: int,
+    *,
+    min_fraction: float = 0.01,
+) -> Float[Array, ' {n_weights}']:
+    """Penalty weights from max |D'x|, where all codes are 0, down, evenly spaced in the logarithm.
 
-    Shapes  x [n, d], D [d, k]. Returns [n_weights], falling, the same for all signals.
-    Domain  0 < smallest < 1; n_weights >= 1.
+    Args:
+      x: Signals.
+      D: Dictionary, atoms in columns.
+      n_weights: At least 1.
+      min_fraction: Smallest weight, as a fraction of the largest, in (0, 1).
+
+    Returns:
+      Descending, the same for all signals.
     """
-    largest = jnp.max(max_weight(x, D), initial=0)
-    return largest * jnp.geomspace(1, smallest, n_weights, dtype=x.dtype)
+    largest = jnp.max(max_l1_penalty(x, D), initial=0)
+    return largest * jnp.geomspace(1, min_fraction, n_weights, dtype=largest.dtype)
 
 
-def path(x, D, weights, **options):
-    """The Solution for every weight, each begun at the codes of the one before.
+def path(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    penalty_weights: Real[Array | np.ndarray, '...'],
+    **options: Any,
+) -> Solution:
+    """The Solution for every penalty weight, each started from the codes of the previous one.
 
-    Weights that fall are the fast order: codes then enter a few at a time. A vmap over weights gives
-    the same, and is slower: every weight starts from nothing, and waits for the smallest.
+    Descending weights are the fast order: codes then enter a few at a time. A vmap over weights
+    gives the same, and is slower: every weight starts from zero, and waits for the smallest.
 
-    Shapes  x [n, d], D [d, k], weights [p]. Returns a Solution whose arrays have a first axis of p.
-    Options those of solvers.encode.
-    Errors  ValueError where weights is not of one axis; otherwise as encode.
+    Args:
+      x: Signals.
+      D: Dictionary, atoms in columns.
+      penalty_weights: [p].
+      **options: Of encode.
+
+    Returns:
+      A Solution whose arrays have a first axis of p.
+
+    Raises:
+      TypeError: As encode.
+      ValueError: As encode, and for penalty weights that do not have one axis.
     """
-    check_positive(weights)
-    x, D, _ = check(x, D, 1.0)
-    weights = jnp.asarray(weights, x.dtype)
+    platform = options.pop('platform', None) or platform_of(x, D)
+    check_penalty_weight(penalty_weights)
+    x, D, _ = check_inputs(x, D, 1.0)
+    weights = jnp.asarray(penalty_weights, x.dtype)
     if weights.ndim != 1:
         raise ValueError(
-            f'weights have shape {weights.shape}; [p] is wanted, one weight for each step'
+            f'penalty weights of shape {weights.shape}; expected [p], one for each step of the path'
         )
+    static, traced = split_options(options | {'platform': platform})
+    return _path(x, D, weights, traced, static=static)
 
+
+@functools.partial(jax.jit, static_argnames='static')
+def _path(x, D, weights, traced, *, static):
     def next_weight(codes, weight):
-        found = encode(x, D, weight, init=codes, **options)
+        solution = encode(x, D, weight, init=codes, **dict(static), **traced)
         # A signal that is not finite stays marked, and starts the next weight from zero.
-        return jnp.where(jnp.isfinite(found.codes), found.codes, 0), found
+        return jnp.where(jnp.isfinite(solution.codes), solution.codes, 0), solution
 
-    start = jnp.zeros((x.shape[0], D.shape[1]), x.dtype)
+    start = vary_like(jnp.zeros((x.shape[0], D.shape[1]), x.dtype), (x, D, weights))
     return lax.scan(next_weight, start, weights)[1]

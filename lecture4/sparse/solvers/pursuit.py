@@ -1,43 +1,73 @@
-"""Matching pursuit: codes of at most so many atoms, or of as few as explain a signal well enough."""
+"""Matching pursuit: codes of a given number of atoms, or of as few as approximate a signal."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Int32, Real
 
-from lecture4.sparse.objective import check, product
+from lecture4.ops.varying import vary_like, vary_together
+from lecture4.sparse.objective import check_inputs, product
 from lecture4.sparse.solvers.solution import Solution
+from lecture4.sparse.solvers.tiling import check_tile
 
 TILE = 128  # signals that a core works on together: their state stays in its cache
-CHUNK = 4  # vectors of a basis that are read together
-# Of an atom of unit norm: what is left of one inside the span of the others is rounding.
-INSIDE = 1e-4
+VECTORS_AT_A_TIME = 4  # of a basis, read together
+# An atom of unit norm with less outside the span of the others than this is inside, up to rounding.
+IN_SPAN = 1e-4
 
 
-def matching_pursuit(x, D, n_nonzero, *, energy: float | jax.Array = 0.0, tile=TILE):
+def matching_pursuit(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    n_nonzero: int,
+    *,
+    residual_energy: Real[ArrayLike, '...'] = 0.0,
+    tile: int | None = TILE,
+) -> Solution:
     """Codes of at most n_nonzero atoms, chosen one at a time: orthogonal matching pursuit.
 
-    A signal is done when |x - D a|^2 <= energy, when n_nonzero atoms are in use, or when no atom
-    outside their span is left. Each atom is the one most like the residual, norms apart; all codes
-    are then fitted anew. No minimum of anything is claimed: what the gap certifies is the fit, the
-    largest |d_j'(x - D a)| / (|d_j| |x|) of the atoms used, which is rounding where it is right.
+    A signal is done when |x - D a|^2 <= residual_energy, when n_nonzero atoms are in use, or when
+    no atom outside their span is left. Each atom is the one most correlated with the residual,
+    norms apart; all codes are then fitted again. No minimum is claimed: the gap certifies the fit,
+    it is the largest |d_j'(x - D a)| / (|d_j| |x|) of the atoms used, rounding where it is right.
 
-    Shapes  x [n, d], D [d, k], n_nonzero int, energy scalar or [n]. Returns Solution: iterations
-            count atoms, objective is 0.5 |x - D a|^2. tile: signals solved together (None: all).
-    Domain  energy >= 0 and 1 <= n_nonzero. A signal with NaN or infinity comes back as NaN.
-    Errors  TypeError for integers; ValueError where sizes disagree, there is no atom, or n_nonzero or
-            tile is below 1.
-    Source  Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
+    Compiled once per shapes, dtype, n_nonzero and tile.
+
+    Args:
+      x: Signals. One with a NaN or an infinity gets NaN codes.
+      D: Dictionary, atoms in columns, at least one.
+      n_nonzero: At least 1.
+      residual_energy: Nonnegative, a scalar or [n].
+      tile: Signals solved together; None for all.
+
+    Returns:
+      Solution: iterations count atoms, objective is 0.5 |x - D a|^2.
+
+    Raises:
+      TypeError: Integers or 16-bit floats.
+      ValueError: Sizes disagree, there is no atom, or n_nonzero or tile is below 1.
+
+    References:
+      Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
     """
-    x, D, _ = check(x, D, 1.0)
+    x, D, energy = _check(x, D, residual_energy, tile)
     if n_nonzero < 1:
-        raise ValueError(f'n_nonzero {n_nonzero} must be at least 1 atom')
-    d, k = D.shape
-    m = min(n_nonzero, d, k)
+        raise ValueError(f'n_nonzero={n_nonzero}; expected at least 1 atom')
+    return _matching_pursuit(x, D, energy, m=min(n_nonzero, *D.shape), tile=tile)
+
+
+@functools.partial(jax.jit, static_argnames=('m', 'tile'))
+def _matching_pursuit(x, D, energy, *, m, tile):
+    x, D, energy = vary_together(x, D, energy)
+    k = D.shape[1]
     norm, unit = _unit_atoms(D)
 
     def code(x, energy):
-        _, count, chosen, basis, share = _pursue(x, unit, energy, m)
-        # Of the atoms' coordinates in the basis: upper triangular, and 1 where there is no atom.
+        _, count, chosen, basis, coordinates = _pursue(x, unit, energy, m)
+        # The atoms' coordinates in the basis: upper triangular, and 1 where there is no atom.
         used = jnp.arange(m, dtype=jnp.int32)[None, :] < count[:, None]
         atoms = unit.T[chosen]
         R = jnp.einsum('tid,tjd->tij', basis, atoms, precision='highest')
@@ -45,60 +75,89 @@ def matching_pursuit(x, D, n_nonzero, *, energy: float | jax.Array = 0.0, tile=T
             used[:, :, None] & used[:, None, :], jnp.triu(R), jnp.eye(m, dtype=x.dtype)[None]
         )
         values = lax.linalg.triangular_solve(
-            R, jnp.where(used, share, 0)[..., None], left_side=True, lower=False
+            R, jnp.where(used, coordinates, 0)[..., None], left_side=True, lower=False
         )[..., 0]
         at = jnp.where(used, chosen, k)
-        here = jnp.arange(x.shape[0])[:, None]
-        codes = jnp.zeros((x.shape[0], k), x.dtype).at[here, at].set(values, mode='drop')
+        rows = jnp.arange(x.shape[0])[:, None]
+        codes = jnp.zeros((x.shape[0], k), x.dtype).at[rows, at].set(values, mode='drop')
         codes = codes / norm[None, :]
         residual = x - product(codes, D.T)
-        misfit = jnp.where(used, jnp.sum(residual[:, None, :] * atoms, axis=2), 0)
-        left = jnp.sum(residual * residual, axis=1)
+        remaining = jnp.where(used, jnp.sum(residual[:, None, :] * atoms, axis=2), 0)
+        misfit = jnp.sum(residual * residual, axis=1)
         size = jnp.linalg.norm(x, axis=1)
-        gap = jnp.max(jnp.abs(misfit), axis=1) / jnp.where(size > 0, size, 1)
-        alive = jnp.isfinite(left)
+        gap = jnp.max(jnp.abs(remaining), axis=1) / jnp.where(size > 0, size, 1)
+        valid = jnp.isfinite(misfit)
         exact = gap <= jnp.sqrt(jnp.finfo(x.dtype).eps)
         return Solution(
-            codes=jnp.where(alive[:, None], codes, jnp.nan),
-            gap=jnp.where(alive, gap, jnp.nan),
+            codes=jnp.where(valid[:, None], codes, jnp.nan),
+            gap=jnp.where(valid, gap, jnp.nan),
             iterations=count,
-            converged=alive & exact,
-            objective=jnp.where(alive, 0.5 * left, jnp.nan),
+            converged=valid & exact,
+            limited_by_precision=jnp.zeros_like(valid),
+            objective=jnp.where(valid, 0.5 * misfit, jnp.nan),
         )
 
-    return _by_size(code, x, energy, tile)
+    return _by_energy(code, x, energy, tile)
 
 
-def pursue(x, D, energy, *, max_atoms=32, tile=TILE):
-    """The approximation of every signal by as few atoms as leave |x - D a|^2 <= energy.
+def pursue(
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    residual_energy: Real[ArrayLike, '...'],
+    *,
+    max_atoms: int = 32,
+    tile: int | None = TILE,
+) -> tuple[Float[Array, 'n d'], Int32[Array, ' n']]:
+    """The approximation of every signal by as few atoms as leave |x - D a|^2 <= residual_energy.
 
-    matching_pursuit without its codes: the approximation is x less what is orthogonal to the chosen
-    atoms, all that denoising asks for.
+    matching_pursuit without its codes: the approximation is x minus its part orthogonal to the
+    chosen atoms, which is enough for denoising.
 
-    Shapes  x [n, d], D [d, k], energy scalar or [n]. Returns the approximations [n, d] and how many
-            atoms are in each, int32 [n].
-    Domain, errors and source as matching_pursuit.
+    Args:
+      x: Signals.
+      D: Dictionary, atoms in columns, at least one.
+      residual_energy: Nonnegative, a scalar or [n].
+      max_atoms: Of each approximation; static.
+      tile: Signals solved together; None for all.
+
+    Returns:
+      The approximations, and the number of atoms of each.
+
+    Raises:
+      TypeError: As matching_pursuit.
+      ValueError: As matching_pursuit.
     """
-    x, D, _ = check(x, D, 1.0)
-    _, unit = _unit_atoms(D)
-    m = min(max_atoms, *D.shape)
+    x, D, energy = _check(x, D, residual_energy, tile)
+    return _approximations(x, D, energy, m=min(max_atoms, *D.shape), tile=tile)
 
-    def rest(x, energy):
+
+@functools.partial(jax.jit, static_argnames=('m', 'tile'))
+def _approximations(x, D, energy, *, m, tile):
+    x, D, energy = vary_together(x, D, energy)
+    _, unit = _unit_atoms(D)
+
+    def residuals(x, energy):
         return _pursue(x, unit, energy, m)[:2]
 
-    left, count = _by_size(rest, x, energy, tile)
-    return x - left, count
+    residual, count = _by_energy(residuals, x, energy, tile)
+    return x - residual, count
 
 
-def _by_size(solve, x, energy, tile):
-    """solve(x, energy) by tiles: a tile takes as long as its longest, so like sizes go together."""
+def _check(x, D, residual_energy, tile):
+    x, D, _ = check_inputs(x, D, 1.0)
+    check_tile(tile)
     n = x.shape[0]
-    energy = jnp.asarray(energy, x.dtype)
+    if D.shape[1] == 0:
+        raise ValueError(f'D of shape {D.shape} has no atom to choose from')
+    energy = jnp.asarray(residual_energy, x.dtype)
     if energy.shape not in ((), (n,)):
-        raise ValueError(f'energy of shape {energy.shape} is neither a scalar nor [{n}]')
-    if tile is not None and tile < 1:
-        raise ValueError(f'tile {tile} must be at least 1 signal, or None for all at once')
-    energy = jnp.broadcast_to(energy, (n,))
+        raise ValueError(f'residual_energy of shape {energy.shape}; expected a scalar or [{n}]')
+    return x, D, jnp.broadcast_to(energy, (n,))
+
+
+def _by_energy(solve, x, energy, tile):
+    """solve(x, energy) by tiles of similar norms: a tile takes as long as its longest signal."""
+    n = x.shape[0]
     if n == 0:
         return solve(x, energy)
     tile = n if tile is None else min(tile, n)
@@ -111,8 +170,6 @@ def _by_size(solve, x, energy, tile):
 
 
 def _unit_atoms(D):
-    if D.shape[1] == 0:
-        raise ValueError(f'D has shape {D.shape}: no atom to choose from')
     norm = jnp.linalg.norm(D, axis=0)
     norm = jnp.where(norm > 0, norm, 1)
     return norm, D / norm[None, :]
@@ -121,22 +178,22 @@ def _unit_atoms(D):
 def _pursue(x, unit, energy, m):
     """Pursuit by m unit atoms [d, k] at most of signals [t, d].
 
-    Returns what is left of them [t, d], the number of atoms [t], which [t, m], the orthonormal
-    basis that they were turned into [t, m, d] and the signals' coordinates in it [t, m].
+    Returns the residuals [t, d], the number of atoms [t], their indices [t, m], the orthonormal
+    basis of their span [t, m, d] and the signals' coordinates in it [t, m].
     """
 
-    def left(residual):
-        # Not `<=`: a residual that is NaN is left alone.
+    def unexplained(residual):
+        # Not `<=`: a residual that is NaN ends its signal.
         return jnp.sum(residual * residual, axis=1) > energy
 
     def step(state):
-        n, residual, count, chosen, basis, share = state
+        n, residual, count, chosen, basis, coordinates = state
         best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
         v = unit.T[best]
-        for _ in range(2):  # once leaves rounding of the size of what atoms share
+        for _ in range(2):  # once leaves rounding of the size of the atoms' common part
             v = v - _within(basis, v, n)
         size = jnp.linalg.norm(v, axis=1, keepdims=True)
-        use = left(residual)[:, None] & (size > INSIDE)
+        use = unexplained(residual)[:, None] & (size > IN_SPAN)
         v = jnp.where(use, v / jnp.where(use, size, 1), 0)
         along = jnp.sum(v * residual, axis=1, keepdims=True)
         put = lax.dynamic_update_index_in_dim
@@ -146,30 +203,36 @@ def _pursue(x, unit, energy, m):
             count + use[:, 0].astype(jnp.int32),
             put(chosen, best.astype(jnp.int32), n, axis=1),
             put(basis, v, n, axis=1),
-            put(share, along[:, 0], n, axis=1),
+            put(coordinates, along[:, 0], n, axis=1),
         )
 
     def unfinished(state):
-        return (state[0] < m) & jnp.any(left(state[1]))
+        return (state[0] < m) & jnp.any(unexplained(state[1]))
 
     t, d = x.shape
-    none = jnp.zeros(t, jnp.int32)
-    empty = jnp.zeros((t, m), x.dtype)
-    start = (jnp.zeros((), jnp.int32), x, none, none[:, None] + jnp.zeros((1, m), jnp.int32))
-    start = (*start, jnp.zeros((t, -(-m // CHUNK) * CHUNK, d), x.dtype), empty)
-    rest, count, chosen, basis, share = lax.while_loop(unfinished, step, start)[1:]
-    return rest, count, chosen, basis[:, :m], share
+    padded = -(-m // VECTORS_AT_A_TIME) * VECTORS_AT_A_TIME
+    start = (
+        jnp.zeros((), jnp.int32),
+        x,
+        jnp.zeros(t, jnp.int32),
+        jnp.zeros((t, m), jnp.int32),
+        jnp.zeros((t, padded, d), x.dtype),
+        jnp.zeros((t, m), x.dtype),
+    )
+    start = vary_like(start, (x, unit, energy))
+    residual, count, chosen, basis, coordinates = lax.while_loop(unfinished, step, start)[1:]
+    return residual, count, chosen, basis[:, :m], coordinates
 
 
 def _within(basis, v, n):
     """The part of v [t, d] in the span of the first n vectors of a basis [t, m, d].
 
-    By a few at a time: most signals want few atoms, and the rest of the basis need not be read.
+    A few at a time: most signals have few atoms, and the rest of the basis is not read.
     """
 
     def add(i, total):
-        some = lax.dynamic_slice_in_dim(basis, i * CHUNK, CHUNK, axis=1)
+        some = lax.dynamic_slice_in_dim(basis, i * VECTORS_AT_A_TIME, VECTORS_AT_A_TIME, axis=1)
         inside = jnp.sum(some * v[:, None, :], axis=2, keepdims=True)
         return total + jnp.sum(inside * some, axis=1)
 
-    return lax.fori_loop(0, (n + CHUNK - 1) // CHUNK, add, jnp.zeros_like(v))
+    return lax.fori_loop(0, -(-n // VECTORS_AT_A_TIME), add, jnp.zeros_like(v))
