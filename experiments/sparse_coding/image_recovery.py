@@ -165,7 +165,9 @@ def build(config, spec):
         return online.init(key, signals, config.num_atoms)
 
     def step(dictionary, signals, key, *, reduce):
-        return online.step(dictionary, signals, key, penalty_weight=config.l1_penalty, reduce=reduce)
+        return online.step(
+            dictionary, signals, key, penalty_weight=config.l1_penalty, reduce=reduce
+        )
 
     def evaluate(dictionary, signals):
         options = {'tolerance': 1e-3, 'tile': 128}

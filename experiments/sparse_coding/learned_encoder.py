@@ -94,7 +94,10 @@ def data(config):
     whitening = linalg.zca(normalized, 0.1)
     signals = linalg.apply(whitening, normalized)
     learn = functools.partial(
-        recovery.learn_dictionary, l1_penalty=config.l1_penalty, n_steps=config.dictionary_steps, batch_size=1024
+        recovery.learn_dictionary,
+        l1_penalty=config.l1_penalty,
+        n_steps=config.dictionary_steps,
+        batch_size=1024,
     )
     learn = jax.jit(learn, static_argnums=2)
     D = learn(jax.random.key(config.seed), signals, config.num_atoms)

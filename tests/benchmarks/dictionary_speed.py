@@ -164,7 +164,7 @@ def contenders(x, start, spams):
             empty, functools.partial(online, n_iterations=6), x, rows_of, 4
         ),
         'online, 32 atoms at once': lambda: Ours(
-            empty, functools.partial(online, block=32), x, rows_of, 4
+            empty, functools.partial(online, block_size=32), x, rows_of, 4
         ),
         'projected gradient (adam)': lambda: Ours(gradient, by_gradient, x, rows_of, 8),
         'Lagrange dual, 10,240 a step': lambda: Ours(dual, by_dual, x, large, 1),

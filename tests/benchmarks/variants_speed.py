@@ -7,7 +7,7 @@ call is a scan of --steps steps; the variants differ in learning rate or penalty
 in turns, medians of --repeats; `ratio` is steps of variants a second, together over apart, and `of one`
 is how many times the call of a single variant one call of all takes.
 
-On 2 shared cores of an EPYC, other work beside it (ratios are of one run, in turns):
+On 2 shared cores of an EPYC with other work (ratios are of one run, in turns):
 
                             N    apart  together  ratio  of one
     autoencoder             8     0.48      0.24   1.99     2.2
@@ -45,7 +45,7 @@ D = 64
 class Config(train.Config):
     """The swept field is a learning rate, or the weight of the penalty."""
 
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     batch_size: int = 32
 
 
@@ -55,8 +55,8 @@ def data(config):
     return train.in_memory(x, config.batch_size, seed=0)
 
 
-def autoencoder(config):
-    """64-32-64, tied in nothing, ReLU."""
+def autoencoder(config, spec):
+    """64-32-64, untied weights, ReLU."""
 
     def init(key, batch):
         keys = jax.random.split(key)
@@ -65,16 +65,20 @@ def autoencoder(config):
     def loss(params, x, key):
         return jnp.mean(jnp.square(jax.nn.relu(x @ params[0]) @ params[1] - x)), {}
 
-    return train.optimise(init, loss, optax.adam(config.rate))
+    return train.optimize(init, loss, optax.adam(config.learning_rate))
 
 
-def learner(config):
+def learner(config, spec):
     """Online dictionary learning, 64 atoms."""
 
-    def step(state, x, key, *, axis_name=None):
-        return online.step(state, x, key, penalty_weight=100 * config.rate, axis_name=axis_name)
+    def init(key, x):
+        return online.init(key, x, D)
 
-    return train.Task(lambda key, x: online.init(key, x, D), step)
+    def step(state, x, key, *, reduce):
+        weight = 100 * config.learning_rate
+        return online.step(state, x, key, penalty_weight=weight, reduce=reduce)
+
+    return train.from_learner(init, step)
 
 
 def seconds(function, repeats):
@@ -90,21 +94,21 @@ def seconds(function, repeats):
 def measure(build, config, n_variants, options):
     """(seconds of one call of one, of n one after another, of n together)."""
     mesh = Mesh(np.array(jax.devices()[:1]), ('data',))
-    variants = [{'rate': 1e-3 * (1 + i / n_variants)} for i in range(n_variants)]
-    single = compile_task(bind(build(config), data(config), 0), mesh)
+    variants = [{'learning_rate': 1e-3 * (1 + i / n_variants)} for i in range(n_variants)]
+    single = compile_task(bind(build(config, None), data(config), 0), mesh)
     stacked = compile_task(sweep.stack(config, variants, data, build), mesh)
     states = [single.init() for _ in range(n_variants)]
     whole = [stacked.init()]
 
     def advance(i):
-        states[i], metrics = single.advance(states[i], 0, options.steps)
+        states[i], metrics = single.run_steps(states[i], 0, options.steps)
         return metrics
 
     def apart():
         return [advance(i) for i in range(n_variants)]
 
     def together():
-        whole[0], metrics = stacked.advance(whole[0], 0, options.steps)
+        whole[0], metrics = stacked.run_steps(whole[0], 0, options.steps)
         return metrics
 
     for function in (apart, together):

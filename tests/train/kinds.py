@@ -78,7 +78,9 @@ def learner(config):
         return online.init(key, batch['x'], 12)
 
     def step(state, batch, key, *, reduce):
-        new, metrics = online.step(state, batch['x'], key, penalty_weight=config.rate, reduce=reduce)
+        new, metrics = online.step(
+            state, batch['x'], key, penalty_weight=config.rate, reduce=reduce
+        )
         return new, {'loss': metrics['objective']}
 
     def evaluate(state, x):

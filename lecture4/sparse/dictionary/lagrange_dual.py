@@ -6,9 +6,9 @@ finds them in a few steps of k x k systems: D = B (A + diag(multipliers))^-1. A 
 alternation: codes of all signals, then the atoms that are best for them; nothing of other batches
 is kept.
 
-When to use it: where all signals fit in one batch and the alternation of Lee et al. is wanted
-itself, or to solve for a dictionary of given codes to a certified gap (`solve`). For streams of
-batches `online` is faster by far.
+When to use it: for the alternation of Lee et al. itself, where all signals fit in one batch, or to
+solve for a dictionary of given codes to a certified gap (`solve`). For streams of batches `online`
+is faster by far.
 """
 
 import functools
