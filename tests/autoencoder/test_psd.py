@@ -227,7 +227,7 @@ def test_thresholding_encoder_has_zeros(params, x):
 
 
 def test_bad_input_is_refused(params, x):
-    with pytest.raises(ValueError, match='do not fit'):
+    with pytest.raises(ValueError, match='do not match'):
         psd.infer(params, x[:, :5], **JOINT)
     with pytest.raises(ValueError, match='n_steps to be at least 0, got -1'):
         psd.infer(params, x, n_steps=-1, **JOINT)

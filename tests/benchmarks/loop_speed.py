@@ -57,7 +57,7 @@ def task():
     def loss(params, x, key):
         return jnp.mean(jnp.square(jax.nn.relu(x @ params[0]) @ params[1] - x)), {}
 
-    return train.optimise(init, loss, optax.adam(1e-3))
+    return train.optimize(init, loss, optax.adam(1e-3))
 
 
 def resident(x):

@@ -39,7 +39,7 @@ def ours(n_pixels, hidden, width, n_steps):
             parts = vae.bound(model, params, x, key)
             return vae.loss(parts, beta=beta), {}
 
-        return train.optimise(lambda key, x: model.init(key), loss, optax.adam(1e-3))
+        return train.optimize(lambda key, x: model.init(key), loss, optax.adam(1e-3))
 
     def init(key):
         return task(1.0).init(key, None)

@@ -6,6 +6,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn.linear_model import Lasso
 
 from lecture4.sparse import solvers
@@ -15,6 +16,15 @@ METHODS = (*STEPWISE, 'coordinate_descent', 'feature_sign')
 # Those that solve small systems on the support: equal up to rounding, not to the bit.
 ON_SUPPORT = ('coordinate_descent', 'feature_sign')
 EPS = float(np.finfo(np.float32).eps)
+
+
+def few(*default, of=METHODS):
+    """Cases of a test that compiles programs of its own: these by default, all with the slow tests."""
+
+    def slow(case):
+        return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+
+    return [case if case in default else slow(case) for case in of]
 
 
 def problem(n=12, d=16, k=24, seed=0, dtype: type = np.float64):

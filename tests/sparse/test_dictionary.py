@@ -35,8 +35,8 @@ def patches():
 
 
 def held_out(D, x, penalty_weight=WEIGHT):
-    codes = np.asarray(encode(x, D, weight).codes, np.float64)
-    return (0.5 * ((x - codes @ D.T) ** 2).sum(1) + weight * abs(codes).sum(1)).mean()
+    codes = np.asarray(encode(x, D, penalty_weight).codes, np.float64)
+    return (0.5 * ((x - codes @ D.T) ** 2).sum(1) + penalty_weight * abs(codes).sum(1)).mean()
 
 
 encode = jax.jit(solvers.admm)
@@ -45,9 +45,7 @@ update_blocks = jax.jit(online.update_atoms, static_argnames='block_size')
 step = jax.jit(online.step, static_argnames=('penalty', 'n_iterations', 'block_size', 'reduce'))
 
 
-def learn(
-    n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, penalty_penalty_weight=WEIGHT, **options
-):
+def learn(n_steps, *, n_atoms=40, batch=200, norm_bound=1.0, penalty_weight=WEIGHT, **options):
     x = patches()
     state = online.init(jax.random.key(0), x[:500], n_atoms, norm_bound=norm_bound)
     history = []
@@ -146,6 +144,7 @@ def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block_size,
         )
 
 
+@pytest.mark.slow
 def test_learning_by_blocks_is_as_good():
     x = patches()[:200]
     one, blocks = (held_out(np.asarray(learn(25, block_size=b)[0].atoms), x) for b in (1, 16))
@@ -214,7 +213,7 @@ def test_statistics_are_faded_sums_of_means(forgetting):
     state = online.init(jax.random.key(0), x[:500], 40)
     A, B = np.zeros((40, 40)), np.zeros((36, 40))
     for t in range(4):
-        batch = x[200 * t : 200 * t + (200 if t % 2 else 120)]  # of different sizes
+        batch = x[200 * t : 200 * t + (200 if t % 2 else 100)]  # of different sizes
         a = np.asarray(
             solvers.approximate(jnp.asarray(batch), state.atoms, WEIGHT, n_iterations=8), np.float64
         )
@@ -244,6 +243,7 @@ def test_a_repeated_batch_teaches_the_same():
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_learning_with_the_log_penalty():
     # Its codes are not sparse, but the objective still falls.
     _, history = learn(30, penalty=LOG)
@@ -290,7 +290,7 @@ def test_replacement_waits_for_uses_and_is_limited_per_step():
     atoms = np.array(state.atoms)
     atoms[:, 20:] = 1 / 6
     state = state._replace(atoms=jnp.asarray(atoms))
-    few, metrics = step(state, x[:3], jax.random.key(0), penalty_weight=1.0)
+    few, metrics = step(state, x[:5], jax.random.key(0), penalty_weight=1.0)
     assert metrics['replaced'] == 0
     many, metrics = step(state, x[:400], jax.random.key(0), penalty_weight=WEIGHT)
     assert metrics['dead'] == 60 and metrics['replaced'] == init.MAX_REPLACED == 32
@@ -363,7 +363,10 @@ def test_init_adds_noise_where_signals_are_few_or_equal(kind):
 
 
 def test_four_devices_learn_the_same_as_one():
-    """Under pmap and over a mesh, through replacements, and with a different key on each device."""
+    """Under pmap and over a mesh, through replacements, and with a different key on each device.
+
+    Inside shard_map: test_transformations.
+    """
     x = patches()
     atoms = np.array(online.init(jax.random.key(0), x[:500], 24).atoms)
     atoms[:, 4] = 1 / 6  # unused
@@ -375,16 +378,7 @@ def test_four_devices_learn_the_same_as_one():
     )
     mesh = jax.make_mesh((4,), ('i',), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec('i'))
-    of_rows, same_on_all = PartitionSpec('i'), PartitionSpec()
-    mapped = jax.jit(
-        jax.shard_map(
-            functools.partial(online.step, penalty_weight=WEIGHT, reduce=Reduce('i')),
-            mesh=mesh,
-            in_specs=(same_on_all, of_rows, same_on_all),
-            out_specs=same_on_all,
-        )
-    )
-    one = meshed = sharded = start
+    one = meshed = start
     several = jax.tree.map(lambda v: jnp.broadcast_to(v, (4, *v.shape)), start)
     for t in range(3):
         batch = x[400 * t : 400 * t + 400]
@@ -393,7 +387,6 @@ def test_four_devices_learn_the_same_as_one():
         same = jnp.broadcast_to(key, (4,))
         several, measured = on_four(several, batch.reshape(4, 100, 36), same)
         meshed, over_mesh = step(meshed, jax.device_put(batch, split), key, penalty_weight=WEIGHT)
-        sharded, _ = mapped(sharded, batch, key)
         for name, value in metrics.items():
             np.testing.assert_allclose(measured[name], value, rtol=1e-4, err_msg=name)
             np.testing.assert_allclose(over_mesh[name], value, rtol=1e-4, err_msg=name)
@@ -404,8 +397,7 @@ def test_four_devices_learn_the_same_as_one():
             np.testing.assert_allclose(
                 getattr(several, name)[device], single, rtol=1e-3, atol=1e-5, err_msg=name
             )
-        for other in (meshed, sharded):
-            np.testing.assert_allclose(getattr(other, name), single, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(getattr(meshed, name), single, rtol=1e-3, atol=1e-5)
     # Different keys must not make the devices differ.
     several = jax.tree.map(lambda v: jnp.broadcast_to(v, (4, *v.shape)), start)
     several, measured = on_four(
@@ -416,6 +408,7 @@ def test_four_devices_learn_the_same_as_one():
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
 
 
+@pytest.mark.slow
 def test_vmap_over_weights_and_bounds_is_a_loop():
     x = patches()
     state, _ = learn(2)
@@ -441,21 +434,6 @@ def test_vmap_over_weights_and_bounds_is_a_loop():
         )
         np.testing.assert_allclose(together.atoms[i], alone.atoms, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(metrics['objective'][i], measured['objective'], rtol=1e-5)
-
-
-def test_one_trace_serves_all_steps():
-    x = patches()
-    traces = []
-
-    @jax.jit
-    def counted(state, batch, key, weight, forgetting):
-        traces.append(1)
-        return online.step(state, batch, key, penalty_weight=weight, forgetting=forgetting)
-
-    state = online.init(jax.random.key(0), x[:500], 24)
-    for t in range(3):
-        state, _ = counted(state, x[:100], jax.random.key(t), 0.1 * (t + 1), 0.5 * t)
-    assert len(traces) == 1
 
 
 def test_errors_name_what_was_passed_and_what_is_expected():

@@ -30,7 +30,10 @@ def batch(n):
     return jnp.asarray(codes @ atoms, jnp.float32)
 
 
-@pytest.mark.parametrize('learner', LEARNERS)
+@pytest.mark.parametrize(
+    'learner',
+    ['online', *(pytest.param(n, marks=pytest.mark.slow) for n in ('lagrange', 'gradient'))],
+)
 def test_a_saved_state_resumes_to_the_same_bits(learner, tmp_path):
     init, step = LEARNERS[learner]
     step = jax.jit(functools.partial(step, penalty_weight=0.1))

@@ -1,5 +1,7 @@
 """Learned encoders: they start as ISTA and learn to do better."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 from lecture4 import train
+from lecture4.ops.reduce import Reduce
 from lecture4.sparse import lista, solvers
 
 WEIGHT = 0.1
@@ -46,10 +49,11 @@ def fit(n_layers, tied, n_steps=150):
     def loss(encoder, rows, key):
         return lista.loss(encoder, x[rows], codes[rows], n_layers), {}
 
-    task = train.optimise(
+    task = train.optimize(
         lambda key, batch: lista.init(D, WEIGHT, n_layers, tied=tied), loss, optax.adam(3e-3)
     )
-    state, step = task.init(jax.random.key(0), None), jax.jit(task.step)
+    state = task.init(jax.random.key(0), None)
+    step = jax.jit(functools.partial(task.step, reduce=Reduce()))
     for n in range(n_steps):
         rows = jnp.asarray(np.random.default_rng(n).integers(0, 2000, 100))
         state, _ = step(state, rows, jax.random.key(n))

@@ -9,10 +9,10 @@ import pytest
 
 from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.objective import LOG
-from tests.sparse.solving import done, problem
+from tests.sparse.solving import done, few, problem
 
 
-@pytest.mark.parametrize('parallel', ['threads', 'pmap', 'jit'])
+@pytest.mark.parametrize('parallel', few('jit', 'threads', of=('threads', 'pmap', 'jit')))
 def test_devices_give_the_codes_of_one(parallel, monkeypatch):
     """Also where the signals do not divide evenly, with separate weights and initial codes."""
     x, D = problem(n=10, dtype=np.float32)
@@ -53,6 +53,7 @@ def test_a_single_cpu_runs_threads(monkeypatch):
     assert solution.codes.devices() == {jax.local_devices()[1]}
 
 
+@pytest.mark.slow
 def test_devices_start_log_codes_from_those_of_l1():
     x, D = problem(n=6, dtype=np.float32)
     options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-5}
@@ -82,7 +83,7 @@ def test_options_that_cannot_be_split_are_refused():
             next(parallel_encode.stream(iter([x]), D, **options))
 
 
-@pytest.mark.parametrize('source', ['memmap', 'iterator'])
+@pytest.mark.parametrize('source', few('memmap', of=('memmap', 'iterator')))
 def test_a_stream_equals_the_whole(source, tmp_path):
     x, D = problem(n=37, dtype=np.float32)
     whole = solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, tolerance=1e-6)

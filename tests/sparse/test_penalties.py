@@ -8,7 +8,7 @@ from sklearn.linear_model import ElasticNet, Lasso
 
 from lecture4.sparse import penalties, solvers
 from lecture4.sparse.objective import loss
-from tests.sparse.solving import done
+from tests.sparse.solving import done, few
 
 
 def problem(d=14, k=25, n=9, seed=0):
@@ -26,7 +26,9 @@ OPTIONS = {'fit_intercept': False, 'tol': 1e-13, 'max_iter': 100_000}
 
 
 @pytest.mark.parametrize('weight', [0.05, 0.3])
-@pytest.mark.parametrize('method', ['fista', 'admm', 'coordinate_descent'])
+@pytest.mark.parametrize(
+    'method', few('coordinate_descent', of=('fista', 'admm', 'coordinate_descent'))
+)
 def test_nonnegative_codes(method, weight, x64):
     x, D = problem()
     solution = getattr(solvers, method)(
@@ -37,8 +39,8 @@ def test_nonnegative_codes(method, weight, x64):
     np.testing.assert_allclose(solution.codes, best, atol=1e-5)
 
 
-@pytest.mark.parametrize('method', ['fista', 'admm'])
-@pytest.mark.parametrize('ridge', [0.1, 3.0])
+@pytest.mark.parametrize('method', few('admm', of=('fista', 'admm')))
+@pytest.mark.parametrize('ridge', [3.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_elastic_net(method, ridge, x64):
     x, D = problem()
     weight = 0.1

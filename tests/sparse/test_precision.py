@@ -8,12 +8,14 @@ import pytest
 
 from lecture4.sparse import masked, solvers
 from lecture4.sparse.objective import LOG
-from tests.sparse.solving import METHODS, problem, solve
+from tests.sparse.solving import METHODS, few, problem, solve
 
 TINY = 1e-6  # of the signals' scale: the objective is a few roundings of |x|^2
 
 
-@pytest.mark.parametrize('method', ['fista', 'coordinate_descent', 'feature_sign', 'encode'])
+@pytest.mark.parametrize(
+    'method', few('encode', of=('fista', 'coordinate_descent', 'feature_sign', 'encode'))
+)
 def test_tiny_weights_are_limited_by_precision(method):
     """With k >= d the residual vanishes, and a gap of rounding is large relative to the objective."""
     x, D = problem(dtype=np.float32)

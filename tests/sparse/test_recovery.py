@@ -40,7 +40,7 @@ def step_atoms(size):
     return jnp.asarray(D / np.linalg.norm(D, axis=0), jnp.float32)
 
 
-@pytest.mark.parametrize('tile', [1, 7, 128])
+@pytest.mark.parametrize('tile', [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 128))])
 def test_pursuit_is_that_of_scikit_learn(tile):
     D = dictionary(12, 30)
     x = RNG.standard_normal((20, 12)).astype(np.float32) * RNG.uniform(0.2, 3, (20, 1))

@@ -1,6 +1,7 @@
 """Many signals at once: none depends on the others; tiles, initial codes, stopping, jit, vmap and pmap."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, LOG
-from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, done, problem, solve, value
+from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, done, few, problem, solve, value
 
 # Signals do not influence one another
 
@@ -38,8 +39,10 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
     assert mixed.converged[8] and not done(mixed)[[5, 7, 9]].any()
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('tile', [1, 5])
+@pytest.mark.parametrize(
+    'method, tile',
+    few(('coordinate_descent', 5), ('admm', 5), of=itertools.product(METHODS, [1, 5])),
+)
 def test_tiles_equal_the_whole(method, tile, x64):
     x, D = problem()
     x[3] = np.nan
@@ -53,13 +56,14 @@ def test_tiles_equal_the_whole(method, tile, x64):
     assert np.isnan(tiles.codes[3]).all() and tiles.converged.sum() == 11
 
 
-def test_tiles_with_a_weight_per_atom_and_log_penalty(x64):
+@pytest.mark.slow
+@pytest.mark.parametrize('penalty', [L1, LOG], ids=['L1', 'log'])
+def test_tiles_with_a_weight_per_atom(penalty, x64):
     x, D = problem(n=24)  # as many signals as atoms
     weight = np.linspace(0.03, 0.1, 24)
-    for penalty in (L1, LOG):
-        whole = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6)
-        tiles = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6, tile=7)
-        np.testing.assert_allclose(whole.codes, tiles.codes, atol=1e-9)
+    whole = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6)
+    tiles = solve('fista', x, D, weight, penalty=penalty, tolerance=1e-6, tile=7)
+    np.testing.assert_allclose(whole.codes, tiles.codes, atol=1e-9)
 
 
 # Initial codes and stopping
@@ -85,9 +89,9 @@ def test_warm_start(method, x64):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_initial_codes_of_one_signal_that_are_not_finite(method):
-    x, D = problem(dtype=np.float32)
-    init = np.zeros((12, 24), np.float32)
+def test_initial_codes_of_one_signal_that_are_not_finite(method, x64):
+    x, D = problem()
+    init = np.zeros((12, 24))
     init[2, 5] = np.nan
     solution = solve(method, x, D, 0.05, init=jnp.asarray(init))
     assert done(solution).tolist() == [i != 2 for i in range(12)]
@@ -129,7 +133,7 @@ def test_too_few_iterations_are_not_converged(method):
 # Composition
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', few('coordinate_descent'))
 def test_vmap_over_weights_is_a_loop_over_weights(method, x64):
     x, D = map(jnp.asarray, problem())
     weights = jnp.asarray([0.02, 0.05, 0.5, 5.0])

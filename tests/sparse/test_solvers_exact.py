@@ -36,7 +36,7 @@ def test_feature_sign_in_float32_reaches_float32_rounding():
 
 
 def test_feature_sign_removes_codes_of_the_wrong_sign(x64):
-    x, D = problem(n=8)
+    x, D = problem()
     wrong = -solve('feature_sign', x, D, 0.05, tolerance=1e-13).codes
     solution = solve('feature_sign', x, D, 0.05, init=jnp.asarray(wrong), tolerance=1e-13)
     assert solution.converged.all()
@@ -46,7 +46,9 @@ def test_feature_sign_removes_codes_of_the_wrong_sign(x64):
 # Matching pursuit
 
 
-@pytest.mark.parametrize('n_nonzero', [1, 4, 9])
+@pytest.mark.parametrize(
+    'n_nonzero', [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 9))]
+)
 def test_matching_pursuit_against_scikit_learn(n_nonzero, x64):
     x, D = problem(n=15, d=16, k=40)
     D = D * np.linspace(0.5, 2, 40)  # the norms of atoms do not influence the choice
@@ -141,7 +143,7 @@ def test_path_keeps_invalid_signals_and_refuses_a_single_weight():
 
 def test_log_codes_from_the_codes_of_l1(x64):
     """Above weight 4 the penalty has minima to choose from, and this start reaches the lower ones."""
-    x, D = problem(n=8)
+    x, D = problem()
     x = 40 * x
     options = {'penalty': LOG, 'init': 'l1', 'tolerance': 1e-9, 'max_iterations': 20000}
     solution = jax.jit(functools.partial(solvers.fista, **options))(x, D, 6.0)

@@ -1,5 +1,7 @@
 """Edges and bad input: zeros, one atom, equal atoms, weights from 0 up, values that are not finite, wrong types."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,19 @@ import pytest
 
 from lecture4.sparse import implicit, lista, masked, solvers
 from lecture4.sparse.dictionary import online
-from tests.sparse.solving import METHODS, done, lasso, problem, solve, value
+from tests.sparse.solving import METHODS, done, few, lasso, problem, solve, value
 
 # Edges
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('start', ['cold', 'warm'])
+@pytest.mark.parametrize(
+    'method, start',
+    few(
+        *((method, 'cold') for method in METHODS),
+        ('coordinate_descent', 'warm'),
+        of=itertools.product(METHODS, ['cold', 'warm']),
+    ),
+)
 def test_weight_from_the_maximum_on_gives_exact_zeros(method, start):
     x, D = problem(dtype=np.float32)
     largest = np.asarray(jnp.abs(jnp.matmul(x, D, precision='highest')).max(1))[:, None]
@@ -28,8 +36,8 @@ def test_weight_from_the_maximum_on_gives_exact_zeros(method, start):
     assert (below.codes != 0).any(1).all()
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('d', [1, 7])
+@pytest.mark.parametrize('method', few('coordinate_descent', 'admm'))
+@pytest.mark.parametrize('d', [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_one_atom_in_closed_form(method, d, x64):
     rng = np.random.default_rng(9)
     D, x = 1 + rng.uniform(size=(d, 1)), rng.standard_normal((9, d))
@@ -41,7 +49,7 @@ def test_one_atom_in_closed_form(method, d, x64):
     np.testing.assert_allclose(solution.codes, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', few('feature_sign'))
 def test_orthonormal_atoms_in_closed_form(method, x64):
     rng = np.random.default_rng(10)
     D, x = np.linalg.qr(rng.standard_normal((8, 8)))[0], rng.standard_normal((9, 8))
@@ -49,8 +57,8 @@ def test_orthonormal_atoms_in_closed_form(method, x64):
     np.testing.assert_allclose(solve(method, x, D, 0.5, tolerance=1e-13).codes, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('tile', [None, 4])
+@pytest.mark.parametrize('method', few('coordinate_descent'))
+@pytest.mark.parametrize('tile', [4, pytest.param(None, marks=pytest.mark.slow)])
 def test_no_signals_and_one_signal(method, tile):
     x, D = problem(dtype=np.float32)
     none = solve(method, x[:0], D, 0.05, tile=tile)
@@ -79,7 +87,7 @@ def test_signals_and_atoms_of_zero(method, x64):
     assert (nothing.codes == 0).all() and nothing.converged.all()
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', few('coordinate_descent', 'feature_sign'))
 def test_equal_atoms(method, x64):
     """The minimizer is not unique then; the minimum is, and that of the dictionary without copies."""
     x, D = problem(k=12)
