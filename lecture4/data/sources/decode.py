@@ -1,8 +1,9 @@
 """One image file as an array."""
 
+import io
 import logging
 from os import PathLike
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -37,12 +38,15 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
     return decode_image(path, str(path))
 
 
-def decode_image(file: str | PathLike[str] | BinaryIO, name: str) -> UInt8[np.ndarray, 'h w c']:
+def decode_image(
+    file: str | PathLike[str] | io.BufferedIOBase, name: str
+) -> UInt8[np.ndarray, 'h w c']:
     """As `read_image`, of a file or of its bytes; `name` is what error messages begin with."""
     from PIL import Image
 
+    opened: Any = file
     try:
-        with Image.open(file) as image:
+        with Image.open(opened) as image:
             pixels = _pixels(name, image)
             orientation = _orientation(name, image)
     except DataError:
@@ -58,7 +62,7 @@ def decode_image(file: str | PathLike[str] | BinaryIO, name: str) -> UInt8[np.nd
     return np.ascontiguousarray(pixels)
 
 
-def image_size(file: str | PathLike[str] | BinaryIO, name: str) -> tuple[int, int]:
+def image_size(file: str | PathLike[str] | io.BufferedIOBase, name: str) -> tuple[int, int]:
     """(height, width) of what `decode_image` returns, from the header alone.
 
     Raises:
@@ -66,8 +70,9 @@ def image_size(file: str | PathLike[str] | BinaryIO, name: str) -> tuple[int, in
     """
     from PIL import Image
 
+    opened: Any = file
     try:
-        with Image.open(file) as image:
+        with Image.open(opened) as image:
             width, height = image.size
             return (width, height) if _orientation(name, image) >= 5 else (height, width)
     except Exception as error:  # a decoder raises anything on a broken file

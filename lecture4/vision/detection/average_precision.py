@@ -142,6 +142,41 @@ def match(detections: Rows, truth: Rows, label: int, iou_threshold: float) -> Ma
     return Matches(rows, is_correct, is_ignored, overlap, object_row)
 
 
+def outcomes(
+    detections: Rows,
+    truth: Rows,
+    num_classes: int,
+    *,
+    iou_threshold: float = 0.5,
+    min_score: float = -np.inf,
+) -> tuple[Bool[np.ndarray, ' m'], Bool[np.ndarray, ' k']]:
+    """Which detections are correct and which objects are missed, for figures.
+
+    Args:
+      detections: As `voc`.
+      truth: As `voc`.
+      num_classes: K.
+      iou_threshold: IoU that a match exceeds.
+      min_score: Detections of lower score are neither correct nor matched.
+
+    Returns:
+      (is_correct of each detection, is_missed of each object: not difficult and matched by none), in the order of
+      the flat rows.
+
+    Raises:
+      ValueError: As `voc`.
+    """
+    detections, truth = check(detections, truth, num_classes)
+    is_correct, is_missed = np.zeros(len(detections['boxes']), bool), ~truth['difficult']
+    kept = np.flatnonzero(detections['scores'] >= min_score)
+    own = {name: values[kept] for name, values in detections.items()}
+    for label in range(1, num_classes + 1):
+        matches = match(own, truth, label, iou_threshold)
+        is_correct[kept[matches.rows]] = matches.is_correct
+        is_missed[matches.object_row[matches.is_correct]] = False
+    return is_correct, is_missed
+
+
 def curve(matches: Matches, truth: Rows, label: int) -> ClassResult:
     """Precision and recall over the detections of one class, and both average precisions."""
     num_objects = int((~truth['difficult'][truth['labels'] == label]).sum())

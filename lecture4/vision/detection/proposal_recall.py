@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Shaped
+from jaxtyping import Float, Shaped
 
 from lecture4.vision.detection.average_precision import Rows, flatten, iou
 
@@ -36,8 +36,22 @@ def best_overlaps(
     return result
 
 
+def nearest(
+    boxes: Shaped[np.ndarray, 'p 4'], objects: Shaped[np.ndarray, 'g 4']
+) -> Shaped[np.ndarray, '_ 4']:
+    """The box of the largest IoU with each object of one image; none where there is no box.
+
+    Args:
+      boxes: Proposals.
+      objects: The objects.
+    """
+    if not len(boxes) or not len(objects):
+        return boxes[:0]
+    return boxes[[iou(own[None], boxes).argmax() for own in objects]]
+
+
 def recall(
-    overlaps: Float[np.ndarray, 'c m'], thresholds: Float[ArrayLike, ' t']
+    overlaps: Float[np.ndarray, 'c m'], thresholds: Float[np.ndarray, ' t'] | Sequence[float]
 ) -> Float[np.ndarray, 'c t']:
     """Fraction of the objects that a proposal overlaps by at least each threshold.
 
@@ -66,3 +80,32 @@ def mabo(
       Uijlings et al. 2013, equation 6.
     """
     return np.mean([overlaps[:, labels == c].mean(1) for c in np.unique(labels)], axis=0)
+
+
+def measure(
+    proposals: Sequence[Shaped[np.ndarray, '_ 4']], truth: Rows, numbers: Sequence[int]
+) -> list[dict[str, float]]:
+    """What a report says of proposals, for each number of them per image.
+
+    Args:
+      proposals: For each image, boxes in order of priority.
+      truth: 'image', 'boxes', 'labels', without the objects that should not count.
+      numbers: How many of the first proposals of an image are taken, in ascending order.
+
+    Returns:
+      A record for each number: 'at most', recall (IoU .5), recall_07, average_recall, mabo, num_proposals (mean
+      per image).
+    """
+    overlaps = best_overlaps(proposals, truth, numbers)
+    at = recall(overlaps, np.array([0.5, 0.7]))
+    return [
+        {
+            'at most': number,
+            'recall': float(at[i, 0]),
+            'recall_07': float(at[i, 1]),
+            'average_recall': float(average_recall(overlaps)[i]),
+            'mabo': float(mabo(overlaps, flatten(truth)['labels'])[i]),
+            'num_proposals': float(np.mean([min(len(own), number) for own in proposals])),
+        }
+        for i, number in enumerate(numbers)
+    ]

@@ -1,0 +1,186 @@
+"""Region proposals of a whole data set: computed by several processes, kept with the set's fingerprint.
+
+A set of proposals is a list with float32 [m, 4] for each image, edges [x1, y1, x2, y2] in pixels of the image, in
+order of priority. The file that holds them has
+
+    boxes         float32 [all, 4], image after image
+    counts        integers [n], how many of them belong to each image
+    fingerprint   optional: `fingerprint(dataset)` of the images that they were computed from
+
+and may come from any other method: write it with numpy.savez.
+"""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped
+
+from lecture4.vision.detection import selective_search
+
+SAVE_EVERY = 50  # images between two saves of a file that is not complete
+
+
+def compute(
+    images: Sequence[Shaped[np.ndarray, '_ _ 3']],
+    propose: Callable[[Any], Float32[np.ndarray, '_ 4']] = selective_search.propose,
+    *,
+    num_workers: int = 1,
+) -> Iterator[Float32[np.ndarray, '_ 4']]:
+    """Proposals of each image, in order; no more than a few images are held at a time.
+
+    Args:
+      images: uint8; taken one after another.
+      propose: Image -> proposals, a function that can be pickled, such as a partial of
+        `selective_search.propose`.
+      num_workers: Processes; 0 takes one for each core, 1 computes in this one.
+
+    Yields:
+      Boxes of the next image, the same for any number of processes.
+    """
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    if num_workers == 1:
+        yield from map(propose, images)
+        return
+    context = multiprocessing.get_context('spawn')  # a fork would copy the threads of JAX
+    with concurrent.futures.ProcessPoolExecutor(num_workers, context) as pool:
+        waiting = collections.deque()
+        for image in images:
+            waiting.append(pool.submit(propose, image))
+            if len(waiting) >= 3 * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def cached(
+    path: str | PathLike[str],
+    images: Sequence[Any],
+    fingerprint: str,
+    propose: Callable[[Any], Float32[np.ndarray, '_ 4']] = selective_search.propose,
+    *,
+    num_workers: int = 1,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> list[Float32[np.ndarray, '_ 4']]:
+    """The proposals in the file at `path`; computed and written first unless it is there.
+
+    A computation that was interrupted continues after the last of the images whose proposals were saved (every
+    fifty, in PATH.partial.npz). The file is renamed when complete: another process never sees half of it.
+
+    Args:
+      path: An .npz file. Its name should say the method and the settings, see `cache_name`.
+      images: As `compute`.
+      fingerprint: Of the images: `lecture4.data.detection.dataset.fingerprint`.
+      propose: As `compute`.
+      num_workers: As `compute`.
+      track: Iterates over the numbers of the images to do and shows how many are done, such as a partial of
+        `lecture4.train.track`.
+
+    Raises:
+      ValueError: As `load`: the file is of other images, or damaged. It is left as it is.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        return load(path, len(images), fingerprint)
+    partial = path.with_suffix('.partial.npz')
+    result = load(partial, None, fingerprint) if partial.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = len(result)
+    boxes = compute(images[start:] if start else images, propose, num_workers=num_workers)
+    for _ in track(range(start, len(images))):
+        result.append(next(boxes))
+        if len(result) % SAVE_EVERY == 0:
+            save(partial, result, fingerprint)
+    save(path, result, fingerprint)
+    partial.unlink(missing_ok=True)
+    return result
+
+
+def cache_name(fingerprint: str, mode: str = 'fast', seed: int = 0) -> str:
+    """File name of selective search's proposals for a set of images."""
+    return f'selective_search_{mode}_seed{seed}_{fingerprint[:16]}.npz'
+
+
+def save(
+    path: str | PathLike[str], proposals: Sequence[Shaped[np.ndarray, '_ 4']], fingerprint: str
+) -> None:
+    """Write a file of proposals; an old one is replaced at once or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    boxes = [np.asarray(boxes, np.float32).reshape(-1, 4) for boxes in proposals]
+    with temporary.open('wb') as stream:
+        np.savez(
+            stream,
+            boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+            counts=np.array([len(b) for b in boxes], np.int32),
+            fingerprint=np.array(fingerprint),
+        )
+    os.replace(temporary, path)
+
+
+def load(
+    path: str | PathLike[str], num_images: int | None, fingerprint: str = ''
+) -> list[Float32[np.ndarray, '_ 4']]:
+    """The proposals in a file.
+
+    Args:
+      path: An .npz file as the module describes it.
+      num_images: How many images there are; None takes any number.
+      fingerprint: Of the images; '' accepts any, and a file without one fits any.
+
+    Raises:
+      ValueError: The file is of another data set or another number of images, is damaged, or has boxes with NaN or
+        x2 < x1.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
+            boxes, counts = np.asarray(file['boxes'], np.float32), np.asarray(file['counts'])
+            own = str(file['fingerprint']) if 'fingerprint' in file.files else ''
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
+        raise ValueError(
+            f'{path} cannot be read as proposals ({type(error).__name__}: {error}); expected an .npz file with boxes '
+            '[all, 4] and counts [n]; remove or replace it'
+        ) from error
+    if fingerprint and own and own != fingerprint:
+        raise ValueError(
+            f'{path} has proposals of another data set: its fingerprint is {own[:16]}, that of the images '
+            f'{fingerprint[:16]}; compute those of this set, or name their file'
+        )
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or counts.ndim != 1 or counts.sum() != len(boxes):
+        raise ValueError(
+            f'{path}: expected boxes [all, 4] and counts [n] whose sum is their number, got shapes {boxes.shape} and '
+            f'{counts.shape} with sum {counts.sum()}'
+        )
+    if num_images not in (None, len(counts)):
+        raise ValueError(f'{path} has proposals of {len(counts)} images, expected {num_images}')
+    bad = np.flatnonzero(~(boxes[:, 2:] >= boxes[:, :2]).all(1))  # also NaN
+    if bad.size:
+        raise ValueError(
+            f'{path}: {bad.size} of {len(boxes)} boxes have NaN or x2 < x1 or y2 < y1, the first is '
+            f'{boxes[bad[0]].tolist()}; remove them'
+        )
+    return np.split(boxes, np.cumsum(counts)[:-1]) if len(counts) else []
+
+
+def pad(
+    proposals: Sequence[Shaped[np.ndarray, '_ 4']], number: int
+) -> tuple[Float32[np.ndarray, 'n {number} 4'], Bool[np.ndarray, 'n {number}']]:
+    """The first proposals of each image, padded with zeros to one number, and which are real.
+
+    Args:
+      proposals: For each image.
+      number: How many.
+    """
+    boxes = np.zeros((len(proposals), number, 4), np.float32)
+    valid = np.zeros((len(proposals), number), bool)
+    for i, own in enumerate(proposals):
+        m = min(len(own), number)
+        boxes[i, :m], valid[i, :m] = own[:m], True
+    return boxes, valid
