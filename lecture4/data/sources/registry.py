@@ -5,8 +5,11 @@
     digits      scikit-learn's 1797 digits, 8 x 8 x 1, float32: the stored 0..16 divided by 16;
                 splits all, and train (the first 1297) and test (the last 500)
     mnist       LeCun's digits, 28 x 28 x 1, uint8, ink 255; splits train, test
+    cluttered_mnist   a digit with five distractors, 40 x 40 x 1, uint8 in units of 1/256; splits train,
+                validation, test
     omniglot    Lake's characters, 105 x 105 x 1, uint8, ink 0; splits train, test, small1, small2
     cifar10     Krizhevsky's ten classes, 32 x 32 x 3, uint8; splits train, test
+    gtsrb       German traffic signs, 32 x 32 x 3, uint8, 43 classes; splits train (half of the frames), test
     bsd400, set12, bsd68   grayscale images that denoisers are trained and tested on, uint8
     olshausen   Olshausen and Field's ten whitened images, 512 x 512 x 1, float32
     dir:PATH    images in class folders; see `lecture4.data.sources.folders.read_folder`
@@ -14,9 +17,9 @@
     tfds:NAME   a set that tensorflow-datasets has prepared in data_dir, read without TensorFlow; see
                 `lecture4.data.sources.tfds_sets.load`
 
-The first three need no file and no network. mnist, omniglot and cifar10 are prepared once in
-data_dir, from files in manual_dir or, with `download`, from the network; olshausen and the denoising
-sets are read from manual_dir. Importing this module loads numpy and no more.
+The first three need no file and no network. mnist, cluttered_mnist, omniglot and cifar10 are prepared
+once in data_dir, from files in manual_dir or, with `download`, from the network; gtsrb, olshausen and
+the denoising sets are read from manual_dir. Importing this module loads numpy and no more.
 """
 
 import difflib
@@ -38,7 +41,8 @@ SPLITS = {
     'digits': ('train', 'test', 'all'),
     'olshausen': ('train',),
 }
-NAMES = (*SPLITS, 'mnist', 'omniglot', 'cifar10', 'bsd400', 'set12', 'bsd68')
+PREPARED = ('mnist', 'cluttered_mnist', 'omniglot', 'cifar10')
+NAMES = (*SPLITS, *PREPARED, 'gtsrb', 'bsd400', 'set12', 'bsd68')
 FORMS = ('dir:PATH', 'npz:PATH', 'tfds:NAME')
 
 
@@ -93,9 +97,17 @@ def load(
         from lecture4.data.sources import denoising_sets
 
         return denoising_sets.load(source, split, manual_dir)
+    if source == 'gtsrb':
+        from lecture4.data.sources import traffic_signs
+
+        return traffic_signs.load(split, manual_dir)
     match source:
         case 'mnist':
             from lecture4.data.sources.builders.mnist.builder import Mnist as builder
+        case 'cluttered_mnist':
+            from lecture4.data.sources.builders.cluttered_mnist.builder import (
+                ClutteredMnist as builder,
+            )
         case 'omniglot':
             from lecture4.data.sources.builders.omniglot.builder import Omniglot as builder
         case 'cifar10':
