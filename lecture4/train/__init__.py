@@ -20,6 +20,7 @@ from lecture4.train.fields import (
     Positive,
     PositiveFraction,
 )
+from lecture4.train.history import Recorded, record
 from lecture4.train.image_sources import SelfTaught, load_self_taught
 from lecture4.train.labeled_images import (
     LabeledImages,
@@ -67,6 +68,7 @@ __all__ = [
     'NonNegative',
     'Positive',
     'PositiveFraction',
+    'Recorded',
     'Report',
     'RunOptions',
     'SGDRecipe',
@@ -93,6 +95,7 @@ __all__ = [
     'optimize',
     'parallel',
     'phases',
+    'record',
     'require',
     'sgd_recipe',
     'supervised',

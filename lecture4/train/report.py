@@ -31,10 +31,20 @@ _RECORD = re.compile(r'^(Run|Hardware|Results)(:|\s{2,}|$)', re.MULTILINE)
 
 
 class Figure(NamedTuple):
-    """A matplotlib figure with the sentence that says what to see in it."""
+    """A matplotlib figure with the sentence that says what to see in it.
 
-    figure: 'MatplotlibFigure'
+    Attributes:
+      figure: One figure; or several of one size, in the order of time, for an animation.
+      caption: What to see.
+    """
+
+    figure: 'MatplotlibFigure | Sequence[MatplotlibFigure]'
     caption: str = ''
+
+    @property
+    def suffix(self) -> str:
+        """Of its file: 'png', or 'gif' of an animation."""
+        return 'gif' if isinstance(self.figure, Sequence) else 'png'
 
 
 class Report(NamedTuple):
@@ -44,7 +54,7 @@ class Report(NamedTuple):
       metrics: Key -> value, of declared metrics; the primary one under exactly its name. Metrics of
         the tables' records are added to these, and need not be repeated.
       tables: Tables of records.
-      figures: Name -> Figure, saved as figures/NAME.png.
+      figures: Name -> Figure, saved as figures/NAME.png, animations as figures/NAME.gif.
       summary: One to three sentences at the top: the result.
     """
 
@@ -81,7 +91,7 @@ def write(
     about: str = '',
     records: Sequence[Mapping[str, Any]] = (),
 ):
-    """Write results.json, figures/*.png and report.html into a run directory.
+    """Write results.json, figures/* and report.html into a run directory.
 
     results.json holds {'metrics': {key: value}, 'primary': name, 'declared': {name: {'unit', 'better',
     'label'}}, 'tables': [{'title', 'index', 'pivot', 'columns', 'caption', 'records'}]}, rates as fractions,
@@ -99,7 +109,7 @@ def write(
       ValueError: A metric is not declared, a fraction lies outside [0, 1], or the primary metric is
         missing.
     """
-    from lecture4.figures import curves  # matplotlib takes a second to import
+    from lecture4.figures import animation, curves  # matplotlib takes a second to import
 
     directory = pathlib.Path(directory)
     values = collect(report, metrics)
@@ -110,8 +120,12 @@ def write(
         figures[LEARNING] = Figure(figure)
     folder = directory / 'figures'
     folder.mkdir(exist_ok=True)
-    for name, (figure, _) in figures.items():
-        figure.savefig(folder / f'{name}.png', dpi=DPI, metadata={'Software': None})
+    for name, made in figures.items():
+        path = folder / f'{name}.{made.suffix}'
+        if isinstance(made.figure, Sequence):
+            animation.save(made.figure, path, dpi=DPI)
+        else:
+            made.figure.savefig(path, dpi=DPI, metadata={'Software': None})
     results = {
         'metrics': values,
         'primary': primary(metrics).name,
@@ -203,14 +217,16 @@ def _parts(about: str) -> tuple[str, list[str], str]:
 
 
 def _figure(directory, name: str, figure: Figure, captions: set[str]) -> str:
-    data = base64.b64encode((directory / 'figures' / f'{name}.png').read_bytes()).decode()
+    file = f'figures/{name}.{figure.suffix}'
+    data = base64.b64encode((directory / file).read_bytes()).decode()
     alt = escape(figure.caption or name.replace('_', ' '))
-    width, height = figure.figure.get_size_inches()
+    first = figure.figure[0] if isinstance(figure.figure, Sequence) else figure.figure
+    width, height = first.get_size_inches()
     size = ' class="wide"' if width > 1.8 * height else ''
-    image = f'<img{size} alt="{alt}" src="data:image/png;base64,{data}">'
+    image = f'<img{size} alt="{alt}" src="data:image/{figure.suffix};base64,{data}">'
     below = _once(figure.caption, captions)
     below = f'<figcaption>{escape(below)}</figcaption>' if below else ''
-    return f'<figure><a href="figures/{escape(name)}.png">{image}</a>{below}</figure>'
+    return f'<figure><a href="{escape(file)}">{image}</a>{below}</figure>'
 
 
 def _table(table: Table, metrics, captions: set[str]) -> str:

@@ -266,6 +266,21 @@ def test_the_page_fits_a_phone_and_dark_mode(page):
     assert text.count('<table>') == text.count('<div class="scroll" tabindex="0"><table>') == 3
 
 
+def test_several_figures_are_an_animation(tmp_path):
+    def draw(x):
+        figure = matplotlib.figure.Figure((1, 1))
+        figure.add_subplot().plot([0, x])
+        return figure
+
+    report = Report(
+        {'test_accuracy': 0.5}, figures={'growth': Figure([draw(1), draw(2)], 'Grows.')}
+    )
+    reports.write(tmp_path, report, METRICS, title='probe')
+    assert (tmp_path / 'figures/growth.gif').read_bytes().startswith(b'GIF89a')
+    text = (tmp_path / 'report.html').read_text()
+    assert 'src="data:image/gif;base64,' in text and 'href="figures/growth.gif"' in text
+
+
 def test_a_report_with_undeclared_or_missing_metrics_is_refused(tmp_path):
     for report, message in (
         (Report({'test_accuracy': 75.0}), r'test_accuracy is 75, expected a fraction in \[0, 1\]'),

@@ -239,3 +239,25 @@ def test_figures_show_percent_over_each_swept_field(tmp_path):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ['kind a', 'kind b']
     assert axes.yaxis.get_major_formatter()(0.5, 0) == '50%'
     assert (tmp_path / 'figures/learning_good_fits.png').exists()
+
+
+def test_two_swept_fields_are_rows_and_columns_with_published_values(tmp_path):
+    metrics = (*METRICS, Metric('published_accuracy', unit='fraction'))
+    metrics = tuple(dataclasses.replace(m, primary=m.name == 'test_accuracy') for m in metrics)
+    variants = sweep.grid(kind=('a', 'b'), rate=(1.0, 2.0))
+    for variant, accuracy in zip(variants, (0.5, 0.6, 0.7, 0.8), strict=True):
+        values = {'test_accuracy': accuracy}
+        if variant['kind'] == 'a':
+            values['published_accuracy'] = accuracy + 0.01
+        write_variant(tmp_path, variant, values)
+    report = make(tmp_path, variants, metrics=metrics)
+    text = tables.text(report.tables[0], metrics)
+    assert report.tables[0].title == 'Test accuracy by kind and rate'
+    rows = [line.split() for line in text.splitlines()]
+    assert ['a', '50.0', '60.0', '51', '61'] in rows
+    assert ['b', '70.0', '80.0', '\u2013', '\u2013'] in rows
+
+
+def test_one_swept_field_has_no_crossed_table(tmp_path):
+    variants = two_settings(tmp_path, {'elbo': 1.0}, {'elbo': 2.0})
+    assert [table.title for table in make(tmp_path, variants).tables] == ['Settings', 'Variants']

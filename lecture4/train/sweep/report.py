@@ -121,7 +121,8 @@ def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
     values = {primary(declared).name: math.nan} | {k: ranked[0].mean(k) for k in known}
     shown = [key, *(k for k in known if k != key)][:MOST_METRICS]
     direction = f'{metric.better} is better'
-    made = [_settings_table(ranked, swept, shown, f'{label_of(declared, key)}, {direction}')]
+    made = _crossed_table(settings, swept, key, known, declared)
+    made.append(_settings_table(ranked, swept, shown, f'{label_of(declared, key)}, {direction}'))
     summary = f'No setting has a finite {label_of(declared, key)}.'
     if n := ranked[0].draws(key).size:
         best = ranked[0].draws(key)
@@ -164,6 +165,30 @@ def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:
         spread=spread,
         in_results=False,
     )
+
+
+def _crossed_table(settings, swept, key, reported, declared) -> list[tables.Table]:
+    """Where two fields were swept: a row for each value of one, a column for each value of the other.
+
+    Next to the metric stands what the experiment reports as published, under a metric of such a name.
+    """
+    several = [n for n in swept if len({_short(s.fields[n]) for s in settings}) > 1]
+    if len(swept) != 2 or len(several) != 2:
+        return []
+    published = next((k for k in reported if k.startswith(tables.PUBLISHED)), '')
+    columns = field_columns(swept, [key])
+    row, across = (columns[name] for name in swept)
+    records = []
+    for setting in settings:
+        record = {columns[name]: _short(setting.fields[name]) for name in swept}
+        record |= {key: setting.draws(key)}
+        if published and setting.draws(published).size:
+            record |= {tables.PUBLISHED: setting.mean(published)}
+        records.append(record)
+    title = (
+        f'{_sentence(label_of(declared, key))} by {tables.words(row)} and {tables.words(across)}'
+    )
+    return [tables.Table(title, records, (row,), pivot=across, in_results=False)]
 
 
 def _variants_table(results, fields, shown, keys) -> tables.Table:

@@ -1,0 +1,44 @@
+"""Figures of one size as an animated GIF."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def save(
+    figures: Sequence[Figure],
+    path: str | os.PathLike[str],
+    *,
+    milliseconds: int = 250,
+    dpi: int | float | None = None,
+) -> None:
+    """Write an animation that is shown in a loop; its last frame stays for four times as long.
+
+    Args:
+      figures: In the order of time.
+      path: File to write.
+      milliseconds: How long each is shown.
+      dpi: Pixels per inch; the figures' own if None.
+
+    Raises:
+      ValueError: No figure.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    if not figures:
+        raise ValueError('expected at least one figure to animate, got none')
+    frames = []
+    for figure in figures:
+        if dpi is not None:
+            figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())
+        frames.append(Image.fromarray(pixels[..., :3].copy()).quantize(64))
+    durations = [milliseconds] * (len(frames) - 1) + [4 * milliseconds]
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True
+    )
