@@ -253,6 +253,13 @@ def invert_affine(theta: Float[ArrayLike, '*batch 6']) -> Float[Array, '*batch 6
     return jnp.concatenate([inverse, shift], axis=-1).reshape(*inverse.shape[:-2], 6)
 
 
+def rotation_angle(theta: Float[ArrayLike, '*batch 6']) -> Float[Array, '*batch']:
+    """Angle in radians of the rotation nearest to an affine map: positive turns x towards y."""
+    matrix = _matrices(theta)
+    sine, cosine = matrix[..., 1, 0] - matrix[..., 0, 1], matrix[..., 0, 0] + matrix[..., 1, 1]
+    return jnp.arctan2(sine, cosine)
+
+
 def _matrices(theta):
     theta = require_floating('theta', theta)
     if not theta.ndim or theta.shape[-1] != 6:

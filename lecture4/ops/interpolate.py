@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Int
 Method = Literal['auto', 'gather', 'matrix']
 METHODS = ('auto', 'gather', 'matrix')
 PART = 2**17  # numbers of the signal in a part of the CPU's gradient
-MATRIX_PIXELS = 2**14  # pixels of an image up to which 'auto' multiplies matrices on a TPU
+# Pixels of an image up to which 'auto' multiplies matrices on a TPU (tests/benchmarks/sampling_speed.py).
+MATRIX_PIXELS = 2**14
 
 
 def interpolate(

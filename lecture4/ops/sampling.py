@@ -12,10 +12,12 @@ The paper only says that coordinates are normalized within the image's bounds. L
 without the shift of half a pixel do not reproduce an image under the identity.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -167,6 +169,30 @@ def sample(
         weights.append([w.astype(dtype) for w in weight])
     values = interpolate(flat, indices, weights, method)
     return values.reshape(*batch, *out, images.shape[-1]).astype(images.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def shrink(
+    images: Float[ArrayLike, 'n h w c'], factor: int, antialias: int = 1
+) -> Float[Array, 'n h2 w2 c']:
+    """Images sampled at h // factor x w // factor points, the corner pixels among them.
+
+    Args:
+      images: Images.
+      factor: Of shrinking, at least 1.
+      antialias: As in `sample`: 1 is what the paper's sampler does under a large scale, `factor` averages.
+
+    Raises:
+      ValueError: Nothing is left, or as `sample`.
+    """
+    images = require_floating('images', images)
+    n, h, w, _ = images.shape
+    if factor < 1 or min(h, w) < factor:
+        raise ValueError(f'expected a factor from 1 to {min(h, w)}, got {factor}')
+    axes = [jnp.linspace(0, length - 1, length // factor, dtype=jnp.float32) for length in (h, w)]
+    y, x = jnp.meshgrid(*axes, indexing='ij')
+    points = jnp.broadcast_to(jnp.stack([x, y], axis=-1)[None], (n, *x.shape, 2))
+    return sample(images, points, antialias=antialias)
 
 
 def to_pixels(

@@ -102,6 +102,32 @@ def test_clutter_keeps_the_digit_and_adds_patches(digits):
     assert len(np.unique(np.argmax(made[..., 0].sum(1), axis=1))) > 5  # not all in one place
 
 
+def test_sums_are_of_the_digits_in_both_channels(digits):
+    labels = np.array([0, 1, 2, 3], np.int32)
+    images = jnp.asarray(digits[:4])
+    run = jax.jit(distort.digit_sums, static_argnums=3)
+    x, sums = run(jax.random.key(0), images, labels, 'none')
+    assert x.shape == (4, *images.shape[1:3], 2) and sums.dtype == jnp.int32
+    for pair, total in zip(np.moveaxis(np.asarray(x), 3, 1), np.asarray(sums), strict=True):
+        classes = [
+            int(np.argmin(np.abs(np.asarray(images)[..., 0] - part).sum((1, 2)))) for part in pair
+        ]
+        assert sum(classes) == total
+
+
+def test_pose_series_change_one_thing_at_a_time(digits):
+    series = distort.pose_series(digits[:2], 42)
+    assert set(series) == {'rotation', 'scale', 'offset'}
+    upright = np.pad(np.asarray(digits[:2]), ((0, 0), (7, 7), (7, 7), (0, 0)))
+    for what, neutral in (('rotation', 0.0), ('scale', 1.0), ('offset', 0.0)):
+        values, images = series[what]
+        at = int(np.argmin(np.abs(values - neutral)))
+        assert len(values) == len(images) and values[at] == neutral
+        np.testing.assert_allclose(images[at], upright, atol=1e-5)
+    columns = [np.argmax(np.asarray(x).sum((0, 1, 3)) > 0.5) for x in series['offset'][1]]
+    assert columns == sorted(columns) and columns[-1] - columns[0] >= 10
+
+
 @pytest.mark.parametrize(
     ('images', 'name', 'error', 'message'),
     [

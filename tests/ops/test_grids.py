@@ -159,6 +159,15 @@ def test_inverse_composes_to_the_identity(x64):
         np.testing.assert_allclose(product, np.tile(grids.affine().identity, (3, 1)), atol=1e-12)
 
 
+def test_rotation_angle_of_scaled_and_sheared_rotations(x64):
+    angles = np.linspace(-3, 3, 7)
+    c, s, zero = 0.7 * np.cos(angles), 0.7 * np.sin(angles), 0 * angles
+    theta = np.stack([c, -s, zero + 0.3, s, c, zero], axis=1)
+    np.testing.assert_allclose(grids.rotation_angle(theta), angles, atol=1e-12)
+    sheared = theta + np.array([0.1, 0.05, 0, 0.05, -0.1, 0])  # a symmetric part of no trace
+    np.testing.assert_allclose(grids.rotation_angle(sheared), angles, atol=1e-12)
+
+
 def test_a_map_of_zero_area_is_defined_and_has_no_inverse(x64):
     theta = np.array([[0.0, 0, 0.5, 0, 0, -0.5], [1, 0, 0, 0, 1, 0], [1, 2, 0, 2, 4, 0]])
     inverse = grids.invert_affine(theta)

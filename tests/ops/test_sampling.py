@@ -245,6 +245,17 @@ def test_antialiasing_is_jax_image_resize(x64):
     np.testing.assert_allclose(values.mean(), image.mean(), atol=0.01)
 
 
+def test_shrinking_skips_pixels_unless_antialiased():
+    x = np.zeros((1, 13, 13, 1), np.float32)
+    x[:, ::2] = 1  # rows of the highest frequency: 0.5 on average
+    sampled, averaged = (np.asarray(sampling.shrink(x, 4, antialias=a)) for a in (1, 4))
+    np.testing.assert_array_equal(sampled, np.ones((1, 3, 3, 1)))
+    assert np.abs(averaged[0, 1] - 0.5).max() < 0.06
+    np.testing.assert_array_equal(sampling.shrink(x, 1), x)
+    with pytest.raises(ValueError, match='factor from 1 to 13, got 14'):
+        sampling.shrink(x, 14)
+
+
 def test_antialiasing_leaves_enlargements_and_rotations(x64):
     image, _ = case((12, 12))
     theta = np.array([[0.6, -0.7, 0.1, 0.7, 0.6, 0.0]])  # rows of length 0.92: no shrinking

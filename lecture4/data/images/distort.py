@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from lecture4.ops import grids, sampling
 from lecture4.ops.prox import require_floating
@@ -94,6 +94,66 @@ def distort(
         case 'TC':
             return _cluttered(key, images, canvas)
     return images
+
+
+def digit_sums(
+    key: Key,
+    images: Float[Array | np.ndarray, 'n h w c'],
+    labels: Int[Array | np.ndarray, 'n'],
+    distortion: Distortion,
+) -> tuple[Float[Array, 'n s s c2'], Int[Array, 'n']]:
+    """Pairs of digits in two groups of channels, each distorted independently, and their sums.
+
+    The paper's "MNIST addition": the first digit of each pair is the image itself, the second that of a random
+    permutation of the batch.
+
+    Args:
+      key: Randomness.
+      images: As in `distort`.
+      labels: The digits.
+      distortion: As in `distort`.
+
+    Returns:
+      Images of twice the channels, and int32 sums.
+
+    Raises:
+      TypeError, ValueError: As `distort`.
+
+    References:
+      Jaderberg et al. 2015, appendix A.1.
+    """
+    first, second, order = jax.random.split(key, 3)
+    others = jax.random.permutation(order, len(images))
+    images, labels = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+    parts = distort(first, images, distortion), distort(second, images[others], distortion)
+    return jnp.concatenate(parts, axis=-1), labels + labels[others]
+
+
+def pose_series(
+    images: Float[Array | np.ndarray, 'n h w c'], canvas: int
+) -> dict[str, tuple[np.ndarray, list[Array]]]:
+    """The same images in series of poses, to measure robustness: one thing changes at a time.
+
+    Args:
+      images: Square.
+      canvas: Height and width of the results.
+
+    Returns:
+      {'rotation': (degrees counterclockwise, the images in each pose), 'scale': ..., 'offset': to the right,
+      as a fraction of the images' width}. [k] values and k arrays each.
+    """
+    angles, scales = np.arange(-90.0, 91, 30), np.array([0.5, 0.7, 0.85, 1.0, 1.2])
+    offsets = np.linspace(0, 0.4, 5)
+    series = {
+        'rotation': (angles, [Pose(angle=math.radians(v)) for v in angles]),
+        'scale': (scales, [Pose(scale=float(v)) for v in scales]),
+        'offset': (offsets, [Pose(x=float(v * images.shape[2])) for v in offsets]),
+    }
+    run = jax.jit(place, static_argnums=2)
+    return {
+        what: (v, [run(images, pose, canvas) for pose in poses])
+        for what, (v, poses) in series.items()
+    }
 
 
 def random_pose(key: Key, n: int, size: int, canvas: int) -> Pose:

@@ -1,0 +1,112 @@
+"""A labeled task whose every training batch is distorted again on the device, and whose test set is distorted once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from lecture4.data import batches
+from lecture4.data.images import distort
+from lecture4.data.images.task import load as load_task
+
+TEST_SEED = 2**31 - 1  # one test set for all seeds of training
+EVAL_BATCH, NUM_EXAMPLES = 500, 8
+DIGIT_SIZE = 28  # of MNIST's; larger images hold other things than one digit
+
+
+class DistortedTask(NamedTuple):
+    """Training images as stored, and what makes distorted batches of them.
+
+    Attributes:
+      arrays: {'x' [n, h, w, c], 'labels' [n]}.
+      prepare: (arrays, rows, key) -> {'images' [b, s, s, c], 'labels' [b]}, pure.
+      evaluation: Distorted test images in chunks: {'images' [m, b, s, s, c], 'labels', 'mask'}.
+      test_images: The same before they were distorted, on [0, 1].
+      test_labels: Their labels.
+      shape: (s, s, c) of what networks see.
+      class_names: One per class.
+      constants: What networks and figures need besides: 'digit_size', and 'examples' with 'labels' of the test
+        set.
+    """
+
+    arrays: dict[str, np.ndarray]
+    prepare: Callable[[Any, Any, Any], dict[str, Array]]
+    evaluation: dict[str, np.ndarray]
+    test_images: Float[np.ndarray, 'm h w c']
+    test_labels: np.ndarray
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    constants: dict[str, Any]
+
+
+def to_unit(x: Shaped[Array | np.ndarray, '*shape']) -> Float[Array, '*shape']:
+    """Images on [0, 1]: uint8 ones are divided by 255."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def load(
+    source: str,
+    distortion: distort.Distortion,
+    *,
+    addition: bool = False,
+    image_size: int = 0,
+    num_train: int = 0,
+    num_test: int = 0,
+    seed: int = 0,
+    **data_kwargs: Any,
+) -> DistortedTask:
+    """A labeled source of square images, distorted.
+
+    Args:
+      source: As `sources.load`.
+      distortion: As in `distort.distort`.
+      addition: Whether pairs are classified by their sum, see `distort.digit_sums`.
+      image_size: Height and width to bring images to before; 0 keeps them.
+      num_train: Number of training images, chosen at random; 0 takes all.
+      num_test: Number of test images, the first ones; 0 takes all.
+      seed: Of the choice.
+      **data_kwargs: As `images.load`.
+
+    Raises:
+      DataError: As `images.load`.
+      ValueError: Images that are not square.
+    """
+    task = load_task(source, image_size=image_size, pixels='stored', seed=seed, **data_kwargs)
+    rows = np.random.default_rng(seed).permutation(len(task.train_images))[: num_train or None]
+    _, size, _, channels = task.train_images.shape
+    canvas = distort.canvas_size(distortion, size)
+
+    def make(key, x, labels):
+        if addition:
+            return distort.digit_sums(key, to_unit(x), labels, distortion)
+        return distort.distort(key, to_unit(x), distortion), labels
+
+    def prepare(arrays, rows, key):
+        x, labels = make(key, arrays['x'][rows], arrays['labels'][rows])
+        return {'images': x, 'labels': labels}
+
+    n = num_test or len(task.test_images)
+    held = {'x': task.test_images[:n], 'labels': task.test_labels[:n]}
+    chunks = batches.chunks(held, EVAL_BATCH)
+    keys = jax.random.split(jax.random.key(TEST_SEED), len(chunks['x']))
+    run = jax.jit(make)
+    made = [run(*chunk) for chunk in zip(keys, chunks['x'], chunks['labels'], strict=True)]
+    x, labels = (np.stack(arrays) for arrays in zip(*made, strict=True))
+    return DistortedTask(
+        {'x': task.train_images[rows], 'labels': task.train_labels[rows]},
+        prepare,
+        {'images': x, 'labels': labels, 'mask': chunks['mask']},
+        np.asarray(to_unit(held['x'])),
+        held['labels'],
+        (canvas, canvas, channels * (2 if addition else 1)),
+        tuple(map(str, range(2 * len(task.class_names) - 1))) if addition else task.class_names,
+        {
+            'digit_size': min(size, DIGIT_SIZE),
+            'examples': x[0, :NUM_EXAMPLES],
+            'labels': labels[0, :NUM_EXAMPLES],
+        },
+    )

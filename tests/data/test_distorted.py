@@ -1,0 +1,45 @@
+"""Batches are distorted again, the test set once; sums of pairs have classes of their own."""
+
+import jax
+import numpy as np
+import pytest
+
+from lecture4.data.images import distorted
+
+ROWS = np.arange(6, dtype=np.int32)
+
+
+@pytest.fixture(scope='module')
+def task():
+    return distorted.load('digits', 'RTS', num_train=20, num_test=30)
+
+
+def test_batches_are_functions_of_the_key(task):
+    a, b, again = (task.prepare(task.arrays, ROWS, jax.random.key(k)) for k in (0, 1, 0))
+    assert a['images'].shape == (6, *task.shape) == (6, 12, 12, 1)
+    np.testing.assert_array_equal(a['images'], again['images'])
+    assert np.abs(np.asarray(a['images']) - b['images']).mean() > 0.02
+    np.testing.assert_array_equal(a['labels'], task.arrays['labels'][:6])
+
+
+def test_test_set_is_the_same_for_all_seeds(task):
+    other = distorted.load('digits', 'RTS', num_train=20, num_test=30, seed=1)
+    for name, array in task.evaluation.items():
+        np.testing.assert_array_equal(array, other.evaluation[name])
+    assert task.evaluation['images'].shape == (1, 30, 12, 12, 1) and task.evaluation['mask'].all()
+    assert task.test_images.shape == (30, 8, 8, 1) and task.constants['digit_size'] == 8
+    np.testing.assert_array_equal(task.constants['examples'], task.evaluation['images'][0, :8])
+    assert not np.array_equal(task.arrays['x'], other.arrays['x'])
+
+
+def test_sums_have_nineteen_classes_and_two_channels():
+    task = distorted.load('digits', 'none', addition=True, num_train=20, num_test=30)
+    assert task.shape == (8, 8, 2) and task.class_names[-1] == '18' and len(task.class_names) == 19
+    batch = task.prepare(task.arrays, ROWS, jax.random.key(0))
+    np.testing.assert_array_equal(batch['images'][..., :1], task.arrays['x'][ROWS])
+    assert batch['labels'].sum() == 2 * task.arrays['labels'][ROWS].sum()
+
+
+def test_uint8_images_are_brought_to_the_unit_interval():
+    np.testing.assert_allclose(distorted.to_unit(np.array([0, 255], np.uint8)), [0, 1])
+    np.testing.assert_allclose(distorted.to_unit(np.array([0.25], np.float32)), [0.25])
