@@ -1,14 +1,13 @@
 """What spatial transformers attend to: inputs with the sampled region, warped outputs, meshes, robustness."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 from matplotlib.figure import Figure
 
 from lecture4.figures import style
-from lecture4.figures.images import as_tiles
+from lecture4.figures.images import as_tiles, rows
 
 OUTLINE, WRONG = '#009e73', '#d55e00'
 
@@ -21,6 +20,7 @@ def attended(
     titles: Sequence[str] = (),
     *,
     is_correct: Sequence[bool] | np.ndarray = (),
+    title: str = '',
     size: int | float = 1.0,
 ) -> Figure:
     """Inputs with the outline of what is sampled above the sampler's outputs (the paper's figure 1).
@@ -32,6 +32,7 @@ def attended(
       warped: On [0, 1].
       titles: A short text for each, such as the prediction.
       is_correct: Titles of False are in another color.
+      title: Above all of them.
       size: Inches across a column.
 
     Raises:
@@ -43,10 +44,12 @@ def attended(
             f'{len(warped)}'
         )
     n = len(images)
-    made = style.figure(max(n * size, 2), 2 * size + 0.35, layout='constrained')
+    made = style.figure(max(n * size, 2), 2 * size + 0.35 + 0.3 * bool(title), layout='constrained')
+    if title:
+        made.suptitle(style.plain_text(title), fontsize=9)
     grid = made.subplots(2, n, squeeze=False)
-    rows = zip(as_tiles(images), outlines, as_tiles(warped), strict=True)
-    for i, (image, outline, output) in enumerate(rows):
+    columns = zip(as_tiles(images), outlines, as_tiles(warped), strict=True)
+    for i, (image, outline, output) in enumerate(columns):
         h, w = image.shape[:2]
         grid[0, i].imshow(image)
         x, y = np.concatenate([outline, outline[:1]]).T
@@ -61,6 +64,32 @@ def attended(
     for axes in grid.ravel():
         axes.set_axis_off()
     return made
+
+
+def downscaled(
+    images: Shaped[np.ndarray | Array, 'n h w c'],
+    sampled: Shaped[np.ndarray | Array, 'n h2 w2 c'],
+    antialiased: Shaped[np.ndarray | Array, 'n h2 w2 c'],
+) -> Figure:
+    """What a sampler makes of images that shrink a lot: it skips pixels, unless its kernel is widened.
+
+    Args:
+      images: On [0, 1], of a multiple of the outputs' size; what exceeds the largest one is cut.
+      sampled: Output of the paper's sampler.
+      antialiased: Output of the same grid with antialiasing.
+    """
+    factor = images.shape[1] // sampled.shape[1]
+    h, w = factor * sampled.shape[1], factor * sampled.shape[2]
+
+    def enlarged(x):
+        return np.repeat(np.repeat(np.asarray(x), factor, 1), factor, 2)
+
+    shown = {
+        'input': np.asarray(images)[:, :h, :w],
+        f'{sampled.shape[1]} x {sampled.shape[2]} samples': enlarged(sampled),
+        'antialiased': enlarged(antialiased),
+    }
+    return rows(shown)
 
 
 @style.context()
@@ -130,48 +159,22 @@ def robustness(
 def equivariance(
     angles: Float[np.ndarray, ' k'], undone: Mapping[str, Float[np.ndarray, 'n k']]
 ) -> Figure:
-    """By how much theta turns when the input is turned: a straight line of slope -1 undoes the rotation.
+    """By how much the sampled region turns when the input is turned: a line of slope 1 undoes the rotation.
 
     Args:
       angles: Rotation of the input, degrees.
-      undone: {network: rotation of theta against that of the unrotated input, degrees, for each image}.
+      undone: {network: rotation of what is sampled against that of the unrotated input, degrees, for each
+        image}: medians are drawn, and quartiles.
     """
     made = style.figure(3.6, 3.0, layout='constrained')
     axes = made.subplots()
-    axes.plot(angles, -angles, color=style.FAINT, linestyle='--', label='undoes the rotation')
+    axes.plot(angles, angles, color=style.FAINT, linestyle='--', label='equivariant')
     for name, values in undone.items():
         middle = np.median(values, axis=0)
         low, high = np.quantile(values, (0.25, 0.75), axis=0)
         (line,) = axes.plot(angles, middle, label=style.plain_text(name), marker='o', markersize=3)
         axes.fill_between(angles, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
     axes.set_xlabel('rotation of the input (degrees)')
-    axes.set_ylabel('rotation of theta (degrees)')
+    axes.set_ylabel('rotation of the sampled region (degrees)')
     axes.legend(fontsize=7)
     return made
-
-
-def save_animation(
-    figures: Sequence[Figure], path: str | os.PathLike[str], *, milliseconds: int = 200
-) -> None:
-    """Figures of one size as an animated GIF, shown in a loop.
-
-    Args:
-      figures: In the order of time.
-      path: File to write.
-      milliseconds: How long each is shown.
-
-    Raises:
-      ValueError: No figure.
-    """
-    from PIL import Image
-
-    if not figures:
-        raise ValueError('expected at least one figure to animate, got none')
-    frames = []
-    for figure in figures:
-        figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())  # pyright: ignore[reportAttributeAccessIssue]
-        frames.append(Image.fromarray(pixels[..., :3].copy()).quantize(64))
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, optimize=True
-    )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from lecture4.ops import conv_cpu, grids, pool, sampling
 from lecture4.ops.prox import require_floating
@@ -48,6 +48,26 @@ def transformation(kind: Kind, control_points: int = 4) -> grids.Transformation:
         case 'tps':
             return grids.thin_plate_spline(control_points)
     raise ValueError(f'expected kind to be one of {", ".join(KINDS)}, got {kind!r}')
+
+
+def outline(
+    kind: Kind, theta: Float[ArrayLike, '*batch t'], n: int = 8
+) -> Float[Array, '*batch p 2']:
+    """The border of what is sampled, normalized (x, y): 4 n points, straight between corners if affine.
+
+    Args:
+      kind: As in `transformation`.
+      theta: As a `SpatialTransformer` returns it.
+      n: Points for each side.
+    """
+    return grids.transform(transformation(kind), theta, grids.outline(n))
+
+
+def mesh(
+    kind: Kind, theta: Float[ArrayLike, '*batch t'], n: int = 9
+) -> Float[Array, '*batch n n 2']:
+    """Where an n x n mesh over the output reads the input, normalized (x, y); arguments as in `outline`."""
+    return grids.grid(transformation(kind), theta, (n, n))
 
 
 class SpatialTransformer(nn.Module):

@@ -53,18 +53,16 @@ def test_robustness_is_in_percent():
 
 def test_equivariance_shows_the_line_that_undoes_rotations():
     angles = np.array([-40.0, 0.0, 40.0])
-    made = figures.equivariance(angles, {'ST-CNN': -angles + RNG.normal(size=(7, 3))})
-    np.testing.assert_allclose(made.axes[0].lines[0].get_ydata(), -angles)
+    made = figures.equivariance(angles, {'ST-CNN': angles + RNG.normal(size=(7, 3))})
+    np.testing.assert_allclose(made.axes[0].lines[0].get_ydata(), angles)
     assert len(made.axes[0].lines) == 2
 
 
-def test_animation_has_a_frame_for_each_figure(tmp_path):
-    made = [figures.attended(IMAGES, np.stack([SQUARE * s] * 3), IMAGES) for s in (1.0, 0.8, 0.6)]
-    figures.save_animation(made, tmp_path / 'attention.gif')
-    with Image.open(tmp_path / 'attention.gif') as movie:
-        assert movie.n_frames == 3
-    with pytest.raises(ValueError, match='at least one figure'):
-        figures.save_animation([], tmp_path / 'none.gif')
+def test_downscaled_images_are_shown_at_the_size_of_the_input():
+    small = IMAGES[:, ::4, ::4][:, :2, :2]
+    made = figures.downscaled(IMAGES, small, 0 * small)
+    assert [text.get_text() for text in made.texts] == ['input', '2 x 2 samples', 'antialiased']
+    assert saved(made).std() > 0
 
 
 def test_numbers_of_images_and_outlines_have_to_fit():

@@ -1,5 +1,7 @@
 """The spatial transformer as a layer: identity at first, any depth, in parallel, float32 grids, learning."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,6 +142,17 @@ def test_a_localization_network_may_know_of_training():
     _, still = layer.apply(variables, x)
     _, dropped = layer.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
     assert np.abs(still - dropped).max() > 1e-3
+
+
+def test_outline_and_mesh_of_the_identity_are_the_output():
+    for kind in ('attention', 'tps'):
+        theta = jnp.asarray(st.transformation(kind).identity, jnp.float32)[None, None]
+        corners = jax.jit(functools.partial(st.outline, kind, n=1))(theta)
+        expected = [[-1, -1], [1, -1], [1, 1], [-1, 1]]
+        np.testing.assert_allclose(corners[0, 0], expected, atol=1e-6)
+        mesh = jax.jit(functools.partial(st.mesh, kind, n=3))(theta)
+        assert mesh.shape == (1, 1, 3, 3, 2)
+        np.testing.assert_allclose(mesh[0, 0, 0, :, 0], [-1, 0, 1], atol=1e-6)
 
 
 def test_multiplier_scales_localization_only():

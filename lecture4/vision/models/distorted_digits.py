@@ -7,7 +7,8 @@ Widths are not known; here they follow from the number of parameters, "about 400
 """
 
 import math
-from typing import Literal, cast, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,46 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lecture4.ops import pool
+from lecture4.ops.metrics import wilson_interval
 from lecture4.vision import spatial_transformer as st
 from lecture4.vision.layers import conv
 
 Base = Literal['FCN', 'CNN']
+Name = Literal[
+    'FCN', 'CNN', 'ST-FCN-affine', 'ST-FCN-projective', 'ST-FCN-tps', 'ST-FCN-attention', 'ST-CNN-affine',
+    'ST-CNN-projective', 'ST-CNN-tps', 'ST-CNN-attention', '2xST-FCN-affine', '2xST-FCN-projective',
+    '2xST-FCN-tps', '2xST-CNN-affine', 'ST-CNN-deep',
+]  # fmt: skip
+NAMES: tuple[Name, ...] = get_args(Name)
 DIGIT_SIZE = 28
 KERNEL_SIZES, LOCALIZATION_KERNEL = (9, 7), 5
 MAX_WIDTH = 4096
+# Test errors of tables 1 and 4 after 150,000 steps, cited from memory, unverified: of each distortion, of
+# cluttered translation, and of sums of two digits.
+_TABLE_1 = {
+    'FCN': (0.021, 0.052, 0.031, 0.032),
+    'CNN': (0.012, 0.008, 0.015, 0.014),
+    'ST-FCN-affine': (0.012, 0.008, 0.015, 0.027),
+    'ST-FCN-projective': (0.013, 0.009, 0.014, 0.026),
+    'ST-FCN-tps': (0.011, 0.008, 0.014, 0.024),
+    'ST-CNN-affine': (0.007, 0.005, 0.008, 0.012),
+    'ST-CNN-projective': (0.008, 0.006, 0.008, 0.013),
+    'ST-CNN-tps': (0.007, 0.005, 0.008, 0.011),
+}
+PUBLISHED: dict[str, dict[str, float]] = {
+    'R': {name: errors[0] for name, errors in _TABLE_1.items()},
+    'RTS': {name: errors[1] for name, errors in _TABLE_1.items()},
+    'P': {name: errors[2] for name, errors in _TABLE_1.items()},
+    'E': {name: errors[3] for name, errors in _TABLE_1.items()},
+    'TC': {'FCN': 0.132, 'CNN': 0.035, 'ST-FCN-affine': 0.020, 'ST-CNN-affine': 0.017},
+    'sums': {
+        'FCN': 0.477, 'CNN': 0.147, 'ST-FCN-affine': 0.226, 'ST-FCN-projective': 0.185, 'ST-FCN-tps': 0.191,
+        '2xST-FCN-affine': 0.090, '2xST-FCN-projective': 0.059, '2xST-FCN-tps': 0.058,
+    },
+}  # fmt: skip
+TABLE_1: tuple[Name, ...] = tuple(name for name in NAMES if name in _TABLE_1)
+COMPARED: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-affine', 'ST-CNN-tps')
+SUMS: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', '2xST-FCN-affine', '2xST-CNN-affine')
 
 
 class Classifier(nn.Module):
@@ -56,10 +90,43 @@ class Classifier(nn.Module):
         return nn.Dense(self.n_classes, name='fc')(x), activations
 
 
-def names(kinds: tuple[st.Kind, ...] = ('affine', 'projective', 'tps')) -> tuple[str, ...]:
-    """Names that `create` takes, in the order of the paper's table."""
-    bases = get_args(Base)
-    return (*bases, *(f'ST-{base} {kind}' for base in bases for kind in kinds))
+def kind_of(name: str) -> st.Kind | None:
+    """The kind of transformer of a network of that name, None where it has none."""
+    if 'ST-' not in name:
+        return None
+    for kind in st.KINDS:
+        if name.endswith(kind):
+            return kind
+    return 'affine'
+
+
+def records(
+    errors: Mapping[str, float],
+    n: int,
+    num_params: Mapping[str, int],
+    published: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a table of test errors: network, parameters, test_error, published, 95_%_interval (Wilson's).
+
+    Args:
+      errors: {network: fraction of misclassified test images}.
+      n: Number of test images.
+      num_params: {network: number of parameters}.
+      published: {network: published error}; None has none.
+    """
+    rows = []
+    for name, error in errors.items():
+        low, high = wilson_interval(round(error * n), n)
+        rows.append(
+            {
+                'network': name,
+                'parameters': num_params[name],
+                'test_error': error,
+                'published': (published or {}).get(name),
+                '95_%_interval': f'{100 * low:.2f} to {100 * high:.2f}',
+            }
+        )
+    return rows
 
 
 def create(
@@ -72,7 +139,8 @@ def create(
     """The network of that name, as wide as its number of parameters allows.
 
     Args:
-      name: 'FCN', 'CNN', or 'ST-FCN KIND' and 'ST-CNN KIND' with a kind of `spatial_transformer.KINDS`.
+      name: One of `NAMES`: the base, with 'ST-' before it and '-KIND' behind it where it has a transformer at
+        its input, '2xST-' two in parallel; 'ST-CNN-deep' has affine ones before both convolutions.
       shape: (h, w, c) of an image.
       digit_size: Height and width of the digits in it before they were distorted.
       n_classes: Number of classes.
@@ -81,25 +149,31 @@ def create(
     Raises:
       ValueError: Another name, or so few parameters that no width fits.
     """
-    if name not in names(st.KINDS):
-        raise ValueError(f'expected one of {", ".join(names(st.KINDS))}, got {name!r}')
-    base, _, kind = name.partition(' ')
+    if name not in NAMES:
+        raise ValueError(f'expected one of {", ".join(NAMES)}, got {name!r}')
+    kind = kind_of(name)
+    base: Base = 'FCN' if 'FCN' in name else 'CNN'
     *kernels, own = (
         max(2, round(k * digit_size / DIGIT_SIZE)) for k in (*KERNEL_SIZES, LOCALIZATION_KERNEL)
     )
 
     def network(width):
-        classifier = Classifier(
-            'FCN' if base.endswith('FCN') else 'CNN', width, n_classes, tuple(kernels)
-        )
-        if not kind:
+        classifier = Classifier(base, width, n_classes, tuple(kernels))
+        if kind is None:
             return classifier
-        localization = (
-            st.LocalizationMLP() if base == 'ST-FCN' else st.LocalizationCNN(kernel_size=own)
-        )
-        return st.Transformed(
-            classifier, {'input': st.SpatialTransformer(localization, cast(st.Kind, kind))}
-        )
+
+        def transformer(kernel, kind: st.Kind = kind, **options):
+            localization = (
+                st.LocalizationMLP()
+                if base == 'FCN'
+                else st.LocalizationCNN(kernel_size=kernel, **options)
+            )
+            return st.SpatialTransformer(localization, kind, count=2 if name[0] == '2' else 1)
+
+        transformers = {'input': transformer(own)}
+        if name.endswith('deep'):
+            transformers['conv2'] = transformer(max(2, own - 2), filters=(20,))
+        return st.Transformed(classifier, transformers)
 
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
