@@ -10,6 +10,7 @@ import sys
 import jax
 import pytest
 
+from lecture4 import train
 from lecture4.train import cli, experiment, fields, metrics
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import RunOptions
@@ -54,8 +55,9 @@ def test_smoke_preset_leaves_declared_metrics(path, tmp_path, users_promotion):
         metrics.check_metrics(this.metrics, row, 'metrics.jsonl', primary_required=False)
     assert 'data:image/png;base64,' in (tmp_path / 'report.html').read_text()
     assert Checkpoints(tmp_path / 'checkpoints').latest_step() == config.steps
-    functions = this.apply(config, this.data(config).spec)
-    assert functions and all(callable(function) for function in functions.values())
+    model = train.load(tmp_path)
+    assert model.config == config and model.functions
+    assert all(callable(function) for function in model.functions.values())
 
 
 def test_experiment_runs_from_its_command_line(tmp_path):

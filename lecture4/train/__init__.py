@@ -43,6 +43,7 @@ from lecture4.train.metrics import Metric
 from lecture4.train.optimizers import SGDRecipe, sgd_recipe
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
+from lecture4.train.saved_model import Model, load
 from lecture4.train.sweep.variants import grid, vary_one
 from lecture4.train.task import Data, Spec, Task, evaluate, frozen, full_batch, in_memory
 
@@ -64,6 +65,7 @@ __all__ = [
     'LabeledImages',
     'LabeledSentences',
     'Metric',
+    'Model',
     'Names',
     'NonNegative',
     'Positive',
@@ -89,6 +91,7 @@ __all__ = [
     'in_memory',
     'labeled_image_data',
     'lbfgs',
+    'load',
     'load_labeled_images',
     'load_self_taught',
     'main',

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import inspect
 import logging
 import os
 import pathlib
@@ -144,7 +143,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Config:
         experiment.presets.get(preset, {}),
         argv,
         description=_description(experiment),
-        prog=f'python -m {_module(experiment)}',
+        prog=f'python -m {experiment.module or experiment.name}',
     )
     try:
         config = experiment.config(**values)
@@ -155,11 +154,6 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Config:
         raise UsageError('--sweep and --grid both define a sweep; give one of them')
     variants.variants(config, variants.requested(config, experiment.sweeps))
     return config
-
-
-def _module(experiment: Experiment) -> str:
-    spec = getattr(inspect.getmodule(experiment.data), '__spec__', None)
-    return spec.name if spec else experiment.name
 
 
 def _last_value(argv: Sequence[str], option: str) -> str:

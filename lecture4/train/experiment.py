@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lecture4.train import loop, workdir
+from lecture4.train import loop, saved_model, workdir
 from lecture4.train import report as reports
 from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
@@ -45,6 +45,12 @@ class Experiment(NamedTuple):
     def name(self) -> str:
         """The file's name without .py."""
         return pathlib.Path(inspect.getfile(self.data)).stem
+
+    @property
+    def module(self) -> str:
+        """Name of the file's module, also where it runs as __main__; '' for a file run by its path."""
+        spec = getattr(inspect.getmodule(self.data), '__spec__', None)
+        return spec.name if spec else ''
 
     @property
     def about(self) -> str:
@@ -126,7 +132,7 @@ def to_local(state):
 def finalize(
     experiment: Experiment, config: Config, state, data, directory: pathlib.Path, runtime: Runtime
 ):
-    """Process 0 writes the report of a final state; the others wait.
+    """Process 0 writes the model and the report of a final state; the others wait.
 
     Args:
       state: This process's own copy: the others take no part in what the report computes.
@@ -137,6 +143,11 @@ def finalize(
     path, report = directory / 'report.html', reports.Report()
 
     def write():
+        model = directory / saved_model.FILE
+        try:
+            saved_model.save(model, experiment.module, config, state, data.spec)
+        except OSError as error:
+            raise UsageError(_no_space(model, error)) from error
         made = experiment.report(config, state, data)
         records = read(directory / 'metrics.jsonl')
         try:
@@ -149,10 +160,7 @@ def finalize(
                 records=records,
             )
         except OSError as error:
-            raise UsageError(
-                f'cannot write the report to {directory}: {error.strerror}; the trained state is '
-                'saved: free some disk space, then run the same command'
-            ) from error
+            raise UsageError(_no_space(directory / 'report.html', error)) from error
         return made
 
     if runtime.is_primary:
@@ -160,3 +168,10 @@ def finalize(
     else:
         processes.run_on_all(lambda: None)
     return path, report
+
+
+def _no_space(path: pathlib.Path, error: OSError) -> str:
+    return (
+        f'cannot write {path}: {error.strerror}; the trained state is saved: free some disk space, '
+        'then run the same command'
+    )

@@ -35,6 +35,7 @@ ENTRIES = (
     'metrics.jsonl',
     'metrics.tmp',
     'results.json',
+    'model.safetensors',
     'report.html',
     'sweep.csv',
     'summary.csv',
