@@ -115,28 +115,19 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
     first = bound.batch(0)
     check_divisible(jax.tree.leaves(first)[0].shape[bound.batch_axis], mesh.size)
     replicated = NamedSharding(mesh, PartitionSpec())
-    # axis 0 of the stacked batches counts the steps of one call
-    batch_spec = PartitionSpec(*[None] * (bound.batch_axis + 1), AXIS)
     device_arrays = replicate(bound.device_arrays, replicated)
     evaluation = replicate(bound.evaluation, replicated)
     key = replicate(bound.key, replicated)
 
-    def run_steps(state, device_arrays, batches, key, steps, *, reduce=Reduce()):
-        def body(state, inputs):
-            batch, n = inputs
-            return bound.step(state, device_arrays, batch, key, n, reduce)
-
-        return jax.lax.scan(body, state, (batches, steps))
-
     if parallel == 'jit':
-        run = jax.jit(run_steps, donate_argnums=0, out_shardings=replicated)
+        run = jit_steps(bound, mesh)
     elif parallel == 'pmap':
-        run = _pmapped(run_steps, mesh, bound.batch_axis + 1)
+        run = _pmapped(steps_of(bound), mesh, bound.batch_axis + 1)
     else:
         raise ValueError(f"parallel: expected 'jit' or 'pmap', got {parallel!r}")
 
     several = any(device.process_index != jax.process_index() for device in mesh.devices.flat)
-    sharding = NamedSharding(mesh, batch_spec)
+    sharding = batch_sharding(bound, mesh)
 
     def place(n, n_steps):
         steps = np.arange(n, n + n_steps, dtype=np.int32)
@@ -173,6 +164,35 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
 
     evaluate = bound.evaluate and evaluate_with(jax.jit(bound.evaluate, out_shardings=replicated))
     return Compiled(init_state, call, evaluate, abstract_state(bound, mesh, first))
+
+
+def steps_of(bound: BoundTask) -> Callable[..., tuple[PyTree, dict[str, jax.Array]]]:
+    """Several steps of a bound task as one function.
+
+    Returns:
+      (state, device_arrays, batches, key, steps, *, reduce) -> (state, metrics): a scan over the leading
+      axis of `batches` and `steps`, the numbers of the steps.
+    """
+
+    def run_steps(state, device_arrays, batches, key, steps, *, reduce=Reduce()):
+        def body(state, inputs):
+            batch, n = inputs
+            return bound.step(state, device_arrays, batch, key, n, reduce)
+
+        return jax.lax.scan(body, state, (batches, steps))
+
+    return run_steps
+
+
+def jit_steps(bound: BoundTask, mesh: Mesh):
+    """`steps_of` a bound task under jit: what runs, and what `train.compile` compiles for absent devices."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(steps_of(bound), donate_argnums=0, out_shardings=replicated)
+
+
+def batch_sharding(bound: BoundTask, mesh: Mesh) -> NamedSharding:
+    """Stacked batches [steps, ...]: the batch axis is divided among the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * (bound.batch_axis + 1), AXIS))
 
 
 def abstract_state(bound: BoundTask, mesh: Mesh, first: PyTree) -> PyTree:

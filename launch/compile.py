@@ -1,0 +1,201 @@
+"""Compiles an experiment for a TPU slice or a GPU node that is not there, before it is paid for.
+
+    python -m launch.compile --topology v5e:4x4 -- python -m experiments.sparse_coding.self_taught
+    python -m launch.compile --topology v5e:8x8 --fit -- python -m experiments.convnets.resnet_cifar
+    python -m launch.compile --topology v5e:4x4 v5e:8x8 v5e:16x16 -- python -m experiments...     a scaling table
+
+TPU programs need `pip install libtpu`, GPU programs (h200:8) `pip install "jax[cuda12]"`; no device is used.
+For each program (step, evaluate, encode) it prints what a chip holds and moves, every collective, and the least time
+by what bounds it; compile.json and report.html hold the same. The times are counts divided by the chips' peaks, not
+measurements. The batch size is of all chips; with several topologies it stays the same for each.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from launch import command
+
+
+def main(argv: list[str]) -> int:
+    """Parse the options, compile, print the tables and write the report.
+
+    Args:
+      argv: The words of the command line.
+
+    Returns:
+      0; 1 where a program does not fit into the memory of a chip.
+
+    Raises:
+      LaunchError: The experiment, its options or the topology are wrong, or the compiler is not installed.
+    """
+    parser = command.parser('launch.compile', __doc__ or '', dry_run=False)
+    add = parser.add_argument
+    add('--topology', nargs='+', required=True, help='CHIP:SHAPE, such as v5e:4x4 or h200:8.')
+    add(
+        '--programs',
+        nargs='+',
+        default=['step', 'evaluate', 'encode'],
+        choices=['step', 'evaluate', 'encode'],
+        help='Which programs to compile; those that the experiment does not have are left out.',
+    )
+    add(
+        '--fit',
+        action='store_true',
+        help='Search the largest batch whose step fits into the memory, in powers of two.',
+    )
+    add('--workdir', default='', help='Directory for the report. Default: runs/compile-EXPERIMENT.')
+    own, words = command.split(argv)
+    options = parser.parse_args(own)
+    words = command.experiment(words)
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+    from lecture4.train import cli, experiment
+    from lecture4.train import compile as compiler
+    from lecture4.train.config import UsageError
+
+    module, arguments = words[words.index('-m') + 1], words[words.index('-m') + 2 :]
+    try:
+        this = experiment.from_module(importlib.import_module(module))
+        config = cli.parse(this, arguments)
+        targets = [compiler.target(name) for name in options.topology]
+        data = experiment.load(this, config)
+        records, programs = [], {}
+        for on in targets:
+            made = compiler.compile_experiment(this, config, data, on, tuple(options.programs))
+            programs[on.name] = made
+            for program in made:
+                records.append(record(program, on))
+        if options.fit:
+            for on in targets:
+                records.append(record(largest_fit(this, config, on), on))
+    except ImportError as error:
+        raise command.LaunchError(f'{module} cannot be imported: {error}') from None
+    except UsageError as error:
+        raise command.LaunchError(str(error)) from None
+    directory = pathlib.Path(options.workdir or f'runs/compile-{this.name}')
+    write(directory, this.name, records)
+    return int(any('does not fit' in note for entry in records for note in entry['notes']))
+
+
+def record(program: Any, on: Any) -> dict[str, Any]:
+    """One program on one target as JSON-serializable values; bytes are per chip.
+
+    Args:
+      program: A `lecture4.train.compile.Program`.
+      on: Its `Target`.
+    """
+    times = program.seconds(on)
+    bound = max(times, key=times.__getitem__)
+    return {
+        'topology': on.name,
+        'chips': on.mesh.size,
+        **{
+            name: value
+            for name, value in dataclasses.asdict(program).items()
+            if name != 'collectives'
+        },
+        'collectives': [dict(c._asdict()) for c in program.collectives],
+        'peak_memory': program.peak_memory(),
+        'memory': on.chip.memory,
+        'seconds': times,
+        'bound': bound,
+        'examples_per_second': program.examples / times[bound] if times[bound] else None,
+        'notes': program.warnings(on),
+        'peaks_from': on.chip.source,
+    }
+
+
+def largest_fit(this: Any, config: Any, on: Any) -> Any:
+    """The step of the largest batch that fits, doubled from one example per chip.
+
+    Args:
+      this: The experiment.
+      config: Its config.
+      on: The target.
+
+    Returns:
+      The step's Program, named 'step, batch N'.
+    """
+    from lecture4.train import compile as compiler
+    from lecture4.train import experiment
+    from lecture4.train.config import UsageError
+
+    best, size = None, on.mesh.size
+    while size <= on.mesh.size * 2**16:
+        resized = dataclasses.replace(config, batch_size=size)
+        try:
+            data = experiment.load(this, resized)
+            (program,) = compiler.compile_experiment(this, resized, data, on, ('step',))
+        except UsageError:  # the data set is smaller than the batch
+            break
+        if program.peak_memory() > on.chip.memory:
+            break
+        best, size = dataclasses.replace(program, name=f'step, batch {size}'), 2 * size
+    if best is None:
+        raise UsageError(f'not even one example per chip fits on {on.name}')
+    return best
+
+
+def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> None:
+    """Print the table and write compile.json and report.html.
+
+    Args:
+      directory: Created if needed.
+      name: The experiment's name.
+      records: As `record` returns them.
+    """
+    from lecture4.train import Metric, Report, Table
+    from lecture4.train import report as reports
+
+    rows = [
+        {
+            'topology': r['topology'],
+            'program': r['name'],
+            'compiled in': f'{r["compile_seconds"]:.1f} s',
+            'state': size(r['state']),
+            'temporaries': size(r['temporaries']),
+            'memory': f'{r["peak_memory"] / 1e9:.2f} of {r["memory"] / 1e9:.0f} GB',
+            'flops per chip': f'{r["flops"] / r["chips"]:.2e}',
+            'moved': size(r['bytes']),
+            'collectives': ', '.join(
+                f'{c["times"]} {c["kind"]} ({size(c["bytes"])})' for c in r['collectives']
+            )
+            or 'none',
+            'bound by': f'{r["bound"]}, {r["seconds"][r["bound"]] * 1e3:.3g} ms',
+            'at most': f'{r["examples_per_second"] or 0:.3g} examples/s',
+        }
+        for r in records
+    ]
+    table = Table(
+        f'{name.replace("_", " ")}: compiled, not run',
+        rows,
+        ('topology', 'program'),
+        caption='Bytes and flops per chip. The time is the largest of flops, bytes moved and bytes of '
+        'collectives over the peaks of the chip; a program that runs takes longer.',
+    )
+    notes = [f'{r["topology"]}, {r["name"]}: {note}' for r in records for note in r['notes']]
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / 'compile.json').write_text(json.dumps(records, indent=2) + '\n')
+    peak = max(r['peak_memory'] for r in records) / 1e9
+    metrics = (Metric('peak_memory', 'GB', 'lower', 'peak memory of a chip', primary=True),)
+    report = Report({'peak_memory': peak}, tables=(table,), summary='; '.join(notes))
+    reports.write(directory, report, metrics, title=f'compile {name}', about=__doc__ or '')
+    print(reports.text(table, metrics))
+    print('\n'.join(notes))
+    print(f'report: {directory / "report.html"}')
+
+
+def size(n: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1: 81 MB."""
+    for unit in ('B', 'kB', 'MB', 'GB'):
+        if n < 1000 or unit == 'GB':
+            return f'{n:.3g} {unit}'
+        n /= 1000
+    raise AssertionError
+
+
+if __name__ == '__main__':
+    command.main('launch.compile', main)

@@ -1,0 +1,277 @@
+"""An experiment's programs compiled for accelerators that are not there: TPU slices and NVIDIA nodes.
+
+The compilers are the real ones: libtpu's (`pip install libtpu`) and XLA's for CUDA (`pip install 'jax[cuda12]'`).
+What they say of memory, collectives and arithmetic is true of the program that a job would run, which comes from
+the same functions (`train.step.jit_steps`); nothing is executed, so no time here is a measurement.
+"""
+
+import dataclasses
+import math
+import os
+import re
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lecture4.train import program_cost
+from lecture4.train.chips import CHIPS, Chip
+from lecture4.train.config import Config, UsageError
+from lecture4.train.experiment import Experiment, build
+from lecture4.train.step import AXIS, BoundTask, abstract_state, batch_sharding, bind, jit_steps
+from lecture4.train.task import Data, PyTree
+
+TPUS = {'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2}  # axes of a topology
+
+# XLA's device description of an NVIDIA SXM module. Only an H200 is described in full.
+H200 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000
+l2_cache_size: 62914560 clock_rate_ghz: 1.98 device_memory_size: 150000000000 shared_memory_per_block_optin: 232448
+cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
+runtime_version { major: 12 minor: 9 patch: 0 } platform_name: "CUDA" dnn_version_info { major: 9 minor: 7 }
+device_description_str: "NVIDIA H200" """
+
+
+class Target(NamedTuple):
+    """Absent accelerators.
+
+    Attributes:
+      name: 'v5e:4x4', 'h200:8'.
+      platform: 'tpu' or 'cuda'.
+      chip: Its peaks.
+      mesh: Abstract devices, with axis 'data'.
+    """
+
+    name: str
+    platform: str
+    chip: Chip
+    mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program and what it costs; bytes are per chip, flops over all chips.
+
+    Attributes:
+      name: 'step', 'evaluate' or 'encode'.
+      compile_seconds: Tracing, lowering and compilation.
+      arguments: Bytes of all inputs: state, device arrays, batch.
+      state: Bytes of the state, of which parameters are a part.
+      params: Bytes of the parameters, where the state names them.
+      temporaries: Bytes of intermediate results.
+      flops: Of products.
+      float32_flops: Of products of float32 operands.
+      bytes: Moved to and from memory, as the instructions of the program name them.
+      collectives: By kind.
+      unknown_loops: Loops without a known trip count, which count once.
+      host_callbacks: Number of calls of the host from the program.
+      float64: Whether the program computes in float64.
+      examples: Examples per run of the program.
+    """
+
+    name: str
+    compile_seconds: float
+    arguments: int
+    state: int
+    params: int
+    temporaries: int
+    flops: float
+    float32_flops: float
+    bytes: int
+    collectives: tuple[program_cost.Collective, ...]
+    unknown_loops: int
+    host_callbacks: int
+    float64: bool
+    examples: int
+
+    def peak_memory(self) -> int:
+        """Bytes that a chip needs at once: arguments and temporaries; outputs reuse the donated state."""
+        return self.arguments + self.temporaries
+
+    def seconds(self, target: Target) -> dict[str, float]:
+        """Least time by what bounds it: {'matrix unit', 'memory', 'links'}: seconds."""
+        chip, n = target.chip, target.mesh.size
+        moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in self.collectives)
+        return {
+            'matrix unit': self.flops / n / chip.flops,
+            'memory': self.bytes / chip.bandwidth,
+            'links': moved * (n - 1) / n / chip.link,
+        }
+
+    def warnings(self, target: Target) -> list[str]:
+        """What a reader should know before paying for the slice."""
+        found = []
+        if self.peak_memory() > target.chip.memory:
+            found.append(
+                f'does not fit: {self.peak_memory() / 1e9:.1f} of {target.chip.memory / 1e9:.0f} GB'
+            )
+        if self.float32_flops > 0.5 * self.flops > 0:
+            found.append(
+                f'{self.float32_flops / self.flops:.0%} of the products are of float32 operands; the '
+                'peak is that of bfloat16'
+            )
+        if self.unknown_loops:
+            found.append(
+                f'{self.unknown_loops} loops have no fixed number of turns; each counts as one'
+            )
+        if self.host_callbacks:
+            found.append(f'{self.host_callbacks} calls of the host inside the program')
+        if self.float64:
+            found.append('computes in float64')
+        return found
+
+
+def target(name: str) -> Target:
+    """The devices of a topology.
+
+    Args:
+      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, 'h200:8' for the GPUs of a node.
+
+    Raises:
+      UsageError: An unknown chip or shape, with those that exist; or the compiler is not installed.
+    """
+    kind, _, shape = name.partition(':')
+    if kind not in CHIPS:
+        raise UsageError(f'unknown chip {kind!r} in {name!r}; expected one of {", ".join(CHIPS)}')
+    is_tpu = kind in TPUS
+    axes = TPUS.get(kind, 1)
+    if not re.fullmatch(r'\d+(x\d+)*', shape) or shape.count('x') != axes - 1:
+        example = 'x'.join(['4'] * axes) if is_tpu else '8'
+        raise UsageError(f'topology {name!r}: expected {axes} numbers, such as {kind}:{example}')
+    if not is_tpu and kind != 'h200':
+        raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no metadata server is asked
+    from jax.experimental import topologies
+
+    try:
+        if is_tpu:
+            description = topologies.get_topology_desc(platform='tpu', topology_name=name)
+        else:
+            description = topologies.get_topology_desc(
+                platform='cuda', topology_name=name, target_config=H200, topology=f'1x1x{shape}'
+            )
+    except Exception as error:  # what the plugins raise is not documented
+        reason = ' '.join(str(error).split())[:200]
+        package = 'libtpu' if is_tpu else 'jax[cuda12]'
+        raise UsageError(
+            f'no compiler for {name} ({reason}); install it with pip install "{package}", or check '
+            'the shape against those that exist'
+        ) from None
+    mesh = Mesh(np.array(description.devices).reshape(-1), (AXIS,))
+    return Target(name, 'tpu' if is_tpu else 'cuda', CHIPS[kind], mesh)
+
+
+def compile_experiment(
+    experiment: Experiment, config: Config, data: Data, on: Target, programs: tuple[str, ...]
+) -> list[Program]:
+    """Compile programs of an experiment for a target.
+
+    Args:
+      experiment: The experiment.
+      config: Its config; `batch_size` is of all chips, `steps_per_call` steps are one program.
+      data: Its data, of which only shapes are used.
+      on: The target.
+      programs: Of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
+
+    Returns:
+      One Program each.
+
+    Raises:
+      UsageError: The chips do not divide the batch.
+    """
+    n = on.mesh.size
+    if config.batch_size % n:
+        low = config.batch_size // n * n
+        nearest = f'{low} or {low + n}' if low else f'{n}'
+        raise UsageError(
+            f'batch_size {config.batch_size} is not divisible by {n} chips; use {nearest}'
+        )
+    bound = bind(build(experiment, config, data), data, config.seed)
+    first = bound.batch(0)
+    replicated = NamedSharding(on.mesh, PartitionSpec())
+    state = abstract_state(bound, on.mesh, first)
+    result = []
+    for name in programs:
+        if name == 'step':
+            traced = _trace_step(bound, config, on, state, first)
+            examples = config.batch_size * config.steps_per_call
+        elif name == 'evaluate' and bound.evaluate is not None:
+            evaluation = _abstract(bound.evaluation, replicated)
+            run = jax.jit(bound.evaluate, out_shardings=replicated)
+            traced, examples = run.trace(state, evaluation), _length(bound.evaluation)
+        elif name == 'encode' and (encode := experiment.apply(config, data.spec).get('encode')):
+            rows = data.device_arrays if data.rows is None else data.rows
+            block = math.ceil(4096 / n) * n  # what --stage encode gives to a call, on every chip
+            sharded = NamedSharding(on.mesh, PartitionSpec(AXIS))
+            given = jax.tree.map(
+                lambda leaf, n=block, s=sharded: jax.ShapeDtypeStruct(
+                    (n, *np.shape(leaf)[1:]), leaf.dtype, sharding=s
+                ),
+                rows,
+            )
+            traced, examples = jax.jit(encode).trace(state, given), block
+        else:
+            continue
+        result.append(_compile(name, traced, on, state, examples))
+    return result
+
+
+def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, first: PyTree):
+    replicated = NamedSharding(on.mesh, PartitionSpec())
+    k = config.steps_per_call
+    batches = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (k, *np.shape(leaf)), np.asarray(leaf).dtype, sharding=batch_sharding(bound, on.mesh)
+        ),
+        first,
+    )
+    steps = jax.ShapeDtypeStruct((k,), np.int32, sharding=replicated)
+    arrays = _abstract(bound.device_arrays, replicated)
+    key = _abstract(bound.key, replicated)
+    return jit_steps(bound, on.mesh).trace(state, arrays, batches, key, steps)
+
+
+def _compile(name: str, traced: Any, on: Target, state: PyTree, examples: int) -> Program:
+    start = time.perf_counter()
+    compiled = traced.lower(lowering_platforms=(on.platform,)).compile()
+    seconds = time.perf_counter() - start
+    text = compiled.as_text()
+    memory = compiled.memory_analysis()
+    products = program_cost.products(traced.jaxpr)
+    moved = program_cost.traffic(text)
+    return Program(
+        name=name,
+        compile_seconds=seconds,
+        arguments=memory.argument_size_in_bytes,
+        state=_num_bytes(state),
+        params=_num_bytes(getattr(state, 'params', ())),
+        temporaries=memory.temp_size_in_bytes,
+        flops=products.flops,
+        float32_flops=products.float32_flops,
+        bytes=moved.bytes,
+        collectives=moved.collectives,
+        unknown_loops=moved.unknown_loops,
+        host_callbacks=len(re.findall(r'custom_call_target="[^"]*callback', text)),
+        float64=bool(re.search(r'\bf64\[', text)),
+        examples=examples,
+    )
+
+
+def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    def shape(leaf):
+        dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
+        return jax.ShapeDtypeStruct(np.shape(leaf), dtype, sharding=sharding)
+
+    return jax.tree.map(shape, tree)
+
+
+def _num_bytes(tree: PyTree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _length(tree: PyTree) -> int:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if np.ndim(leaf)]
+    return len(leaves[0]) if leaves else 0

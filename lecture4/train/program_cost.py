@@ -1,0 +1,182 @@
+"""What a compiled program does, counted: products of its jaxpr, bytes and collectives of its HLO text.
+
+XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+DTYPE_BYTES = {
+    'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2, 'bf16': 2, 's32': 4, 'u32': 4, 'f32': 4,
+    's64': 8, 'u64': 8, 'f64': 8, 'c64': 8, 'c128': 16,
+}  # fmt: skip
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+NO_TRAFFIC = (
+    'parameter',
+    'constant',
+    'tuple',
+    'get-tuple-element',
+    'bitcast',
+    'while',
+    'conditional',
+)
+ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
+INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
+COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+)(?: \(.*\) -> .*)? \{$')
+
+
+class Collective(NamedTuple):
+    """One kind of collective of a program.
+
+    Attributes:
+      kind: 'all-reduce', 'all-gather', ...
+      times: How often a run of the program executes one.
+      bytes: Size of the results of all of them, per chip.
+    """
+
+    kind: str
+    times: int
+    bytes: int
+
+
+class Traffic(NamedTuple):
+    """What one run of a program moves, per chip.
+
+    Attributes:
+      bytes: Operands and results of all instructions outside fusions.
+      collectives: One entry per kind.
+      unknown_loops: Number of loops whose trip count the compiler does not know; they count once.
+    """
+
+    bytes: int
+    collectives: tuple[Collective, ...]
+    unknown_loops: int
+
+
+def num_bytes(shape: str) -> int:
+    """Bytes of a shape in HLO's notation, a tuple's elements summed: 'f32[8,2]{1,0}' has 64."""
+    return sum(
+        DTYPE_BYTES.get(dtype, 4) * math.prod(int(n) for n in dims.split(',') if n)
+        for dtype, dims in ARRAY.findall(re.sub(r'\{.*?\}', '', shape))
+        if dtype in DTYPE_BYTES
+    )
+
+
+def traffic(text: str) -> Traffic:
+    """Count a compiled program.
+
+    Args:
+      text: `compiled.as_text()`: HLO of one chip after partitioning.
+
+    Returns:
+      Bytes and collectives of one run.
+    """
+    computations, entry = _computations(text)
+    found: dict[str, list[int]] = {}
+    total, unknown = 0, 0
+
+    def visit(name: str, times: int) -> None:
+        nonlocal total, unknown
+        shapes = {i: shape for i, shape, _, _ in computations.get(name, ())}
+        for _, shape, op, rest in computations.get(name, ()):
+            base = op.removesuffix('-start')
+            if base in COLLECTIVES:
+                result = shape
+                if op.endswith('-start') and shape.startswith('('):  # (operands, results, ...)
+                    result = shape[shape.index(',') + 1 :] if base != 'all-reduce' else shape
+                kinds = found.setdefault(base, [0, 0])
+                kinds[0] += times
+                kinds[1] += times * num_bytes(result)
+            if op == 'while':
+                count = re.search(r'known_trip_count[^}]*?"n":"(\d+)"', rest)
+                unknown += count is None
+                inner = times * int(count[1]) if count else times
+                body = re.search(r'body=%?([\w.-]+)', rest)
+                if body:
+                    visit(body[1], inner)
+            elif op in ('call', 'conditional', 'async-start'):
+                called = re.findall(r'(?:to_apply|calls|_computation)=%?([\w.-]+)', rest)
+                called += re.findall(
+                    r'%([\w.-]+)', ''.join(re.findall(r'branch_computations=\{(.*?)\}', rest))
+                )
+                for inner_name in called[:1]:
+                    visit(inner_name, times)
+            if op not in NO_TRAFFIC and not op.endswith('-done'):
+                operands = re.findall(r'%([\w.-]+)', rest.split('), ')[0])
+                moved = num_bytes(shape) + sum(num_bytes(shapes.get(o, '')) for o in operands)
+                total += times * moved
+
+    visit(entry, 1)
+    collectives = tuple(Collective(kind, *found[kind]) for kind in sorted(found))
+    return Traffic(total, collectives, unknown)
+
+
+def _computations(text: str):
+    """{name: [(instruction, shape, op, rest of the line)]} and the name of the entry."""
+    computations: dict[str, list[tuple[str, str, str, str]]] = {}
+    current, entry = None, ''
+    for line in text.splitlines():
+        if current is None:
+            if match := COMPUTATION.match(line.strip()):
+                current = match[1]
+                computations[current] = []
+                entry = current if line.startswith('ENTRY') else entry
+        elif line.startswith('}'):
+            current = None
+        elif match := INSTRUCTION.match(line):
+            computations[current].append((match[1], match[2], match[3], match[4]))
+    return computations, entry
+
+
+class Products(NamedTuple):
+    """Products of a program, over all devices.
+
+    Attributes:
+      flops: Twice the multiply-adds of matrix products and convolutions.
+      float32_flops: Those whose operands are float32.
+      unknown_loops: Number of loops without a fixed length; they count once.
+    """
+
+    flops: float
+    float32_flops: float
+    unknown_loops: int
+
+
+def products(jaxpr: Any) -> Products:
+    """Count the products of a jaxpr, the bodies of scans as often as they run.
+
+    Args:
+      jaxpr: `jax.jit(f).trace(...).jaxpr`, closed or not.
+    """
+    flops = single = unknown = 0
+    for equation, times, in_while in _equations(getattr(jaxpr, 'jaxpr', jaxpr), 1):
+        unknown += in_while
+        name = equation.primitive.name
+        if name not in ('dot_general', 'conv_general_dilated'):
+            continue
+        lhs, rhs = (v.aval for v in equation.invars[:2])
+        size = math.prod(equation.outvars[0].aval.shape)
+        if name == 'dot_general':
+            (contracted, _), _ = equation.params['dimension_numbers']
+            depth = math.prod(lhs.shape[i] for i in contracted)
+        else:
+            out_features = equation.params['dimension_numbers'].rhs_spec[0]
+            depth = math.prod(rhs.shape) // rhs.shape[out_features]
+        flops += 2 * times * size * depth
+        single += 2 * times * size * depth * (lhs.dtype.name == 'float32')
+    return Products(float(flops), float(single), unknown)
+
+
+def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int, bool]]:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        yield equation, times, name == 'while'
+        inner = times * equation.params['length'] if name == 'scan' else times
+        for value in equation.params.values():
+            branches = value if isinstance(value, tuple | list) else (value,)
+            for branch in branches[:1] if name == 'cond' else branches:
+                branch = getattr(branch, 'jaxpr', branch)
+                if hasattr(branch, 'eqns'):
+                    yield from _equations(branch, inner)
