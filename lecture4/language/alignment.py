@@ -5,12 +5,14 @@ image fits a sentence as far as every word finds a region. A ranking loss over i
 both embeddings; no word is ever labeled with a region. Karpathy & Fei-Fei, CVPR 2015, section 3.1.
 """
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from lecture4.language.recurrent import Cell, Recurrence
 
@@ -91,6 +93,67 @@ class SentenceEncoder(nn.Module):
             s = jax.nn.relu(s)
         s = unit_length(s) if self.normalize else s
         return jnp.where(mask[:, :, None], s, 0)
+
+
+class AlignmentNetwork(nn.Module):
+    """Both encoders, and the word vectors between word indices and the sentence encoder.
+
+    Attributes:
+      word_vectors: Initial vectors [v, d]; row 0 is the padding.
+      train_vectors: Whether they are trained; the paper's are not.
+      embed_dim: As `RegionEncoder`.
+      hidden_dim: As `SentenceEncoder`.
+      cell: As `SentenceEncoder`.
+      dropout_rate: As both.
+      normalize: Whether regions have unit length; the length of a word is its weight.
+    """
+
+    word_vectors: Any
+    train_vectors: bool = False
+    embed_dim: int = 1000
+    hidden_dim: int | None = None
+    cell: Cell = 'relu'
+    dropout_rate: float = 0.0
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[ArrayLike, 'k r d'],
+        words: Int[ArrayLike, 'l t'],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, 'k r h'], Float[Array, 'l t h'], Bool[Array, 'l t']]:
+        """Embeddings of regions and of words, and which words are no padding.
+
+        Args:
+          features: Of the regions of k images.
+          words: Word indices of l sentences, zeros behind the words.
+          train: Whether to drop inputs and outputs; needs the rng 'dropout'.
+        """
+        table = self.param('word_vectors', lambda key: jnp.asarray(self.word_vectors))
+        if not self.train_vectors:
+            table = jax.lax.stop_gradient(table)
+        words = jnp.asarray(words)
+        mask = words != 0
+        regions = RegionEncoder(self.embed_dim, self.dropout_rate, self.normalize, name='regions')
+        sentences = SentenceEncoder(
+            self.embed_dim, self.hidden_dim, self.cell, self.dropout_rate, name='sentences'
+        )
+        v = regions(features, train=train)
+        return v, sentences(table[words], mask, train=train), mask
+
+
+def embed(
+    network: AlignmentNetwork,
+    params: PyTree,
+    features: Float[ArrayLike, 'k r d'],
+    words: Int[ArrayLike, 'l t'],
+    **options: Any,
+) -> tuple[Float[Array, 'k r h'], Float[Array, 'l t h'], Bool[Array, 'l t']]:
+    """The network applied: embeddings of regions and words, and the mask of words; `options` as of flax's apply."""
+    outputs: Any = network.apply({'params': params}, features, words, **options)
+    return outputs
 
 
 def unit_length(v: Float[Array, '*n h'], epsilon: float = 1e-8) -> Float[Array, '*n h']:
@@ -175,6 +238,30 @@ def ranking_loss(
     return jnp.mean(sentences.sum(1) + images.sum(0))
 
 
+def contrastive_loss(
+    scores: Float[Array, 'n n'],
+    is_same: Bool[ArrayLike, 'n n'] | None = None,
+    *,
+    temperature: float | Float[Array, ''] = 0.1,
+) -> Float[Array, '']:
+    """Cross-entropy of finding the own sentence of every image and the own image of every sentence, their mean.
+
+    The smooth relative of `ranking_loss`: the hardest negatives weigh most (Oord et al. 2018; Radford et al. 2021).
+
+    Args:
+      scores: S, of image k (row) and sentence l (column).
+      is_same: As `ranking_loss`: other sentences of the same image are left out of both sums.
+      temperature: Positive divisor of the scores.
+    """
+    eye = jnp.eye(scores.shape[0], dtype=bool)
+    same = eye if is_same is None else jnp.asarray(is_same)
+    logits = jnp.where(same & ~eye, -jnp.inf, scores / temperature)
+    own = jnp.diagonal(logits)
+    sentences = jax.nn.logsumexp(logits, axis=1) - own
+    images = jax.nn.logsumexp(logits, axis=0) - own
+    return jnp.mean(sentences + images) / 2
+
+
 def all_scores(
     regions: Float[Array, 'k r h'],
     words: Float[Array, 'l t h'],
@@ -192,3 +279,37 @@ def all_scores(
         lambda group: image_sentence_scores(group, words, mask, form, mean=mean), groups
     )
     return scores.reshape(-1, words.shape[0])[:k]
+
+
+def retrieval_scores(
+    embed: Callable[[Array, Array], tuple[Array, Array, Array]],
+    features: Float[ArrayLike, 'n r d'],
+    groups: Sequence[tuple[Int[np.ndarray, ' _k'], Int[np.ndarray, '_k _t']]],
+    form: Form = 'best_region',
+    *,
+    mean: bool = False,
+    size: int = 250,
+) -> Float[np.ndarray, 'n m']:
+    """Scores of all images and all sentences of a split, compiled once for each length of sentences.
+
+    Args:
+      embed: (features, words) -> embeddings and mask, as `AlignmentNetwork`.
+      features: Of the regions of n images.
+      groups: (rows, padded words) of sentences of similar length; all rows together are 0..m - 1.
+      form: As `image_sentence_scores`.
+      mean: As `image_sentence_scores`.
+      size: Sentences at a time.
+    """
+
+    @jax.jit
+    def run(features, words):
+        return all_scores(*embed(features, words), form, mean=mean)
+
+    result = np.empty(
+        (len(jnp.asarray(features)), sum(len(rows) for rows, _ in groups)), np.float32
+    )
+    for rows, words in groups:
+        for start in range(0, len(rows), size):
+            at = np.resize(np.arange(start, min(start + size, len(rows))), size)
+            result[:, rows[at]] = run(features, words[at])
+    return result

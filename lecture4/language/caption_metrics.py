@@ -3,10 +3,12 @@
 import collections
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int, Num
 
+from lecture4.language import bleu
 from lecture4.language.bleu import Sentence, check, ngram_counts
 
 
@@ -152,3 +154,67 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     values = [np.asarray(statistic(rng.integers(0, n, n))) for _ in range(num_resamples)]
     return np.quantile(np.stack(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def evaluate(
+    candidates: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+    *,
+    num_resamples: int = 500,
+) -> dict[str, Any]:
+    """BLEU-1..4, ROUGE-L and CIDEr-D of a corpus, with a bootstrap interval of BLEU-4 over images.
+
+    Args:
+      candidates: n sentences of words.
+      references: For each candidate one or more sentences.
+      num_resamples: Bootstrap samples of the 95 % interval.
+
+    Returns:
+      {'bleu_1', ..., 'bleu_4', 'rouge_l', 'cider_d', 'bleu_4_interval': (low, high)}.
+    """
+    counts = bleu.count(candidates, references)
+    interval = bootstrap_interval(
+        lambda rows: bleu.score(counts, rows)[3], len(candidates), num_resamples=num_resamples
+    )
+    values = {f'bleu_{i}': float(v) for i, v in enumerate(bleu.score(counts), 1)}
+    return values | {
+        'rouge_l': float(rouge_l(candidates, references).mean()),
+        'cider_d': float(cider_d(candidates, references).mean()),
+        'bleu_4_interval': tuple(interval.tolist()),
+    }
+
+
+def nearest_sentence(sentence: Sentence, others: Sequence[Sentence]) -> int:
+    """Row of the sentence with the most words in common, by the Jaccard index of the sets of words."""
+    own = set(sentence)
+    overlap = [len(own & set(other)) / len(own | set(other) or {''}) for other in others]
+    return int(np.argmax(overlap))
+
+
+def baselines(
+    train_sentences: Sequence[Sequence[Sentence]],
+    train_features: Float[np.ndarray, 'm d'],
+    references: Sequence[Sequence[Sentence]],
+    features: Float[np.ndarray, 'n d'],
+) -> dict[str, dict[str, Any]]:
+    """What needs no model: the sentence of the nearest training image, and one reference against the others.
+
+    Args:
+      train_sentences: Of m training images.
+      train_features: Of the training images; nearest by the cosine.
+      references: Of n test images.
+      features: Of the test images.
+
+    Returns:
+      Name -> values as `evaluate`.
+    """
+    unit = train_features / np.linalg.norm(train_features, axis=1, keepdims=True)
+    copies: list[Sentence] = [
+        train_sentences[int(row)][0] for row in np.argmax(features @ unit.T, axis=1)
+    ]
+    first: list[Sentence] = [own[0] for own in references]
+    rest: list[Sequence[Sentence]] = [own[1:] or own for own in references]
+    return {
+        'sentence of the nearest training image': evaluate(copies, references),
+        'a person, against the other references': evaluate(first, rest),
+    }

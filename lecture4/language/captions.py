@@ -5,15 +5,18 @@ the unknown word, is never generated. Karpathy & Fei-Fei, CVPR 2015, section 3.2
 et al. 2015 and neuraltalk; soft attention over regions as in Xu et al. 2015.
 """
 
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from lecture4.language import recurrent
+from lecture4.language import decoding, recurrent
 from lecture4.language.sentence_cnn import symmetric_uniform
 
 START = END = PADDING = 0
@@ -198,3 +201,113 @@ def optimizer(
         optax.scale_by_rms(decay=decay, eps=epsilon),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def decoder(network: CaptionNetwork, params: PyTree) -> decoding.Step:
+    """The network as a model of `decoding`, whose state before the first word is `network.start`'s."""
+
+    def step(state: Any, tokens: Array) -> tuple[Any, Array]:
+        outputs: Any = network.apply({'params': params}, state, tokens, method='next_word')
+        return outputs
+
+    return step
+
+
+@functools.partial(jax.jit, static_argnames=('network', 'width', 'max_length'))
+def describe(
+    network: CaptionNetwork,
+    params: PyTree,
+    features: Float[ArrayLike, 'n r d'],
+    *,
+    width: int = 1,
+    max_length: int = 20,
+) -> decoding.Decoded:
+    """The most probable sentence of every image that a beam finds; compiled once for a shape and a width.
+
+    Args:
+      network: The network.
+      params: Its parameters.
+      features: Of regions; the first is the image that is described.
+      width: Of the beam; 1 is greedy.
+      max_length: Tokens of the longest sentence.
+
+    Returns:
+      tokens [n, max_length] and log_probs [n].
+    """
+    state = network.apply({'params': params}, features, method='start')
+    step = decoder(network, params)
+    if width == 1:
+        return decoding.greedy(step, state, max_length=max_length)
+    beam = decoding.beam_search(step, state, width=width, max_length=max_length)
+    return decoding.Decoded(beam.tokens[:, 0], beam.log_probs[:, 0])
+
+
+def describe_all(
+    network: CaptionNetwork,
+    params: PyTree,
+    features: Float[np.ndarray, 'n r d'],
+    vocabulary: tuple[str, ...],
+    *,
+    width: int = 1,
+    max_length: int = 20,
+    size: int = 125,
+) -> list[tuple[str, ...]]:
+    """Sentences of many images as words, `size` images at a time.
+
+    Args:
+      network: As `describe`.
+      params: As `describe`.
+      features: As `describe`.
+      vocabulary: Word of every token.
+      width: As `describe`.
+      max_length: As `describe`.
+      size: Images at a time.
+    """
+    sentences = []
+    for start in range(0, len(features), size):
+        part = features[start : start + size]
+        padded = np.resize(part, (size, *part.shape[1:]))
+        tokens = describe(network, params, padded, width=width, max_length=max_length).tokens
+        sentences += [decoding.words(row, vocabulary) for row in np.asarray(tokens)[: len(part)]]
+    return sentences
+
+
+def log_likelihood(
+    network: CaptionNetwork,
+    params: PyTree,
+    features: Float[ArrayLike, 'n r d'],
+    tokens: Int[ArrayLike, 'n t'],
+) -> tuple[Float[Array, ' n'], Int[Array, ' n']]:
+    """Log likelihood of sentences given images, in nats, and their numbers of tokens, END included."""
+    outputs: Any = network.apply({'params': params}, features, tokens)
+    return token_log_likelihood(outputs[0], tokens)
+
+
+def corpus_likelihood(
+    network: CaptionNetwork,
+    params: PyTree,
+    features: Float[np.ndarray, 'n r d'],
+    image_of: Int[np.ndarray, ' m'],
+    groups: Sequence[tuple[Int[np.ndarray, ' _k'], Int[np.ndarray, '_k _t']]],
+    size: int = 250,
+) -> tuple[float, int]:
+    """Log likelihood in nats and number of tokens of all sentences, compiled once for each length.
+
+    Args:
+      network: The network.
+      params: Its parameters.
+      features: Of the regions of the images.
+      image_of: Row of the image of each sentence.
+      groups: (rows, padded words) of sentences of similar length.
+      size: Sentences at a time.
+    """
+    run = jax.jit(lambda features, words: log_likelihood(network, params, features, words))
+    total, count = 0.0, 0
+    for rows, words in groups:
+        for start in range(0, len(rows), size):
+            at = np.arange(start, min(start + size, len(rows)))
+            padded = np.resize(at, size)
+            values, tokens = run(features[image_of[rows[padded]]], words[padded])
+            total += float(values[: len(at)].sum())
+            count += int(tokens[: len(at)].sum())
+    return total, count

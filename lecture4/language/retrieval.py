@@ -4,8 +4,12 @@ Annotation: an image ranks all sentences; its rank is that of the best of its ow
 sentence ranks all images. Hodosh et al. 2013; Karpathy & Fei-Fei 2015, section 4.1.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
+
+from lecture4.language.caption_metrics import bootstrap_interval
 
 
 def annotation_ranks(
@@ -56,6 +60,37 @@ def measures(ranks: Int[ArrayLike, ' n']) -> dict[str, float]:
     """Recall@1, 5 and 10, and the median rank: {'recall_at_1': fraction, ..., 'median_rank': count}."""
     recalls = {f'recall_at_{k}': recall_at(ranks, k) for k in (1, 5, 10)}
     return recalls | {'median_rank': float(np.median(np.asarray(ranks)))}
+
+
+def evaluate(
+    scores: Float[ArrayLike, 'images sentences'],
+    image_of: Int[ArrayLike, ' n'],
+    *,
+    num_resamples: int = 1000,
+) -> list[dict[str, Any]]:
+    """Records of both directions: measures, and a bootstrap interval of Recall@1.
+
+    Args:
+      scores: Larger is more similar.
+      image_of: Row of the image that each sentence describes.
+      num_resamples: Bootstrap samples of the 95 % interval.
+
+    Returns:
+      Two dicts, 'direction' 'annotation' and 'search', with the `measures` and the interval as text in
+      percent, '95 % of R@1'.
+
+    Raises:
+      ValueError: As `annotation_ranks`.
+    """
+    records = []
+    for direction, ranks in (('annotation', annotation_ranks), ('search', search_ranks)):
+        rank = ranks(scores, image_of)
+        low, high = bootstrap_interval(
+            lambda rows, rank=rank: recall_at(rank[rows], 1), len(rank), num_resamples=num_resamples
+        )
+        interval = f'{100 * low:.1f} to {100 * high:.1f}'
+        records.append({'direction': direction, **measures(rank), '95 % of R@1': interval})
+    return records
 
 
 def _check(scores, image_of):

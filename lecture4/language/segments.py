@@ -9,6 +9,7 @@ large beta one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -96,3 +97,56 @@ def segments(
             mean = float(scores[start:stop, region].mean())
             result.append(Segment(start, stop, region, mean))
     return result
+
+
+def as_text(
+    text: Sequence[str], scores: Float[ArrayLike, 't r'], regions: Int[ArrayLike, ' t']
+) -> list[tuple[str, int, float]]:
+    """The segments of a sentence: (words, region, mean score) each.
+
+    Args:
+      text: The words.
+      scores: Of every word, and of padding behind them, for every region.
+      regions: Of every word, and of padding behind them.
+    """
+    return [
+        (' '.join(text[part.start : part.stop]), part.region, part.score)
+        for part in segments(scores, regions, len(text))
+    ]
+
+
+def sweep_beta(
+    scores: Float[np.ndarray, 'n t r'],
+    mask: Bool[np.ndarray, 'n t'],
+    betas: Sequence[float] | Float[np.ndarray, ' _b'],
+    word_groups: Sequence[Int[np.ndarray, ' _t']] | None = None,
+    region_groups: Int[np.ndarray, 'n r'] | None = None,
+) -> list[dict[str, float]]:
+    """What the reward does: mean length of segments, and accuracy where the object of every word is known.
+
+    Args:
+      scores: Of every word for every region of the sentence's own image.
+      mask: The words.
+      betas: Rewards to try.
+      word_groups: For every sentence the object that each word is about, -1 for none; None if unknown.
+      region_groups: For every image the object of each region, -1 for none.
+
+    Returns:
+      For each beta {'beta', 'segment_length' in words, 'word_accuracy' a fraction, of words about an object}.
+    """
+    records = []
+    for beta in betas:
+        regions = np.asarray(assign_regions(scores, mask, float(beta))[0])
+        lengths = mask.sum(1)
+        count = sum(
+            len(segments(s, r, int(n))) for s, r, n in zip(scores, regions, lengths, strict=True)
+        )
+        record = {'beta': float(f'{beta:.3g}'), 'segment_length': float(lengths.sum() / count)}
+        if word_groups is not None and region_groups is not None:
+            is_correct = [
+                region_groups[i, regions[i, : len(about)]][about >= 0] == about[about >= 0]
+                for i, about in enumerate(word_groups)
+            ]
+            record['word_accuracy'] = float(np.concatenate(is_correct).mean())
+        records.append(record)
+    return records

@@ -4,6 +4,8 @@ word2vec text    a header 'COUNT SIZE', then lines of a word and SIZE numbers
 word2vec binary  the same header, then COUNT times: the word, a space, SIZE float32 (little endian), and in
                  some files a newline
 GloVe, fastText  lines of a word and its numbers, without a header (GloVe) or with one (fastText's .vec)
+NumPy (.npz)     `words` (UTF-8 bytes, one word a line) and `vectors` [n, SIZE], or `q` int8 [rows, SIZE] and `scale`
+                 [rows], vector = q * scale, and where words share rows `row` [n]
 
 Columns of text files are separated by spaces or tabs, any number of them; a byte-order mark is skipped.
 """
@@ -12,6 +14,7 @@ import gzip
 import io
 import logging
 import pathlib
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -69,6 +72,8 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
     """
     path = pathlib.Path(path).expanduser()
     vocabulary = None if vocabulary is None else frozenset(vocabulary)
+    if path.suffix == '.npz':
+        return _read_npz(path, vocabulary)
     vectors: dict[str, np.ndarray] = {}
     first_words: list[str] = []
     try:
@@ -96,6 +101,35 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
         )
     rows = np.stack(list(vectors.values())) if vectors else np.zeros((0, size), np.float32)
     return WordVectors(tuple(vectors), rows)
+
+
+def _read_npz(path: pathlib.Path, vocabulary: Collection[str] | None) -> WordVectors:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            words = file['words'].tobytes().decode('utf-8').split('\n')
+            row = file['row'] if 'row' in file.files else np.arange(len(words))
+            keep = [i for i, word in enumerate(words) if vocabulary is None or word in vocabulary]
+            at = row[keep]
+            if 'vectors' in file.files:
+                vectors = file['vectors'][at].astype(np.float32)
+            else:
+                vectors = file['q'][at] * file['scale'].astype(np.float32)[at][:, None]
+    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f'{path} cannot be read ({error}); expected arrays words and vectors, or words, q and scale'
+        ) from error
+    if not keep:
+        raise ValueError(
+            f'{path} holds none of the {len(vocabulary or ()):,} words of the vocabulary; use vectors of the '
+            'same language and letter case'
+        )
+    return WordVectors(tuple(words[i] for i in keep), vectors)
+
+
+def normalized(vectors: WordVectors, length: float | int = 1.0) -> WordVectors:
+    """The same words with vectors of one length; zero stays zero."""
+    norms = np.linalg.norm(vectors.vectors, axis=1, keepdims=True)
+    return vectors._replace(vectors=vectors.vectors * (length / np.maximum(norms, 1e-12)))
 
 
 def coverage(vectors: WordVectors, vocabulary: Collection[str]) -> str:
@@ -299,3 +333,32 @@ def initial_table(
     """Given vectors where there are some, random ones elsewhere, see `random_table`."""
     random = random_table(key, *table.shape)
     return jnp.where(given[:, None], table, random)
+
+
+def scaled_table(
+    word_index: Mapping[str, int],
+    n_words: int,
+    size: int,
+    vectors: WordVectors | None = None,
+    *,
+    length: float | int = 2.0,
+    seed: int = 0,
+) -> Float[np.ndarray, 'n_words d']:
+    """Word vectors of about one length: those given, random ones for other words, zeros for the padding.
+
+    Args:
+      word_index: The row of each word.
+      n_words: Rows of the table; row 0 is the padding.
+      size: Numbers per vector where none are given.
+      vectors: Words and vectors, of their own size.
+      length: Of a vector; expected length of a random one.
+      seed: Of the random ones.
+    """
+    if vectors is not None:
+        size = vectors.vectors.shape[1]
+    table = np.random.default_rng(seed).normal(0, length / size**0.5, (n_words, size))
+    if vectors is not None:
+        filled, given = fill_table(normalized(vectors, length), word_index, n_words, size)
+        table = np.where(given[:, None], filled, table)
+    table[0] = 0
+    return table.astype(np.float32)

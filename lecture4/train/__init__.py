@@ -1,5 +1,6 @@
 """What experiment files take from here."""
 
+from lecture4.train.caption_sources import Captioned, captioned_data, load_captioned
 from lecture4.train.cli import main
 from lecture4.train.config import Config, RunOptions, UsageError, require
 from lecture4.train.error_figures import error_figures
@@ -53,6 +54,7 @@ __all__ = [
     'AtLeast2',
     'AtLeast4',
     'AtLeast8',
+    'Captioned',
     'Classes',
     'Config',
     'Data',
@@ -80,6 +82,7 @@ __all__ = [
     'Table',
     'Task',
     'UsageError',
+    'captioned_data',
     'cross_validate',
     'error_figures',
     'evaluate',
@@ -92,6 +95,7 @@ __all__ = [
     'labeled_image_data',
     'lbfgs',
     'load',
+    'load_captioned',
     'load_labeled_images',
     'load_self_taught',
     'main',

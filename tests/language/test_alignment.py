@@ -64,6 +64,19 @@ def test_ranking_loss_is_its_double_sum():
     assert float(found) == pytest.approx(hardest / K, rel=1e-5)
 
 
+def test_contrastive_loss_is_a_cross_entropy_both_ways():
+    scores = RNG.normal(size=(K, K)).astype(np.float32)
+    rows = jax.nn.log_softmax(scores / 0.5, axis=1)
+    columns = jax.nn.log_softmax(scores / 0.5, axis=0)
+    expected = -(np.trace(rows) + np.trace(columns)) / (2 * K)
+    found = alignment.contrastive_loss(jnp.asarray(scores), temperature=0.5)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    same = np.eye(K, dtype=bool)
+    same[0, 1] = same[1, 0] = True
+    gradient = jax.grad(lambda s: alignment.contrastive_loss(s, same))(jnp.asarray(scores))
+    assert not gradient[0, 1] and not gradient[1, 0] and np.isfinite(gradient).all()
+
+
 def test_two_sentences_of_one_image_are_no_negatives():
     scores = jnp.asarray([[1.0, 5.0], [5.0, 1.0]])
     assert float(alignment.ranking_loss(scores)) == 10.0
