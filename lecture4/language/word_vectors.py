@@ -105,7 +105,8 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
 
 def _read_npz(path: pathlib.Path, vocabulary: Collection[str] | None) -> WordVectors:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a file open whose archive it cannot read, unless it is ours.
+        with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             words = file['words'].tobytes().decode('utf-8').split('\n')
             row = file['row'] if 'row' in file.files else np.arange(len(words))
             keep = [i for i, word in enumerate(words) if vocabulary is None or word in vocabulary]

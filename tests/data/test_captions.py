@@ -219,7 +219,7 @@ def test_features_of_other_images_are_refused(tmp_path, made):
 
 
 def means(variables, crops):
-    return crops.mean((1, 2)) * variables['scale']
+    return crops.mean((1, 2)) * variables['scale'][None]
 
 
 def cached(made, path, scale=1.0, **options):
@@ -314,7 +314,7 @@ def test_another_vocabulary_at_resume_is_refused(tmp_path):
     (tmp_path / 'run' / 'config.json').write_text('{}')
     task.check_vocabulary(tmp_path / 'run', words, False)
     other = vocabulary.build([('a', 'cat')])
-    with pytest.raises(DataError, match=r'began with a vocabulary of 4 words .* --overwrite'):
+    with pytest.raises(DataError, match=r'began with a vocabulary of 4 words, .* --overwrite'):
         task.check_vocabulary(tmp_path / 'run', other, False)
     task.check_vocabulary(tmp_path / 'run', other, True)
     task.check_vocabulary('', other, False)

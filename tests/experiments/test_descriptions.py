@@ -20,8 +20,9 @@ def trained(experiment, **fields):
     """(functions of a model, its initial state, its data)."""
     config = experiment.Config(**SMALL, **fields)
     data = experiment.data(config)
-    state = experiment.build(config, data.spec).init(jax.random.key(0), None)
-    return experiment.apply(config, data.spec), state, data
+    state = jax.jit(experiment.build(config, data.spec).init)(jax.random.key(0), 0)
+    functions = experiment.apply(config, data.spec)
+    return {name: jax.jit(function) for name, function in functions.items()}, state, data
 
 
 def test_alignment_scores_raw_features_and_sentences():

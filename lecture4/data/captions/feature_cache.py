@@ -112,7 +112,7 @@ def region_features(
 
 def _read(path: pathlib.Path, expected: str) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             found, features = str(file['fingerprint']), file['features']
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f'{path} is no file of cached features ({error}); remove it') from error

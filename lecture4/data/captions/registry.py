@@ -111,7 +111,7 @@ def read_features(path: pathlib.Path, data: CaptionedImages) -> CaptionedImages:
       DataError: The file cannot be read, or has no features of one of the images.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             names, features = file['names'].tolist(), file['features']
             boxes = file['boxes'] if 'boxes' in file.files else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
