@@ -5,7 +5,8 @@ image fits a sentence as far as every word finds a region. A ranking loss over i
 both embeddings; no word is ever labeled with a region. Karpathy & Fei-Fei, CVPR 2015, section 3.1.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -99,7 +100,8 @@ class AlignmentNetwork(nn.Module):
     """Both encoders, and the word vectors between word indices and the sentence encoder.
 
     Attributes:
-      word_vectors: Initial vectors [v, d]; row 0 is the padding.
+      num_words: Rows of the table of word vectors, the parameter 'word_vectors'; row 0 is the padding.
+      vector_dim: Numbers per word vector. Initial vectors are normal; given ones take their place in the parameters.
       train_vectors: Whether they are trained; the paper's are not.
       embed_dim: As `RegionEncoder`.
       hidden_dim: As `SentenceEncoder`.
@@ -108,7 +110,8 @@ class AlignmentNetwork(nn.Module):
       normalize: Whether regions have unit length; the length of a word is its weight.
     """
 
-    word_vectors: Any
+    num_words: int
+    vector_dim: int = 300
     train_vectors: bool = False
     embed_dim: int = 1000
     hidden_dim: int | None = None
@@ -131,7 +134,8 @@ class AlignmentNetwork(nn.Module):
           words: Word indices of l sentences, zeros behind the words.
           train: Whether to drop inputs and outputs; needs the rng 'dropout'.
         """
-        table = self.param('word_vectors', lambda key: jnp.asarray(self.word_vectors))
+        shape = (self.num_words, self.vector_dim)
+        table = self.param('word_vectors', nn.initializers.normal(0.1), shape)
         if not self.train_vectors:
             table = jax.lax.stop_gradient(table)
         words = jnp.asarray(words)
@@ -281,9 +285,15 @@ def all_scores(
     return scores.reshape(-1, words.shape[0])[:k]
 
 
+@functools.partial(jax.jit, static_argnames=('network', 'form', 'mean'))
+def _scores(network, params, features, words, form, mean):
+    return all_scores(*embed(network, params, features, words), form, mean=mean)
+
+
 def retrieval_scores(
-    embed: Callable[[Array, Array], tuple[Array, Array, Array]],
-    features: Float[ArrayLike, 'n r d'],
+    network: AlignmentNetwork,
+    params: PyTree,
+    features: Float[np.ndarray, 'n r d'],
     groups: Sequence[tuple[Int[np.ndarray, ' _k'], Int[np.ndarray, '_k _t']]],
     form: Form = 'best_region',
     *,
@@ -293,23 +303,17 @@ def retrieval_scores(
     """Scores of all images and all sentences of a split, compiled once for each length of sentences.
 
     Args:
-      embed: (features, words) -> embeddings and mask, as `AlignmentNetwork`.
+      network: The network.
+      params: Its parameters.
       features: Of the regions of n images.
       groups: (rows, padded words) of sentences of similar length; all rows together are 0..m - 1.
       form: As `image_sentence_scores`.
       mean: As `image_sentence_scores`.
       size: Sentences at a time.
     """
-
-    @jax.jit
-    def run(features, words):
-        return all_scores(*embed(features, words), form, mean=mean)
-
-    result = np.empty(
-        (len(jnp.asarray(features)), sum(len(rows) for rows, _ in groups)), np.float32
-    )
+    result = np.empty((len(features), sum(len(rows) for rows, _ in groups)), np.float32)
     for rows, words in groups:
         for start in range(0, len(rows), size):
             at = np.resize(np.arange(start, min(start + size, len(rows))), size)
-            result[:, rows[at]] = run(features, words[at])
+            result[:, rows[at]] = _scores(network, params, features, words[at], form, mean)
     return result

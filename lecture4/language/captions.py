@@ -272,6 +272,7 @@ def describe_all(
     return sentences
 
 
+@functools.partial(jax.jit, static_argnames=('network',))
 def log_likelihood(
     network: CaptionNetwork,
     params: PyTree,
@@ -301,13 +302,13 @@ def corpus_likelihood(
       groups: (rows, padded words) of sentences of similar length.
       size: Sentences at a time.
     """
-    run = jax.jit(lambda features, words: log_likelihood(network, params, features, words))
     total, count = 0.0, 0
     for rows, words in groups:
         for start in range(0, len(rows), size):
             at = np.arange(start, min(start + size, len(rows)))
             padded = np.resize(at, size)
-            values, tokens = run(features[image_of[rows[padded]]], words[padded])
+            own = features[image_of[rows[padded]]]
+            values, tokens = log_likelihood(network, params, own, words[padded])
             total += float(values[: len(at)].sum())
             count += int(tokens[: len(at)].sum())
     return total, count
