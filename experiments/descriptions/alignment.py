@@ -124,9 +124,7 @@ def data(config):
         path = vector_files.locate(config.vectors, config.manual_dir)
         vectors = word_vectors.read(path, words.word_index)
     size = config.embedding_dim
-    table = word_vectors.initial_table(
-        words.word_index, len(words), size, vectors, seed=config.seed
-    )
+    table = word_vectors.scaled_table(words.word_index, len(words), size, vectors, seed=config.seed)
     return train.captioned_data(config, loaded, constants={'table': table})
 
 
