@@ -33,11 +33,13 @@ import optax
 
 from lecture4 import train
 from lecture4.data import images
-from lecture4.data.images import crops
-from lecture4.features.timing import median_times
-from lecture4.ops import linalg, patches
-from lecture4.sparse import lista, objective, recovery, solvers
+from lecture4.data.images import whiten
+from lecture4.features import encoder_speed, self_taught
+from lecture4.sparse import lista, recovery, solvers
 
+CONTRAST_EPSILON = (
+    0.04  # standard deviation, of pixels in [0, 1], below which a patch counts as flat
+)
 Layers = Annotated[tuple[train.AtLeast0, ...], annotated_types.MinLen(1)]
 
 
@@ -89,20 +91,22 @@ SWEEPS = {
 
 def data(config):
     photos = images.load_images(config.source, **config.data_kwargs()).images
-    raw = crops.sample_patches(photos, config.num_patches, config.patch_size, config.seed)
-    normalized = patches.normalize_contrast(jnp.asarray(raw), 0.04)
-    whitening = linalg.zca(normalized, 0.1)
-    signals = linalg.apply(whitening, normalized)
-    learn = functools.partial(
-        recovery.learn_dictionary,
+    signals, whitening = whiten.whitened_patches(
+        photos,
+        config.num_patches,
+        config.patch_size,
+        config.seed,
+        contrast_epsilon=CONTRAST_EPSILON,
+        zca_epsilon=0.1,
+    )
+    D = recovery.learn_dictionary(
+        jax.random.key(config.seed),
+        signals,
+        config.num_atoms,
         l1_penalty=config.l1_penalty,
         n_steps=config.dictionary_steps,
-        batch_size=1024,
     )
-    learn = jax.jit(learn, static_argnums=2)
-    D = learn(jax.random.key(config.seed), signals, config.num_atoms)
-    exact = jax.jit(functools.partial(solvers.admm, tolerance=1e-5, tile=128))
-    solution = exact(signals, D, config.l1_penalty)
+    solution = solvers.admm(signals, D, config.l1_penalty, tolerance=1e-5, tile=128)
     num_held_out = max(config.num_patches // 10, 1)
     pairs = {'x': np.asarray(signals), 'codes': np.asarray(solution.codes)}
     return train.in_memory(
@@ -138,89 +142,49 @@ def build(config, spec):
 def apply(config, spec):
     def encode(state, x):
         n = config.num_layers[-1]
-        normalized = patches.normalize_contrast(jnp.asarray(x), 0.04)
-        signals = linalg.apply(spec.constants['whitening'], normalized)
+        whitening = spec.constants['whitening']
+        signals = self_taught.preprocess(jnp.asarray(x), CONTRAST_EPSILON, whitening)
         return lista.encode(state[str(n)].params, signals, n)
 
     return {'encode': encode}
-
-
-def encoders(config, state, D):
-    """{(method, layers or iterations): x -> codes}, each for a whole set of signals at once."""
-    runs = {}
-    for n in config.num_layers:
-        runs['learned', n] = functools.partial(lista.encode, state[str(n)].params, n_layers=n)
-    for n in config.iterations:
-        options = {'max_iterations': n, 'check_every': n, 'tolerance': 0.0}
-        fista = functools.partial(solvers.fista, D=D, penalty_weight=config.l1_penalty, **options)
-        runs['FISTA', n] = lambda x, fista=fista: fista(x).codes
-        runs['ADMM', n] = functools.partial(
-            solvers.approximate, D=D, penalty_weight=config.l1_penalty, n_iterations=n
-        )
-    return runs
 
 
 def report(config, state, data):
     from lecture4.figures import lines
 
     x, exact = (jnp.asarray(data.evaluation[name]) for name in ('x', 'codes'))
-    D, weight = data.spec.constants['D'], config.l1_penalty
-    runs = encoders(config, state, D)
-    minimum = float(objective.loss(x, D, exact, weight).mean())
-    codes = {name: jax.jit(run)(x) for name, run in runs.items()}
-    error = {name: float(lista.prediction_error(a, exact)) for name, a in codes.items()}
-    excess = {
-        name: float(objective.loss(x, D, a, weight).mean()) / minimum - 1
-        for name, a in codes.items()
+    D = data.spec.constants['D']
+    encoders = {
+        (encoder_speed.LEARNED, n): functools.partial(
+            lista.encode, state[str(n)].params, n_layers=n
+        )
+        for n in config.num_layers
     }
-    times = median_times(runs, (x,), num_repeats=9)
-    microseconds = {name: 1e6 * seconds / len(x) for name, seconds in times.items()}
-    records = []
-    for n in config.num_layers:
-        ours = 'learned', n
-        record = {'layers': n, 'error': error[ours], 'excess': excess[ours]}
-        record['time'] = microseconds[ours]
-        for method in ('FISTA', 'ADMM'):
-            equal = [m for m in config.iterations if error[method, m] <= error[ours]]
-            record[f'{method} iterations'] = equal[0] if equal else f'> {config.iterations[-1]}'
-            if equal:
-                ratio = microseconds[method, equal[0]] / microseconds[ours]
-                record[f'speedup_{method}'] = ratio
-        records.append(record)
+    encoders |= encoder_speed.stopped_solvers(D, config.l1_penalty, config.iterations)
+    measured = encoder_speed.measure(encoders, x, exact, D, config.l1_penalty)
+    density = float(jnp.mean(exact != 0, dtype=x.dtype))
     caption = (
         f'{len(x)} held-out patches of {config.source}, d = {x.shape[1]}, k = {config.num_atoms}, '
-        f'{100 * float(jnp.mean(exact != 0, dtype=x.dtype)):.1f} % of the codes not zero. Error: squared, '
-        'relative to predicting zero. Excess: of the objective, relative to its minimum. Speedup: over '
-        'the solver stopped at the first error that is no larger. The exact codes have a relative gap '
-        f'of at most {data.report_data:.0e}.'
+        f'{density:.1%} of the codes not zero. Error: squared, relative to predicting zero. Excess: of '
+        'the objective, relative to its minimum. Speedup: over the solver stopped at the first error '
+        'that is no larger. The exact codes have a relative gap of at most '
+        f'{data.report_data:.0e}.'
     )
-
-    def curves(values):
-        return {
-            method: tuple(
-                np.array(
-                    [
-                        (microseconds[name], max(values[name], 1e-7))
-                        for name in runs
-                        if name[0] == method
-                    ]
-                ).T
-            )
-            for method in ('learned', 'FISTA', 'ADMM')
-        }
-
     axes = {'xlabel': 'µs/patch', 'xscale': 'log', 'yscale': 'log'}
     panels = {
-        'error of the codes': axes | {'curves': curves(error)},
-        'objective above its minimum': axes | {'curves': curves(excess)},
+        title: {**axes, 'curves': encoder_speed.against_time(measured, field)}
+        for title, field in (
+            ('error of the codes', 'error'),
+            ('objective above its minimum', 'excess'),
+        )
     }
+    records = encoder_speed.speedups(measured)
     table = train.Table('Learned encoders at equal error', records, ('layers',), caption=caption)
     figure = train.Figure(
         lines.panels(panels), 'Accuracy against time: encoders of several depths, and solvers.'
     )
-    return train.Report(
-        {'deepest_error': error['learned', config.num_layers[-1]]}, (table,), {'speed': figure}
-    )
+    deepest = measured[encoder_speed.LEARNED, config.num_layers[-1]]
+    return train.Report({'deepest_error': deepest.error}, (table,), {'speed': figure})
 
 
 if __name__ == '__main__':

@@ -24,18 +24,16 @@ Results:  test accuracy in % with 1, 2, 5, 20 labels per class
 """
 
 import dataclasses
-import functools
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lecture4 import train
-from lecture4.features import atoms, label_efficiency, self_taught
+from lecture4.features import atoms, image_accuracy, label_efficiency, self_taught
 from lecture4.ops import linalg
 from lecture4.sparse import solvers
-from lecture4.sparse.dictionary import online
+from lecture4.sparse.dictionary import learners, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +42,11 @@ class Config(train.SelfTaught):
     batch_size: train.AtLeast1 = 512
     # Number of atoms of the dictionary.
     num_atoms: train.AtLeast1 = 192
+    # Learner of the dictionary: online (Mairal et al. 2009), lagrange_dual (Lee et al. 2006, as in the
+    # paper; it needs a large --batch_size), or projected_gradient (Adam).
+    learner: learners.Name = 'online'
+    # Learning rate of Adam, for --learner projected_gradient.
+    learning_rate: train.Positive = 0.02
     # Encode patches by sparse codes, or by one thresholded product with the atoms.
     encoder: Literal['sparse', 'threshold'] = 'sparse'
     # Threshold of the thresholded product.
@@ -52,19 +55,18 @@ class Config(train.SelfTaught):
     l1_penalty: train.Positive = 0.5
     # Labeled images per class from which small training sets are drawn.
     labeled_pool_size: train.AtLeast1 = 500
-    # C of one more SVM on all labeled images, with standardized features; 0 trains none.
+    # C of one more linear classifier on all labeled images, with standardized features; 0 trains none.
     full_data_C: train.NonNegative = 0.0
+    # Loss of the classifier on all labeled images.
+    full_data_loss: Literal['squared hinge', 'hinge', 'softmax'] = 'squared hinge'
 
 
 METRICS = (
     train.Metric('sparse_accuracy', 'fraction', 'higher', 'accuracy of sparse codes', primary=True),
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
     train.Metric('full_data_accuracy', 'fraction', 'higher', 'test accuracy with all labels'),
-    train.Metric('objective', better='lower', label='objective per signal'),
-    train.Metric('reconstruction', better='lower', label='squared error / 2 per signal'),
-    train.Metric('density', 'fraction', '', 'non-zero coefficients'),
-    train.Metric('dead', 'count', 'lower', 'unused atoms'),
-    train.Metric('replaced', 'count', '', 'replaced atoms'),
+    train.Metric('dual_gap', '', 'lower', 'relative gap of the dictionary for its codes'),
+    *train.DICTIONARY_METRICS,
 )
 PRESETS = {
     'smoke': {'steps': 4, 'num_signals': 600, 'num_atoms': 16, 'batch_size': 64}
@@ -84,23 +86,12 @@ PRESETS = {
 SWEEPS = {
     'l1_penalty': train.grid(l1_penalty=(0.25, 0.5, 1.0, 1.5), seed=(0, 1, 2)),
     'num_atoms': train.grid(num_atoms=(32, 64, 128, 256), seed=(0, 1, 2)),
+    'learner': train.grid(learner=('online', 'lagrange_dual', 'projected_gradient')),
 }
 
 
 def data(config):
-    loaded = train.load_self_taught(config, config.num_atoms)
-    constants = {'whitening': loaded.whitening, 'components': loaded.components}
-    return dataclasses.replace(
-        train.in_memory(
-            loaded.signals,
-            config.batch_size,
-            seed=config.seed,
-            evaluation=loaded.held_out,
-            spec=train.Spec(loaded.signals.shape[1:], loaded.task.class_names, constants),
-            report_data=loaded.task,
-        ),
-        rows=loaded.raw_signals,
-    )
+    return train.self_taught_data(config, config.num_atoms, config.batch_size)
 
 
 def sparse_codes(config, dictionary, signals):
@@ -108,47 +99,32 @@ def sparse_codes(config, dictionary, signals):
 
 
 def build(config, spec):
-    def init(key, signals):
-        return online.init(key, signals, config.num_atoms)
+    adam = optax.adam(config.learning_rate)
+    init, step = learners.make(config.learner, config.num_atoms, config.l1_penalty, optimizer=adam)
 
     def evaluate(dictionary, signals):
-        solution = sparse_codes(config, dictionary, signals)
-        return {
-            'objective': solution.objective.mean(),
-            'density': jnp.mean(solution.codes != 0, dtype=signals.dtype),
-        }
+        return statistics.held_out_metrics(sparse_codes(config, dictionary, signals))
 
-    step = functools.partial(online.step, penalty_weight=config.l1_penalty)
     return train.from_learner(init, step, evaluate)
 
 
 def features(config, spec):
     """{name: (state, images [n, h, w, c]) -> features [n, p]}."""
+    options = {'tile': 4 if config.encoder == 'threshold' else 16, **config.patch_options()}
 
-    def codes(state, signals):
+    def encoder(state):
         if config.encoder == 'threshold':
-            return self_taught.threshold_encoder(state.params.atoms, config.threshold)(signals)
-        return sparse_codes(config, state.params, signals).codes
+            return self_taught.threshold_encoder(state.params.atoms, config.threshold)
+        return lambda signals: sparse_codes(config, state.params, signals).codes
 
-    def image_features(encoder, whitening):
-        def run(state, x):
-            return self_taught.image_features(
-                x,
-                functools.partial(encoder, state),
-                whitening,
-                patch_size=config.patch_size,
-                stride=config.stride,
-                contrast_epsilon=config.contrast_epsilon,
-                pooling_grid=config.pooling_grid,
-                tile=4 if config.encoder == 'threshold' else 16,
-            )
-
-        return run
+    def pooled(encoder, name):
+        affine = spec.constants[name]
+        return lambda state, x: self_taught.image_features(x, encoder(state), affine, **options)
 
     functions = {
         'raw pixels': lambda state, x: x.reshape(len(x), -1),
-        'PCA': image_features(lambda state, signals: signals, spec.constants['components']),
-        'sparse codes': image_features(codes, spec.constants['whitening']),
+        'PCA': pooled(lambda state: lambda signals: signals, 'components'),
+        'sparse codes': pooled(encoder, 'whitening'),
     }
     if not config.patch_size:
         functions['raw + codes'] = lambda state, x: self_taught.with_raw(
@@ -158,10 +134,10 @@ def features(config, spec):
 
 
 def apply(config, spec):
+    whitening = spec.constants['whitening']
+
     def encode(state, signals):
-        whitened = self_taught.preprocess(
-            signals, config.contrast_epsilon, spec.constants['whitening']
-        )
+        whitened = self_taught.preprocess(signals, config.contrast_epsilon, whitening)
         return sparse_codes(config, state.params, whitened).codes
 
     return {'encode': encode, 'features': features(config, spec)['sparse codes']}
@@ -171,68 +147,48 @@ def report(config, state, data):
     from lecture4.figures import curves
     from lecture4.figures import dictionary as drawn
 
-    task, spec = data.report_data, data.spec
-    pool = label_efficiency.first_per_class(task.train_labels, config.labeled_pool_size)
-    draws, records, full = {}, [], []
-    for name, function in features(config, spec).items():
-        learned, tested = (
-            np.asarray(jax.jit(function)(state, jnp.asarray(x)))
-            for x in (task.train_images, task.test_images)
-        )
-        draws[name] = label_efficiency.label_curve(
-            config.seed, learned[pool], task.train_labels[pool], tested, task.test_labels,
-            labels_per_class=config.labels_per_class, num_trials=config.num_trials,
-        )  # fmt: skip
-        records += [
-            {'features': name, 'labels_per_class': n, 'accuracy': values}
-            for n, values in zip(config.labels_per_class, draws[name], strict=True)
-        ]
-        if config.full_data_C:
-            accuracy = self_taught.full_data_accuracy(
-                learned, tested, task.train_labels, task.test_labels, C=config.full_data_C
-            )
-            full.append({'features': name, 'full_data_accuracy': accuracy})
+    task, spec, index = data.report_data, data.spec, ('features',)
+    names = ('seed', 'labels_per_class', 'num_trials', 'labeled_pool_size', 'full_data_C')
+    options = {name: getattr(config, name) for name in (*names, 'full_data_loss')}
+    draws, full = image_accuracy.accuracies(features(config, spec), state, task, **options)
     caption = (
         f'{config.num_trials} draws of the labeled set. Unlabeled: {config.unlabeled}; labeled: '
         f'{config.labeled}, {spec.num_classes} classes, {len(task.test_labels)} test images. Linear '
         'SVM, C by cross-validation on the labeled set.'
     )
-    table = train.Table(
-        'Accuracy against labels', records, ('features',), caption=caption, pivot='labels_per_class'
+    records = label_efficiency.curve_records(draws, config.labels_per_class)
+    tables = (
+        train.Table(
+            'Accuracy against labels', records, index, caption=caption, pivot='labels_per_class'
+        ),
     )
-    all_labels = train.Table('Accuracy with all labels', full, ('features',))
-    back = np.asarray(
-        linalg.pseudo_inverse(spec.constants['whitening'])
-    )  # shown as images, not whitened
-    D, usage = back.T @ np.asarray(state.params.atoms), np.asarray(state.params.usage)
+    if full:
+        tables += (train.Table('Accuracy with all labels', full, index),)
+    back = np.asarray(linalg.pseudo_inverse(spec.constants['whitening']))  # to pixels
+    learned, usage = np.asarray(state.params.atoms), np.asarray(state.params.usage)
+    D, order = back.T @ learned, atoms.display_order(learned, usage)
     shape = self_taught.signal_shape(task.train_images.shape[1:], config.patch_size)
-    some = atoms.contrast_quantiles(data.evaluation)
-    codes = np.asarray(sparse_codes(config, state.params, data.evaluation[some]).codes)
-    return train.Report(
-        metrics={'sparse_accuracy': draws['sparse codes'][-1].mean()},
-        tables=(table, all_labels) if full else (table,),
-        figures={
-            'accuracy': train.Figure(
-                curves.label_curve(draws, config.labels_per_class, chance=1 / spec.num_classes),
-                'Test accuracy against labels per class, mean and standard error.',
-            ),
-            'dictionary': train.Figure(
-                drawn.atoms(
-                    D, shape, order=atoms.display_order(np.asarray(state.params.atoms), usage)
-                ),
-                f'The {config.num_atoms} atoms learned from {config.unlabeled}, most used first.',
-            ),
-            'codes': train.Figure(
-                drawn.codes(data.evaluation[some] @ back, codes, D, codes @ D.T, shape),
-                'Held-out signals as sums of few atoms.',
-            ),
-            'usage': train.Figure(
-                curves.atom_usage(usage),
-                f'Fraction of signals that use each atom; {int(atoms.dead(usage).sum())} of '
-                f'{config.num_atoms} are unused.',
-            ),
-        },
-    )
+    some = data.evaluation[atoms.contrast_quantiles(data.evaluation)]
+    codes = np.asarray(sparse_codes(config, state.params, some).codes)
+    figures = {
+        'accuracy': train.Figure(
+            curves.label_curve(draws, config.labels_per_class, chance=1 / spec.num_classes),
+            'Test accuracy against labels per class, mean and standard error.',
+        ),
+        'dictionary': train.Figure(
+            drawn.atoms(D, shape, order=order),
+            f'The {config.num_atoms} atoms learned from {config.unlabeled}, most used first.',
+        ),
+        'codes': train.Figure(
+            drawn.codes(some @ back, codes, D, codes @ D.T, shape),
+            'Held-out signals as sums of few atoms.',
+        ),
+        'usage': train.Figure(
+            curves.atom_usage(usage),
+            f'Fraction of signals that use each atom; {int(atoms.dead(usage).sum())} of them unused.',
+        ),
+    }
+    return train.Report({'sparse_accuracy': draws['sparse codes'][-1].mean()}, tables, figures)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from lecture4.ops import linalg
 
 
 def init(
-    key: PRNGKeyArray, patch_dim: int, n_filters: int, n_features: int, n_classes: int
+    key: PRNGKeyArray, patch_dim: int, n_filters: int, n_classes: int, pooling_grid: int = 1
 ) -> dict[str, Array]:
     """Random filters, and a linear classifier on their pooled responses.
 
@@ -26,13 +26,14 @@ def init(
       key: Of the initialization.
       patch_dim: Values of a patch.
       n_filters: Number of filters.
-      n_features: Pooled responses of an image.
       n_classes: Number of classes.
+      pooling_grid: As in self_taught.encode_images.
 
     Returns:
-      filters [patch_dim, n_filters], bias [n_filters], classifier [n_features, n_classes],
-      classifier_bias [n_classes].
+      filters [patch_dim, n_filters], bias [n_filters], classifier [p, n_classes] of the
+      p = pooling_grid^2 * 2 n_filters features, classifier_bias [n_classes].
     """
+    n_features = pooling_grid**2 * 2 * n_filters
     filter_key, classifier_key = jax.random.split(key)
     return {
         'filters': jax.random.normal(filter_key, (patch_dim, n_filters)) / patch_dim**0.5,
@@ -58,7 +59,7 @@ def loss(
     labels: Int[Array, ' n'],
     **options: Any,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """Mean cross-entropy of the labels, and the accuracy.
+    """Mean cross-entropy of the labels, and the accuracy on the same batch.
 
     Args:
       params: As `init` returns them.
@@ -67,11 +68,11 @@ def loss(
       **options: Of self_taught.encode_images.
 
     Returns:
-      (loss, {'accuracy': fraction}).
+      (loss, {'train_accuracy': fraction}).
     """
     whitening = no_whitening(len(params['filters']))
     features = self_taught.encode_images(images, encoder(params), whitening=whitening, **options)
     logits = features @ params['classifier'] + params['classifier_bias'][None, :]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     accuracy = jnp.mean(logits.argmax(1) == labels, dtype=losses.dtype)
-    return losses.mean(), {'accuracy': accuracy}
+    return losses.mean(), {'train_accuracy': accuracy}

@@ -5,6 +5,7 @@ labels is an [n, n] block, and the SVMs of all its folds and classes are solved 
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -278,6 +279,28 @@ def label_curve(
             for n in labels_per_class
         ]
     )
+
+
+def curve_records(
+    curves: Mapping[str, Float[np.ndarray, 'n_sizes num_trials']],
+    labels_per_class: Sequence[int],
+    index: str = 'features',
+) -> list[dict[str, Any]]:
+    """The curves as records of a table: one for each curve and training set size.
+
+    Args:
+      curves: Name -> accuracy, as `label_curve` returns it.
+      labels_per_class: Training set sizes.
+      index: Under which entry a record holds the name.
+
+    Returns:
+      Records with the entries `index`, labels_per_class and accuracy [num_trials].
+    """
+    return [
+        {index: name, 'labels_per_class': n, 'accuracy': accuracy}
+        for name, rows in curves.items()
+        for n, accuracy in zip(labels_per_class, rows, strict=True)
+    ]
 
 
 def check_labels(

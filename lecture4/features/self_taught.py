@@ -4,6 +4,7 @@ The encoder is any function from signals to responses (sparse codes through a di
 components, ...), so that two kinds of features differ in nothing but the encoder.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from lecture4.classifiers import newton
+from lecture4.classifiers import linear, newton, softmax, svm
 from lecture4.ops import linalg, patches
 from lecture4.ops.prox import soft_threshold
 from lecture4.sparse import solvers
@@ -227,6 +228,13 @@ def signal_shape(image_shape: Sequence[int], patch_size: int) -> tuple[int, int,
     return patch_size or height, patch_size or width, channels
 
 
+CLASSIFIERS: dict[str, Callable[..., linear.Fit]] = {
+    'squared hinge': newton.fit,
+    'hinge': functools.partial(svm.fit, loss='hinge'),
+    'softmax': softmax.fit,
+}
+
+
 def full_data_accuracy(
     train_features: Float[Array | np.ndarray, 'n p'],
     test_features: Float[Array | np.ndarray, 'm p'],
@@ -234,19 +242,22 @@ def full_data_accuracy(
     test_labels: Int[Array | np.ndarray, ' m'],
     *,
     C: float,
+    loss: Literal['squared hinge', 'hinge', 'softmax'] = 'squared hinge',
 ) -> float:
-    """Test accuracy, a fraction, of one linear SVM on all labels and standardized features.
+    """Test accuracy, a fraction, of one linear classifier on all labels and standardized features.
 
     Args:
       train_features: Of the training set.
       test_features: Of the test set.
       train_labels: Classes 0 to c - 1.
       test_labels: Classes 0 to c - 1.
-      C: Of the SVM.
+      C: Weight of the losses next to |w|^2 / 2.
+      loss: Squared hinge or plain hinge, one class against the rest (linear SVMs), or the
+        cross-entropy of softmax regression.
     """
     train, test = standardize(jnp.asarray(train_features), jnp.asarray(test_features))
-    fit = newton.fit(train, train_labels, n_classes=int(np.max(train_labels)) + 1, C=C)
-    return float(np.mean(np.asarray(newton.predict(fit, test)) == np.asarray(test_labels)))
+    fit = CLASSIFIERS[loss](train, train_labels, n_classes=int(np.max(train_labels)) + 1, C=C)
+    return float(np.mean(np.asarray(linear.predict(fit, test)) == np.asarray(test_labels)))
 
 
 def standardize(

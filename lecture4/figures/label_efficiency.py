@@ -1,7 +1,7 @@
 """Which data each learning setting may use: examples in a table."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Array, Integer, Real
@@ -23,6 +23,14 @@ class Examples(NamedTuple):
     images: Real[np.ndarray, 'n h w']
     labels: tuple[str, ...]
     note: str = ''
+
+
+class LabeledSet(Protocol):
+    """A set of labeled images, as lecture4.data.images.load returns it."""
+
+    train_images: Any
+    train_labels: Any
+    class_names: Any
 
 
 def select(
@@ -123,6 +131,56 @@ def data_table(
                 color = style.FAINT if cell is None else style.INK
                 write(x, top + height / 2, cell or '\N{EN DASH}', fontsize=9, color=color)
     return made
+
+
+def learning_settings(
+    accuracies: Mapping[str, Real[np.ndarray, 'n_sizes num_trials']],
+    labels_per_class: Sequence[int],
+    task: LabeledSet,
+    others: LabeledSet,
+    unlabeled: Real[np.ndarray | Array, 'n h w 1'],
+    *,
+    seed: int = 0,
+) -> Figure:
+    """Learning settings by the data they use, with examples, and the accuracies they reach.
+
+    Args:
+      accuracies: Setting -> accuracy; semi-supervised, transfer, self-taught and active settings use
+        more than the labeled examples of the task.
+      labels_per_class: Numbers of labels, of which accuracies of the first and the last are written.
+      task: The task: a few labeled examples, and unlabeled ones.
+      others: Other classes, labeled.
+      unlabeled: Other images, unlabeled.
+      seed: Of the choice of labeled examples.
+    """
+    rng = np.random.default_rng(seed)
+    few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.class_names))]
+    n_each = f'{min(labels_per_class)} to {max(labels_per_class)} per class'
+    labeled = select(task.train_images, few, task.class_names, n_each)
+    own = evenly_spaced(task.train_images)
+    names = [others.class_names[c] for c in others.train_labels]
+    transfer = evenly_spaced(others.train_images, names)
+    oracle = 'queries an oracle,\none label per class first'
+    uses = {
+        'semi-supervised': (own, None, None, 'random'),
+        'transfer': (None, transfer, None, 'random'),
+        'self-taught': (None, None, evenly_spaced(unlabeled), 'random'),
+        'active: least certain': (own, None, None, oracle),
+        'active: most diverse': (own, None, None, oracle),
+    }
+    columns = [
+        'the task, labeled',
+        'the task, unlabeled',
+        'other classes, labeled',
+        'other images, unlabeled',
+        'how labels are chosen',
+        f'accuracy (%) with\n{labels_per_class[0]} / {labels_per_class[-1]} labels per class',
+    ]
+    rows = {}
+    for name, values in accuracies.items():
+        reached = ' / '.join(f'{100 * row.mean():.1f}' for row in (values[0], values[-1]))
+        rows[name] = [labeled, *uses.get(name, (None, None, None, 'random')), reached]
+    return data_table(rows, columns)
 
 
 def _thinned(image, image_size):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lecture4.figures import style
+from lecture4.ops.metrics import psnr
 from lecture4.ops.resize import center_crop
 
 
@@ -82,6 +83,30 @@ def gallery(
                 write(x, top + height + 9, notes[name][j], fontsize=8)
         top += height + gap + foot
     return made
+
+
+def restorations(
+    restored: Mapping[str, Sequence[Real[np.ndarray | Array, 'h w']]],
+    truth: Sequence[Real[np.ndarray | Array, 'h w']],
+    *,
+    n: int = 3,
+    title: str = '',
+) -> Figure:
+    """The first images, what was made of them by each method, and the truth, with PSNR under each.
+
+    Args:
+      restored: Name of a method -> an image for each of `truth`; NaN where a pixel is missing.
+      truth: The images themselves, in [0, 1].
+      n: Number of images.
+      title: Title.
+    """
+    rows, notes = {}, {}
+    for i, image in enumerate(truth[:n]):
+        row = [images[i] for images in restored.values()]
+        rows[f'image {i + 1}'] = [*row, image]
+        values = [float(psnr(np.clip(np.asarray(other), 0, 1), image)) for other in row]
+        notes[f'image {i + 1}'] = [*('' if np.isnan(v) else f'{v:.2f} dB' for v in values), '']
+    return gallery(rows, [*restored, 'truth'], notes=notes, title=title)
 
 
 @style.context()

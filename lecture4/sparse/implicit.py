@@ -61,6 +61,15 @@ def codes(
       TypeError: As the solver.
       ValueError: As the solver.
 
+    Example:
+      Atoms trained together with a linear readout of their codes:
+
+          def risk(D, readout):
+              a = implicit.codes(x, D, 0.2, tolerance=1e-6)
+              return jnp.mean((a @ readout - targets) ** 2)
+
+          by_D, by_readout = jax.grad(risk, argnums=(0, 1))(D, readout)
+
     References:
       Mairal, Bach & Ponce 2012 (task-driven dictionaries), proposition 1.
     """

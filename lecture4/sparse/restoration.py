@@ -7,6 +7,7 @@ before they are measured, as papers do.
 
 import concurrent.futures
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,44 @@ from lecture4.ops import linalg, metrics
 from lecture4.sparse import parallel_encode, recovery
 from lecture4.sparse.solvers.automatic import platform_of
 
+LOG = logging.getLogger(__name__)
 GRAY_LEVELS = 255  # noise is given in steps of 8 bits
 
 Image = Float[Array | np.ndarray, '_ _']
+Restored = dict[str, Sequence[Image]]  # method -> images
+
+# Mean PSNR in dB over whole test sets by standard deviation of the noise. BSD68: README of
+# github.com/cszn/DnCNN (Zhang et al. 2017); Set12: Liang et al. 2021 (SwinIR), table 2.
+PUBLISHED_DENOISING = {
+    'bsd68': {
+        'BM3D': {15: 31.07, 25: 28.57, 50: 25.62},
+        'DnCNN': {15: 31.73, 25: 29.23, 50: 26.23},
+    },
+    'set12': {
+        'BM3D': {15: 32.37, 25: 29.97, 50: 26.72},
+        'DnCNN': {15: 32.86, 25: 30.44, 50: 27.18},
+    },
+}
+
+
+def published_denoising(test_set: str, noise_stds: Sequence[int]) -> list[dict[str, Any]]:
+    """Records like those of `measure_denoising` of what others reached on a whole test set.
+
+    Args:
+      test_set: 'bsd68' or 'set12'; of others nothing is known.
+      noise_stds: In steps of 8 bits.
+    """
+    return [
+        {
+            'task': 'denoising',
+            'method': f'{name} (published)',
+            'sigma': noise_std,
+            'psnr': row[noise_std],
+        }
+        for name, row in PUBLISHED_DENOISING.get(test_set, {}).items()
+        for noise_std in noise_stds
+        if noise_std in row
+    ]
 
 
 def clipped_psnr(recovered: Image, reference: Image) -> float:
@@ -184,14 +220,14 @@ def inpaint(
     return _map_images(run, images)
 
 
-def compression_psnr(
+def measure_compression(
     images: Sequence[Image],
     D: Float[Array | np.ndarray, 'd k'],
     signals: Float[Array | np.ndarray, 'n d'],
     counts: Sequence[int],
     *,
     patch_size: int,
-) -> dict[str, Float[np.ndarray, '_ _']]:
+) -> tuple[list[dict[str, Any]], dict[str, Float[np.ndarray, '_ _']]]:
     """PSNR of images of which every patch is stored as its mean and few numbers.
 
     By a learned dictionary with orthogonal matching pursuit, by the largest coefficients in the
@@ -205,6 +241,7 @@ def compression_psnr(
       patch_size: Height and width of the patches.
 
     Returns:
+      Records with the entries task, method, non-zeros and psnr (mean over images), and the values
       {'learned', 'PCA', 'DCT': PSNR in dB [len(counts), len(images)]}.
     """
     components = linalg.pca(jnp.asarray(signals), patch_size * patch_size - 1)[0].matrix
@@ -224,7 +261,112 @@ def compression_psnr(
                 values[name][i, j] = clipped_psnr(
                     *recovery.compress(jnp.asarray(image), few, patch_size=patch_size)
                 )
-    return values
+    records = [
+        {'task': 'compression', 'method': name, 'non-zeros': n, 'psnr': psnr.mean()}
+        for name, curve in values.items()
+        for n, psnr in zip(counts, curve, strict=True)
+    ]
+    return records, values
+
+
+def measure_denoising(
+    images: Sequence[Image],
+    valid: Sequence[Image],
+    D: Float[Array, 'd k'],
+    noise_stds: Sequence[int],
+    *,
+    patch_size: int,
+    seed: int,
+    gains: Sequence[float],
+    stride: int = 1,
+    cosines: bool = True,
+    adapt_steps: int = 0,
+    adapt_l1_penalty: float = 1.5,
+) -> tuple[list[dict[str, Any]], dict[int, Restored]]:
+    """PSNR of images with noise, denoised through several dictionaries with the same gain.
+
+    Args:
+      images: Clean; noise is added to them.
+      valid: Other clean images, on which the gain is chosen for each noise.
+      D: Learned dictionary.
+      noise_stds: In steps of 8 bits.
+      patch_size: Height and width of the patches.
+      seed: Of the noise of `images`; that of `valid` has seed + 1.
+      gains: Candidates.
+      stride: Pixels between patches.
+      cosines: Denoise through a redundant cosine dictionary too.
+      adapt_steps: Steps of learning from D on each noisy image; 0 leaves this method out.
+      adapt_l1_penalty: As l1_penalty of `adapt_dictionaries`.
+
+    Returns:
+      Records with the entries task, method, sigma and psnr (method 'gain': gain), and the images
+      {sigma: {'noisy', 'cosines', 'learned', 'adapted': images}}.
+    """
+    options = {'patch_size': patch_size, 'stride': stride}
+    records, restored = [], {}
+    for noise_std in noise_stds:
+        curve = gain_curve(valid, D, noise_std, gains, seed=seed + 1, **options)
+        gain = gains[int(np.argmax(curve))]
+        results: Restored = {'noisy': add_noise(images, noise_std, seed)}
+        dictionaries: dict[str, Any] = {}
+        if cosines:
+            dictionaries['cosines'] = recovery.cosine_dictionary(patch_size, 2 * patch_size)
+        dictionaries['learned'] = D
+        if adapt_steps:
+            dictionaries['adapted'] = adapt_dictionaries(
+                results['noisy'],
+                D,
+                noise_std,
+                patch_size=patch_size,
+                l1_penalty=adapt_l1_penalty,
+                n_steps=adapt_steps,
+                seed=seed,
+            )
+        for name, own in dictionaries.items():
+            results[name] = denoise(results['noisy'], own, noise_std, gain, **options)
+        entries = {'task': 'denoising', 'sigma': noise_std}
+        for name, recovered in results.items():
+            value = mean_psnr(recovered, images)
+            LOG.info('noise of %s: %s %.2f dB', noise_std, name, value)
+            records.append({**entries, 'method': name, 'psnr': value})
+        records.append({**entries, 'method': 'gain', 'gain': gain})
+        restored[noise_std] = results
+    return records, restored
+
+
+def measure_inpainting(
+    images: Sequence[Image],
+    D: Float[Array, 'd k'],
+    fractions: Sequence[float],
+    l1_penalty: Real[ArrayLike, ''],
+    *,
+    patch_size: int,
+    seed: int,
+    stride: int = 1,
+) -> tuple[list[dict[str, Any]], dict[float, Restored]]:
+    """PSNR of images whose missing pixels are filled in.
+
+    Args:
+      images: Whole ones; pixels are removed from them.
+      D: Learned dictionary.
+      fractions: Of the pixels that are missing.
+      l1_penalty: As in `inpaint`.
+      patch_size: Height and width of the patches.
+      seed: Of the choice of the pixels.
+      stride: Pixels between patches.
+
+    Returns:
+      Records with the entries method, missing (a percentage as text) and psnr, and the images
+      {fraction: {'known', 'inpainted': images}}.
+    """
+    records, restored = [], {}
+    for fraction in fractions:
+        known = remove_pixels(images, fraction, seed)
+        filled = inpaint(known, D, l1_penalty, patch_size=patch_size, stride=stride)
+        value = mean_psnr(filled, images)
+        records.append({'method': 'inpainted', 'missing': f'{fraction:.0%}', 'psnr': value})
+        restored[fraction] = {'known': known, 'inpainted': filled}
+    return records, restored
 
 
 def _map_images(run, *lists):

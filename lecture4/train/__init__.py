@@ -22,7 +22,13 @@ from lecture4.train.fields import (
     PositiveFraction,
 )
 from lecture4.train.history import Recorded, record
-from lecture4.train.image_sources import SelfTaught, load_self_taught
+from lecture4.train.image_sources import (
+    DICTIONARY_METRICS,
+    PatchFeatures,
+    SelfTaught,
+    load_self_taught,
+    self_taught_data,
+)
 from lecture4.train.labeled_images import (
     LabeledImages,
     image_batches,
@@ -35,20 +41,30 @@ from lecture4.train.learners import (
     from_learner,
     lbfgs,
     optimize,
-    parallel,
     phases,
     supervised,
     variables,
 )
 from lecture4.train.metrics import Metric
 from lecture4.train.optimizers import SGDRecipe, sgd_recipe
+from lecture4.train.parallel_tasks import parallel
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.saved_model import Model, load
 from lecture4.train.sweep.variants import grid, vary_one
-from lecture4.train.task import Data, Spec, Task, evaluate, frozen, full_batch, in_memory
+from lecture4.train.task import (
+    Data,
+    Spec,
+    Task,
+    evaluate,
+    frozen,
+    full_batch,
+    in_memory,
+    sources_in_memory,
+)
 
 __all__ = [
+    'DICTIONARY_METRICS',
     'AtLeast0',
     'AtLeast1',
     'AtLeast2',
@@ -70,6 +86,7 @@ __all__ = [
     'Model',
     'Names',
     'NonNegative',
+    'PatchFeatures',
     'Positive',
     'PositiveFraction',
     'Recorded',
@@ -104,7 +121,9 @@ __all__ = [
     'phases',
     'record',
     'require',
+    'self_taught_data',
     'sgd_recipe',
+    'sources_in_memory',
     'supervised',
     'track',
     'variables',

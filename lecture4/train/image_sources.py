@@ -1,7 +1,7 @@
 """Fields that experiments on images share, and what is loaded by them: one place for options and data."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +10,48 @@ from lecture4.data import images
 from lecture4.ops import linalg, patches
 from lecture4.train.config import Config
 from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast2, Ints, NonNegative
+from lecture4.train.metrics import Metric
+from lecture4.train.task import Data, Spec, in_memory
+
+# What learners of dictionaries and their evaluation measure.
+DICTIONARY_METRICS = (
+    Metric('objective', better='lower', label='objective per signal'),
+    Metric('reconstruction', better='lower', label='squared error / 2 per signal'),
+    Metric('density', 'fraction', '', 'non-zero coefficients'),
+    Metric('dead', 'count', 'lower', 'unused atoms'),
+    Metric('replaced', 'count', '', 'replaced atoms'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfTaught(Config):
+class PatchFeatures(Config):
+    """Features of dense patches, pooled, and the labeled sets that a classifier learns from."""
+
+    # Labeled images per class to load, where they are not crops.
+    candidates_per_class: AtLeast1 = 500
+    # Size of the patches to encode; 0 encodes whole images.
+    patch_size: AtLeast0 = 8
+    # Distance in pixels between the patches of a labeled image.
+    stride: AtLeast1 = 2
+    # Features are pooled over a grid of this many by as many cells.
+    pooling_grid: AtLeast1 = 1
+    # Fraction of the mean variance that is added to every variance before whitening.
+    zca_epsilon: NonNegative = 0.1
+    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
+    contrast_epsilon: NonNegative = 0.04
+    # Numbers of labels per class.
+    labels_per_class: Ints = (1, 2, 5, 20)
+    # Number of training sets drawn for every number of labels.
+    num_trials: AtLeast1 = 30
+
+    def patch_options(self) -> dict[str, Any]:
+        """Patches and pooling, as lecture4.features.self_taught.encode_images takes them."""
+        names = ('patch_size', 'stride', 'contrast_epsilon', 'pooling_grid')
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfTaught(PatchFeatures):
     """Unlabeled images to learn features from, labeled images to test them on."""
 
     # Source of unlabeled images: photos, textures, digits, mnist, omniglot, cifar10, dir:, npz:.
@@ -29,24 +67,8 @@ class SelfTaught(Config):
     # Size of the crops that are the labeled examples, training and test ones from the two halves of
     # each image; 0 takes whole images and their own split.
     crop_size: AtLeast0 = 32
-    # Labeled images per class to load, where they are not crops.
-    candidates_per_class: AtLeast1 = 500
-    # Size of the patches to encode; 0 encodes whole images.
-    patch_size: AtLeast0 = 8
-    # Distance in pixels between the patches of a labeled image.
-    stride: AtLeast1 = 2
-    # Features are pooled over a grid of this many by as many cells.
-    pooling_grid: AtLeast1 = 1
     # Number of unlabeled signals; a tenth of them is held out for evaluation.
     num_signals: AtLeast2 = 40_000
-    # Fraction of the mean variance that is added to every variance before whitening.
-    zca_epsilon: NonNegative = 0.1
-    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
-    contrast_epsilon: NonNegative = 0.04
-    # Numbers of labels per class.
-    labels_per_class: Ints = (1, 2, 5, 20)
-    # Number of training sets drawn for every number of labels.
-    num_trials: AtLeast1 = 30
 
 
 class SelfTaughtData(NamedTuple):
@@ -134,3 +156,26 @@ def load_self_taught(
         components=components,
         raw_signals=signals[num_held_out:],
     )
+
+
+def self_taught_data(config: SelfTaught, num_components: int, batch_size: int) -> Data:
+    """What `load_self_taught` reads as data of a training run.
+
+    Returns:
+      Data: batches of whitened signals; `evaluation` the held-out signals; the spec's constants
+      `whitening` and `components`; `report_data` the labeled images; `rows` the raw signals.
+
+    Raises:
+      ValueError: As `load_self_taught`.
+    """
+    loaded = load_self_taught(config, num_components)
+    constants = {'whitening': loaded.whitening, 'components': loaded.components}
+    data = in_memory(
+        loaded.signals,
+        batch_size,
+        seed=config.seed,
+        evaluation=loaded.held_out,
+        spec=Spec(loaded.signals.shape[1:], loaded.task.class_names, constants),
+        report_data=loaded.task,
+    )
+    return dataclasses.replace(data, rows=loaded.raw_signals)

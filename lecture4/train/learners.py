@@ -1,6 +1,6 @@
 """Tasks made of a loss and an optax optimizer, of a flax network, of a learner, or of phases."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -226,51 +226,6 @@ def from_learner(
         return State(state.step + 1, params), metrics
 
     return Task(init_state, step_state, _evaluate(evaluate, _params))
-
-
-def parallel(
-    tasks: Mapping[str, Task], evaluate: Callable[[PyTree, PyTree], Metrics] | None = None
-) -> Task:
-    """Several tasks trained side by side on the same batches, each with the same keys.
-
-    Args:
-      tasks: Name -> Task. A batch that is a dict with an entry of that name gives a task its own
-        batch; otherwise all see the whole batch.
-      evaluate: ({name: state}, evaluation) -> metrics; by default each task's own `evaluate`.
-
-    Returns:
-      A Task whose state is {name: state}, its metrics `metric/name`.
-    """
-
-    def part(batch, name):
-        return batch[name] if isinstance(batch, Mapping) and name in batch else batch
-
-    def init(key, batch):
-        return {name: task.init(key, part(batch, name)) for name, task in tasks.items()}
-
-    def step(state, batch, key, reduce):
-        states, metrics = {}, {}
-        for name, task in tasks.items():
-            states[name], own = task.step(state[name], part(batch, name), key, reduce)
-            metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
-        return states, metrics
-
-    def evaluate_all(state, evaluation):
-        metrics = {}
-        for name, task in tasks.items():
-            if task.evaluate is not None:
-                own = task.evaluate(state[name], part(evaluation, name))
-                metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
-        return metrics
-
-    def start(state):
-        return {
-            name: state[name] if task.start is None else task.start(state[name])
-            for name, task in tasks.items()
-        }
-
-    any_start = any(task.start is not None for task in tasks.values())
-    return Task(init, step, evaluate or evaluate_all, start if any_start else None)
 
 
 def phases(

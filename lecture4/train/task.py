@@ -153,6 +153,46 @@ def in_memory(
     )
 
 
+def sources_in_memory(
+    sources: Mapping[str, PyTree],
+    batch_size: int,
+    *,
+    seed: int,
+    spec: Spec | None = None,
+    report_data: Any = None,
+) -> Data:
+    """Several sources, each with batches of its own, for tasks that train side by side (`parallel`).
+
+    Args:
+      sources: Name -> pytree of arrays [n, ...]; n may differ between sources.
+      batch_size: Rows per batch of every source.
+      seed: Seed of the order of the rows of the first source; of the next ones seed + 1, ...
+      spec: See `Data`.
+      report_data: See `Data`.
+
+    Returns:
+      Data whose batches are {name: pytree of rows}.
+    """
+    lengths = {name: len(jax.tree.leaves(arrays)[0]) for name, arrays in sources.items()}
+
+    def batch(n):
+        return {
+            name: batches.indices(seed + i, n, length, batch_size)
+            for i, (name, length) in enumerate(lengths.items())
+        }
+
+    def prepare(arrays, rows, key):
+        return {name: gather(arrays[name], rows[name], key) for name in arrays}
+
+    return Data(
+        batch=batch,
+        device_arrays=jax.tree.map(np.asarray, dict(sources)),
+        prepare=prepare,
+        spec=Spec() if spec is None else spec,
+        report_data=report_data,
+    )
+
+
 def full_batch(
     arrays: PyTree, *, evaluation: PyTree = None, spec: Spec | None = None, report_data: Any = None
 ) -> Data:

@@ -122,3 +122,22 @@ def test_what_cannot_be_cropped_is_refused(draw):
         draw(numbered((5, 5, 3), (5, 5, 1)), 4)
     with pytest.raises(DataError, match='no images'):
         draw((), 4)
+
+
+def test_images_are_split_and_the_last_ones_left_out():
+    images = [np.full((2, 2, 1), i, np.float32) for i in range(6)]
+    train, valid = crops.split_images(images, 2, 1)
+    assert [part[0, 0, 0] for part in train] == [0, 1, 2]
+    assert [part[0, 0, 0] for part in valid] == [3, 4]
+    with pytest.raises(DataError, match=r'more than 6 images .*got 6: none is left'):
+        crops.split_images(images, 4, 2)
+
+
+def test_gray_centers_keep_sides_that_are_short():
+    images = [np.arange(20.0).reshape(4, 5, 1), np.arange(6.0).reshape(2, 3, 1)]
+    first, second = crops.gray_centers(images, 3)
+    np.testing.assert_array_equal(first, images[0][:3, 1:4, 0])
+    np.testing.assert_array_equal(second, images[1][:, :, 0])
+    assert [image.shape for image in crops.gray_centers(images, 0)] == [(4, 5), (2, 3)]
+    with pytest.raises(DataError, match='image 1 of 2 x 3 has no crop of 3 x 3'):
+        crops.gray_centers(images, 3, 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lecture4.data import sources
+from lecture4.data import images, sources
 from lecture4.data.dataset import DataError
 from lecture4.data.images import crops, task
 from lecture4.data.images.loading import load_images
@@ -164,3 +164,32 @@ def test_unlabeled_sources_and_exclusive_options_are_refused():
             task.load('textures', crop_size=8, **options)
     with pytest.raises(DataError, match='image_size of at least 1, got -3'):
         task.load('digits', image_size=-3)
+
+
+def test_a_related_task_has_the_other_classes():
+    sets = images.load_related(
+        'digits',
+        classes=(0, 1),
+        other_classes=(2, 3, 4),
+        candidates_per_class=6,
+        num_eval=7,
+        seed=1,
+    )
+    assert len(sets.task.train_images) == 12 and len(sets.task.test_images) == 7
+    assert sets.others.class_names == ('2', '3', '4')
+    assert sets.unlabeled is sets.others.train_images
+    other = images.load_related(
+        'digits', classes=(0, 1), other_classes=(2,), unlabeled='photos', num_unlabeled=5
+    )
+    assert other.unlabeled.shape == (5, 8, 8, 1)
+
+
+def test_a_subsample_keeps_images_and_labels_together():
+    task = images.load('digits', classes=(0, 1))
+    few = images.subsample_test(task, 5, 0)
+    every = images.subsample_test(task, 0, 0)
+    assert len(few.test_labels) == 5 and len(every.test_labels) == len(task.test_labels)
+    np.testing.assert_array_equal(few.test_images, every.test_images[:5])
+    for image, label in zip(few.test_images, few.test_labels, strict=True):
+        rows = np.flatnonzero((task.test_images == image).all((1, 2, 3)))
+        assert label in task.test_labels[rows]

@@ -64,3 +64,15 @@ def test_sets_that_are_whitened_already_are_only_standardized():
 def test_color_images_and_cutoff_0_are_refused(images, cutoff, message):
     with pytest.raises(ValueError, match=message):
         whiten.whiten(images, cutoff)
+
+
+def test_whitened_patches_are_white_and_repeat():
+    images = np.random.default_rng(3).uniform(size=(2, 12, 12, 1)).astype(np.float32)
+    options = {'contrast_epsilon': 0.01, 'zca_epsilon': 0.0}
+    x, whitening = whiten.whitened_patches(images, 400, 2, 5, **options)
+    assert x.shape == (400, 4) and whitening.matrix.shape == (4, 4)
+    again, _ = whiten.whitened_patches(images, 400, 2, 5, **options)
+    np.testing.assert_array_equal(x, again)
+    # Contrast normalization removes the mean: three directions of variance 1 are left.
+    values = np.linalg.eigvalsh(np.cov(np.asarray(x).T))
+    np.testing.assert_allclose(values[1:], 1, atol=0.02)

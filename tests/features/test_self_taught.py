@@ -185,3 +185,13 @@ def test_accuracy_with_all_labels_is_that_of_a_linear_svm():
     peer = LinearSVC(C=1.0, dual=True, tol=1e-8, max_iter=1_000_000).fit(z[:40], labels[:40])
     assert accuracy == pytest.approx(peer.score(z[40:], labels[40:]), abs=1 / 20 + 1e-6)
     assert accuracy > 0.6
+
+
+@pytest.mark.parametrize('loss', ['hinge', 'softmax'])
+def test_accuracy_with_all_labels_by_another_loss(loss):
+    rng = np.random.default_rng(5)
+    labels = np.arange(30) % 3
+    x = (rng.normal(size=(30, 4)) + 6 * np.eye(3, 4)[labels]).astype(np.float32)
+    options = {'C': 1.0, 'loss': loss}
+    assert self_taught.full_data_accuracy(x, x, labels, labels, **options) == 1
+    assert self_taught.full_data_accuracy(x, x, labels, (labels + 1) % 3, **options) == 0

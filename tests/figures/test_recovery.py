@@ -90,3 +90,13 @@ def test_errors():
         recovery.rate_distortion({'DCT': np.array([1.0, 2])}, (1, 2, 3))
     with pytest.raises(ValueError, match='no curve'):
         recovery.rate_distortion({}, (1,))
+
+
+def test_restorations_are_noted_with_their_psnr():
+    truth = [np.full((6, 7), 0.5), np.full((6, 7), 0.25)]
+    restored = [np.full((6, 7), 0.4), np.full((6, 7), 0.25)]
+    known = [np.full((6, 7), np.nan), truth[1]]
+    figure = recovery.restorations({'known': known, 'filled': restored}, truth, n=1, title='half')
+    texts = [text.get_text() for text in figure.texts]
+    assert {'half', 'known', 'filled', 'truth', 'image 1', '20.00 dB'} <= set(texts)
+    assert len(figure.axes) == 3 and 'image 2' not in texts

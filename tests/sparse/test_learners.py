@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from lecture4.sparse.dictionary import lagrange_dual, online, projected_gradient
+from lecture4.sparse.dictionary import lagrange_dual, learners, online, projected_gradient
 from lecture4.train import checkpoint
 
 OPTIMIZER = optax.adam(0.02)
@@ -61,3 +61,21 @@ def test_a_saved_state_resumes_to_the_same_bits(learner, tmp_path):
         np.testing.assert_array_equal(one, two)
     _, metrics = step(state, batch(5).at[3, 2].set(jnp.nan), jax.random.key(5))
     assert not np.isfinite(metrics['objective'])  # what a training loop stops at
+
+
+def test_a_learner_by_name_is_its_module():
+    optimizer = optax.sgd(0.1)
+    for name, module in (('online', online), ('lagrange_dual', lagrange_dual)):
+        init, step = learners.make(name, 10, 0.1)
+        np.testing.assert_array_equal(
+            init(jax.random.key(0), batch(0)).atoms,
+            module.init(jax.random.key(0), batch(0), 10).atoms,
+        )
+        assert step.func is module.step and step.keywords == {'penalty_weight': 0.1}
+    init, step = learners.make('projected_gradient', 10, 0.1, optimizer=optimizer, n_iterations=3)
+    assert init(jax.random.key(0), batch(0)).atoms.shape == (9, 10)
+    assert step.keywords == {'penalty_weight': 0.1, 'optimizer': optimizer, 'n_iterations': 3}
+    with pytest.raises(ValueError, match='projected_gradient needs an optimizer'):
+        learners.make('projected_gradient', 10, 0.1)
+    with pytest.raises(ValueError, match="learner 'ksvd'; expected 'online'"):
+        learners.make('ksvd', 10, 0.1)  # pyright: ignore[reportArgumentType]

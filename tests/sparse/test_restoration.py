@@ -85,10 +85,16 @@ def test_a_dictionary_adapted_to_the_image_beats_one_of_noise():
 
 def test_nan_pixels_are_inpainted():
     images = two_images()
-    filled = restoration.inpaint(
-        restoration.remove_pixels(images, 0.4, 1), steps(), 1e-3, patch_size=4
+    (record,), restored = restoration.measure_inpainting(
+        images, steps(), (0.4,), 1e-3, patch_size=4, seed=1
     )
-    assert restoration.mean_psnr(filled, images) > 30
+    filled = restored[0.4]['inpainted']
+    assert record == {
+        'method': 'inpainted',
+        'missing': '40%',
+        'psnr': restoration.mean_psnr(filled, images),
+    }
+    assert record['psnr'] > 30
     assert all(np.isfinite(image).all() for image in filled)
 
 
@@ -96,10 +102,40 @@ def test_compression_is_exact_with_all_coefficients():
     images = two_images()[:1]
     signals = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
     signals -= signals.mean(1, keepdims=True)
-    recovered = restoration.compression_psnr(images, steps(), signals, (2, 15), patch_size=4)
+    records, recovered = restoration.measure_compression(
+        images, steps(), signals, (2, 15), patch_size=4
+    )
     assert set(recovered) == {'learned', 'PCA', 'DCT'}
+    assert records[1] | {'psnr': 0} == {
+        'task': 'compression',
+        'method': 'learned',
+        'non-zeros': 15,
+        'psnr': 0,
+    }
     for values in recovered.values():
         assert values.shape == (2, 1) and values[1] > values[0] - 1e-3
     assert recovered['PCA'][1] > 60 and recovered['DCT'][1] > 60
     assert recovered['learned'][0] > 60  # at most one edge in each direction
     assert recovered['PCA'][0] < 45 and recovered['DCT'][0] < 45
+
+
+def test_measured_images_are_recorded_by_method():
+    images, D = two_images()[:1], steps()
+    records, restored = restoration.measure_denoising(
+        images, images, D, (20,), patch_size=4, seed=3, gains=(1.1,), cosines=False
+    )
+    noisy = restoration.add_noise(images, 20, 3)
+    np.testing.assert_array_equal(restored[20]['noisy'][0], noisy[0])
+    assert [record['method'] for record in records] == ['noisy', 'learned', 'gain']
+    assert records[1]['psnr'] == restoration.mean_psnr(restored[20]['learned'], images)
+    assert records[1]['psnr'] > records[0]['psnr'] + 5
+    assert records[2] == {'task': 'denoising', 'sigma': 20, 'method': 'gain', 'gain': 1.1}
+
+
+def test_published_numbers_are_those_of_the_noise():
+    records = restoration.published_denoising('set12', (25, 30))
+    assert [(r['method'], r['sigma'], r['psnr']) for r in records] == [
+        ('BM3D (published)', 25, 29.97),
+        ('DnCNN (published)', 25, 30.44),
+    ]
+    assert restoration.published_denoising('photos', (25,)) == []

@@ -177,3 +177,29 @@ def test_learner_keeps_its_own_state():
     np.testing.assert_allclose(state.params, 3 * X.mean(), rtol=1e-5)
     assert int(state.step) == 3 and task.evaluate is not None
     np.testing.assert_allclose(task.evaluate(state, X)['loss'], state.params)
+
+
+def test_parallel_tasks_have_keys_of_their_own_on_request():
+    def init_random(key, batch):
+        return {'w': jax.random.normal(key, (3,))}
+
+    task = train.optimize(
+        init_random, lambda params, batch, key: (params['w'].sum(), {}), optax.sgd(0.1)
+    )
+    tasks = {'a': task, 'b': task}
+    same = train.parallel(tasks).init(KEY, X)
+    own = train.parallel(tasks, split_keys=True).init(KEY, X)
+    np.testing.assert_array_equal(same['a'].params['w'], same['b'].params['w'])
+    assert (own['a'].params['w'] != own['b'].params['w']).all()
+    alone = task.init(jax.random.split(KEY, 2)[1], X)
+    np.testing.assert_array_equal(own['b'].params['w'], alone.params['w'])
+
+
+def test_sources_have_batches_of_their_own():
+    sources = {'x': np.arange(10), 'pairs': {'a': np.arange(6), 'b': 10 * np.arange(6)}}
+    data = train.sources_in_memory(sources, 4, seed=3)
+    batch = data.prepare(data.device_arrays, data.batch(0), KEY)
+    assert batch['x'].shape == (4,) and set(batch['pairs']) == {'a', 'b'}
+    np.testing.assert_array_equal(batch['pairs']['b'], 10 * batch['pairs']['a'])
+    alone = train.in_memory(np.arange(6), 4, seed=4)
+    np.testing.assert_array_equal(batch['pairs']['a'], alone.batch(0))

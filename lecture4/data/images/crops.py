@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
 from lecture4.data.dataset import DataError, Images
+from lecture4.ops.resize import center_crop
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of the stored (gamma-coded) red, green and blue
 
@@ -107,6 +108,50 @@ def sample_patches(
         )
         patches[rows] = to_float(_windows(images[i], patch_size)[top, left])
     return patches.reshape(num_patches, patch_size * patch_size * channels)
+
+
+def split_images(
+    images: Images, num_valid: int, num_excluded: int = 0
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images to learn from and images to validate on: the last ones of those that may be used.
+
+    Args:
+      images: [n, h, w, c], or a sequence of n arrays [h, w, c].
+      num_valid: Images to validate on, >= 1.
+      num_excluded: Images at the end that are in neither part.
+
+    Raises:
+      DataError: No image is left to learn from.
+    """
+    num_train = len(images) - num_valid - num_excluded
+    if num_train < 1:
+        raise DataError(
+            f'expected more than {num_valid + num_excluded} images ({num_valid} to validate on, '
+            f'{num_excluded} excluded), got {len(images)}: none is left to learn from; use a larger set'
+        )
+    usable = list(images)[: num_train + num_valid]
+    return usable[:num_train], usable[num_train:]
+
+
+def gray_centers(
+    images: Images, crop_size: int, min_size: int = 1
+) -> list[Shaped[np.ndarray, '_h _w']]:
+    """The centers of images of one channel, without the axis of the channel.
+
+    Args:
+      images: [n, h, w, 1], or a sequence of arrays [h, w, 1].
+      crop_size: Height and width, in pixels; a side that is shorter is left as it is; 0: whole images.
+      min_size: Height and width that every crop has at least.
+
+    Raises:
+      DataError: A crop is smaller than min_size.
+    """
+    crops = [
+        center_crop(image, [min(crop_size or side, side) for side in image.shape[:2]])
+        for image in images
+    ]
+    _validate_shapes(crops, min_size)
+    return [np.asarray(crop)[..., 0] for crop in crops]
 
 
 def split_left_right(images: Images, *, margin: int = 0) -> tuple[Images, Images]:

@@ -39,6 +39,18 @@ class ImageTask(NamedTuple):
     class_names: tuple[str, ...]
 
 
+def subsample_test(task: ImageTask, n: int, seed: int) -> ImageTask:
+    """The task with n of its test images, chosen at random.
+
+    Args:
+      task: Of which training images stay as they are.
+      n: Test images; 0, or more than there are, shuffles all.
+      seed: Of the choice.
+    """
+    rows = np.random.default_rng(seed).permutation(len(task.test_labels))[: n or None]
+    return task._replace(test_images=task.test_images[rows], test_labels=task.test_labels[rows])
+
+
 def load(
     source: str,
     *,

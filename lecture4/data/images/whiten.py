@@ -1,9 +1,12 @@
-"""Whitening of whole images in the Fourier domain, before patches are sampled."""
+"""Whitening of whole images in the Fourier domain, before patches are sampled, and of patches."""
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Array, Float, Float32
 
 from lecture4.data.dataset import Images
+from lecture4.data.images.crops import sample_patches
+from lecture4.ops import linalg, patches
 
 
 def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h _w 1']]:
@@ -55,3 +58,34 @@ def standardize(images: Images) -> list[Float[np.ndarray, '_h _w _c']]:
     """
     centered = [image - image.mean() for image in images]
     return [image / (image.std() or 1) for image in centered]
+
+
+def whitened_patches(
+    images: Images,
+    num_patches: int,
+    patch_size: int,
+    seed: int,
+    *,
+    contrast_epsilon: float,
+    zca_epsilon: float,
+) -> tuple[Float[Array, '{num_patches} d'], linalg.Affine]:
+    """Random patches, contrast-normalized and whitened by their own covariance.
+
+    Args:
+      images: As in crops.sample_patches.
+      num_patches: As in crops.sample_patches.
+      patch_size: As in crops.sample_patches.
+      seed: As in crops.sample_patches.
+      contrast_epsilon: As in ops.patches.normalize_contrast.
+      zca_epsilon: As in ops.linalg.zca.
+
+    Returns:
+      The patches, and the affine map that whitens contrast-normalized ones.
+
+    Raises:
+      DataError: As crops.sample_patches.
+    """
+    raw = jnp.asarray(sample_patches(images, num_patches, patch_size, seed))
+    normalized = patches.normalize_contrast(raw, contrast_epsilon)
+    whitening = linalg.zca(normalized, zca_epsilon)
+    return linalg.apply(whitening, normalized), whitening

@@ -93,3 +93,13 @@ def collect(
     )
     metrics = {'objective': value, 'reconstruction': error, 'density': jnp.mean(usage)}
     return Statistics(A, B, usage, metrics, n * reduce.num_devices, x, losses)
+
+
+def held_out_metrics(solution: solvers.Solution) -> dict[str, Float[Array, '']]:
+    """Objective and density of the codes of held-out signals, means over signals.
+
+    Args:
+      solution: Of a converged solver: unlike `Statistics.metrics`, no iterations are missing.
+    """
+    density = jnp.mean(solution.codes != 0, dtype=solution.codes.dtype)
+    return {'objective': jnp.mean(solution.objective), 'density': density}

@@ -1,0 +1,64 @@
+"""A task with few labels, and other images that may help it: what learning settings differ in."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lecture4.data.images.task import ImageTask, load, subsample_test
+from lecture4.data.images.unlabeled import load_signals
+
+
+class RelatedSets(NamedTuple):
+    """Images of a task and related ones, all of one size, grayscale.
+
+    Attributes:
+      task: The task itself.
+      others: Labeled images of other classes of the same source.
+      unlabeled: [n, h, w, 1], of something else.
+    """
+
+    task: ImageTask
+    others: ImageTask
+    unlabeled: Float[np.ndarray, 'n h w 1']
+
+
+def load_related(
+    source: str,
+    *,
+    classes: Sequence[int],
+    other_classes: Sequence[int],
+    unlabeled: str = 'others',
+    candidates_per_class: int = 0,
+    num_eval: int = 0,
+    num_unlabeled: int = 20_000,
+    seed: int = 0,
+    **data_kwargs: Any,
+) -> RelatedSets:
+    """A task of some classes of a source, its other classes, and unlabeled images of any source.
+
+    Args:
+      source: Of labeled square images, as in `load`.
+      classes: Of the task.
+      other_classes: Of the related task.
+      unlabeled: Source of unlabeled images, as in `load_signals`; 'others': the images of other_classes.
+      candidates_per_class: Training images per class of the task, as in `load`.
+      num_eval: Test images of the task, chosen at random; 0 takes all.
+      num_unlabeled: Images of the source `unlabeled`.
+      seed: Of every choice.
+      **data_kwargs: As in `load`.
+
+    Raises:
+      ValueError: As `load` and `load_signals`.
+    """
+    options = {'seed': seed, **data_kwargs}
+    task = load(source, classes=classes, candidates_per_class=candidates_per_class, **options)
+    task = subsample_test(task, num_eval, seed)
+    others = load(source, classes=other_classes, **options)
+    images = others.train_images
+    if unlabeled != 'others':
+        size = task.train_images.shape[1]
+        images = load_signals(unlabeled, num_unlabeled, image_size=size, **options)
+        images = images.reshape(-1, size, size, 1)
+    return RelatedSets(task, others, images)
