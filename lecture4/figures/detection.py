@@ -78,6 +78,37 @@ def detections(
     return made
 
 
+def single_boxes(
+    images: Sequence[Image] | Shaped[np.ndarray, 'n _h _w c'],
+    boxes: Num[np.ndarray, 'n 4'],
+    labels: Int[np.ndarray, ' n'],
+    scores: Float[np.ndarray, ' n'],
+    is_correct: Bool[np.ndarray, ' n'],
+    class_names: Sequence[str],
+    true_boxes: Num[np.ndarray, 'n 4'],
+    *,
+    columns: int = 6,
+) -> Figure:
+    """One predicted box per image, as `detections`; where it is false, the true box too.
+
+    Args:
+      images: As `detections`.
+      boxes: Predicted.
+      labels: Predicted classes, 1 to K.
+      scores: Their probabilities.
+      is_correct: Whether class and box are right.
+      class_names: K names.
+      true_boxes: Of the objects.
+      columns: Images in a row.
+    """
+    rows = [slice(i, i + 1) for i in range(len(boxes))]
+    missed = [
+        true_boxes[i : i + 1] if not is_correct[i] else true_boxes[:0] for i in range(len(boxes))
+    ]
+    parts = [[values[row] for row in rows] for values in (boxes, labels, scores, is_correct)]
+    return detections(list(images), *parts, class_names, missed=missed, columns=columns)
+
+
 @style.context()
 def precision_recall(
     curves: Mapping[str, tuple[Float[np.ndarray, ' m'], Float[np.ndarray, ' m'], float]],
@@ -85,6 +116,8 @@ def precision_recall(
     title: str = '',
 ) -> Figure:
     """Precision against recall, a panel for each class with its average precision, and its monotone hull.
+
+    Curves begin at recall 0 with the precision of the first detection.
 
     Args:
       curves: Name of the class -> (recall, precision, average precision), the first two over detections in order
@@ -101,7 +134,10 @@ def precision_recall(
     made = style.figure(1.7 * columns + 0.4, 1.6 * rows + 0.5, layout='constrained')
     grid = made.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, (recall, precision, ap)) in zip(grid.ravel(), curves.items(), strict=False):
-        hull = np.maximum.accumulate(np.asarray(precision)[::-1])[::-1]
+        recall, precision = np.asarray(recall), np.asarray(precision)
+        first = precision[:1] if len(precision) else 0.0
+        recall, precision = np.append(0.0, recall), np.append(first, precision)
+        hull = np.maximum.accumulate(precision[::-1])[::-1]
         axes.fill_between(recall, hull, step='pre', alpha=0.15, color=style.COLORS[0], linewidth=0)
         axes.plot(recall, precision, linewidth=1.1)
         axes.set_title(style.plain_text(f'{name}  {100 * ap:.1f} %' if np.isfinite(ap) else name))
@@ -367,8 +403,10 @@ def _draw_box(axes, box, color, text, *, linestyle: Any = '-', linewidth=1.5, be
         )
     )  # fmt: skip
     if text:
+        bottom, top = axes.get_ylim()  # downward; a label above the border would be cut
+        inside = below or y1 - top < 0.07 * (bottom - top)
         axes.text(
             x1, y2 if below else y1, style.plain_text(text), fontsize=6.5, color='white',
-            va='top' if below else 'bottom', clip_on=True,
+            va='top' if inside else 'bottom', clip_on=True,
             bbox={'facecolor': color, 'edgecolor': 'none', 'pad': 0.8, 'alpha': 0.85},
         )  # fmt: skip

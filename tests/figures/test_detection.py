@@ -41,6 +41,8 @@ def test_precision_and_recall_have_a_panel_per_class(tmp_path):
         'empty': (recall, precision, np.nan)
     }
     made = detection.precision_recall(curves)
+    assert made.axes[0].lines[0].get_xdata()[0] == 0
+    detection.precision_recall({'none': (recall[:0], precision[:0], 0.0)})
     titles = [axes.get_title(loc='left') for axes in made.axes if axes.lines]
     assert titles[0] == 'class 0  50.0 %' and titles[-1] == 'empty' and len(titles) == 7
     made.savefig(tmp_path / 'x.png')

@@ -121,7 +121,7 @@ def test_missing_files_and_other_sizes_are_refused(folder):
     ):
         voc.read_voc(folder, class_names=('cat',))
     jpeg(folder / 'JPEGImages' / 'a.jpg', (31, 20))
-    with pytest.raises(DataError, match=r'a.xml is for an image of 30 x 20 .* a.jpg is 31 x 20'):
+    with pytest.raises(DataError, match=r'a.xml is for an image of 30 x 20 .*/a.jpg is 31 x 20'):
         detection.load(f'voc:{folder}')
     (folder / 'JPEGImages' / 'a.jpg').unlink()
     with pytest.raises(DataError, match=r'the image of Annotations/a.xml is missing'):

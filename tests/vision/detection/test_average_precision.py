@@ -231,7 +231,7 @@ def test_a_real_detector_on_voc_2007(manual_dir):
     """111,247 detections of 20 classes: the AP per class that the original voc_eval.py gives."""
     folder = manual_dir / 'voc2007_annotations'
     reference = json.loads((folder / 'reference_ap.json').read_text())['yolov2_robinyen']
-    classes = [name for name in reference if 'n' in reference[name]]
+    classes = [name for name in reference if name != 'mean']
     truth = collections.defaultdict(list)
     with tarfile.open(folder / 'VOC2007_annotations.tar.xz') as archive:
         kept = [m for m in archive if m.name.endswith(('.xml', 'Main/test.txt'))]
@@ -271,7 +271,7 @@ def test_a_real_detector_on_voc_2007(manual_dir):
     for name, result in zip(classes, results, strict=True):
         expected = reference[name]
         assert result.num_detections == expected['n']
-        assert result.ap_11_point == pytest.approx(expected['ap07'], abs=1e-6), name
+        assert result.ap_11_point == pytest.approx(expected['ap07_stable'], abs=1e-6), name
         assert result.ap_area == pytest.approx(expected['area_stable'], abs=1e-6), name
     assert mean_ap(results, 'ap_11_point') == pytest.approx(0.746607, abs=1e-6)
     assert mean_ap(results) == pytest.approx(0.770646, abs=1e-6)

@@ -5,8 +5,10 @@
 bytes of its JPEG file, so that it is decoded only when it is taken; objects as rows of numbers.
 """
 
+import contextlib
 import pathlib
 import tarfile
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any, Literal
 
@@ -82,22 +84,26 @@ class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, paths, split):
         from lecture4.data.detection import voc
 
-        dataset = voc.from_files(open_archives(paths), split, class_names=voc.CLASS_NAMES)
-        for i, name in enumerate(dataset.names):
-            objects = np.column_stack([dataset.boxes[i], dataset.labels[i], dataset.difficult[i]])
-            yield (
-                i,
-                {
-                    'image': dataset.images.encoded(i),  # pyright: ignore[reportAttributeAccessIssue]
-                    'name': name,
-                    'size': dataset.sizes[i],
-                    'objects': objects.astype(np.float32),
-                },
-            )
+        with open_archives(paths) as files:
+            dataset = voc.from_files(files, split, class_names=voc.CLASS_NAMES)
+            for i, name in enumerate(dataset.names):
+                objects = np.column_stack(
+                    [dataset.boxes[i], dataset.labels[i], dataset.difficult[i]]
+                )
+                yield (
+                    i,
+                    {
+                        'image': dataset.images.encoded(i),  # pyright: ignore[reportAttributeAccessIssue]
+                        'name': name,
+                        'size': dataset.sizes[i],
+                        'objects': objects.astype(np.float32),
+                    },
+                )
 
 
-def open_archives(paths: list[pathlib.Path]) -> Any:
-    """The files of tar archives that together hold one VOCdevkit/VOCyyyy, as `voc.Files`.
+@contextlib.contextmanager
+def open_archives(paths: list[pathlib.Path]) -> Iterator[Any]:
+    """The files of tar archives that together hold one VOCdevkit/VOCyyyy, as `voc.Files`, while they are open.
 
     Raises:
       DataError: One of them cannot be read.
@@ -105,18 +111,19 @@ def open_archives(paths: list[pathlib.Path]) -> Any:
     from lecture4.data.detection import voc
 
     members = {}
-    for path in paths:
-        try:
-            archive = tarfile.open(path)  # noqa: SIM115 (read as long as the files are)
-            for member in archive:
-                part = member.name.split('/', 2)[-1]  # without VOCdevkit/VOC2007
-                if member.isfile() and part.startswith((voc.ANNOTATIONS, voc.IMAGES, voc.SETS)):
-                    members[part] = (archive, member)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f'{path} cannot be read ({error}); download it again') from error
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            try:
+                archive = stack.enter_context(tarfile.open(path))
+                for member in archive:
+                    part = member.name.split('/', 2)[-1]  # without VOCdevkit/VOC2007
+                    if member.isfile() and part.startswith((voc.ANNOTATIONS, voc.IMAGES, voc.SETS)):
+                        members[part] = (archive, member)
+            except (tarfile.TarError, EOFError, OSError) as error:
+                raise DataError(f'{path} cannot be read ({error}); download it again') from error
 
-    def read(name: str) -> bytes:
-        archive, member = members[name]
-        return archive.extractfile(member).read()
+        def read(name: str) -> bytes:
+            archive, member = members[name]
+            return archive.extractfile(member).read()
 
-    return voc.Files('voc', frozenset(members), read)
+        yield voc.Files('voc', frozenset(members), read)
