@@ -78,37 +78,6 @@ def detections(
     return made
 
 
-def single_boxes(
-    images: Sequence[Image] | Shaped[np.ndarray, 'n _h _w c'],
-    boxes: Num[np.ndarray, 'n 4'],
-    labels: Int[np.ndarray, ' n'],
-    scores: Float[np.ndarray, ' n'],
-    is_correct: Bool[np.ndarray, ' n'],
-    class_names: Sequence[str],
-    true_boxes: Num[np.ndarray, 'n 4'],
-    *,
-    columns: int = 6,
-) -> Figure:
-    """One predicted box per image, as `detections`; where it is false, the true box too.
-
-    Args:
-      images: As `detections`.
-      boxes: Predicted.
-      labels: Predicted classes, 1 to K.
-      scores: Their probabilities.
-      is_correct: Whether class and box are right.
-      class_names: K names.
-      true_boxes: Of the objects.
-      columns: Images in a row.
-    """
-    rows = [slice(i, i + 1) for i in range(len(boxes))]
-    missed = [
-        true_boxes[i : i + 1] if not is_correct[i] else true_boxes[:0] for i in range(len(boxes))
-    ]
-    parts = [[values[row] for row in rows] for values in (boxes, labels, scores, is_correct)]
-    return detections(list(images), *parts, class_names, missed=missed, columns=columns)
-
-
 @style.context()
 def precision_recall(
     curves: Mapping[str, tuple[Float[np.ndarray, ' m'], Float[np.ndarray, ' m'], float]],
