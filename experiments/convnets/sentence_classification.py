@@ -1,26 +1,20 @@
 """Sentence classification by convolution over word vectors (Kim, EMNLP 2014).
 
-Filters over 3, 4 and 5 words, the maximum over time, dropout, softmax with bounded columns; Adadelta, batches
-of 50 sentences, 25 epochs. The word vectors are initialized at random and trained (rand), or are read from a
-file of word2vec or GloVe and frozen (static), trained (non-static), or both (multichannel). Sets without a
-test split are cross-validated: one run trains all folds, one after another, each from new initial values.
-Every epoch ends with an evaluation on held-out development sentences; the test accuracy of a fold is that of
-the epoch with the best development accuracy. The default is SciPy's docstrings, which need no download.
+Filters over 3, 4 and 5 words, the maximum over time, dropout, softmax with bounded columns; Adadelta. The word
+vectors are initialized at random and trained (rand), or are read from a file of word2vec or GloVe and frozen
+(static), trained (non-static), or both (multichannel). Sets without a test split are cross-validated in one run.
 
-Differences from Kim's code: the vocabulary is that of a fold's training sentences, and other words are
-unknown (a vector of zeros) unless the file of vectors has them; --vocabulary all is his way. Folds have equal
-sizes. Every training sentence is seen once per epoch: he fills the last batch with repetitions before the
-development sentences are drawn, so that some of these are also trained on. SST is trained on whole sentences;
-he used the phrases too.
+Differences from Kim's code: the vocabulary is that of a fold's training sentences and of the file of vectors,
+other words are unknown, a vector of zeros (--vocabulary all is his way). Folds have equal sizes. Every training
+sentence is seen once per epoch: he fills the last batch with repetitions before the development sentences are
+drawn, so that some of these are also trained on. SST is trained on whole sentences; he used the phrases too.
 
-Run:      python -m experiments.convnets.sentence_classification
-          python -m experiments.convnets.sentence_classification --preset mr
-          ... --preset mr --variant static --vectors GoogleNews-vectors-negative300.bin.gz
+Run:      python -m experiments.convnets.sentence_classification          (SciPy's docstrings, no download)
+          ... --preset mr [--variant static --vectors GoogleNews-vectors-negative300.bin.gz]
           (presets mr, subj, trec, sst1, sst2, sms_spam; variants static, non-static, multichannel)
-Hardware: two CPU cores, mr 30 minutes, trec 2; one core trains 10 epochs of MR per minute (2 with
-          jax.lax's convolution and the whole table in Adadelta, 1.5 with torch 2.13;
-          tests/benchmarks/sentence_speed.py --source mr)
-Results:  rand, seed 0, test accuracy in %; published values as later re-implementations quote Kim's table 2
+Hardware: two CPU cores, mr 30 minutes, trec 2; one core trains 10 epochs of MR per minute (2 with jax.lax's convolution
+          and the whole table in Adadelta, 1.5 with torch 2.13; tests/benchmarks/sentence_speed.py --source mr)
+Results:  rand, seed 0, test accuracy in % at the epoch of best development accuracy; published: his table 2, as quoted
 
           | set                 | ours                                        | published |
           |---------------------|---------------------------------------------|-----------|
@@ -31,17 +25,11 @@ Results:  rand, seed 0, test accuracy in %; published values as later re-impleme
 
           subj: --preset subj --epochs 12 --steps 19560, 17 minutes of one core; of the full 25 epochs, 7 folds.
           trec with GloVe's 6B vectors of 50 numbers (--preset trec --variant ... --vectors glove.6B.50d.txt
-          --embedding_dim 50; Kim's are word2vec's of 300):
-
-          | variant      | ours | published |
-          |--------------|------|-----------|
-          | static       | 91.2 | 92.8      |
-          | non-static   | 92.0 | 93.6      |
-          | multichannel | 92.4 | 92.2      |
+          --embedding_dim 50; Kim's are word2vec's of 300), static, non-static, multichannel: ours 91.2, 92.0,
+          92.4; published 92.8, 93.6, 92.2.
 """
 
 import dataclasses
-import logging
 from typing import Literal
 
 import jax
@@ -49,32 +37,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data.text import cross_validation, sentences, vocabulary
+from lecture4.data.text import cross_validation
 from lecture4.language import ngrams, sentence_cnn, train_step, word_vectors
 
-# Below lecture4, whose messages are shown.
-LOG = logging.getLogger('lecture4.sentence_classification')
-# Kim 2014, table 2, as later re-implementations quote it: accuracy of rand, static, non-static, multichannel
-PUBLISHED = {
-    'mr': (0.761, 0.810, 0.815, 0.811),
-    'sst1': (0.450, 0.455, 0.480, 0.474),
-    'sst2': (0.827, 0.868, 0.872, 0.881),
-    'subj': (0.896, 0.930, 0.934, 0.932),
-    'trec': (0.912, 0.928, 0.936, 0.922),
-    'cr': (0.798, 0.847, 0.843, 0.850),
-    'mpqa': (0.834, 0.896, 0.895, 0.894),
-}
+# Kim 2014, table 2, as later re-implementations quote it: accuracy of these variants
 VARIANTS = ('rand', 'static', 'non-static', 'multichannel')
+PUBLISHED = {
+    'mr': (0.761, 0.810, 0.815, 0.811), 'sst1': (0.450, 0.455, 0.480, 0.474),
+    'sst2': (0.827, 0.868, 0.872, 0.881), 'subj': (0.896, 0.930, 0.934, 0.932),
+    'trec': (0.912, 0.928, 0.936, 0.922), 'cr': (0.798, 0.847, 0.843, 0.850),
+    'mpqa': (0.834, 0.896, 0.895, 0.894),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.LabeledSentences):
     # Number of steps over all folds and epochs; an epoch is its batches and one evaluation.
     steps: train.AtLeast1 = 10 * 31
-    # Number of sentences per step, over all devices.
-    batch_size: train.AtLeast1 = 50
-    # Source of labeled sentences: docstrings, mr, subj, cr, mpqa, sst1, sst2, trec, sms_spam, tsv:PATH.
-    source: str = 'docstrings'
     # Initialization of the word vectors, at random or from --vectors, and whether they are trained.
     variant: Literal['rand', 'static', 'non-static', 'multichannel'] = 'rand'
     # File of word vectors, for all variants but rand.
@@ -95,22 +74,9 @@ class Config(train.Config):
     learning_rate: train.Positive = 1.0
     # L2 penalty of filters and softmax weights, added to their gradients.
     weight_decay: train.NonNegative = 0.0
-    # Number of epochs per fold.
-    epochs: train.AtLeast1 = 10
-    # Number of folds of a set without a test split.
-    num_folds: train.AtLeast2 = 10
-    # Fraction of a fold's training sentences held out for development, where the set has no such split.
-    dev_fraction: train.InsideUnit = 0.1
-    # Known words: those of the fold's training sentences, or those of all sentences.
-    vocabulary: Literal['train', 'all'] = 'train'
-    # Number of words at which sentences are truncated; 0 keeps all.
-    max_length: train.AtLeast0 = 64
 
     def __post_init__(self):
         super().__post_init__()
-        train.require(
-            self, 'steps_per_call', self.steps_per_call == 1, '1: batches differ in length'
-        )
         expected = 'a file of word vectors unless --variant is rand, and then empty'
         train.require(self, 'vectors', bool(self.vectors) == (self.variant != 'rand'), expected)
 
@@ -124,117 +90,41 @@ METRICS = (
 )
 
 
-def _paper_preset(source, n_batches, n_folds=1, **fields):
+def _paper_preset(source, n_batches, n_folds=1):
     """25 epochs of every fold; metrics are logged once per epoch, checkpoints saved once per fold."""
     epoch = n_batches + 1
-    every = {'log_every': epoch, 'save_every': 25 * epoch}
     shared = {'source': source, 'epochs': 25, 'max_length': 0, 'steps': n_folds * 25 * epoch}
-    return {**shared, **every, **fields}
+    return {**shared, 'log_every': epoch, 'save_every': 25 * epoch}
 
 
 _BATCHES = {
-    'mr': (173, 10),
-    'subj': (162, 10),
-    'sms_spam': (91, 10),
-    'trec': (99,),
-    'sst1': (171,),
-    'sst2': (139,),
-}
+    'mr': (173, 10), 'subj': (162, 10), 'sms_spam': (91, 10), 'trec': (99,), 'sst1': (171,), 'sst2': (139,),
+}  # fmt: skip
 PRESETS = {
-    'smoke': {
-        'embedding_dim': 64,
-        'num_filters': 32,
-        'epochs': 2,
-        'steps': 2 * 31,
-        'max_length': 32,
-    },
+    'smoke': {'embedding_dim': 64, 'num_filters': 32, 'epochs': 2, 'steps': 62, 'max_length': 32},
     **{source: _paper_preset(source, *sizes) for source, sizes in _BATCHES.items()},
 }
-_CENTER = {
-    'learning_rate': 1.0,
-    'num_filters': 100,
-    'kernel_sizes': (3, 4, 5),
-    'padding': None,
-    'weight_decay': 0.0,
-    'dropout_rate': 0.5,
-}
+_CENTER = {'learning_rate': 1.0, 'num_filters': 100, 'kernel_sizes': (3, 4, 5), 'padding': None}
 SWEEPS = {
     # The lecture's hyperparameters, one varied at a time.
-    'hyperparameters': (
-        _CENTER,
-        *(
-            {**_CENTER, name: value}
-            for name, values in {
-                'learning_rate': (0.3, 3.0),
-                'num_filters': (25, 400),
-                'kernel_sizes': ((1,), (3,), (5,), (7,)),
-                'padding': (0,),
-                'weight_decay': (1e-4, 1e-3),
-                'dropout_rate': (0.0, 0.25, 0.75),
-            }.items()
-            for value in values
-        ),
+    'hyperparameters': train.vary_one(
+        {**_CENTER, 'weight_decay': 0.0, 'dropout_rate': 0.5},
+        learning_rate=(0.3, 3.0),
+        num_filters=(25, 400),
+        kernel_sizes=((1,), (3,), (5,), (7,)),
+        padding=(0,),
+        weight_decay=(1e-4, 1e-3),
+        dropout_rate=(0.0, 0.25, 0.75),
     ),
     'dropout_rate': train.grid(dropout_rate=(0.0, 0.25, 0.5, 0.75)),
 }
 
 
 def data(config):
-    parts = {
-        name: sentences.load(config.source, name, **config.data_kwargs())
-        for name in sentences.splits(config.source)
-    }
-    texts = [words for part in parts.values() for words in part.texts]
-    labels = np.concatenate([part.labels for part in parts.values()])
-    ends = np.cumsum([len(part.texts) for part in parts.values()])
-    rows = dict(zip(parts, np.split(np.arange(len(texts)), ends[:-1]), strict=True))
-    words = vocabulary.build(texts)
-    encoded = vocabulary.encode(words, texts, max_length=config.max_length, truncate=True)
-    loaded = word_vectors.WordVectors((), np.zeros((0, config.embedding_dim), np.float32))
-    if config.variant != 'rand':
-        loaded = word_vectors.read(config.vectors, words.word_index)
-        LOG.info('%s: %s', config.vectors, word_vectors.coverage(loaded, words.word_index))
-        size = loaded.vectors.shape[1]
-        if size != config.embedding_dim:
-            raise ValueError(
-                f'--embedding_dim is {config.embedding_dim}, {config.vectors} holds vectors of '
-                f'{size}; use --embedding_dim {size}'
-            )
-    table, given = word_vectors.fill_table(
-        loaded, words.word_index, len(words), config.embedding_dim
-    )
-    folds = []
-    for kept, dev, test in cross_validation.split(
-        rows, config.num_folds, config.dev_fraction, config.seed
-    ):
-        known = cross_validation.known_words(encoded, kept, given)
-        folds.append(cross_validation.Fold(kept, dev, test, known | (config.vocabulary == 'all')))
-    cv = cross_validation.create(
-        encoded,
-        labels,
-        folds,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    if config.steps > cv.num_steps:
-        raise ValueError(
-            f'--steps {config.steps}, but {len(folds)} folds of {config.epochs} epochs, each of '
-            f'{cv.batches_per_epoch} '
-            f'batches and an evaluation, are {cv.num_steps} steps; use at most that many, or more --epochs'
-        )
-    device_arrays = {'given': given}
-    if config.variant != 'rand':
-        device_arrays['table'] = table
-    return train.Data(
-        cv.batch,
-        device_arrays=device_arrays,
-        prepare=lambda arrays, batch, key: arrays | batch,
-        spec=train.Spec(
-            class_names=tuple(parts[min(parts)].class_names), constants={'num_folds': len(folds)}
-        ),
-        report_data={'texts': texts, 'encoded': encoded, 'cross_validation': cv},
-    )
+    def load_table(word_index, n_words):
+        return word_vectors.load_table(config.vectors, word_index, n_words, config.embedding_dim)
+
+    return train.cross_validate(config, load_table)
 
 
 def network(config, num_classes):
@@ -244,41 +134,10 @@ def network(config, num_classes):
 
 
 def build(config, spec):
-    model = network(config, spec.num_classes)
+    model, num_folds = network(config, spec.num_classes), spec.constants['num_folds']
     optimizer = sentence_cnn.optimizer(config.learning_rate, config.max_norm, config.weight_decay)
-
-    def init_fold(key, batch):
-        table_key, key = jax.random.split(key)
-        given = batch['given']
-        table = word_vectors.random_table(table_key, len(given), config.embedding_dim)
-        if config.variant != 'rand':
-            table = jnp.where(given[:, None], batch['table'], table)
-        return train_step.init(key, model, optimizer, table, config.variant)
-
-    def init(key, batch):
-        results = train_step.init_results(spec.constants['num_folds'], spec.num_classes)
-        return init_fold(key, batch), results
-
-    def step(state, batch, key, reduce):
-        learned, results = state
-        if 'restart' in batch:  # the last step of an epoch
-            learned, results, metrics = train_step.evaluate(
-                model, learned, results, batch, lambda: init_fold(key, batch), reduce=reduce
-            )
-            return (learned, results), metrics
-        learned, metrics = train_step.step(
-            learned,
-            batch,
-            key,
-            model=model,
-            optimizer=optimizer,
-            learning_rate=config.learning_rate,
-            reduce=reduce,
-        )
-        results, metrics = train_step.add_batch(results, metrics)
-        return (learned, results), metrics
-
-    return train.Task(init, step)
+    options = {'num_folds': num_folds, 'learning_rate': config.learning_rate}
+    return train.Task(*train_step.cross_validation(model, optimizer, config.variant, **options))
 
 
 def apply(config, spec):
@@ -298,42 +157,33 @@ def report(config, state, data):
 
     learned, results = jax.tree.map(np.asarray, state)
     names, folds = data.spec.class_names, data.report_data['cross_validation'].folds
-    done = np.flatnonzero(results.best_epoch)
-    dev, test = (np.asarray(a[done], float) for a in (results.dev_accuracy, results.test_accuracy))
-    records: list[dict] = [
-        {'fold': int(i) + 1, 'best_epoch': int(results.best_epoch[i])}
-        | {'dev_accuracy': float(a), 'test_accuracy': float(b)}
-        for i, a, b in zip(done, dev, test, strict=True)
-    ]
-    metrics = {'test_accuracy': np.nan}
-    summary = 'No epoch was finished; use more --steps.'
-    if len(done):
+    records = train_step.fold_records(results)
+    dev, test = (np.array([r[f'{role}_accuracy'] for r in records]) for role in ('dev', 'test'))
+    metrics, summary = {'test_accuracy': np.nan}, 'No epoch was finished; use more --steps.'
+    if records:
         metrics = {'test_accuracy': test.mean(), 'dev_accuracy': dev.mean()}
-        summary = f'{config.source}, {config.variant}: test accuracy {100 * test.mean():.1f} %'
-        if len(done) > 1:
-            metrics['test_std'] = std = test.std(ddof=1)
-            summary += f', standard deviation {100 * std:.1f} over {len(done)} folds'
-        summary += '.'
-        if config.source == 'docstrings':
-            summary += " SciPy's documentation is no benchmark: there is no published accuracy."
-        if len(folds) > 1:
-            records.append({'fold': 'mean', 'dev_accuracy': dev, 'test_accuracy': test})
-        if config.source in PUBLISHED:
-            records[-1]['published'] = PUBLISHED[config.source][VARIANTS.index(config.variant)]
-    fold = folds[min(int(results.fold), len(folds) - 1)]
-    groups = class_ngrams(config, learned, data, fold)
+        summary = f'{config.source}, {config.variant}: test accuracy {100 * test.mean():.1f} %.'
+    if len(records) > 1:
+        metrics['test_std'] = test.std(ddof=1)
+        summary += f' Standard deviation {100 * test.std(ddof=1):.1f} over {len(records)} folds.'
+    if records and len(folds) > 1:
+        records.append({'fold': 'mean', 'dev_accuracy': dev, 'test_accuracy': test})
     caption = 'Test accuracy is that of the epoch with the best development accuracy.'
-    if config.source in PUBLISHED:
+    if config.source in PUBLISHED and records:
+        records[-1]['published'] = PUBLISHED[config.source][VARIANTS.index(config.variant)]
         caption += f' Published: Kim 2014, {config.variant}.'
-    table = train.Table(
-        'Accuracy', records, ('fold',), caption=caption, spread='standard deviation'
-    )
+    table = train.Table('Accuracy', records, ('fold',), (), caption, spread='standard deviation')
+    fold, loaded = folds[min(int(results.fold), len(folds) - 1)], data.report_data['corpus']
+    rows = np.concatenate([fold.train, fold.test])[:4000]
+    groups = cross_validation.pad_by_length(loaded.encoded, rows, fold.known).values()
+    model = network(config, len(names))
+    by_class = ngrams.ngrams_of_network(model, learned, groups, loaded.texts, names)
     return train.Report(
         metrics=metrics,
         tables=(table,) if records else (),
         figures={
             'filters': train.Figure(
-                drawn.top_ngrams(groups),
+                drawn.top_ngrams(by_class),
                 'For each class the filters that contribute most to its logit, and the n-grams of '
                 "the last fold's sentences with the largest activations. A dot is padding.",
             ),
@@ -343,28 +193,6 @@ def report(config, state, data):
             ),
         },
         summary=summary,
-    )
-
-
-def class_ngrams(config, learned, data, fold):
-    """{class: its filters with the n-grams of the fold's sentences that activate them most}."""
-    names, texts = data.spec.class_names, data.report_data['texts']
-    model = network(config, len(names))
-    activations_of = jax.jit(lambda learned, words: train_step.apply(model, learned, words)[1])
-    rows = np.concatenate([fold.train, fold.test])[:4000]
-    groups = cross_validation.pad_by_length(data.report_data['encoded'], rows, fold.known).values()
-    activations = [activations_of(learned, words) for _, words in groups]
-    starts = [
-        np.concatenate([a[f'start_{h}'] for h in config.kernel_sizes], 1) for a in activations
-    ]
-    return ngrams.ngrams_by_class(
-        np.concatenate([a['features'] for a in activations]),
-        np.concatenate(starts),
-        [texts[row][: config.max_length or None] for inside, _ in groups for row in inside],
-        np.asarray(learned.params['softmax']['kernel']),
-        names,
-        kernel_sizes=np.repeat(config.kernel_sizes, config.num_filters),
-        per_class=4 if len(names) <= 3 else 2,
     )
 
 

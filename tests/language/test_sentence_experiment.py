@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.convnets import sentence_classification as experiment
 from lecture4 import train
+from lecture4.data.text import vocabulary
 from lecture4.train.sweep import variants as sweep
 
 
@@ -85,11 +87,21 @@ def test_word_vectors_reach_the_network(source, tmp_path):
     rows = np.flatnonzero(data.device_arrays['given'])
     assert len(rows) == 1 and (data.device_arrays['table'][rows] == 0.5).all()
     with pytest.raises(
-        ValueError, match=r'--embedding_dim is 300, .* holds vectors of 8; use --embedding_dim 8'
+        ValueError, match=r'holds vectors of 8 numbers, expected 300; use --embedding_dim 8'
     ):
         experiment.data(dataclasses.replace(chosen, embedding_dim=300))
     with pytest.raises(OSError, match='none'):
         experiment.data(dataclasses.replace(chosen, vectors=str(tmp_path / 'none')))
+
+
+def test_predict_gives_a_class_for_each_sentence(source):
+    chosen = config(source)
+    data = experiment.data(chosen)
+    task, key = experiment.build(chosen, data.spec), jax.random.key(0)
+    state = task.init(key, data.prepare(data.device_arrays, data.batch(0), key))
+    words = vocabulary.pad(data.report_data['corpus'].encoded[:5])
+    predicted = experiment.apply(chosen, data.spec)['predict'](state, words)
+    assert predicted.shape == (5,) and set(np.asarray(predicted)) <= {0, 1}
 
 
 def test_presets_are_whole():
