@@ -63,15 +63,34 @@ def test_deep_networks_warm_up_until_the_error_is_below_80_percent(rates):
     np.testing.assert_allclose(result[below + 1 :], 0.1, rtol=1e-5)  # for good, whatever follows
 
 
+@pytest.fixture(scope='module')
+def smoke():
+    """Config, data and initial state of the smoke preset."""
+    config = job.Config(**job.PRESETS['smoke'])
+    data, key = job.data(config), jax.random.key(0)
+    task = job.build(config, data.spec)
+    batch = data.prepare(data.device_arrays, data.batch(0), key)
+    return config, data, jax.jit(task.init)(key, batch)
+
+
+def test_predict_takes_images_as_they_are_stored(smoke):
+    config, data, state = smoke
+    images = data.report_data.test_images[:5]
+    with jax.numpy_dtype_promotion('standard'):
+        probs = job.apply(config, data.spec)['predict'](state, images)
+    assert probs.shape == (5, 10)
+    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+
+
 def test_every_test_image_counts_once(monkeypatch):
     def predict(config, spec, state, x):  # correct on even numbers
         return jax.nn.one_hot(x[:, 0].astype(int) // 2 * 2, 10)
 
     monkeypatch.setattr(job, 'predict', predict)
-    arrays = {'x': np.arange(10.0).reshape(10, 1), 'labels': np.arange(10)}
+    arrays = {'images': np.arange(10.0).reshape(10, 1), 'labels': np.arange(10)}
     chunks = job.batches.chunks(arrays, 4)
-    assert chunks['x'].shape == (3, 4, 1)
-    np.testing.assert_array_equal(chunks['x'][chunks['mask']].ravel(), np.arange(10))
+    assert chunks['images'].shape == (3, 4, 1)
+    np.testing.assert_array_equal(chunks['images'][chunks['mask']].ravel(), np.arange(10))
     task = job.build(job.Config(depth=8), SPEC)
     assert task.evaluate is not None
     assert float(task.evaluate(None, chunks)['test_error']) == 0.5
