@@ -95,3 +95,10 @@ def test_file_is_short_and_its_docstring_a_result_record(path):
     about = named(path).about
     for part in ('\nRun:', '\nHardware:', '\nResults:'):
         assert part in about
+
+
+def test_experiments_are_listed():
+    command = [sys.executable, '-m', 'experiments']
+    listed = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
+    assert [line.split()[2] for line in listed] == [module_name(path) for path in EXPERIMENTS]
+    assert all(len(line.split()) > 4 for line in listed)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import encode, loop, options, workdir
+from lecture4.train import encode, loop, options, predict, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Config, UsageError
@@ -209,8 +209,9 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
       config: Its config.
 
     Returns:
-      The path of report.html, of the directory of codes for `--stage encode`, or of the run directory for
-      `--stage data`; None for `--stage plan` and `--group`.
+      The path of report.html, of the directory of codes for `--stage encode`, of the file of
+      predictions for `--stage predict`, or of the run directory for `--stage data`; None for `--stage plan`
+      and `--group`.
 
     Raises:
       UsageError: The user's mistake; the message says how to fix it.
@@ -222,6 +223,10 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     if config.stage == 'data':
         load(experiment, config)
         return directory
+    if config.stage == 'predict':
+        path = predict.run(experiment, config, directory)
+        print(f'predictions: {path}')
+        return path
     if config.stage in ('plan', 'table') and not swept:
         raise UsageError(
             f'--stage {config.stage} is for a sweep; give --sweep, --grid or --seeds too'

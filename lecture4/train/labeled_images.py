@@ -104,7 +104,7 @@ def labeled_image_data(
     Returns:
       Data with batches {'images' [b, crop, crop, c], 'labels' [b]}; an evaluation of `num_eval` test images
       as they are stored, in chunks {'images' [m, b, h, w, c], 'labels' [m, b]}; the spec of the network's
-      input, with the constant 'normalization'; and the task as `report_data`.
+      input, with the constants 'normalization' and 'image_shape' (of stored images); and the task as `report_data`.
 
     Raises:
       ValueError: The crop does not fit the images.
@@ -139,7 +139,13 @@ def labeled_image_data(
             tested, config.num_eval, config.batch_size, seed=config.seed
         ),
         spec=Spec(
-            example.shape[1:], task.class_names, {'normalization': normalization, **constants}
+            example.shape[1:],
+            task.class_names,
+            {
+                'normalization': normalization,
+                'image_shape': tuple(task.train_images.shape[1:]),
+                **constants,
+            },
         ),
         report_data=task,
     )

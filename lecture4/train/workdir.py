@@ -46,6 +46,8 @@ ENTRIES = (
     'variants',
     'groups',
     'codes',
+    'codes.npz',
+    'predictions.csv',
     'profile',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
