@@ -279,7 +279,7 @@ def test_a_tensor_of_stride_0_takes_no_memory(tmp_path, torch_names):
 
 
 def test_safetensors_are_read_in_all_their_types(tmp_path):
-    numpy = pytest.importorskip('safetensors.numpy', reason='needs the extra lecture4[weights]')
+    numpy = pytest.importorskip('safetensors.numpy')
     path = tmp_path / 'w.safetensors'
     arrays = {'a': RNG.standard_normal((3, 4)).astype(np.float32), 'empty': np.zeros((0, 2))}
     arrays |= {
@@ -305,7 +305,6 @@ def test_safetensors_are_read_in_all_their_types(tmp_path):
     'name, dtype', [('F8_E4M3', jnp.float8_e4m3fn), ('F8_E5M2', jnp.float8_e5m2)]
 )
 def test_safetensors_of_float8_are_read(tmp_path, name, dtype):
-    pytest.importorskip('safetensors', reason='needs the extra lecture4[weights]')
     values = np.array([[0.5, -2.0], [1.5, 16.0]]).astype(dtype)
     entry = {'dtype': name, 'shape': [2, 2], 'data_offsets': [0, 4]}
     header = json.dumps({'a': entry}).encode()

@@ -94,7 +94,7 @@ def read(path: str | pathlib.Path) -> StateDict:
     copied.
 
     Args:
-      path: .safetensors (needs lecture4[weights]), .pth or .pt.
+      path: .safetensors, .pth or .pt.
 
     Raises:
       WeightsError: The file is missing, truncated, altered, or of another kind; it names what no checkpoint
@@ -122,12 +122,8 @@ def read(path: str | pathlib.Path) -> StateDict:
 
 
 def _safetensors(path):
-    try:
-        import safetensors
-    except ImportError:
-        raise WeightsError(
-            f'{path} needs safetensors; install it: pip install lecture4[weights]'
-        ) from None
+    import safetensors
+
     try:  # checks the header and the offsets
         with safetensors.safe_open(path, 'numpy') as file:
             names = list(file.keys())
