@@ -1,13 +1,14 @@
 """What the features of a network respond to: top activations with their projections; occlusion."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Real, Shaped
 from matplotlib.figure import Figure
 
 from lecture4.figures import style
-from lecture4.figures.images import as_tiles
+from lecture4.figures.images import as_tiles, rows
 
 MARGIN, TITLE_HEIGHT = 8, 22  # screen pixels
 
@@ -35,7 +36,7 @@ def top_activations(
     """Features in a grid: a square of their top patches, and on its right the projections of these.
 
     Args:
-      features: Title -> (patches, projections), all of one shape, in [0, 1].
+      features: Title -> (patches in [0, 1], projections), all of one shape.
       columns: Features in a row.
       width: Width in inches, approximate.
 
@@ -44,7 +45,7 @@ def top_activations(
     """
     if not features:
         raise ValueError('no feature to draw')
-    pairs = [[as_tiles(part) for part in pair] for pair in features.values()]
+    pairs = [[as_tiles(seen), as_tiles(signed_images(p))] for seen, p in features.values()]
     k = len(pairs[0][0])
     per_row = int(np.ceil(np.sqrt(k)))
     squares = [[style.mosaic(tiles, per_row) for tiles in pair] for pair in pairs]
@@ -109,3 +110,54 @@ def occlusion(
             axes.set_yticks([])
             axes.grid(visible=False)
     return made
+
+
+def occlusion_maps(
+    images: Shaped[np.ndarray | Array, 'n h w *c'],
+    results: Sequence[Any],
+    *,
+    titles: Sequence[str] = (),
+) -> Figure:
+    """`occlusion` of the class probability, the strongest feature map and the prediction.
+
+    Args:
+      images: In [0, 1].
+      results: Of each image, with the fields of `vision.deconvnet.Occlusion`.
+      titles: A short text for each image.
+    """
+    maps = {
+        'class probability': [result.probability for result in results],
+        'strongest feature map': [result.response for result in results],
+        'prediction': [result.predicted for result in results],
+    }
+    return occlusion(images, maps, titles=titles)
+
+
+@style.context()
+def backward_rules(
+    images: Shaped[np.ndarray | Array, 'n h w c'],
+    projections: Mapping[str, Real[np.ndarray | Array, 'n h w c']],
+) -> Figure:
+    """A row of images, and under them a row of projections for each backward rule; zero is mid gray.
+
+    Args:
+      images: In [0, 1].
+      projections: Name of a rule -> projections of a unit of each image.
+    """
+    signed = {name: signed_images(pixels) for name, pixels in projections.items()}
+    return rows({'image': images, **signed})
+
+
+@style.context()
+def filters_before_and_after(
+    before: Real[np.ndarray | Array, 'h w c o'], after: Real[np.ndarray | Array, 'h w c o']
+) -> Figure:
+    """The first 16 filters of a layer before and after training, each on its own scale; zero is mid gray.
+
+    Args:
+      before: Kernel with c = 1 or 3.
+      after: Likewise.
+    """
+    first = {'before': before, 'after': after}
+    first = {name: np.moveaxis(np.asarray(k), -1, 0)[:16] for name, k in first.items()}
+    return rows({name: signed_images(filters) for name, filters in first.items()})

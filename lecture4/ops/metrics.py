@@ -125,6 +125,26 @@ def recall_per_class(
     return np.bincount(labels[predictions == labels], minlength=n_classes) / counts
 
 
+def recall_record(
+    recall: Real[np.ndarray, 'n_classes'], num_frequent: int
+) -> dict[str, np.floating]:
+    """Mean recalls of an imbalanced set, as a record of a table.
+
+    Args:
+      recall: Per class, see `recall_per_class`; the frequent classes come first.
+      num_frequent: Number of frequent classes.
+
+    Returns:
+      'recall' of all classes, 'frequent_recall', 'rare_recall'.
+    """
+    frequent, rare = recall[:num_frequent], recall[num_frequent:]
+    return {
+        'recall': recall.mean(),
+        'frequent_recall': frequent.mean(),
+        'rare_recall': rare.mean(),
+    }
+
+
 def psnr(
     x: Float[ArrayLike, '*shape'],
     reference: Float[ArrayLike, '*shape'],

@@ -21,7 +21,7 @@ from lecture4.train.fields import (
     Positive,
     PositiveFraction,
 )
-from lecture4.train.history import Recorded, record
+from lecture4.train.history import Recorded, record, record_metrics
 from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
@@ -59,6 +59,7 @@ from lecture4.train.task import (
     evaluate,
     frozen,
     full_batch,
+    gather_each,
     in_memory,
     sources_in_memory,
 )
@@ -106,6 +107,7 @@ __all__ = [
     'from_learner',
     'frozen',
     'full_batch',
+    'gather_each',
     'grid',
     'image_batches',
     'in_memory',
@@ -120,6 +122,7 @@ __all__ = [
     'parallel',
     'phases',
     'record',
+    'record_metrics',
     'require',
     'self_taught_data',
     'sgd_recipe',

@@ -1,6 +1,6 @@
 """What a run measured of its states while it trained, as arrays: for animations and curves of a report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,6 +65,38 @@ def record(task: Task, measure: Callable[[PyTree], PyTree], *, steps: int, num: 
         history = jax.lax.cond(n % every == 0, write, lambda history: history, history)
         state, metrics = task.step(state, batch, key, reduce)
         return Recorded(n + 1, state, history), metrics
+
+    return _over_states(task, init, step)
+
+
+def record_metrics(task: Task, keys: Sequence[str], steps: int) -> Task:
+    """A task whose state also holds some of its metrics at every step.
+
+    Args:
+      task: Any task.
+      keys: Of its metrics.
+      steps: Steps of the whole run.
+
+    Returns:
+      A Task over `Recorded`, whose history is [keys, steps].
+    """
+
+    def init(key, batch):
+        return Recorded(jnp.int32(0), task.init(key, batch), jnp.zeros((len(keys), steps)))
+
+    def step(
+        recorded: Recorded, batch: PyTree, key: jax.Array, reduce: Reduce
+    ) -> tuple[Recorded, Metrics]:
+        n, state, history = recorded
+        state, metrics = task.step(state, batch, key, reduce)
+        history = history.at[:, n].set(jnp.stack([metrics[name] for name in keys]))
+        return Recorded(n + 1, state, history), metrics
+
+    return _over_states(task, init, step)
+
+
+def _over_states(task: Task, init, step) -> Task:
+    """The Task of `init` and `step` over `Recorded`, with the task's own `evaluate` and `start`."""
 
     def evaluate(recorded: Recorded, evaluation: PyTree) -> Metrics:
         assert task.evaluate is not None

@@ -114,6 +114,11 @@ def gather(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
     return jax.tree.map(lambda array: array[rows], device_arrays)
 
 
+def gather_each(device_arrays: PyTree, rows: Any, key: jax.Array) -> dict[str, PyTree]:
+    """A batch for each of several tasks, see `parallel`: `gather` of the rows under each name."""
+    return {name: gather(device_arrays, own, key) for name, own in rows.items()}
+
+
 def in_memory(
     arrays: PyTree,
     batch_size: int,

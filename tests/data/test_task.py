@@ -193,3 +193,17 @@ def test_a_subsample_keeps_images_and_labels_together():
     for image, label in zip(few.test_images, few.test_labels, strict=True):
         rows = np.flatnonzero((task.test_images == image).all((1, 2, 3)))
         assert label in task.test_labels[rows]
+
+
+def test_photographs_are_the_classes_of_their_crops():
+    photos = task.load_squares('photos', 100)
+    assert photos.train_images.shape[1:] == photos.test_images.shape[1:] == (100, 100, 3)
+    assert len(photos.class_names) == 9 and set(photos.test_labels) == set(range(9))
+
+
+def test_border_is_zero_around_every_image():
+    digits = task.load_squares('digits', 0)
+    padded = task.add_border(digits, 2)
+    assert padded.test_images.shape[1:3] == (12, 12)
+    np.testing.assert_array_equal(padded.test_images[:, 2:-2, 2:-2], digits.test_images)
+    assert padded.test_images.sum() == digits.test_images.sum()

@@ -1,10 +1,13 @@
-"""Every network has a first layer of filters."""
+"""Every network has a first layer of filters; the functions of a trained network."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments.convnets import feature_visualization
+from experiments.convnets import feature_visualization as job
+from lecture4.vision import visualization
+from lecture4.vision.models import registry
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,28 @@ from experiments.convnets import feature_visualization
 )
 def test_first_filters(name, expected):
     x = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
-    network = feature_visualization.NETWORKS[name](n_classes=2)
+    network = registry.create(name, 2)
     variables = jax.eval_shape(network.init, jax.random.key(0), x)
-    assert feature_visualization.first_filters(variables['params']).shape == expected
+    assert visualization.first_filters(variables['params']).shape == expected
+
+
+@pytest.fixture(scope='module')
+def smoke():
+    """Config, data and initial state of the smoke preset."""
+    config = job.Config(**job.PRESETS['smoke'])
+    data, key = job.data(config), jax.random.key(0)
+    task = job.build(config, data.spec)
+    batch = data.prepare(data.device_arrays, data.batch(0), key)
+    return config, data, jax.jit(task.init)(key, batch)
+
+
+def test_functions_take_images_as_they_are_stored(smoke):
+    config, data, state = smoke
+    functions = job.apply(config, data.spec)
+    images = data.report_data.test_images[:2]
+    with jax.numpy_dtype_promotion('standard'):
+        probs = functions['predict'](state, images)
+        features = functions['encode'](state, images)
+        pixels = functions['project'](state, images, 1)
+    assert probs.shape == (2, 9) and features.shape == (2, 32) and pixels.shape == (2, 48, 48, 3)
+    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)

@@ -26,7 +26,7 @@ def test_every_feature_has_a_square_of_patches_and_of_projections(size):
         'map 1',
         'map 2',
     ]
-    for image, value in zip(images, (0.25, 0.75) * 3, strict=True):
+    for image, value in zip(images, (0.25, 1.0) * 3, strict=True):
         assert (np.abs(image - value) < 1e-9).mean() > 0.6
     width = figure.get_figwidth() * figure.dpi
     assert all(0 <= axes.get_position().x1 * width <= width for axes in figure.axes)

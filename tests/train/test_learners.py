@@ -130,6 +130,25 @@ def test_entries_none_of_given_variables_keep_the_initial_ones():
         np.testing.assert_array_equal(a, b)
 
 
+def test_recorded_metrics_are_those_of_every_step():
+    task = train.record_metrics(train.optimize(init, loss, optax.sgd(0.01)), ('loss',), 3)
+    state, expected = jax.jit(task.init)(KEY, BATCH), []
+    step = jax.jit(lambda state: task.step(state, BATCH, KEY, Reduce()))
+    for _ in range(3):
+        state, metrics = step(state)
+        expected.append(float(metrics['loss']))
+    np.testing.assert_array_equal(state.history, [np.float32(expected)])
+    assert len(set(expected)) == 3 and int(state.step) == int(state.state.step) == 3
+
+
+def test_frozen_tasks_count_steps_and_nothing_else():
+    task = train.frozen(train.optimize(init, loss, optax.sgd(0.01)))
+    before = task.init(KEY, BATCH)
+    after, metrics = task.step(before, BATCH, KEY, Reduce())
+    assert int(after.step) == 1 and float(metrics['loss']) == 0
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+
+
 def test_phases_follow_one_another_with_new_optimizer_states():
     def doubled(params, batch, key):
         value, metrics = loss(params, batch, key)

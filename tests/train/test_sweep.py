@@ -177,3 +177,8 @@ def test_a_stacked_group_resumes(tmp_path, looped):
         path.unlink()
     assert len(run(tmp_path, *argv)) == 6
     assert json.loads((group / 'metrics.jsonl').read_text().splitlines()[-1]) == last
+
+
+def test_variants_around_a_center_differ_in_one_field():
+    chosen = variants.vary_one({'a': 1, 'b': 2}, a=(0, 3), b=(5,))
+    assert chosen == ({'a': 1, 'b': 2}, {'a': 0, 'b': 2}, {'a': 3, 'b': 2}, {'a': 1, 'b': 5})

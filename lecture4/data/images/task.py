@@ -128,20 +128,6 @@ def load(
     return task
 
 
-def sample_test_images(task: ImageTask, num_images: int, seed: int, at_least: int = 1) -> ImageTask:
-    """The task with at most so many of its test images, in random order.
-
-    Raises:
-      DataError: There are fewer than `at_least`.
-    """
-    if (n := len(task.test_images)) < at_least:
-        raise DataError(f'the set has {n} test images; expected at least {at_least}')
-    rows = np.random.default_rng(seed).permutation(n)[:num_images]
-    return task._replace(
-        test_images=_take(task.test_images, rows), test_labels=task.test_labels[rows]
-    )
-
-
 def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
     """Labeled square images as they are stored, also of sources that have few images or no labels.
 
@@ -165,6 +151,13 @@ def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
     halves = crops.split_left_right(photos)
     train, test = (crops.grid_crops(half, size, max(size // 2, 1)) for half in halves)
     return ImageTask(*train, *test, tuple(f'photo {i}' for i in range(len(photos))))
+
+
+def add_border(task: ImageTask, margin: int) -> ImageTask:
+    """The task with `margin` zero pixels around every image."""
+    border = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    x, x_test = np.pad(task.train_images, border), np.pad(task.test_images, border)
+    return task._replace(train_images=x, test_images=x_test)
 
 
 def _grouped(task, candidates_per_class, seed):
