@@ -1,14 +1,11 @@
 """The lecture's small network: convolution, activation, pooling, and what pooling is good for.
 
-One network per kind of pooling is trained on the same batches from the same initial filters. Then test images
-are translated: how far do the features move, how much accuracy is left? 'subsample' makes the feature maps as
-small as pooling does, but drops all values of a window but one, so that what differs between it and 'max' is
-the pooling. Compared with them: 'manual_backprop', the 'max' network with gradients from the delta rules
-instead of jax.grad; 'imbalanced', the 'max' network on a set in which the second half of the classes is rare;
-'balanced', the same set with the frequent classes downsampled in every epoch.
+One network per kind of pooling is trained on the same batches from the same initial filters; then test images are
+translated: how far do the features move, how much accuracy is left? 'subsample' keeps one value of a window. Compared
+with 'max': 'manual_backprop', gradients from the delta rules; 'imbalanced', a set in which the second half of the
+classes is rare; 'balanced', the same set with the frequent classes downsampled in every epoch.
 
-Run:      python -m experiments.convnets.small_network
-          python -m experiments.convnets.small_network --preset mnist --manual_dir PATH
+Run:      python -m experiments.convnets.small_network [--preset mnist --manual_dir PATH]
 Hardware: one core, under a minute; mnist two to three minutes
 Results:  seed 0
 
@@ -20,31 +17,28 @@ Results:  seed 0
           | digits, accuracy, %                     | 92.2 | 91.6      | 90.4 | 92.8 |
           | translated by 1 pixel                   | 46.4 | 44.0      | 46.8 | 54.3 |
 
-          Features move less with pooling, and accuracy decreases less with maxima than with subsampling; on
-          MNIST as little without any pooling, which takes four times the weights. Manual backpropagation:
-          losses differ by at most 9e-7 (MNIST) and 2e-6 (digits) relatively. Recall of the rare classes,
-          MNIST with 1 % of their images: 42.2 %, with balanced batches 86.1; digits with 5 %: 61.6 and 79.3.
+          Features move less with pooling; accuracy decreases less with maxima than with subsampling, on MNIST as little
+          without pooling, at 4 times the weights. Losses of manual backpropagation differ by at most 9e-7, digits 2e-6.
+          Recall of rare classes, MNIST with 1 % of them: 42.2 %, balanced 86.1; digits with 5 %: 61.6, 79.3.
 """
 
 import dataclasses
-import functools
+from functools import partial
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.data import batches, sources
+from lecture4.data import batches, images
 from lecture4.features import invariance
-from lecture4.ops import receptive_field
+from lecture4.ops import metrics
+from lecture4.train.optimizers import weight_decay_mask
+from lecture4.vision import multi_crop
 from lecture4.vision.models import cnn
-from lecture4.vision.models.cnn import CNN
 
 POOLINGS = ('none', 'subsample', 'mean', 'max')
 MANUAL, IMBALANCED, BALANCED = 'manual_backprop', 'imbalanced', 'balanced'
-SAMPLINGS = {'all images': 'max', 'imbalanced': IMBALANCED, 'balanced': BALANCED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +74,12 @@ class Config(train.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        fits = self.max_translation <= self.margin
         limit = f'at most --margin {self.margin}, or images leave the frame'
-        train.require(self, 'max_translation', fits, limit)
+        train.require(self, 'max_translation', self.max_translation <= self.margin, limit)
 
 
 METRICS = (
-    train.Metric(
-        'translated_accuracy', 'fraction', 'higher', "accuracy of 'max', translated", primary=True
-    ),
+    train.Metric('translated_accuracy', 'fraction', 'higher', 'translated, max', primary=True),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('accuracy', 'fraction', 'higher', 'accuracy'),
     train.Metric('movement', '', 'lower', 'movement of the features'),
@@ -99,261 +90,110 @@ METRICS = (
 )
 _MNIST = {'source': 'mnist', 'kernel_size': 5, 'num_filters': (8,), 'steps': 500}
 _MNIST |= {'minority_fraction': 0.01}
-PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 16, 'num_filters': (4,), 'num_eval': 20}
-    | {'max_translation': 1},
-    'mnist': _MNIST,
-    'mnist_two_stages': {**_MNIST, 'num_filters': (8, 16)},
-}
+_SMOKE = {'steps': 4, 'batch_size': 16, 'num_filters': (4,), 'num_eval': 20, 'max_translation': 1}
+PRESETS = {'smoke': _SMOKE, 'mnist': _MNIST, 'mnist_two_stages': _MNIST | {'num_filters': (8, 16)}}
 SWEEPS = {'minority_fraction': train.grid(minority_fraction=(0.02, 0.05, 0.2, 1.0), seed=(0, 1, 2))}
 
 
-def networks(config, num_classes) -> dict[str, CNN]:
-    make = functools.partial(
-        CNN,
-        config.num_filters,
-        config.kernel_size,
-        config.padding,
-        config.activation,
-        window=config.window,
-        edge='torch',
-        n_classes=num_classes,
-        output=config.output,
-    )
-    kinds = {pooling: make(pooling=pooling) for pooling in POOLINGS}
+def networks(config, num_classes) -> dict[str, cnn.CNN]:
+    fields = ('kernel_size', 'padding', 'activation', 'window', 'output')
+    network = cnn.CNN(config.num_filters, edge='torch', n_classes=num_classes)
+    network = network._replace(**{name: getattr(config, name) for name in fields})
+    kinds = {pooling: network._replace(pooling=pooling) for pooling in POOLINGS}
     return kinds | dict.fromkeys((MANUAL, IMBALANCED, BALANCED), kinds['max'])
 
 
 def data(config):
-    border = ((0, 0), (config.margin,) * 2, (config.margin,) * 2, (0, 0))
-    images, labels, names = {}, {}, ()
-    for split in ('test', 'train'):
-        loaded = sources.load(config.source, split, **config.data_kwargs())
-        if not isinstance(loaded.images, np.ndarray) or loaded.labels is None:
-            raise ValueError(f'--source {config.source}: expected labeled images of one size')
-        padded = np.pad(loaded.images, border)
-        scale = 255 if padded.dtype == np.uint8 else 1
-        images[split], labels[split] = padded.astype(np.float32) / scale, loaded.labels
-        names = loaded.class_names
-    x, shape = images['train'], images['train'].shape[1:]
-    if shape != images['test'].shape[1:]:
-        raise ValueError(f'--source {config.source}: its test images have another size')
-    for name, network in networks(config, len(names)).items():
-        try:
-            receptive_field.summarize(cnn.layer_stack(network), shape)
-        except ValueError as error:
-            raise ValueError(f'network {name}: {error}') from None
-    kept = batches.subsample_minority(labels['train'], config.minority_fraction, config.seed)
-    balanced = batches.balanced(labels['train'][kept], config.batch_size, seed=config.seed)
+    options = {'pixels': 'float', 'group_by_class': False, **config.data_kwargs()}
+    task = images.add_border(images.load(config.source, **options), config.margin)
+    x, labels, n_eval = task.train_images, task.train_labels, config.num_eval or None
+    cnn.check_fit(networks(config, len(task.class_names)), x.shape[1:])
+    kept = batches.subsample_minority(labels, config.minority_fraction, config.seed)
+    balanced = batches.balanced(labels[kept], config.batch_size, seed=config.seed)
+    sample = partial(batches.indices, config.seed, batch_size=config.batch_size)
 
     def batch(n):
-        rows = functools.partial(batches.indices, config.seed, n, batch_size=config.batch_size)
-        every = rows(num_examples=len(x))
-        own = {IMBALANCED: kept[rows(num_examples=len(kept))], BALANCED: kept[balanced(n)]}
-        return dict.fromkeys((*POOLINGS, MANUAL), every) | own
+        own = {IMBALANCED: kept[sample(n, num_examples=len(kept))], BALANCED: kept[balanced(n)]}
+        return dict.fromkeys((*POOLINGS, MANUAL), sample(n, num_examples=len(x))) | own
 
-    def prepare(arrays, rows, key):
-        del key
-        return {name: (arrays['x'][at], arrays['labels'][at]) for name, at in rows.items()}
-
-    some = slice(config.num_eval or None)
     return train.Data(
         batch,
-        device_arrays={'x': x, 'labels': labels['train']},
-        prepare=prepare,
-        evaluation=(images['test'][some], labels['test'][some]),
-        spec=train.Spec(shape, names),
-        report_data=(images['test'], labels['test']),
+        device_arrays=(x, labels),
+        prepare=train.gather_each,
+        evaluation=(task.test_images[:n_eval], task.test_labels[:n_eval]),
+        spec=train.Spec(x.shape[1:], task.class_names),
+        report_data=task,
     )
-
-
-def manual_loss(network):
-    """The loss with its gradient by the delta rules in place of automatic differentiation."""
-
-    @jax.custom_vjp
-    def loss(params, x, labels):
-        return cnn.loss(params, x, labels, network)
-
-    def forward(params, x, labels):
-        return cnn.manual_value_and_grad(params, x, labels, network)
-
-    def backward(grads, cotangent):
-        return jax.tree.map(lambda leaf: cotangent * leaf, grads), None, None
-
-    loss.defvjp(forward, backward)
-    return loss
 
 
 def build(config, spec):
-    optimizer = optax.chain(
-        optax.add_decayed_weights(
-            config.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-        ),
-        optax.sgd(config.learning_rate, momentum=0.9),
-    )
+    decay = optax.add_decayed_weights(config.weight_decay, weight_decay_mask)
+    optimizer = optax.chain(decay, optax.sgd(config.learning_rate, momentum=0.9))
 
     def task(name, network):
-        value = (
-            manual_loss(network) if name == MANUAL else functools.partial(cnn.loss, network=network)
+        loss = cnn.loss_fn(network, manual=name == MANUAL)
+        return train.optimize(
+            lambda key, batch: cnn.init(key, network, spec.shape),
+            lambda params, batch, key: (loss(params, *batch), {}),
+            optimizer,
+            lambda params, evaluation: {
+                'accuracy': cnn.accuracy(params, *evaluation, network=network)
+            },
         )
 
-        def init(key, batch):
-            del batch
-            return cnn.init(key, network, spec.shape)
-
-        def loss(params, batch, key):
-            del key
-            return value(params, *batch), {}
-
-        def evaluate(params, evaluation):
-            x, labels = evaluation
-            z, _ = cnn.apply(params, x, network)
-            return {'accuracy': jnp.mean(jnp.argmax(z, 1) == labels, dtype=z.dtype)}
-
-        return train.optimize(init, loss, optimizer, evaluate)
-
-    both = train.parallel(
-        {name: task(name, net) for name, net in networks(config, spec.num_classes).items()}
-    )
-
-    def init(key, batch):
-        return {'networks': both.init(key, batch), 'curves': jnp.zeros((2, config.steps))}
-
-    def step(state, batch, key, reduce):
-        n = state['networks']['max'].step
-        states, metrics = both.step(state['networks'], batch, key, reduce)
-        curve = jnp.stack([metrics['loss/max'], metrics[f'loss/{MANUAL}']])
-        return {'networks': states, 'curves': state['curves'].at[:, n].set(curve)}, metrics
-
-    def evaluate(state, evaluation):
-        assert both.evaluate is not None
-        return both.evaluate(state['networks'], evaluation)
-
-    return train.Task(init, step, evaluate)
+    nets = networks(config, spec.num_classes)
+    both = train.parallel({name: task(name, network) for name, network in nets.items()})
+    return train.record_metrics(both, ('loss/max', f'loss/{MANUAL}'), config.steps)
 
 
 def apply(config, spec):
     network = networks(config, spec.num_classes)['max']
 
     def predict(state, x):
-        z, _ = cnn.apply(state['networks']['max'].params, x, network)
-        return jnp.argmax(z, axis=1)
+        """Classes of images in [0, 1] with a border of --margin zeros, [n]."""
+        return cnn.classify(state.state['max'].params, x, network)[0]
 
     return {'predict': predict}
-
-
-def translations(run, x, labels, largest):
-    """(movement of the features, accuracy) for 0 .. largest pixels, means over four directions."""
-    run = jax.jit(run)
-    _, original = run(x)
-    result = []
-    for pixels in range(largest + 1):
-        views = [run(view) for view in invariance.translations(x, pixels)]
-        movement = np.mean([invariance.relative_change(f, original) for _, f in views])
-        result.append((movement, np.mean([np.asarray(p) == labels for p, _ in views])))
-    return np.array(result).T
 
 
 def report(config, state, data):
     from lecture4.figures import feature_maps, lines
 
     names, (x, labels) = data.spec.class_names, data.evaluation
-    nets, params = networks(config, len(names)), {n: s.params for n, s in state['networks'].items()}
-    half, last = len(names) // 2, f'pool{len(config.num_filters)}'
-
-    def run(name, x):
-        z, activations = cnn.apply(params[name], x, nets[name])
-        return jnp.argmax(z, axis=1), activations[last]
-
-    def pixels_only(x):
-        return jnp.zeros(len(x), jnp.int32), x
-
-    movement, accuracy = {}, {}
-    movement['pixels'], _ = translations(pixels_only, x, labels, config.max_translation)
-    for name in POOLINGS:
-        each = functools.partial(run, name)
-        movement[name], accuracy[name] = translations(each, x, labels, config.max_translation)
-    pixels = np.arange(config.max_translation + 1)
-    records = [
-        {'pooling': name, 'pixels': n, 'accuracy': value, 'movement': movement[name][n]}
-        for name, values in accuracy.items()
-        for n, value in enumerate(values)
-    ]
-    records += [
-        {'pooling': 'pixels', 'pixels': n, 'movement': value}
-        for n, value in enumerate(movement['pixels'])
-    ]
-    x_all, labels_all = data.report_data
-    recall = {}
-    for name in nets:
-        classify = jax.jit(lambda x, name=name: run(name, x)[0])
-        predicted = [np.asarray(classify(x_all[i : i + 500])) for i in range(0, len(x_all), 500)]
-        correct = labels_all[np.concatenate(predicted) == labels_all]
-        counts = np.maximum(np.bincount(labels_all, minlength=len(names)), 1)
-        recall[name] = np.bincount(correct, minlength=len(names)) / counts
-    recalls = [
-        {
-            'network': name,
-            'recall': r.mean(),
-            'frequent_recall': r[:half].mean(),
-            'rare_recall': r[half:].mean(),
-        }
-        for name, r in recall.items()
-    ]
-    curves = np.asarray(state['curves'])
-    difference = abs(curves[1] - curves[0]) / curves[0]
-    steps, shown = np.arange(1, config.steps + 1), np.asarray(x[:4])
-    some = np.linspace(0, config.steps - 1, 12).astype(int)  # the curves cover one another
-    _, maps = cnn.apply(params['max'], jnp.asarray(shown), nets['max'])
-    axis = {'xlabel': 'step', 'yscale': 'log'}
-    loss_curves = {'jax.grad': (steps, curves[0]), 'delta rules': (steps[some], curves[1, some])}
-    manual_panels = {
-        'loss': axis | {'curves': loss_curves},
-        'relative difference': axis | {'curves': {'difference': (steps, difference + 1e-9)}},
-    }
-    translated_panels = {
-        title: {'curves': {n: (pixels, v) for n, v in values.items()}, 'xlabel': 'pixels'}
-        for title, values in (('movement of the features', movement), ('accuracy', accuracy))
-    }
-    by_class = {title: (np.arange(len(names)), recall[name]) for title, name in SAMPLINGS.items()}
-    recall_panel = {'curves': by_class, 'xlabel': f'class; rare from {half} on'}
+    nets, half, largest = networks(config, len(names)), len(names) // 2, config.max_translation
+    trained, losses, recall, task = state.state, np.asarray(state.history), {}, data.report_data
+    runs = {n: partial(cnn.classify, trained[n].params, network=net) for n, net in nets.items()}
+    records = invariance.compare_translations({n: runs[n] for n in POOLINGS}, x, labels, largest)
+    at = {(r['network'], r['pixels']): r['accuracy'] for r in records if 'accuracy' in r}
+    for name, run in runs.items():
+        predicted = multi_crop.map_batches(lambda x, run=run: run(x)[0], task.test_images, 500)
+        recall[name] = metrics.recall_per_class(predicted, task.test_labels, len(names))
+    recalls = [{'network': n, **metrics.recall_record(r, half)} for n, r in recall.items()]
+    params, shown = trained['max'].params, np.asarray(x[:4])
+    maps = feature_maps.activations(shown, cnn.feature_maps(params, shown, nets['max']))
+    translations = lines.by_entry(records, 'pixels', 'network', ('movement', 'accuracy'))
+    by_class = lines.by_class({n: recall[n] for n in ('max', IMBALANCED, BALANCED)}, 'recall')
+    gradients = lines.coincidence(('jax.grad', 'delta rules'), *losses)
+    filters = feature_maps.filters(params['conv1']['kernel'])
     kept = f'{100 * config.minority_fraction:g} % of the images of classes {half} and up are kept.'
-    translated = accuracy['max'][-1]
+    moved = 'Movement: distance of the features, 1: to those of another image.'
+    difference = (abs(losses[1] - losses[0]) / losses[0]).max()
     return train.Report(
-        metrics={'translated_accuracy': translated, 'max_difference': difference.max()},
+        metrics={'translated_accuracy': at['max', largest], 'max_difference': difference},
         tables=(
-            train.Table(
-                'Translated test images', records, ('pooling',), pivot='pixels',
-                caption='Movement: distance of the features, 1: to those of another image.',
-            ),
+            train.Table('Translated test images', records, ('network',), (), moved, 'pixels'),
             train.Table('Recall, mean over classes', recalls, ('network',), caption=kept),
         ),
         figures={
-            'translations': train.Figure(
-                lines.panels(translated_panels),
-                'Movement of the features of the last stage and accuracy when images are translated.',
-            ),
-            'manual_backprop': train.Figure(
-                lines.panels(manual_panels),
-                'One network, gradients from jax.grad and from the delta rules (marked at some steps). '
-                '1e-9 stands for no difference.',
-            ),
-            'recall': train.Figure(
-                lines.panels({'recall by class': recall_panel}, size=(6.4, 3)),
-                'The imbalanced set, and the same with the frequent classes downsampled.',
-            ),
-            'filters': train.Figure(
-                feature_maps.filters(params['max']['conv1']['kernel']), "The first filters of 'max'."
-            ),
-            'maps': train.Figure(
-                feature_maps.activations(shown, {name: a for name, a in maps.items() if a.ndim == 4}),
-                "Test images and the feature maps of 'max'.",
-            ),
+            'translations': train.Figure(translations, 'Features of the last stage, and accuracy.'),
+            'manual_backprop': train.Figure(gradients, 'Losses; 1e-9 stands for no difference.'),
+            'recall': train.Figure(by_class, "'max' on all images; the imbalanced set; balanced."),
+            'filters': train.Figure(filters, "The first filters of 'max'."),
+            'maps': train.Figure(maps, "Test images and the feature maps of 'max'."),
         },
-        summary=f'Accuracy at 0 and {config.max_translation} pixels: '
-        + ', '.join(f'{n} {100 * v[0]:.1f} and {100 * v[-1]:.1f} %' for n, v in accuracy.items())
-        + f'. Manual backpropagation: losses differ by at most {difference.max():.0e} relatively.',
-    )  # fmt: skip
+        summary=f'Accuracy at 0 and {largest} pixels: '
+        + ', '.join(f'{n} {100 * at[n, 0]:.1f} and {100 * at[n, largest]:.1f} %' for n in POOLINGS),
+    )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """How much a network's features change under small translations of an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -85,3 +85,31 @@ def translation_records(
         record['movement'] = float(np.mean([relative_change(f, original) for _, f in views]))
         records.append(record)
     return records
+
+
+def compare_translations(
+    runs: Mapping[str, Callable[[Any], tuple[Any, Any]]],
+    x: Num[Array | np.ndarray, 'n h w c'],
+    labels: Num[Array | np.ndarray, 'n'],
+    max_pixels: int,
+) -> list[dict[str, Any]]:
+    """`translation_records` of several networks, and of the pixels themselves as their baseline.
+
+    Args:
+      runs: Name -> as `translation_records`.
+      x: Images.
+      labels: True classes.
+      max_pixels: Largest translation.
+
+    Returns:
+      Records {'network', 'pixels', 'accuracy', 'movement'}, those of 'pixels' without accuracy.
+    """
+
+    def pixels(x):
+        return None, x
+
+    return [
+        {'network': name, **record}
+        for name, run in {**runs, 'pixels': pixels}.items()
+        for record in translation_records(run, x, labels, max_pixels)
+    ]

@@ -1,6 +1,6 @@
 """Named curves in one or several panels."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,34 +80,48 @@ def panels(
     return made
 
 
-def panel(
-    records: Iterable[Mapping[str, Any]], x: str, y: str, by: str, **options: Any
-) -> dict[str, Any]:
-    """A panel of `panels` from the records of a table: one curve for each value of an entry.
+def by_entry(
+    records: Iterable[Mapping[str, Any]], x: str, by: str, entries: Sequence[str]
+) -> Figure:
+    """Panels from the records of a table: one for each of some entries, with a curve for each name.
 
     Args:
-      records: Dicts with the entries `x` and `by`; those without `y` are left out.
+      records: Dicts with the entries `x`, `by`, and some of `entries`.
       x: Entry on the horizontal axis, and its label.
-      y: Entry on the vertical axis.
       by: Entry that names the curves.
-      **options: Other options of the panel.
+      entries: On the vertical axes, and the titles of the panels.
     """
-    points: dict[str, list] = {}
-    for record in records:
-        if y in record:
-            points.setdefault(str(record[by]), []).append((record[x], record[y]))
-    curves = {name: tuple(np.array(pairs).T) for name, pairs in points.items()}
-    return {'curves': curves, 'xlabel': x, **options}
+    drawn: dict[str, Any] = {}
+    records = list(records)
+    for y in entries:
+        points: dict[str, list] = {}
+        for record in records:
+            if y in record:
+                points.setdefault(str(record[by]), []).append((record[x], record[y]))
+        curves = {name: tuple(np.array(pairs).T) for name, pairs in points.items()}
+        drawn[y.replace('_', ' ')] = {'curves': curves, 'xlabel': x}
+    return panels(drawn)
+
+
+def by_class(values: Mapping[str, Real[np.ndarray, ' c']], title: str) -> Figure:
+    """One wide panel of values per class, a curve for each name.
+
+    Args:
+      values: Name -> a value for each class.
+      title: Title of the panel.
+    """
+    curves = {name: (np.arange(len(each)), each) for name, each in values.items()}
+    return panels({title: {'curves': curves, 'xlabel': 'class'}}, size=(6.4, 3))
 
 
 def coincidence(
-    names: tuple[str, str],
+    names: Sequence[str],
     first: Real[np.ndarray, ' m'],
     second: Real[np.ndarray, ' m'],
     *,
     smallest: float = 1e-9,
-) -> dict[str, dict[str, Any]]:
-    """Panels of two losses by step that should coincide: both, and their relative difference, log scales.
+) -> Figure:
+    """Two losses by step that should coincide, and their relative difference, on log scales.
 
     Args:
       names: Of the two.
@@ -115,11 +129,14 @@ def coincidence(
       second: Marked at 12 steps, since the curves cover one another.
       smallest: Is added to the difference; it stands for none.
     """
+    first, second = np.asarray(first), np.asarray(second)
     steps, some = np.arange(1, len(first) + 1), np.linspace(0, len(first) - 1, 12).astype(int)
     axis = {'xlabel': 'step', 'yscale': 'log'}
     curves = {names[0]: (steps, first), names[1]: (steps[some], second[some])}
     difference = abs(second - first) / first + smallest
-    return {
-        'loss': axis | {'curves': curves},
-        'relative difference': axis | {'curves': {'difference': (steps, difference)}},
-    }
+    return panels(
+        {
+            'loss': axis | {'curves': curves},
+            'relative difference': axis | {'curves': {'difference': (steps, difference)}},
+        }
+    )

@@ -23,7 +23,7 @@ def made():
 
 def test_imbalanced_set_has_few_rare_examples_balanced_batches_as_many(made):
     _, data = made
-    labels = data.device_arrays['labels']
+    labels = data.device_arrays[1]
     drawn = {name: [] for name in ('max', 'imbalanced', 'balanced')}
     for n in range(60):
         for name, own in drawn.items():
@@ -57,26 +57,19 @@ def test_manual_backprop_trains_the_same_network_by_its_own_rules(made, wrong, m
     step = jax.jit(lambda state, batch: task.step(state, batch, key, Reduce()))
     for n in range(3):
         state, metrics = step(state, batch[n])
-    np.testing.assert_allclose(state['curves'][0, 2], metrics['loss/max'])
-    curves = np.asarray(state['curves'])
+    np.testing.assert_allclose(state.history[0, 2], metrics['loss/max'])
+    curves = np.asarray(state.history)
     assert np.allclose(curves[0], curves[1], rtol=1e-5) != wrong
     others = [metrics[f'loss/{name}'] for name in ('none', 'subsample', 'mean', 'max', 'balanced')]
     assert len({float(value) for value in others}) == 5
 
 
-def test_translations_of_invariant_features_and_of_pixels():
-    rng = np.random.default_rng(0)
-    x = np.pad(rng.random((6, 3, 3, 1)).astype(np.float32), ((0, 0), (2, 2), (2, 2), (0, 0)))
-    labels = np.arange(6) % 2
-
-    def largest(x):
-        return x.reshape(6, -1).argmax(1) % 2, x.max((1, 2))
-
-    movement, accuracy = job.translations(largest, x, labels, 2)
-    np.testing.assert_allclose(movement, 0, atol=1e-7)
-    assert accuracy.shape == (3,) and accuracy[0] == np.mean(largest(x)[0] == labels)
-    movement, _ = job.translations(lambda x: (x[:, 0, 0, 0], x), x, labels, 2)
-    assert movement[0] == 0 and 0 < movement[1] < movement[2]
+def test_predict_gives_a_class_for_each_image(made):
+    config, data = made
+    task, key = job.build(config, data.spec), jax.random.key(0)
+    state = task.init(key, data.prepare(data.device_arrays, data.batch(0), key))
+    predicted = job.apply(config, data.spec)['predict'](state, data.evaluation[0])
+    assert predicted.shape == (9,) and set(np.asarray(predicted)) <= set(range(10))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +86,7 @@ def test_translations_of_invariant_features_and_of_pixels():
             ['--num_filters', '4', '4', '4', '4'],
             'network subsample: conv3: a window of 3 does not fit axis 0 of the input 2 x 2',
         ),
-        (['--source', 'photos'], "photos has no split 'test'"),
+        (['--source', 'photos'], 'photos has no labels'),
     ],
 )
 def test_mistakes_are_one_line(argv, message, tmp_path):

@@ -38,3 +38,20 @@ def test_change_of_features_that_are_equal_for_all_images():
     same = np.ones((3, 2))
     assert np.isnan(invariance.relative_change(same, same))
     assert np.isinf(invariance.relative_change(same + 1, same))
+
+
+def test_translation_records_of_invariant_features_and_of_pixels():
+    rng = np.random.default_rng(0)
+    x = np.pad(rng.random((6, 3, 3, 1)).astype(np.float32), ((0, 0), (2, 2), (2, 2), (0, 0)))
+    labels = np.arange(6) % 2
+
+    def largest(x):
+        return x.reshape(6, -1).argmax(1) % 2, x.max((1, 2))
+
+    records = invariance.compare_translations({'largest': largest}, x, labels, 2)
+    invariant, pixels = records[:3], records[3:]
+    np.testing.assert_allclose([r['movement'] for r in invariant], 0, atol=1e-7)
+    assert invariant[0]['accuracy'] == np.mean(largest(x)[0] == labels)
+    moved = [r['movement'] for r in pixels]
+    assert moved[0] == 0 and 0 < moved[1] < moved[2]
+    assert all(r['network'] == 'pixels' and 'accuracy' not in r for r in pixels)

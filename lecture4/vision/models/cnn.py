@@ -4,7 +4,7 @@ Gradients come in two ways: from `jax.grad` of `loss`, and from `manual_value_an
 `manual_backprop` in the order of the lecture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -125,6 +125,14 @@ def apply(
     return z, layers | {'dense': z}
 
 
+def feature_maps(
+    params: Params, x: Float[Array | np.ndarray, 'n h w c'], network: CNN
+) -> dict[str, Float[Array, '_ _ _ _']]:
+    """The values of all layers of `apply` that are feature maps."""
+    _, layers = apply(params, x, network)
+    return {name: values for name, values in layers.items() if values.ndim == 4}
+
+
 def _pool(a, network: CNN):
     match network.pooling:
         case 'max':
@@ -191,11 +199,43 @@ def manual_value_and_grad(
     return value, grads
 
 
-def manual_loss(network: CNN) -> Callable[[Params, Any, Any], Float[Array, '']]:
-    """`loss` of a network, (params, x, labels) -> value, whose `jax.grad` is that of `manual_value_and_grad`."""
+def accuracy(
+    params: Params,
+    x: Float[Array | np.ndarray, 'n h w c'],
+    labels: Int[Array | np.ndarray, 'n'],
+    network: CNN,
+) -> Float[Array, '']:
+    """Fraction of images whose class has the largest output."""
+    z, _ = apply(params, x, network)
+    return jnp.mean(jnp.argmax(z, 1) == labels, dtype=z.dtype)
 
-    @jax.custom_vjp
-    def value(params, x, labels):
+
+def check_fit(networks: Mapping[str, CNN], image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError, with the name of the network and of the layer, if one does not fit the images.
+
+    Args:
+      networks: By name.
+      image_shape: (h, w, c).
+    """
+    for name, network in networks.items():
+        try:
+            receptive_field.summarize(layer_stack(network), image_shape)
+        except ValueError as error:
+            raise ValueError(f'network {name}: {error}') from None
+
+
+def classify(
+    params: Params, x: Float[Array | np.ndarray, 'n h w c'], network: CNN
+) -> tuple[Int[Array, 'n'], Float[Array, 'n _ _ _']]:
+    """Predicted classes, and the feature maps after the last pooling."""
+    z, layers = apply(params, x, network)
+    return jnp.argmax(z, axis=1), layers[f'pool{len(network.features)}']
+
+
+def loss_fn(network: CNN, manual: bool = False) -> Callable[[Params, Any, Any], Float[Array, '']]:
+    """`loss` of a network, (params, x, labels) -> value; `manual`: its `jax.grad` is that of the delta rules."""
+
+    def automatic(params, x, labels):
         return loss(params, x, labels, network)
 
     def forward(params, x, labels):
@@ -204,8 +244,9 @@ def manual_loss(network: CNN) -> Callable[[Params, Any, Any], Float[Array, '']]:
     def backward(grads, cotangent):
         return jax.tree.map(lambda leaf: cotangent * leaf, grads), None, None
 
-    value.defvjp(forward, backward)
-    return value
+    by_delta_rules = jax.custom_vjp(automatic)
+    by_delta_rules.defvjp(forward, backward)
+    return by_delta_rules if manual else automatic
 
 
 def _upsample(delta, a, network: CNN):
