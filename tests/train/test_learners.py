@@ -132,8 +132,8 @@ def test_entries_none_of_given_variables_keep_the_initial_ones():
 
 def test_recorded_metrics_are_those_of_every_step():
     task = train.record_metrics(train.optimize(init, loss, optax.sgd(0.01)), ('loss',), 3)
-    state, expected = jax.jit(task.init)(KEY, BATCH), []
-    step = jax.jit(lambda state: task.step(state, BATCH, KEY, Reduce()))
+    state, expected = jax.jit(task.init)(KEY, X), []
+    step = jax.jit(lambda state: task.step(state, X, KEY, Reduce()))
     for _ in range(3):
         state, metrics = step(state)
         expected.append(float(metrics['loss']))
@@ -143,8 +143,8 @@ def test_recorded_metrics_are_those_of_every_step():
 
 def test_frozen_tasks_count_steps_and_nothing_else():
     task = train.frozen(train.optimize(init, loss, optax.sgd(0.01)))
-    before = task.init(KEY, BATCH)
-    after, metrics = task.step(before, BATCH, KEY, Reduce())
+    before = task.init(KEY, X)
+    after, metrics = task.step(before, X, KEY, Reduce())
     assert int(after.step) == 1 and float(metrics['loss']) == 0
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
 
