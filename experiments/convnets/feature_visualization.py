@@ -88,9 +88,7 @@ SWEEPS = {}
 def data(config):
     task = image_data.load_squares(config.source, config.image_size, **config.data_kwargs())
     task = image_data.subsample_test(task, config.num_candidates, config.seed)
-    train.require(
-        config, 'source', len(task.test_labels) >= NUM_TOP, f'{NUM_TOP} or more test images'
-    )
+    train.require(config, 'source', len(task.test_labels) >= NUM_TOP, f'{NUM_TOP} or more images')
     x, names = task.train_images, task.class_names
     network, weights, kind = registry.create(config.network, len(names)), None, 'standard'
     if config.init:
