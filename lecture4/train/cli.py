@@ -220,6 +220,11 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     directory = pathlib.Path(
         config.workdir or '-'.join(filter(None, [f'runs/{experiment.name}', config.preset, swept]))
     )
+    if '://' in config.workdir:
+        raise UsageError(
+            f'--workdir {config.workdir}: expected a directory; mount the bucket (gcsfuse, s3fs) and name '
+            'the directory'
+        )
     if config.stage == 'data':
         load(experiment, config)
         return directory

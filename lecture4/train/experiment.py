@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lecture4.train import loop, saved_model, workdir
+from lecture4.train import data_fingerprint, loop, saved_model, workdir
 from lecture4.train import report as reports
 from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
@@ -113,6 +113,7 @@ def single(
 ):
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
     with workdir.run_lock(directory, config, config.overwrite, runtime):
+        processes.broadcast_from_primary(lambda: data_fingerprint.check(directory, data))
         bound = bind(build(experiment, config, data), data, config.seed)
         state = loop.run(
             bound, config, runtime, directory, experiment.name, metrics=experiment.metrics

@@ -8,6 +8,8 @@ was expected.
 import dataclasses
 import difflib
 import functools
+import pathlib
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +19,8 @@ from lecture4.train import fields
 from lecture4.train.config import RunOptions, UsageError
 from lecture4.train.renamed_options import new_names
 
+SWITCH = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
+HOME = re.compile(r'^((?:dir|npz|csv|voc|coco):)?~(?=/|$)')
 EXPECTED = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'text'}
 
 
@@ -40,9 +44,10 @@ def read(
     import tyro
 
     arguments = argument_type(config_type)
+    argv = _normalized(argv, fields.hints(config_type))
     parsed, unknown = tyro.cli(
         arguments,
-        args=list(argv),
+        args=argv,
         default=arguments(**defaults),
         return_unknown_args=True,
         use_underscores=True,
@@ -52,6 +57,48 @@ def read(
         names = [field.name for field in dataclasses.fields(config_type)]
         raise UsageError(unknown_option(unknown[0], names))
     return vars(parsed)
+
+
+def _normalized(argv: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
+    """Other spellings of switches as tyro's, and one occurrence of each option of several values.
+
+    `--flips True`, `--flips=false` and `--noflips` become `--flips` and `--no_flips`. `--grid` may be
+    given several times; any other option of several values only once.
+
+    Raises:
+      UsageError: An option of several values is given twice, or a switch has another value.
+    """
+    hints = {name: _bare(hint) for name, hint in hints.items()}
+    words: list[str] = []
+    values: dict[str, list[str]] = {}  # of options of several values
+    current: list[str] = words
+    for word in argv:
+        name = word[2:].partition('=')[0].replace('-', '_') if word.startswith('--') else ''
+        if name.startswith('no') and name not in hints and hints.get(name[2:].lstrip('_')) is bool:
+            words.append(f'--no_{name[2:].lstrip("_")}')
+            current = words
+        elif typing.get_origin(hints.get(name)) is tuple:
+            if name in values and name != 'grid':
+                raise UsageError(
+                    f'--{name} is given twice; give all its values behind one --{name}'
+                )
+            current = values.setdefault(name, [])
+            current += [word.partition('=')[2]] if '=' in word else []
+        elif name:
+            words += word.split('=', 1) if hints.get(name) is bool else [word]
+            current = words
+        else:
+            current.append(word)
+    for i in range(len(words) - 1, 0, -1):
+        switch = words[i - 1]
+        name = switch[2:].replace('-', '_') if switch.startswith('--') else ''
+        if hints.get(name) is bool and not words[i].startswith('-'):
+            if words[i].lower() not in SWITCH:
+                raise UsageError(f'{switch} {words[i]}: expected {switch} or --no_{name}')
+            words[i - 1 : i + 1] = [f'--{name}' if SWITCH[words[i].lower()] else f'--no_{name}']
+    for name, given in values.items():
+        words += [f'--{name}', *given]
+    return words
 
 
 @functools.cache
@@ -108,6 +155,8 @@ def parse_value(option: str, hint: Any, given: Sequence[str]) -> Any:
     hint = _bare(hint)
     if typing.get_origin(hint) is tuple:
         elements = typing.get_args(hint)
+        if _bare(elements[0]) in (int, float):  # also as 256,480
+            given = [part for word in given for part in word.split(',') if part]
         if elements[-1] is Ellipsis:
             elements = (elements[0],) * len(given)
         if len(elements) != len(given):
@@ -137,7 +186,7 @@ def parse_scalar(option: str, hint: Any, word: str) -> Any:
         bool: lambda text: {'true': True, 'false': False}[text.lower()],
         int: int,
         float: float,
-        str: str,
+        str: lambda text: HOME.sub(lambda m: f'{m[1] or ""}{pathlib.Path.home()}', text),
     }
     try:
         return readers[hint](word)

@@ -31,6 +31,7 @@ VISIBILITY_TIMEOUT = 10.0  # seconds for a file to appear on the other hosts of 
 # What a run writes, which is all that --overwrite removes.
 ENTRIES = (
     'config.json',
+    'data.json',
     'environment.json',
     'metrics.jsonl',
     'metrics.tmp',

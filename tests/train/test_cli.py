@@ -9,7 +9,7 @@ import pytest
 
 from lecture4.train import cli
 from lecture4.train.config import UsageError
-from lecture4.train.experiment import Experiment
+from lecture4.train.experiment import Experiment, from_module
 from tests.train import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_options_override_the_preset():
     'argv, message',
     [
         (('--steps', '3', '4'), '--steps: expected one value, got 2: 3 4'),
-        (('--download', 'False'), "unexpected argument 'False'; expected --NAME VALUE"),
+        (('--download', 'maybe'), 'expected --download or --no_download'),
         (('--rate', '0.1'), '--rate is now --learning_rate'),
         (('--grid', 'rate=0.1'), 'the sweep names rate, which is now learning_rate'),
         (('--stepss', '3'), 'unknown option --stepss; did you mean --steps?'),
@@ -157,3 +157,10 @@ def test_an_unwritable_directory_is_reported(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UsageError, match=r'cannot write to .* choose another --workdir'):
         run(tmp_path / 'file' / 'run', '--preset', 'smoke')
+
+
+def test_a_bucket_is_no_directory():
+    this = from_module(toy)
+    config = cli.parse(this, ['--workdir', 'gs://bucket/run'])
+    with pytest.raises(UsageError, match=r'--workdir gs://bucket/run: expected a directory; mount'):
+        cli.run(this, config)

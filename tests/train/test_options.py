@@ -1,6 +1,7 @@
 """Options: typed values from words, errors that say what was expected, help with domains."""
 
 import dataclasses
+import pathlib
 from typing import Literal
 
 import pytest
@@ -48,6 +49,18 @@ def read(*argv, **defaults):
         (['--test_crops', '10', 'dense'], {'test_crops': ('10', 'dense')}),
         (['--download', '--no_overwrite'], {'download': True, 'overwrite': False}),
         (['--seed', '1', '--seed', '2'], {'seed': 2}),
+        (['--hidden_dims', '5,6', '7'], {'hidden_dims': (5, 6, 7)}),
+        (['--scales=-1,2.5'], {'scales': (-1.0, 2.5)}),
+        (
+            ['--grid', 'a=1', 'b=2', '--seed', '1', '--grid=c=3'],
+            {'grid': ('a=1', 'b=2', 'c=3'), 'seed': 1},
+        ),
+        (['--download', 'True', '--overwrite=no'], {'download': True, 'overwrite': False}),
+        (['--nodownload', '--overwrite', '1'], {'download': False, 'overwrite': True}),
+        (['--no-download'], {'download': False}),
+        (['--workdir', '~/runs'], {'workdir': str(pathlib.Path.home() / 'runs')}),
+        (['--manual_dir', 'dir:~'], {'manual_dir': f'dir:{pathlib.Path.home()}'}),
+        (['--manual_dir', 'a~/b'], {'manual_dir': 'a~/b'}),
     ],
 )
 def test_values_have_the_type_of_their_field(argv, expected):
@@ -69,6 +82,11 @@ def test_values_have_the_type_of_their_field(argv, expected):
         (['--seed'], '--seed: expected one value, got none'),
         (['3'], "unexpected argument '3'; expected --NAME VALUE (--help lists all options)"),
         (['--sed', '1'], 'unknown option --sed; did you mean --seed? (--help lists all options)'),
+        (
+            ['--hidden_dims', '5', '--seed', '1', '--hidden-dims', '6'],
+            '--hidden_dims is given twice; give all its values behind one --hidden_dims',
+        ),
+        (['--download', 'maybe'], '--download maybe: expected --download or --no_download'),
         (['--xyz'], 'unknown option --xyz; (--help lists all options)'),
         (['--views', '10'], '--views is now --test_crops'),
         (['--masking=0.1'], '--masking is now --mask_rate'),
