@@ -12,7 +12,7 @@ MAY_IMPORT = {
     'ops': set(),
     'sparse': {'ops'},
     'classifiers': {'ops'},
-    'features': {'ops', 'classifiers', 'sparse', 'autoencoder'},
+    'features': {'ops', 'classifiers', 'sparse'},
     'autoencoder': {'ops', 'sparse'},
     'vision': {'ops', 'classifiers'},
     'language': {'ops', 'vision'},

@@ -27,19 +27,16 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, linear, network
-from lecture4.data import images
-from lecture4.ops.losses import bernoulli_nll, check_unit_interval, squared_error
+from lecture4.data.images import vectors
+from lecture4.ops.losses import bernoulli_nll, squared_error
 
 ACTIVATIONS = {'sigmoid': jax.nn.sigmoid, 'relu': jax.nn.relu, 'tanh': jnp.tanh}
-PUBLISHED = {
-    'PCA': 13.87,
-    'deep': 3.00,
-}  # 30 latent variables, MNIST; cited from memory, unverified
+# 30 latent variables, MNIST; cited from memory, unverified.
+PUBLISHED = {'PCA': 13.87, 'deep': 3.00}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +72,8 @@ METRICS = (
     train.Metric('error', '', 'lower', 'squared error'),
     train.Metric('cross_entropy', 'nats', 'lower', 'cross-entropy'),
 )
-MNIST = {
-    'source': 'mnist',
-    'hidden_dims': (1000, 500, 250, 30),
-    'steps': 6000,
-    'steps_per_call': 100,
-}
+MNIST = {'source': 'mnist', 'hidden_dims': (1000, 500, 250, 30), 'steps': 6000}
+MNIST |= {'steps_per_call': 100}
 PRESETS = {
     'smoke': {'steps': 20, 'hidden_dims': (16, 4), 'pretraining_steps': 5},
     'mnist': MNIST,
@@ -100,13 +93,10 @@ SWEEPS = {
 
 
 def data(config):
-    task = images.load(config.source, seed=config.seed, **config.data_kwargs())
-    x, test = (
-        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
-        for a in (task.train_images, task.test_images)
-    )
-    spec = train.Spec(x.shape[1:], constants={'image_shape': task.train_images.shape[1:3]})
-    return train.in_memory(x, config.batch_size, seed=config.seed, evaluation=test, spec=spec)
+    loaded = vectors.load_labeled(config.source, seed=config.seed, **config.data_kwargs())
+    spec = train.Spec(loaded.train.shape[1:], constants={'image_shape': loaded.image_shape[:2]})
+    options = {'seed': config.seed, 'evaluation': loaded.test, 'spec': spec}
+    return train.in_memory(loaded.train, config.batch_size, **options)
 
 
 def optimizer_of(config, schedule):
@@ -160,55 +150,45 @@ def build(config, spec):
 def apply(config, spec):
     activation = ACTIVATIONS[config.activation]
 
-    def encode(state, x):
-        return deep.encode(state.params['deep'], x, activation)
+    def encode(params, x):
+        return deep.encode(params['deep'], x, activation)
 
-    def decode(state, z):
-        return jax.nn.sigmoid(deep.decode(state.params['deep'], z, activation))
+    def decode(params, z):
+        return jax.nn.sigmoid(deep.decode(params['deep'], z, activation))
 
-    return {'encode': encode, 'decode': decode}
+    return train.on_params({'encode': encode, 'decode': decode})
 
 
 def report(config, state, data):
-    from lecture4.figures import images as drawn
+    from lecture4.figures import images
 
     x, shape, k = data.evaluation, data.spec.constants['image_shape'], config.hidden_dims[-1]
     values = train.evaluate(build(config, data.spec), state, x)
-    principal = linear.principal_components(data.device_arrays)
-    activation = ACTIVATIONS[config.activation]
-    few = x[np.linspace(0, len(x) - 1, 12).astype(int)]
-    rows = {'image': few}
+    principal, few = linear.principal_components(data.device_arrays), images.spaced(x)
+    activation, rows = ACTIVATIONS[config.activation], {'image': few}
     for name, params in state.params.items():
         code = deep.encode(params, few, activation)
-        rows[name] = np.asarray(jax.nn.sigmoid(deep.decode(params, code, activation)))
+        rows[name] = jax.nn.sigmoid(deep.decode(params, code, activation))
     rows['PCA'] = principal.reconstruct(few, k)
     published = PUBLISHED if config.source == 'mnist' and k == 30 else {}
-    records: list[dict] = [
-        {'method': name}
-        | {m: values[f'{m}/{name}'] for m in ('error', 'cross_entropy') if f'{m}/{name}' in values}
-        for name in ('shallow', 'deep')
-    ]
-    records.insert(0, {'method': 'PCA', 'error': principal.reconstruction_error(x, k)})
-    for record in records:
-        record['published'] = published.get(record['method'])
-    dims = '-'.join(map(str, config.hidden_dims))
+    records: list[dict] = [{'method': 'PCA', 'error': principal.reconstruction_error(x, k)}]
+    for name in ('shallow', 'deep'):
+        own = {metric: values[f'{metric}/{name}'] for metric in ('error', 'cross_entropy')}
+        records.append({'method': name, **own})
+    records = [{**record, 'published': published.get(record['method'])} for record in records]
     caption = (
-        f'{k} latent variables, layers {dims}. Squared error summed over pixels, means over the test '
-        'images. Published (squared error): Hinton & Salakhutdinov 2006, from memory, unverified.'
+        f'{k} latent variables. Squared error summed over pixels, means over the test images. '
+        'Published (squared error): Hinton & Salakhutdinov 2006, from memory, unverified.'
     )
-    named = {name: np.reshape(v, (-1, *shape)) for name, v in rows.items()}
-    order = ('error', 'published', 'cross_entropy')
-    return train.Report(
-        metrics={'deep_error': values['error/deep']},
-        tables=(train.Table('Test error', records, ('method',), order, caption=caption),),
-        figures={
-            'reconstructions': train.Figure(
-                drawn.rows(named), f'Test images reconstructed from {k} latent variables.'
-            )
-        },
-        summary=f'Test error with {k} latent variables: '
-        + ', '.join(f'{r["method"]} {r["error"]:.2f}' for r in reversed(records)),
+    columns = ('error', 'published', 'cross_entropy')
+    table = train.Table('Test error', records, ('method',), columns, caption=caption)
+    figure = train.Figure(
+        images.vector_rows(rows, shape), f'Test images reconstructed from {k} latent variables.'
     )
+    errors = ', '.join(f'{r["method"]} {r["error"]:.2f}' for r in reversed(records))
+    summary = f'Test error with {k} latent variables: {errors}'
+    metrics = {'deep_error': values['error/deep']}
+    return train.Report(metrics, (table,), {'reconstructions': figure}, summary)
 
 
 if __name__ == '__main__':

@@ -28,12 +28,10 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import denoising, network
+from lecture4.autoencoder import denoising, image_denoising, network
 from lecture4.data import images
 from lecture4.data.images import crops
-from lecture4.ops import patches
 from lecture4.ops.losses import squared_error
-from lecture4.ops.metrics import psnr
 from lecture4.ops.resize import center_crop
 
 
@@ -75,13 +73,8 @@ METRICS = (
     train.Metric('error', '', 'lower', 'error of held-out patches'),
 )
 PRESETS = {
-    'smoke': {
-        'steps': 20,
-        'num_patches': 1000,
-        'hidden_dims': (32,),
-        'crop_size': 32,
-        'num_eval': 1,
-    },
+    'smoke': {'steps': 20, 'num_patches': 1000, 'hidden_dims': (32,), 'crop_size': 32}
+    | {'num_eval': 1},
 }
 SWEEPS = {
     'level': train.grid(level=(0.05, 0.1, 0.2)),
@@ -89,23 +82,14 @@ SWEEPS = {
 }
 
 
-def corrupt(config, key, x):
-    function = {
-        'gaussian': denoising.gaussian,
-        'masking': denoising.masking,
-        'salt_and_pepper': denoising.salt_and_pepper,
-    }[config.corruption]
-    return function(key, x, config.level)
-
-
 def data(config):
-    loaded = images.load_images(config.source, **config.data_kwargs()).images
-    if config.num_eval >= len(loaded):
+    loaded, n = images.load_images(config.source, **config.data_kwargs()).images, config.num_eval
+    if n >= len(loaded):
         raise ValueError(
-            f'--num_eval {config.num_eval} of {len(loaded)} images of {config.source} leaves none '
-            f'to train on; use at most {len(loaded) - 1}'
+            f'--num_eval {n} of {len(loaded)} images of {config.source} leaves none to train on; use at '
+            f'most {len(loaded) - 1}'
         )
-    training, held_out = loaded[: -config.num_eval], loaded[-config.num_eval :]
+    training, held_out = loaded[:-n], loaded[-n:]
     x = crops.sample_patches(training, config.num_patches, config.patch_size, config.seed)
     size = min(config.crop_size, *(min(image.shape[:2]) for image in held_out))
     if config.patch_size > size:
@@ -113,14 +97,15 @@ def data(config):
             f'--patch_size {config.patch_size} does not fit images to denoise of {size} pixels'
         )
     clean = np.stack([center_crop(image, size) for image in held_out])
-    noisy = corrupt(config, jax.random.key(config.seed), jnp.asarray(clean))
+    corrupt = denoising.corruption(config.corruption, config.level)
+    noisy = np.asarray(corrupt(jax.random.key(config.seed), jnp.asarray(clean)))
     return train.in_memory(
         x,
         config.batch_size,
         seed=config.seed,
         evaluation=crops.sample_patches(held_out, 2000, config.patch_size, config.seed),
         spec=train.Spec(x.shape[1:]),
-        report_data={'clean': clean, 'noisy': np.asarray(noisy)},
+        report_data=(clean, noisy),
     )
 
 
@@ -137,22 +122,19 @@ def reconstruct(params, noisy):
 
 
 def build(config, spec):
+    corrupt = denoising.corruption(config.corruption, config.level)
+    emphasis = None if config.emphasis == (1.0, 1.0) else config.emphasis
+
     def init(key, x):
         return network.init_autoencoder(key, (*spec.shape, *config.hidden_dims), scale='he')
 
     def loss(params, x, key):
-        losses = denoising.loss(
-            functools.partial(reconstruct, params),
-            squared_error,
-            functools.partial(corrupt, config),
-            x,
-            key,
-            emphasis=None if config.emphasis == (1.0, 1.0) else config.emphasis,
-        )
+        denoise = functools.partial(reconstruct, params)
+        losses = denoising.loss(denoise, squared_error, corrupt, x, key, emphasis=emphasis)
         return jnp.mean(losses), {}
 
     def evaluate(params, x):
-        noisy = corrupt(config, jax.random.key(1), x)  # the same noise at all evaluations
+        noisy = corrupt(jax.random.key(1), x)  # the same noise at all evaluations
         return {'error': jnp.mean(squared_error(x, reconstruct(params, noisy)))}
 
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
@@ -160,91 +142,42 @@ def build(config, spec):
 
 
 def apply(config, spec):
-    def denoise(state, noisy):
-        denoiser = functools.partial(reconstruct, state.params)
-        return denoise_images(noisy, config.patch_size, denoiser)
+    def denoise(params, noisy):
+        denoiser = functools.partial(reconstruct, params)
+        return image_denoising.denoise_images(noisy, config.patch_size, denoiser)
 
-    return {
-        'encode': lambda state, x: encode(state.params, x),
-        'reconstruct': lambda state, x: reconstruct(state.params, x),
-        'denoise': denoise,
-    }
-
-
-def linear_denoiser(config, x):
-    """The best linear denoiser of patches less their noisy means, which are kept."""
-    noisy = np.asarray(corrupt(config, jax.random.key(2), jnp.asarray(x)), float)
-    mean = noisy.mean(1, keepdims=True)
-    fit = denoising.best_linear(x - mean, noisy - mean)
-
-    def denoise(noisy):
-        mean = jnp.mean(noisy, axis=-1, keepdims=True)
-        return mean + fit(noisy - mean)
-
-    return denoise
-
-
-def denoise_images(noisy, patch_size, denoise):
-    """Images [n, h, w, c] of which every patch is denoised and the overlaps are averaged."""
-    dense = patches.extract(noisy, patch_size)
-    flat = denoise(dense.reshape(-1, dense.shape[-1]))
-    return patches.average(flat.reshape(dense.shape), noisy.shape[1:], patch_size)
-
-
-def classical(config):
-    """(name, function) of the usual method without learning for that corruption."""
-    if config.corruption != 'gaussian':
-        from scipy.ndimage import median_filter
-
-        return 'median', lambda image: median_filter(image, (3, 3, 1))
-    from skimage.restoration import denoise_nl_means
-
-    options = {'patch_size': 5, 'patch_distance': 6, 'h': 0.8 * config.level, 'sigma': config.level}
-    return 'non-local means', lambda x: denoise_nl_means(x, channel_axis=-1, **options)
+    return train.on_params({'encode': encode, 'reconstruct': reconstruct, 'denoise': denoise})
 
 
 def report(config, state, data):
     from lecture4.figures import images as drawn
 
-    clean, noisy = data.report_data['clean'], data.report_data['noisy']
-    linear = linear_denoiser(config, np.asarray(data.device_arrays))
-    run = jax.jit(denoise_images, static_argnums=(1, 2))
-    baseline, baseline_function = classical(config)
-    results = {
-        'noisy': noisy,
-        baseline: np.stack([baseline_function(image).reshape(image.shape) for image in noisy]),
-        'linear': np.asarray(run(noisy, config.patch_size, linear)),
-        'autoencoder': np.asarray(apply(config, data.spec)['denoise'](state, noisy)),
+    (clean, noisy), x = data.report_data, np.asarray(data.device_arrays)
+    corrupt = denoising.corruption(config.corruption, config.level)
+    corrupted = np.asarray(corrupt(jax.random.key(2), jnp.asarray(x)))
+    denoisers = {
+        'linear': image_denoising.best_linear(x, corrupted),
+        'autoencoder': functools.partial(reconstruct, state.params),
     }
-    records, means = [], {}
-    for method, restored in results.items():
-        values = np.asarray(psnr(restored.astype(np.float32), clean, axis=(1, 2, 3)))
-        means[method] = float(values.mean())
-        records += [
-            {'method': method, 'image': i + 1, 'psnr': float(v)} for i, v in enumerate(values)
-        ]
-        records.append({'method': method, 'mean_psnr': means[method]})
+    settings = {name: getattr(config, name) for name in ('patch_size', 'corruption', 'level')}
+    records, results = image_denoising.compare(clean, noisy, denoisers, **settings)
+    means = {r['method']: r['mean_psnr'] for r in records if 'mean_psnr' in r}
+    ours = means['autoencoder']
     start = clean.shape[1] // 3
     part = slice(start, start + 110)
     shown = np.stack([v[0, part, part] for v in (clean, *results.values())])
-    ours = means['autoencoder']
-    caption = f'Corruption {config.corruption} of level {config.level}, pixels in [0, 1].'
-    return train.Report(
-        metrics={'mean_psnr': ours},
-        tables=(
-            train.Table(
-                'PSNR of held-out images', records, ('method',), caption=caption, pivot='image'
-            ),
-        ),
-        figures={
-            'denoised': train.Figure(
-                drawn.grid(shown, len(shown), width=10, column_labels=['clean', *results]),
-                'A part of a held-out image, clean, noisy and denoised.',
-            ),
-        },
-        summary=f'PSNR of the autoencoder less that of the noisy images {ours - means["noisy"]:+.2f} dB, '
-        f'less that of the best linear denoiser {ours - means["linear"]:+.2f} dB.',
+    figure = train.Figure(
+        drawn.grid(shown, len(shown), width=10, column_labels=['clean', *results]),
+        'A part of a held-out image, clean, noisy and denoised.',
     )
+    title = 'PSNR of held-out images'
+    caption = f'Corruption {config.corruption} of level {config.level}, pixels in [0, 1].'
+    table = train.Table(title, records, ('method',), caption=caption, pivot='image')
+    summary = (
+        f'PSNR of the autoencoder less that of the noisy images {ours - means["noisy"]:+.2f} dB, '
+        f'less that of the best linear denoiser {ours - means["linear"]:+.2f} dB.'
+    )
+    return train.Report({'mean_psnr': ours}, (table,), {'denoised': figure}, summary)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,8 @@
 """Autoencoder variants compared at one latent dimension, one number of steps and one set of measures.
 
-Every variant encodes an image in `latent_dim` variables and is trained for the same number of steps on the same
-batches. On test images: squared error of the reconstruction, sparseness of the codes, accuracy of a linear
-classifier with 100, 1000 and 10,000 labels (all that a smaller set has), and of the last one on images with
-Gaussian noise, which neither the classifier nor (except for `denoising`) the codes have seen.
+On test images: squared error of the reconstruction, sparseness of the codes, accuracy of a linear classifier
+with 100, 1000 and 10,000 labels (all that a smaller set has), and of the last one on images with Gaussian
+noise, which neither the classifier nor (except for `denoising`) the codes have seen.
 
 Run:      python -m experiments.autoencoders.family --sweep variants
           python -m experiments.autoencoders.family --preset mnist --sweep variants
@@ -36,11 +35,11 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import registry, sparse
-from lecture4.data import images
+from lecture4.data.images import vectors
 from lecture4.features import linear_probe
-from lecture4.ops.losses import check_unit_interval, squared_error
+from lecture4.ops.losses import squared_error
 
-VARIANTS = ('linear', 'plain', 'l1', 'topk', 'denoising', 'contractive', 'deep', 'variational')
+VARIANTS = registry.NAMES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,46 +98,28 @@ SWEEPS = {
 
 
 def variant_of(config) -> registry.Variant:
-    dim = config.latent_dim
-    match config.variant:
-        case 'linear':
-            return registry.linear_autoencoder(dim)
-        case 'plain':
-            return registry.logistic(dim)
-        case 'l1':
-            return registry.l1_sparse(dim, config.l1_penalty)
-        case 'topk':
-            return registry.top_k_sparse(dim, config.k)
-        case 'denoising':
-            return registry.masking_denoiser(dim, config.mask_rate)
-        case 'contractive':
-            penalty = config.contraction_penalty
-            return registry.logistic(dim, contraction_penalty=penalty, tied=True)
-        case 'deep':
-            return registry.deep_relu(dim)
-    return registry.gaussian_vae(dim)
+    names = ('l1_penalty', 'k', 'mask_rate', 'contraction_penalty')
+    options = {name: getattr(config, name) for name in names}
+    return registry.by_name(config.variant, config.latent_dim, **options)
 
 
 def data(config):
-    task = images.load(config.source, seed=config.seed, **config.data_kwargs())
-    x, test = (
-        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
-        for a in (task.train_images, task.test_images)
-    )
-    rows = np.random.default_rng(config.seed).permutation(len(x))
-    x, labels = x[rows], task.train_labels[rows].astype(np.int32)
-    num_valid = len(x) // 6
-    constants = {'image_shape': task.train_images.shape[1:3]}
+    options = {'seed': config.seed, **config.data_kwargs()}
+    loaded = vectors.load_labeled(config.source, **options)
+    rows = np.random.default_rng(config.seed).permutation(len(loaded.train))
+    x, labels = loaded.train[rows], loaded.train_labels[rows].astype(np.int32)
+    n = len(x) // 6
+    constants = {'image_shape': loaded.image_shape[:2]}
     return train.in_memory(
-        x[num_valid:],
+        x[n:],
         config.batch_size,
         seed=config.seed,
-        evaluation=test,
-        spec=train.Spec(x.shape[1:], task.class_names, constants),
+        evaluation=loaded.test,
+        spec=train.Spec(x.shape[1:], loaded.class_names, constants),
         report_data={
-            'labels': labels[num_valid:],
-            'valid': (x[:num_valid], labels[:num_valid]),
-            'test_labels': task.test_labels.astype(np.int32),
+            'train': (x[n:], labels[n:]),
+            'valid': (x[:n], labels[:n]),
+            'test_labels': loaded.test_labels.astype(np.int32),
         },
     )
 
@@ -165,73 +146,49 @@ def build(config, spec):
 
 def apply(config, spec):
     variant = variant_of(config)
-    return {
-        'encode': lambda state, x: variant.encode(state.params, x),
-        'decode': lambda state, z: variant.decode(state.params, z),
-    }
+    return train.on_params({'encode': variant.encode, 'decode': variant.decode})
 
 
 def accuracies(config, name, encode, data):
     """Records by number of labels, and on noisy images for the largest number."""
-    x, loaded = data.device_arrays, data.report_data
     noise = np.random.default_rng(0).normal(size=data.evaluation.shape)
     noisy = np.clip(data.evaluation + config.noise_std * noise, 0, 1).astype(np.float32)
-    (valid, valid_labels), labels = loaded['valid'], loaded['labels']
-    codes = encode(x)
-    scale = linear_probe.standardizer(codes)
-    z, valid = scale(codes), scale(encode(valid))
-    tests = {'accuracy': scale(encode(data.evaluation)), 'noisy_accuracy': scale(encode(noisy))}
-    sizes, records = sorted({min(n, len(x)) for n in config.num_labels}), []
-    for n in sizes:
-        trials = {metric: [] for metric in tests}
-        for trial in range(1 if n == len(x) else config.num_trials):
-            rows = np.random.default_rng((config.seed, trial)).permutation(len(x))[:n]
-            predict = linear_probe.fit(z[rows], labels[rows], valid, valid_labels, config.Cs)
-            for metric, test in tests.items():
-                trials[metric].append(np.mean(predict(test) == loaded['test_labels']))
-        record = {'features': name, 'num_labels': n, 'accuracy': np.array(trials['accuracy'])}
-        if n == sizes[-1]:
-            record['noisy_accuracy'] = np.array(trials['noisy_accuracy'])
-        records.append(record)
-    return records
+    tests = {'accuracy': data.evaluation, 'noisy_accuracy': noisy}
+    names = ('num_labels', 'num_trials', 'Cs', 'seed')
+    options = {name: getattr(config, name) for name in names}
+    return linear_probe.label_records(name, encode, tests=tests, **data.report_data, **options)
 
 
 def report(config, state, data):
-    from lecture4.figures import dictionary
-    from lecture4.figures import images as drawn
+    from lecture4.figures import dictionary, images
 
     variant, params = variant_of(config), state.params
     shape = data.spec.constants['image_shape']
     values = train.evaluate(build(config, data.spec), state, data.evaluation)
-    ours = accuracies(
-        config, config.variant, jax.jit(functools.partial(variant.encode, params)), data
-    )
+    encode = jax.jit(functools.partial(variant.encode, params))
+    ours = accuracies(config, config.variant, encode, data)
     records = ours + accuracies(config, 'raw pixels', jnp.asarray, data)
-    x = data.evaluation[np.linspace(0, len(data.evaluation) - 1, 12).astype(int)]
-    rows = {
-        'image': x,
-        config.variant: np.asarray(variant.decode(params, variant.encode(params, x))),
-    }
+    x = images.spaced(data.evaluation)
+    restored = variant.decode(params, variant.encode(params, jnp.asarray(x)))
+    rows = {'image': x, config.variant: restored}
     weight = np.asarray(params.encoder[0].weight)
+    figures = {
+        'reconstructions': train.Figure(
+            images.vector_rows(rows, shape), 'Test images and their reconstructions.'
+        ),
+        'filters': train.Figure(
+            dictionary.atoms(weight, shape, n=64, columns=16), 'Weights of the first layer.'
+        ),
+    }
     caption = f'{config.latent_dim} latent variables, {config.steps} steps of {config.batch_size}.'
-    index = ('features', 'num_labels')
+    index, title = ('features', 'num_labels'), 'Linear classifier on the codes'
+    table = train.Table(title, records, index, caption=caption)
     accuracy = float(ours[-1]['accuracy'].mean())
-    return train.Report(
-        metrics=values | {'full_accuracy': accuracy},
-        tables=(train.Table('Linear classifier on the codes', records, index, caption=caption),),
-        figures={
-            'reconstructions': train.Figure(
-                drawn.rows({k: v.reshape(-1, *shape) for k, v in rows.items()}),
-                'Test images and their reconstructions.',
-            ),
-            'filters': train.Figure(
-                dictionary.atoms(weight, shape, n=64, columns=16), 'Weights of the first layer.'
-            ),
-        },
-        summary=f'{config.variant}: error {values["error"]:.3g}, sparseness '
-        f'{values["sparseness"]:.2f}, accuracy {100 * accuracy:.1f} % with {ours[-1]["num_labels"]} '
-        'labels.',
+    summary = (
+        f'{config.variant}: error {values["error"]:.3g}, sparseness {values["sparseness"]:.2f}, '
+        f'accuracy {accuracy:.1%} with {ours[-1]["num_labels"]} labels.'
     )
+    return train.Report(values | {'full_accuracy': accuracy}, (table,), figures, summary)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,6 @@ Results:  63 units, 200 iterations (not converged): median kurtosis, and spectra
 """
 
 import dataclasses
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ import numpy as np
 from lecture4 import train
 from lecture4.autoencoder import linear, rica
 from lecture4.data.images import crops, load_images, whiten
-from lecture4.features.orientation import oriented_fraction
+from lecture4.features import orientation, selectivity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,24 +124,6 @@ def apply(config, spec):
     return {'encode': encode}
 
 
-def kurtosis(codes):
-    """E h^4 / (E h^2)^2 of every unit, 3 for Gaussian ones; codes [n, k], of mean 0."""
-    return (codes**4).mean(0) / np.maximum((codes**2).mean(0) ** 2, np.finfo(float).tiny)
-
-
-def baselines(config, white):
-    """{method: directions [k, r] in the whitened space}."""
-    from sklearn.decomposition import FastICA
-
-    rank = white.shape[1]
-    rotation = np.linalg.qr(np.random.default_rng(config.seed).normal(size=(rank, rank)))[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about convergence, which the table shows
-        fast = FastICA(whiten=False, max_iter=300, random_state=config.seed)  # pyright: ignore
-        fast.fit(white)
-    return {'random directions': rotation, 'PCA': np.eye(rank), 'FastICA': fast.components_}
-
-
 def report(config, state, data):
     from lecture4.figures import dictionary, lines
 
@@ -152,53 +133,38 @@ def report(config, state, data):
     own = W @ axes  # what the units see of the whitened coordinates
     costs, parts = cost(config, state.params, jnp.asarray(data.device_arrays))
     name = f'reconstruction ICA, {config.latent_dim} units'
-    directions = baselines(config, white) | {name: own}
-    per_unit = {method: kurtosis(white @ v.T) for method, v in directions.items()}
+    directions = linear.baseline_directions(white, seed=config.seed) | {name: own}
+    per_unit = {method: selectivity.kurtosis(white @ v.T) for method, v in directions.items()}
     records = [
-        {
-            'method': method,
-            'kurtosis': float(np.median(per_unit[method])),
-            'oriented': float(np.median(oriented_fraction((v @ axes.T).reshape(-1, *shape)))),
-        }
+        {'method': method, 'kurtosis': float(np.median(per_unit[method]))}
+        | {'oriented': orientation.median_oriented((v @ axes.T).T, shape)}
         for method, v in directions.items()
     ]
-    ours = records[-1]
     metrics = {
-        'rica_kurtosis': ours['kurtosis'],
+        'rica_kurtosis': records[-1]['kurtosis'],
         'loss': float(jnp.mean(costs)),
         'reconstruction': float(parts['reconstruction']),
         'orthonormality': ((own @ own.T - np.eye(len(own))) ** 2).sum() + rank - len(own),
         'whiteness': abs(np.cov(white.T, bias=True) - np.eye(rank)).max(),
     }
-    panel = {
-        'curves': {m: (np.arange(1, len(v) + 1), np.sort(v)[::-1]) for m, v in per_unit.items()},
-        'xlabel': 'unit',
-        'ylabel': 'kurtosis',
-        'yscale': 'log',
+    curves = {m: (np.arange(1, len(v) + 1), np.sort(v)[::-1]) for m, v in per_unit.items()}
+    options: dict = {'xlabel': 'unit', 'ylabel': 'kurtosis', 'yscale': 'log'}
+    figures = {
+        'filters': train.Figure(
+            dictionary.atoms(W.T, shape, columns=9), 'Filters, on whitened patches.'
+        ),
+        'kurtosis': train.Figure(
+            lines.single('Kurtosis of outputs', curves, **options),
+            'Kurtosis of every unit, largest first.',
+        ),
     }
     caption = (
-        f'{len(white)} patches of {config.patch_size} x {config.patch_size}, {rank} dimensions of '
-        'variance 1. Kurtosis of the outputs (3: Gaussian), and the largest fraction of the spectral '
-        'energy of a filter in a wedge of 45 degrees (25 %: no orientation); medians over units.'
+        f'{len(white)} patches, {rank} dimensions of variance 1. Kurtosis of the outputs (3: Gaussian), '
+        f'median over units. {orientation.CAPTION}'
     )
-    return train.Report(
-        metrics=metrics,
-        tables=(
-            train.Table('Directions of whitened patches', records, ('method',), caption=caption),
-        ),
-        figures={
-            'filters': train.Figure(
-                dictionary.atoms(W.T, shape, columns=9), 'Filters, on whitened patches.'
-            ),
-            'kurtosis': train.Figure(
-                lines.panels({'Kurtosis of outputs': panel}, columns=1, size=(6, 3.2)),
-                'Kurtosis of every unit, largest first.',
-            ),
-        },
-        summary='Kurtosis '
-        + ', '.join(f'{record["method"]} {record["kurtosis"]:.2f}' for record in records)
-        + f'; {100 * ours["oriented"]:.0f} % of the energy in one wedge of 45 degrees.',
-    )
+    table = train.Table('Directions of whitened patches', records, ('method',), caption=caption)
+    summary = ', '.join(f'{record["method"]} {record["kurtosis"]:.2f}' for record in records)
+    return train.Report(metrics, (table,), figures, f'Kurtosis {summary}.')
 
 
 if __name__ == '__main__':

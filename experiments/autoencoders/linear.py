@@ -22,14 +22,15 @@ Results:  MNIST, 32 components, 20 epochs of Adam
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lecture4 import train
 from lecture4.autoencoder import linear
-from lecture4.data import images
+from lecture4.data.images import vectors
+
+PUBLISHED = '13.87 (Hinton & Salakhutdinov 2006, from memory, unverified)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +59,8 @@ METRICS = (
 )
 PRESETS = {
     'smoke': {'steps': 20, 'als_iterations': 2},
-    'mnist': {
-        'source': 'mnist',
-        'latent_dim': 32,
-        'batch_size': 200,
-        'steps': 6000,
-        'steps_per_call': 300,
-    },
+    'mnist': {'source': 'mnist', 'latent_dim': 32, 'batch_size': 200, 'steps': 6000}
+    | {'steps_per_call': 300},
 }
 SWEEPS = {
     'learning_rate': train.grid(learning_rate=(3e-4, 1e-3, 3e-3, 1e-2), seed=(0, 1)),
@@ -73,21 +69,18 @@ SWEEPS = {
 
 
 def data(config):
-    task = images.load(config.source, seed=config.seed, **config.data_kwargs())
-    x, test = (a.reshape(len(a), -1) for a in (task.train_images, task.test_images))
-    principal = linear.principal_components(x)
-    k = min(config.latent_dim, x.shape[1])
-    constants = {'mean': principal.mean, 'image_shape': task.train_images.shape[1:3]}
+    options = {'in_unit_interval': False, 'seed': config.seed, **config.data_kwargs()}
+    loaded = vectors.load_labeled(config.source, **options)
+    principal, shape = linear.principal_components(loaded.train), loaded.image_shape[:2]
+    centered, test = ((x - principal.mean).astype(np.float32) for x in (loaded.train, loaded.test))
+    components = principal.components[:, : config.latent_dim].astype(np.float32)
     return train.in_memory(
-        (x - principal.mean).astype(np.float32),
+        centered,
         config.batch_size,
         seed=config.seed,
-        evaluation={
-            'x': (test - principal.mean).astype(np.float32),
-            'components': principal.components[:, :k].astype(np.float32),
-        },
-        spec=train.Spec(x.shape[1:], constants=constants),
-        report_data={'principal': principal, 'test': test},
+        evaluation={'x': test, 'components': components},
+        spec=train.Spec(test.shape[1:], (), {'mean': principal.mean, 'image_shape': shape}),
+        report_data=(principal, loaded.test),
     )
 
 
@@ -112,77 +105,47 @@ def build(config, spec):
 def apply(config, spec):
     mean = np.asarray(spec.constants['mean'], np.float32)
 
-    def encode(state, x):
-        encoder = state.params.encoder[0]
+    def encode(params, x):
+        encoder = params.encoder[0]
         return (x - mean) @ encoder.weight + encoder.bias
 
-    def reconstruct(state, x):
-        return linear.reconstruct(state.params, x - mean) + mean
+    def reconstruct(params, x):
+        return linear.reconstruct(params, x - mean) + mean
 
-    return {'encode': encode, 'reconstruct': reconstruct}
-
-
-def converge(config, params, data):
-    """Alternating least squares from the trained weights; the worst angle after each iteration."""
-    mean, covariance = jax.jit(linear.moments)(data.device_arrays)
-    components = data.evaluation['components']
-
-    def body(params, _):
-        params = linear.alternating_least_squares(params, mean, covariance)
-        return params, linear.principal_angles(linear.decoder_matrix(params), components)[-1]
-
-    return jax.jit(lambda p: jax.lax.scan(body, p, None, config.als_iterations))(params)
+    return train.on_params({'encode': encode, 'reconstruct': reconstruct})
 
 
 def report(config, state, data):
-    from lecture4.figures import dictionary, lines
-    from lecture4.figures import images as drawn
+    from lecture4.figures import dictionary, images, lines
 
-    params, x = state.params, data.evaluation['x']
-    principal, test = data.report_data['principal'], data.report_data['test']
+    (principal, test), x, params = data.report_data, data.evaluation['x'], state.params
     d, k, shape = x.shape[1], config.latent_dim, data.spec.constants['image_shape']
     metrics = train.evaluate(build(config, data.spec), state, data.evaluation)
-    weight = np.asarray(params.encoder[0].weight, float)
-    cosine = weight / np.linalg.norm(weight, axis=0)
-    metrics['max_cosine'] = float(abs(cosine.T @ cosine - np.eye(k)).max())
-    records = [
-        {'method': f'PCA, {n}', 'reconstruction_error': principal.reconstruction_error(test, n)}
-        for n in sorted({2, 6, 16, 20, 30, 32, min(k, d)} & set(range(1, d)))
-    ]
-    for record in records:
-        if record['method'] == 'PCA, 30' and config.source == 'mnist':
-            record['published'] = '13.87 (Hinton & Salakhutdinov 2006, from memory, unverified)'
-    records.append({'method': f'autoencoder, {k}', 'reconstruction_error': metrics['error']})
-    figures = {}
+    metrics['max_cosine'] = linear.max_cosine(params.encoder[0].weight)
+    counts = sorted({2, 6, 16, 20, 30, 32, min(k, d)} & set(range(1, d)))
+    errors = {f'PCA, {n}': principal.reconstruction_error(test, n) for n in counts}
+    errors[f'autoencoder, {k}'], figures = metrics['error'], {}
     if config.als_iterations and not config.tied and k < d:
-        params, angles = converge(config, params, data)
-        angles, n = np.asarray(angles, float), np.arange(1, config.als_iterations + 1)
+        components, n = data.evaluation['components'], config.als_iterations
+        params, angles = linear.converge(params, data.device_arrays, components, n)
+        angles, n = np.asarray(angles, float), np.arange(1, n + 1)
         metrics['converged_angle'] = float(angles[-1])
-        error = float(linear.loss(params, x).mean())
-        records.append({'method': f'autoencoder, converged, {k}', 'reconstruction_error': error})
+        errors[f'autoencoder, converged, {k}'] = float(linear.loss(params, x).mean())
         rate = principal.variances[k] / principal.variances[k - 1]
         expected = np.maximum(angles[0] * rate ** (n - 1), angles.min())
-        curves = {
-            'alternating least squares': (n, angles),
-            f'rate {rate:.3f}, the ratio of eigenvalues': (n, expected),
-        }
-        panel = {'curves': curves, 'xlabel': 'iteration', 'ylabel': 'radians', 'yscale': 'log'}
+        curves = {'alternating least squares': (n, angles), f'rate {rate:.3f}': (n, expected)}
+        options: dict = {'xlabel': 'iteration', 'ylabel': 'radians', 'yscale': 'log'}
         figures['angles'] = train.Figure(
-            lines.panels({'Worst principal angle to PCA': panel}, columns=1, size=(6, 3.2)),
-            'It converges to the precision of float32.',
+            lines.single('Worst principal angle to PCA', curves, **options),
+            'It falls by the ratio of eigenvalues, and converges to the precision of float32.',
         )
-    few = test[np.linspace(0, len(x) - 1, 12).astype(int)]
+    few, n = images.spaced(test), min(k, 32)
     restored = linear.reconstruct(params, jnp.asarray(few - principal.mean, x.dtype))
-    rows = {
-        'image': few,
-        'autoencoder': np.asarray(restored) + principal.mean,
-        'PCA': principal.reconstruct(few, k),
-    }
-    n = min(k, 32)
+    rows = {'image': few, 'autoencoder': np.asarray(restored) + principal.mean}
+    rows['PCA'] = principal.reconstruct(few, k)
     figures |= {
         'reconstructions': train.Figure(
-            drawn.rows({name: v.reshape(-1, *shape) for name, v in rows.items()}),
-            'The two reconstructions are the same function.',
+            images.vector_rows(rows, shape), 'The two reconstructions are the same function.'
         ),
         'weights': train.Figure(
             dictionary.atoms(np.asarray(linear.decoder_matrix(params)), shape, n=n, columns=8),
@@ -192,15 +155,16 @@ def report(config, state, data):
             dictionary.atoms(principal.components, shape, n=n, columns=8), 'Principal components.'
         ),
     }
+    records = [{'method': name, 'reconstruction_error': error} for name, error in errors.items()]
+    if config.source == 'mnist':
+        next(r for r in records if r['method'] == 'PCA, 30')['published'] = PUBLISHED
     caption = 'Squared error summed over pixels, mean over the test images.'
-    return train.Report(
-        metrics=metrics,
-        tables=(train.Table('Test error', records, ('method',), caption=caption),),
-        figures=figures,
-        summary=f'Error {metrics["error"]:.4g}; the worst principal angle to PCA is '
-        f'{metrics["worst_angle"]:.3g} degrees; the largest cosine between two encoder columns is '
-        f'{metrics["max_cosine"]:.2f}.',
+    table = train.Table('Test error', records, ('method',), caption=caption)
+    summary = (
+        f'Error {metrics["error"]:.4g}; the worst principal angle to PCA is '
+        f'{metrics["worst_angle"]:.3g} degrees.'
     )
+    return train.Report(metrics, (table,), figures, summary)
 
 
 if __name__ == '__main__':

@@ -28,9 +28,8 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import deep, linear, network
-from lecture4.data import images
+from lecture4.data.images import vectors
 from lecture4.features import retrieval
-from lecture4.ops.losses import check_unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +73,15 @@ SWEEPS = {'latent_dim': train.grid(latent_dim=(2, 5, 10, 20), tsne=(False,), see
 
 
 def data(config):
-    task = images.load(config.source, seed=config.seed, **config.data_kwargs())
-    x, test = (
-        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
-        for a in (task.train_images, task.test_images)
-    )
-    constants = {'image_shape': task.train_images.shape[1:3]}
+    loaded = vectors.load_labeled(config.source, seed=config.seed, **config.data_kwargs())
+    constants = {'image_shape': loaded.image_shape[:2]}
     return train.in_memory(
-        x,
+        loaded.train,
         config.batch_size,
         seed=config.seed,
-        evaluation=test[: config.num_shown],
-        spec=train.Spec(x.shape[1:], task.class_names, constants),
-        report_data=task.test_labels[: config.num_shown],
+        evaluation=loaded.test[: config.num_shown],
+        spec=train.Spec(loaded.train.shape[1:], loaded.class_names, constants),
+        report_data=loaded.test_labels[: config.num_shown],
     )
 
 
@@ -94,12 +89,8 @@ def build(config, spec):
     dims = {'map': 2, 'code': config.latent_dim}
 
     def init(key, x):
-        del x
-        layers = (*spec.shape, *config.hidden_dims)
-        return {
-            name: network.init_autoencoder(own_key, (*layers, dims[name]), scale='he')
-            for name, own_key in zip(dims, jax.random.split(key), strict=True)
-        }
+        layers = {name: (*spec.shape, *config.hidden_dims, dim) for name, dim in dims.items()}
+        return network.init_each(key, layers, scale='he')
 
     def loss(params, x, key):
         del key

@@ -1,16 +1,14 @@
 """Predictive sparse decomposition (Kavukcuoglu, Ranzato & LeCun, NYU technical report 2008).
 
-Atoms and an encoder are learned together from whitened patches of unlabeled images; codes start at
-the encoder prediction and take ten proximal gradient steps. On held-out patches: how far the energy
-of the prediction, and of the steps after it, lies above the exact minimum, and how long each takes,
-next to exact solvers of sparse coding. On labeled images of something else: the accuracy of a linear
-SVM on pooled encoder predictions and on pooled exact codes.
+Atoms and an encoder are learned together from whitened patches; codes start at the encoder prediction and
+take ten proximal gradient steps. Compared with exact codes: energy and time on held-out patches, and the
+accuracy of a linear SVM on pooled codes of labeled images of something else.
 
 Run:      python -m experiments.autoencoders.predictive
           python -m experiments.autoencoders.predictive --preset handwriting --manual_dir PATH
 Hardware: one core (AMD EPYC), under 2 minutes
-Results:  energy and lasso: excess over the least value of the joint energy, and of the objective of sparse
-          coding (no coupling term), in %; test accuracy in % on textures by labels per class
+Results:  excess (%) over the least energy, and over the least energy without the coupling term (lasso); test
+          accuracy (%) on textures by labels per class
 
           | codes              | energy  | lasso | us per patch | 1    | 2    | 5    | 20   |
           |--------------------|---------|-------|--------------|------|------|------|------|
@@ -21,27 +19,23 @@ Results:  energy and lasso: excess over the least value of the joint energy, and
           | coordinate descent |         | 0     | 1501         |      |      |      |      |
           | PCA                |         |       |              | 81.0 | 87.4 | 92.8 | 97.3 |
 
-          The encoder is 136 times as fast as exact sparse coding (timed in turns on a busy core); published:
-          about 100 times as fast as feature-sign search, with features as good as exact codes on
-          Caltech-101 (Kavukcuoglu et al. 2008, cited from memory, unverified). Trained with 50 steps
-          instead of ten, the energy ends at 30.98 instead of 30.97.
+          The encoder is 136 times as fast as exact sparse coding (in turns, on a busy core); published: about
+          100 times as fast as feature-sign search, with features as good on Caltech-101 (cited from memory,
+          unverified). Trained with 50 steps instead of ten, the energy ends at 30.98 instead of 30.97.
 """
 
 import dataclasses
 import functools
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import psd
-from lecture4.features import atoms, code_comparison, label_efficiency, self_taught
-from lecture4.ops import linalg
+from lecture4.autoencoder import code_comparison, psd
+from lecture4.features import atoms, label_efficiency, self_taught, timing
 from lecture4.ops.prox import soft_threshold
-from lecture4.sparse import solvers
 
 ACTIVATIONS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, threshold=0.5)}
 NUM_STEPS = (0, 1, 3, 10, 30)  # proximal gradient steps after which the excess energy is measured
@@ -77,9 +71,7 @@ class Config(train.SelfTaught):
 
 
 METRICS = (
-    train.Metric(
-        'encoder_accuracy', 'fraction', 'higher', 'accuracy of encoder predictions', primary=True
-    ),
+    train.Metric('encoder_accuracy', 'fraction', 'higher', 'accuracy of predictions', primary=True),
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
     train.Metric('energy', '', 'lower', 'energy'),
     train.Metric('excess', '', 'lower', 'excess energy / minimum'),
@@ -108,73 +100,35 @@ SWEEPS = {
 
 def data(config):
     min_std = 1e-3 if config.unlabeled == 'omniglot' else 0.0  # blank paper
-    loaded = train.load_self_taught(config, config.latent_dim, min_std=min_std)
-    task = loaded.task
-    few = np.random.default_rng(config.seed).permutation(len(task.test_labels))[: config.num_eval]
-    task = task._replace(test_images=task.test_images[few], test_labels=task.test_labels[few])
-    constants = {'whitening': loaded.whitening, 'components': loaded.components}
-    return dataclasses.replace(
-        train.in_memory(
-            loaded.signals,
-            config.batch_size,
-            seed=config.seed,
-            evaluation=loaded.held_out,
-            spec=train.Spec(loaded.signals.shape[1:], task.class_names, constants),
-            report_data=task,
-        ),
-        rows=loaded.raw_signals,
-    )
+    options = {'min_std': min_std, 'num_eval': config.num_eval}
+    return train.self_taught_data(config, config.latent_dim, **options)
 
 
 def energy_terms(config):
     """What fixes the energy of codes besides the parameters."""
-    return {
-        'l1_penalty': config.l1_penalty,
-        'coupling': config.coupling,
-        'activation': ACTIVATIONS[config.activation],
-    }
-
-
-def build(config, spec):
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
-    methods = encoders(config)
-
-    def init(key, x):
-        return psd.init(key, x, config.latent_dim, optimizer)
-
-    step = functools.partial(
-        psd.step,
-        optimizer=optimizer,
-        n_steps=config.num_inference_steps,
-        uncoupled=config.uncoupled,
-        **energy_terms(config),
-    )
-
-    def evaluate(learner, x):
-        params, terms = learner.params, energy_terms(config)
-        return {
-            f'energy/{name}': jnp.mean(psd.energy(params, x, methods[name](params, x), **terms))
-            for name in ('encoder', 'inferred')
-        }
-
-    return train.from_learner(init, step, evaluate)
+    activation = ACTIVATIONS[config.activation]
+    return {'l1_penalty': config.l1_penalty, 'coupling': config.coupling, 'activation': activation}
 
 
 def encoders(config):
     """{method: (params, whitened patches [n, d]) -> codes [n, k]}, fastest first."""
-    terms, steps, half = energy_terms(config), config.num_inference_steps, config.l1_penalty / 2
-    exact = {'tolerance': 1e-4, 'tile': 128}  # of solvers, whose objective is half the energy
-    return {
-        'encoder': lambda params, x: psd.encode(params, x, ACTIVATIONS[config.activation]),
-        'inferred': lambda params, x: psd.infer(params, x, n_steps=steps, **terms),
-        'energy minimum': lambda params, x: (
-            solvers.fista(*psd.as_lasso(params, x, **terms), **exact).codes
-        ),
-        'sparse coding, ADMM': lambda params, x: solvers.admm(x, params.atoms, half, **exact).codes,
-        'sparse coding, coordinate descent': lambda params, x: (
-            solvers.coordinate_descent(x, params.atoms, half, **exact).codes
-        ),
-    }
+    return code_comparison.encoders(n_steps=config.num_inference_steps, **energy_terms(config))
+
+
+def build(config, spec):
+    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    terms, methods = energy_terms(config), encoders(config)
+    init = functools.partial(psd.init, latent_dim=config.latent_dim, optimizer=optimizer)
+    step = functools.partial(psd.step, n_steps=config.num_inference_steps, **terms)
+    step = functools.partial(step, optimizer=optimizer, uncoupled=config.uncoupled)
+
+    def evaluate(learner, x):
+        params = learner.params
+        codes = {name: methods[name](params, x) for name in ('encoder', 'inferred')}
+        energies = {name: psd.energy(params, x, h, **terms) for name, h in codes.items()}
+        return {f'energy/{name}': jnp.mean(values) for name, values in energies.items()}
+
+    return train.from_learner(init, step, evaluate)
 
 
 def features(config, spec):
@@ -186,112 +140,60 @@ def features(config, spec):
         'sparse coding': (codes['sparse coding, ADMM'], whitening),
         'PCA': (lambda params, x: x, spec.constants['components']),
     }
-
-    def pooled(encode, affine):
-        return lambda params, images: self_taught.encode_images(
-            images,
-            functools.partial(encode, params),
-            patch_size=config.patch_size,
-            stride=config.stride,
-            contrast_epsilon=config.contrast_epsilon,
-            whitening=affine,
-            pooling_grid=config.pooling_grid,
-        )
-
-    return {name: pooled(*method) for name, method in methods.items()}
+    names = ('patch_size', 'stride', 'contrast_epsilon', 'pooling_grid')
+    return self_taught.pooled_encoders(methods, **{name: getattr(config, name) for name in names})
 
 
 def apply(config, spec):
+    whitening, pooled = spec.constants['whitening'], features(config, spec)['encoder']
+
     def encode(state, patches):
-        whitened = self_taught.preprocess(
-            patches, config.contrast_epsilon, spec.constants['whitening']
-        )
+        whitened = self_taught.preprocess(patches, config.contrast_epsilon, whitening)
         return encoders(config)['encoder'](state.params.params, whitened)
 
-    pooled = features(config, spec)['encoder']
-
-    def image_features(state, images):
-        return pooled(state.params.params, images)
-
-    return {'encode': encode, 'features': image_features}
+    return {'encode': encode, 'features': lambda state, x: pooled(state.params.params, x)}
 
 
 def report(config, state, data):
     from lecture4.figures import curves, dictionary, lines
 
-    params, x = state.params.params, jnp.asarray(data.evaluation[:2000])
-    task, spec = data.report_data, data.spec
-    terms = energy_terms(config)
-    records = code_comparison.compare_codes(encoders(config), params, x, 'energy minimum', **terms)
-    encoder, inferred, minimum, admm, descent = records
+    params, x, task = state.params.params, jnp.asarray(data.evaluation[:2000]), data.report_data
+    terms, methods, counts = energy_terms(config), encoders(config), config.labels_per_class
+    seconds = timing.median_times(methods, (params, x), num_repeats=3)
+    records = code_comparison.compare_codes(methods, params, x, 'energy minimum', seconds, **terms)
+    encoder, _, minimum, *exact = records
+    speedup = min(r['time_per_patch'] for r in exact) / encoder['time_per_patch']
     excess = code_comparison.excess_by_steps(params, x, NUM_STEPS, minimum['energy'], **terms)
-    draws = {}
-    for name, function in features(config, spec).items():
-        learned, tested = (
-            np.asarray(jax.jit(function)(params, jnp.asarray(images)))
-            for images in (task.train_images, task.test_images)
-        )
-        draws[name] = label_efficiency.label_curve(
-            config.seed, learned, task.train_labels, tested, task.test_labels,
-            labels_per_class=config.labels_per_class, num_trials=config.num_trials,
-        )  # fmt: skip
-    accuracies = [
-        {'features': name, 'labels_per_class': n, 'accuracy': values}
-        for name, rows in draws.items()
-        for n, values in zip(config.labels_per_class, rows, strict=True)
-    ]
-    speedup = min(admm['time_per_patch'], descent['time_per_patch']) / encoder['time_per_patch']
-    final = {name: float(rows[-1].mean()) for name, rows in draws.items()}
-    back = np.asarray(linalg.pseudo_inverse(spec.constants['whitening']).T)
-    order = atoms.display_order(np.asarray(params.atoms))
-    shape = self_taught.signal_shape(task.train_images.shape[1:], config.patch_size)
-    panel = {
-        'curves': {start: (np.array(NUM_STEPS), values) for start, values in excess.items()},
-        'xlabel': 'proximal gradient steps', 'ylabel': 'relative excess', 'yscale': 'log',
-    }  # fmt: skip
-    return train.Report(
-        metrics={'encoder_accuracy': final['encoder'], 'speedup': speedup},
-        tables=(
-            train.Table(
-                f'Codes of {len(x)} held-out patches of {config.unlabeled}', records, ('codes',),
-                caption=f'Energy: ||x - D h||^2 + {config.l1_penalty} |h|_1 + {config.coupling} '
-                '||h - f(x)||^2, its excess over the exact minimum; lasso: the same without the last '
-                f'term, its excess over the least value; inferred: {config.num_inference_steps} steps '
-                'from the prediction. Signal to noise of D h; times: median of 3 in turns.',
-            ),
-            train.Table(
-                f'Accuracy on {config.labeled}', accuracies, ('features',),
-                caption=f'{config.num_trials} draws of the labeled set; linear SVM on pooled '
-                'features, C by cross-validation.',
-                pivot='labels_per_class',
-            ),
+    options = {'labels_per_class': counts, 'num_trials': config.num_trials}
+    functions = features(config, data.spec)
+    draws = label_efficiency.label_curves(config.seed, functions, params, *task[:4], **options)
+    accuracy = {name: float(values[-1].mean()) for name, values in draws.items()}
+    caption = code_comparison.CAPTION.format(n_steps=config.num_inference_steps, **terms)
+    tables = (
+        train.Table('Codes of held-out patches', records, ('codes',), caption=caption),
+        train.label_table(draws, counts, caption=f'{config.labeled}, {config.num_trials} draws.'),
+    )
+    D, W = np.asarray(params.atoms), np.asarray(params.encoder.weight)
+    back, shape = (data.spec.constants[name] for name in ('unwhitening', 'signal_shape'))
+    drawn = functools.partial(dictionary.atoms, patch_shape=shape, order=atoms.display_order(D))
+    figures = {
+        'excess': train.Figure(
+            lines.single('Proximal gradient steps', excess, ylabel='excess', yscale='log'),
+            'Relative excess of the energy over its minimum, from two starting points.',
         ),
-        figures={
-            'excess': train.Figure(
-                lines.panels({'Steps to the minimum of the energy': panel}, size=(5.2, 3.2)),
-                'Excess of the energy over its minimum, from two starting points.',
-            ),
-            'accuracy': train.Figure(
-                curves.label_curve(
-                    draws, config.labels_per_class, chance=1 / spec.num_classes
-                ),
-                'Encoder predictions and exact codes, with the same classifier.',
-            ),
-            'atoms': train.Figure(
-                dictionary.atoms(back @ np.asarray(params.atoms), shape, order=order),
-                'The atoms, unwhitened, similar ones next to one another.',
-            ),
-            'encoder': train.Figure(
-                dictionary.atoms(np.asarray(params.encoder.weight), shape, order=order),
-                'Encoder filters of the same units, on whitened patches.',
-            ),
-        },
-        summary=f'The encoder takes {encoder["time_per_patch"]:.2f} us per patch, {speedup:.0f} times '
-        f'less than exact sparse coding; its energy lies {encoder["excess"]:.1%} above the minimum, '
-        f'{inferred["excess"]:.3%} after {config.num_inference_steps} steps. Accuracy with '
-        f'{config.labels_per_class[-1]} labels per class: {final["encoder"]:.1%} on encoder '
-        f'predictions, {final["sparse coding"]:.1%} on exact codes.',
-    )  # fmt: skip
+        'accuracy': train.Figure(
+            curves.label_curve(draws, counts, chance=1 / data.spec.num_classes),
+            'Encoder predictions and exact codes, with the same classifier.',
+        ),
+        'atoms': train.Figure(drawn(back.T @ D), 'The atoms, unwhitened, sorted by similarity.'),
+        'encoder': train.Figure(drawn(W), 'Encoder filters of the same units, not unwhitened.'),
+    }
+    metrics = {'encoder_accuracy': accuracy['encoder'], 'speedup': speedup}
+    summary = (
+        f'The encoder is {speedup:.0f} times as fast as exact sparse coding; accuracy with most labels '
+        f'{accuracy["encoder"]:.1%}, on exact codes {accuracy["sparse coding"]:.1%}.'
+    )
+    return train.Report(metrics, tables, figures, summary)
 
 
 if __name__ == '__main__':

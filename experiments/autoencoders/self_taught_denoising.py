@@ -1,10 +1,8 @@
 """Self-taught learning by a denoising autoencoder (after Raina, Battle, Lee, Packer & Ng, ICML 2007).
 
-The features of Vincent et al. 2008 take the place of sparse codes. One logistic layer learns to fill in
-masked pixels of unlabeled images; its code then describes images of other classes, of which few have
-labels. A linear SVM learns from those, its C chosen by cross-validation on them alone. Raw pixels and
-the same layer with random weights get the same training sets and the same SVM: without the random
-weights nothing would show that the learning helps.
+One logistic layer learns to fill in masked pixels of unlabeled images (Vincent et al. 2008); a linear SVM then
+learns from its codes of images of other classes, of which few have labels. Raw pixels and the same layer with
+random weights get the same training sets and the same SVM.
 
 Run:      python -m experiments.autoencoders.self_taught_denoising   (digits 0-4 for 5-9, no file)
           python -m experiments.autoencoders.self_taught_denoising --preset handwriting --manual_dir PATH
@@ -19,19 +17,18 @@ Results:  test accuracy in %, 20 trials
           | raw + denoising     | 75.8 | 87.0 | 89.4 |
           | sparse codes        | 53.1 | 74.3 | 79.9 |
 
-          Omniglot's train split at 28 x 28 for MNIST, 512 latent units, standard errors 0.1 to 0.4. The
-          sparse codes are those of sparse_coding.self_taught on the same two sets.
+          Omniglot's train split for MNIST, 512 latent units, standard errors 0.1 to 0.4; sparse codes are those
+          of sparse_coding.self_taught. On digits (585 unlabeled images) learning does not help:
 
           | digits, labels      | 5    | 10   | 25   | 100  |
           |---------------------|------|------|------|------|
           | raw pixels          | 72.7 | 82.5 | 87.6 | 93.0 |
           | random weights      | 72.9 | 82.2 | 88.3 | 93.5 |
           | denoising           | 64.8 | 75.0 | 83.3 | 91.2 |
-
-          On digits there are only 585 unlabeled images, and learning does not help.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +38,9 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import registry
 from lecture4.data import images
+from lecture4.data.images import vectors
 from lecture4.features import label_efficiency, self_taught
-from lecture4.ops.losses import check_unit_interval, squared_error
+from lecture4.ops.losses import squared_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,41 +90,20 @@ SWEEPS = {
 
 
 def data(config):
-    task = images.load(
-        config.labeled,
-        classes=config.labeled_classes,
-        candidates_per_class=config.candidates_per_class,
-        seed=config.seed,
-        **config.data_kwargs(),
-    )
-    _, height, width, _ = task.train_images.shape
-    if height != width:
-        raise ValueError(
-            f'images of {config.labeled} are {height} x {width}; crop or pad them to squares'
-        )
-    fewest = int(np.bincount(task.train_labels, minlength=len(task.class_names)).min())
-    if max(config.labels_per_class) > fewest:
-        raise ValueError(
-            f'--labels_per_class {max(config.labels_per_class)}, but a class of {config.labeled} has '
-            f'{fewest} training images (at most --candidates_per_class); use at most {fewest}'
-        )
-    signals = images.load_signals(
-        config.unlabeled,
-        config.num_signals,
-        image_size=width,
-        seed=config.seed,
-        classes=config.unlabeled_classes,
-        **config.data_kwargs(),
-    )
-    x = np.asarray(check_unit_interval(signals, config.unlabeled))
-    num_held_out = max(len(x) // 10, 1)
-    constants = {'image_shape': (height, width)}
+    options = {'seed': config.seed, **config.data_kwargs()}
+    n, classes = config.candidates_per_class, config.labeled_classes
+    task = images.load(config.labeled, classes=classes, candidates_per_class=n, **options)
+    train.check_label_counts(task, config.labels_per_class, config.labeled)
+    options['classes'] = config.unlabeled_classes
+    like, n = task.train_images, config.num_signals
+    x = vectors.load_unlabeled_like(like, config.unlabeled, n, **options)
+    num_held_out, shape = max(len(x) // 10, 1), task.train_images.shape[1:3]
     return train.in_memory(
         x[num_held_out:],
         config.batch_size,
         seed=config.seed,
         evaluation=x[:num_held_out],
-        spec=train.Spec(x.shape[1:], task.class_names, constants),
+        spec=train.Spec(x.shape[1:], task.class_names, {'image_shape': shape}),
         report_data=task,
     )
 
@@ -142,10 +119,8 @@ def build(config, spec):
 
     def evaluate(params, x):
         restored = model.decode(params, model.encode(params, x))
-        return {
-            'loss': model.loss(params, x, jax.random.key(1)),  # the same masks every time
-            'error': jnp.mean(squared_error(x, restored)),
-        }
+        loss = model.loss(params, x, jax.random.key(1))  # the same masks every time
+        return {'loss': loss, 'error': jnp.mean(squared_error(x, restored))}
 
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     return train.optimize(init, loss, optax.adam(schedule), evaluate)
@@ -155,26 +130,32 @@ def apply(config, spec):
     """Functions of a state and images in [0, 1], [n, h, w, 1] or [n, d]."""
     model = registry.masking_denoiser(config.latent_dim, config.mask_rate)
 
-    def encode(state, x):
-        return model.encode(state.params, x.reshape(len(x), -1))
+    encode = features(config, spec)['denoising']
 
-    def reconstruct(state, x):
-        return model.decode(state.params, encode(state, x))
+    def reconstruct(params, x):
+        return model.decode(params, encode(params, x))
 
-    return {'encode': encode, 'reconstruct': reconstruct}
+    return train.on_params({'encode': encode, 'reconstruct': reconstruct})
 
 
-def features(config, spec, state, x):
-    """{name: features [n, p]} of images [n, h, w, 1]."""
+def features(config, spec):
+    """{name: (params, images [n, h, w, 1]) -> features [n, p]}."""
     model = registry.masking_denoiser(config.latent_dim, config.mask_rate)
-    raw = jnp.asarray(x).reshape(len(x), -1)
     random = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), spec.shape[0])
-    codes = model.encode(state.params, raw)
+
+    def raw(params, x):
+        return x.reshape(len(x), -1)
+
+    def encode(params, x):
+        return model.encode(params, raw(params, x))
+
     return {
         'raw pixels': raw,
-        'random weights': model.encode(random, raw),
-        'denoising': codes,
-        'raw + denoising': self_taught.with_raw(codes, raw),
+        'random weights': lambda params, x: encode(random, x),
+        'denoising': encode,
+        'raw + denoising': lambda params, x: self_taught.with_raw(
+            encode(params, x), raw(params, x)
+        ),
     }
 
 
@@ -182,65 +163,37 @@ def report(config, state, data):
     from lecture4.figures import curves, dictionary
     from lecture4.figures import images as drawn
 
-    task, spec = data.report_data, data.spec
-    shape = spec.constants['image_shape']
-    learned, tested = (
-        features(config, spec, state, x) for x in (task.train_images, task.test_images)
-    )
-    draws = {
-        name: label_efficiency.label_curve(
-            config.seed, learned[name], task.train_labels, tested[name], task.test_labels,
-            labels_per_class=config.labels_per_class, num_trials=config.num_trials,
-        )
-        for name in learned
-    }  # fmt: skip
-    records = [
-        {'features': name, 'labels_per_class': n, 'accuracy': values}
-        for name in draws
-        for n, values in zip(config.labels_per_class, draws[name], strict=True)
-    ]
-    caption = (
-        f'{config.num_trials} draws of the labeled set. Unlabeled: {len(data.device_arrays)} of '
-        f'{config.unlabeled}; labeled: {config.labeled}, {spec.num_classes} classes, '
-        f'{len(task.test_labels)} test images. Linear SVM, C by cross-validation on the labeled set.'
-    )
-    table = train.Table(
-        'Accuracy against labels', records, ('features',), caption=caption, pivot='labels_per_class'
-    )
-    # All features get the same training sets, so the standard error is that of paired differences.
-    gains = []
-    for name in ('raw pixels', 'random weights'):
-        gain = 100 * (draws['denoising'][-1] - draws[name][-1])
-        error = f' ± {gain.std(ddof=1) / len(gain) ** 0.5:.1f}' if len(gain) > 1 else ''
-        gains.append(f'{gain.mean():.1f}{error} points over {name}')
-    few = data.evaluation[np.linspace(0, len(data.evaluation) - 1, 12).astype(int)]
-    restored = np.asarray(apply(config, spec)['reconstruct'](state, few))
-    rows = {config.unlabeled: few, 'reconstruction': restored}
+    task, spec, counts = data.report_data, data.spec, config.labels_per_class
+    options = {'labels_per_class': counts, 'num_trials': config.num_trials}
+    encoders, params = features(config, spec), state.params
+    draws = label_efficiency.label_curves(config.seed, encoders, params, *task[:4], **options)
+    caption = f'{config.num_trials} draws. Linear SVM, C by cross-validation on the labeled set.'
+    few, shape = drawn.spaced(data.evaluation), spec.constants['image_shape']
+    rows = {'unlabeled': few, 'restored': apply(config, spec)['reconstruct'](state, few)}
     # Weights of pixels that are nearly always blank stay as initialized and would hide the others.
     std = np.std(data.device_arrays, axis=0)[:, None]
-    return train.Report(
-        metrics={'denoising_accuracy': draws['denoising'][-1].mean()},
-        tables=(table,),
-        figures={
-            'accuracy': train.Figure(
-                curves.label_curve(draws, config.labels_per_class, chance=1 / spec.num_classes),
-                'Test accuracy against labels per class, mean and standard error.',
-            ),
-            'filters': train.Figure(
-                dictionary.atoms(
-                    std * np.asarray(state.params.encoder[0].weight), shape, n=64, columns=16
-                ),
-                f'Encoder weights learned from {config.unlabeled}, times the standard deviation of '
-                'their pixel.',
-            ),
-            'reconstructions': train.Figure(
-                drawn.rows({name: x.reshape(-1, *shape) for name, x in rows.items()}),
-                'Held-out unlabeled images, nothing masked.',
-            ),
-        },
-        summary=f'With {config.labels_per_class[-1]} labels per class the codes gain '
-        f'{" and ".join(gains)}.',
+    weight = std * np.asarray(params.encoder[0].weight)
+    figures = {
+        'accuracy': train.Figure(
+            curves.label_curve(draws, counts, chance=1 / spec.num_classes),
+            'Test accuracy against labels per class, mean and standard error.',
+        ),
+        'filters': train.Figure(
+            dictionary.atoms(weight, shape, n=64, columns=16),
+            'Encoder weights, times the standard deviation of their pixel.',
+        ),
+        'reconstructions': train.Figure(
+            drawn.vector_rows(rows, shape), 'Held-out unlabeled images, nothing masked.'
+        ),
+    }
+    best = draws['denoising'][-1]
+    gain = functools.partial(label_efficiency.paired_gain, best)
+    summary = (
+        f'With {counts[-1]} labels per class the codes gain {gain(draws["raw pixels"][-1])} points over '
+        f'raw pixels and {gain(draws["random weights"][-1])} over random weights.'
     )
+    table = train.label_table(draws, counts, caption=caption)
+    return train.Report({'denoising_accuracy': best.mean()}, (table,), figures, summary)
 
 
 if __name__ == '__main__':

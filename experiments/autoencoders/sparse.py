@@ -1,15 +1,13 @@
 """Sparse overcomplete autoencoders with revival of dead units (Gao et al. 2024; Makhzani & Frey 2013).
 
-Codes of natural patches or of digits are sparse by an L1 penalty (a Laplace prior), or by keeping the k
-largest units of every example. Units that no example uses are counted, and revived by an auxiliary loss
-on the residual or by pointing them at badly reconstructed examples.
+Codes of patches or digits are sparse by an L1 penalty (a Laplace prior), or by keeping the k largest units. Dead
+units are revived by an auxiliary loss on the residual or by pointing them at badly reconstructed examples.
 
 Run:      python -m experiments.autoencoders.sparse
           python -m experiments.autoencoders.sparse --preset mnist
           python -m experiments.autoencoders.sparse --sweep remedies
 Hardware: one core (AMD EPYC), 25 seconds; mnist 4 minutes
-Results:  oriented: the largest fraction of a filter's spectral energy in a wedge of 45 degrees, median over
-          active units (0.25 without orientation)
+Results:  oriented: spectral energy of a filter in a wedge of 45 degrees, median (0.25 without orientation)
 
           | data, method                 | explained variance | active units | dead | oriented |
           |------------------------------|--------------------|--------------|------|----------|
@@ -17,29 +15,24 @@ Results:  oriented: the largest fraction of a filter's spectral energy in a wedg
           | photos, L1 penalty 0.5       | 94.6 %             | 51.4         | 0    | 0.42     |
           | mnist, top-k, 512 units      | 87.7 %             | 25           | 3    |          |
 
-          --sweep remedies on photos, one seed of three: 61.0 % by 12 units with every remedy. No unit is
-          ever dead there (nor with --remedy none), so no remedy ever acts. mnist: dead in 6000 test images
-          are 3 units; 35 were early in training.
+          --sweep remedies on photos, one seed of three: 61.0 % by 12 units with every remedy, since no unit is
+          ever dead there. mnist: dead in 6000 test images are 3 units; 35 were early in training.
 """
 
 import dataclasses
 import functools
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import sparse, topk
+from lecture4.autoencoder import registry, sparse, topk
 from lecture4.data import images
 from lecture4.features import orientation, self_taught
 from lecture4.ops import linalg, patches
-from lecture4.ops.losses import squared_error
 
-CONTRAST_EPSILON = (
-    0.04  # standard deviation, of pixels in [0, 1], below which a patch counts as flat
-)
+CONTRAST_EPSILON = 0.04  # standard deviation of pixels in [0, 1] below which a patch is flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,23 +91,17 @@ SWEEPS = {
 
 
 def data(config):
-    size = config.patch_size
+    size, options = config.patch_size, {'seed': config.seed, **config.data_kwargs()}
     if not size:
         task = images.load(config.source, candidates_per_class=1, **config.data_kwargs())
         size = task.train_images.shape[1]
-    x = images.load_signals(
-        config.source,
-        config.num_examples,
-        patch_size=config.patch_size,
-        image_size=0 if config.patch_size else size,
-        seed=config.seed,
-        **config.data_kwargs(),
+    raw = images.load_signals(
+        config.source, config.num_examples, patch_size=config.patch_size, image_size=size, **options
     )
-    num_held_out, raw, constants = max(len(x) // 10, 1), x, {'image_shape': (size, size)}
+    num_held_out, x, constants = max(len(raw) // 10, 1), raw, {'image_shape': (size, size)}
     if config.patch_size:
-        normalized = patches.normalize_contrast(jnp.asarray(x), CONTRAST_EPSILON)
-        constants['whitening'] = linalg.zca(normalized[num_held_out:], config.zca_epsilon)
-        x = np.asarray(linalg.apply(constants['whitening'], normalized))
+        epsilons = (CONTRAST_EPSILON, config.zca_epsilon)
+        x, constants['whitening'] = patches.whiten(raw, *epsilons, num_held_out=num_held_out)
     loaded = train.in_memory(
         x[num_held_out:],
         config.batch_size,
@@ -125,116 +112,88 @@ def data(config):
     return dataclasses.replace(loaded, rows=raw[num_held_out:])
 
 
-def encode(config, params, x):
-    if config.method == 'topk':
-        return topk.encode(params, x, config.k)
-    return sparse.l1_encode(params, x)
-
-
-def decode(config, params, code):
+def variant(config):
     if config.method == 'l1':
-        params = sparse.normalize_decoder(params)
-    return topk.decode(params, code)
+        return registry.l1_sparse(config.latent_dim, config.l1_penalty)
+    return registry.top_k_sparse(config.latent_dim, config.k)
 
 
 def evaluate(config, params, x):
-    code = encode(config, params, x)
-    error = jnp.mean(squared_error(x, decode(config, params, code)))
-    variance = jnp.mean(squared_error(x, jnp.broadcast_to(jnp.mean(x, axis=0), x.shape)))
-    return {
-        'explained': 1 - error / variance,
-        'l0': jnp.mean(sparse.count_active(code)),
-        'dead': jnp.sum(~jnp.any(code != 0, axis=0)).astype(x.dtype),
-    }
+    own = variant(config)
+    code = own.encode(params, x)
+    return sparse.evaluate(x, code, own.decode(params, code))
 
 
 def build(config, spec):
-    optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     if config.method == 'l1':
-
-        def init_params(key, x):
-            return topk.init_params(key, x, config.latent_dim)
+        init = functools.partial(topk.init_params, latent_dim=config.latent_dim)
 
         def loss(params, x, key):
             return sparse.l1_loss(params, x, config.l1_penalty)
 
-        return train.optimize(init_params, loss, optimizer, functools.partial(evaluate, config))
-
-    def init(key, x):
-        return topk.init(key, x, config.latent_dim, optimizer)
-
+        return train.optimize(init, loss, adam, functools.partial(evaluate, config))
     step = functools.partial(
         topk.step,
-        optimizer=optimizer,
+        optimizer=adam,
         k=config.k,
         patience=config.patience,
         auxiliary_weight=topk.AUXILIARY_WEIGHT if config.remedy == 'auxiliary' else 0.0,
         revive_dead=config.remedy == 'revival',
     )
+    init = functools.partial(topk.init, latent_dim=config.latent_dim, optimizer=adam)
     return train.from_learner(init, step, lambda state, x: evaluate(config, state.params, x))
 
 
 def network(config, state):
-    """The autoencoder of a state of training."""
     return state.params if config.method == 'l1' else state.params.params
 
 
 def apply(config, spec):
     """`encode` takes raw patches or images [n, d]; `decode` returns patches as they were encoded, whitened."""
+    own = variant(config)
 
-    def encode_raw(state, x):
+    def encode(state, x):
         if config.patch_size:
             x = self_taught.preprocess(x, CONTRAST_EPSILON, spec.constants['whitening'])
-        return encode(config, network(config, state), x)
+        return own.encode(network(config, state), x)
 
-    return {
-        'encode': encode_raw,
-        'decode': lambda state, code: decode(config, network(config, state), code),
-    }
+    return {'encode': encode, 'decode': lambda state, z: own.decode(network(config, state), z)}
 
 
 def report(config, state, data):
     from lecture4.figures import curves, dictionary
 
-    x, shape, params = data.evaluation, data.spec.constants['image_shape'], network(config, state)
-    code = np.asarray(encode(config, params, x))
-    usage = (code != 0).mean(0)
+    x, constants, params = data.evaluation, data.spec.constants, network(config, state)
+    code, shape = np.asarray(variant(config).encode(params, x)), constants['image_shape']
+    usage, some = (code != 0).mean(0), np.linspace(0, len(x) - 1, 4).astype(int)
     record = {'method': config.method, **train.evaluate(build(config, data.spec), state, x)}
-    back = np.eye(x.shape[1])
+    weight, bias = map(np.asarray, sparse.normalize_decoder(params).decoder[0])
+    back, active = np.eye(x.shape[1]), weight[usage > 0]
     if config.patch_size:
-        back = np.asarray(linalg.pseudo_inverse(data.spec.constants['whitening']))
-    decoder = sparse.normalize_decoder(params).decoder[0]
-    weight, bias = np.asarray(decoder.weight), np.asarray(decoder.bias)
-    filters = back.T @ weight.T
-    some = np.linspace(0, len(x) - 1, 4).astype(int)
-    caption = f'{config.latent_dim} units, {x.shape[1]} values; dead: used by none of {len(x)}.'
-    active = weight[usage > 0]
+        back = np.asarray(linalg.pseudo_inverse(constants['whitening']))
     if 0 < config.patch_size <= orientation.FFT_SIZE and len(active):
         # Of whitened patches: unwhitened, nearly all energy lies at the lowest frequencies.
-        fractions = orientation.oriented_fraction(active.reshape(-1, *shape))
-        record['oriented'] = float(np.median(fractions))
-        caption += ' Wedge of 45 degrees, median over active units; 25 % without orientation.'
-    return train.Report(
-        metrics={'explained': record['explained']},
-        tables=(train.Table('Held-out examples', (record,), ('method',), caption=caption),),
-        figures={
-            'filters': train.Figure(
-                dictionary.atoms(filters, shape, order=np.argsort(-usage, kind='stable'), n=400),
-                f'Decoder weights of units on {config.source}, most used first.',
-            ),
-            'codes': train.Figure(
-                dictionary.codes(
-                    (x[some] - bias) @ back, code[some], filters, code[some] @ filters.T, shape
-                ),
-                'Held-out examples, minus the output bias, as sums of few units.',
-            ),
-            'usage': train.Figure(
-                curves.atom_usage(usage), 'Fraction of examples that use each unit.'
-            ),
-        },
-        summary=f'{record["l0"]:.1f} of {config.latent_dim} units explain {record["explained"]:.1%} of '
-        f'the variance of held-out examples; {record["dead"]:.0f} units are dead.',
-    )
+        record['oriented'] = orientation.median_oriented(active.T, shape)
+    filters, order = back.T @ weight.T, np.argsort(-usage, kind='stable')
+    signals, sums = (x[some] - bias) @ back, code[some] @ filters.T
+    figures = {
+        'filters': train.Figure(
+            dictionary.atoms(filters, shape, order=order, n=400),
+            f'Decoder weights of units on {config.source}, most used first.',
+        ),
+        'codes': train.Figure(
+            dictionary.codes(signals, code[some], filters, sums, shape),
+            'Held-out examples, minus the output bias, as sums of few units.',
+        ),
+        'usage': train.Figure(curves.atom_usage(usage), 'Fraction of examples that use each unit.'),
+    }
+    measured = orientation.CAPTION if 'oriented' in record else ''
+    caption = f'Dead: used by none of {len(x)}. {measured}'
+    table = train.Table('Held-out examples', (record,), ('method',), caption=caption)
+    l0, explained, dead = (record[name] for name in ('l0', 'explained', 'dead'))
+    summary = f'{l0:.1f} units explain {explained:.1%} of the variance; {dead:.0f} are dead.'
+    return train.Report({'explained': explained}, (table,), figures, summary)
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ import numpy as np
 from lecture4 import train
 from lecture4.autoencoder import network, sparse
 from lecture4.data.images import crops, load_images, whiten
-from lecture4.features.orientation import oriented_fraction
+from lecture4.features import orientation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,20 +125,16 @@ def report(config, state, data):
         'cost': cost,
         'reconstruction': parts['reconstruction'],
         'half_variance': half_variance,
-        'oriented': np.median(oriented_fraction(weight.T.reshape(-1, *shape))),
+        'oriented': orientation.median_oriented(weight, shape),
     }
     activations = [
         {'units': 'least active', 'mean_activation': mean.min()},
         {'units': 'most active', 'mean_activation': mean.max()},
     ]
-    caption = (
-        'Oriented: the largest fraction of the spectral energy of a filter in a wedge of 45 degrees, '
-        'median over filters; 25 % without orientation.'
-    )
     return train.Report(
         metrics={'cost': cost},
         tables=(
-            train.Table('After training', (record,), ('images',), caption=caption),
+            train.Table('After training', (record,), ('images',), caption=orientation.CAPTION),
             train.Table('Mean activations', activations, ('units',)),
         ),
         figures={

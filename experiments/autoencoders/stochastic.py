@@ -21,7 +21,6 @@ Results:  digits, 10 latent variables (categorical: 3 of 10 states); nats per te
 """
 
 import dataclasses
-import functools
 from typing import Annotated, Literal
 
 import jax
@@ -31,10 +30,14 @@ import optax
 from annotated_types import MinLen
 
 from lecture4 import train
-from lecture4.autoencoder import importance_sampling, stochastic
+from lecture4.autoencoder import (
+    binarization,
+    estimator_comparison,
+    importance_sampling,
+    stochastic,
+)
 from lecture4.autoencoder import vae as variational
-from lecture4.data.images import load_images
-from lecture4.ops.losses import check_unit_interval
+from lecture4.data.images import vectors
 
 TEST_SEED = 2**31 - 1  # of the binarization of the test set: the same for every seed
 NUM_IMAGES = 50  # of the test set, on which gradients are measured
@@ -95,27 +98,16 @@ SWEEPS = {
 
 
 def data(config):
-    images, test = (
-        np.asarray(load_images(config.source, split, **config.data_kwargs()).images)
-        for split in ('train', 'test')
-    )
-    pixels, test_pixels = (
-        np.asarray(check_unit_interval(a.reshape(len(a), -1), config.source))
-        for a in (images, test)
-    )
-    binary = variational.binarize(jax.random.key(TEST_SEED), jnp.asarray(test_pixels))
-    result = train.in_memory(
-        pixels,
+    loaded = vectors.load_splits(config.source, in_unit_interval=True, **config.data_kwargs())
+    binary = binarization.binarize_once(loaded.test, 'dynamic', TEST_SEED)
+    return train.in_memory(
+        loaded.train,
         config.batch_size,
         seed=config.seed,
-        evaluation=np.asarray(binary),
-        spec=train.Spec(pixels.shape[1:], constants={'image_shape': test.shape[1:3]}),
+        evaluation=binary,
+        spec=train.Spec(binary.shape[1:], constants={'image_shape': loaded.image_shape[:2]}),
+        augment=binarization.binarize,
     )
-
-    def prepare(device_arrays, batch, key):
-        return variational.binarize(key, result.prepare(device_arrays, batch, key))
-
-    return dataclasses.replace(result, prepare=prepare)
 
 
 def model(config, spec) -> variational.Model:
@@ -156,14 +148,7 @@ def build(config, spec):
 
 def apply(config, spec):
     vae, shape = model(config, spec), spec.constants['image_shape']
-
-    def encode(state, images):
-        return vae.latent.mean(vae.encode(state.params, images.reshape(len(images), -1)))
-
-    def decode(state, h):
-        return vae.pixels.mean(vae.decode(state.params, h)).reshape(-1, *shape)
-
-    return {'encode': encode, 'decode': decode}
+    return train.on_params(variational.image_functions(vae, shape))
 
 
 def report(config, state, data):
@@ -171,80 +156,33 @@ def report(config, state, data):
 
     x, vae = jnp.asarray(data.evaluation), model(config, data.spec)
     metrics = train.evaluate(build(config, data.spec), state, x)
-    records, reference = compare_estimators(config, vae, state.params, x[:NUM_IMAGES])
-    caption = (
-        f'Gradient in all parameters, {config.num_gradients} samples of it at the trained parameters, '
-        f'{NUM_IMAGES} images. Noise: root of the total variance over the norm of the gradient. Deviation: '
-        f'squared distance of the mean from {reference}, over what its variance predicts; near 1 if '
-        'the estimator is unbiased.'
-    )
-    rows = ('image', *['mean of p(x | h)'] * 3, 'sample of p(x | h)')
-    tiles = np.asarray(sample_reconstructions(vae, state.params, x[:12]))
-    tiles = tiles.reshape(-1, *data.spec.constants['image_shape'])
-    index = ('estimator', 'samples')
-    return train.Report(
-        metrics,
-        (train.Table('Gradient estimators', records, index, caption=caption),),
-        {
-            'reconstructions': train.Figure(
-                images.grid(tiles, 12, row_labels=rows),
-                'Means of p_decoder(x | h) for three samples of p_encoder(h | x) of every test image, '
-                'and a sample of pixels for the last.',
-            )
-        },
-        f'Evidence lower bound {metrics["elbo"]:.2f}, importance-weighted (k = 50) '
-        f'{metrics["importance_50"]:.2f} nats per test image, {config.latent_dim} {config.latent} '
-        'latent variables.',
-    )
-
-
-def compare_estimators(config, vae, params, x):
-    """Noise and deviation of every estimator: records, and what the deviation is from."""
-    names: list[stochastic.Estimator] = ['score', 'leave-one-out']
-    if vae.latent.pathwise:
-        names.append('pathwise')
-
-    def measure(params, key, name: stochastic.Estimator, n: int):
-        def gradient(key):
-            bound = functools.partial(variational.bound, vae, n_samples=n, estimator=name)
-            return jax.grad(lambda params: bound(params, x, key).elbo.mean())(params)
-
-        return stochastic.gradient_moments(gradient, key, config.num_gradients)
-
-    moments = {}
-    for name in names:
-        for n in config.measured_samples:
-            run = jax.jit(functools.partial(measure, name=name, n=n))
-            moments[name, n] = run(params, jax.random.key(n))
     n_states = {'bernoulli': 2, 'categorical': config.num_states}.get(config.latent)
     states = stochastic.enumerate_states(config.latent_dim, n_states) if n_states else None
-    if states is None:  # the least noisy estimator stands for the exact gradient
-        name, n = names[-1], config.measured_samples[-1]
-        exact, variance = moments.pop((name, n))
-        reference_variance = variance / config.num_gradients
-        reference = f'the mean of {name} with {n} samples'
-    else:
-
-        def bound(params):
-            return variational.enumerated_bound(vae, params, x, states).mean()
-
-        exact, reference_variance = jax.jit(jax.grad(bound))(params), 0.0
-        reference = 'the sum over all latent states'
-    records, squared_norm = [], optax.tree.norm(exact, squared=True)
-    for (name, n), (mean, variance) in moments.items():
-        distance = optax.tree.norm(jax.tree.map(jnp.subtract, mean, exact), squared=True)
-        expected = variance / config.num_gradients + reference_variance
-        noise, deviation = float(jnp.sqrt(variance / squared_norm)), float(distance / expected)
-        records.append({'estimator': name, 'samples': n, 'noise': noise, 'deviation': deviation})
-    return records, reference
-
-
-def sample_reconstructions(vae, params, x):
-    """Images, three decoded samples of their latent variables, pixels sampled for the last: [5, n, d]."""
-    outputs = vae.encode(params, x)
-    keys = jax.random.split(jax.random.key(5), 4)
-    decoded = [vae.decode(params, vae.latent.sample(key, outputs)) for key in keys[:3]]
-    return [x, *map(vae.pixels.mean, decoded), vae.pixels.sample(keys[3], decoded[-1])]
+    records, reference = estimator_comparison.compare(
+        vae,
+        state.params,
+        x[:NUM_IMAGES],
+        samples=config.measured_samples,
+        num_gradients=config.num_gradients,
+        states=states,
+    )
+    counts = {'num_gradients': config.num_gradients, 'num_images': NUM_IMAGES}
+    caption = estimator_comparison.CAPTION.format(reference=reference, **counts)
+    tiles = variational.sample_reconstructions(vae, state.params, jax.random.key(5), x[:12])
+    tiles = np.asarray(tiles).reshape(-1, *data.spec.constants['image_shape'])
+    rows = ('image', *['mean of p(x | h)'] * 3, 'sample of p(x | h)')
+    table = train.Table('Gradient estimators', records, ('estimator', 'samples'), caption=caption)
+    figure = train.Figure(
+        images.grid(tiles, 12, row_labels=rows),
+        'Means of p_decoder(x | h) for three samples of p_encoder(h | x) of every test image, and a '
+        'sample of pixels for the last.',
+    )
+    summary = (
+        f'Evidence lower bound {metrics["elbo"]:.2f}, importance-weighted (k = 50) '
+        f'{metrics["importance_50"]:.2f} nats per test image, {config.latent_dim} {config.latent} '
+        'latent variables.'
+    )
+    return train.Report(metrics, (table,), {'reconstructions': figure}, summary)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,8 @@ classifier that shares the encoder.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -261,3 +262,27 @@ def error_rate(
     labels = jnp.asarray(labels)
     predicted = jnp.argmax(classify(layers, x, activation), axis=1).astype(labels.dtype)
     return jnp.mean(predicted != labels, dtype=layers[-1].bias.dtype)
+
+
+def fine_tuned_error(
+    params: Autoencoder,
+    splits: Mapping[str, tuple[Float[ArrayLike, '_n d'], Int[ArrayLike, ' _n']]],
+    n_classes: int,
+    key: PRNGKeyArray,
+    **options: Any,
+) -> Float[Array, '']:
+    """Test error, a fraction, of the classifier fine-tuned from an autoencoder's codes.
+
+    Args:
+      params: The autoencoder.
+      splits: 'train', 'valid' and 'test' -> (examples, labels).
+      n_classes: Number of classes.
+      key: As `fine_tune`.
+      **options: As `fine_tune`.
+
+    Raises:
+      ValueError: As `fine_tune`.
+    """
+    layers = init_classifier(params, n_classes)
+    tuned, _ = fine_tune(layers, splits['train'], splits['valid'], key, **options)
+    return error_rate(tuned, *splits['test'])

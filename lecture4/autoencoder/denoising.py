@@ -10,7 +10,7 @@ noise, or for a cross-entropy whose outputs are confined to (0, 1).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,19 @@ def salt_and_pepper(
     flip_rate = jnp.asarray(flip_rate, x.dtype)
     extreme = jnp.where(u < flip_rate / 2, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
     return jnp.where(u < flip_rate, extreme, x)
+
+
+def corruption(
+    name: Literal['gaussian', 'masking', 'salt_and_pepper'], level: ScalarLike
+) -> Callable[[PRNGKeyArray, Array], Array]:
+    """A corruption (key, x) -> x~ by its name.
+
+    Args:
+      name: Of one of the functions above.
+      level: Standard deviation of 'gaussian', else the fraction of values that are corrupted.
+    """
+    function = {'gaussian': gaussian, 'masking': masking, 'salt_and_pepper': salt_and_pepper}[name]
+    return lambda key, x: function(key, x, level)
 
 
 def loss(

@@ -1,12 +1,15 @@
 """Importance-weighted bounds of log p(x) of a variational autoencoder."""
 
+import functools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
+from lecture4.autoencoder import vae
 from lecture4.autoencoder.vae import Model
 
 
@@ -97,3 +100,59 @@ def log_likelihood(
 
     tiles = padded.reshape(n_tiles, tile, *x.shape[1:])
     return jax.lax.map(tile_bound, (tiles, jax.random.split(key, n_tiles))).reshape(-1)[:n]
+
+
+def training_loss(
+    model: Model,
+    params: Any,
+    x: Float[Array, 'n d'],
+    key: PRNGKeyArray,
+    *,
+    objective: Literal['elbo', 'importance'] = 'elbo',
+    n_samples: int = 1,
+    beta: ScalarLike = 1.0,
+    free_bits: ScalarLike = 0.0,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """What is minimized: the negative of the evidence lower bound, or of the importance-weighted one.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples.
+      key: A random key.
+      objective: 'elbo' for `vae.loss`, 'importance' for `importance_bound`.
+      n_samples: Latent samples per example.
+      beta: As `vae.loss`; not used by 'importance'.
+      free_bits: As `vae.loss`; not used by 'importance'.
+
+    Returns:
+      (loss, metrics): means over examples; `elbo` and `kl` of 'elbo'.
+    """
+    if objective == 'importance':
+        return -importance_bound(model, params, x, key, n_samples=n_samples).mean(), {}
+    parts = vae.bound(model, params, x, key, n_samples=n_samples)
+    value = vae.loss(parts, beta=beta, free_bits=free_bits)
+    return value, {'elbo': parts.elbo.mean(), 'kl': parts.kl.sum(1).mean()}
+
+
+def bound_records(
+    model: Model, params: Any, x: Float[Array, 'n d'], key: PRNGKeyArray, samples: Sequence[int]
+) -> list[dict[str, Any]]:
+    """`log_likelihood` with several numbers of importance samples, mean over examples.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples.
+      key: A random key, the same for all.
+      samples: Numbers of importance samples per example.
+
+    Returns:
+      A record per number: `bound`, its name, and `log_likelihood` in nats.
+    """
+    records = []
+    for k in samples:
+        bound = functools.partial(log_likelihood, model, n_samples=k, chunk=math.gcd(k, 10))
+        value = float(jax.jit(bound)(params, x, key).mean())
+        records.append({'bound': f'importance-weighted, k = {k}', 'log_likelihood': value})
+    return records

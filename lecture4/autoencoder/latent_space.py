@@ -1,9 +1,11 @@
 """Paths through a latent space."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lecture4.autoencoder import vae
 
 
 def interpolate(
@@ -45,3 +47,28 @@ def interpolate(
     safe = jnp.where(turning, jnp.sin(angle), 1)
     arc = (jnp.sin((1 - t) * angle) * u + jnp.sin(t * angle) * v) / safe
     return jnp.where(turning, arc * ((1 - t) * lengths[0] + t * lengths[1]), straight)
+
+
+def survey(
+    model: vae.Model, params: Any, x: Float[Array, 'n d'], key: PRNGKeyArray
+) -> dict[str, Float[Array, '...']]:
+    """A variational autoencoder's latent space, as figures need it.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      x: Examples, 12 or more.
+      key: A random key.
+
+    Returns:
+      `means` [n, k] of the posteriors; `kl` [k] of every latent variable, mean over examples; `samples`
+      [100, d], the decoder's means of samples of the prior; `paths` [6, 10, k] between pairs of examples.
+    """
+    outputs = model.encode(params, x)
+    means = model.latent.mean(outputs)
+    return {
+        'means': means,
+        'kl': model.latent.kl(outputs, jnp.zeros_like(outputs)).mean(0),
+        'samples': vae.sample(model, params, key, 100)[1],
+        'paths': interpolate(means[:6], means[6:12], 10),
+    }

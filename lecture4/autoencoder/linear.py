@@ -9,6 +9,7 @@ The objective depends on the data through their mean and covariance only, so it 
 minimized exactly from those two.
 """
 
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -116,6 +117,43 @@ def alternating_least_squares(
     return Autoencoder((Dense(W, -_product(mean, W)),), (Dense(U, mean),))
 
 
+def converge(
+    params: Autoencoder,
+    x: Float[ArrayLike, 'n d'],
+    components: Float[Array | np.ndarray, 'd k'],
+    n_iterations: int,
+) -> tuple[Autoencoder, Float[Array, ' n_iterations']]:
+    """`alternating_least_squares` many times, and the worst angle to a subspace after each.
+
+    Args:
+      params: As `alternating_least_squares`.
+      x: The data.
+      components: Principal components in columns.
+      n_iterations: Number of iterations.
+
+    Returns:
+      (params, worst principal angle in radians after each iteration).
+
+    Raises:
+      ValueError: As `alternating_least_squares`.
+    """
+    mean, covariance = jax.jit(moments)(x)
+    components = jnp.asarray(components)
+
+    def body(params, _):
+        params = alternating_least_squares(params, mean, covariance)
+        return params, principal_angles(decoder_matrix(params), components)[-1]
+
+    return jax.jit(lambda p: jax.lax.scan(body, p, None, n_iterations))(params)
+
+
+def max_cosine(weight: Shaped[ArrayLike, 'd k']) -> float:
+    """The largest |cosine| between two columns; 0 where they are orthogonal."""
+    weight = np.asarray(weight, float)
+    unit = weight / np.linalg.norm(weight, axis=0)
+    return float(abs(unit.T @ unit - np.eye(unit.shape[1])).max())
+
+
 def decoder_matrix(params: Autoencoder) -> Float[Array, 'd k']:
     """The decoder's linear part: its columns span what can be reconstructed."""
     k = params.encoder[-1].weight.shape[1]
@@ -187,6 +225,32 @@ def principal_components(x: Shaped[ArrayLike, 'n d']) -> PrincipalComponents:
     centered = np.asarray(x, np.float64) - mean
     variances, components = np.linalg.eigh(centered.T @ centered / len(x))
     return PrincipalComponents(mean, components[:, ::-1].copy(), variances[::-1].copy())
+
+
+def baseline_directions(
+    white: Float[np.ndarray, 'n r'], *, seed: int
+) -> dict[str, Float[np.ndarray, 'r r']]:
+    """Directions in a whitened space to compare learned ones with.
+
+    Args:
+      white: Whitened signals.
+      seed: Of the random directions and of FastICA.
+
+    Returns:
+      'random directions', 'PCA' (the coordinates) and scikit-learn's 'FastICA', in rows.
+
+    References:
+      Hyvarinen 1999 (FastICA).
+    """
+    from sklearn.decomposition import FastICA
+
+    rank = white.shape[1]
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(rank, rank)))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about convergence, which the results show
+        fast = FastICA(whiten=False, max_iter=300, random_state=seed)  # pyright: ignore
+        fast.fit(white)
+    return {'random directions': rotation, 'PCA': np.eye(rank), 'FastICA': fast.components_}
 
 
 def _product(a, b):

@@ -7,12 +7,14 @@ unsmoothed, it holds for small s only. It fails for masking noise, for the cross
 that p_s is unlikely to give.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+
+from lecture4.autoencoder import network
 
 TAU = 2 * jnp.pi
 
@@ -67,6 +69,11 @@ def evenly_spaced(curve: Curve, n: int, n_fine: int = 4096) -> Float[Array, ' n'
     length = jnp.concatenate([jnp.zeros(1), jnp.cumsum(segments)])
     target = (jnp.arange(n, dtype=length.dtype) + (0 if curve.closed else 0.5)) / n * length[-1]
     return jnp.interp(target, length, fine)
+
+
+def spaced_points(curve: Curve, n: int) -> Float[Array, '{n} 2']:
+    """N points at equal arc lengths along the curve."""
+    return curve.point(evenly_spaced(curve, n))
 
 
 def _log_responsibilities(x, centers, variance):
@@ -126,6 +133,40 @@ def field_error(field: Float[Array, 'n d'], truth: Float[Array, 'n d']) -> Float
     trained, no agreement is claimed.
     """
     return jnp.sqrt(jnp.sum((field - truth) ** 2) / jnp.sum(truth**2))
+
+
+def init_autoencoder(
+    key: PRNGKeyArray, x: Float[Array, 'n d'], hidden_dims: Sequence[int], std: ScalarLike
+) -> network.Autoencoder:
+    """An autoencoder whose first units can tell a point from its noisy copy.
+
+    The noise moves the input of each by about 0.7, and the slope of each is greatest at some point of the
+    data; with smaller weights the learned field is far too smooth.
+
+    Args:
+      key: A random key.
+      x: Points of the data.
+      hidden_dims: Units of the encoder's layers, the latent one last; the decoder is the mirror image.
+      std: Standard deviation of the noise, positive.
+    """
+    key, weight_key, center_key = jax.random.split(key, 3)
+    params = network.init_autoencoder(key, (x.shape[1], *hidden_dims))
+    shape = params.encoder[0].weight.shape
+    scale = 0.7 / (std * shape[0] ** 0.5)
+    weight = jax.random.normal(weight_key, shape) * scale
+    centers = x[jax.random.randint(center_key, shape[1:], 0, len(x))]
+    first = network.Dense(weight, -jnp.sum(centers * weight.T, axis=1))
+    return params._replace(encoder=(first, *params.encoder[1:]))
+
+
+def encode(params: network.Autoencoder, x: Float[Array, 'n d']) -> Float[Array, 'n k']:
+    """f(x), with tanh in every layer."""
+    return network.encode(params, x, jnp.tanh, jnp.tanh)
+
+
+def reconstruct(params: network.Autoencoder, x: Float[Array, 'n d']) -> Float[Array, 'n d']:
+    """r(x) = g(f(x)) with tanh throughout: smooth, for the sake of its Jacobian."""
+    return network.decode(params, encode(params, x), jnp.tanh)
 
 
 def tangents(

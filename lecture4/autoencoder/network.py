@@ -7,7 +7,7 @@ one array to learn, to which the gradients of both uses add up.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,6 +142,23 @@ def init_autoencoder(
             f'use {mirror}, or tied=False'
         )
     return Autoencoder(encoder, tuple(jnp.zeros(d, dtype) for d in mirror[1:]))
+
+
+def init_each(
+    key: PRNGKeyArray, layer_dims: Mapping[str, Sequence[int]], **options: Any
+) -> dict[str, Autoencoder]:
+    """Several autoencoders, each by `init_autoencoder` with a key of its own.
+
+    Args:
+      key: A random key.
+      layer_dims: Name -> dimensions of the encoder.
+      **options: Of `init_autoencoder`, the same for all.
+    """
+    keys = jax.random.split(key, len(layer_dims))
+    return {
+        name: init_autoencoder(own, dims, **options)
+        for own, (name, dims) in zip(keys, layer_dims.items(), strict=True)
+    }
 
 
 def transpose_layers(encoder: Sequence[Dense], biases: Sequence[Array]) -> tuple[Dense, ...]:

@@ -16,6 +16,7 @@ from lecture4.autoencoder import contractive, deep, denoising, linear, network, 
 from lecture4.ops.losses import bernoulli_nll
 
 Params = Any
+NAMES = ('linear', 'plain', 'l1', 'topk', 'denoising', 'contractive', 'deep', 'variational')
 
 
 class Variant(NamedTuple):
@@ -48,15 +49,21 @@ def logistic(
     latent_dim: int,
     *,
     corrupt: Callable | None = None,
+    weight_decay: ScalarLike | None = None,
     contraction_penalty: ScalarLike | None = None,
+    curvature_penalty: ScalarLike | None = None,
+    curvature_std: ScalarLike = 0.3,
     tied: bool = False,
 ) -> Variant:
-    """One layer of logistic units, Bernoulli pixels: plain, denoising or contractive.
+    """One layer of logistic units, Bernoulli pixels: plain, denoising, contractive (CAE, CAE+H).
 
     Args:
       latent_dim: Number of units.
       corrupt: (key, x) -> x~, the corruption of a denoising autoencoder.
+      weight_decay: Weight of the squared norm of the encoder's weights.
       contraction_penalty: Weight of ||dh/dx||_F^2; tie the weights with it.
+      curvature_penalty: Weight of E ||J(x) - J(x + e)||_F^2, two samples of e per example.
+      curvature_std: Standard deviation of e.
       tied: Whether the decoder's weights are the encoder's, transposed.
     """
     encode = functools.partial(deep.encode, latent_activation=jax.nn.sigmoid)
@@ -64,10 +71,18 @@ def logistic(
     def loss(params, x, key):
         noisy = x if corrupt is None else corrupt(key, x)
         value = jnp.mean(bernoulli_nll(deep.decode(params, encode(params, noisy)), x))
-        if contraction_penalty is None:
-            return value
-        penalty = contractive.layer_penalty(params.encoder[0], x, jax.nn.sigmoid)
-        return value + jnp.asarray(contraction_penalty, x.dtype) * jnp.mean(penalty)
+        layer = params.encoder[0]
+        if weight_decay is not None:
+            value = value + jnp.asarray(weight_decay, x.dtype) * jnp.sum(layer.weight**2)
+        if contraction_penalty is not None:
+            penalty = contractive.layer_penalty(layer, x, jax.nn.sigmoid)
+            value = value + jnp.asarray(contraction_penalty, x.dtype) * jnp.mean(penalty)
+        if curvature_penalty is not None:
+            curvature = contractive.layer_curvature(
+                layer, x, jax.nn.sigmoid, key, std=curvature_std, n_samples=2
+            )
+            value = value + jnp.asarray(curvature_penalty, x.dtype) * jnp.mean(curvature)
+        return value
 
     return Variant(
         lambda key, d: network.init_autoencoder(key, (d, latent_dim), tied=tied, scale='sigmoid'),
@@ -75,6 +90,47 @@ def logistic(
         encode,
         lambda params, code: jax.nn.sigmoid(deep.decode(params, code)),
     )
+
+
+def regularized(
+    method: str,
+    latent_dim: int,
+    *,
+    weight_decay: ScalarLike = 1e-3,
+    noise_std: ScalarLike = 0.3,
+    flip_rate: ScalarLike = 0.25,
+    mask_rate: ScalarLike = 0.5,
+    contraction_penalty: ScalarLike = 0.3,
+    curvature_penalty: ScalarLike = 0.3,
+    curvature_std: ScalarLike = 0.3,
+) -> Variant:
+    """The tied logistic layer with one kind of regularization, by its name.
+
+    Args:
+      method: 'decay', 'gaussian', 'salt_and_pepper', 'masking', 'contractive' or 'curvature' (which
+        contracts too); any other name has none.
+      latent_dim: Number of units.
+      weight_decay: Of 'decay', as `logistic`.
+      noise_std: Standard deviation of the noise of 'gaussian'.
+      flip_rate: Fraction of pixels that 'salt_and_pepper' sets to 0 or 1.
+      mask_rate: Fraction of pixels that 'masking' sets to 0.
+      contraction_penalty: Of 'contractive' and 'curvature', as `logistic`.
+      curvature_penalty: Of 'curvature', as `logistic`.
+      curvature_std: As `logistic`.
+    """
+    options: dict[str, dict[str, Any]] = {
+        'decay': {'weight_decay': weight_decay},
+        'gaussian': {'corrupt': denoising.corruption('gaussian', noise_std)},
+        'salt_and_pepper': {'corrupt': denoising.corruption('salt_and_pepper', flip_rate)},
+        'masking': {'corrupt': denoising.corruption('masking', mask_rate)},
+        'contractive': {'contraction_penalty': contraction_penalty},
+        'curvature': {
+            'contraction_penalty': contraction_penalty,
+            'curvature_penalty': curvature_penalty,
+            'curvature_std': curvature_std,
+        },
+    }
+    return logistic(latent_dim, tied=True, **options.get(method, {}))
 
 
 def masking_denoiser(latent_dim: int, mask_rate: ScalarLike) -> Variant:
@@ -129,3 +185,45 @@ def gaussian_vae(latent_dim: int) -> Variant:
         lambda params, x: model(x.shape[1]).encode(params, x)[:, :latent_dim],
         lambda params, code: jax.nn.sigmoid(model(n_pixels(params)).decode(params, code)),
     )
+
+
+def by_name(
+    name: str,
+    latent_dim: int,
+    *,
+    l1_penalty: ScalarLike,
+    k: int,
+    mask_rate: ScalarLike,
+    contraction_penalty: ScalarLike,
+) -> Variant:
+    """A variant by one of `NAMES`.
+
+    Args:
+      name: Of the variant.
+      latent_dim: Latent dimension.
+      l1_penalty: Of 'l1', as `l1_sparse`.
+      k: Of 'topk', as `top_k_sparse`.
+      mask_rate: Of 'denoising', as `masking_denoiser`.
+      contraction_penalty: Of 'contractive', as `logistic`.
+
+    Raises:
+      ValueError: An unknown name.
+    """
+    match name:
+        case 'linear':
+            return linear_autoencoder(latent_dim)
+        case 'plain':
+            return logistic(latent_dim)
+        case 'l1':
+            return l1_sparse(latent_dim, l1_penalty)
+        case 'topk':
+            return top_k_sparse(latent_dim, k)
+        case 'denoising':
+            return masking_denoiser(latent_dim, mask_rate)
+        case 'contractive':
+            return logistic(latent_dim, contraction_penalty=contraction_penalty, tied=True)
+        case 'deep':
+            return deep_relu(latent_dim)
+        case 'variational':
+            return gaussian_vae(latent_dim)
+    raise ValueError(f'unknown variant {name!r}; expected one of {", ".join(NAMES)}')

@@ -19,8 +19,9 @@ input and one receptive field over all of it that is reconstruction ICA, in whic
 stands for the orthonormality of W: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -259,48 +260,45 @@ def layer_loss(
     return loss(layers[i], jax.lax.stop_gradient(x), stages[i], sparsity_penalty=sparsity_penalty)
 
 
-def unit_response(
-    layers: Sequence[Layer],
+def stage_losses(
     stages: Sequence[Stage],
-    kind: str,
-    feature_map: ScalarLike,
+    sparsity_penalties: Sequence[ScalarLike],
     *,
     min_std: ScalarLike = 0.01,
-) -> Callable[[Float[Array, 'h w c']], Float[Array, '']]:
-    """A unit of the last layer, at the central position, as a function of one image.
+) -> list[Callable[..., tuple[Float[Array, ''], dict[str, Float[Array, '']]]]]:
+    """The mean `layer_loss` of every layer, as training in phases takes them.
 
     Args:
-      layers: Weights of the layers.
       stages: Sizes of the layers.
-      kind: Sublayer: 'filters', as absolute value, 'pooled' or 'contrast'.
-      feature_map: Number of the feature map; may be traced.
+      sparsity_penalties: One for each layer.
       min_std: As in `apply`.
+
+    Returns:
+      A function (layers, x, key) -> (loss, metrics) for each layer; the key is not used.
     """
 
-    def response(x):
-        outputs = apply(layers, x[None], stages, min_std=min_std)[-1][kind][0]
-        value = outputs[outputs.shape[0] // 2, outputs.shape[1] // 2, feature_map]
-        return jnp.abs(value) if kind == 'filters' else value
+    def mean_loss(layers, x, key=None, *, i):
+        del key
+        values, metrics = layer_loss(
+            layers, x, i, stages, sparsity_penalty=sparsity_penalties[i], min_std=min_std
+        )
+        return jnp.mean(values), metrics
 
-    return response
+    return [functools.partial(mean_loss, i=i) for i in range(len(stages))]
 
 
-def receptive_field(stages: Sequence[Stage], position: Sequence[int]) -> tuple[slice, slice]:
-    """The pixels on which a pool of the last layer depends: (rows, cols) slices.
-
-    Contrast normalization of layers below widens the region of influence, by half a window each;
-    the slices are those of filters and pools alone.
+def evaluate_layers(
+    losses: Sequence[Callable[..., Any]], layers: Sequence[Layer], x: Float[ArrayLike, 'n h w c']
+) -> dict[str, Float[Array, '']]:
+    """Losses of all layers on the same images: `loss/layer_1`, `reconstruction/layer_1`, ...
 
     Args:
-      stages: Sizes of the layers.
-      position: (row, col) of the pool.
+      losses: From `stage_losses`.
+      layers: Weights of the layers.
+      x: Images.
     """
-    low = [int(p) for p in position]
-    high = list(low)
-    for stage in reversed(stages):
-        for axis in range(2):
-            low[axis] = low[axis] * stage.pool_stride * stage.stride
-            high[axis] = (high[axis] * stage.pool_stride + stage.pool_size - 1) * stage.stride
-            high[axis] += stage.field_size - 1
-    rows, cols = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
-    return rows, cols
+    metrics = {}
+    for i, loss in enumerate(losses):
+        value, parts = loss(layers, x)
+        metrics |= {f'{k}/layer_{i + 1}': v for k, v in {'loss': value, **parts}.items()}
+    return metrics

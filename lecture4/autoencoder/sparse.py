@@ -171,6 +171,30 @@ def count_active(
     return jnp.sum(jnp.abs(code) > tolerance, axis=-1).astype(code.dtype)
 
 
+def evaluate(
+    x: Float[ArrayLike, 'n d'], code: Float[Array, 'n k'], reconstruction: Float[Array, 'n d']
+) -> dict[str, Float[Array, '']]:
+    """How well and how sparsely codes describe examples.
+
+    Args:
+      x: Examples.
+      code: Their codes.
+      reconstruction: Of the examples from the codes.
+
+    Returns:
+      `explained`, the fraction of the variance of x; `l0`, units of an example that are not 0; `dead`,
+      the number of units that no example uses.
+    """
+    x = jnp.asarray(x)
+    error = jnp.mean(squared_error(x, reconstruction))
+    variance = jnp.mean(squared_error(x, jnp.broadcast_to(jnp.mean(x, axis=0), x.shape)))
+    return {
+        'explained': 1 - error / variance,
+        'l0': jnp.mean(count_active(code)),
+        'dead': jnp.sum(~jnp.any(code != 0, axis=0)).astype(x.dtype),
+    }
+
+
 def sparseness(code: Float[Array, '*batch k']) -> Float[Array, '*batch']:
     """1 - (mean |h|)^2 / mean h^2 over units, in [0, 1).
 

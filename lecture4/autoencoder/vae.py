@@ -12,11 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder import network, stochastic
-from lecture4.ops.losses import check_unit_interval
 
 
 class Model(NamedTuple):
@@ -113,6 +111,22 @@ def mlp(
         return append_log_std(params, network.apply(params.decoder, z, activation))
 
     return Model(init, encode, decode, latent, pixels, latent_dim)
+
+
+def pixel_options(
+    decoder: Literal['bernoulli', 'gaussian', 'gaussian_learned'], std: ScalarLike
+) -> dict[str, Any]:
+    """`pixels` and `learn_std` of a model by the name of its decoder.
+
+    Args:
+      decoder: 'bernoulli', 'gaussian' of one known standard deviation, or of one that is learned.
+      std: Standard deviation of 'gaussian'.
+    """
+    if decoder == 'gaussian':
+        return {'pixels': stochastic.gaussian(jnp.log(std))}
+    if decoder == 'gaussian_learned':
+        return {'pixels': stochastic.GAUSSIAN, 'learn_std': True}
+    return {'pixels': stochastic.BERNOULLI}
 
 
 def check_options(latent_dim: int, pixels: stochastic.Distribution, learn_std: bool) -> None:
@@ -254,6 +268,50 @@ def reconstruct(model: Model, params: Any, x: Float[Array, 'n d']) -> Float[Arra
     return model.pixels.mean(model.decode(params, z))
 
 
+def image_functions(
+    model: Model, image_shape: Sequence[int]
+) -> dict[str, Callable[[Any, Any], Any]]:
+    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all by means.
+
+    Args:
+      model: The networks and distributions.
+      image_shape: Of one decoded image; encoded ones may have any shape [n, ...] of as many pixels.
+    """
+
+    def encode(params, images):
+        return model.latent.mean(model.encode(params, images.reshape(len(images), -1)))
+
+    def decode(params, z):
+        return model.pixels.mean(model.decode(params, z)).reshape(-1, *image_shape)
+
+    def reconstruct(params, images):
+        return decode(params, encode(params, images))
+
+    return {'encode': encode, 'decode': decode, 'reconstruct': reconstruct}
+
+
+def sample_reconstructions(
+    model: Model, params: Any, key: PRNGKeyArray, x: Float[Array, 'n d'], n_samples: int = 3
+) -> Float[Array, 'rows n d']:
+    """Examples, decoded samples of their latent variables, and sampled pixels of the last.
+
+    Args:
+      model: The networks and distributions.
+      params: Parameters of the model.
+      key: A random key.
+      x: Examples.
+      n_samples: Latent samples of each example.
+
+    Returns:
+      Rows: the examples, the decoder's means of each sample, pixels sampled for the last.
+    """
+    outputs = model.encode(params, x)
+    keys = jax.random.split(key, n_samples + 1)
+    decoded = [model.decode(params, model.latent.sample(own, outputs)) for own in keys[:-1]]
+    pixels = model.pixels.sample(keys[-1], decoded[-1])
+    return jnp.stack([x, *map(model.pixels.mean, decoded), pixels])
+
+
 def active_units(means: Float[Array, 'n k'], threshold: ScalarLike = 0.01) -> Bool[Array, ' k']:
     """Latent variables that carry information: the variance over x of E[z | x] is > threshold.
 
@@ -301,54 +359,3 @@ def warn_of_collapse(n_active: int, latent_dim: int, min_fraction: float = 0.5) 
     )
     warnings.warn(text, stacklevel=2)
     return text
-
-
-def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '*shape']:
-    """Pixels 0 or 1, each 1 with probability x: dynamic binarization with a new key at every visit.
-
-    Args:
-      key: A random key.
-      x: In [0, 1]; a traced value outside counts as 0 or 1.
-
-    Raises:
-      TypeError: x is an integer array.
-      ValueError: Known pixels lie outside [0, 1] or are NaN.
-    """
-    x = jnp.asarray(check_unit_interval(x, 'x'))
-    return jax.random.bernoulli(key, x).astype(x.dtype)
-
-
-def binarize_once(
-    x: Float[np.ndarray, '*shape'],
-    protocol: Literal['dynamic', 'static', 'threshold', 'gray'],
-    seed: int,
-) -> Float[np.ndarray, '*shape']:
-    """A data set as a binarization protocol evaluates it: the same pixels at every visit.
-
-    Args:
-      x: In [0, 1].
-      protocol: 'dynamic' and 'static' sample every pixel once, as `binarize`; 'threshold' cuts at
-        0.5; 'gray' leaves x as it is.
-      seed: Of the samples.
-    """
-    if protocol == 'gray':
-        return x
-    if protocol == 'threshold':
-        return (x > 0.5).astype(x.dtype)
-    return np.asarray(binarize(jax.random.key(seed), x))
-
-
-def independent_pixels(train: Shaped[ArrayLike, 'n d'], test: Shaped[ArrayLike, 'm d']) -> float:
-    """Mean log p(test) of independent Bernoulli pixels with train's rates: a baseline.
-
-    Args:
-      train: Values 0 or 1.
-      test: Values 0 or 1.
-
-    Returns:
-      Nats per example.
-    """
-    train, test = np.asarray(train), np.asarray(test)
-    rate = (np.sum(train, axis=0, dtype=np.float64) + 0.5) / (len(train) + 1)  # never 0 or 1
-    mean = np.mean(test, axis=0, dtype=np.float64)
-    return float(np.sum(mean * np.log(rate) + (1 - mean) * np.log1p(-rate)))

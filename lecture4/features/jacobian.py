@@ -4,11 +4,16 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, Real
+
+# Caption of a table of `sensitivity`'s metrics.
+CAPTION = 'Contraction ratio |f(x + u) - f(x)| for random u of length 1; saturated: units below .05 or above .95.'
+RADII = np.geomspace(0.05, 10, 14).astype(np.float32)
 
 
 def singular_values(encode: Callable[[Any], Any], x: Float[Array, 'n d']) -> Float[Array, 'n m']:
@@ -71,6 +76,51 @@ def saturated(
 ) -> Float[Array, '']:
     """Fraction of logistic units below low or above high, where their slope nearly vanishes."""
     return jnp.mean((code < low) | (code > high), dtype=code.dtype)
+
+
+class Sensitivity(NamedTuple):
+    """How an encoder of logistic units reacts to changes of its input, mean over examples.
+
+    Attributes:
+      singular_values: Of the Jacobian, descending.
+      ratios: (radii, contraction ratio at each).
+      metrics: `effective_rank` (90 % energy), `contraction_ratio` at radius 1, `saturated`.
+    """
+
+    singular_values: Float[np.ndarray, ' m']
+    ratios: tuple[Float[np.ndarray, ' r'], Float[Array, ' r']]
+    metrics: dict[str, Any]
+
+
+def sensitivity(
+    encode: Callable[[Any], Any],
+    x: Float[Array, 'n d'],
+    *,
+    seed: int = 0,
+    num_examples: int = 50,
+    radii: Float[np.ndarray, ' r'] = RADII,
+) -> Sensitivity:
+    """All measures of this module for one encoder.
+
+    Args:
+      encode: [..., d] -> [..., k], logistic units.
+      x: Examples, all of which count for `saturated`.
+      seed: Of the directions of `contraction`.
+      num_examples: The first ones, for what needs derivatives or neighborhoods.
+      radii: As `contraction`, around 1.
+    """
+    few = x[:num_examples]
+    spectra = jax.jit(lambda x: singular_values(encode, x))(few)
+    spectrum, ratio = (
+        np.asarray(spectra).mean(0),
+        contraction(encode, few, jax.random.key(seed), radii),
+    )
+    metrics = {
+        'effective_rank': effective_rank(spectrum),
+        'contraction_ratio': np.interp(1.0, radii, ratio),
+        'saturated': saturated(encode(x)),
+    }
+    return Sensitivity(spectrum, (radii, ratio), metrics)
 
 
 def _jacobian(encode, x):

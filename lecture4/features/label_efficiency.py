@@ -303,6 +303,22 @@ def curve_records(
     ]
 
 
+def paired_gain(
+    draws: Float[np.ndarray, ' num_trials'], baseline: Float[np.ndarray, ' num_trials']
+) -> str:
+    """Mean difference of accuracies on the same training sets with its standard error, in points of %.
+
+    All features get the same training sets, so that the standard error is that of paired differences.
+
+    Args:
+      draws: Accuracies, fractions.
+      baseline: Those of other features.
+    """
+    gain = 100 * (np.asarray(draws) - np.asarray(baseline))
+    error = f' ± {gain.std(ddof=1) / len(gain) ** 0.5:.1f}' if len(gain) > 1 else ''
+    return f'{gain.mean():.1f}{error}'
+
+
 def check_labels(
     train_features: Num[Array | np.ndarray, 'n d'],
     train_labels: Int[np.ndarray, '_'],

@@ -1,6 +1,7 @@
 """Linear probe: the accuracy of a linear classifier on features, C chosen on validation examples."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Int, Num, Shaped
@@ -69,3 +70,56 @@ def error(
         scale(features['train']), labels['train'], scale(features['valid']), labels['valid'], Cs
     )
     return float(np.mean(predict(scale(features['test'])) != np.asarray(labels['test'])))
+
+
+def label_records(
+    name: str,
+    encode: Callable[[Any], Num[ArrayLike, '_ d']],
+    train: tuple[Num[ArrayLike, 'n p'], Int[ArrayLike, ' n']],
+    valid: tuple[Num[ArrayLike, 'm p'], Int[ArrayLike, ' m']],
+    tests: Mapping[str, Num[ArrayLike, '_ p']],
+    test_labels: Int[ArrayLike, '_'],
+    *,
+    num_labels: Sequence[int],
+    num_trials: int,
+    Cs: Sequence[float],
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Accuracy of the linear probe by the number of labels.
+
+    Args:
+      name: Of the features.
+      encode: Examples -> features.
+      train: Examples and labels.
+      valid: Examples and labels on which C is chosen.
+      tests: Metric -> test examples: 'accuracy' of all, and others, such as noisy ones, of the classifier
+        with the most labels.
+      test_labels: Labels of the test examples.
+      num_labels: Numbers of labels; numbers above the training set mean all of it.
+      num_trials: Labeled sets for every number but the whole set.
+      Cs: As in `fit`.
+      seed: Of the labeled sets.
+
+    Returns:
+      A record per number of labels: `features`, `num_labels`, and draws of each metric.
+
+    Raises:
+      ValueError: As `fit`.
+    """
+    codes, labels = encode(train[0]), np.asarray(train[1])
+    scale = standardizer(codes)
+    z, valid_z = scale(codes), scale(encode(valid[0]))
+    encoded = {metric: scale(encode(test)) for metric, test in tests.items()}
+    sizes, records = sorted({min(n, len(labels)) for n in num_labels}), []
+    for n in sizes:
+        trials = {metric: [] for metric in encoded}
+        for trial in range(1 if n == len(labels) else num_trials):
+            rows = np.random.default_rng((seed, trial)).permutation(len(labels))[:n]
+            predict = fit(z[rows], labels[rows], valid_z, valid[1], Cs)
+            for metric, test in encoded.items():
+                trials[metric].append(np.mean(predict(test) == np.asarray(test_labels)))
+        record = {'features': name, 'num_labels': n, 'accuracy': np.array(trials['accuracy'])}
+        if n == sizes[-1]:
+            record |= {metric: np.array(values) for metric, values in trials.items()}
+        records.append(record)
+    return records

@@ -1,11 +1,23 @@
-"""Single neurons of a network: how invariant they are, and how well the best one detects a class.
+"""Single neurons of a network: how invariant and how sparse they are, how well the best one detects a class.
 
 Host side, numpy. Activations are [n, units], those of any layer.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+# Captions of tables of `shift_invariance` and `best_neurons`.
+INVARIANCE = (
+    'Correlation of the outputs of a unit on held-out crops with those on the crops shifted sideways, '
+    'mean over units. Before learning, filters are patches.'
+)
+BEST_NEURON = (
+    'One class against the rest, both weighted equally (chance is 50 %), mean over classes. Unit and '
+    'threshold are chosen on the left halves of the images and tested on the right ones.'
+)
 QUANTILES = np.linspace(0.02, 0.98, 25)  # of a unit's activations, tried as thresholds
 
 
@@ -34,6 +46,47 @@ def invariance(
     # What rounding leaves of a constant is no change.
     varies = power > 1e-10 * (np.asarray(before, float) ** 2).sum(0)
     return np.divide((a * b).sum(0), power, out=np.full(len(power), np.nan), where=varies)
+
+
+def shift_invariance(
+    networks: Mapping[str, Callable[[Any], Mapping[str, Num[np.ndarray, 'n _units']]]],
+    images: Num[Array | np.ndarray, 'n h w c'],
+    shifts: Sequence[int],
+    *,
+    size: int,
+) -> list[dict[str, Any]]:
+    """`invariance` of networks to horizontal shifts of the image, mean over the units of each layer.
+
+    Args:
+      networks: Name -> (images [n, size, size, c] -> {layer: activations}).
+      images: Larger than `size` by the largest shift at least.
+      shifts: In pixels.
+      size: Height and width of the networks' input.
+
+    Returns:
+      A record per network, layer and shift: `layer`, `network`, `shift_in_pixels`, `invariance`.
+    """
+    records = []
+    for network, outputs in networks.items():
+        before = outputs(images[:, :size, :size])
+        shifted = [outputs(images[:, :size, s : s + size]) for s in shifts]
+        records += [
+            {'layer': layer, 'network': network, 'shift_in_pixels': shift}
+            | {'invariance': float(np.nanmean(invariance(a, after[layer])))}
+            for layer, a in before.items()
+            for shift, after in zip(shifts, shifted, strict=True)
+        ]
+    return records
+
+
+def kurtosis(activations: Num[Array | np.ndarray, 'n units']) -> Float[np.ndarray, ' units']:
+    """E h^4 / (E h^2)^2 of every unit over examples: 3 for a Gaussian one, more for a sparse one.
+
+    Args:
+      activations: Of mean 0. A unit that is always 0 has kurtosis 0.
+    """
+    h = np.asarray(activations)
+    return (h**4).mean(0) / np.maximum((h**2).mean(0) ** 2, np.finfo(float).tiny)
 
 
 def best_neuron(
@@ -77,6 +130,33 @@ def best_neuron(
         sign = np.sign(differences[level, unit])
         accuracy.append(0.5 + 0.5 * _difference(above, test_own)[0] * sign)
     return np.array(accuracy)
+
+
+def best_neurons(
+    networks: Mapping[str, Callable[[Any], Mapping[str, Num[np.ndarray, 'n _units']]]],
+    train: tuple[Num[Array | np.ndarray, 'n h w c'], Int[Array | np.ndarray, ' n']],
+    test: tuple[Num[Array | np.ndarray, 'm h w c'], Int[Array | np.ndarray, ' m']],
+    n_classes: int,
+) -> list[dict[str, Any]]:
+    """`best_neuron` in every layer of networks, mean over classes.
+
+    Args:
+      networks: Name -> (images -> {layer: activations}).
+      train: Images and labels to choose units and thresholds on.
+      test: Images and labels to evaluate on.
+      n_classes: Number of classes.
+
+    Returns:
+      A record per network and layer: `layer`, `network`, `best_neuron`.
+    """
+    records = []
+    for network, outputs in networks.items():
+        chosen_on, evaluated_on = outputs(train[0]), outputs(test[0])
+        for layer, activations in chosen_on.items():
+            accuracy = best_neuron(activations, train[1], evaluated_on[layer], test[1], n_classes)
+            record = {'layer': layer, 'network': network, 'best_neuron': float(accuracy.mean())}
+            records.append(record)
+    return records
 
 
 def _difference(above, own):

@@ -7,7 +7,7 @@ components, ...), so that two kinds of features differ in nothing but the encode
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -179,6 +179,29 @@ def encode_images(
         return features(padded)[:n]
     tiled = jax.lax.map(features, padded.reshape(n_tiles, tile, *image_shape))
     return tiled.reshape(n_tiles * tile, tiled.shape[-1])[:n]
+
+
+def pooled_encoders(
+    encoders: Mapping[str, tuple[Callable[[Any, Any], Any], linalg.Affine]], **options: Any
+) -> dict[str, Callable[[Any, Any], Any]]:
+    """`encode_images` with each of several encoders.
+
+    Args:
+      encoders: Name -> ((params, signals [p, m]) -> responses [p, k], whitening of patches).
+      **options: Of `encode_images`, the same for all.
+
+    Returns:
+      {name: (params, images [n, h, w, c]) -> features [n, p]}.
+    """
+
+    def pooled(params, images, *, encode, whitening):
+        encoder = functools.partial(encode, params)
+        return encode_images(images, encoder, whitening=whitening, **options)
+
+    return {
+        name: functools.partial(pooled, encode=encode, whitening=whitening)
+        for name, (encode, whitening) in encoders.items()
+    }
 
 
 def image_features(

@@ -8,6 +8,10 @@ from matplotlib.figure import Figure
 
 from lecture4.figures import lines
 
+CAPTION = (
+    'A contractive code varies along few directions (left), at small and middle radii (center), because most '
+    'of its units are saturated (right).'
+)
 N_BINS = 25
 
 

@@ -31,6 +31,19 @@ def as_tiles(images: Images) -> Float[np.ndarray, 'n h w 3']:
     return np.broadcast_to(np.clip(images, 0, 1), (*images.shape[:3], 3))
 
 
+def around_gray(
+    images: Shaped[np.ndarray | Array, 'n *shape'],
+) -> Float[np.ndarray, 'n *shape']:
+    """Signed images brought to [0, 1]: 0 becomes 1/2, each one's largest |value| 0 or 1.
+
+    Args:
+      images: One image for each entry of the first axis; one of zeros becomes NaN.
+    """
+    images = np.asarray(images)
+    largest = abs(images).max(tuple(range(1, images.ndim)), keepdims=True)
+    return 0.5 + 0.5 * images / largest
+
+
 @style.context()
 def rows(
     images: Mapping[str, Images],
@@ -78,6 +91,25 @@ def rows(
     if title:
         write(margin, head / 2, title, fontsize=10)
     return made
+
+
+def spaced(
+    images: Shaped[np.ndarray | Array, '_ *shape'], n: int = 12
+) -> Shaped[np.ndarray, '{n} *shape']:
+    """Images at n equal distances in a set, which is often sorted by class."""
+    return np.asarray(images)[np.linspace(0, len(images) - 1, n).astype(int)]
+
+
+def vector_rows(
+    images: Mapping[str, Shaped[np.ndarray | Array, 'n d']], shape: Sequence[int]
+) -> Figure:
+    """`rows` of images as vectors.
+
+    Args:
+      images: Name of the row -> images as vectors, values in [0, 1].
+      shape: Of one image.
+    """
+    return rows({name: np.reshape(x, (-1, *shape)) for name, x in images.items()})
 
 
 @style.context()

@@ -1,6 +1,7 @@
 """Latent spaces: codes in the plane, KL per latent variable, vector fields and tangents in the plane."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Integer, Real
@@ -8,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lecture4.figures import style
+from lecture4.figures import images, style
 
 Points = Real[np.ndarray | Array, 'n 2']
 
@@ -199,6 +200,67 @@ def tangents(
     axes.grid(visible=False)
     axes.set_title(style.plain_text(title))
     return made
+
+
+def gallery(
+    x: Real[np.ndarray | Array, 'n d'],
+    *,
+    means: Real[np.ndarray | Array, 'n k'],
+    decode: Callable[[Any], Any],
+    samples: Real[np.ndarray | Array, 'm d'],
+    paths: Real[np.ndarray | Array, 'rows steps k'],
+    kl: Real[np.ndarray | Array, 'k'],
+    labels: Integer[np.ndarray | Array, 'n'] | None = None,
+    class_names: Sequence[str] = (),
+) -> dict[str, tuple[Figure, str]]:
+    """What a variational autoencoder of images makes of test images and of its prior.
+
+    Args:
+      x: Test images as vectors.
+      means: Their latent means.
+      decode: Latent vectors [m, k] -> images [m, h, w].
+      samples: The decoder's means of samples of the prior, as vectors.
+      paths: Latent vectors between pairs of test images.
+      kl: Mean divergence of every latent variable from the prior, in nats.
+      labels: Classes of the test images, or None.
+      class_names: Names of the classes.
+
+    Returns:
+      Name -> (figure, caption): `reconstructions`, `samples`, `interpolations`, `units`; with two latent
+      variables or more `plane`, with two `decoded_plane`.
+    """
+    means, kl = np.asarray(means), np.asarray(kl)
+    restored = np.asarray(decode(means[:12]))
+    shape, (rows, steps, k) = restored.shape[1:], paths.shape
+    between = np.asarray(decode(paths.reshape(rows * steps, k))).reshape(rows, steps, *shape)
+    figures = {
+        'reconstructions': (
+            images.reconstructions(np.asarray(x[:12]).reshape(-1, *shape), restored),
+            "Test images, and the decoder's mean at the encoder's mean.",
+        ),
+        'samples': (
+            images.grid(np.asarray(samples).reshape(-1, *shape), 10),
+            'Means of p(x | z) for samples z of the prior N(0, 1).',
+        ),
+        'interpolations': (
+            images.interpolations(between),
+            "Spherical interpolation between two test images' latent vectors.",
+        ),
+        'units': (kl_per_variable(kl, np.var(means, axis=0)), 'KL of every latent variable.'),
+    }
+    if k > 1:
+        axes = tuple(np.argsort(-kl)[:2].tolist())
+        figures['plane'] = (
+            scatter(means, labels, class_names, axes=axes, radius=2.45),
+            'Means of q(z | x) of the test images in the two units with the largest KL. The circle '
+            'contains 95 % of the prior.',
+        )
+    if k == 2:
+        figures['decoded_plane'] = (
+            images.grid(decode(latent_grid(16).astype(means.dtype)), 16),
+            'The latent plane, decoded in equal steps of probability.',
+        )
+    return figures
 
 
 def latent_grid(n: int, max_std: int | float = 2.0) -> Float[np.ndarray, '{n*n} 2']:

@@ -140,3 +140,34 @@ def coincidence(
             'relative difference': axis | {'curves': {'difference': (steps, difference)}},
         }
     )
+
+
+def single(
+    title: str,
+    curves: Mapping[str, tuple[Any, Any]],
+    *,
+    xlabel: str = '',
+    ylabel: str = '',
+    xscale: str = 'linear',
+    yscale: str = 'linear',
+    lines: Mapping[str, int | float] | None = None,
+    size: tuple[int | float, int | float] = (6, 3.2),
+) -> Figure:
+    """One panel of named curves.
+
+    Args:
+      title: Title of the panel.
+      curves: Name -> (x [m], y [m]).
+      xlabel: Text of the horizontal axis.
+      ylabel: Text of the vertical axis.
+      xscale: 'linear' or 'log'.
+      yscale: 'linear' or 'log'.
+      lines: Name -> height of a dashed horizontal line.
+      size: Width and height in inches.
+
+    Raises:
+      ValueError: As `panels`.
+    """
+    options = {'xlabel': xlabel, 'ylabel': ylabel, 'xscale': xscale, 'yscale': yscale}
+    own = {'curves': curves, 'lines': lines or {}, **options}
+    return panels({title: own}, columns=1, size=size)

@@ -5,9 +5,11 @@ import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int32, Real, Shaped
 
+from lecture4.ops import linalg
 from lecture4.ops.prox import require_floating
 
 
@@ -181,3 +183,23 @@ def _overlap_add(pieces, axis, stride, length):
         return lax.pad(piece, jnp.zeros((), piece.dtype), config)
 
     return functools.reduce(jnp.add, itertools.starmap(place, enumerate(pieces)))
+
+
+def whiten(
+    signals: Float[ArrayLike, 'n d'],
+    contrast_epsilon: float,
+    zca_epsilon: float,
+    *,
+    num_held_out: int = 0,
+) -> tuple[Float[np.ndarray, 'n d'], linalg.Affine]:
+    """Contrast-normalized and whitened patches, and the whitening.
+
+    Args:
+      signals: Patches.
+      contrast_epsilon: As `normalize_contrast`.
+      zca_epsilon: As `linalg.zca`.
+      num_held_out: The first patches, which are whitened but do not enter the whitening.
+    """
+    normalized = normalize_contrast(jnp.asarray(signals), contrast_epsilon)
+    whitening = linalg.zca(normalized[num_held_out:], zca_epsilon)
+    return np.asarray(linalg.apply(whitening, normalized)), whitening

@@ -26,6 +26,7 @@ from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
     SelfTaught,
+    check_label_counts,
     load_self_taught,
     self_taught_data,
 )
@@ -52,6 +53,7 @@ from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.saved_model import Model, load
 from lecture4.train.sweep.variants import grid, vary_one
+from lecture4.train.tables import label_table
 from lecture4.train.task import (
     Data,
     Spec,
@@ -61,6 +63,7 @@ from lecture4.train.task import (
     full_batch,
     gather_each,
     in_memory,
+    on_params,
     sources_in_memory,
 )
 
@@ -101,6 +104,7 @@ __all__ = [
     'Task',
     'UsageError',
     'captioned_data',
+    'check_label_counts',
     'cross_validate',
     'error_figures',
     'evaluate',
@@ -111,6 +115,7 @@ __all__ = [
     'grid',
     'image_batches',
     'in_memory',
+    'label_table',
     'labeled_image_data',
     'lbfgs',
     'load',
@@ -118,6 +123,7 @@ __all__ = [
     'load_labeled_images',
     'load_self_taught',
     'main',
+    'on_params',
     'optimize',
     'parallel',
     'phases',

@@ -1,6 +1,7 @@
 """Fields that experiments on images share, and what is loaded by them: one place for options and data."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -91,6 +92,16 @@ class SelfTaughtData(NamedTuple):
     raw_signals: np.ndarray
 
 
+def check_label_counts(task: images.ImageTask, labels_per_class: Sequence[int], source: str):
+    """ValueError where a class has fewer training examples than --labels_per_class asks for."""
+    fewest = int(np.bincount(task.train_labels, minlength=len(task.class_names)).min())
+    if max(labels_per_class) > fewest:
+        raise ValueError(
+            f'--labels_per_class {max(labels_per_class)}, but {source} has a class of {fewest} training '
+            f'examples; use at most {fewest}'
+        )
+
+
 def load_self_taught(
     config: SelfTaught, num_components: int, *, min_std: float = 0.0
 ) -> SelfTaughtData:
@@ -116,12 +127,7 @@ def load_self_taught(
     )
     if len(task.class_names) < 2:
         raise ValueError(f'{config.labeled} has one class; a labeled set needs two or more')
-    fewest = int(np.bincount(task.train_labels, minlength=len(task.class_names)).min())
-    if max(config.labels_per_class) > fewest:
-        raise ValueError(
-            f'--labels_per_class {max(config.labels_per_class)}, but {config.labeled} has a class of '
-            f'{fewest} training examples; use at most {fewest}'
-        )
+    check_label_counts(task, config.labels_per_class, config.labeled)
     _, height, width, _ = task.train_images.shape
     if config.patch_size > min(height, width) or (not config.patch_size and height != width):
         raise ValueError(
@@ -158,24 +164,49 @@ def load_self_taught(
     )
 
 
-def self_taught_data(config: SelfTaught, num_components: int, batch_size: int) -> Data:
+def self_taught_data(
+    config: SelfTaught,
+    num_components: int,
+    batch_size: int,
+    *,
+    min_std: float = 0.0,
+    num_eval: int = 0,
+) -> Data:
     """What `load_self_taught` reads as data of a training run.
+
+    Args:
+      config: As `load_self_taught`.
+      num_components: As `load_self_taught`.
+      batch_size: Signals per batch.
+      min_std: As `load_self_taught`.
+      num_eval: Number of random test images to keep; 0 keeps all, in their order.
 
     Returns:
       Data: batches of whitened signals; `evaluation` the held-out signals; the spec's constants
-      `whitening` and `components`; `report_data` the labeled images; `rows` the raw signals.
+      `whitening`, `unwhitening` (its pseudo-inverse, a matrix), `components`, and `signal_shape`, height,
+      width and channels of a signal; `report_data` the labeled images; `rows` the raw signals.
 
     Raises:
       ValueError: As `load_self_taught`.
     """
-    loaded = load_self_taught(config, num_components)
-    constants = {'whitening': loaded.whitening, 'components': loaded.components}
+    loaded = load_self_taught(config, num_components, min_std=min_std)
+    task = loaded.task
+    if num_eval:
+        rows = np.random.default_rng(config.seed).permutation(len(task.test_labels))[:num_eval]
+        task = task._replace(test_images=task.test_images[rows], test_labels=task.test_labels[rows])
+    _, height, width, channels = task.train_images.shape
+    constants = {
+        'whitening': loaded.whitening,
+        'unwhitening': np.asarray(linalg.pseudo_inverse(loaded.whitening)),
+        'components': loaded.components,
+        'signal_shape': (config.patch_size or height, config.patch_size or width, channels),
+    }
     data = in_memory(
         loaded.signals,
         batch_size,
         seed=config.seed,
         evaluation=loaded.held_out,
-        spec=Spec(loaded.signals.shape[1:], loaded.task.class_names, constants),
-        report_data=loaded.task,
+        spec=Spec(loaded.signals.shape[1:], task.class_names, constants),
+        report_data=task,
     )
     return dataclasses.replace(data, rows=loaded.raw_signals)

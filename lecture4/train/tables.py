@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -71,6 +71,34 @@ class Table:
                 f'table {self.title!r}: spread is {self.spread!r}, expected '
                 "'standard error' or 'standard deviation'"
             )
+
+
+def label_table(
+    curves: Mapping[str, Any],
+    labels_per_class: Sequence[int],
+    *,
+    title: str = 'Accuracy against labels',
+    index: str = 'features',
+    caption: str = '',
+) -> Table:
+    """A table of draws of `accuracy`, one row per curve and one column per number of labels.
+
+    Args:
+      curves: Name -> draws for each number of labels.
+      labels_per_class: The numbers of labels.
+      title: Heading.
+      index: What the names are names of.
+      caption: As in `Table`.
+
+    Raises:
+      ValueError: A curve does not have draws for each number of labels.
+    """
+    records = [
+        {index: name, 'labels_per_class': n, 'accuracy': draws}
+        for name, curve in curves.items()
+        for n, draws in zip(labels_per_class, curve, strict=True)
+    ]
+    return Table(title, records, (index,), caption=caption, pivot='labels_per_class')
 
 
 class Column(NamedTuple):

@@ -127,6 +127,7 @@ def in_memory(
     evaluation: PyTree = None,
     spec: Spec | None = None,
     report_data: Any = None,
+    augment: Callable[[jax.Array, PyTree], PyTree] | None = None,
 ) -> Data:
     """Data whose arrays lie on the device; only row numbers travel at each step.
 
@@ -137,6 +138,8 @@ def in_memory(
       evaluation: See `Data`.
       spec: See `Data`; by default the shape of one row, where `arrays` is one array.
       report_data: See `Data`.
+      augment: (key, batch) -> batch, applied to every batch inside the compiled step: noise, a random
+        binarization. None leaves batches as they are.
 
     Raises:
       ValueError: The lengths differ.
@@ -148,10 +151,15 @@ def in_memory(
     if spec is None:
         leaves = jax.tree.leaves(arrays)
         spec = Spec(shape=leaves[0].shape[1:]) if len(leaves) == 1 else Spec()
+
+    def augmented(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
+        assert augment is not None
+        return augment(key, gather(device_arrays, rows, key))
+
     return Data(
         batch=lambda n: batches.indices(seed, n, n_examples, batch_size),
         device_arrays=jax.tree.map(np.asarray, arrays),
-        prepare=gather,
+        prepare=augmented if augment else gather,
         evaluation=evaluation,
         spec=spec,
         report_data=report_data,
@@ -222,3 +230,16 @@ def evaluate(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
     if task.evaluate is None:
         return {}
     return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}
+
+
+def on_params(functions: Mapping[str, Callable[[PyTree, Any], Any]]) -> dict[str, Callable]:
+    """What `apply` returns, from functions of parameters: {name: (state, x) -> outputs}.
+
+    Args:
+      functions: Name -> (params, x) -> outputs.
+    """
+
+    def of_state(function):
+        return lambda state, x: function(state.params, x)
+
+    return {name: of_state(function) for name, function in functions.items()}

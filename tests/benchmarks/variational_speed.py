@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from lecture4 import train
-from lecture4.autoencoder import vae
+from lecture4.autoencoder import binarization, vae
 
 BATCH = 100
 
@@ -51,7 +51,7 @@ def ours(n_pixels, hidden, width, n_steps):
         def body(state, inputs):
             rows, key = inputs
             noise_key, step_key = jax.random.split(key)
-            x = vae.binarize(noise_key, pixels[rows])
+            x = binarization.binarize(noise_key, pixels[rows])
             return task(beta).step(state, x, step_key)
 
         inputs = rows.reshape(n_steps, BATCH), jax.random.split(key, n_steps)

@@ -191,6 +191,27 @@ def _middle(width, margin):
     return left, left + margin
 
 
+def trim(images: Images, margin: int) -> tuple[Shaped[np.ndarray, '_h _w _c'], ...]:
+    """Images without `margin` pixels along their borders, which filters that wrap around distort.
+
+    Args:
+      images: [n, h, w, c], or a sequence of [h, w, c].
+      margin: In pixels, >= 0.
+
+    Raises:
+      DataError: An image is not larger than twice the margin.
+    """
+    for i, image in enumerate(images):
+        if margin < 0 or min(image.shape[:2]) <= 2 * margin:
+            raise DataError(
+                f'image {i} of {image.shape[0]} x {image.shape[1]} has nothing left without a margin '
+                f'of {margin} pixels; use a smaller one'
+            )
+    return tuple(
+        image[margin : len(image) - margin, margin : image.shape[1] - margin] for image in images
+    )
+
+
 def random_crops(
     images: Images, crops_per_image: int, crop_size: int, seed: int
 ) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int32[np.ndarray, ' m']]:
@@ -244,6 +265,27 @@ def grid_crops(
     ]
     counts = [len(part) for part in crops]
     return np.concatenate(crops), np.repeat(np.arange(len(crops), dtype=np.int32), counts)
+
+
+def labeled_crops_of_halves(
+    images: Images, labels: Int32[np.ndarray, ' n'], crop_size: int, stride: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Crops of the left and of the right half of every image with its label; they share no pixel.
+
+    Args:
+      images: As `grid_crops`.
+      labels: Labels of the images.
+      crop_size: As `grid_crops`.
+      stride: As `grid_crops`.
+
+    Returns:
+      (crops [m, crop_size, crop_size, c], labels [m]) of the left halves, and of the right ones.
+
+    Raises:
+      DataError: As `split_left_right` and `grid_crops`.
+    """
+    left, right = (grid_crops(half, crop_size, stride) for half in split_left_right(images))
+    return (left[0], labels[left[1]]), (right[0], labels[right[1]])
 
 
 def _validate_shapes(images, crop_size):

@@ -262,12 +262,8 @@ def _list_files(source, split, *, image_size, convert, data_kwargs):
 def _crops_of_halves(source, train, crop_size):
     labels = _labels(source, train)
     stride = max(crop_size // 2, 1)
-    (train_images, train_index), (test_images, test_index) = (
-        crops.grid_crops(half, crop_size, stride) for half in crops.split_left_right(train.images)
-    )
-    return ImageTask(
-        train_images, labels[train_index], test_images, labels[test_index], train.class_names
-    )
+    left, right = crops.labeled_crops_of_halves(train.images, labels, crop_size, stride)
+    return ImageTask(*left, *right, train.class_names)
 
 
 def _hold_out(source, train, fraction, seed):

@@ -1,12 +1,44 @@
 """Whitening of whole images in the Fourier domain, before patches are sampled, and of patches."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from lecture4.data.dataset import Images
-from lecture4.data.images.crops import sample_patches
+from lecture4.data.dataset import Dataset, Images
+from lecture4.data.images.crops import sample_patches, trim
+from lecture4.data.images.loading import load_images
 from lecture4.ops import linalg, patches
+
+
+def load_whitened(
+    source: str,
+    *,
+    is_white: bool = False,
+    cutoff: float = 0.39,
+    margin: int = 0,
+    **data_kwargs: Any,
+) -> Dataset:
+    """The training images of a source, whitened and without their borders.
+
+    Args:
+      source: As `load_images`.
+      is_white: Whether they are whitened already, and are only standardized here.
+      cutoff: As `whiten`.
+      margin: Pixels to leave out along the borders, where whitening is unreliable.
+      **data_kwargs: As `load_images`.
+
+    Returns:
+      Images of mean 0 and variance 1 before their borders are left out, as a tuple; labels and class
+      names where the source has them.
+
+    Raises:
+      DataError: As `load_images` and `crops.trim`.
+    """
+    dataset = load_images(source, **data_kwargs)
+    white = standardize(dataset.images) if is_white else whiten(dataset.images, cutoff)
+    return dataset._replace(images=trim(white, margin))
 
 
 def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h _w 1']]:

@@ -1,5 +1,6 @@
 """Labeled documents as bags of words, and the classes of the words themselves."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,3 +109,29 @@ def word_classes(
     # In deviations of chance, so that words of all documents with a slight bias do not come first.
     order = np.argsort(-(np.sqrt(documents) * np.log(lift)), axis=1)
     return lift.argmax(0), frequent, list(dict.fromkeys(order.T.ravel().tolist()))
+
+
+def nearest_examples(
+    corpus: Documents, ranked: Mapping[str, Int[np.ndarray, 'queries m']], n: int = 4
+) -> list[dict[str, str]]:
+    """The first test document of each of n classes, and the nearest document by several representations.
+
+    Args:
+      corpus: Documents.
+      ranked: Representation -> numbers of documents for every test document, nearest first.
+      n: Largest number of classes.
+
+    Returns:
+      A record per class, with the beginnings of the documents: `query`, and one entry per representation.
+    """
+    labels = corpus.labels[corpus.test_rows]
+    firsts = [np.flatnonzero(labels == c)[0] for c in np.unique(labels)[:n]]
+
+    def beginning(row):
+        return ' '.join(corpus.texts[row])[:60]
+
+    return [
+        {'query': beginning(corpus.test_rows[i])}
+        | {name: beginning(order[i, 0]) for name, order in ranked.items()}
+        for i in firsts
+    ]

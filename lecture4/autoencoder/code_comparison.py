@@ -7,10 +7,60 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from lecture4.autoencoder import psd
-from lecture4.features import timing
+from lecture4.sparse import solvers
+
+# Caption of a table of `compare_codes`, with fields l1_penalty, coupling and n_steps.
+CAPTION = (
+    'Energy: ||x - D h||^2 + {l1_penalty} |h|_1 + {coupling} ||h - f(x)||^2, its excess over the exact '
+    'minimum; lasso: the same without the last term, its excess over the least value; inferred: '
+    '{n_steps} steps from the prediction. Signal to noise of D h; times: median of 3 in turns.'
+)
+
+
+def encoders(
+    *,
+    l1_penalty: ScalarLike,
+    coupling: ScalarLike,
+    activation: Callable,
+    n_steps: int,
+    tolerance: float = 1e-4,
+    tile: int = 128,
+) -> dict[str, Callable[[psd.Params, Any], Any]]:
+    """Ways to codes of the same signals: predicted, inferred, and exact ones.
+
+    Args:
+      l1_penalty: As `psd.energy`.
+      coupling: As `psd.energy`.
+      activation: As `psd.energy`.
+      n_steps: Proximal gradient steps of 'inferred'.
+      tolerance: Relative duality gap of the exact ones.
+      tile: Signals that exact solvers code at a time.
+
+    Returns:
+      {method: (params, signals [n, d]) -> codes [n, k]}, fastest first. The objective of the exact ones
+      is half the energy, and so is their penalty.
+    """
+    terms = {'l1_penalty': l1_penalty, 'coupling': coupling, 'activation': activation}
+    exact = {'tolerance': tolerance, 'tile': tile}
+
+    def minimize(params, x):
+        return solvers.fista(*psd.as_lasso(params, x, **terms), **exact).codes
+
+    def sparse_coding(params, x, solver):
+        return solver(x, params.atoms, l1_penalty / 2, **exact).codes
+
+    return {
+        'encoder': lambda params, x: psd.encode(params, x, activation),
+        'inferred': lambda params, x: psd.infer(params, x, n_steps=n_steps, **terms),
+        'energy minimum': minimize,
+        'sparse coding, ADMM': functools.partial(sparse_coding, solver=solvers.admm),
+        'sparse coding, coordinate descent': functools.partial(
+            sparse_coding, solver=solvers.coordinate_descent
+        ),
+    }
 
 
 def compare_codes(
@@ -18,25 +68,26 @@ def compare_codes(
     params: psd.Params,
     x: Float[Array, 'n d'],
     minimum: str,
+    seconds: Mapping[str, float],
     **terms: Any,
 ) -> list[dict[str, Any]]:
-    """Energy, objective of sparse coding, signal to noise, density and time of several encoders.
+    """Energy, objective of sparse coding, signal to noise and density of several encoders.
 
     Args:
       methods: Name -> (params, x) -> codes [n, k], traceable by jax.jit.
       params: Atoms and encoder.
       x: Signals.
       minimum: The method whose codes minimize the energy.
+      seconds: Name -> running time of each method on all signals.
       **terms: `l1_penalty`, `coupling` and `activation`, as `psd.energy` takes them.
 
     Returns:
       A record per method: `codes` (its name), `energy`, the mean over signals; `excess`, relative to
       the energy of `minimum`; `lasso_excess`, that of the energy without the coupling term over the
       least of all methods; `snr` of D h in dB; `density`, the fraction of non-zero coefficients;
-      `time_per_patch` in microseconds, median of 3 in turns.
+      `time_per_patch` in microseconds.
     """
     codes = {name: jax.jit(encode)(params, x) for name, encode in methods.items()}
-    seconds = timing.median_times(methods, (params, x), num_repeats=3)
     energy = {name: float(psd.energy(params, x, h, **terms).mean()) for name, h in codes.items()}
     free = {**terms, 'coupling': 0.0}
     lasso = {name: float(psd.energy(params, x, h, **free).mean()) for name, h in codes.items()}
@@ -60,7 +111,7 @@ def excess_by_steps(
     num_steps: Sequence[int],
     minimum: float,
     **terms: Any,
-) -> dict[str, Float[np.ndarray, ' m']]:
+) -> dict[str, tuple[Int[np.ndarray, ' m'], Float[np.ndarray, ' m']]]:
     """Relative excess of the mean energy over its minimum by number of proximal gradient steps.
 
     Args:
@@ -71,7 +122,7 @@ def excess_by_steps(
       **terms: `l1_penalty`, `coupling` and `activation`, as `psd.energy` takes them.
 
     Returns:
-      {'from the prediction' or 'from zero': excess for each number of steps}.
+      {'from the prediction' or 'from zero': (numbers of steps, excess)}.
     """
 
     @functools.partial(jax.jit, static_argnames='n_steps')
@@ -81,7 +132,8 @@ def excess_by_steps(
 
     prediction = psd.encode(params, x, terms['activation'])
     starts = {'from the prediction': prediction, 'from zero': jnp.zeros_like(prediction)}
+    steps = np.array(num_steps)
     return {
-        name: np.array([float(energy(params, start, n)) / minimum - 1 for n in num_steps])
+        name: (steps, np.array([float(energy(params, start, n)) / minimum - 1 for n in num_steps]))
         for name, start in starts.items()
     }

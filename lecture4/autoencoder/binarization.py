@@ -1,0 +1,61 @@
+"""Binary images from gray ones: the protocols under which log-likelihoods in nats are compared."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
+
+from lecture4.ops.losses import check_unit_interval
+
+
+def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '*shape']:
+    """Pixels 0 or 1, each 1 with probability x: dynamic binarization with a new key at every visit.
+
+    Args:
+      key: A random key.
+      x: In [0, 1]; a traced value outside counts as 0 or 1.
+
+    Raises:
+      TypeError: x is an integer array.
+      ValueError: Known pixels lie outside [0, 1] or are NaN.
+    """
+    x = jnp.asarray(check_unit_interval(x, 'x'))
+    return jax.random.bernoulli(key, x).astype(x.dtype)
+
+
+def binarize_once(
+    x: Float[np.ndarray, '*shape'],
+    protocol: Literal['dynamic', 'static', 'threshold', 'gray'],
+    seed: int,
+) -> Float[np.ndarray, '*shape']:
+    """A data set as a binarization protocol evaluates it: the same pixels at every visit.
+
+    Args:
+      x: In [0, 1].
+      protocol: 'dynamic' and 'static' sample every pixel once, as `binarize`; 'threshold' cuts at
+        0.5; 'gray' leaves x as it is.
+      seed: Of the samples.
+    """
+    if protocol == 'gray':
+        return x
+    if protocol == 'threshold':
+        return (x > 0.5).astype(x.dtype)
+    return np.asarray(binarize(jax.random.key(seed), x))
+
+
+def independent_pixels(train: Shaped[ArrayLike, 'n d'], test: Shaped[ArrayLike, 'm d']) -> float:
+    """Mean log p(test) of independent Bernoulli pixels with train's rates: a baseline.
+
+    Args:
+      train: Values 0 or 1.
+      test: Values 0 or 1.
+
+    Returns:
+      Nats per example.
+    """
+    train, test = np.asarray(train), np.asarray(test)
+    rate = (np.sum(train, axis=0, dtype=np.float64) + 0.5) / (len(train) + 1)  # never 0 or 1
+    mean = np.mean(test, axis=0, dtype=np.float64)
+    return float(np.sum(mean * np.log(rate) + (1 - mean) * np.log1p(-rate)))

@@ -1,0 +1,198 @@
+"""What an autoencoder knows of the manifold of its data: its denoising field, tangents and walks."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lecture4.autoencoder import manifold
+from lecture4.ops.losses import squared_error
+
+Map = Callable[[Any], Any]  # [n, d] -> [n, d]
+
+
+def denoising_records(
+    denoisers: Mapping[str, Map],
+    points: Mapping[str, Float[Array, '_n d']],
+    clean: Float[Array, 'm d'],
+    std: float,
+) -> list[dict[str, Any]]:
+    """Errors of denoisers at noisy points, and of their fields relative to the closed form.
+
+    The closed form, the best denoiser of the training set, is compared too; point i of `points` gets the
+    noise of key i.
+
+    Args:
+      denoisers: Name -> denoiser.
+      points: Name -> clean points.
+      clean: The training set.
+      std: Standard deviation of the noise.
+
+    Returns:
+      A record per denoiser and kind of points: `denoiser`, `points`, `squared_error` (summed over
+      coordinates) and `field_error` (`manifold.field_error` of r(x) - x).
+    """
+    records = []
+    for i, (name, x) in enumerate(points.items()):
+        noisy = x + std * jax.random.normal(jax.random.key(i), x.shape, x.dtype)
+        best = manifold.denoiser(noisy, clean, std)
+        denoised = {denoiser: r(noisy) for denoiser, r in denoisers.items()}
+        for denoiser, y in {**denoised, 'closed form': best}.items():
+            errors = {
+                'squared_error': float(squared_error(x, y).mean()),
+                'field_error': float(manifold.field_error(y - noisy, best - noisy)),
+            }
+            records.append({'denoiser': denoiser, 'points': name, **errors})
+    return records
+
+
+class OnCurve(NamedTuple):
+    """Tangents and a walk of an autoencoder of points on a curve.
+
+    Attributes:
+      points: Where tangents are taken, at equal distances on the curve.
+      directions: The Jacobian's first right singular vectors there.
+      path: A walk along such directions.
+      metrics: `tangent_error`, the median angle in degrees between directions and true tangents;
+        `singular_value_ratio`, second over first, mean; `walk_length`; `walk_distance`, the largest
+        distance of the walk from a training point.
+    """
+
+    points: Float[Array, 'n 2']
+    directions: Float[Array, 'n 2']
+    path: Float[Array, 'time 2']
+    metrics: dict[str, float]
+
+
+def on_curve(
+    reconstruct: Map,
+    curve: manifold.Curve,
+    clean: Float[Array, 'm 2'],
+    *,
+    n_steps: int,
+    step_size: float,
+    n_points: int = 25,
+) -> OnCurve:
+    """Tangents of a curve by an autoencoder's Jacobian, and a walk that it keeps on the curve.
+
+    Args:
+      reconstruct: The autoencoder.
+      curve: The curve.
+      clean: The training points.
+      n_steps: Steps of the walk.
+      step_size: Their length.
+      n_points: Number of tangents.
+    """
+    t = manifold.evenly_spaced(curve, n_points)
+    points = curve.point(t)
+    directions, values = manifold.tangents(reconstruct, points, 1)
+    angles = manifold.angle_between(directions, manifold.tangent(curve, t)[:, None])
+    path = manifold.tangent_walk(reconstruct, points[:1], n_steps=n_steps, step_size=step_size)[
+        :, 0
+    ]
+    distance = jnp.linalg.norm(path[:, None] - clean[None], axis=2).min(1).max()
+    metrics = {
+        'tangent_error': float(np.median(np.degrees(angles))),
+        'singular_value_ratio': float((values[:, 1] / values[:, 0]).mean()),
+        'walk_length': float(jnp.linalg.norm(jnp.diff(path, axis=0), axis=1).sum()),
+        'walk_distance': float(distance),
+    }
+    return OnCurve(points, directions[:, 0], path, metrics)
+
+
+class Fields(NamedTuple):
+    """Denoising fields on a grid in the plane, where the smoothed density has points.
+
+    Attributes:
+      points: Positions.
+      autoencoder: r(x) - x there.
+      closed_form: s^2 grad log p_s(x) there.
+      density: (x [w], y [h], p_s [h, w]) on a finer grid.
+    """
+
+    points: Float[np.ndarray, 'n 2']
+    autoencoder: Float[np.ndarray, 'n 2']
+    closed_form: Float[np.ndarray, 'n 2']
+    density: tuple[Float[Array, ' w'], Float[Array, ' h'], Float[np.ndarray, 'h w']]
+
+
+def fields_on_grid(
+    reconstruct: Map,
+    clean: Float[Array, 'm 2'],
+    std: float,
+    *,
+    reach: float = 1.35,
+    n: int = 25,
+    n_fine: int = 120,
+) -> Fields:
+    """The field of an autoencoder and the closed form, at grid points that the noise can reach.
+
+    Args:
+      reconstruct: The autoencoder.
+      clean: The training points.
+      std: Standard deviation of the noise; points farther than 3.5 of it from the mean of what
+        the noise may have moved there are left out.
+      reach: The grid covers -reach to reach in both directions.
+      n: Grid points in a row.
+      n_fine: Points in a row of the density's grid.
+    """
+    marks, fine = jnp.linspace(-reach, reach, n), jnp.linspace(-reach - 0.05, reach + 0.05, n_fine)
+    grid, dense = (jnp.stack(jnp.meshgrid(a, a), axis=-1).reshape(-1, 2) for a in (marks, fine))
+    best = manifold.denoiser(grid, clean, std) - grid
+    near = np.asarray(jnp.linalg.norm(best, axis=1) < 3.5 * std)
+    density = np.exp(manifold.log_density(dense, clean, std)).reshape(n_fine, n_fine)
+    field = np.asarray(reconstruct(grid) - grid)[near]
+    return Fields(np.asarray(grid)[near], field, np.asarray(best)[near], (fine, fine, density))
+
+
+class OnImages(NamedTuple):
+    """Tangents and walks of an autoencoder of images.
+
+    Attributes:
+      directions: [n, k, d], to which the reconstruction is most sensitive at each image.
+      walks: Ten positions at equal distances of each walk along the tangents.
+      chains: Ten positions of each Markov chain of noise and denoising in turns.
+      metrics: `tangent_energy`, the fraction of the squared Jacobian in the directions;
+        `nearest_distance`, of the walks' ends to the nearest training image, mean.
+    """
+
+    directions: Float[Array, 'n k d']
+    walks: Float[Array, 'm 10 d']
+    chains: Float[Array, 'm 10 d']
+    metrics: dict[str, float]
+
+
+def on_images(
+    reconstruct: Map,
+    x: Float[Array, 'n d'],
+    clean: Float[Array, 'm d'],
+    *,
+    k: int,
+    n_steps: int,
+    step_size: float,
+    std: float,
+) -> OnImages:
+    """Tangents of the first 10 images by an autoencoder's Jacobian; walks and chains from the first 6.
+
+    Args:
+      reconstruct: The autoencoder.
+      x: Held-out images.
+      clean: The training images.
+      k: Number of tangent directions.
+      n_steps: Steps of the walks.
+      step_size: Their length.
+      std: Standard deviation of the chains' noise.
+    """
+    directions, values = manifold.tangents(reconstruct, x[:10], k)
+    walk = manifold.tangent_walk(reconstruct, x[:6], n_steps=n_steps, step_size=step_size, k=k)
+    chain = manifold.random_walk(jax.random.key(3), reconstruct, x[:6], n_steps=9, std=std)
+    squares = jnp.stack([((end[None] - clean) ** 2).sum(1).min() for end in walk[-1]])
+    metrics = {
+        'tangent_energy': float((values[:, :k] ** 2).sum() / (values**2).sum()),
+        'nearest_distance': float(jnp.sqrt(jnp.maximum(squares, 0)).mean()),
+    }
+    walk = walk[np.linspace(0, n_steps, 10).astype(int)]
+    return OnImages(directions, walk.swapaxes(0, 1), chain.swapaxes(0, 1), metrics)
