@@ -34,7 +34,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import code_comparison, psd
-from lecture4.features import atoms, label_efficiency, self_taught, timing
+from lecture4.features import atoms, image_accuracy, self_taught, timing
 from lecture4.ops.prox import soft_threshold
 
 ACTIVATIONS = {'tanh': jnp.tanh, 'shrink': functools.partial(soft_threshold, threshold=0.5)}
@@ -101,7 +101,7 @@ SWEEPS = {
 def data(config):
     min_std = 1e-3 if config.unlabeled == 'omniglot' else 0.0  # blank paper
     options = {'min_std': min_std, 'num_eval': config.num_eval}
-    return train.self_taught_data(config, config.latent_dim, **options)
+    return train.self_taught_data(config, config.latent_dim, config.batch_size, **options)
 
 
 def energy_terms(config):
@@ -140,8 +140,7 @@ def features(config, spec):
         'sparse coding': (codes['sparse coding, ADMM'], whitening),
         'PCA': (lambda params, x: x, spec.constants['components']),
     }
-    names = ('patch_size', 'stride', 'contrast_epsilon', 'pooling_grid')
-    return self_taught.pooled_encoders(methods, **{name: getattr(config, name) for name in names})
+    return self_taught.pooled_encoders(methods, **config.patch_options())
 
 
 def apply(config, spec):
@@ -164,9 +163,8 @@ def report(config, state, data):
     encoder, _, minimum, *exact = records
     speedup = min(r['time_per_patch'] for r in exact) / encoder['time_per_patch']
     excess = code_comparison.excess_by_steps(params, x, NUM_STEPS, minimum['energy'], **terms)
-    options = {'labels_per_class': counts, 'num_trials': config.num_trials}
-    functions = features(config, data.spec)
-    draws = label_efficiency.label_curves(config.seed, functions, params, *task[:4], **options)
+    options = {'labels_per_class': counts, 'num_trials': config.num_trials, 'seed': config.seed}
+    draws, _ = image_accuracy.accuracies(features(config, data.spec), params, task, **options)
     accuracy = {name: float(values[-1].mean()) for name, values in draws.items()}
     caption = code_comparison.CAPTION.format(n_steps=config.num_inference_steps, **terms)
     tables = (

@@ -39,7 +39,7 @@ from lecture4 import train
 from lecture4.autoencoder import registry
 from lecture4.data import images
 from lecture4.data.images import vectors
-from lecture4.features import label_efficiency, self_taught
+from lecture4.features import image_accuracy, label_efficiency, self_taught
 from lecture4.ops.losses import squared_error
 
 
@@ -164,9 +164,9 @@ def report(config, state, data):
     from lecture4.figures import images as drawn
 
     task, spec, counts = data.report_data, data.spec, config.labels_per_class
-    options = {'labels_per_class': counts, 'num_trials': config.num_trials}
+    options = {'labels_per_class': counts, 'num_trials': config.num_trials, 'seed': config.seed}
     encoders, params = features(config, spec), state.params
-    draws = label_efficiency.label_curves(config.seed, encoders, params, *task[:4], **options)
+    draws, _ = image_accuracy.accuracies(encoders, params, task, **options)
     caption = f'{config.num_trials} draws. Linear SVM, C by cross-validation on the labeled set.'
     few, shape = drawn.spaced(data.evaluation), spec.constants['image_shape']
     rows = {'unlabeled': few, 'restored': apply(config, spec)['reconstruct'](state, few)}

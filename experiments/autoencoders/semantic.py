@@ -178,7 +178,7 @@ def report(config, state, data):
     notes = {name: f'{precision[name]:.0%}' for name in planes}
     figures = {
         'retrieval': train.Figure(
-            lines.single('Precision', curves, xlabel='documents retrieved', **axes),
+            lines.single('Precision', curves, xlabel='retrieved', size=(8.2, 4.2), **axes),
             'Held-out documents are queries for the nearest others.',
         ),
         'words': train.Figure(

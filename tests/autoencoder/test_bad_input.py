@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -10,11 +11,14 @@ from jax.sharding import Mesh
 from experiments.autoencoders import (
     contractive,
     deep,
+    denoising,
     family,
+    layered,
     linear,
     manifolds,
     maps,
     predictive,
+    semantic,
     sparse,
     sparse_kl,
     stacked,
@@ -22,7 +26,7 @@ from experiments.autoencoders import (
     variational,
 )
 from lecture4.data import sources
-from lecture4.train import loop
+from lecture4.train import cli, loop
 from lecture4.train.config import UsageError
 from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.experiment import from_module, load
@@ -61,13 +65,13 @@ def test_pixels_outside_the_unit_interval_stop_a_bernoulli_decoder(
     tmp_path, module, options, split
 ):
     config = module.Config(source=pixels(tmp_path, 1.5, (split,)), **options)
-    with pytest.raises(UsageError, match=r'1\.5.*\[0, 1\]'):
+    with pytest.raises(UsageError, match=r'npz:.* lies in \[.*, 1.5\].*\[0, 1\].*: rescale'):
         load(from_module(module), config)
 
 
 @pytest.mark.parametrize(
     'module, options',
-    [(deep, {}), (variational, {}), (stochastic, {}), (sparse, {'patch_size': 3})],
+    [(deep, {}), (variational, {}), (stochastic, {}), (denoising, {}), (sparse, {'patch_size': 3})],
 )
 def test_not_a_number_in_the_data_is_refused_with_its_image(tmp_path, module, options):
     with pytest.raises(sources.DataError, match='index 3'):
@@ -86,29 +90,100 @@ def test_not_a_number_in_a_batch_stops_the_run_with_its_step(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'module, field, value',
+    'make, message',
     [
-        *((m, 'latent_dim', 0) for m in (linear, family, variational, stochastic, maps)),
-        *((m, 'latent_dim', 0) for m in (contractive, predictive, sparse_kl)),
-        *((m, 'hidden_dims', (8, 0)) for m in (deep, stacked, manifolds)),
-        *((m, 'mask_rate', 2.0) for m in (contractive, stacked, family)),
-        (family, 'k', 0),
-        (manifolds, 'noise_std', 0.0),
-        (linear, 'learning_rate', float('nan')),
+        (lambda: linear.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: family.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: variational.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: stochastic.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: maps.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: contractive.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: predictive.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: sparse_kl.Config(latent_dim=0), '--latent_dim is 0; it has to be at least 1'),
+        (lambda: deep.Config(hidden_dims=(8, 0)), r'--hidden_dims \(entry 2\) is 0'),
+        (lambda: stacked.Config(hidden_dims=(8, 0)), r'--hidden_dims \(entry 2\) is 0'),
+        (lambda: manifolds.Config(hidden_dims=(8, 0)), r'--hidden_dims \(entry 2\) is 0'),
+        (lambda: semantic.Config(num_bits=0), '--num_bits is 0; it has to be at least 1'),
+        (lambda: layered.Config(num_filters=(8, 0, 16)), r'--num_filters \(entry 2\) is 0'),
+        (lambda: layered.Config(strides=(2, 2)), r'--strides is \(2, 2\); expected 3 values'),
+        (lambda: layered.Config(steps=2), '--steps is 2; expected at least 3, one per layer'),
+        (lambda: sparse.Config(latent_dim=8, k=9), '--k is 9; expected at most --latent_dim 8'),
+        (lambda: family.Config(latent_dim=8, k=9), '--k is 9; expected at most --latent_dim 8'),
+        (lambda: family.Config(k=0), '--k is 0; it has to be at least 1'),
+        (
+            lambda: denoising.Config(corruption='masking', level=1.5),
+            '--level is 1.5; expected at most 1 for --corruption masking',
+        ),
+        (lambda: denoising.Config(level=-0.1), '--level is -0.1; it has to be at least 0'),
+        (lambda: denoising.Config(level=float('nan')), '--level is nan; it has to be'),
+        (
+            lambda: contractive.Config(mask_rate=-0.2),
+            '--mask_rate is -0.2.*at least 0 and at most 1',
+        ),
+        (lambda: stacked.Config(mask_rate=2.0), '--mask_rate is 2.0.*at least 0 and at most 1'),
+        (lambda: family.Config(mask_rate=-0.5), '--mask_rate is -0.5.*at least 0 and at most 1'),
+        (lambda: semantic.Config(mask_rate=1.5), '--mask_rate is 1.5.*at least 0 and below 1'),
+        (lambda: manifolds.Config(noise_std=0.0), '--noise_std is 0.0; it has to be above 0'),
+        (lambda: manifolds.Config(manifold_dim=2), '--manifold_dim is 2; expected 1 on a curve'),
+        (lambda: linear.Config(learning_rate=float('nan')), '--learning_rate is nan'),
+        (
+            lambda: deep.Config(steps=100, pretraining_steps=50),
+            '--pretraining_steps is 50; expected 0 or less than steps / 3',
+        ),
+        (
+            lambda: variational.Config(decoder='gaussian'),
+            '--binarization is dynamic; expected gray with a Gaussian --decoder',
+        ),
+        (
+            lambda: stochastic.Config(estimator='pathwise'),
+            '--latent is bernoulli; expected gaussian with --estimator pathwise',
+        ),
     ],
 )
-def test_options_outside_their_domain_are_named(module, field, value):
-    with pytest.raises(ValueError, match=rf'--{field} .*it has to be'):
-        module.Config(**{field: value})
+def test_options_outside_their_domain_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
-def test_pretraining_has_to_leave_steps_for_all_layers():
-    with pytest.raises(ValueError, match='--pretraining_steps is 50'):
-        deep.Config(steps=100, pretraining_steps=50)
+def test_unknown_methods_are_refused_with_the_known_ones():
+    with pytest.raises((UsageError, SystemExit)):
+        cli.parse(from_module(contractive), ['--methods', 'plian'])
+
+
+def test_posterior_collapse_is_reported_with_the_number_of_active_units(monkeypatch):
+    """An encoder that ignores its input: the run warns, and its report begins with the warning."""
+    monkeypatch.setattr('lecture4.figures.latent.gallery', lambda *_, **__: {})  # not drawn
+    config = variational.Config(hidden_dims=(8,), latent_dim=4, importance_samples=(1,))
+    data = variational.data(config)
+    x = jnp.asarray(data.evaluation)
+    state = variational.build(config, data.spec).init(jax.random.key(0), x)
+    *hidden, last = state.params.encoder
+    dull = (*hidden, last._replace(weight=0 * last.weight))
+    state = state._replace(params=state.params._replace(encoder=dull))
+    with pytest.warns(UserWarning, match='posterior collapse: 0 of 4 latent variables are active'):
+        report = variational.report(config, state, data)
+    assert report.metrics['active_units'] == 0
+    assert report.summary.startswith('posterior collapse: 0 of 4 latent variables')
+    assert '0 of 4 units active' in report.tables[0].caption
 
 
 def test_too_few_images_are_counted():
-    with pytest.raises(ValueError, match='1797'):
+    with pytest.raises(
+        ValueError, match=r'at most 1797 images in all parts, got 10000 \+ 297 \+ 49703'
+    ):
         contractive.data(contractive.Config(num_train=10_000, num_test=49_703))
-    with pytest.raises(ValueError, match='leaves none to test'):
+    with pytest.raises(
+        ValueError, match='--num_train 1797 of 1797 images of digits leaves none to test'
+    ):
         stacked.data(stacked.Config(num_train=1797))
+    with pytest.raises(
+        ValueError, match=r'--num_eval 999 of \d+ images of photos leaves none to train'
+    ):
+        denoising.data(denoising.Config(num_eval=999))
+
+
+def test_patches_and_layers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match='--patch_size 40 does not fit images to denoise of 32'):
+        denoising.data(denoising.Config(crop_size=32, patch_size=40, num_patches=10, num_eval=1))
+    with pytest.raises(ValueError, match='layer 3 does not fit its input'):
+        layered.data(layered.Config(crop_size=16))

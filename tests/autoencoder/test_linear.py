@@ -157,3 +157,21 @@ def test_bad_input_is_refused():
         linear.alternating_least_squares(linear.init(jax.random.key(0), 4, 5), mean, covariance)
     with pytest.raises(ValueError, match=r'got \(4, 2\) and \(5, 2\)'):
         linear.principal_angles(jnp.ones((4, 2)), jnp.ones((5, 2)))
+
+
+def test_convergence_repeats_alternating_least_squares(x64):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)) * [3, 2, 1, 0.5])
+    components = linear.principal_components(x).components[:, :2]
+    params = linear.init(jax.random.key(0), 4, 2, dtype=jnp.float64)
+    found, angles = linear.converge(params, x, components, 8)
+    assert angles.shape == (8,) and float(angles[-1]) < float(angles[0])
+    expected = params
+    for _ in range(8):
+        expected = linear.alternating_least_squares(expected, *linear.moments(x))
+    np.testing.assert_allclose(found.decoder[0].weight, expected.decoder[0].weight, rtol=1e-9)
+
+
+def test_largest_cosine_between_columns():
+    weight = np.array([[1.0, 0, 1], [0, 2, 1], [0, 0, 0]])
+    assert linear.max_cosine(weight) == pytest.approx(1 / 2**0.5)
+    assert linear.max_cosine(weight[:, :2]) == 0

@@ -128,3 +128,15 @@ def test_field_error_has_its_landmarks():
     assert manifold.field_error(truth, truth) == 0
     np.testing.assert_allclose(manifold.field_error(jnp.zeros_like(truth), truth), 1, rtol=1e-6)
     np.testing.assert_allclose(manifold.field_error(1.1 * truth, truth), 0.1, rtol=1e-4)
+
+
+def test_first_units_tell_a_point_from_its_noisy_copy():
+    x = jax.random.normal(jax.random.key(0), (300, 4))
+    params = manifold.init_autoencoder(jax.random.key(1), x, (200, 5), 0.1)
+    first = params.encoder[0]
+    moved = 0.1 * jnp.linalg.norm(first.weight, axis=0) / 2  # a standard deviation in 4 dimensions
+    assert float(moved.mean()) == pytest.approx(0.7 / 2, rel=0.1)
+    inputs = x @ first.weight + first.bias[None]
+    assert (abs(inputs).min(0) < 1e-4).all()  # each unit is steepest at some point
+    assert manifold.reconstruct(params, x).shape == x.shape
+    assert manifold.encode(params, x).shape == (300, 5)

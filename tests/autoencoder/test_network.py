@@ -94,3 +94,12 @@ def test_inputs_that_do_not_fit_are_named():
         network.apply(layers, jnp.ones((2, 7)), jnp.tanh)
     with pytest.raises(ValueError, match='2 activations for 1 hidden'):
         network.apply(layers, jnp.ones((2, 6)), (jnp.tanh, jnp.tanh))
+
+
+def test_each_autoencoder_has_a_key_of_its_own():
+    made = network.init_each(jax.random.key(0), {'a': (4, 3), 'b': (4, 3), 'c': (4, 2)}, tied=True)
+    keys = jax.random.split(jax.random.key(0), 3)
+    expected = network.init_autoencoder(keys[1], (4, 3), tied=True)
+    np.testing.assert_array_equal(made['b'].encoder[0].weight, expected.encoder[0].weight)
+    assert made['c'].encoder[0].weight.shape == (4, 2)
+    assert not np.array_equal(made['a'].encoder[0].weight, made['b'].encoder[0].weight)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lecture4.autoencoder import rica
+from lecture4.autoencoder import rica, rica_units
 from lecture4.autoencoder.rica import Stage
 
 STAGE = Stage(field_size=3, num_filters=2, stride=2, pool_size=2, contrast_window=3)
@@ -51,7 +51,7 @@ def test_a_unit_depends_on_its_receptive_field_only(layer, x):
         return rica.filter_responses(inner, below, stages[1])[0, 1, 0, 2]
 
     seen = np.asarray(jax.grad(unit)(x[:1]))[0].any(-1)
-    rows, cols = rica.receptive_field(stages, (1, 0))
+    rows, cols = rica_units.receptive_field(stages, (1, 0))
     assert seen[rows, cols].all()
     assert seen.sum() == seen[rows, cols].size < seen.size
 
@@ -148,8 +148,36 @@ def test_layers_are_learned_one_by_one(x64):
 def test_a_units_response_is_that_of_the_central_position(layer, x):
     outputs = rica.apply((layer,), x[:1], (STAGE,))[0]
     for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
-        value = rica.unit_response((layer,), (STAGE,), kind, 1)(x[0])
+        value = rica_units.unit_response((layer,), (STAGE,), kind, 1)(x[0])
         assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
+
+
+def test_sublayer_outputs_are_those_of_apply_in_tiles(layer, x):
+    outputs = rica_units.sublayer_outputs((layer,), x, (STAGE,), tile=3)
+    assert list(outputs) == ['pixels', 'filters 1', 'pooled 1']
+    expected = rica.apply((layer,), x, (STAGE,))[0]
+    np.testing.assert_allclose(outputs['pooled 1'], expected['pooled'].reshape(5, -1), rtol=1e-12)
+    np.testing.assert_array_equal(outputs['pixels'], x.reshape(5, -1))
+
+
+def test_central_units_are_the_responses_of_each_sublayer(layer, x):
+    units = rica_units.central_units((STAGE,))
+    assert {name: n for name, (_, n) in units.items()} == {'filters 1': 2, 'pooled 1': 2}
+    response, _ = units['pooled 1']
+    expected = rica_units.unit_response((layer,), (STAGE,), 'pooled', 1)(x[0])
+    assert float(response((layer,), 1, x[0])) == float(expected)
+    field = rica_units.central_receptive_field((STAGE,), SHAPE)
+    assert field == rica_units.receptive_field((STAGE,), (1, 1))
+
+
+def test_stage_losses_are_means_of_the_layers_losses(layer, x):
+    (loss,) = rica.stage_losses((STAGE,), (0.3,))
+    value, parts = loss((layer,), x)
+    values, expected = rica.layer_loss((layer,), x, 0, (STAGE,), sparsity_penalty=0.3)
+    assert float(value) == float(values.mean()) and set(parts) == set(expected)
+    metrics = rica.evaluate_layers([loss], (layer,), x)
+    assert set(metrics) == {'loss/layer_1', 'reconstruction/layer_1', 'sparsity/layer_1'}
+    assert float(metrics['loss/layer_1']) == float(value)
 
 
 def test_contrast_normalization_is_the_definition_inside(layer, x):

@@ -134,3 +134,12 @@ def test_sparseness_has_its_landmarks():
     normal = jax.random.normal(jax.random.key(0), (1, 100_000))
     assert float(sparse.sparseness(normal)[0]) == pytest.approx(1 - 2 / np.pi, abs=5e-3)
     np.testing.assert_allclose(sparse.sparseness(5 * normal), sparse.sparseness(normal), rtol=1e-5)
+
+
+def test_evaluation_counts_variance_active_and_dead_units():
+    x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+    code = jnp.array([[1.0, 0, 0], [2.0, 1, 0], [0.0, 0, 0], [1.0, 0, 0]])
+    exact = sparse.evaluate(x, code, x)
+    assert float(exact['explained']) == 1 and float(exact['l0']) == 1 and float(exact['dead']) == 1
+    half = sparse.evaluate(x, code, x * jnp.array([[0.0, 1.0]]))
+    assert float(half['explained']) == pytest.approx(1 - 2 / 10)

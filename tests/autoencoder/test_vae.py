@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from scipy import optimize, special, stats
 
 from lecture4.autoencoder import (
+    binarization,
     convolutional_vae,
     importance_sampling,
     latent_space,
@@ -373,7 +374,7 @@ def test_interpolations_keep_to_the_sphere():
 
 def test_binarization_samples_the_pixels():
     x = jnp.linspace(0, 1, 11, dtype=jnp.float32)[None] * jnp.ones((20_000, 1))
-    drawn = np.asarray(vae.binarize(jax.random.key(0), x))
+    drawn = np.asarray(binarization.binarize(jax.random.key(0), x))
     assert set(np.unique(drawn)) == {0.0, 1.0} and drawn.dtype == np.float32
     assert (np.abs(drawn.mean(0) - x[0]) <= 4.5 * drawn.std(0) / np.sqrt(20_000)).all()
     assert not drawn[:, 0].any() and drawn[:, -1].all()
@@ -384,7 +385,7 @@ def test_independent_pixels_is_their_likelihood():
     train[:, 0] = 0
     rate = (train.sum(0) + 0.5) / 31
     expected = stats.bernoulli.logpmf(test.astype(int), rate).sum(1).mean()
-    np.testing.assert_allclose(vae.independent_pixels(train, test), expected, rtol=1e-6)
+    np.testing.assert_allclose(binarization.independent_pixels(train, test), expected, rtol=1e-6)
 
 
 def test_samples_and_reconstructions_have_the_images_shape():
@@ -477,4 +478,49 @@ def test_bad_input_names_the_fix():
         with pytest.raises(ValueError, match=words):
             vae.bound(model, params, jnp.full((1, 4), bad), jax.random.key(0))
         with pytest.raises(ValueError, match=words):
-            vae.binarize(jax.random.key(0), jnp.full((1, 4), bad))
+            binarization.binarize(jax.random.key(0), jnp.full((1, 4), bad))
+
+
+def test_latent_space_survey_and_functions_of_images():
+    model = vae.mlp(6, (), 2)
+    params = model.init(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (14, 6))
+    survey = latent_space.survey(model, params, x, jax.random.key(2))
+    shapes = {name: value.shape for name, value in survey.items()}
+    assert shapes == {'means': (14, 2), 'kl': (2,), 'samples': (100, 6), 'paths': (6, 10, 2)}
+    functions = vae.image_functions(model, (2, 3))
+    images = x.reshape(14, 2, 3)
+    np.testing.assert_array_equal(functions['encode'](params, images), survey['means'])
+    restored = functions['reconstruct'](params, images)
+    np.testing.assert_array_equal(restored.reshape(14, 6), vae.reconstruct(model, params, x))
+    rows = vae.sample_reconstructions(model, params, jax.random.key(3), x)
+    assert rows.shape == (5, 14, 6) and set(np.unique(rows[-1])) <= {0.0, 1.0}
+    np.testing.assert_array_equal(rows[0], x)
+
+
+def test_training_loss_is_the_negative_of_either_bound():
+    model = vae.mlp(6, (), 2)
+    params, key = model.init(jax.random.key(0)), jax.random.key(2)
+    x = jax.random.bernoulli(jax.random.key(1), 0.4, (9, 6)).astype(jnp.float32)
+    value, metrics = importance_sampling.training_loss(model, params, x, key, n_samples=2)
+    elbo = vae.bound(model, params, x, key, n_samples=2).elbo.mean()
+    assert float(value) == pytest.approx(-float(elbo), rel=1e-6)
+    assert float(metrics['elbo']) == pytest.approx(float(elbo), rel=1e-6)
+    value, _ = importance_sampling.training_loss(
+        model, params, x, key, objective='importance', n_samples=2
+    )
+    bound = importance_sampling.importance_bound(model, params, x, key, n_samples=2)
+    assert float(value) == pytest.approx(-float(bound.mean()), rel=1e-6)
+    records = importance_sampling.bound_records(model, params, x, key, (1, 20))
+    assert [r['bound'] for r in records] == [
+        'importance-weighted, k = 1',
+        'importance-weighted, k = 20',
+    ]
+
+
+def test_decoders_by_name():
+    assert vae.pixel_options('bernoulli', 0.1) == {'pixels': stochastic.BERNOULLI}
+    assert vae.pixel_options('gaussian_learned', 0.1)['learn_std']
+    mean, x = jnp.zeros((1, 2)), jnp.full((1, 2), 0.3)
+    log_prob = vae.pixel_options('gaussian', 0.1)['pixels'].log_prob(mean, x)
+    assert float(log_prob[0]) == pytest.approx(stats.norm.logpdf(0.3, 0, 0.1) * 2, rel=1e-5)

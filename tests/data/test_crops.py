@@ -141,3 +141,19 @@ def test_gray_centers_keep_sides_that_are_short():
     assert [image.shape for image in crops.gray_centers(images, 0)] == [(4, 5), (2, 3)]
     with pytest.raises(DataError, match='image 1 of 2 x 3 has no crop of 3 x 3'):
         crops.gray_centers(images, 3, 3)
+
+
+def test_trimmed_images_lose_their_borders_and_small_ones_are_refused():
+    image = np.arange(30.0, dtype=np.float32).reshape(5, 6, 1)
+    (inner,) = crops.trim([image], 2)
+    np.testing.assert_array_equal(inner, image[2:3, 2:4])
+    with pytest.raises(DataError, match='image 0 of 5 x 6 has nothing left without a margin of 3'):
+        crops.trim([image], 3)
+
+
+def test_labeled_crops_of_halves_share_no_pixel_and_keep_labels():
+    images = np.arange(2 * 2 * 4, dtype=np.float32).reshape(2, 2, 4, 1)
+    (left, labels), (right, others) = crops.labeled_crops_of_halves(images, np.array([7, 8]), 2, 2)
+    np.testing.assert_array_equal(left, images[:, :, :2])
+    np.testing.assert_array_equal(right, images[:, :, 2:])
+    assert labels.tolist() == others.tolist() == [7, 8]

@@ -76,3 +76,14 @@ def test_whitened_patches_are_white_and_repeat():
     # Contrast normalization removes the mean: three directions of variance 1 are left.
     values = np.linalg.eigvalsh(np.cov(np.asarray(x).T))
     np.testing.assert_allclose(values[1:], 1, atol=0.02)
+
+
+def test_loaded_images_are_whitened_or_standardized_and_lose_their_borders(tmp_path):
+    image = np.random.default_rng(0).uniform(size=(1, 12, 14, 1)).astype(np.float32)
+    np.savez(tmp_path / 'set.npz', train_images=image, train_labels=np.array([0]))
+    source = f'npz:{tmp_path / "set.npz"}'
+    white = whiten.load_whitened(source, margin=2)
+    np.testing.assert_array_equal(white.images[0], whiten.whiten(image)[0][2:-2, 2:-2])
+    assert white.labels.tolist() == [0]
+    plain = whiten.load_whitened(source, is_white=True).images[0]
+    np.testing.assert_allclose(plain, (image[0] - image.mean()) / image.std(), atol=1e-5)

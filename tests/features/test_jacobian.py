@@ -46,3 +46,17 @@ def test_contraction_ratio_of_a_bounded_encoder_falls_with_the_radius():
 def test_saturated_counts_both_ends():
     code = jnp.array([[0.0, 0.04, 0.06, 0.5], [0.94, 0.96, 1.0, 0.5]])
     assert float(jacobian.saturated(code)) == pytest.approx(4 / 8)
+
+
+def test_measures_of_a_saturated_and_of_a_linear_encoder():
+    """Of units so steep that all are saturated, and of one unit that is linear where it is measured."""
+    x = jax.random.uniform(jax.random.key(0), (60, 5))
+    weight = jnp.zeros((5, 4)).at[2, 1].set(0.01)  # sigmoid is 1/2 + a/4 near 0
+    steep = jacobian.sensitivity(lambda x: jax.nn.sigmoid(x @ (0 * weight) + 9.0), x)
+    assert steep.metrics['saturated'] == 1 and not steep.singular_values.any()
+    np.testing.assert_allclose(steep.ratios[1], 0, atol=1e-6)
+    linear = jacobian.sensitivity(lambda x: jax.nn.sigmoid(x @ weight), x)
+    assert linear.metrics['saturated'] == 0 and linear.metrics['effective_rank'] == 1
+    np.testing.assert_allclose(linear.singular_values, [0.01 / 4, 0, 0, 0], rtol=1e-3, atol=1e-9)
+    # A random direction has a component of 1/5 on average, squared, along the one that counts.
+    assert 0.2 * 0.01 / 4 < float(linear.metrics['contraction_ratio']) < 0.6 * 0.01 / 4

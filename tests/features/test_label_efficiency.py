@@ -169,3 +169,8 @@ def test_labels_that_do_not_fit_are_refused():
 def test_first_per_class_takes_all_of_a_smaller_class():
     labels = np.array([1, 0, 1, 1, 0, 2])
     assert label_efficiency.first_per_class(labels, 2).tolist() == [1, 4, 0, 2, 5]
+
+
+def test_paired_gain_is_a_mean_difference_with_its_standard_error():
+    assert label_efficiency.paired_gain(np.array([0.5, 0.7]), np.array([0.4, 0.4])) == '20.0 ± 10.0'
+    assert label_efficiency.paired_gain(np.array([0.5]), np.array([0.4])) == '10.0'

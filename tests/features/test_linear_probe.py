@@ -46,3 +46,19 @@ def test_no_value_of_C_is_refused():
     x, labels = noisy_digits()
     with pytest.raises(ValueError, match='Cs is empty'):
         linear_probe.error(x, labels, ())
+
+
+def test_records_by_number_of_labels_hold_draws_of_every_metric():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2)).astype(np.float32)
+    labels = (x[:, 0] > 0).astype(int)
+    records = linear_probe.label_records(
+        'plane', lambda x: 3 * x, (x[:30], labels[:30]), (x[30:40], labels[30:40]),
+        {'accuracy': x[40:], 'noisy_accuracy': -x[40:]}, labels[40:],
+        num_labels=(20, 500), num_trials=3, Cs=(1.0,), seed=0,
+    )  # fmt: skip
+    few, many = records
+    assert (few['features'], few['num_labels'], many['num_labels']) == ('plane', 20, 30)
+    assert few['accuracy'].shape == (3,) and many['accuracy'].shape == (1,)
+    assert 'noisy_accuracy' not in few and many['noisy_accuracy'][0] < 0.2
+    assert many['accuracy'][0] > 0.8

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lecture4.features import orientation
 from lecture4.features.orientation import oriented_fraction
 
 ROWS, COLUMNS = np.mgrid[:12, :12] - 5.5
@@ -27,3 +28,11 @@ def test_isotropic_filters_have_a_quarter_in_every_wedge():
 def test_filters_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match=r'\(3, 4, 5\); expected \[n, s, s\]'):
         oriented_fraction(np.zeros((3, 4, 5)))
+
+
+def test_median_of_filters_in_columns():
+    rows, cols = np.mgrid[:8, :8]
+    grating, blob = np.cos(2 * np.pi * cols / 4), np.exp(-((rows - 4) ** 2 + (cols - 4) ** 2))
+    D = np.stack([grating, blob, grating], -1).reshape(64, 3)
+    each = orientation.oriented_fraction(D.T.reshape(3, 8, 8))
+    assert orientation.median_oriented(D, (8, 8, 1)) == np.median(each) == each[0]

@@ -48,3 +48,35 @@ def test_noise_units_score_at_chance_level():
     labels, test_labels = (np.arange(300) % 3,) * 2
     assert selectivity.best_neuron(a, labels, a, labels, 3).mean() > 0.57
     assert abs(selectivity.best_neuron(a, labels, b, test_labels, 3).mean() - 0.5) < 0.04
+
+
+def layers_of(images):
+    """Two layers: means of images, invariant to shifts of a periodic one, and single pixels."""
+    flat = np.asarray(images).reshape(len(images), -1)
+    return {'mean': flat.mean(1, keepdims=True), 'pixel': flat[:, :1]}
+
+
+def test_shift_invariance_of_networks_by_layer():
+    images = np.tile(np.random.default_rng(0).normal(size=(50, 1, 4, 1)), (1, 4, 2, 1))
+    records = selectivity.shift_invariance({'net': layers_of}, images, (1, 4), size=4)
+    values = {(r['layer'], r['shift_in_pixels']): r['invariance'] for r in records}
+    assert [r['network'] for r in records] == ['net'] * 4
+    assert values['mean', 1] == pytest.approx(1) and values['mean', 4] == pytest.approx(1)
+    expected = np.corrcoef(images[:, 0, 0, 0], images[:, 0, 1, 0])[0, 1]
+    assert values['pixel', 1] == pytest.approx(expected) and values['pixel', 4] == pytest.approx(1)
+
+
+def test_best_neurons_of_networks_by_layer():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = rng.normal(size=(60, 3, 3, 1)) + 5 * labels[:, None, None, None]
+    records = selectivity.best_neurons({'net': layers_of}, (images, labels), (images, labels), 2)
+    assert [(r['network'], r['layer']) for r in records] == [('net', 'mean'), ('net', 'pixel')]
+    assert records[0]['best_neuron'] == pytest.approx(1)
+    assert 0.9 < records[1]['best_neuron'] <= 1
+
+
+def test_kurtosis_is_3_for_gaussian_and_6_for_laplace_units():
+    rng = np.random.default_rng(0)
+    samples = np.stack([rng.normal(size=200_000), rng.laplace(size=200_000), np.zeros(200_000)], 1)
+    np.testing.assert_allclose(selectivity.kurtosis(samples), [3, 6, 0], rtol=0.05)

@@ -101,3 +101,18 @@ def test_embeddings_show_every_point_in_the_color_of_its_class():
 def test_ten_classes_have_ten_colors():
     assert len(set(style.CLASS_COLORS)) == 10
     assert style.COLORS[0] in style.CLASS_COLORS
+
+
+def test_signed_images_have_zero_at_mid_gray():
+    gray = images.around_gray(np.array([[[-2.0, 0], [1, 2]], [[0, 0], [4, 0]]]))
+    np.testing.assert_allclose(gray, [[[0, 0.5], [0.75, 1]], [[0.5, 0.5], [1, 0.5]]])
+
+
+def test_spaced_images_are_the_first_the_last_and_between():
+    assert images.spaced(np.arange(10), 4).tolist() == [0, 3, 6, 9]
+
+
+def test_rows_of_vectors_are_rows_of_images():
+    x = np.random.default_rng(0).uniform(size=(3, 20))
+    one, other = images.vector_rows({'a': x}, (4, 5)), images.rows({'a': x.reshape(3, 4, 5)})
+    assert one.get_size_inches().tolist() == other.get_size_inches().tolist()

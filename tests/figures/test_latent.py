@@ -153,3 +153,21 @@ def test_errors():
         image_figures.grid(np.zeros((2, 3, 3, 2)), 2)
     with pytest.raises(ValueError, match='give one for each'):
         image_figures.grid(np.zeros((4, 3, 3)), 2, row_labels=('one',))
+
+
+def test_gallery_of_a_plane_has_codes_and_the_decoded_plane():
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(20, 2))
+    figures = latent.gallery(
+        rng.uniform(size=(20, 16)),
+        means=means,
+        decode=lambda z: np.clip(np.tile(z[:, :1, None], (1, 4, 4)), 0, 1),
+        samples=rng.uniform(size=(20, 16)),
+        paths=rng.normal(size=(3, 5, 2)),
+        kl=np.array([1.0, 2.0]),
+        labels=np.arange(20) % 2,
+        class_names=('a', 'b'),
+    )
+    names = ['reconstructions', 'samples', 'interpolations', 'units', 'plane', 'decoded_plane']
+    assert list(figures) == names
+    assert figures['plane'][0].axes[0].get_xlabel() == 'z2'  # of the largest divergence

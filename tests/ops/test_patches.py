@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.image import extract_patches_2d
 
-from lecture4.ops import patches
+from lecture4.ops import linalg, patches
 from tests.gradients import check_grads
 
 SHAPES = [((7, 9, 2), 3, 2), ((6, 6, 1), 6, 1), ((8, 5, 3), 2, 3), ((5, 5, 1), 1, 1)]
@@ -90,3 +90,13 @@ def test_errors_name_the_shapes():
         patches.reassemble(jnp.ones((1, 2, 2, 4)), (4, 3, 1), 2)
     with pytest.raises(TypeError, match='uint8'):
         patches.average(jnp.ones((1, 2, 2, 4), jnp.uint8), (3, 3, 1), 2)
+
+
+def test_whitening_leaves_held_out_patches_out():
+    x = jax.random.normal(jax.random.key(0), (400, 6)) * jnp.arange(1.0, 7.0)[None]
+    whitened, whitening = patches.whiten(x, 0.0, 0.0, num_held_out=100)
+    assert whitened.shape == (400, 6)
+    normalized = patches.normalize_contrast(x, 0.0)
+    expected = linalg.zca(normalized[100:], 0.0)
+    np.testing.assert_allclose(whitening.matrix, expected.matrix, rtol=1e-6)
+    np.testing.assert_allclose(whitened, linalg.apply(expected, normalized), rtol=1e-5, atol=1e-5)

@@ -222,3 +222,17 @@ def test_sources_have_batches_of_their_own():
     np.testing.assert_array_equal(batch['pairs']['b'], 10 * batch['pairs']['a'])
     alone = train.in_memory(np.arange(6), 4, seed=4)
     np.testing.assert_array_equal(batch['pairs']['a'], alone.batch(0))
+
+
+def test_functions_of_parameters_become_functions_of_a_state():
+    functions = train.on_params({'double': lambda params, x: params * x, 'add': lambda p, x: p + x})
+    state = train.State(jnp.int32(0), 3.0)
+    assert functions['double'](state, 2.0) == 6 and functions['add'](state, 2.0) == 5
+
+
+def test_batches_in_memory_are_augmented_with_the_key():
+    x = np.arange(6, dtype=np.float32)[:, None]
+    data = train.in_memory(x, 3, seed=0, augment=lambda key, x: x + jax.random.uniform(key))
+    rows, key = data.batch(0), jax.random.key(1)
+    batch = data.prepare(data.device_arrays, rows, key)
+    np.testing.assert_allclose(batch, x[rows] + jax.random.uniform(key))

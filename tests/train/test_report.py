@@ -290,3 +290,19 @@ def test_a_report_with_undeclared_or_missing_metrics_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             reports.write(tmp_path, report, METRICS, title='probe')
     assert not (tmp_path / 'results.json').exists()
+
+
+def test_label_table_has_a_column_for_each_number_of_labels():
+    draws = {'PCA': np.array([[0.5, 0.7], [0.8, 0.8]]), 'codes': np.array([[0.6, 0.6], [0.9, 0.9]])}
+    table = tables.label_table(draws, (1, 5), caption='Two draws.')
+    assert (table.index, table.pivot, table.caption) == (
+        ('features',),
+        'labels_per_class',
+        'Two draws.',
+    )
+    cells = {(r['features'], r['labels_per_class']): r['accuracy'].mean() for r in table.records}
+    assert cells == pytest.approx(
+        {('PCA', 1): 0.6, ('PCA', 5): 0.8, ('codes', 1): 0.6, ('codes', 5): 0.9}
+    )
+    with pytest.raises(ValueError, match='zip'):
+        tables.label_table(draws, (1, 5, 20))
