@@ -168,7 +168,7 @@ def report(config, state, data):
     activation, rows = ACTIVATIONS[config.activation], {'image': few}
     for name, params in state.params.items():
         code = deep.encode(params, few, activation)
-        rows[name] = jax.nn.sigmoid(deep.decode(params, code, activation))
+        rows[name] = np.asarray(jax.nn.sigmoid(deep.decode(params, code, activation)))
     rows['PCA'] = principal.reconstruct(few, k)
     published = PUBLISHED if config.source == 'mnist' and k == 30 else {}
     records: list[dict] = [{'method': 'PCA', 'error': principal.reconstruction_error(x, k)}]
