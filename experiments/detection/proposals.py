@@ -24,7 +24,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import time
 
 import numpy as np
 
@@ -149,12 +148,9 @@ def report(config, state, data):
     truth = annotations(dataset)
     kept = ~truth['difficult'] & ~truth['crowd']
     truth = {name: values[kept] for name, values in truth.items()}
-    start = time.perf_counter()
-    for image in dataset.images[: min(5, dataset.num_images)]:
-        propose_of(config)(image)
-    seconds = (time.perf_counter() - start) / min(5, dataset.num_images)
     sizes, sides = dataset.sizes.tolist(), np.asarray(state.params.sides)
     methods = {'selective search': searched(config, dataset)}
+    seconds = proposals.seconds_per_image(dataset.images[:3], propose_of(config))
     if config.proposals:
         methods['given'] = proposals.load(
             config.proposals, dataset.num_images, fingerprint(dataset)
@@ -179,19 +175,15 @@ def report(config, state, data):
         f'Published for VOC 2007 test, selective search in mode fast, 2134 windows per image: recall '
         f'{PUBLISHED["recall"]} %, MABO {PUBLISHED["mabo"]} % (Uijlings et al. 2013, cited from memory, unverified).'
     )
-    shown = list(range(min(4, dataset.num_images)))
-    best = [
-        proposal_recall.nearest(methods['selective search'][i], dataset.boxes[i]) for i in shown
-    ]
+    shown = list(dataset.images[:4])
+    best = list(map(proposal_recall.nearest, methods['selective search'][:4], dataset.boxes[:4]))
     figures = {
         'recall': train.Figure(
             drawn.proposal_recall(by_number, by_overlap),
             f'Recall at IoU .5 against the number of proposals; against IoU with at most {most}.',
         ),
         'best': train.Figure(
-            drawn.best_proposals(
-                [dataset.images[i] for i in shown], dataset.boxes[: len(shown)], best
-            ),
+            drawn.best_proposals(shown, dataset.boxes[:4], best),
             'Objects (dashed) and the proposals of selective search that overlap them most.',
         ),
     }
