@@ -5,10 +5,26 @@ transformers, on the same batches of distorted digits: every batch is distorted 
 transformer learns from the class labels alone where to read its input.
 
 Run:      python -m experiments.convnets.spatial_transformer
-          python -m experiments.convnets.spatial_transformer --preset mnist --manual_dir PATH
-          python -m experiments.convnets.spatial_transformer --sweep table_1 --preset mnist --manual_dir PATH
-Hardware: not measured yet
-Results:  not measured yet
+          ... --preset mnist, clutter, cluttered_mnist, addition or traffic_signs, with --manual_dir PATH
+          ... --sweep table_1 --preset paper --manual_dir PATH          (150,000 steps; for an accelerator)
+          ... --sweep examples: error against the number of training images, with and without transformers
+Hardware: 2 CPU cores, shared with other programs: digits 4, mnist 5 CPU-minutes
+Results:  RTS, seed 0: test error in % after 600 steps of 64, with 95 % intervals; digits 30,000 parameters and 500
+          test images, mnist 50,000 parameters, digits of 16 x 16, and 2000 test images; published: 28 x 28,
+          400,000 parameters, 150,000 steps of 256 (table 1, cited from memory, unverified)
+
+          | network       | digits              | mnist               | published |
+          |---------------|---------------------|---------------------|-----------|
+          | FCN           | 54.0 (49.6 to 58.3) | 63.5 (61.4 to 65.6) | 5.2       |
+          | CNN           | 38.8 (34.6 to 43.1) | 31.3 (29.4 to 33.4) | 0.8       |
+          | ST-FCN-affine | 31.4 (27.5 to 35.6) | 53.5 (51.3 to 55.7) | 0.8       |
+          | ST-CNN-affine | 16.6 (13.6 to 20.1) | 16.5 (14.9 to 18.2) | 0.5       |
+          | ST-CNN-tps    | 19.0 (15.8 to 22.7) |                     | 0.5       |
+
+          After so few steps a network with a transformer already has a lower error than without one, as in the
+          paper; its error rates are far away. On digits theta follows place and size (accuracy hardly falls
+          where that of the CNN does), and turns by 12 degrees (median) where a digit turns by 30. The other
+          presets and the sweeps were not run.
 """
 
 import dataclasses
@@ -41,15 +57,17 @@ class Config(train.Config):
     # Source of labeled images: digits, mnist, cluttered_mnist, gtsrb, dir:PATH, npz:PATH.
     source: str = 'digits'
     # Height and width to bring the images to before they are distorted; 0 keeps them.
-    image_size: train.AtLeast0 = 16
+    image_size: train.AtLeast0 = 12
     # Distortion: none, R (rotation), RTS (rotation, scale, translation), P (projective), E (elastic), TC (clutter).
     distortion: distort.Distortion = 'RTS'
     # Classify pairs of digits, each in channels of its own, by their sum (MNIST addition).
     addition: bool = False
     # Networks to train on the same batches: ST- with a spatial transformer, of the kind behind the name.
-    networks: tuple[distorted_digits.Name, ...] = distorted_digits.COMPARED
+    networks: tuple[distorted_digits.Name, ...] = (
+        'FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-tps', 'ST-CNN-affine',
+    )  # fmt: skip
     # Number of parameters of each network, about.
-    num_params: train.AtLeast1 = 50_000
+    num_params: train.AtLeast1 = 30_000
     # Optimizer: adam, or the paper's plain SGD.
     optimizer: Literal['adam', 'sgd'] = 'adam'
     # Initial learning rate.
@@ -70,18 +88,18 @@ METRICS = (
     train.Metric('loss', 'nats', 'lower', 'cross-entropy'),
     train.Metric('accuracy', 'fraction', 'higher', 'training accuracy'),
 )
-MNIST = {'source': 'mnist', 'image_size': 20, 'num_params': 100_000, 'num_test': 5000}
-MNIST |= {'steps': 600, 'evaluate_every': 300}
+MNIST = {'source': 'mnist', 'image_size': 16, 'num_params': 50_000, 'num_test': 2000}
+MNIST |= {'evaluate_every': 300, 'networks': distorted_digits.COMPARED}
 PAPER = {'image_size': 0, 'num_params': 400_000, 'num_test': 0, 'evaluate_every': 0}
 PAPER |= {'steps': 150_000, 'batch_size': 256, 'optimizer': 'sgd', 'learning_rate': 0.01}
 PAPER |= {'localization_lr_multiplier': 1.0, 'networks': distorted_digits.TABLE_1}
-STORED = {'distortion': 'none', 'image_size': 0, 'num_test': 0}
+STORED = {'distortion': 'none', 'image_size': 20, 'num_test': 0}
 SIGNS = ('CNN', 'ST-CNN-affine', 'ST-CNN-deep')
 PRESETS = {
     'smoke': {'steps': 4, 'batch_size': 8, 'steps_per_call': 2, 'num_params': 9000, 'image_size': 8}
     | {'networks': ('FCN', 'ST-FCN-affine', 'ST-CNN-tps'), 'num_train': 64, 'num_test': 50},
-    'mnist': MNIST | {'networks': distorted_digits.COMPARED[:4]},
-    'clutter': MNIST | {'distortion': 'TC', 'networks': distorted_digits.COMPARED[:4]},
+    'mnist': MNIST,
+    'clutter': MNIST | {'distortion': 'TC'},
     'cluttered_mnist': MNIST | STORED | {'source': 'cluttered_mnist'},
     'addition': MNIST | {'addition': True, 'networks': distorted_digits.SUMS},
     'traffic_signs': MNIST | STORED | {'source': 'gtsrb', 'networks': SIGNS},
@@ -91,7 +109,7 @@ ALONE = tuple((name,) for name in distorted_digits.TABLE_1)
 NUM_TRAIN = (100, 300, 1000, 3000, 10_000, 60_000)
 SWEEPS = {
     'table_1': train.grid(networks=ALONE, distortion=('R', 'RTS', 'P', 'E')),
-    'examples': train.grid(networks=ALONE[:3:2], num_train=NUM_TRAIN[:3], seed=(0, 1, 2)),
+    'examples': train.grid(networks=ALONE[:3:2], num_train=NUM_TRAIN[:3]),
     'mnist_examples': train.grid(networks=(('CNN',), ('ST-CNN-affine',)), num_train=NUM_TRAIN),
 }
 
@@ -166,13 +184,9 @@ def draw(config, spec, kind, attended, title=''):
     views = attention.views(kind, x, attended, objects=2 if config.addition else 1)
     predicted = np.argmax(attended.logits, axis=1)
     repeats = len(views.images) // len(x)
-    names, is_correct = (
-        [spec.class_names[i] for i in predicted],
-        predicted == spec.constants['labels'],
-    )
-    return figures.attended(
-        *views, names * repeats, is_correct=np.tile(is_correct, repeats), title=title
-    )
+    names = [spec.class_names[i] for i in predicted]
+    is_correct = np.tile(predicted == spec.constants['labels'], repeats)
+    return figures.attended(*views, names * repeats, is_correct=is_correct, title=title)
 
 
 def report(config, state, data):

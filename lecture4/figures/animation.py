@@ -37,7 +37,9 @@ def save(
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())
-        frames.append(Image.fromarray(pixels[..., :3].copy()).quantize(64))
+        image = Image.fromarray(pixels[..., :3].copy())
+        # An octree keeps colors of few pixels, such as those of small text.
+        frames.append(image.quantize(method=Image.Quantize.FASTOCTREE))
     durations = [milliseconds] * (len(frames) - 1) + [4 * milliseconds]
     frames[0].save(
         path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True

@@ -6,6 +6,7 @@ of 20 filters of 5 x 5 and a dense layer of 20 units. Kernels scale with the dig
 Widths are not known; here they follow from the number of parameters, "about 400k" in the paper.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -54,7 +55,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 TABLE_1: tuple[Name, ...] = tuple(name for name in NAMES if name in _TABLE_1)
-COMPARED: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-affine', 'ST-CNN-tps')
+COMPARED: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-affine')
 SUMS: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', '2xST-FCN-affine', '2xST-CNN-affine')
 
 
@@ -129,6 +130,7 @@ def records(
     return rows
 
 
+@functools.lru_cache(maxsize=64)
 def create(
     name: str,
     shape: tuple[int, ...],
