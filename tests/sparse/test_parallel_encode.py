@@ -9,7 +9,9 @@ import pytest
 
 from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.objective import LOG
-from tests.sparse.solving import done, few, problem
+from tests.sparse.solving import done, few, problem, solve
+
+CHEAP = {'method': 'fista', 'finish': False}  # to compile
 
 
 @pytest.mark.parametrize('parallel', few('jit', 'threads', of=('threads', 'pmap', 'jit')))
@@ -27,7 +29,7 @@ def test_devices_give_the_codes_of_one(parallel, monkeypatch):
     for field, one, two in zip(whole._fields, whole, split, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=field)
     assert (len(split.codes.sharding.device_set) > 1) == (parallel != 'threads')
-    none = parallel_encode.over_devices(x[:0], D, 0.1)
+    none = parallel_encode.over_devices(x[:0], D, 0.1, **CHEAP)
     assert none.codes.shape == (0, 24)
     with pytest.raises(ValueError, match="parallel='mpi'; expected"):
         parallel_encode.over_devices(x, D, 0.1, parallel='mpi')
@@ -45,9 +47,7 @@ def test_a_single_cpu_runs_threads(monkeypatch):
     monkeypatch.setattr(solvers, 'encode', spy)
     monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 2)
     parallel_encode._compiled.cache_clear()
-    solution = parallel_encode.over_devices(
-        x, D, 0.1, devices=jax.local_devices()[1:2], method='ista'
-    )
+    solution = parallel_encode.over_devices(x, D, 0.1, devices=jax.local_devices()[1:2], **CHEAP)
     parallel_encode._compiled.cache_clear()
     assert shapes == {(4, x.shape[1])} and threading.get_ident() not in threads
     assert solution.codes.devices() == {jax.local_devices()[1]}
@@ -86,7 +86,8 @@ def test_options_that_cannot_be_split_are_refused():
 @pytest.mark.parametrize('source', few('memmap', of=('memmap', 'iterator')))
 def test_a_stream_equals_the_whole(source, tmp_path):
     x, D = problem(n=37, dtype=np.float32)
-    whole = solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, tolerance=1e-6)
+    options = {**CHEAP, 'tolerance': 1e-6}
+    whole = solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, **options)
     if source == 'memmap':
         np.save(tmp_path / 'x.npy', x)
         signals = np.load(tmp_path / 'x.npy', mmap_mode='r')
@@ -102,7 +103,7 @@ def test_a_stream_equals_the_whole(source, tmp_path):
             batch_size=16,
             out=out,
             progress_fn=lambda *v: progress.append(v),
-            tolerance=1e-6,
+            **options,
         )
     )
     total = 37 if source == 'memmap' else None
@@ -123,7 +124,7 @@ def test_a_stream_reads_no_further_than_one_batch_ahead():
             read.append(i)
             yield x[i : i + 1]
 
-    stream = parallel_encode.stream(signals(), D, 0.05, batch_size=2, method='ista')
+    stream = parallel_encode.stream(signals(), D, 0.05, batch_size=2, **CHEAP)
     next(stream)
     assert len(read) == 4
 
@@ -131,21 +132,15 @@ def test_a_stream_reads_no_further_than_one_batch_ahead():
 def test_too_few_rows_for_a_stream_are_refused(tmp_path):
     x, D = problem(n=6, dtype=np.float32)
     with pytest.raises(ValueError, match='out has 5 rows for 6 signals'):
-        list(parallel_encode.stream(x, D, 0.05, out=np.zeros((5, 24), np.float32)))
+        list(parallel_encode.stream(x, D, 0.05, out=np.zeros((5, 24), np.float32), **CHEAP))
     with pytest.raises(ValueError, match='out has 5 rows for more signals'):
-        list(
-            parallel_encode.stream(
-                iter([x]), D, 0.05, out=np.zeros((5, 24), np.float32), method='ista'
-            )
-        )
+        list(parallel_encode.stream(iter([x]), D, 0.05, out=np.zeros((5, 24), np.float32), **CHEAP))
 
 
 def test_the_summary_names_the_worst_signal():
     x, D = problem(dtype=np.float32)
     x[7] = np.nan
-    solution = solvers.fista(
-        jnp.asarray(x), jnp.asarray(D), 0.02, max_iterations=10, tolerance=1e-3
-    )
+    solution = solve('fista', x, D, 0.02, max_iterations=10, tolerance=1e-3)
     summary = solvers.summarize(solution)
     gap = np.asarray(solution.gap)
     assert summary.worst_signal == np.nanargmax(gap) and summary.worst_gap == np.nanmax(gap)

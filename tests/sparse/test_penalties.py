@@ -57,7 +57,11 @@ def test_elastic_net(method, ridge, x64):
 
 
 @pytest.mark.parametrize(
-    'penalty, weight', [(penalties.NONNEGATIVE, 0.2), (penalties.elastic_net(0.5), 0.2)]
+    'penalty, weight',
+    [
+        (penalties.NONNEGATIVE, 0.2),
+        pytest.param(penalties.elastic_net(0.5), 0.2, marks=pytest.mark.slow),
+    ],
 )
 def test_gaps_bound_the_distance_to_the_minimum(penalty, weight, x64):
     x, D = (jnp.asarray(v) for v in problem(seed=1))

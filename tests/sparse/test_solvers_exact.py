@@ -17,18 +17,18 @@ from tests.sparse.solving import EPS, done, lasso, problem, solve, value
 
 
 def test_feature_sign_is_exact_to_rounding(x64):
-    x, D = problem(n=20, d=20, k=40)
+    x, D = problem()
     best = lasso(x, D, 0.02)
     solution = solve('feature_sign', x, D, 0.02, tolerance=1e-13)
     assert solution.converged.all() and (solution.gap < 1e-12).all()
     np.testing.assert_allclose(solution.codes, best, atol=1e-9)
-    assert ((best != 0) == (solution.codes != 0)).all() and (best != 0).sum(1).max() > 8
+    assert ((best != 0) == (solution.codes != 0)).all() and (best != 0).sum(1).max() > 6
     # No guess occurs twice: hardly more steps than codes in use.
     assert (solution.iterations <= 3 * (best != 0).sum(1) + 3).all()
 
 
 def test_feature_sign_in_float32_reaches_float32_rounding():
-    x, D = problem(n=20, d=20, k=40, dtype=np.float32)
+    x, D = problem(dtype=np.float32)
     solution = solve('feature_sign', x, D, 0.02)
     best = value(x, D, lasso(x, D, 0.02), 0.02)
     assert done(solution).all() and (solution.gap <= 1e-6 + 4 * EPS * (x * x).sum(1) / best).all()
@@ -118,7 +118,7 @@ def test_path_is_that_of_lars(x64):
     x, D = map(jnp.asarray, problem(n=3))
     weights = solvers.weights_from_max(x, D, 6, min_fraction=0.05)
     assert weights[0] == max_l1_penalty(x, D).max() and (jnp.diff(weights) < 0).all()
-    solution = jax.jit(lambda x, w: solvers.path(x, D, w, tolerance=1e-10))(x, weights)
+    solution = solvers.path(x, D, weights, tolerance=1e-10)
     assert solution.codes.shape == (6, 3, 24) and solution.converged.all()
     assert (solution.codes[0] == 0).all()
     for i in range(3):
@@ -129,11 +129,12 @@ def test_path_is_that_of_lars(x64):
             np.testing.assert_allclose(codes, at, atol=1e-5)
 
 
-def test_path_keeps_invalid_signals_and_refuses_a_single_weight():
-    x, D = problem(n=4, dtype=np.float32)
-    x[2] = np.inf
-    solution = solvers.path(jnp.asarray(x), jnp.asarray(D), jnp.asarray([0.2, 0.1]))
-    assert done(solution).tolist() == [[True, True, False, True]] * 2
+def test_path_keeps_invalid_signals_and_refuses_a_single_weight(x64):
+    x, D = problem(n=3)
+    x[1] = np.inf
+    weights = jnp.geomspace(0.2, 0.1, 6)
+    solution = solvers.path(jnp.asarray(x), jnp.asarray(D), weights, tolerance=1e-4)
+    assert done(solution).tolist() == [[True, False, True]] * 6
     with pytest.raises(ValueError, match=r'penalty weights of shape \(\); expected \[p\]'):
         solvers.path(jnp.asarray(x), jnp.asarray(D), jnp.asarray(0.1))
 
@@ -141,6 +142,7 @@ def test_path_keeps_invalid_signals_and_refuses_a_single_weight():
 # Initial codes of the log penalty
 
 
+@pytest.mark.slow
 def test_log_codes_from_the_codes_of_l1(x64):
     """Above weight 4 the penalty has minima to choose from, and this start reaches the lower ones."""
     x, D = problem()
