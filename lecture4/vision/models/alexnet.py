@@ -198,6 +198,7 @@ class AlexNetV2(nn.Module):
       n_classes: Number of classes.
       dropout_rate: Before fc6 and fc7, not after them.
       dense: Larger images give a map of logits [n, h, w, n_classes].
+      features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
       dtype: Of the computation.
 
@@ -208,6 +209,7 @@ class AlexNetV2(nn.Module):
     n_classes: int = 1000
     dropout_rate: float = 0.5
     dense: bool = False
+    features_only: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
 
@@ -234,6 +236,8 @@ class AlexNetV2(nn.Module):
             if i in POOLED:
                 x = max_pool(x, 3, 2, backward_rule=self.backward_rule)
                 activations[f'pool{i + 1}'] = x
+        if self.features_only:
+            return x, activations
         if not self.dense:
             x = flatten(adaptive_mean_pool(x, 6))
         for name, kernel_size in (('fc6', 6), ('fc7', 1)):

@@ -43,6 +43,7 @@ class ResNet(nn.Module):
       backward_rule: ReLU's, see `layers.relu`.
       dtype: Of the computation.
       axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
+      features_only: End with the last block, in place of the logits: for detectors.
       scan_blocks: Run a stage's equal blocks as one compiled loop: a deep network compiles many times faster.
         Variables and numbers are the same (each call copies the blocks' variables).
 
@@ -61,11 +62,12 @@ class ResNet(nn.Module):
     dtype: DTypeLike | None = None
     axis_name: str | None = None
     scan_blocks: bool = False
+    features_only: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
-    ) -> tuple[Float[Array, 'n n_classes'], Activations]:
+    ) -> tuple[Float[Array, 'n ...'], Activations]:
         """Logits and activations.
 
         Args:
@@ -107,6 +109,8 @@ class ResNet(nn.Module):
             if names[n_unrolled:]:
                 x, scanned = self._scan(block(1, parent=None), names[n_unrolled:], x, train)
                 activations |= scanned
+        if self.features_only:
+            return jnp.asarray(x), activations
         x = activations['pool'] = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.n_classes, dtype=self.dtype, name='fc')(x), activations
 

@@ -40,6 +40,7 @@ class VGG(nn.Module):
       dropout_rate: After fc6 and fc7.
       dense: Larger images give a map of logits [n, h, w, n_classes], whose mean is the paper's dense
         evaluation; otherwise maps of another size than 7 x 7 are pooled to that.
+      features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
       dtype: Of the computation.
       axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
@@ -52,6 +53,7 @@ class VGG(nn.Module):
     convention: LRNConvention = 'paper'
     dropout_rate: float = 0.5
     dense: bool = False
+    features_only: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
     axis_name: str | None = None
@@ -107,6 +109,8 @@ class VGG(nn.Module):
                     x = local_response_norm(x, self.convention, self.backward_rule)
                     activations['norm1_1'] = x
             x = activations[f'pool{i}'] = max_pool(x, 2, backward_rule=self.backward_rule)
+        if self.features_only:
+            return x, activations
         if not self.dense and x.shape[1:3] != (7, 7):
             x = adaptive_mean_pool(x, 7)
         head = FullyConnected(

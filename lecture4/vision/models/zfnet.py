@@ -41,6 +41,7 @@ class ZFNet(nn.Module):
         default.
       dropout_rate: After fc6 and fc7.
       dense: Larger images give a map of logits [n, h, w, n_classes].
+      features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
       dtype: Of the computation.
     """
@@ -50,6 +51,7 @@ class ZFNet(nn.Module):
     convention: LRNConvention = 'paper'
     dropout_rate: float = 0.5
     dense: bool = False
+    features_only: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
 
@@ -70,7 +72,7 @@ class ZFNet(nn.Module):
         Raises:
           TypeError, ValueError: As `layers.check_images`.
         """
-        check_images(x, 75 if self.dense else 224, 'ZFNet')
+        check_images(x, 75 if self.dense or self.features_only else 224, 'ZFNet')
         x = jnp.asarray(x)
         activations: Activations = {}
         for i, features in enumerate(FEATURES[self.version]):
@@ -89,6 +91,8 @@ class ZFNet(nn.Module):
             if i in NORMALIZED:
                 x = local_response_norm(x, self.convention, self.backward_rule)
                 activations[f'norm{i + 1}'] = x
+        if self.features_only:
+            return x, activations
         head = FullyConnected(
             self.n_classes,
             6,

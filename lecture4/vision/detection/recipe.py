@@ -1,0 +1,123 @@
+"""The constants of a detector in one place: those of the papers, and torchvision's."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from lecture4.ops.boxes import MAX_LOG_SCALE, Extent
+from lecture4.vision.detection import anchors
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How proposals are made, sampled, pooled and turned into detections. The default is Faster R-CNN's.
+
+    Attributes:
+      extent: What box coordinates mean, see `ops.boxes`.
+      anchor_sizes: Square roots of the anchors' areas in pixels, for each level of the feature maps.
+      anchor_ratios: Heights over widths of the anchors.
+      strides: Pixels per cell of each level; None divides the image by the feature map, as torchvision.
+      num_anchors: Anchors sampled for the loss of the region proposal network, per image.
+      anchor_fraction: Fraction of them that are positive, at most.
+      anchor_iou: IoU below which an anchor is background, and from which on it is an object.
+      anchor_border: Pixels by which a sampled anchor may leave the image; None is any.
+      anchor_beta: Where the smooth L1 loss of anchors turns linear: 1 / sigma^2.
+      pre_nms: Proposals per level before non-maximum suppression, in training and in testing.
+      post_nms: Proposals per image after it, in training and in testing.
+      proposal_nms: IoU above which a proposal suppresses another.
+      min_size: Sides of a proposal in pixels, at least.
+      num_rois: RoIs sampled for the loss of the head, per image.
+      roi_fraction: Fraction of them that are positive, at most.
+      positive_iou: IoU from which on a RoI is positive.
+      negative_iou: IoU of background, [low, high).
+      std: Divisors of the head's regression targets.
+      roi_beta: Where the smooth L1 loss of RoIs turns linear.
+      pooling: RoI pooling, or RoIAlign.
+      pool_size: Bins of a RoI along both axes.
+      pool_scales: Cells per pixel of the levels that RoIs are pooled from.
+      sampling_ratio: Of RoIAlign.
+      max_log_scale: See `ops.boxes.decode`.
+      min_score: Detections of at most this score are dropped.
+      detection_nms: IoU above which a detection suppresses another of its class.
+      max_detections: Per image.
+      max_candidates: Boxes of all RoIs and classes that enter the suppression, the best ones; only where more
+        have a score above min_score are results other than those of all boxes.
+    """
+
+    extent: Extent = 'inclusive'
+    anchor_sizes: tuple[tuple[float, ...], ...] = ((128.0, 256.0, 512.0),)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strides: tuple[int, ...] | None = (16,)
+    num_anchors: int = 256
+    anchor_fraction: float = 0.5
+    anchor_iou: tuple[float, float] = (0.3, 0.7)
+    anchor_border: float | None = 0.0
+    anchor_beta: float = 1 / 9
+    pre_nms: tuple[int, int] = (12_000, 6_000)
+    post_nms: tuple[int, int] = (2_000, 300)
+    proposal_nms: float = 0.7
+    min_size: float = 16.0
+    num_rois: int = 128
+    roi_fraction: float = 0.25
+    positive_iou: float = 0.5
+    negative_iou: tuple[float, float] = (0.0, 0.5)
+    std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    roi_beta: float = 1.0
+    pooling: Literal['roi_pool', 'roi_align'] = 'roi_pool'
+    pool_size: int = 7
+    pool_scales: tuple[float, ...] = (1 / 16,)
+    sampling_ratio: int = 2
+    max_log_scale: float | None = MAX_LOG_SCALE
+    min_score: float = 0.05
+    detection_nms: float = 0.3
+    max_detections: int = 100
+    max_candidates: int = 5_000
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """Number of anchors of a cell; equal for all levels."""
+        return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+
+    def anchors(
+        self, image_shape: tuple[int, int], shapes: tuple[tuple[int, int], ...]
+    ) -> tuple[Float[np.ndarray, 'n 4'], ...]:
+        """The anchors of every level, cells in row-major order.
+
+        Args:
+          image_shape: (height, width) of the padded image.
+          shapes: (h, w) of every level's feature map.
+        """
+        levels = []
+        for i, (shape, sizes) in enumerate(zip(shapes, self.anchor_sizes, strict=True)):
+            stride = (image_shape[0] // shape[0], image_shape[1] // shape[1])
+            if self.strides is not None:
+                stride = (self.strides[i], self.strides[i])
+            if self.extent == 'inclusive':
+                scales = [size / stride[0] for size in sizes]
+                base = anchors.paper_anchors(stride[0], self.anchor_ratios, scales)
+            else:
+                base = anchors.centered_anchors(sizes, self.anchor_ratios)
+            levels.append(anchors.grid(base, shape, stride))
+        return tuple(levels)
+
+
+PAPER = Recipe()
+# Fast R-CNN: proposals come with the data; 2 images of 64 RoIs, hard negatives.
+FAST_RCNN = Recipe(num_rois=64, negative_iou=(0.1, 0.5))
+# torchvision's fasterrcnn_resnet50_fpn.
+TORCHVISION_FPN = Recipe(
+    extent='continuous',
+    anchor_sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)),
+    strides=None,
+    anchor_border=None,
+    pre_nms=(2_000, 1_000),
+    post_nms=(2_000, 1_000),
+    min_size=1e-3,
+    num_rois=512,
+    roi_beta=1 / 9,
+    pooling='roi_align',
+    pool_scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
+    detection_nms=0.5,
+)
