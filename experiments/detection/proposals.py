@@ -18,6 +18,9 @@ Results:  scenes of 240 x 180, 40 images, 106 objects, seed 0; recall (%) at IoU
           | selective search          | 686 (all)           | 100.0     | 99.1      | 94.7 |
           | windows of learned shapes | 2000                | 95.3      | 60.4      | 71.5 |
           | random                    | 2000                | 71.7      | 21.7      | 58.1 |
+
+          voc2012_animals, only the first 10 images of val (18 objects): selective search, 2637 proposals per
+          image: 100.0, 88.9, MABO 85.4; the first 300: 100.0, 83.3, 82.9. All 200 are not measured yet.
 """
 
 import dataclasses
