@@ -8,8 +8,7 @@ the prepared sets under the fingerprint of its images.
 
 Run:      python -m experiments.detection.proposals
           python -m experiments.detection.proposals --preset voc2012_animals --manual_dir PATH
-Hardware: one core (AMD EPYC): selective search in mode fast takes 3.2 s per image of 500 x 375 (1.2 s single), half a
-          minute in all by default
+Hardware: one core (AMD EPYC), selective search in mode fast 3.2 s per image of 500 x 375; default 1 minute
 Results:  scenes of 240 x 180, 40 images, 106 objects, seed 0; recall (%) at IoU .5 and .7, MABO (%)
 
           | method                    | proposals per image | recall .5 | recall .7 | MABO |
