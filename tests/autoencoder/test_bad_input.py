@@ -185,5 +185,5 @@ def test_too_few_images_are_counted():
 def test_patches_and_layers_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match='--patch_size 40 does not fit images to denoise of 32'):
         denoising.data(denoising.Config(crop_size=32, patch_size=40, num_patches=10, num_eval=1))
-    with pytest.raises(ValueError, match='layer 3 does not fit its input'):
+    with pytest.raises(ValueError, match='layer 2 does not fit its input'):
         layered.data(layered.Config(crop_size=16))
