@@ -153,7 +153,9 @@ def test_unknown_methods_are_refused_with_the_known_ones():
 def test_posterior_collapse_is_reported_with_the_number_of_active_units(monkeypatch):
     """An encoder that ignores its input: the run warns, and its report begins with the warning."""
     monkeypatch.setattr('lecture4.figures.latent.gallery', lambda *_, **__: {})  # not drawn
-    config = variational.Config(hidden_dims=(8,), latent_dim=4, importance_samples=(1,))
+    monkeypatch.setattr(variational.latent_space, 'survey', lambda *_: {})
+    monkeypatch.setattr(variational.importance_sampling, 'bound_records', lambda *_: [])
+    config = variational.Config(hidden_dims=(8,), latent_dim=4)
     data = variational.data(config)
     x = jnp.asarray(data.evaluation)
     state = variational.build(config, data.spec).init(jax.random.key(0), x)

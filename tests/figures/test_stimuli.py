@@ -17,7 +17,7 @@ def test_gallery_draws_filters_stimuli_tuning_and_paths():
     )
     assert list(figures) == ['filters', 'stimuli', 'tuning', 'invariant_directions']
     assert all(caption.endswith('.') for _, caption in figures.values())
-    assert [axes.get_title() for axes in figures['tuning'][0].axes] == ['scale', 'shift']
+    assert [axes.get_title('left') for axes in figures['tuning'][0].axes] == ['scale', 'shift']
     texts = [text.get_text() for text in figures['invariant_directions'][0].texts]
     assert {'flattest', '100%', '25%'} <= set(texts)
 
@@ -26,5 +26,9 @@ def test_single_panel_has_its_title_scales_and_lines():
     curves = {'loss': (np.arange(1, 4), np.array([1.0, 0.1, 0.01]))}
     options = {'xlabel': 'step', 'yscale': 'log', 'lines': {'chance': 0.5}}
     (axes,) = lines.single('Training', curves, **options).axes
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_yscale()) == ('Training', 'step', 'log')
+    assert (axes.get_title('left'), axes.get_xlabel(), axes.get_yscale()) == (
+        'Training',
+        'step',
+        'log',
+    )
     assert len(axes.lines) == 2
