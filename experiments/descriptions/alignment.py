@@ -90,14 +90,14 @@ _FLICKR8K = {
     'batch_size': 100,
     'embed_dim': 320,
     'hidden_dim': 320,
-    'dropout_rate': 0.3,
+    'dropout_rate': 0.2,
     'min_count': 2,
 }
 PRESETS = {
     'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'embed_dim': 16, 'hidden_dim': 16},
     'flickr8k': {
         **_FLICKR8K,
-        'steps': 1500,
+        'steps': 1000,
         'normalize': True,
         'loss': 'softmax',
         'learning_rate': 1e-3,
@@ -105,7 +105,7 @@ PRESETS = {
     },
     'flickr8k_published': {
         **_FLICKR8K,
-        'steps': 1500,
+        'steps': 1000,
         'train_vectors': False,
         'optimizer': 'sgd',
         'learning_rate': 1e-3,

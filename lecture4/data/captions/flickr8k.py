@@ -128,7 +128,8 @@ def read_features(
     features[:, 0] = whole
     for start in range(0, len(at), 500):
         part = components[start : start + 500]
-        features[start : start + 500, 1:] = part @ basis.T + mean
+        rows = part.reshape(-1, part.shape[2]) @ basis.T + mean
+        features[start : start + 500, 1:] = rows.reshape(*part.shape[:2], -1)
     first = np.array([[0, 0, IMAGE_SIZE, IMAGE_SIZE]], np.float32)
     boxes = np.concatenate([first, window_boxes])
     return features, np.broadcast_to(boxes, (len(at), *boxes.shape))

@@ -144,10 +144,11 @@ def fit_whitening(
     whole = np.asarray(features[:, 0], np.float64)
     mean = whole.mean(0)
     dim = min(dim, whole.shape[1], len(whole))
-    _, singular, components = np.linalg.svd(whole - mean, full_matrices=False)
-    variance = singular[:dim] ** 2 / len(whole)
+    covariance = (whole - mean).T @ (whole - mean) / len(whole)
+    variance, components = np.linalg.eigh(covariance)
+    variance, components = variance[::-1][:dim], components[:, ::-1][:, :dim]
     scale = 1 / np.sqrt(variance + shrinkage * variance.mean() + 1e-12)
-    return mean.astype(np.float32), (components[:dim].T * scale).astype(np.float32)
+    return mean.astype(np.float32), (components * scale).astype(np.float32)
 
 
 def project(
@@ -165,11 +166,12 @@ def project(
             f'features have {features.shape[2]} dimensions, those of the training images {len(mean)}; use '
             'features of one network'
         )
-    parts = [
-        np.clip((features[i : i + 500].astype(np.float32) - mean) @ projection, -CLIP, CLIP)
-        for i in range(0, len(features), 500)
-    ]
-    return np.concatenate(parts)
+    n, r, d = features.shape
+    result = np.empty((n, r, projection.shape[1]), np.float32)
+    for i in range(0, n, 500):  # one product of many rows, not one for each image
+        rows = features[i : i + 500].reshape(-1, d).astype(np.float32) - mean
+        result[i : i + 500] = (rows @ projection).reshape(-1, r, projection.shape[1])
+    return np.clip(result, -CLIP, CLIP, out=result)
 
 
 def check_vocabulary(directory: str | PathLike[str], words: Vocabulary, overwrite: bool) -> None:
