@@ -9,8 +9,10 @@ where the region of every word is known, and combinations of color and shape tha
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           python -m experiments.descriptions.alignment --preset flickr8k --manual_dir DATA
           ... --preset flickr8k_published (ReLU recurrences, inner products, all negatives, SGD)
-Hardware: two CPU cores; the default takes about 1 minute, flickr8k about 10
-Results:  the table that a run prints holds the published rows of table 1
+Hardware: flickr8k: a fifth of one busy CPU core, 40 min
+Results:  none recorded of a complete run yet. flickr8k: after 600 of 1000 steps, search among 200 dev images has
+          R@1 29.5, R@5 68.5 and is still rising; whether it beats a linear CCA of the same features (R@1 16.4 and
+          13.5 among 1000 test images) is open. Published (Karpathy & Fei-Fei 2015, other features): 16.5 and 11.8.
 """
 
 import dataclasses

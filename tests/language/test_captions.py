@@ -133,3 +133,15 @@ def test_one_program_per_padded_length():
     for length in (4, 2, 3, 1, 4):  # ragged sentences, all padded to four words
         loss(np.where(np.arange(4)[None] < length, TOKENS, 0))
     assert len(traces) == 1
+
+
+def test_describing_other_images_compiles_nothing():
+    network = captions.CaptionNetwork(V, embed_dim=4, hidden_dim=6)
+    params = network.init(jax.random.key(1), FEATURES, TOKENS)['params']
+    words = tuple('abcdefghi')
+    before = captions.describe._cache_size()
+    for count in (3, 1, 2):  # the last images of a set are padded to as many as the others
+        part = RNG.normal(size=(count, R, D)).astype(np.float32)
+        found = captions.describe_all(network, params, part, words, width=2, max_length=3, size=3)
+        assert len(found) == count
+    assert captions.describe._cache_size() == before + 1
