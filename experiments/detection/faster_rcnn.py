@@ -1,0 +1,214 @@
+"""Faster R-CNN: a detector that makes its own proposals (Ren, He, Girshick & Sun, NIPS 2015).
+
+A region proposal network and the detector's head work on the same feature maps, trained jointly (no gradient goes
+through the coordinates of proposals) or in the paper's four alternating steps. The default is a small network from
+random weights on digits pasted on photographs; preset voc2012_animals trains both on VGG-16's published convolutions,
+frozen, whose feature maps are computed once and kept in --feature_cache.
+
+Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
+          python -m experiments.detection.faster_rcnn --preset alternating
+          python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
+Hardware: 2 CPU cores
+Results:  mAP at IoU .5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
+
+          | network | ours | published |
+          |---------|------|-----------|
+          | ZF      | -    | 59.9      |
+          | VGG-16  | -    | 69.9      |
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lecture4 import train
+from lecture4.train import detection_data
+from lecture4.train.optimizers import piecewise_constant
+from lecture4.vision.detection import evaluate, fast_rcnn, faster_rcnn, networks
+from lecture4.vision.detection.recipe import Recipe
+from lecture4.vision.weights import convolutions
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(detection_data.Detection):
+    steps: train.AtLeast1 = 600
+    batch_size: train.AtLeast1 = 8
+    # Detector: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
+    network: str = 'small'
+    # Joint training, or the four alternating steps of the paper, a quarter of the steps each.
+    training: Literal['joint', 'alternating'] = 'joint'
+    # Dense layers of the head.
+    hidden_dims: train.Ints = (256,)
+    # Dropout rate after each of them.
+    dropout_rate: train.FractionBelow1 = 0.0
+    # Square roots of the areas of anchors, in pixels of the resized image.
+    anchor_sizes: train.Floats = (20.0, 30.0, 45.0)
+    # Aspect ratios of anchors, height over width.
+    anchor_ratios: train.Floats = (1.0, 1.6)
+    # Proposals per image in testing.
+    num_proposals: train.AtLeast1 = 50
+    # Regions of interest sampled per image for the loss of the head.
+    num_rois: train.AtLeast1 = 32
+    # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
+    learning_rate: train.Positive = 1e-3
+
+
+METRICS = (
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
+    train.Metric('ap', 'fraction', 'higher', 'AP at IoU .5'),
+    train.Metric('loss', '', 'lower', 'loss'),
+    train.Metric('objectness_loss', 'nats', 'lower', 'objectness loss'),
+    train.Metric('rpn_box_loss', '', 'lower', 'box loss of proposals'),
+    train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
+    train.Metric('box_loss', '', 'lower', 'box loss'),
+    train.Metric('roi_accuracy', 'fraction', 'higher', 'accuracy on sampled RoIs'),
+    train.Metric('seconds_per_image', 's', 'lower', 'test time per image'),
+)
+PRESETS = {
+    'smoke': {'steps': 4, 'batch_size': 2, 'num_train': 8, 'num_eval': 8, 'num_proposals': 20},
+    'alternating': {'training': 'alternating', 'steps': 1200},
+    'voc2012_animals': {
+        'source': 'voc2012_animals', 'test_split': 'val', 'num_train': 0, 'num_eval': 0, 'shorter_side': 320,
+        'longer_side': 448, 'network': 'vgg_d', 'hidden_dims': (512,), 'dropout_rate': 0.5,
+        'anchor_sizes': (64.0, 128.0, 256.0), 'anchor_ratios': (0.5, 1.0, 2.0), 'num_proposals': 100,
+        'num_rois': 64, 'batch_size': 4, 'steps': 1000, 'learning_rate': 2e-4,
+    },
+}  # fmt: skip
+SWEEPS = {'training': train.grid(training=('joint', 'alternating'), seed=(0, 1, 2))}
+
+
+def parts(config, num_classes):
+    """(network, recipe)."""
+    stride = 8 if config.network == 'small' else 16
+    recipe = Recipe(
+        extent='continuous',
+        anchor_sizes=(config.anchor_sizes,),
+        anchor_ratios=config.anchor_ratios,
+        strides=(stride,),
+        num_anchors=128,
+        anchor_iou=(0.3, 0.6),
+        anchor_border=None,
+        pre_nms=(800, 400),
+        post_nms=(200, config.num_proposals),
+        min_size=stride / 2,
+        num_rois=config.num_rois,
+        pooling='roi_pool' if config.init else 'roi_align',
+        pool_scales=(1 / stride,),
+        max_detections=50,
+        max_candidates=500,
+    )
+    network = networks.create(
+        config.network,
+        num_classes,
+        num_anchors=recipe.anchors_per_cell,
+        hidden_dims=config.hidden_dims,
+        dropout_rate=config.dropout_rate,
+    )
+    return network, recipe
+
+
+def data(config):
+    load = functools.partial(detection_data.load_detection, config)
+    if not config.init:
+        return load(32)
+    network, _ = parts(config, 1)
+    weights = convolutions.load(network.backbone.network, config.init)
+    return load(
+        16,
+        functools.partial(features_of, network, weights),
+        fingerprint_of={'network': config.network, 'weights': weights},
+        constants={'weights': weights},
+    )
+
+
+def features_of(network, weights, images):
+    """Feature maps of normalized images by convolutions that are not part of the state."""
+    variables = {kind: {'network': tree} for kind, tree in weights.items()}
+    return network.backbone.apply(variables, images)[0]
+
+
+def build(config, spec):
+    network, recipe = parts(config, spec.num_classes)
+    schedule = piecewise_constant(config.learning_rate, config.steps, (0.75,))
+
+    def init(key, batch):
+        if config.init:  # the backbone's parameters stay outside the state
+            levels = fast_rcnn.feature_maps(network, {}, batch)
+            variables = dict(network.init(key, levels, method='from_features'))
+        else:
+            variables = dict(network.init(key, batch['images']))
+        alternating = config.training == 'alternating'
+        return faster_rcnn.alternating_init(variables) if alternating else variables
+
+    if config.training == 'alternating':
+        losses = faster_rcnn.alternating_losses(network, recipe)
+        boundaries = [config.steps * i // 4 for i in (1, 2, 3)]
+        return train.phases(init, losses, optax.adam(schedule), boundaries)
+    loss = functools.partial(faster_rcnn.loss, network, recipe)
+    return train.optimize(init, loss, optax.adam(schedule))
+
+
+def detect_fn(config, spec):
+    network, recipe = parts(config, spec.num_classes)
+
+    def detect(state, batch):
+        variables = state.params['detector'] if config.training == 'alternating' else state.params
+        return faster_rcnn.predict(network, recipe, variables, batch)
+
+    return detect
+
+
+def apply(config, spec):
+    detect = detect_fn(config, spec)
+    network, _ = parts(config, spec.num_classes)
+
+    def predict(state, images):
+        """Detections in images uint8 [n, h, w, 3] of one size."""
+        x = detection_data.normalized(images)
+        batch = {'sizes': jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))}
+        if 'weights' in spec.constants:
+            return detect(
+                state, batch | {'features': features_of(network, spec.constants['weights'], x)}
+            )
+        return detect(state, batch | {'images': x})
+
+    return {'predict': predict}
+
+
+def report(config, state, data):
+    test, names = data.report_data, data.spec.class_names
+    detect = jax.jit(detect_fn(config, data.spec))
+    normalized = jax.jit(detection_data.normalized)
+
+    def predict(batch):
+        if 'images' in batch:
+            batch = {**batch, 'images': normalized(batch['images'])}
+        return detect(state, batch)
+
+    inputs = {name: test[name] for name in ('features' if config.init else 'images', 'sizes')}
+    detections, seconds = evaluate.predict_all(
+        predict,
+        inputs,
+        config.batch_size,
+        track=lambda rows: train.track(config, rows, 'test images'),
+    )
+    value, results = evaluate.mean_ap(detections, test, len(names))
+    return detection_data.detection_report(
+        value,
+        evaluate.bootstrap_interval(detections, test, len(names)),
+        evaluate.class_records(results, names),
+        names,
+        drawn=evaluate.drawn(test['shown'], detections, test, len(names)),
+        curves=evaluate.curves(results, names),
+        metrics={'seconds_per_image': seconds},
+        num_images=len(test['labels']),
+        text=f', {1000 * seconds:.0f} ms per image',
+    )
+
+
+if __name__ == '__main__':
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)

