@@ -17,6 +17,14 @@ on a busy machine; measure again on an idle one.
     | 224x224x64, forward             | 3.5      | 25        | 7     |
     | 224x224x64, gradients           | 32       | 100       | 3     |
 
+One run of 25 repeats with a load of 14 on the two cores, median (minimum), ms; ratios of such runs say little:
+
+    | case                            | ours       | torch     |
+    |---------------------------------|------------|-----------|
+    | 64 of 60x60 to 28x28, forward   | 16 (1.7)   | 44 (0.75) |
+    | 64 of 60x60 to 28x28, gradients | 61 (21)    | 116 (2.2) |
+    | 224x224x64, forward             | 46 (12)    | 274 (140) |
+
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 
     | case                            | gather  | matrix  |
