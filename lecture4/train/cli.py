@@ -53,6 +53,10 @@ def main(
       presets: Name -> fields, for `--preset`.
       sweeps: Name -> variants, for `--sweep`.
     """
+    if not (isinstance(config, type) and issubclass(config, Config)):
+        raise TypeError(
+            f'main: config is {config!r}; expected a dataclass derived from train.Config'
+        )
     experiment = Experiment(
         config,
         data,

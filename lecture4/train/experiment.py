@@ -85,17 +85,33 @@ def load(experiment: Experiment, config: Config) -> Data:
 
     def read_all():
         try:
-            return experiment.data(config)
+            return _expect(
+                experiment.data(config), Data, 'data', 'train.Data, as train.in_memory makes'
+            )
         except (ValueError, OSError) as error:
             raise UsageError(str(error)) from error
 
     return processes.run_on_all(read_all)
 
 
+def _expect(made: Any, kind: type, function: str, expected: str) -> Any:
+    """`made`, if it is of its kind; a function of the experiment that returns something else is named."""
+    if not isinstance(made, kind):
+        raise TypeError(f'{function} returned {_short(made)}; expected a {expected}')
+    return made
+
+
+def _short(value: Any) -> str:
+    return f'{type(value).__name__} {value!r}'[:80]
+
+
 def build(experiment: Experiment, config: Config, data: Data) -> Task:
     """The experiment's task; an error of a value is the user's to fix."""
     try:
-        return experiment.build(config, data.spec)
+        made = experiment.build(config, data.spec)
+        return _expect(
+            made, Task, 'build', 'train.Task, as train.supervised or train.optimize make'
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -150,6 +166,7 @@ def finalize(
         except OSError as error:
             raise UsageError(_no_space(model, error)) from error
         made = experiment.report(config, state, data)
+        _expect(made, reports.Report, 'report', 'train.Report, such as train.Report(metrics={...})')
         records = read(directory / 'metrics.jsonl')
         try:
             reports.write(

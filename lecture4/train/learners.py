@@ -1,6 +1,6 @@
 """Tasks made of a loss and an optax optimizer, of a flax network, of a learner, or of phases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +53,7 @@ def optimize(
 
     def value_of(params, model_state, batch, key, reduce):
         del model_state, reduce
-        value, metrics = loss(params, batch, key)
+        value, metrics = _loss_and_metrics(loss(params, batch, key))
         return value, (metrics, ())
 
     def init_state(key, batch):
@@ -156,7 +156,7 @@ def supervised(
             rngs={'dropout': key},
             mutable=list(model_state['network']) or ['batch_stats'],
         )
-        value, metrics = loss(outputs, batch)
+        value, metrics = _loss_and_metrics(loss(outputs, batch))
         return value, (metrics, {**model_state, 'network': dict(new)})
 
     def init_state(key, batch):
@@ -285,6 +285,19 @@ def phases(
         return jax.lax.switch(phase, [branch(i) for i in range(len(steps))], state)
 
     return Task(init_state, step, _evaluate(evaluate, _params))
+
+
+def _loss_and_metrics(returned: Any) -> tuple[jax.Array, Metrics]:
+    """What a loss returned, if it is a pair of a scalar and a dict."""
+    pair = isinstance(returned, tuple | list) and len(returned) == 2
+    if not pair or not isinstance(returned[1], Mapping) or jnp.ndim(returned[0]):
+        what = type(returned).__name__
+        if isinstance(returned, jax.Array):
+            what = f'an array of shape {returned.shape}'
+        elif pair:
+            what = f'a loss of shape {jnp.shape(returned[0])} and a {type(returned[1]).__name__}'
+        raise TypeError(f'the loss returned {what}; expected (loss, metrics): a scalar and a dict')
+    return returned[0], dict(returned[1])
 
 
 def _params(state: State) -> PyTree:

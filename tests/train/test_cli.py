@@ -164,3 +164,27 @@ def test_a_bucket_is_no_directory():
     config = cli.parse(this, ['--workdir', 'gs://bucket/run'])
     with pytest.raises(UsageError, match=r'--workdir gs://bucket/run: expected a directory; mount'):
         cli.run(this, config)
+
+
+@pytest.mark.parametrize(
+    ('part', 'function', 'match'),
+    [
+        ('data', lambda config: [1], r'data returned list \[1\]; expected a train\.Data'),
+        (
+            'build',
+            lambda config, spec: None,
+            r'build returned NoneType None; expected a train\.Task',
+        ),
+        ('report', lambda *_: {'loss': 1}, r'report returned dict .*; expected a train\.Report'),
+    ],
+)
+def test_a_slip_in_the_contract_is_explained(tmp_path, part, function, match):
+    this = from_module(toy)._replace(**{part: function})
+    config = cli.parse(this, ['--steps', '1', '--progress', 'none', '--workdir', str(tmp_path)])
+    with pytest.raises(TypeError, match=match):
+        cli.run(this, config)
+
+
+def test_a_config_of_another_kind_is_explained():
+    with pytest.raises(TypeError, match=r'expected a dataclass derived from train\.Config'):
+        cli.main(dict, toy.data, toy.build, toy.apply, toy.report, metrics=toy.METRICS)  # pyright: ignore

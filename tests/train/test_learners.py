@@ -236,3 +236,18 @@ def test_batches_in_memory_are_augmented_with_the_key():
     rows, key = data.batch(0), jax.random.key(1)
     batch = data.prepare(data.device_arrays, rows, key)
     np.testing.assert_allclose(batch, x[rows] + jax.random.uniform(key))
+
+
+@pytest.mark.parametrize(
+    ('returned', 'match'),
+    [
+        (jnp.float32(1), r'the loss returned an array of shape \(\); expected \(loss, metrics\)'),
+        ((jnp.ones(3), {}), r'a loss of shape \(3,\) and a dict'),
+        ((jnp.float32(1), jnp.float32(2)), r'a loss of shape \(\) and a \w+; expected'),
+    ],
+)
+def test_a_loss_without_metrics_is_explained(returned, match):
+    task = train.optimize(lambda key, batch: jnp.ones(2), lambda p, b, k: returned, optax.sgd(0.1))
+    state = task.init(jax.random.key(0), jnp.ones(2))
+    with pytest.raises(TypeError, match=match):
+        task.step(state, jnp.ones(2), jax.random.key(0), Reduce())
