@@ -20,8 +20,8 @@ Results:  flickr8k after 600 of 1000 steps (two passes), test set of 1000 images
           | Karpathy & Fei-Fei 2015, other features       | 16.5 / 40.6 / 54.2 | 11.8 / 32.1 / 44.7 |
 
           95 % intervals of R@1: annotation 8.6 to 12.4, search 13.5 to 15.4. Annotation suffers from sentences that fit
-          every image: (1) divides exp(score / 0.1) by its mean over the test images (inverted softmax, Smith et al. 2017),
-          which sees the other test images, and which this experiment's own table does not do.
+          every image: (1) divides exp(score / 0.1) by its mean over the test images (inverted softmax, Smith et al.
+          2017), which sees the other test images, and which this experiment's own table does not do.
 """
 
 import dataclasses
