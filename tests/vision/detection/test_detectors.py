@@ -1,4 +1,4 @@
-"""Fast and Faster R-CNN: losses and detections against loops, shapes of the backbones."""
+"""Fast and Faster R-CNN: losses, gradients, proposals and detections against loops."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.ops import boxes as box_ops
-from lecture4.vision.detection import fast_rcnn, networks
+from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks
 from lecture4.vision.detection.recipe import Recipe
 
 RECIPE = Recipe(
@@ -23,11 +23,81 @@ RECIPE = Recipe(
     post_nms=(20, 15),
     min_size=4.0,
     num_rois=16,
-    pool_size=3,
     pool_scales=(1 / 8,),
     max_detections=10,
     max_candidates=60,
 )
+NETWORK = networks.create('small', 3, num_anchors=2, hidden_dims=(8,), dropout_rate=0.0)
+
+
+@pytest.fixture(scope='module')
+def example():
+    """(variables, batch) of two images, the second without boxes."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([[[4, 4, 24, 28], [20, 20, 60, 50], [0, 0, 0, 0]]] * 2, np.float32)
+    batch = {
+        'images': rng.normal(size=(2, 64, 64, 3)).astype(np.float32),
+        'sizes': np.array([[64, 64], [48, 56]], np.int32),
+        'boxes': boxes,
+        'labels': np.array([[1, 3, 0]] * 2, np.int32),
+        'valid': np.array([[True, True, False], [False] * 3]),
+    }
+    variables = NETWORK.init(jax.random.key(0), batch['images'])
+    return variables, batch
+
+
+@pytest.fixture(scope='module')
+def gradient():
+    @jax.jit
+    def run(variables, batch):
+        def value(v):
+            return faster_rcnn.loss(NETWORK, RECIPE, v, batch, jax.random.key(1))
+
+        return jax.value_and_grad(value, has_aux=True)(variables)
+
+    return run
+
+
+def test_joint_training_reaches_every_layer(example, gradient):
+    (value, metrics), grads = gradient(*example)
+    names = {'objectness_loss', 'rpn_box_loss', 'class_loss', 'box_loss'}
+    assert set(metrics) == {*names, 'roi_accuracy'}
+    np.testing.assert_allclose(value, sum(metrics[name] for name in names), rtol=1e-5)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf), path
+
+
+def test_frozen_layers_have_no_gradient(example):
+    variables, _ = example
+
+    def value(variables):
+        frozen = networks.freeze(variables, ('conv1', 'conv2'))
+        return sum(jnp.sum(leaf**2 + leaf) for leaf in jax.tree.leaves(frozen))
+
+    grads = jax.grad(value)(variables)
+    trained = networks.trainable_mask(grads, ('conv1', 'conv2'))
+    for leaf, is_trained in zip(jax.tree.leaves(grads), jax.tree.leaves(trained), strict=True):
+        assert bool(np.any(leaf)) == is_trained
+    first = trained['params']['backbone']['network']
+    assert not first['conv1_1']['kernel'] and first['conv3_1']['kernel']
+
+
+def test_the_training_step_lowers_for_a_tpu(example):
+    def value(variables, batch):
+        return faster_rcnn.loss(NETWORK, RECIPE, variables, batch, jax.random.key(0))[0]
+
+    lowered = jax.jit(jax.grad(value)).trace(*example).lower(lowering_platforms=('tpu',))
+    assert 'callback' not in lowered.as_text()
+
+
+def test_bad_boxes_leave_the_loss_finite(example, gradient):
+    variables, batch = example
+    bad = {**batch, 'boxes': batch['boxes'].copy()}
+    bad['boxes'][0, 0] = np.nan
+    bad['boxes'][0, 1] = [50, 50, 40, 40]
+    assert not np.any(fast_rcnn.training_boxes(jax.tree.map(jnp.asarray, bad)))
+    (value, _), grads = gradient(variables, bad)
+    assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
 
 def test_multi_task_loss_is_its_definition():
@@ -82,6 +152,39 @@ def test_detections_are_those_of_a_loop():
         assert result.labels[i] == label
         np.testing.assert_allclose(result.scores[i], score, rtol=1e-5)
         np.testing.assert_allclose(result.boxes[i], box, atol=1e-3)
+
+
+def test_proposals_lie_in_the_image_without_its_padding(example):
+    variables, batch = example
+
+    @jax.jit
+    def run(variables, batch):
+        levels = fast_rcnn.feature_maps(NETWORK, variables, batch)
+        return faster_rcnn.propose(NETWORK, RECIPE, variables, batch, levels)[0]
+
+    boxes, valid, scores = jax.device_get(run(variables, batch))
+    assert boxes.shape == (2, 15, 4) and valid.any(1).all()
+    inside = boxes[1][valid[1]]
+    assert inside.min() >= 0 and inside[:, 2].max() <= 56 and inside[:, 3].max() <= 48
+    assert np.all(np.diff(scores[1][valid[1]]) <= 0)
+    overlaps = np.array(box_ops.iou(inside, inside))
+    assert (overlaps - np.eye(len(inside))).max() <= RECIPE.proposal_nms + 1e-6
+    sides = inside[:, 2:] - inside[:, :2]
+    assert sides.min() >= RECIPE.min_size - 1e-4
+
+
+def test_a_full_rank_decomposition_changes_nothing(example):
+    variables, _ = example
+    layers = variables['params']['head']['layers']
+    x = np.random.default_rng(0).normal(size=(5, 7, 7, 64)).astype(np.float32)
+    expected = networks.DenseLayers((8,), 0.0).apply({'params': layers}, x)
+    full, kept = fast_rcnn.truncated_svd(layers, {'fc6': 8})
+    np.testing.assert_allclose(
+        fast_rcnn.apply_dense(full, x, ('fc6',)), expected, rtol=1e-4, atol=1e-4
+    )
+    assert float(kept['fc6']) == pytest.approx(1)
+    half, kept = fast_rcnn.truncated_svd(layers, {'fc6': 4})
+    assert half['fc6']['kernel1'].shape == (7 * 7 * 64, 4) and 0.3 < float(kept['fc6']) < 1
 
 
 @pytest.mark.parametrize('name', ['vgg_d', 'zfnet', 'resnet_50_v1_5'])
