@@ -19,7 +19,7 @@ Layout = Literal['conv', 'dense', 'vector', 'map']
 Path = tuple[str, ...]
 
 # Height of the feature maps that a flattened dense kernel of so many inputs reads.
-_MAP_SIZES = {9216: 6, 2048: 4}
+_MAP_SIZES = {9216: 6, 2048: 4, 12544: 7, 25088: 7}
 
 
 class TensorSpec(NamedTuple):
