@@ -64,9 +64,9 @@ def test_sweep_of_table_1_covers_the_published_table():
 @pytest.mark.parametrize(
     ('argv', 'message'),
     [
-        (['--networks', 'ST-CNN'], "'ST-CNN'"),
+        (['--networks', 'ST-CNN'], '--networks ST-CNN: expected one of FCN, CNN'),
         (['--num_params', '100'], r'FCN for images of .* has at least .* got num_params 100; allow more'),
-        (['--distortion', 'X'], "'X'"),
+        (['--distortion', 'X'], '--distortion X: expected one of none, R'),
         (['--localization_lr_multiplier', '0'], 'localization_lr_multiplier is 0.0; it has to be above 0'),
         (['--source', 'gtsrb', '--manual_dir', '/nonexistent'], 'is not a folder'),
     ],
@@ -75,4 +75,4 @@ def test_mistakes_are_one_line(argv, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         config = cli.parse(EXPERIMENT, ['--workdir', str(tmp_path / 'run'), *argv])
         cli.run(EXPERIMENT, config)
-    assert not (tmp_path / 'run').exists()
+    assert not (tmp_path / 'run' / 'results.json').exists()
