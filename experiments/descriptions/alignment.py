@@ -140,15 +140,9 @@ def data(config):
 
 
 def network(config, spec):
-    return alignment.AlignmentNetwork(
-        *spec.constants['table'].shape,
-        train_vectors=config.train_vectors,
-        embed_dim=config.embed_dim,
-        hidden_dim=config.hidden_dim,
-        cell=config.cell,
-        dropout_rate=config.dropout_rate,
-        normalize=config.normalize,
-    )
+    names = ('train_vectors', 'embed_dim', 'hidden_dim', 'cell', 'dropout_rate', 'normalize')
+    fields = {name: getattr(config, name) for name in names}
+    return alignment.AlignmentNetwork(*spec.constants['table'].shape, **fields)
 
 
 def build(config, spec):

@@ -85,14 +85,8 @@ METRICS = (
     train.Metric('loss', 'nats', 'lower', 'loss per word'),
 )
 PRESETS = {
-    'smoke': {
-        'steps': 30,
-        'num_images': 48,
-        'batch_size': 16,
-        'min_count': 1,
-        'beam_widths': (2,),
-        'max_length': 8,
-    },
+    'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'min_count': 1}
+    | {'beam_widths': (2,), 'max_length': 8},
     'flickr8k': {
         'source': 'flickr8k',
         'whiten_dim': 300,
@@ -119,15 +113,9 @@ def data(config):
 
 
 def network(config, spec):
-    return captions.CaptionNetwork(
-        len(spec.constants['vocabulary']),
-        config.embed_dim,
-        config.hidden_dim,
-        config.cell,
-        config.image_at,
-        config.attention,
-        config.dropout_rate,
-    )
+    names = ('embed_dim', 'hidden_dim', 'cell', 'image_at', 'attention', 'dropout_rate')
+    fields = {name: getattr(config, name) for name in names}
+    return captions.CaptionNetwork(len(spec.constants['vocabulary']), **fields)
 
 
 def build(config, spec):
