@@ -8,9 +8,8 @@ frozen, whose feature maps are computed once and kept in --feature_cache.
 Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
           python -m experiments.detection.faster_rcnn --preset alternating
           python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
-Hardware: 2 CPU cores
+Hardware: 2 CPU cores; not timed yet
 Results:  mAP at IoU .5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
-
           | network | ours | published |
           |---------|------|-----------|
           | ZF      | -    | 59.9      |
@@ -101,14 +100,9 @@ def parts(config, num_classes):
         max_detections=50,
         max_candidates=500,
     )
-    network = networks.create(
-        config.network,
-        num_classes,
-        num_anchors=recipe.anchors_per_cell,
-        hidden_dims=config.hidden_dims,
-        dropout_rate=config.dropout_rate,
-    )
-    return network, recipe
+    head = {'hidden_dims': config.hidden_dims, 'dropout_rate': config.dropout_rate}
+    num_anchors = recipe.anchors_per_cell
+    return networks.create(config.network, num_classes, num_anchors=num_anchors, **head), recipe
 
 
 def data(config):
@@ -117,12 +111,9 @@ def data(config):
         return load(32)
     network, _ = parts(config, 1)
     weights = convolutions.load(network.backbone.network, config.init)
-    return load(
-        16,
-        functools.partial(features_of, network, weights),
-        fingerprint_of={'network': config.network, 'weights': weights},
-        constants={'weights': weights},
-    )
+    source = {'network': config.network, 'weights': weights}
+    features = functools.partial(features_of, network, weights)
+    return load(16, features, fingerprint_of=source, constants={'weights': weights})
 
 
 def features_of(network, weights, images):
@@ -134,6 +125,7 @@ def features_of(network, weights, images):
 def build(config, spec):
     network, recipe = parts(config, spec.num_classes)
     schedule = piecewise_constant(config.learning_rate, config.steps, (0.75,))
+    is_alternating = config.training == 'alternating'
 
     def init(key, batch):
         if config.init:  # the backbone's parameters stay outside the state
@@ -141,10 +133,9 @@ def build(config, spec):
             variables = dict(network.init(key, levels, method='from_features'))
         else:
             variables = dict(network.init(key, batch['images']))
-        alternating = config.training == 'alternating'
-        return faster_rcnn.alternating_init(variables) if alternating else variables
+        return faster_rcnn.alternating_init(variables) if is_alternating else variables
 
-    if config.training == 'alternating':
+    if is_alternating:
         losses = faster_rcnn.alternating_losses(network, recipe)
         boundaries = [config.steps * i // 4 for i in (1, 2, 3)]
         return train.phases(init, losses, optax.adam(schedule), boundaries)
@@ -170,11 +161,10 @@ def apply(config, spec):
         """Detections in images uint8 [n, h, w, 3] of one size."""
         x = detection_data.normalized(images)
         batch = {'sizes': jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))}
-        if 'weights' in spec.constants:
-            return detect(
-                state, batch | {'features': features_of(network, spec.constants['weights'], x)}
-            )
-        return detect(state, batch | {'images': x})
+        if 'weights' not in spec.constants:
+            return detect(state, batch | {'images': x})
+        features = features_of(network, spec.constants['weights'], x)
+        return detect(state, batch | {'features': features})
 
     return {'predict': predict}
 
@@ -190,12 +180,8 @@ def report(config, state, data):
         return detect(state, batch)
 
     inputs = {name: test[name] for name in ('features' if config.init else 'images', 'sizes')}
-    detections, seconds = evaluate.predict_all(
-        predict,
-        inputs,
-        config.batch_size,
-        track=lambda rows: train.track(config, rows, 'test images'),
-    )
+    track = functools.partial(train.track, config, title='test images')
+    detections, seconds = evaluate.predict_all(predict, inputs, config.batch_size, track=track)
     value, results = evaluate.mean_ap(detections, test, len(names))
     return detection_data.detection_report(
         value,

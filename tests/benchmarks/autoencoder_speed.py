@@ -1,18 +1,18 @@
-"""Seconds an epoch of two autoencoders, ours and torch's, interleaved; and variants under vmap.
+"""Seconds per epoch of two autoencoders, ours and torch's, interleaved; and variants under vmap.
 
     python tests/benchmarks/autoencoder_speed.py [--examples 10000] [--epochs 5] [--threads 1]
 
 Ours: the data on the device, one epoch one compiled scan, with permutation, gather, noise and Adam.
 Torch: the same arithmetic written as its users do, data in memory as one tensor, rows by index, fused
-Adam. Pictures are random numbers: the time does not depend on them. Without torch (it is no
-dependency; 2.13 was used) only ours is timed. Prints medians, and the share of the core's measured
+Adam. Images are random numbers: the time does not depend on them. Without torch (it is no
+dependency; 2.13 was used) only ours is timed. Prints medians, and the fraction of the core's measured
 matrix-product rate that the epoch's flops come to.
 
-Found on one busy core (AMD EPYC, taskset -c 0, float32, torch 2.13):
-    784-500-784     0.94 s an epoch of 10,000, 78 % of the product rate; torch 1.13 s, ratio 1.23
+Results on one busy core (AMD EPYC, taskset -c 0, float32, torch 2.13):
+    784-500-784     0.94 s per epoch of 10,000, 78 % of the product rate; torch 1.13 s, ratio 1.23
     784-1000-500-250-30 and mirror  3.25 s, 81 %; torch 3.15 s, ratio 0.98
     8, 16, 64 variants: one by one takes 1.28, 1.33, 1.35 times as long as vmap
-Both are bound by the matrix products, at which the two libraries are alike: there is no 1.5 to be had.
+Both are bound by matrix products, which take the two libraries equally long; a ratio of 1.5 is out of reach.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, network
 from lecture4.ops.losses import bernoulli_nll
+from lecture4.ops.reduce import Reduce
 
 D, BATCH = 784, 100
 
@@ -55,8 +56,8 @@ def hinton(key):
 
 
 def epoch_of(loss, n_steps):
-    """(step of an epoch, initial optimiser state): all steps in one compiled program."""
-    task = train.optimise(
+    """All steps of an epoch in one compiled program."""
+    task = train.optimize(
         lambda key, x: None, lambda p, x, k: (loss(p, x, k), {}), optax.adam(1e-3)
     )
 
@@ -66,7 +67,7 @@ def epoch_of(loss, n_steps):
 
         def body(state, batch):
             n, chosen = batch
-            state, metrics = task.step(state, x[chosen], jax.random.fold_in(key, n))
+            state, metrics = task.step(state, x[chosen], jax.random.fold_in(key, n), Reduce())
             return state, metrics['loss']
 
         return jax.lax.scan(body, state, (jnp.arange(n_steps), rows))
@@ -78,7 +79,7 @@ def ours(build, x):
     """A function that runs one epoch and returns its seconds."""
     params, loss = build(jax.random.key(0))
     epoch = epoch_of(loss, len(x) // BATCH)
-    box = [train.task.Trained(params, optax.adam(1e-3).init(params)), 0]
+    box = [train.State(jnp.int32(0), params, optax.adam(1e-3).init(params)), 0]
 
     def run():
         began = time.perf_counter()

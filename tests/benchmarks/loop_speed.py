@@ -37,6 +37,7 @@ from jax.sharding import Mesh
 
 from lecture4 import train
 from lecture4.data import batches
+from lecture4.ops.reduce import Reduce
 from lecture4.train import loop
 from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.step import bind, compile_task
@@ -76,12 +77,12 @@ def bare(data, n_steps):
     compiled = compile_task(bind(task(), data, 0), mesh)
     given = jax.device_put(data.batch(0))
     step = jax.jit(
-        lambda state, resident, n: task().step(
-            state, data.prepare(resident, given, jax.random.key(0)), jax.random.key(0)
+        lambda state, arrays, n: task().step(
+            state, data.prepare(arrays, given, jax.random.key(0)), jax.random.key(0), Reduce()
         ),
         donate_argnums=0,
     )
-    state, kept = compiled.init(), jax.device_put(data.resident)
+    state, kept = compiled.init(), jax.device_put(data.device_arrays)
     state, metrics = step(state, kept, 0)
     jax.block_until_ready(metrics)
     began = time.perf_counter()

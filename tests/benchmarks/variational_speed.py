@@ -26,6 +26,7 @@ import optax
 
 from lecture4 import train
 from lecture4.autoencoder import binarization, vae
+from lecture4.ops.reduce import Reduce
 
 BATCH = 100
 
@@ -52,7 +53,7 @@ def ours(n_pixels, hidden, width, n_steps):
             rows, key = inputs
             noise_key, step_key = jax.random.split(key)
             x = binarization.binarize(noise_key, pixels[rows])
-            return task(beta).step(state, x, step_key)
+            return task(beta).step(state, x, step_key, Reduce())
 
         inputs = rows.reshape(n_steps, BATCH), jax.random.split(key, n_steps)
         state, metrics = jax.lax.scan(body, state, inputs)
