@@ -122,7 +122,12 @@ def inside_shard_map(name):
 
 @pytest.mark.parametrize('name', FUNCTIONS)
 def test_loops_run_inside_shard_map(name):
-    trace(inside_shard_map(name)[1], X)
+    function, sharded = inside_shard_map(name)
+    outside, inside = trace(function, X), trace(sharded, X)
+    # results that are no rows of X come once per device
+    assert jax.tree.structure(inside) == jax.tree.structure(outside)
+    for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
+        assert a.dtype == b.dtype and a.shape[1:] == b.shape[1:]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,8 @@ def test_a_second_step_traces_nothing(name):
 @pytest.mark.parametrize('name', STEPS)
 def test_steps_run_inside_shard_map(name):
     state, sharded = sharded_step(name)
-    trace(sharded, state, X, jax.random.key(1))
+    new, _ = trace(sharded, state, X, jax.random.key(1))
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
 
 
 def sharded_step(name):

@@ -43,8 +43,11 @@ def test_value_outside_its_domain_is_refused(field, value, message):
 
 
 def test_values_at_the_ends_of_their_domains_are_accepted():
-    Example(mask_rate=1.0, momentum=0.0, latent_dim=1, bound=None, seed=2**32 - 1)
-    Example(mask_rate=0.0, bound=0.5)
+    high = Example(mask_rate=1.0, momentum=0.0, latent_dim=1, bound=None, seed=2**32 - 1)
+    assert (high.mask_rate, high.momentum, high.latent_dim) == (1.0, 0.0, 1)
+    assert high.bound is None and high.seed == 2**32 - 1
+    low = Example(mask_rate=0.0, bound=0.5)
+    assert low.mask_rate == 0.0 and low.bound == 0.5
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def word_classes(
     )  # [classes, words]
     lift = documents / documents.sum(1, keepdims=True) * documents.sum() / documents.sum(0)
     frequent = np.flatnonzero(present.sum(0) >= FREQUENT)
-    # In deviations of chance, so that words of all documents with a slight bias do not come first.
+    # In standard deviations under chance, so that words of all documents with a slight bias do not come first.
     order = np.argsort(-(np.sqrt(documents) * np.log(lift)), axis=1)
     return lift.argmax(0), frequent, list(dict.fromkeys(order.T.ravel().tolist()))
 

@@ -229,7 +229,7 @@ def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure
         lines: dict[str, list] = {}
         for setting in settings:
             name = ', '.join(f'{other} {_short(setting.fields[other])}' for other in others)
-            spread = setting.deviation(key)
+            spread = setting.std(key)
             point = (setting.fields[field], setting.mean(key), spread)
             lines.setdefault(name, []).append(point)
         figure = variants.against(

@@ -53,7 +53,7 @@ class Setting(NamedTuple):
         """Mean over seeds, nan where no seed has a finite value."""
         return float(self.draws(key).mean()) if self.draws(key).size else math.nan
 
-    def deviation(self, key: str) -> float:
+    def std(self, key: str) -> float:
         """Standard deviation over seeds (ddof 1), nan for fewer than two."""
         return float(self.draws(key).std(ddof=1)) if self.draws(key).size > 1 else math.nan
 
@@ -202,7 +202,7 @@ def write_csvs(
             (
                 *setting.fields.values(),
                 setting.runs(keys),
-                *(_cell(v) for key in keys for v in (setting.mean(key), setting.deviation(key))),
+                *(_cell(v) for key in keys for v in (setting.mean(key), setting.std(key))),
             )
             for setting in settings
         ],
