@@ -192,7 +192,7 @@ def shrink(
     axes = [jnp.linspace(0, length - 1, length // factor, dtype=jnp.float32) for length in (h, w)]
     y, x = jnp.meshgrid(*axes, indexing='ij')
     points = jnp.broadcast_to(jnp.stack([x, y], axis=-1)[None], (n, *x.shape, 2))
-    return sample(images, points, antialias=antialias)
+    return sample(images, points, padding='edge', antialias=antialias)
 
 
 def to_pixels(
