@@ -7,6 +7,9 @@ error and Gaussian noise of variance s^2 the best reconstruction r gives the sco
 density p_s, p convolved with the noise, exactly at every s: r(x~) - x~ = s^2 grad log p_s(x~)
 (Tweedie). The score of the data's own density is its limit for small s. Neither holds for masking
 noise, or for a cross-entropy whose outputs are confined to (0, 1).
+
+The lecture's slide minimizes ||g(f(x~)) - x~||^2. The identity then has no loss and nothing is denoised: the
+target is x. Its score g(f(x)) - x lacks the factor 1 / s^2, and is that of p_s.
 """
 
 from collections.abc import Callable

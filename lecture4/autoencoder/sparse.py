@@ -9,6 +9,9 @@ Two objectives, each of one hidden layer:
               each unit's mean activation from a small target.
 
 Codes with a fixed number of nonzero units are in `topk`.
+
+The lecture's slide calls Omega(h) of this formula the "DAE penalty". It is the sparse autoencoder's: a denoising
+autoencoder has no penalty, it corrupts the input (`denoising.loss`).
 """
 
 import jax

@@ -4,7 +4,8 @@ Energy of an assignment a_1..a_T of words to regions, to be maximized:
 
     E(a) = sum_t score[t, a_t] + beta sum_{t < T} [a_t = a_{t+1}]
 
-The paper says "minimize" although its terms are similarities. beta 0 assigns every word on its own, a
+The paper says "minimize" and the lecture's slide repeats it, although the terms are similarities: minimized, they
+give every word to the region that fits it least. beta 0 assigns every word on its own, a
 large beta one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.1.5.
 """
 

@@ -2,6 +2,10 @@
 
 Convolutions 2, 4 and 5 read the feature maps of their own group only: grouped convolutions.
 `apply_on_two_devices` runs the same parameters as the paper did, one group per device.
+
+The lecture's slide gives 1998 as its year, which is that of LeNet-5's paper (LeCun, Bottou, Bengio & Haffner), and
+AlexNet and ZFNet training sets of different sizes. Both learned from the 1.2 to 1.3 million images of ILSVRC-2012;
+15 million is the whole of ImageNet.
 """
 
 from collections.abc import Mapping

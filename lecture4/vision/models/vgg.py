@@ -1,4 +1,7 @@
-"""VGG A to E: 3 x 3 convolutions, doubled where the maps are halved. Simonyan & Zisserman, ICLR 2015."""
+"""VGG A to E: 3 x 3 convolutions, doubled where the maps are halved. Simonyan & Zisserman, ICLR 2015.
+
+The lecture's slide says "batch gradient descent". The paper's is stochastic, in batches of 256 images with momentum.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,7 @@
-"""ZFNet: AlexNet with a finer first layer, chosen by visualizing features. Zeiler & Fergus, ECCV 2014."""
+"""ZFNet: AlexNet with a finer first layer, chosen by visualizing features. Zeiler & Fergus, ECCV 2014.
+
+The lecture's slide gives it a smaller training set than AlexNet's. It is the same, ILSVRC-2012's 1.3 million images.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
