@@ -3,10 +3,12 @@
     python -m launch.describe --network vgg_d
     python -m launch.describe --network resnet_50 --detail
     python -m launch.describe --network alexnet --image_size 256 --workdir runs/alexnet_256
+    python -m launch.describe --compare
 
 Nothing is trained. The result is a table, printed and written to report.html with a figure. Counts of the
 classic networks are those of their papers or, where these are inconsistent, of the implementations that
-follow them. Multiply-adds are counted per image, in convolutions and dense layers.
+follow them. Multiply-adds are counted per image, in convolutions and dense layers. `--compare` counts what the
+papers say of the sizes of networks against one another.
 """
 
 import difflib
@@ -50,8 +52,13 @@ def main(argv: list[str]) -> int:
         default=0,
         help="Height and width of the input. Default: the paper's.",
     )
+    add('--compare', action='store_true', help='Compare all classic networks instead of one.')
     add('--detail', action='store_true', help='List the layers inside blocks as rows of their own.')
-    add('--workdir', default='', help='Directory for the report. Default: runs/describe-NETWORK.')
+    add(
+        '--workdir',
+        default='',
+        help='Directory for the report. Default: runs/describe-NETWORK, or -comparison.',
+    )
     options = parser.parse_args(argv)
     if options.image_size < 0:
         raise command.LaunchError(f'--image_size {options.image_size}: expected at least 1')
@@ -61,21 +68,27 @@ def main(argv: list[str]) -> int:
     metrics = (
         Metric('parameters', unit='count', better='lower', primary=True),
         Metric('multiply_adds', unit='count', better='lower', label='multiply-adds'),
+        Metric('ratio', better='', label='ratio of the counts'),
     )
     try:
-        report = describe(options.network, options.image_size, options.detail)
+        if options.compare:
+            report = compare()
+        else:
+            report = describe(options.network, options.image_size, options.detail)
     except ValueError as error:
         raise command.LaunchError(str(error)) from None
-    directory = pathlib.Path(options.workdir or f'runs/describe-{options.network}')
+    name = 'comparison' if options.compare else options.network
+    directory = pathlib.Path(options.workdir or f'runs/describe-{name}')
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        reports.write(directory, report, metrics, title=options.network.replace('_', ' '))
+        reports.write(directory, report, metrics, title=name.replace('_', ' '))
     except OSError as error:
         raise command.LaunchError(
             f'cannot write to {directory}: {error.strerror}; choose another --workdir'
         ) from None
     print(report.summary)
-    print(reports.text(report.tables[0], metrics))
+    for table in report.tables:
+        print(reports.text(table, metrics))
     print(f'report: {directory / "report.html"}')
     return 0
 
@@ -154,6 +167,66 @@ def describe(name: str, image_size: int = 0, detail: bool = False) -> 'Report':
         ),
         figures={'layers': Figure(layers.network(collapsed, title=title), caption)},
         summary=f'{parameters:,} parameters, {macs:,} multiply-adds for an input of {_by(shape)}.',
+    )
+
+
+def compare() -> 'Report':
+    """Compare the classic networks.
+
+    Returns:
+      A report with a table of statements and their counts, a table of networks, and a figure of both. Its
+      metrics are those of GoogLeNet and the ratios.
+    """
+    from lecture4.figures import layers
+    from lecture4.train import Figure, Report, Table
+    from lecture4.vision import comparative_counts
+
+    statements, networks = comparative_counts.comparisons(), comparative_counts.networks()
+    records = [
+        {
+            'statement': one.statement,
+            'quantity': one.quantity,
+            'first': f'{one.first:,}',
+            'second': f'{one.second:,}',
+            'ratio': one.ratio,
+            'published': '' if one.published is None else f'{one.published:.3g}',
+            'note': one.note,
+        }
+        for one in statements
+    ]
+    sizes = [
+        {
+            'network': name,
+            'layers with weights': counts.weight_layers,
+            'building blocks': counts.blocks,
+            'parameters': counts.parameters,
+            'multiply_adds': counts.multiply_adds,
+            'in dense layers': f'{counts.dense_parameters / counts.parameters:.1%}',
+            'receptive field': counts.receptive_field,
+        }
+        for name, counts in networks.items()
+    ]
+    caption = (
+        'Left: parameters against multiply-adds of one image, with the number of layers with weights. Right: the '
+        'larger count over the smaller one, counted (bars) and published (marks); 12 is 60 million over 5 million.'
+    )
+    drawn = layers.comparison(
+        {name: (c.parameters, c.multiply_adds, c.weight_layers) for name, c in networks.items()},
+        {one.statement: (one.ratio, one.published) for one in statements},
+    )
+    twelve = next(one for one in statements if one.published == 12)
+    googlenet = networks['GoogLeNet']
+    return Report(
+        metrics={
+            'parameters': googlenet.parameters,
+            'multiply_adds': googlenet.multiply_adds,
+        },
+        tables=(
+            Table('Statements and counts', records, index=('statement',)),
+            Table('Networks', sizes, index=('network',)),
+        ),
+        figures={'comparison': Figure(drawn, caption)},
+        summary=f'{twelve.statement}: {twelve.ratio:.1f} times by count ({twelve.note}).',
     )
 
 

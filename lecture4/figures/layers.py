@@ -1,7 +1,7 @@
 """The layers of a network: their sizes, parameters, multiply-adds and receptive fields."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -126,3 +126,52 @@ def _engineering(value):
         if value >= power:
             return f'{value / power:.4g}{unit}'
     return f'{value:.0f}'
+
+
+@style.context()
+def comparison(
+    networks: Mapping[str, tuple[int, int, int]],
+    ratios: Mapping[str, tuple[float, float | None]],
+) -> Figure:
+    """Sizes of networks in the plane, and ratios of counts with the published ones.
+
+    Args:
+      networks: Name -> (parameters, multiply-adds, layers with weights).
+      ratios: Statement -> (ratio of its counts, published ratio or None), from the top.
+
+    Raises:
+      ValueError: There is no network or no ratio.
+    """
+    if not networks or not ratios:
+        raise ValueError('no network or no ratio to draw')
+    made = style.figure(13, 4.6, layout='constrained')
+    plane, bars = made.subplots(1, 2, width_ratios=(1, 0.75))
+    for i, (name, (parameters, macs, n_layers)) in enumerate(
+        sorted(networks.items(), key=lambda item: item[1])
+    ):
+        plane.scatter(macs, parameters, s=12 + 3 * math.sqrt(n_layers), color=style.COLORS[0])
+        # Neighbors in size get labels on different sides.
+        left = i % 2 == 0
+        plane.annotate(
+            f'{style.plain_text(name)} ({n_layers})',
+            (macs, parameters),
+            xytext=(-4, 3) if left else (4, -3),
+            textcoords='offset points',
+            ha='right' if left else 'left',
+            va='bottom' if left else 'top',
+            fontsize=8,
+        )
+    plane.set(xscale='log', yscale='log', xlabel='multiply-adds of one image', ylabel='parameters')
+    plane.set_xlim(2e6, 1.5e11)
+    plane.set_title('size and cost, with the number of layers with weights')
+    at = np.arange(len(ratios))[::-1]
+    values = [ratio for ratio, _ in ratios.values()]
+    bars.barh(at, values, color=style.COLORS[5], label='counted')
+    known = [(ratio, y) for y, (_, ratio) in zip(at, ratios.values(), strict=True) if ratio]
+    bars.scatter(*zip(*known, strict=True), color=style.COLORS[1], zorder=3, label='published')
+    for y, value in zip(at, values, strict=True):
+        bars.text(value * 1.06, y - 0.34, f'{value:.3g}', va='center', fontsize=7.5)
+    bars.set_yticks(at, [style.plain_text(name) for name in ratios], fontsize=8)
+    bars.set(xscale='log', xlabel='ratio of the counts', xlim=(0.8, 4 * max(values)))
+    bars.legend()
+    return made

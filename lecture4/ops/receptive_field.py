@@ -366,6 +366,16 @@ def _branches(layer: Branches, before: LayerSummary, prefix: str):
     return [*itertools.chain.from_iterable(paths), joined]
 
 
+def depth(stack: Sequence[Layer | Branches]) -> int:
+    """Number of convolutions and dense layers on the longest path: the depth that networks are named after."""
+    return sum(
+        max(map(depth, layer.paths))
+        if isinstance(layer, Branches)
+        else layer.kind in ('conv', 'dense')
+        for layer in stack
+    )
+
+
 def totals(rows: Sequence[LayerSummary]) -> tuple[int, int]:
     """(parameters, multiply-adds) of all layers."""
     return sum(row.parameters for row in rows), sum(row.macs for row in rows)

@@ -56,3 +56,12 @@ def test_sizes_details_and_other_networks(name, image_size, detail, parameters, 
 def test_mistakes_are_explained(argv, message):
     with pytest.raises(command.LaunchError, match=message):
         describe.main(argv)
+
+
+def test_networks_are_compared(tmp_path, capsys):
+    assert describe.main(['--compare', '--workdir', str(tmp_path)]) == 0
+    assert '8.7 times by count' in capsys.readouterr().out
+    results = json.loads((tmp_path / 'results.json').read_text())
+    key = 'ratio/GoogLeNet_has_12_times_fewer_parameters_than_AlexNet'
+    assert results['metrics'][key] == pytest.approx(60_965_224 / 6_998_552)
+    assert (tmp_path / 'figures' / 'comparison.png').stat().st_size > 1000

@@ -36,6 +36,7 @@ NETWORKS = {
     **{f'resnet_{n}_v1_5': _with(imagenet, n, version='v1.5') for n in (50, 101, 152)},
     **{f'plain_{n}': _with(imagenet, n, None) for n in (18, 34)},
     **{f'cifar_resnet_{n}': _with(cifar, n) for n in (8, 14, 20, 32, 44, 56, 110)},
+    'cifar_resnet_1202': _with(cifar, 1202, scan_blocks=True),
     'small': small,
     **{f'cifar_plain_{n}': _with(cifar, n, None) for n in (8, 14, 20, 32, 44, 56, 110)},
 }
