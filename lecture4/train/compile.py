@@ -178,17 +178,8 @@ def compile_experiment(
 
     Returns:
       One Program each.
-
-    Raises:
-      UsageError: The chips do not divide the batch.
     """
     n = on.mesh.size
-    if config.batch_size % n:
-        low = config.batch_size // n * n
-        nearest = f'{low} or {low + n}' if low else f'{n}'
-        raise UsageError(
-            f'batch_size {config.batch_size} is not divisible by {n} chips; use {nearest}'
-        )
     bound = bind(build(experiment, config, data), data, config.seed)
     first = bound.batch(0)
     replicated = NamedSharding(on.mesh, PartitionSpec())
@@ -222,9 +213,10 @@ def compile_experiment(
 def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, first: PyTree):
     replicated = NamedSharding(on.mesh, PartitionSpec())
     k = config.steps_per_call
+    sharding = batch_sharding(bound, on.mesh, config.batch_size)
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
-            (k, *np.shape(leaf)), np.asarray(leaf).dtype, sharding=batch_sharding(bound, on.mesh)
+            (k, *np.shape(leaf)), np.asarray(leaf).dtype, sharding=sharding
         ),
         first,
     )

@@ -1,6 +1,7 @@
 """An experiment file's parts, and one run of it in one directory: data, loop, report."""
 
 import inspect
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from lecture4.train.metric_writer import read
 from lecture4.train.metrics import Metric
 from lecture4.train.step import bind, check_divisible
 from lecture4.train.task import Data, Task
+
+LOG = logging.getLogger(__name__)
 
 
 class Experiment(NamedTuple):
@@ -117,11 +120,18 @@ def build(experiment: Experiment, config: Config, data: Data) -> Task:
 
 
 def check_devices(config: Config, runtime: Runtime):
-    """Raises CollectiveError where the devices do not divide the batch."""
+    """Logs that the devices do not divide the batch.
+
+    Raises:
+      CollectiveError: They do not, under `--parallel pmap`.
+    """
     try:
         check_divisible(config.batch_size, runtime.mesh.size)
     except ValueError as error:
-        raise processes.CollectiveError(str(error)) from None
+        if config.parallel == 'pmap':
+            raise processes.CollectiveError(f'{error}, or --parallel jit') from None
+        if runtime.is_primary:
+            LOG.info('%s to load all devices equally (the results are the same)', error)
 
 
 def single(

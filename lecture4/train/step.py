@@ -106,14 +106,17 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
     Args:
       bound: What to compile.
       mesh: Devices.
-      parallel: 'jit' shards the batch over the mesh and leaves the collectives to the compiler;
+      parallel: 'jit' shards the batch over the mesh and leaves the collectives to the compiler, and
+        the padding of a batch that the devices do not divide, see `jit_steps`;
         'pmap' runs the same step on each device's part and averages inside it, through `Reduce`.
 
     Raises:
-      ValueError: The devices do not divide the batch; an unknown `parallel`.
+      ValueError: The devices do not divide the batch under pmap; an unknown `parallel`.
     """
     first = bound.batch(0)
-    check_divisible(jax.tree.leaves(first)[0].shape[bound.batch_axis], mesh.size)
+    batch_size = jax.tree.leaves(first)[0].shape[bound.batch_axis]
+    if parallel == 'pmap':
+        check_divisible(batch_size, mesh.size)
     replicated = NamedSharding(mesh, PartitionSpec())
     device_arrays = replicate(bound.device_arrays, replicated)
     evaluation = replicate(bound.evaluation, replicated)
@@ -127,11 +130,12 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
         raise ValueError(f"parallel: expected 'jit' or 'pmap', got {parallel!r}")
 
     several = any(device.process_index != jax.process_index() for device in mesh.devices.flat)
-    sharding = batch_sharding(bound, mesh)
+    sharding = batch_sharding(bound, mesh, batch_size)
+    divided = batch_size % mesh.size == 0
 
     def place(n, n_steps):
         steps = np.arange(n, n + n_steps, dtype=np.int32)
-        if several and bound.local_batch is not None:
+        if several and divided and bound.local_batch is not None:
             local = _local_rows(bound.local_batch, first, n, n_steps, sharding)
             return local, replicate(steps, replicated)
         rows = [bound.batch(i) for i in range(n, n + n_steps)]
@@ -185,14 +189,35 @@ def steps_of(bound: BoundTask) -> Callable[..., tuple[PyTree, dict[str, jax.Arra
 
 
 def jit_steps(bound: BoundTask, mesh: Mesh):
-    """`steps_of` a bound task under jit: what runs, and what `train.compile` compiles for absent devices."""
+    """`steps_of` a bound task under jit: what runs, and what `train.compile` compiles for absent devices.
+
+    A batch that the devices do not divide arrives whole on each of them and is divided inside the
+    program, where the compiler pads the parts to equal sizes and masks the padding: the numbers are
+    those of the batch.
+    """
     replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(steps_of(bound), donate_argnums=0, out_shardings=replicated)
+    uneven = NamedSharding(mesh, _batch_spec(bound))
+    run = steps_of(bound)
+
+    def run_steps(state, device_arrays, batches, key, steps):
+        def divide(leaf):
+            if leaf.shape[bound.batch_axis + 1] % mesh.size == 0:
+                return leaf  # it arrives divided
+            return jax.lax.with_sharding_constraint(leaf, uneven)
+
+        return run(state, device_arrays, jax.tree.map(divide, batches), key, steps)
+
+    return jax.jit(run_steps, donate_argnums=0, out_shardings=replicated)
 
 
-def batch_sharding(bound: BoundTask, mesh: Mesh) -> NamedSharding:
-    """Stacked batches [steps, ...]: the batch axis is divided among the devices."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * (bound.batch_axis + 1), AXIS))
+def batch_sharding(bound: BoundTask, mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Of stacked batches [steps, ...] as they arrive: divided among the devices, or whole on each."""
+    divided = batch_size % mesh.size == 0
+    return NamedSharding(mesh, _batch_spec(bound) if divided else PartitionSpec())
+
+
+def _batch_spec(bound: BoundTask) -> PartitionSpec:
+    return PartitionSpec(*[None] * (bound.batch_axis + 1), AXIS)
 
 
 def abstract_state(bound: BoundTask, mesh: Mesh, first: PyTree) -> PyTree:

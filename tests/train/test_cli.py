@@ -5,11 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lecture4.train import cli
 from lecture4.train.config import UsageError
 from lecture4.train.experiment import Experiment, from_module
+from lecture4.train.metric_writer import read
 from tests.train import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -148,9 +150,24 @@ def test_bad_data_keeps_the_old_run_even_with_overwrite(tmp_path):
 
 
 def test_an_indivisible_batch_leaves_no_directory(tmp_path):
-    with pytest.raises(UsageError, match='use 8 or 12'):
-        run(tmp_path / 'run', '--devices', '4', '--batch_size', '10')
+    """Only under pmap, which cannot divide it."""
+    with pytest.raises(UsageError, match='use 8 or 12, or --parallel jit'):
+        run(tmp_path / 'run', '--devices', '4', '--batch_size', '10', '--parallel', 'pmap')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_batch_that_devices_do_not_divide_is_trained_on(tmp_path, caplog):
+    """As one device trains on it, and the log names the sizes that load all devices equally."""
+    options = ['--preset', 'smoke', '--batch_size', '10']
+    with caplog.at_level('INFO', 'lecture4'):
+        run(tmp_path / 'four', '--devices', '4', *options)
+    assert 'batch_size 10 is not divisible by 4 devices; use 8 or 12' in caplog.text
+    run(tmp_path / 'one', '--devices', '1', *options)
+    losses = [
+        [row['loss'] for row in read(tmp_path / name / 'metrics.jsonl') if 'loss' in row]
+        for name in ('one', 'four')
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_an_unwritable_directory_is_reported(tmp_path):

@@ -1,16 +1,17 @@
 """One step, compiled three ways, gives one set of numbers."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4 import train
-from lecture4.train.step import bind, check_divisible, compile_task
+from lecture4.train.step import bind, check_divisible, compile_task, jit_steps
 from tests.train import toy
 
 CONFIG = toy.Config(batch_size=16)
@@ -110,6 +111,27 @@ def test_training_is_equal_however_compiled():
     for params, loss in ends[1:]:
         np.testing.assert_allclose(params, ends[0][0], atol=1e-5)
         np.testing.assert_allclose(loss, ends[0][1], rtol=1e-5)
+
+
+def test_a_batch_divided_unevenly_is_the_same_batch():
+    """16 examples on 3 devices, which hold 6, 6 and 4 of them; and on more devices than examples."""
+    for n_devices, batch_size, largest_part in ((3, 16, 6), (4, 2, 1)):
+        bound = program(dataclasses.replace(CONFIG, batch_size=batch_size))
+        ends = []
+        for n in (1, n_devices):
+            compiled = compile_task(bound, mesh(n))
+            state, metrics = compiled.run_steps(compiled.init(), 0, 5)
+            ends.append((np.asarray(state.params), np.asarray(metrics['loss'])))
+        np.testing.assert_allclose(ends[1][0], ends[0][0], atol=1e-5)
+        np.testing.assert_allclose(ends[1][1], ends[0][1], rtol=1e-5)
+
+        steps = np.zeros(1, np.int32)
+        batch = jax.tree.map(lambda leaf: leaf[None], bound.batch(0))
+        given = (state, bound.device_arrays, batch, bound.key, steps)
+        given = jax.device_put(given, NamedSharding(mesh(n_devices), PartitionSpec()))
+        text = jit_steps(bound, mesh(n_devices)).lower(*given).compile().as_text()
+        shapes = set(re.findall(r'f32\[(\d+),8\]', text))
+        assert str(largest_part) in shapes and str(batch_size) not in shapes
 
 
 def test_several_steps_a_call_are_the_same_steps():
