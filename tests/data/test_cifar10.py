@@ -141,7 +141,7 @@ def test_incomplete_records_and_tiles_are_refused(tmp_path):
 
 
 def test_the_checksum_table_has_both_forms():
-    known = cifar10.Cifar10(data_dir='/nowhere').known
+    known = cifar10.Cifar10(data_dir='/nowhere').known_pins
     assert len(known) == 1 + 2 * 60 and known[0].size == 170_052_171
     sheets = sorted(pin.file for pin in known[1:])
     assert sheets == sorted(

@@ -19,7 +19,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,6 +26,7 @@ from jaxtyping import UInt8
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives, decode
+from lecture4.data.sources.builders.pinned import PinnedBuilder
 
 IMAGE_SIZE, COLUMNS = 32, 50
 ARCHIVE = 'cifar-10-binary.tar.gz'
@@ -37,59 +37,27 @@ CLASS_NAMES = (
 )  # fmt: skip
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Splits train and test; features image uint8 [32, 32, 3] and label.
-
-    Attributes:
-      manual_dir: Where the files are read from if they are there; else they are downloaded.
-      pins: What the files must be; the checksums.tsv of this package unless given.
-    """
+class Cifar10(PinnedBuilder, skip_registration=True):
+    """Splits train and test; features image uint8 [32, 32, 3] and label."""
 
     # Its own name: tensorflow-datasets' cifar10 in the same data_dir has another format.
     name = 'lecture4_cifar10'
-    VERSION = tfds.core.Version('1.0.0')
-
-    def __init__(
-        self,
-        *,
-        manual_dir: str | PathLike[str] | None = None,
-        pins: tuple[archives.Pin, ...] | None = None,
-        **kwargs: Any,
-    ):
-        self.manual_dir = manual_dir
-        self.known = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
-        super().__init__(**kwargs)
 
     @functools.cached_property
-    def pins(self) -> tuple[archives.Pin, ...]:
+    def pins(self) -> tuple[archives.Pin, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The files of one form: the sheets if manual_dir has them all and not the archive."""
-        archive = tuple(pin for pin in self.known if pin.file == ARCHIVE)
-        sheets = tuple(pin for pin in self.known if pin.file != ARCHIVE)
-        paths = archives.locate(self.manual_dir, 'cifar10', self.known)
+        archive = tuple(pin for pin in self.known_pins if pin.file == ARCHIVE)
+        sheets = tuple(pin for pin in self.known_pins if pin.file != ARCHIVE)
+        paths = archives.locate(self.manual_dir, 'cifar10', self.known_pins)
         complete = sheets and all(pin.file in paths for pin in sheets)
         return sheets if complete and ARCHIVE not in paths else archive
 
-    @property
-    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
-        return archives.url_infos(self.pins)
-
     def _info(self):
-        features = {
-            'image': tfds.features.Tensor(
-                shape=(IMAGE_SIZE, IMAGE_SIZE, 3),
-                dtype=np.uint8,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            'label': tfds.features.ClassLabel(names=CLASS_NAMES),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.image_info(
+            (IMAGE_SIZE, IMAGE_SIZE, 3),
+            tfds.features.ClassLabel(names=CLASS_NAMES),
             description='Small color images of animals and vehicles.',
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=('image', 'label'),
             homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager):

@@ -5,11 +5,9 @@ uint8 in units of 1/256, and the 1s are 255. The paper's own task is larger (60 
 distortion 'TC' of `lecture4.data.images.distort`.
 """
 
-import pathlib
 import zipfile
 import zlib
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,55 +15,24 @@ from jaxtyping import Int, UInt8
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
+from lecture4.data.sources.builders.pinned import PinnedBuilder
 
 IMAGE_SIZE = 40
 FILE = 'mnist_sequence1_sample_5distortions5x5.npz'
 SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
 
 
-class ClutteredMnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Splits train, validation and test; features image uint8 [40, 40, 1] and label.
-
-    Attributes:
-      manual_dir: Where the file is read from if it is there; else it is downloaded.
-      pins: What the file must be; the checksums.tsv of this package unless given.
-    """
+class ClutteredMnist(PinnedBuilder, skip_registration=True):
+    """Splits train, validation and test; features image uint8 [40, 40, 1] and label."""
 
     name = 'lecture4_cluttered_mnist'
-    VERSION = tfds.core.Version('1.0.0')
-
-    def __init__(
-        self,
-        *,
-        manual_dir: str | PathLike[str] | None = None,
-        pins: tuple[archives.Pin, ...] | None = None,
-        **kwargs: Any,
-    ):
-        self.manual_dir = manual_dir
-        self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
-        super().__init__(**kwargs)
-
-    @property
-    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
-        return archives.url_infos(self.pins)
 
     def _info(self):
-        features = {
-            'image': tfds.features.Tensor(
-                shape=(IMAGE_SIZE, IMAGE_SIZE, 1),
-                dtype=np.uint8,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            'label': tfds.features.ClassLabel(num_classes=10),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.image_info(
+            (IMAGE_SIZE, IMAGE_SIZE, 1),
+            tfds.features.ClassLabel(num_classes=10),
             description='Handwritten digits among parts of others.',
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=('image', 'label'),
             homepage='https://github.com/daviddao/spatial-transformer-tensorflow',
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager):

@@ -6,9 +6,7 @@ the original files. Written without TensorFlow: a digit is a uint8 Tensor stored
 """
 
 import math
-import pathlib
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -16,54 +14,23 @@ from jaxtyping import UInt8
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
+from lecture4.data.sources.builders.pinned import PinnedBuilder
 
 IMAGE_SIZE = 28
 
 
-class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Splits train and test; features image uint8 [28, 28, 1] and label.
-
-    Attributes:
-      manual_dir: Where the files are read from if they are there; else they are downloaded.
-      pins: What the files must be; the checksums.tsv of this package unless given.
-    """
+class Mnist(PinnedBuilder, skip_registration=True):
+    """Splits train and test; features image uint8 [28, 28, 1] and label."""
 
     # Its own name: tensorflow-datasets' mnist in the same data_dir has another format.
     name = 'lecture4_mnist'
-    VERSION = tfds.core.Version('1.0.0')
-
-    def __init__(
-        self,
-        *,
-        manual_dir: str | PathLike[str] | None = None,
-        pins: tuple[archives.Pin, ...] | None = None,
-        **kwargs: Any,
-    ):
-        self.manual_dir = manual_dir
-        self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
-        super().__init__(**kwargs)
-
-    @property
-    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
-        return archives.url_infos(self.pins)
 
     def _info(self):
-        features = {
-            'image': tfds.features.Tensor(
-                shape=(IMAGE_SIZE, IMAGE_SIZE, 1),
-                dtype=np.uint8,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            'label': tfds.features.ClassLabel(num_classes=10),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.image_info(
+            (IMAGE_SIZE, IMAGE_SIZE, 1),
+            tfds.features.ClassLabel(num_classes=10),
             description='Handwritten digits.',
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=('image', 'label'),
             homepage='http://yann.lecun.com/exdb/mnist/',
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager):

@@ -8,7 +8,6 @@ array_record compresses the 19,280 to 7 MB, no more than PNG files would take.
 """
 
 import io
-import pathlib
 import zipfile
 from os import PathLike
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import Image
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
+from lecture4.data.sources.builders.pinned import PinnedBuilder
 
 IMAGE_SIZE = 105
 FILES = {
@@ -29,54 +29,24 @@ FILES = {
 }
 
 
-class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Omniglot(PinnedBuilder, skip_registration=True):
     """Features image uint8 [105, 105, 1], label (the character), alphabet.
 
     Features: label is the character's number in the file names less 1, its name Alphabet/character;
     alphabet is the alphabet's index in the sorted names.
 
-    Attributes:
-      manual_dir: Where the files are read from if they are there; else they are downloaded.
-      pins: What the files must be; the checksums.tsv of this package unless given.
     """
 
     # Its own name: tensorflow-datasets' omniglot in the same data_dir has another format.
     name = 'lecture4_omniglot'
-    VERSION = tfds.core.Version('1.0.0')
-
-    def __init__(
-        self,
-        *,
-        manual_dir: str | PathLike[str] | None = None,
-        pins: tuple[archives.Pin, ...] | None = None,
-        **kwargs: Any,
-    ):
-        self.manual_dir = manual_dir
-        self.pins = pins or archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
-        super().__init__(**kwargs)
-
-    @property
-    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
-        return archives.url_infos(self.pins)
 
     def _info(self):
-        features = {
-            'image': tfds.features.Tensor(
-                shape=(IMAGE_SIZE, IMAGE_SIZE, 1),
-                dtype=np.uint8,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            'label': tfds.features.ClassLabel(),
-            'alphabet': tfds.features.ClassLabel(),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self.image_info(
+            (IMAGE_SIZE, IMAGE_SIZE, 1),
+            tfds.features.ClassLabel(),
             description='Handwritten characters of fifty alphabets.',
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=('image', 'label'),
             homepage='https://github.com/brendenlake/omniglot/',
-            disable_shuffling=True,
+            alphabet=tfds.features.ClassLabel(),
         )
 
     def _split_generators(self, dl_manager):

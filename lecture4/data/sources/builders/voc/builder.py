@@ -9,7 +9,6 @@ import contextlib
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from lecture4.data.dataset import DataError
 from lecture4.data.sources import archives
+from lecture4.data.sources.builders.pinned import PinnedBuilder
 
 FILES = {
     '2007': ('VOCtrainval_06-Nov-2007.tar', 'VOCtest_06-Nov-2007.tar'),
@@ -25,7 +25,7 @@ FILES = {
 SPLITS = {'2007': ('train', 'val', 'trainval', 'test'), '2012': ('train', 'val', 'trainval')}
 
 
-class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Voc(PinnedBuilder, skip_registration=True):
     """Features image (bytes of a JPEG file), name, size (height, width) and objects.
 
     Features: objects is float32 [g, 6]: the edges x1, y1, x2, y2 of a box (see `lecture4.data.detection.dataset`),
@@ -33,31 +33,22 @@ class Voc(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       year: Of the challenge.
-      manual_dir: Where the files are read from if they are there; else they are downloaded.
-      pins: What the files must be; those of the year in checksums.tsv unless given.
     """
 
     name = 'lecture4_voc'
-    VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=year) for year in FILES]  # noqa: RUF012
 
     def __init__(
         self,
         *,
         year: Literal['2007', '2012'] = '2007',
-        manual_dir: str | PathLike[str] | None = None,
         pins: tuple[archives.Pin, ...] | None = None,
         **kwargs: Any,
     ):
-        self.year, self.manual_dir = year, manual_dir
+        self.year = year
         known = archives.read_pins(pathlib.Path(__file__).with_name('checksums.tsv'))
-        self.pins = pins or tuple(pin for pin in known if pin.file in FILES[year])
-        super().__init__(config=year, **kwargs)
-
-    @property
-    def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
-        return archives.url_infos(self.pins)
+        pins = pins or tuple(pin for pin in known if pin.file in FILES[year])
+        super().__init__(config=year, pins=pins, **kwargs)
 
     def _info(self):
         features = {
