@@ -1,18 +1,51 @@
 """Lists the experiments: `python -m experiments`."""
 
 import ast
+import difflib
 import pathlib
+import sys
 
 ROOT = pathlib.Path(__file__).parent
 
 
-def main() -> None:
-    """Print each experiment's command and the first line of its docstring."""
+def listed() -> dict[str, str]:
+    """Module name -> first line of the docstring, of every experiment, in order of name."""
+    experiments = {}
     for path in sorted(ROOT.rglob('*.py')):
         if not path.name.startswith('_'):
             name = '.'.join(path.relative_to(ROOT.parent).with_suffix('').parts)
             about = ast.get_docstring(ast.parse(path.read_text())) or ''
-            print(f'python -m {name:<47} {about.partition(chr(10))[0]}')
+            experiments[name] = about.partition('\n')[0]
+    return experiments
+
+
+def nearest(name: str) -> str:
+    """The experiment of the nearest name; '' where none is near. The last word counts most."""
+    names = list(listed())
+    by_last = {known.rpartition('.')[2]: known for known in names}
+    last = difflib.get_close_matches(name.rpartition('.')[2], by_last, 1, 0.75)
+    whole = difflib.get_close_matches(name, names, 1, 0.8)
+    return by_last[last[0]] if last else whole[0] if whole else ''
+
+
+def check_name(name: str) -> None:
+    """Exit with the nearest name where `experiments.NAME` is no experiment, without a traceback."""
+    path = ROOT.joinpath(*name.split('.')[1:])
+    if path.with_suffix('.py').is_file():
+        return
+    if path.is_dir():
+        hint = f'one of {", ".join(known for known in listed() if known.startswith(f"{name}."))}'
+    else:
+        near = nearest(name)
+        hint = f'did you mean {near}?' if near else 'python -m experiments lists all'
+    print(f'{name} is no experiment; {hint}', file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Print each experiment's command and the first line of its docstring."""
+    for name, about in listed().items():
+        print(f'python -m {name:<47} {about}')
 
 
 if __name__ == '__main__':

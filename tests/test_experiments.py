@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(
     path for path in (ROOT / 'experiments').rglob('*.py') if not path.name.startswith('__')
 )
+# Begins with a capital or an option's first value, ends as a sentence or with an example of values.
+SENTENCE = re.compile(r'[A-Z(][^\n]*(?:[.)\]]|[:=] ?\S+(?: \S+=\S+)?)')
 MAX_LINES = 260  # on the way to 200
 
 
@@ -73,7 +76,7 @@ def test_every_option_has_a_help_of_its_own(path):
     this = named(path)
     helps = fields.helps(this.config)
     assert not [name for name, text in helps.items() if not text]
-    assert not [text for text in helps.values() if not text[0].isupper() or text[-1] in ',;']
+    assert not [text for text in helps.values() if not SENTENCE.fullmatch(text)]
     assert len(set(helps.values())) == len(helps)
 
 
@@ -102,3 +105,19 @@ def test_experiments_are_listed():
     listed = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
     assert [line.split()[2] for line in listed] == [module_name(path) for path in EXPERIMENTS]
     assert all(len(line.split()) > 4 for line in listed)
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [
+        ('experiments.self_taught', 'did you mean experiments.sparse_coding.self_taught?'),
+        ('experiments.convnets.resnet_cifra', 'did you mean experiments.convnets.resnet_cifar?'),
+        ('experiments.descriptions', 'one of experiments.descriptions.alignment, '),
+        ('experiments.zzz', 'python -m experiments lists all'),
+    ],
+)
+def test_the_nearest_experiment_is_named(name, hint):
+    command = [sys.executable, '-m', name, '--preset', 'smoke']
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith(f'{name} is no experiment; {hint}')
+    assert len(result.stderr.splitlines()) == 1

@@ -44,7 +44,7 @@ class Config(train.Config):
     batch_size: train.AtLeast1 = 32
     # Model name: small, or a name of lecture4.vision.models.registry.
     network: str = 'small'
-    # File of torchvision or timm weights, .pth or .safetensors, visualized without training.
+    # Weights that are visualized without training: a file of torchvision or timm, a run or a checkpoint of one.
     init: str = ''
     # Source of images: photos, textures, cifar10, dir:PATH, npz:PATH.
     source: str = 'photos'
@@ -90,12 +90,13 @@ def data(config):
     task = image_data.subsample_test(task, config.num_candidates, config.seed)
     train.require(config, 'source', len(task.test_labels) >= NUM_TOP, f'{NUM_TOP} or more images')
     x, names = task.train_images, task.class_names
-    network, weights, kind = registry.create(config.network, len(names)), None, 'standard'
+    shape, init = (*x.shape[1:3], 3), train.read_init(config.init)
+    network, weights = registry.create(config.network, len(names)), None
     if config.init:
-        network, weights = transfer.load_unchanged(network, config.init)
-        kind = pretrained.normalization(network)
-        names = tuple(f'class {i}' for i in range(network.n_classes))
-    shape, normalization = (*x.shape[1:3], 3), normalize.create(kind, x, 3)
+        network, weights = transfer.load_unchanged(network, init.source, image_shape=shape)
+        names = init.class_names or tuple(f'class {i}' for i in range(network.n_classes))
+    published = pretrained.normalization(network)
+    normalization = train.init_normalization('auto', init, published, x, config.seed)
     layers = visualization.choose_layers(network, shape, config.layers)
     constants = {'normalization': normalization, 'weights': weights, 'layers': layers}
     fields = {'spec': train.Spec(shape, names, constants), 'report_data': task, 'rows': x}
@@ -145,7 +146,12 @@ def apply(config, spec):
         x = prepare(images)
         return deconvnet.project(network, train.variables(state), x, layer, channel).pixels
 
-    return {'predict': predict, 'encode': encode, 'project': project}
+    def state_dict(state):
+        """The network's tensors under torchvision's names."""
+        return pretrained.to_torch(network, train.variables(state))
+
+    functions = {'predict': predict, 'encode': encode, 'project': project}
+    return functions | {'state_dict': state_dict}
 
 
 def report(config, state, data):

@@ -42,7 +42,6 @@ from annotated_types import MinLen
 
 from lecture4 import train
 from lecture4.data.images import normalize
-from lecture4.train import load_run
 from lecture4.vision import ensembles, multi_crop, recipes, train_step
 from lecture4.vision.models import registry, zfnet
 from lecture4.vision.weights import pretrained, transfer
@@ -56,7 +55,7 @@ class Config(train.LabeledImages, train.SGDRecipe):
     network: str = 'cifar_resnet_8'
     # Data type of the computation; parameters are float32.
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-    # File of torchvision or timm weights to start from, .pth or .safetensors.
+    # Weights to start from: a file of torchvision or timm (.pth, .safetensors), a run or a checkpoint of one.
     init: str = ''
     # Initialize all layers but the classifier from --init.
     new_head: bool = False
@@ -108,11 +107,13 @@ def network_of(config, num_classes):
 
 def data(config):
     task = train.load_labeled_images(config)
-    network, kind = network_of(config, len(task.class_names)), config.normalization
-    if kind == 'auto':
-        kind = pretrained.normalization(network) if config.init else 'standard'
-    normalization = normalize.create(kind, task.train_images, 3, seed=config.seed)
-    weights = transfer.load(network, config.init, new_head=config.new_head) if config.init else None
+    network, init = network_of(config, len(task.class_names)), train.read_init(config.init)
+    published, kind = pretrained.normalization(network), config.normalization
+    normalization = train.init_normalization(kind, init, published, task.train_images, config.seed)
+    weights, size = None, config.crop_size or task.train_images.shape[1]
+    if config.init:
+        options = {'new_head': config.new_head, 'image_shape': (size, size, 3)}
+        weights = transfer.load(network, init.source, **options)
     loaded = train.labeled_image_data(config, task, normalization, weights=weights)
     crop_size, image_size = loaded.spec.shape[0], task.test_images.shape[1:3]
     sizes = {'eval_resize': config.eval_resize, 'scales': config.scales}
@@ -121,8 +122,8 @@ def data(config):
     except ValueError as error:
         name = f'--network {config.network} --crop_size {crop_size}'
         raise ValueError(f'{name}: {error}') from None
-    for directory in config.ensemble:
-        load_run.config(directory, config)
+    for path in config.ensemble:
+        train.load_run(path, config)
     return loaded
 
 
@@ -152,7 +153,12 @@ def apply(config, spec):
         logits = center_logits(config, spec, train.variables(state), images)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
-    return {'predict': predict}
+    def state_dict(state):
+        """The network's tensors under torchvision's names."""
+        network = network_of(config, spec.num_classes)
+        return pretrained.to_torch(network, train.variables(state))
+
+    return {'predict': predict, 'state_dict': state_dict}
 
 
 def predict_test_set(config, state, loaded, kind):
@@ -175,7 +181,8 @@ def report(config, state, loaded):
     task, labels = loaded.report_data, loaded.report_data.test_labels
     runs = {'this network': (config, state, loaded)}
     for path in config.ensemble:
-        runs[path] = load_run.load(path, config, data, build)
+        model = train.load_run(path, config)
+        runs[path] = (model.config, model.state, data(model.config))
         if not np.array_equal(runs[path][2].report_data.test_labels, labels):
             raise train.UsageError(f'--ensemble {path}: that run has other test images')
     predict_fns = {name: functools.partial(predict_test_set, *run) for name, run in runs.items()}

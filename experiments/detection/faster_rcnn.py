@@ -110,7 +110,7 @@ def data(config):
     if not config.init:
         return load(32)
     network, _ = parts(config, 1)
-    weights = convolutions.load(network.backbone.network, config.init)
+    weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
     source = {'network': config.network, 'weights': weights}
     features = functools.partial(features_of, network, weights)
     return load(16, features, fingerprint_of=source, constants={'weights': weights})

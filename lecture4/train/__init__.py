@@ -30,6 +30,7 @@ from lecture4.train.image_sources import (
     load_self_taught,
     self_taught_data,
 )
+from lecture4.train.initial_weights import Init, init_normalization, read_init
 from lecture4.train.labeled_images import (
     LabeledImages,
     image_batches,
@@ -51,7 +52,7 @@ from lecture4.train.optimizers import SGDRecipe, sgd_recipe
 from lecture4.train.parallel_tasks import parallel
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
-from lecture4.train.saved_model import Model, load
+from lecture4.train.saved_model import Model, load, load_run
 from lecture4.train.sweep.variants import grid, vary_one
 from lecture4.train.tables import label_table
 from lecture4.train.task import (
@@ -82,6 +83,7 @@ __all__ = [
     'Floats',
     'Fraction',
     'FractionBelow1',
+    'Init',
     'InsideUnit',
     'Ints',
     'LabeledImages',
@@ -115,18 +117,21 @@ __all__ = [
     'grid',
     'image_batches',
     'in_memory',
+    'init_normalization',
     'label_table',
     'labeled_image_data',
     'lbfgs',
     'load',
     'load_captioned',
     'load_labeled_images',
+    'load_run',
     'load_self_taught',
     'main',
     'on_params',
     'optimize',
     'parallel',
     'phases',
+    'read_init',
     'record',
     'record_metrics',
     'require',

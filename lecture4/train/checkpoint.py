@@ -219,6 +219,31 @@ class Checkpoints:
         )
 
 
+def read(path: str | os.PathLike) -> PyTree:
+    """The tree of one checkpoint, RUN/checkpoints/STEP, without knowing its structure.
+
+    Returns:
+      Nested dicts and lists of NumPy arrays: named tuples are dicts.
+
+    Raises:
+      CheckpointError: It is missing or cannot be read.
+    """
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    place = pathlib.Path(path).absolute() / 'default'
+    if not place.is_dir():
+        raise CheckpointError(f'{path} is no checkpoint; expected RUN/checkpoints/STEP')
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            tree = checkpointer.metadata(place).item_metadata.tree
+            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return checkpointer.restore(place, args=ocp.args.PyTreeRestore(restore_args=arguments))
+    except Exception as error:
+        raise CheckpointError(f'checkpoint {path} cannot be read: {_first_line(error)}') from error
+
+
 def silence_late_callbacks() -> None:
     """Hide errors of tensorstore threads that call an event loop which orbax has closed.
 

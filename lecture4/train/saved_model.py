@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pathlib
+import sys
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,11 +21,12 @@ import numpy as np
 
 import lecture4
 from lecture4.train import workdir
-from lecture4.train.config import Config, UsageError
+from lecture4.train.config import Config, RunOptions, UsageError
 from lecture4.train.task import PyTree, Spec
 
 FILE = 'model.safetensors'
 FORMAT = 'lecture4 model 1'
+MAX_HEADER = 100_000_000  # bytes; the bound of safetensors
 PACKAGES = ('lecture4', 'optax')  # whose tuple and data classes a file may name
 
 
@@ -104,23 +106,65 @@ def load(path: str | os.PathLike[str], module: types.ModuleType | None = None) -
       UsageError: There is no model, the file is damaged, of another version or not of this format,
         or the experiment's module has to be passed.
     """
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        path = path / FILE
+    path = _file(path)
     header, tensors = _read(path)
     module = module or _module(path, header['experiment'])
     fields = workdir.add_defaults(module.Config, header['config'], path)
+    state, spec = _state(path, header, tensors, module)
+    config = module.Config(**fields)
+    return Model(config, state, spec, module.apply(config, spec))
+
+
+def load_run(path: str | os.PathLike[str], reader: Config) -> Model:
+    """Load the model of another run of the same experiment, for instance for an ensemble.
+
+    Args:
+      path: As in `load`.
+      reader: A config of the experiment, whose options of `RunOptions` (data directories, devices, ...)
+        take the place of the other run's.
+
+    Raises:
+      UsageError: As `load`.
+    """
+    model = load(path, sys.modules[type(reader).__module__])
+    names = [field.name for field in dataclasses.fields(RunOptions)]
+    options = {name: getattr(reader, name) for name in names}
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **options))
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[PyTree, Spec]:
+    """The final state and the spec of a model, without its experiment.
+
+    Raises:
+      UsageError: As `load`; or the state has classes of the experiment's own.
+    """
+    path = _file(path)
+    header, tensors = _read(path)
+    return _state(path, header, tensors, None)
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a file claims to be a model of this library, of any version; it may be damaged."""
+    with open(path, 'rb') as file:
+        n = int.from_bytes(file.read(8), 'little')
+        return FORMAT.rpartition(' ')[0].encode() in file.read(min(n, MAX_HEADER))
+
+
+def _file(path: str | os.PathLike[str]) -> pathlib.Path:
+    path = pathlib.Path(path).expanduser()
+    return path / FILE if path.is_dir() else path
+
+
+def _state(path, header, tensors, module) -> tuple[PyTree, Spec]:
     shape, class_names, constants = header['spec']
     try:
         spec = Spec(tuple(shape), tuple(class_names), _restore(constants, tensors, module))
-        state = _restore(header['state'], tensors, module)
+        return _restore(header['state'], tensors, module), spec
     except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
         raise UsageError(
             f'{path} does not fit lecture4 {lecture4.__version__} ({type(error).__name__}: {error}); '
             'run the experiment again'
         ) from None
-    config = module.Config(**fields)
-    return Model(config, state, spec, module.apply(config, spec))
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -242,7 +286,7 @@ def _restore(description: list[Any], tensors: dict[str, np.ndarray], module: Any
 def _class(name: str, module: Any) -> type:
     """A tuple or data class of ours, of optax or of the experiment; nothing else is imported or called."""
     place, _, qualname = name.partition(':')
-    if place in (module.__name__, '__main__'):
+    if module is not None and place in (module.__name__, '__main__'):
         found: Any = module
     elif place.partition('.')[0] in PACKAGES:
         found = importlib.import_module(place)

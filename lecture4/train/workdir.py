@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import importlib.metadata
 import json
@@ -49,6 +50,8 @@ ENTRIES = (
     'codes',
     'codes.npz',
     'predictions.csv',
+    'detections.json',
+    'torchvision.safetensors',
     'profile',
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn')
@@ -183,6 +186,19 @@ def run_lock(
         if runtime.n_processes > 1:
             processes.run_on_all(lambda: _wait_for_lock(directory, token, runtime))
         yield
+        if runtime.is_primary:
+            _note_end(directory)
+
+
+def _note_end(directory: pathlib.Path) -> None:
+    """The time at which a run was complete, in environment.json."""
+    path = directory / 'environment.json'
+    with contextlib.suppress(OSError, ValueError):  # the run is complete all the same
+        write_json(path, {**json.loads(path.read_text()), 'end_time': _now()})
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
 def _wait_for_lock(directory: pathlib.Path, token: str, runtime: 'Runtime') -> None:
@@ -252,7 +268,9 @@ def acquire(
 
 
 def environment(config: Config, description: dict[str, Any]) -> dict[str, Any]:
-    """The contents of environment.json: command, options, versions, commit and devices.
+    """The contents of environment.json: command, options, host, times, versions, commit and devices.
+
+    Times are UTC; `end_time` is None until the run is complete. A resumed run has those of its last start.
 
     Args:
       config: The run's config, of which the options outside its fingerprint are recorded.
@@ -271,6 +289,9 @@ def environment(config: Config, description: dict[str, Any]) -> dict[str, Any]:
             for field, value in dataclasses.asdict(config).items()
             if field not in config_fingerprint(config)
         },
+        'host': platform.node(),
+        'start_time': _now(),
+        'end_time': None,
         'versions': versions,
         **_commit(),
         **description,

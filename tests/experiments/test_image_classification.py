@@ -134,7 +134,8 @@ def test_weights_of_a_file_start_all_layers_but_a_new_head(source, monkeypatch):
     given['params']['fc'] = {'kernel': None, 'bias': None}
     received = {}
 
-    def load(network, path, new_head):
+    def load(network, path, *, new_head, image_shape):
+        assert image_shape == (8, 8, 3)
         received.update(path=path, n=network.n_classes, new=new_head)
         return given
 
@@ -254,7 +255,7 @@ def arrays_of(shape, labels=(0, 1), dtype=np.uint8):
         (arrays_of((12, 12, 3)), ['--network', 'vgg_d', '--test_crops', 'center'], 'VGG: .* too small; use 32'),
         (arrays_of((12, 12, 3)), ['--augmentation', 'jitter', '--jitter', '6', '9'], 'crop_size <= low <= high, got'),
         (arrays_of((12, 12, 3)), ['--test_crops', '150', '--scales', '7'], 'images of 7 x 7 are smaller than the crop'),
-        (arrays_of((12, 12, 3)), ['--ensemble', 'nowhere'], 'nowhere holds no run'),
+        (arrays_of((12, 12, 3)), ['--ensemble', 'nowhere'], 'nowhere does not exist; expected the dir'),
         (arrays_of((12, 12, 3)), ['--network', 'vgg_f'], 'unknown network vgg_f; did you mean vgg_'),
         (arrays_of((12, 12, 3)), ['--momentum', '1'], '--momentum is 1.0; .* at least 0 and below 1'),
         (arrays_of((12, 12, 3)), ['--data_placement', 'disk'], 'only stored pixels of dir:PATH'),

@@ -120,6 +120,7 @@ def test_a_run_leaves_all_its_files(tmp_path, capsys):
     assert path == tmp_path / 'report.html'
     environment = json.loads((tmp_path / 'environment.json').read_text())
     assert environment['versions']['jax'] and environment['devices']
+    assert environment['start_time'] <= environment['end_time']
     assert json.loads((tmp_path / 'results.json').read_text())['metrics']['final_error'] > 0
     page = path.read_text()
     assert 'data:image/png;base64,' in page and '>3</th>' in page and 'src="http' not in page

@@ -33,6 +33,7 @@ def test_a_run_holds_its_version(tmp_path):
     assert set(fields) == {'seed', 'steps', 'batch_size', 'hidden_dims', 'learning_rate'}
     environment = json.loads((tmp_path / 'environment.json').read_text())
     assert environment['versions']['lecture4'] == version
+    assert environment['host'] and environment['start_time'] and environment['end_time'] is None
 
 
 def test_a_run_without_a_version_is_refused_with_the_reason(tmp_path):

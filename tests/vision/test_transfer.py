@@ -35,7 +35,9 @@ def test_new_head_leaves_out_what_ends_in_the_classes(monkeypatch):
         for leaf in ('kernel', 'bias')
     }
     expected = leaves(random_state(network.clone(n_classes=6), monkeypatch))
-    with pytest.raises(WeightsError, match=r'w\.pth has 6 classes, this task has 4; set new_head'):
+    with pytest.raises(
+        WeightsError, match=r'w\.pth has 6 classes, this task has 4; use --new_head'
+    ):
         transfer.load(network, pathlib.Path('w.pth'))
     loaded = transfer.load(network, 'w.pth', new_head=True)
     assert {name for name, leaf in leaves(loaded).items() if leaf is None} == new
@@ -57,7 +59,7 @@ def test_a_backbone_without_classifier_needs_a_new_head(monkeypatch):
     state = torch_format.read('w.pth')
     backbone = {f'module.{k}': v for k, v in state.items() if not k.startswith('fc.')}
     monkeypatch.setattr(torch_format, 'read', lambda path: backbone)
-    with pytest.raises(WeightsError, match=r'w\.pth has no classifier; set new_head'):
+    with pytest.raises(WeightsError, match=r'w\.pth has no classifier; use --new_head'):
         transfer.load(network, 'w.pth')
     loaded = leaves(transfer.load(network, 'w.pth', new_head=True))
     head = {'params/fc/kernel', 'params/fc/bias'}

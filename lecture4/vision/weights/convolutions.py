@@ -38,20 +38,22 @@ _ALLOWED = {
 }
 
 
-def load(network: nn.Module, path: str | pathlib.Path) -> dict[str, Any]:
+def load(network: nn.Module, path: str | pathlib.Path | Mapping[str, Any]) -> dict[str, Any]:
     """Variables of a network that has features_only=True, all shapes checked.
 
     Args:
       network: VGG, AlexNetV2 or a ResNet, with features_only=True; a ResNet may have fewer stages than the file.
-      path: See the module.
+      path: See the module; or variables of the whole network, as a run has trained them.
 
     Raises:
       WeightsError: The file cannot be read, or lacks a convolution of the network, or has it in another shape.
     """
-    path = pathlib.Path(path)
     shapes = jax.eval_shape(
         network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     )
+    if isinstance(path, Mapping):
+        return _from_variables(shapes, path)
+    path = pathlib.Path(path)
     if path.suffix in ('.ckpt', '.pkl'):
         return {'params': _from_pickle(shapes['params'], path)}
     whole = network.clone(features_only=False)
@@ -75,6 +77,23 @@ def load(network: nn.Module, path: str | pathlib.Path) -> dict[str, Any]:
             node = node.setdefault(name, {})
         node[spec.path[-1]] = value.astype(jnp.float32)
     return variables
+
+
+def _from_variables(shapes, variables):
+    """Those variables that the shapes name."""
+
+    def take(keys, expected):
+        name = '/'.join(key.key for key in keys)
+        leaf = _find(variables, [key.key for key in keys])
+        if leaf is None or leaf.shape != expected.shape:
+            got = 'lacks it' if leaf is None else f'has shape {leaf.shape}'
+            raise WeightsError(
+                f'{name}: expected shape {expected.shape}, the run of --init {got}; give a run with the '
+                "same --network as the detector's"
+            )
+        return jnp.asarray(leaf, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(take, shapes)
 
 
 def _find(tree, path):
