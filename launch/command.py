@@ -1,4 +1,4 @@
-"""What all launchers share: their own options, then `--`, then the experiment's command line."""
+"""What all launchers share: their own options, then `--`; calls of programs, processes and their output."""
 
 import argparse
 import contextlib
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, NoReturn
 
-ROOT = pathlib.Path(__file__).parent.parent  # where `python -m experiments...` runs
+ROOT = pathlib.Path(__file__).parent.parent  # the clone, or where the package is installed
 
 
 class LaunchError(Exception):
@@ -52,77 +52,19 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 
     Returns:
       (own, command): the launcher's options and the experiment's command line.
+
+    Raises:
+      LaunchError: There is an experiment, but no `--` before it.
     """
     if '--' not in argv:
+        for i, word in enumerate(argv):
+            if re.fullmatch(r'(.*/)?python[\d.]*', word) and argv[i + 1 :]:
+                raise LaunchError(
+                    f'-- is missing before the experiment: {shlex.join(["--", *argv[i:]])}'
+                )
         return argv, []
     at = argv.index('--')
     return argv[:at], argv[at + 1 :]
-
-
-def experiment(command: list[str], python: str = sys.executable) -> list[str]:
-    """The experiment's command line with the interpreter that will run it.
-
-    Args:
-      command: What follows `--`.
-      python: Path of the interpreter.
-
-    Returns:
-      The command line.
-
-    Raises:
-      LaunchError: The command line is not `python -m MODULE ...`.
-    """
-    if (
-        len(command) < 3
-        or not re.fullmatch(r'(.*/)?python[\d.]*', command[0])
-        or command[1] != '-m'
-    ):
-        raise LaunchError(
-            f"'{shlex.join(command)}' after -- is not an experiment; expected, for example, "
-            '-- python -m experiments.sparse_coding.self_taught --preset smoke'
-        )
-    return [python, *command[1:]]
-
-
-def option(command: list[str], name: str) -> str:
-    """The value of an option in an experiment's command line.
-
-    Args:
-      command: The experiment's command line.
-      name: Name of the option, without dashes.
-
-    Returns:
-      The value, or its first word; '' where the option is not given.
-    """
-    for i, word in enumerate(command):
-        if word == f'--{name}' and i + 1 < len(command):
-            return command[i + 1]
-        if word.startswith(f'--{name}='):
-            return word.partition('=')[2]
-    return ''
-
-
-def sweep_name(command: list[str]) -> str:
-    """The name of the sweep of an experiment's command line: --sweep, 'grid', 'seeds' or ''."""
-    named = option(command, 'sweep')
-    return named or next((name for name in ('grid', 'seeds') if option(command, name)), '')
-
-
-def workdir(command: list[str]) -> str:
-    """The run directory of an experiment's command line: --workdir or the experiment's default."""
-    parts = [
-        f'runs/{command[2].rpartition(".")[2]}',
-        option(command, 'preset'),
-        sweep_name(command),
-    ]
-    return option(command, 'workdir') or '-'.join(filter(None, parts))
-
-
-def with_workdir(command: list[str]) -> list[str]:
-    """An experiment's command line that names its --workdir."""
-    if option(command, 'workdir'):
-        return command
-    return [*command, '--workdir', workdir(command)]
 
 
 def require(program: str, remedy: str) -> str:
@@ -144,6 +86,22 @@ def require(program: str, remedy: str) -> str:
     return path
 
 
+def with_input(command: str, text: str) -> str:
+    """A shell command that reads a text, which the shell does not expand.
+
+    Args:
+      command: The command, as shell text.
+      text: Its input; ends with a line break.
+
+    Returns:
+      The command with a quoted here-document.
+    """
+    end = 'END'
+    while end in text.splitlines():
+        end += '_'
+    return f"{command} <<'{end}'\n{text.rstrip()}\n{end}"
+
+
 def call(command: list[str], dry_run: bool, text: str | None = None) -> str:
     """Run a program.
 
@@ -159,7 +117,7 @@ def call(command: list[str], dry_run: bool, text: str | None = None) -> str:
       LaunchError: The program fails; the message has the last line of its output.
     """
     if dry_run:
-        print(shlex.join(command) + (' <<END\n' + text.rstrip() + '\nEND' if text else ''))
+        print(with_input(shlex.join(command), text) if text else shlex.join(command))
         return ''
     result = subprocess.run(command, input=text, capture_output=True, text=True)
     if result.returncode:
@@ -195,7 +153,6 @@ def start(command: list[str], label: object, environ: Mapping[str, str]) -> subp
     """
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

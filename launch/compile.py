@@ -11,13 +11,13 @@ measurements. The batch size is of all chips; with several topologies it stays t
 """
 
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
 from typing import Any
 
 from launch import command
+from launch import experiment as launched
 
 
 def main(argv: list[str]) -> int:
@@ -50,16 +50,15 @@ def main(argv: list[str]) -> int:
     add('--workdir', default='', help='Directory for the report. Default: runs/compile-EXPERIMENT.')
     own, words = command.split(argv)
     options = parser.parse_args(own)
-    words = command.experiment(words)
+    words = launched.command_line(words)
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
     from lecture4.train import cli, experiment
     from lecture4.train import compile as compiler
     from lecture4.train.config import UsageError
 
-    module, arguments = words[words.index('-m') + 1], words[words.index('-m') + 2 :]
     try:
-        this = experiment.from_module(importlib.import_module(module))
-        config = cli.parse(this, arguments)
+        this = experiment.from_module(launched.load_module(words))
+        config = cli.parse(this, launched.arguments(words))
         targets = [compiler.target(name) for name in options.topology]
         data = experiment.load(this, config)
         records, programs = [], {}
@@ -71,8 +70,6 @@ def main(argv: list[str]) -> int:
         if options.fit:
             for on in targets:
                 records.append(record(largest_fit(this, config, on), on))
-    except ImportError as error:
-        raise command.LaunchError(f'{module} cannot be imported: {error}') from None
     except UsageError as error:
         raise command.LaunchError(str(error)) from None
     directory = pathlib.Path(options.workdir or f'runs/compile-{this.name}')

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 
-from launch import command
+from launch import command, experiment
 
 SUMS = 'SHA256SUMS'
 
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> int:
         )
     if options.check:
         return 1 if find_damage(pathlib.Path(options.to)) else 0
-    line = command.experiment(words)
-    if command.option(words, 'data_dir'):
+    line = experiment.command_line(words)
+    if experiment.option(words, 'data_dir'):
         raise command.LaunchError("omit the experiment's --data_dir; --to names the directory")
     if is_bucket and not options.dry_run:
         command.require('gcloud', 'install the Google Cloud CLI')
@@ -93,7 +93,7 @@ def prepare(line: list[str], directory: pathlib.Path, dry_run: bool) -> int:
         ) from None
     if (directory / SUMS).exists() and find_damage(directory):
         return 1
-    if code := subprocess.run(line, cwd=command.ROOT).returncode:
+    if code := subprocess.run(line).returncode:
         return code
     sums = checksums(directory)
     if not sums:

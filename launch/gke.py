@@ -3,16 +3,18 @@ r"""Runs an experiment on TPU slices of a GKE cluster, as a JobSet: one pod per 
     python -m launch.gke --name a --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --claim c -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
     python -m launch.gke --name a --do logs
-    python -m launch.gke --dry_run --name a --image IMAGE --accelerator tpu-v6e-slice --topology 4x4 --slices 2 -- \
-        python -m experiments.autoencoders.deep --workdir /mnt/shared/a
+    python -m launch.gke --dry_run --name a --image IMAGE --accelerator tpu-v6e-slice --topology 4x4 --slices 2 \
+        --claim c -- python -m experiments.autoencoders.deep --workdir /mnt/shared/a
 
 The cluster needs JobSet and node pools of the accelerator; the image has this tree in /lecture4, installed
-with jax[tpu] (launch/Dockerfile builds it). If a pod fails, the whole set restarts and resumes, up to
+with jax[tpu] (launch/Dockerfile builds it); an experiment of your own lies in the directory --directory of an
+image that is built on that one. If a pod fails, the whole set restarts and resumes, up to
 --restarts times; exit code 2, a mistake in the command line, does not restart. The launcher was tested with
 a stand-in for kubectl and against the form of the manifest, not on a real cluster.
 
 --claim is a volume claim that all pods may write to (ReadWriteMany, for example Filestore), mounted at
-/mnt/shared. The manifest is printed as JSON, which kubectl reads like YAML.
+/mnt/shared, where --workdir has to be: what a pod writes elsewhere is lost with it. The manifest is printed as
+JSON, which kubectl reads like YAML.
 """
 
 import argparse
@@ -22,10 +24,11 @@ import re
 import sys
 from typing import Any
 
-from launch import command
+from launch import command, experiment
 
 STEPS = ('apply', 'logs', 'delete')
 USAGE = 2
+MOUNT = '/mnt/shared'
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +56,13 @@ def main(argv: list[str]) -> int:
     add('--topology', default='', help='Topology of a slice, for example 4x4.')
     add('--chips_per_host', type=int, default=4, help='TPU chips per host. Default: 4.')
     add('--slices', type=int, default=1, help='Number of slices. Default: 1.')
-    add('--claim', default='', help='Volume claim to mount at /mnt/shared.')
+    add('--claim', default='', help=f'Volume claim to mount at {MOUNT}.')
+    add('--shared', default='', help='Directory that the image mounts and all pods share.')
+    add(
+        '--directory',
+        default='/lecture4',
+        help='Directory of the image in which the experiment runs. Default: %(default)s.',
+    )
     add('--restarts', type=int, default=3, help='Restarts of the whole set. Default: 3.')
     add('--queue', default='', help='Local queue of Kueue.')
     add('--do', default='apply', choices=STEPS, help='What to do. Default: apply.')
@@ -68,7 +77,9 @@ def main(argv: list[str]) -> int:
     elif options.do == 'delete':
         print(command.call(['kubectl', 'delete', 'jobset', options.name], options.dry_run))
     else:
-        text = json.dumps(manifest(options, words), indent=2)
+        made = manifest(options, words)
+        experiment.check(words)
+        text = json.dumps(made, indent=2)
         if options.dry_run:
             print(text)
         else:
@@ -125,18 +136,18 @@ def manifest(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         raise command.LaunchError(
             f"--name {options.name}: expected at most 40 lower-case letters, digits and '-'"
         )
-    line = command.experiment(words, 'python')
-    if not command.option(words, 'workdir').startswith('/'):
-        raise command.LaunchError(
-            'the experiment needs --workdir /PATH on a file system shared by all pods, for '
-            'example /mnt/shared/NAME with --claim'
-        )
     n_hosts = hosts(options.topology, options.chips_per_host)
+    line = experiment.with_option(experiment.command_line(words, 'python'), 'platform', 'tpu')
+    experiment.check_shared(
+        experiment.option(words, 'workdir'),
+        [MOUNT if options.claim else '', options.shared],
+        f'use {MOUNT}/NAME with --claim, or name one that the image mounts with --shared',
+    )
     chips = {'google.com/tpu': options.chips_per_host}
     container = {
         'name': 'run',
         'image': options.image,
-        'workingDir': '/lecture4',
+        'workingDir': options.directory,
         'command': line,
         # Of the coordinator, and of libtpu between hosts.
         'ports': [{'containerPort': port} for port in (8482, 8471, 8080)],
@@ -152,7 +163,7 @@ def manifest(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         'containers': [container],
     }
     if options.claim:
-        container['volumeMounts'] = [{'name': 'shared', 'mountPath': '/mnt/shared'}]
+        container['volumeMounts'] = [{'name': 'shared', 'mountPath': MOUNT}]
         pod['volumes'] = [{'name': 'shared', 'persistentVolumeClaim': {'claimName': options.claim}}]
     usage_error = {'operator': 'In', 'values': [USAGE]}
     job = {

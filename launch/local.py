@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from launch import command
+from launch import command, experiment
 
 STOP_TIMEOUT = 5.0  # seconds for the other processes to stop after a failure
 SAVE_TIMEOUT = 120.0  # seconds for an interrupted run to save
@@ -64,7 +64,8 @@ def main(argv: list[str]) -> int:
             raise command.LaunchError(
                 f'--{name} {getattr(options, name):g}: expected at least {least}'
             )
-    line = command.experiment(line)
+    line = experiment.command_line(line)
+    experiment.check(line)
     if options.dry_run:
         port = options.port or 'PORT'
         for i, environ in enumerate(device_environments(options.processes)):

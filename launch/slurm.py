@@ -1,12 +1,14 @@
-"""Submits an experiment to Slurm, or a sweep of it as an array: one task per GPU, all tasks one run.
+r"""Submits an experiment to Slurm, or a sweep of it as an array: one task per GPU, all tasks one run.
 
     python -m launch.slurm --nodes 2 --gpus_per_node 8 --time 12:00:00 -- python -m experiments.autoencoders.deep
-    python -m launch.slurm --dry_run --option partition=gpu --option qos=low -- python -m experiments.autoencoders.deep
+    python -m launch.slurm --dry_run --option partition=gpu --prologue 'module load cuda' \
+        --prologue 'export NCCL_SOCKET_IFNAME=ib0' -- python -m experiments.autoencoders.deep
     python -m launch.slurm --gpus_per_node 1 --jobs 8 -- python -m experiments.autoencoders.deep --grid seed=0..7
 
 Every task sees all GPUs of its node and takes its own. Slurm sends SIGTERM --notice seconds before the time
-limit: the experiment saves and exits with 75, and the job is requeued to resume. The run directory, this
-clone and its Python have to be on a file system shared by all nodes.
+limit: the experiment saves and exits with 75, and the job is requeued to resume. The job runs in the current
+directory, which, like the run directory and Python, has to be on a file system shared by all nodes. What
+--dry_run prints can be pasted into a shell.
 
 A sweep becomes a job array with a task for each job of its plan, and one more job that makes the table when
 all have ended. Plain arrays are used instead of submitit, which pickles a function where the experiment
@@ -15,10 +17,21 @@ already has a command line, and whose SIGUSR2 is unknown to JAX's preemption ser
 
 import argparse
 import pathlib
+import re
 import shlex
+import subprocess
 import sys
+import tempfile
 
-from launch import command, plan
+from launch import command, experiment, plan
+
+# minutes, minutes:seconds, hours:minutes:seconds, days-hours and so on: of sbatch's --time.
+TIME = re.compile(
+    r'(?:(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seconds>\d+))?)?'
+    r'|(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+)|(?P<only_minutes>\d+))'
+)
+UNLIMITED = ('unlimited', 'infinite')
+PLAIN = re.compile(r'[\w@%+=:,./-]*')  # values of #SBATCH lines that need no quotes
 
 
 def main(argv: list[str]) -> int:
@@ -77,53 +90,165 @@ def main(argv: list[str]) -> int:
         metavar='NAME=VALUE',
         help='Option of sbatch; may be given several times.',
     )
+    add(
+        '--prologue',
+        action='append',
+        default=[],
+        metavar='SHELL',
+        help='Shell command before the run, on the first node: modules, NCCL variables; may be given '
+        'several times. The job ends where one fails.',
+    )
+    add(
+        '--shared',
+        default='',
+        help='Directory that all nodes share although it is a temporary one, where --workdir may be.',
+    )
     options = parser.parse_args(own)
     for name in ('nodes', 'cpus_per_task', 'notice'):
         if getattr(options, name) < 1:
             raise command.LaunchError(f'--{name} {getattr(options, name)}: expected at least 1')
-    line = command.experiment(words)
+    check_options(options)
+    line = experiment.command_line(words)
+    experiment.check_words(line, (*experiment.PROCESS_OPTIONS, 'group'))
+    directory = pathlib.Path(experiment.workdir(words)).absolute()
+    check_directory(directory, options.shared)
     if not options.dry_run:
         command.require('sbatch', 'run this on a login node of the cluster')
-    directory = pathlib.Path(command.ROOT, command.workdir(words)).absolute()
     if not plan.is_sweep(words):
+        experiment.check(line)
         submit(options, directory, render(options, directory, line))
         return 0
     planned = plan.of(line, accelerator=bool(options.gpus_per_node))
-    print(f'launch.slurm: {plan.progress(planned)}', file=sys.stderr)
+    for text in plan.describe(planned):
+        print(f'launch.slurm: {text}', file=sys.stderr)
     dependency = []
     if planned.jobs:
-        job = submit(options, directory, render_array(options, directory, planned))
+        job = submit(options, directory, render_array(options, directory, planned), 'ARRAY')
         dependency = [f'--dependency=afterany:{job}']
-    submit(options, directory, render_table(options, directory, planned), *dependency)
+    submit(options, directory, render_table(options, directory, planned), 'TABLE', dependency)
     return 0
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse a time limit, options of sbatch and a prologue that cannot be.
+
+    Args:
+      options: The launcher's options.
+
+    Raises:
+      LaunchError: One of them is malformed, or the notice is not shorter than the time limit.
+    """
+    for text in options.option:
+        if not re.fullmatch(r'(--)?[a-z][a-z-]*(=.*)?', text, re.DOTALL) or not text.isprintable():
+            raise command.LaunchError(
+                f'--option {text!r}: expected NAME=VALUE with the name of an option of sbatch, '
+                'for example partition=gpu'
+            )
+    limits = [text.partition('=')[2] for text in options.option if text.startswith('time=')]
+    for text in [options.time, *limits]:
+        seconds = time_limit(text)
+        if seconds is not None and seconds <= options.notice:
+            raise command.LaunchError(
+                f'--time {text} is {seconds} seconds, no longer than --notice {options.notice}; '
+                'expected hours:minutes:seconds that leave time to train'
+            )
+    for text in options.prologue:
+        checked = subprocess.run(['bash', '-n'], input=text, capture_output=True, text=True)
+        if checked.returncode:
+            reason = checked.stderr.strip().splitlines()[0].removeprefix('bash: ')
+            raise command.LaunchError(f'--prologue {text!r} is no shell command: {reason}')
+
+
+def time_limit(text: str) -> int | None:
+    """A time limit in seconds, in the forms that sbatch takes; None for no limit.
+
+    Raises:
+      LaunchError: The text has none of these forms.
+    """
+    if text.lower() in UNLIMITED or text == '0':
+        return None
+    match = TIME.fullmatch(text)
+    if not match:
+        raise command.LaunchError(
+            f'--time {text}: expected hours:minutes:seconds, days-hours:minutes:seconds, or minutes'
+        )
+    part = {key: int(value or 0) for key, value in match.groupdict().items()}
+    hours = 24 * part['days'] + part['hours'] + part['h']
+    minutes = part['minutes'] + part['m'] + part['only_minutes']
+    return 60 * (60 * hours + minutes) + part['seconds'] + part['s']
+
+
+def check_directory(directory: pathlib.Path, shared: str) -> None:
+    """Refuse a run directory of this host alone.
+
+    Args:
+      directory: The run directory, absolute.
+      shared: A directory that is shared by all nodes.
+
+    Raises:
+      LaunchError: It is a temporary directory, or its name cannot stand in a batch script.
+    """
+    if not str(directory).isprintable():
+        raise command.LaunchError(f'--workdir {str(directory)!r}: expected printable characters')
+    own = {'/tmp', '/var/tmp', '/dev/shm', '/run', tempfile.gettempdir()}
+    local = next((root for root in sorted(own) if directory.is_relative_to(root)), None)
+    if local and not (shared and directory.is_relative_to(pathlib.Path(shared).absolute())):
+        raise command.LaunchError(
+            f'--workdir {directory}: each node has its own {local}, so the results would be lost; '
+            'choose a directory on a shared file system, or name this one with --shared'
+        )
+
+
 def submit(
-    options: argparse.Namespace, directory: pathlib.Path, script: str, *sbatch_options: str
+    options: argparse.Namespace,
+    directory: pathlib.Path,
+    script: str,
+    variable: str = 'RUN',
+    sbatch_options: list[str] | None = None,
 ) -> str:
-    """Submit a batch script, or print it with --dry_run.
+    """Submit a batch script, or print the shell commands that would with --dry_run.
 
     Args:
       options: The launcher's options.
       directory: Directory of the log, created because Slurm does not.
       script: The batch script.
-      *sbatch_options: Further options of sbatch.
+      variable: Shell variable of the job id in what is printed.
+      sbatch_options: Further options of sbatch.
 
     Returns:
-      The job id.
+      The job id, or the shell variable that will hold it.
 
     Raises:
       LaunchError: sbatch fails.
     """
+    words = ['sbatch', '--parsable', *(sbatch_options or [])]
     if options.dry_run:
-        print(shlex.join(['sbatch', *sbatch_options]) + f' <<END\n{script}END')
-        return 'JOB'
+        print(shlex.join(['mkdir', '-p', str(directory)]))
+        text = ' '.join(word if '${' in word else shlex.quote(word) for word in words)
+        print(f'{variable}=$({command.with_input(text, script)}\n)')
+        job = f'${{{variable}%%;*}}'  # --parsable prints JOB, or JOB;CLUSTER
+        print(f'echo "job {job}"')
+        return job
     directory.mkdir(parents=True, exist_ok=True)
-    submitted = command.call(['sbatch', '--parsable', *sbatch_options], False, script)
-    job = submitted.strip().partition(';')[0]
-    output = next(line.partition('=')[2] for line in script.splitlines() if '--output=' in line)
-    print(f'job {job}, output in {output.replace("%j", job).replace("%A", job)}')
+    job = command.call(words, False, script).strip().partition(';')[0]
+    output = next(line.partition('=')[2] for line in directives(script) if '--output=' in line)
+    output = output.replace('%j', job).replace('%A', job).replace('%%', '%')
+    print(f'job {job}, output in {output}')
     return job
+
+
+def directives(script: str) -> list[str]:
+    """The options of a batch script's #SBATCH lines, as sbatch reads them."""
+    lines = [line for line in script.splitlines() if line.startswith('#SBATCH ')]
+    return [word for line in lines for word in shlex.split(line)[1:]]
+
+
+def quoted(value: object) -> str:
+    """A value as #SBATCH lines have it: in double quotes where sbatch would split or unescape it."""
+    text = str(value)
+    if PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace('\\', r'\\').replace('"', r'\"') + '"'
 
 
 def header(
@@ -157,15 +282,16 @@ def header(
         'signal': f'TERM@{options.notice}',  # to the tasks; B: would signal only the shell
         'requeue': None,
         'open-mode': 'append',  # a requeued job continues its log
-        'output': directory / output,
-        'chdir': command.ROOT,
+        # A percent sign begins a replacement symbol of sbatch.
+        'output': str(directory).replace('%', '%%') + f'/{output}',
+        'chdir': pathlib.Path.cwd(),
         **overrides,
     }
     for text in options.option:
         key, _, value = text.lstrip('-').partition('=')
         settings[key] = value or None
     return ['#!/bin/bash'] + [
-        f'#SBATCH --{key}' + ('' if value is None else f'={value}')
+        f'#SBATCH --{key}' + ('' if value is None else f'={quoted(value)}')
         for key, value in settings.items()
         if value != ''
     ]
@@ -175,7 +301,7 @@ def step(options: argparse.Namespace, command_text: str) -> list[str]:
     """The lines that run a command in all tasks and then requeue the job or end it.
 
     Args:
-      options: The launcher's options; `restarts` is used.
+      options: The launcher's options; `restarts` and `prologue` are used.
       command_text: The command, as shell text.
 
     Returns:
@@ -187,7 +313,9 @@ def step(options: argparse.Namespace, command_text: str) -> list[str]:
             f' || {{ [ $code -ne 0 ] && [ $code -ne 2 ] && '
             f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {options.restarts} ]; }}'
         )
+    prologue = ['set -e', *options.prologue, 'set +e'] if options.prologue else []
     return [
+        *prologue,
         # 0: the tasks save in a collective, so the first to exit must not end the others.
         'srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" --label ' + command_text,
         'code=$?',
@@ -208,11 +336,16 @@ def render(options: argparse.Namespace, directory: pathlib.Path, line: list[str]
     Returns:
       The script.
     """
-    name = line[2].rpartition('.')[2]
+    line = on_gpus(options, experiment.with_workdir(line))
     return _text(
-        header(options, directory, name, 'slurm-%j.out'),
-        step(options, shlex.join(command.with_workdir(line))),
+        header(options, directory, experiment.name(line), 'slurm-%j.out'),
+        step(options, shlex.join(line)),
     )
+
+
+def on_gpus(options: argparse.Namespace, line: list[str]) -> list[str]:
+    """A command line that fails at once, instead of training on the CPU, where JAX sees no GPU."""
+    return experiment.with_option(line, 'platform', 'gpu') if options.gpus_per_node else line
 
 
 def render_array(options: argparse.Namespace, directory: pathlib.Path, planned: plan.Plan) -> str:
@@ -226,11 +359,11 @@ def render_array(options: argparse.Namespace, directory: pathlib.Path, planned: 
     Returns:
       The script.
     """
-    name = planned.table[2].rpartition('.')[2]
+    name = experiment.name(planned.table)
     array = f'0-{len(planned.jobs) - 1}' + (f'%{options.jobs}' if options.jobs else '')
     body = ['case $SLURM_ARRAY_TASK_ID in']
     for i, job in enumerate(planned.jobs):
-        body.append(f'{i}) job=({shlex.join(job.command)}) ;;')
+        body.append(f'{i}) job=({shlex.join(on_gpus(options, job.command))}) ;;')
     body.append('esac')
     lines = header(options, directory, name, 'slurm-%A_%a.out', array=array)
     return _text(lines, [*body, *step(options, '"${job[@]}"')])
@@ -247,7 +380,7 @@ def render_table(options: argparse.Namespace, directory: pathlib.Path, planned: 
     Returns:
       The script.
     """
-    name = planned.table[2].rpartition('.')[2]
+    name = experiment.name(planned.table)
     omitted = ('gpus-per-node', 'signal', 'requeue', 'open-mode')
     one_task = {'nodes': 1, 'ntasks-per-node': 1}
     lines = [
@@ -255,7 +388,8 @@ def render_table(options: argparse.Namespace, directory: pathlib.Path, planned: 
         for text in header(options, directory, f'{name}-table', 'slurm-table-%j.out', **one_task)
         if not text.startswith(tuple(f'#SBATCH --{key}' for key in omitted))
     ]
-    return _text(lines, [f'JAX_PLATFORMS=cpu exec {shlex.join(planned.table)}'])
+    prologue = ['set -e', *options.prologue] if options.prologue else []
+    return _text(lines, [*prologue, f'JAX_PLATFORMS=cpu exec {shlex.join(planned.table)}'])
 
 
 def _text(lines: list[str], body: list[str]) -> str:

@@ -4,9 +4,11 @@
     python -m launch.sweep --jobs 4 -- python -m experiments.autoencoders.deep --grid learning_rate=1e-3,1e-4 seed=0..7
     python -m launch.sweep --slurm '--gpus_per_node 1' -- python -m experiments.autoencoders.deep --seeds 0..7
 
-The experiment plans the sweep: variants whose fields can be traced share one compiled program, and each
-other variant is a job. Finished variants are not repeated and failed ones are named. At the end the results
-of all are in sweep.csv, summary.csv and report.html in the sweep's directory.
+An experiment of your own is launched in the same way from its directory: -- python -m myproject.regress, or
+-- python regress.py. The experiment plans the sweep: variants whose fields can be traced share one compiled
+program, and each other variant is a job; which, and why, is printed. Finished variants are not repeated and
+failed ones are named. At the end the results of all are in sweep.csv, summary.csv and report.html in the
+sweep's directory.
 
 On a host with GPUs each job has one of them. A sweep that is a single program needs no launcher: the
 experiment's own --sweep does the same.
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import time
 
-from launch import command, local, plan, slurm
+from launch import command, experiment, local, plan, slurm
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(own)
     if options.jobs < 1:
         raise command.LaunchError(f'--jobs {options.jobs}: expected at least 1')
-    line = command.experiment(words)
+    line = experiment.command_line(words)
     if not plan.is_sweep(words):
         raise command.LaunchError(
             'the experiment has none of --sweep, --grid and --seeds; add, for example, '
@@ -58,13 +60,15 @@ def main(argv: list[str]) -> int:
         dry = ['--dry_run'] if options.dry_run else []
         array = ['--jobs', str(options.jobs)]
         return slurm.main([*shlex.split(options.slurm), *array, *dry, '--', *words])
+    experiment.check_words(line, (*experiment.PROCESS_OPTIONS, 'group'))
     planned = plan.of(line)
+    for text in plan.describe(planned):
+        print(f'launch.sweep: {text}', file=sys.stderr)
     if options.dry_run:
         for job in planned.jobs:
             print(shlex.join(job.command))
         print(shlex.join(planned.table))
         return 0
-    print(f'launch.sweep: {plan.progress(planned)}', file=sys.stderr)
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, frame: received.append(n))
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
     if received:
         print('launch.sweep: interrupted; run the same command to resume', file=sys.stderr)
         return local.INTERRUPTED
-    return subprocess.run(planned.table, cwd=command.ROOT).returncode
+    return subprocess.run(planned.table).returncode
 
 
 def run(jobs: list[plan.Job], max_concurrent: int, received: list[int]) -> None:

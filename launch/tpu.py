@@ -3,21 +3,24 @@ r"""Runs an experiment on all hosts of a Cloud TPU slice of VMs: create, copy, s
     python -m launch.tpu --name a --zone us-east5-b --type v5litepod-16 --share 10.0.0.2:/vol -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
     python -m launch.tpu --name a --zone us-east5-b --do logs
-    python -m launch.tpu --name a --zone us-east5-b --type v5litepod-16 --spot --dry_run -- \
+    python -m launch.tpu --name a --zone us-east5-b --type v6e-16 --spot --share 10.0.0.2:/vol --dry_run -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
 
 It uses Google's queued resources and TPU VMs, a legacy interface: for generations up to v6e, and not
 supported on TPU7x and later, for which there is launch.gke. It was tested with a stand-in for gcloud, not on
 a real TPU. --workdir has to be on a file system shared by all hosts: --share mounts one (Filestore, NFS) at
-/mnt/shared. The same command resumes an interrupted run.
+/mnt/shared; --shared names one that --setup mounts. The same command resumes an interrupted run.
 
-The working tree is copied without the files that git ignores. --do selects from the steps
+This clone is copied without the files that git ignores, and so is the current directory if it is another one,
+with experiments of your own; there the experiment runs. Setup brings a Python >= 3.11 by uv where a host has
+none. --do selects from the steps
 create,copy,setup,run,logs,delete; by default the first four are done and the slice keeps running.
 
 Exit code of run: 0, or the largest of the hosts' exit codes (75: interrupted and saved).
 """
 
 import argparse
+import os
 import pathlib
 import re
 import shlex
@@ -26,12 +29,46 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from launch import command
+from launch import command, experiment
 
 STEPS = ('create', 'copy', 'setup', 'run', 'logs', 'delete')
-TREE = 'lecture4'  # directory on the hosts, in the home directory
-SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -c requirements.lock -e . 'jax[tpu]'"
+TREE = 'lecture4'  # directory of this clone on the hosts, in the home directory
+PROJECT = 'project'  # of the current directory, where it is another one
+MOUNT = '/mnt/shared'
+# uv takes a Python >= 3.11 of the host, or downloads one: the images of TPU VMs have 3.10.
+SETUP = (
+    'export PATH="$HOME/.local/bin:$PATH" && '
+    '{ command -v uv || curl -LsSf https://astral.sh/uv/install.sh | sh; } > /dev/null && '
+    "uv venv -q --allow-existing --python '>=3.11' .venv && "
+    "uv pip install -q --python .venv -c requirements.lock -e . 'jax[tpu]'"
+)
+
+
+class Generation(NamedTuple):
+    """A generation of TPUs.
+
+    Attributes:
+      runtime: Software version of its VMs with JAX.
+      unit: Of what the number in the accelerator type counts, and is a multiple of.
+      sizes: Numbers that exist besides multiples of the unit.
+    """
+
+    runtime: str
+    unit: int
+    sizes: tuple[int, ...] = ()
+
+
+# https://cloud.google.com/tpu/docs/runtimes. The number counts TensorCores up to v5p, else chips.
+GENERATIONS = {
+    'v2': Generation('tpu-ubuntu2204-base', 8),
+    'v3': Generation('tpu-ubuntu2204-base', 8),
+    'v4': Generation('tpu-ubuntu2204-base', 8),
+    'v5p': Generation('v2-alpha-tpuv5', 8),
+    'v5litepod': Generation('v2-alpha-tpuv5-lite', 8, (1, 4)),
+    'v6e': Generation('v2-alpha-tpuv6e', 8, (1, 4)),
+}
 FAILED_STATES = ('FAILED', 'SUSPENDED', 'SUSPENDING')
 
 
@@ -54,13 +91,10 @@ def main(argv: list[str]) -> int:
     add('--zone', required=True, help='Zone of the slice.')
     add('--project', default='', help="Google Cloud project. Default: gcloud's own.")
     add('--type', default='', help='Accelerator type, for example v5litepod-16.')
-    add(
-        '--runtime',
-        default='v2-alpha-tpuv5-lite',
-        help='Software version of the VMs. Default: %(default)s.',
-    )
+    add('--runtime', default='', help='Software version of the VMs. Default: that of --type.')
     add('--spot', action='store_true', help='Use spot capacity: cheaper, and may be preempted.')
-    add('--share', default='', help='HOST:/PATH of an NFS share to mount at /mnt/shared.')
+    add('--share', default='', help=f'HOST:/PATH of an NFS share to mount at {MOUNT}.')
+    add('--shared', default='', help='Directory that all hosts share, mounted by --setup.')
     add(
         '--data',
         default='',
@@ -86,20 +120,27 @@ def main(argv: list[str]) -> int:
         raise command.LaunchError('--type is required to create a slice, for example v5litepod-16')
     if options.share and not re.fullmatch(r'[^:/]+:/.*', options.share):
         raise command.LaunchError(f'--share {options.share}: expected HOST:/PATH')
-    line = command.experiment(words, '.venv/bin/python') if 'run' in steps else []
-    if line and not command.option(words, 'workdir').startswith('/'):
-        raise command.LaunchError(
-            'the experiment needs --workdir /PATH on a file system shared by all hosts, for '
-            'example /mnt/shared/NAME with --share'
-        )
+    if 'create' in steps:
+        recommended = generation(options.type).runtime
+        options.runtime = options.runtime or recommended
+    line = []
+    if 'run' in steps:
+        line = experiment.command_line(words, f'$HOME/{TREE}/.venv/bin/python')
+        roots = [MOUNT if options.share else '', options.shared]
+        example = f'use {MOUNT}/NAME with --share HOST:/PATH, or name one that --setup mounts with '
+        workdir = experiment.option(words, 'workdir')
+        experiment.check_shared(workdir, roots, f'{example}--shared')
     if not options.dry_run:
         command.require('gcloud', 'install the Google Cloud CLI')
+    if line:
+        experiment.check(words)
+        line = experiment.with_option(line, 'platform', 'tpu')
     functions: dict[str, Callable[[argparse.Namespace], int | None]] = {
         'create': create,
         'copy': copy,
         'setup': setup,
         'run': lambda options: run(options, line),
-        'logs': lambda options: print(ssh(options, f'tail -n 50 {TREE}/run.log')),
+        'logs': lambda options: print(ssh(options, f'tail -n 50 {directory()}/run.log')),
         'delete': delete,
     }
     code = 0
@@ -108,6 +149,36 @@ def main(argv: list[str]) -> int:
             print(f'launch.tpu: {step}', file=sys.stderr)
             code = functions[step](options) or 0
     return code
+
+
+def generation(accelerator: str) -> Generation:
+    """The generation of an accelerator type.
+
+    Args:
+      accelerator: For example 'v5litepod-16'.
+
+    Raises:
+      LaunchError: There is no such type.
+    """
+    name, _, number = accelerator.partition('-')
+    size = int(number) if number.isdecimal() else 0
+    found = GENERATIONS.get(name)
+    if found and size and (size in found.sizes or size % found.unit == 0):
+        return found
+    hint = f'expected GENERATION-SIZE with a generation of {", ".join(GENERATIONS)}'
+    if found:
+        sizes = ', '.join(map(str, (*found.sizes, f'a multiple of {found.unit}')))
+        hint = f'expected {name}-SIZE with a size of {sizes}'
+    if name in ('v5e', 'v5lite'):
+        hint = f'v5e is called v5litepod: v5litepod-{number or 16}'
+    if name.startswith(('tpu7', 'v7')):
+        hint = 'TPU7x has no queued resources; use launch.gke'
+    raise command.LaunchError(f'--type {accelerator}: {hint}')
+
+
+def directory() -> str:
+    """The directory on the hosts in which the experiment runs."""
+    return TREE if pathlib.Path.cwd().is_relative_to(command.ROOT) else PROJECT
 
 
 def gcloud(options: argparse.Namespace, *words: str) -> str:
@@ -155,29 +226,48 @@ def create(options: argparse.Namespace) -> None:
 
 
 def copy(options: argparse.Namespace) -> None:
-    """Copy the working tree, with uncommitted changes, to every host."""
+    """Copy this clone, with uncommitted changes, and the current directory if it is another to every host."""
+    trees = {TREE: command.ROOT}
+    if directory() == PROJECT:
+        trees[PROJECT] = pathlib.Path.cwd()
+    for name, tree in trees.items():
+        with tempfile.TemporaryDirectory(prefix='launch-') as temporary:
+            archive = pathlib.Path(temporary) / f'{name}.tgz'
+            if not options.dry_run:
+                pack(tree, archive)
+            gcloud(options, 'tpu-vm', 'scp', str(archive), f'{options.name}:', '--worker=all')
+        ssh(options, f'mkdir -p {name} && tar -xzf {name}.tgz -C {name}')
+
+
+def pack(tree: pathlib.Path, archive: pathlib.Path) -> None:
+    """Write the files of a directory into a tar file, without those that git ignores.
+
+    Args:
+      tree: The directory; below a git repository, or this package's own.
+      archive: The file.
+
+    Raises:
+      LaunchError: The directory is in no git repository.
+    """
     list_files = ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard']
-    with tempfile.TemporaryDirectory(prefix='launch-') as directory:
-        archive = pathlib.Path(directory) / f'{TREE}.tgz'
-        if not options.dry_run:
-            listed = subprocess.run(list_files, cwd=command.ROOT, capture_output=True, check=True)
-            names = listed.stdout.split(b'\0')
-            files = [n for n in names if n and (command.ROOT / n.decode()).is_file()]
-            pack = ['tar', '-czf', str(archive), '-C', str(command.ROOT), '--null', '-T', '-']
-            subprocess.run(pack, input=b'\0'.join(files), check=True)
-        gcloud(options, 'tpu-vm', 'scp', str(archive), f'{options.name}:', '--worker=all')
-    ssh(options, f'mkdir -p {TREE} && tar -xzf {TREE}.tgz -C {TREE}')
+    listed = subprocess.run(list_files, cwd=tree, capture_output=True)
+    if listed.returncode:
+        fix = 'clone lecture4 and launch from there' if tree == command.ROOT else 'git init it'
+        raise command.LaunchError(f'{tree} is in no git repository, which names its files; {fix}')
+    files = [n for n in listed.stdout.split(b'\0') if n and (tree / os.fsdecode(n)).is_file()]
+    words = ['tar', '-czf', str(archive), '-C', str(tree), '--null', '-T', '-']
+    subprocess.run(words, input=b'\0'.join(files), check=True)
 
 
 def setup(options: argparse.Namespace) -> None:
     """Install the tree on every host, mount the share and copy the data sets."""
     ssh(options, f'cd {TREE} && {options.setup}')
     if options.share:
-        mount = f'sudo mount -t nfs {shlex.quote(options.share)} /mnt/shared'
+        mount = f'sudo mount -t nfs {shlex.quote(options.share)} {MOUNT}'
         ssh(
             options,
-            'sudo apt-get -qq install -y nfs-common && sudo mkdir -p /mnt/shared && '
-            f'(mountpoint -q /mnt/shared || {mount}) && sudo chmod 777 /mnt/shared',
+            f'sudo apt-get -qq install -y nfs-common && sudo mkdir -p {MOUNT} && '
+            f'(mountpoint -q {MOUNT} || {mount}) && sudo chmod 777 {MOUNT}',
         )
     if options.data:
         source = shlex.quote(options.data.rstrip('/'))
@@ -202,14 +292,14 @@ def run(options: argparse.Namespace, line: list[str]) -> int:
       LaunchError: No host reports an exit code.
     """
     data = ['--data_dir', '../data'] if options.data else []
-    experiment = shlex.join([*line, *data])
-    inner = f'{experiment} > run.log 2>&1; echo $? > run.code'
+    python, *rest = [*line, *data]
+    inner = f'"{python}" {shlex.join(rest)} > run.log 2>&1; echo $? > run.code'
     ssh(
         options,
-        f'cd {TREE} && rm -f run.code && '
+        f'cd {directory()} && rm -f run.code && '
         f'(setsid nohup sh -c {shlex.quote(inner)} > /dev/null 2>&1 < /dev/null &)',
     )
-    query = f'cat {TREE}/run.code 2> /dev/null || echo running'
+    query = f'cat {directory()}/run.code 2> /dev/null || echo running'
     if options.dry_run:
         ssh(options, query)
         return 0
@@ -221,10 +311,10 @@ def run(options: argparse.Namespace, line: list[str]) -> int:
             f'no host reports an exit code ({" ".join(states)}); read the log with --do logs'
         )
     if code := max(codes):
-        print(ssh(options, f'tail -n 5 {TREE}/run.log'), file=sys.stderr)
+        print(ssh(options, f'tail -n 5 {directory()}/run.log'), file=sys.stderr)
         print(f'launch.tpu: the hosts exited with {" ".join(map(str, codes))}', file=sys.stderr)
         return code
-    print(ssh(options, f'tail -n 5 {TREE}/run.log'))
+    print(ssh(options, f'tail -n 5 {directory()}/run.log'))
     return 0
 
 

@@ -90,9 +90,20 @@ class Config(train.Config):
     finetune_epochs: train.AtLeast1 = 30
 
 
+PENALTIES = ('contraction_penalty', 'curvature_penalty', 'weight_decay')
 METRICS = (
     train.Metric('best_probe_error', 'fraction', 'lower', 'best linear-probe error', primary=True),
-    train.Metric('loss', 'nats', 'lower', 'training loss'),
+    train.Metric(
+        'loss',
+        'nats',
+        'lower',
+        'training loss',
+        depends_on=(
+            'contraction_penalty',
+            'curvature_penalty',
+            'weight_decay',
+        ),
+    ),
     train.Metric('cross_entropy', 'nats', 'lower', 'cross-entropy'),
     train.Metric('jacobian_norm', '', '', '|J|^2'),
     train.Metric('effective_rank', 'count', '', 'effective rank (90 % energy)'),

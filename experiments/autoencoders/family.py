@@ -84,7 +84,16 @@ METRICS = (
     train.Metric('noisy_accuracy', 'fraction', 'higher', 'accuracy with noise'),
     train.Metric('error', '', 'lower', 'reconstruction error'),
     train.Metric('sparseness', '', '', 'sparseness'),
-    train.Metric('loss', '', 'lower', 'training loss'),
+    train.Metric(
+        'loss',
+        '',
+        'lower',
+        'training loss',
+        depends_on=(
+            'l1_penalty',
+            'contraction_penalty',
+        ),
+    ),
 )
 PRESETS = {
     'smoke': {'steps': 20, 'num_labels': (100,), 'num_trials': 1, 'Cs': (0.1,)},

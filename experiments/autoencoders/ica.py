@@ -61,7 +61,7 @@ METRICS = (
     train.Metric('rica_kurtosis', '', 'higher', 'kurtosis of the units', primary=True),
     train.Metric('kurtosis', '', 'higher', 'kurtosis'),
     train.Metric('oriented', 'fraction', 'higher', 'spectral energy in one wedge'),
-    train.Metric('loss', '', 'lower', 'cost'),
+    train.Metric('loss', '', 'lower', 'cost', depends_on=('l1_penalty',)),
     train.Metric('reconstruction', '', 'lower', 'reconstruction error'),
     train.Metric('orthonormality', '', 'lower', "||W W' - 1||^2 + d - k"),
     train.Metric('whiteness', '', 'lower', 'largest deviation of the covariance from identity'),

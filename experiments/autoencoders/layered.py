@@ -92,7 +92,7 @@ METRICS = (
     train.Metric('top_layer_accuracy', 'fraction', 'higher', 'best top neuron', primary=True),
     train.Metric('best_neuron', 'fraction', 'higher', 'balanced accuracy of the best neuron'),
     train.Metric('invariance', '', 'higher', 'invariance'),
-    train.Metric('loss', '', 'lower', 'loss'),
+    train.Metric('loss', '', 'lower', 'loss', depends_on=('sparsity_penalties',)),
     train.Metric('reconstruction', '', 'lower', 'squared error'),
     train.Metric('sparsity', '', '', 'sum over pools'),
 )

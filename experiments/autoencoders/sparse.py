@@ -73,7 +73,7 @@ METRICS = (
     train.Metric('l0', '', '', 'active units per example'),
     train.Metric('dead', 'count', 'lower', 'dead units'),
     train.Metric('oriented', 'fraction', 'higher', 'spectral energy in one wedge'),
-    train.Metric('loss', '', 'lower', 'training loss'),
+    train.Metric('loss', '', 'lower', 'training loss', depends_on=('l1_penalty',)),
     train.Metric('reconstruction', '', 'lower', 'squared error'),
     train.Metric('auxiliary', '', 'lower', 'auxiliary loss of dead units'),
     train.Metric('l1', '', '', 'L1 norm of codes'),

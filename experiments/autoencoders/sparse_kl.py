@@ -54,8 +54,29 @@ class Config(train.Config):
 
 
 METRICS = (
-    train.Metric('cost', '', 'lower', 'cost', primary=True),
-    train.Metric('loss', '', 'lower', 'cost during training'),
+    train.Metric(
+        'cost',
+        '',
+        'lower',
+        'cost',
+        primary=True,
+        depends_on=(
+            'target',
+            'kl_penalty',
+            'weight_decay',
+        ),
+    ),
+    train.Metric(
+        'loss',
+        '',
+        'lower',
+        'cost during training',
+        depends_on=(
+            'target',
+            'kl_penalty',
+            'weight_decay',
+        ),
+    ),
     train.Metric('reconstruction', '', 'lower', 'squared error / 2'),
     train.Metric('half_variance', '', '', 'variance / 2 of the data'),
     train.Metric('mean_activation', '', '', 'mean activation'),

@@ -63,7 +63,16 @@ METRICS = (
     train.Metric('orientation_entropy', '', 'higher', 'entropy of orientations (1 is uniform)'),
     train.Metric('frequency', 'cycles/pixel', '', 'frequency of the fits'),
     train.Metric('coherence', '', 'lower', 'coherence of the dictionary'),
-    train.Metric('objective', '', 'lower', 'objective per signal'),
+    train.Metric(
+        'objective',
+        '',
+        'lower',
+        'objective per signal',
+        depends_on=(
+            'penalty',
+            'penalty_weight',
+        ),
+    ),
     train.Metric('reconstruction', '', 'lower', 'squared error / 2 per signal'),
     train.Metric('explained', 'fraction', 'higher', 'explained variance'),
     train.Metric('density', 'fraction', '', 'non-zero coefficients'),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -29,6 +30,8 @@ def learning_curves(
 ) -> Figure:
     """Curves of one metric, dashed in training, solid in evaluations; one color for each name.
 
+    More names than there are colors have shades from the first (dark) to the last (bright), and no legend.
+
     Args:
       runs: (panel, name, rows) of each run, rows as in metrics.jsonl. The panels share one scale, which
         ends above the largest value of the last half of all curves.
@@ -44,10 +47,12 @@ def learning_curves(
     names = list(dict.fromkeys(name for _, name, _ in runs))
     made = style.figure(size[0] * len(panels), size[1] + 0.3, layout='constrained')
     grid = made.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    many = len(names) > len(style.COLORS)
+    shades = matplotlib.colormaps['viridis'](np.linspace(0, 0.9, len(names)))
     late, handles = [], {}
     for panel, name, rows in runs:
         axes = grid[panels.index(panel)]
-        color = style.COLORS[names.index(name) % 7]
+        color = shades[names.index(name)] if many else style.COLORS[names.index(name)]
         for key, line in ((metric, '--'), (EVAL + metric, '-')):
             known = [(row['step'], row[key]) for row in rows if row.get(key) is not None]
             points = np.array(known, float).reshape(-1, 2)
@@ -66,9 +71,10 @@ def learning_curves(
         grid[0].set_ylim(min(0, min(late)), 1.15 * max(late))
     if percent:
         grid[0].yaxis.set_major_formatter(FuncFormatter(_percent))
+    shown = [] if many else [name for name in names if name in handles]
     made.legend(
-        [handles[name] for name in names if name in handles],
-        [style.plain_text(name) for name in names if name in handles],
+        [handles[name] for name in shown],
+        [style.plain_text(name) for name in shown],
         loc='outside right upper',
         title='- - training\n— evaluation',
         title_fontsize=8,

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -17,7 +18,7 @@ from absl import app, flags
 from lecture4.train import encode, export, loop, options, predict, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
-from lecture4.train.config import Config, UsageError
+from lecture4.train.config import Config, UsageError, config_fingerprint
 from lecture4.train.distributed.processes import CollectiveError
 from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, Runtime, start
 from lecture4.train.experiment import Experiment, build, check_devices, load, single
@@ -25,6 +26,8 @@ from lecture4.train.metrics import Metric
 from lecture4.train.step import bind
 from lecture4.train.sweep import runner, variants
 from lecture4.train.task import Data, Task
+
+LOG = logging.getLogger(__name__)
 
 
 def main(
@@ -215,7 +218,7 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     Returns:
       The path of report.html, of the directory of codes for `--stage encode`, of the file of
       predictions for `--stage predict`, of the weights for `--stage export`, or of the run directory for
-      `--stage data`; None for `--stage plan` and `--group`.
+      `--stage data`; None for `--dry_run`, `--stage plan` and `--group`.
 
     Raises:
       UsageError: The user's mistake; the message says how to fix it.
@@ -229,6 +232,14 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
             f'--workdir {config.workdir}: expected a directory; mount the bucket (gcsfuse, s3fs) and name '
             'the directory'
         )
+    if config.stage in ('plan', 'table') and not swept:
+        raise UsageError(
+            f'--stage {config.stage} is for a sweep; give --sweep, --grid or --seeds too'
+        )
+    if config.dry_run:
+        workdir.check_config(directory, config, config.overwrite or config.stage == 'table')
+        print(json.dumps(_as_printed(experiment, config, directory)))
+        return None
     if config.stage == 'data':
         load(experiment, config)
         return directory
@@ -240,10 +251,6 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
         path = export.run(experiment, directory)
         print(f"weights under torchvision's names: {path}")
         return path
-    if config.stage in ('plan', 'table') and not swept:
-        raise UsageError(
-            f'--stage {config.stage} is for a sweep; give --sweep, --grid or --seeds too'
-        )
     if config.stage != 'table':
         workdir.check_config(directory, config, config.overwrite)
     if swept:
@@ -251,7 +258,10 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
     else:
         runtime = start(config)
         check_devices(config, runtime)
+        workdir.preflight(directory, runtime)
         data = load(experiment, config)
+        if runtime.n_processes > 1:
+            LOG.info('all processes write to %s and have their data', directory)
         if config.stage == 'encode':
             return _encode(experiment, config, data, runtime, directory)
         path, report = single(experiment, config, data, runtime, directory)
@@ -262,6 +272,15 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
             print(reports.text(table, experiment.metrics))
         print(f'report: {path}')
     return path
+
+
+def _as_printed(experiment: Experiment, config: Config, directory: pathlib.Path) -> dict[str, Any]:
+    """What --dry_run prints, for users and launchers."""
+    return {
+        'experiment': experiment.module or experiment.name,
+        'workdir': str(directory),
+        'config': config_fingerprint(config),
+    }
 
 
 def _encode(

@@ -36,6 +36,8 @@ class RunOptions:
     best: str = ''
     # Run a sweep as one compiled program (vmap) or one variant after another (loop).
     vectorize: Literal['auto', 'vmap', 'loop'] = 'auto'
+    # Check the options, print them as JSON, and exit; nothing is read or trained.
+    dry_run: bool = False
     # Directory for results. Default: runs/EXPERIMENT[-PRESET][-SWEEP].
     workdir: str = ''
     # Delete the run that --workdir holds and start again.
@@ -48,6 +50,8 @@ class RunOptions:
     download: bool = False
     # Number of devices over all processes; 0 takes all. A CPU is divided into as many as requested.
     devices: AtLeast0 = 0
+    # Kind of devices that the run needs; it does not start on others.
+    platform: Literal['any', 'cpu', 'gpu', 'tpu'] = 'any'
     # How a step is distributed over devices; the numbers are the same.
     parallel: Literal['jit', 'pmap'] = 'jit'
     # HOST:PORT of process 0 of a run with several processes. Slurm steps and TPU pods need none.

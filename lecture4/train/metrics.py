@@ -30,6 +30,8 @@ class Metric:
       better: 'higher', 'lower', or '' where neither is better; a sweep cannot choose by the latter.
       label: Words for tables and axes; the name without underscores if empty.
       primary: The one metric that an experiment is judged by.
+      depends_on: Fields of the config that enter its formula, such as the weight of a penalty in a cost.
+        A sweep over one of them does not rank by the metric.
 
     Raises:
       ValueError: A name with '/', percent as a unit, or another direction.
@@ -40,6 +42,7 @@ class Metric:
     better: str = ''
     label: str = ''
     primary: bool = False
+    depends_on: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.name or '/' in self.name or self.name in NOT_METRICS:

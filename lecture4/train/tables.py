@@ -38,6 +38,7 @@ class Table:
         without it fill columns of their own.
       spread: What follows ±, 'standard error' of the mean or 'standard deviation'.
       in_results: Whether the records' metrics go into results.json's metrics.
+      link: Entry with an address, to which the first cell of a row links in HTML; it is not printed.
 
     Raises:
       ValueError: A record lacks an entry of `index`, or `columns` or `pivot` is in no record.
@@ -51,6 +52,7 @@ class Table:
     pivot: str = ''
     spread: str = 'standard error'
     in_results: bool = True
+    link: str = ''
 
     def __post_init__(self):
         for record in self.records:
@@ -132,7 +134,9 @@ def layout(table: Table, declared: Iterable[Metric]) -> list[Column]:
     # The fullest record decides the order; others may lack entries.
     fullest = sorted(table.records, key=len, reverse=True)
     names = dict.fromkeys(name for record in fullest for name in record)
-    entries = table.columns or [n for n in names if n not in (*table.index, table.pivot)]
+    entries = table.columns or [
+        n for n in names if n not in (*table.index, table.pivot, table.link)
+    ]
     metric = None
     for name in entries:
         if not name.startswith(PUBLISHED):
@@ -242,12 +246,16 @@ def html(table: Table, declared: Iterable[Metric] = ()) -> str:
             first.append(f'<th scope="colgroup" colspan="{n}">{escape(column.group)}</th>')
     head = ''.join(f'<tr>{"".join(row)}</tr>' for row in (first, second) if row)
     body = []
-    for row in zip(*(column.cells for column in columns), strict=True):
+    links = [next(iter(row.values())).get(table.link) for row in _rows(table)]
+    for link, *row in zip(links, *(column.cells for column in columns), strict=True):
         cells = []
         for i, (column, cell) in enumerate(zip(columns, row, strict=True)):
             side = '' if column.is_number else ' class="text"'
             tag = 'th scope="row"' if i < len(table.index) else 'td'
-            cells.append(f'<{tag}{side}>{escape(cell)}</{tag[:2]}>')
+            shown = escape(cell)
+            if i == 0 and link:
+                shown = f'<a href="{escape(link)}">{shown}</a>'
+            cells.append(f'<{tag}{side}>{shown}</{tag[:2]}>')
         body.append(f'<tr>{"".join(cells)}</tr>')
     return f'<table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
 

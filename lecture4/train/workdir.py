@@ -42,6 +42,7 @@ ENTRIES = (
     'sweep.csv',
     'summary.csv',
     'failed.txt',
+    'tables',
     'checkpoints',
     'figures',
     'events',
@@ -184,7 +185,7 @@ def run_lock(
 
         token = processes.broadcast_from_primary(lock)
         if runtime.n_processes > 1:
-            processes.run_on_all(lambda: _wait_for_lock(directory, token, runtime))
+            processes.run_on_all(lambda: _wait_for(directory, '.lock', token, runtime))
         yield
         if runtime.is_primary:
             _note_end(directory)
@@ -201,17 +202,62 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
-def _wait_for_lock(directory: pathlib.Path, token: str, runtime: 'Runtime') -> None:
+def _wait_for(directory: pathlib.Path, name: str, token: str, runtime: 'Runtime') -> None:
     deadline = time.monotonic() + VISIBILITY_TIMEOUT
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            if (directory / '.lock').read_text() == token:
+            if (directory / name).read_text() == token:
                 return
         time.sleep(0.1)
     raise UsageError(
         f'process {runtime.process} of {runtime.n_processes} does not see the files of process 0 in '
         f'{directory.absolute()}; use a --workdir on a file system shared by all hosts'
     )
+
+
+def preflight(directory: pathlib.Path, runtime: 'Runtime') -> None:
+    """Check, before data are read, that the run directory can be written to and that all hosts share it.
+
+    A collective. With one process the directory is not created.
+
+    Args:
+      directory: The run directory.
+      runtime: Devices and processes of the run.
+
+    Raises:
+      UsageError: On every process, where one cannot write, or does not see the files of process 0.
+    """
+    if runtime.n_processes == 1:
+        _check_writable(directory)
+        return
+    name = '.preflight'
+
+    def write() -> str:
+        token = secrets.token_hex(8)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(token)
+        except OSError as error:
+            raise _cannot_write(directory, error.strerror) from error
+        return token
+
+    token = processes.broadcast_from_primary(write)
+    processes.run_on_all(lambda: _wait_for(directory, name, token, runtime))
+    if runtime.is_primary:
+        (directory / name).unlink(missing_ok=True)
+
+
+def _check_writable(directory: pathlib.Path) -> None:
+    """Raise UsageError where the directory, or the nearest existing one above it, is not writable."""
+    existing = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise _cannot_write(directory, f'{existing} is no directory')
+    if not os.access(existing, os.W_OK):
+        raise _cannot_write(directory, f'{existing} is not writable')
+
+
+def _cannot_write(directory: pathlib.Path, reason: str | None) -> UsageError:
+    return UsageError(f'cannot write to {directory}: {reason}; choose another --workdir')
 
 
 def acquire(
@@ -236,9 +282,7 @@ def acquire(
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / '.lock').open('w')
     except OSError as error:
-        raise UsageError(
-            f'cannot write to {directory}: {error.strerror}; choose another --workdir'
-        ) from error
+        raise _cannot_write(directory, error.strerror) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,10 +1,12 @@
 """TPU VMs and GKE, with stand-ins for gcloud and kubectl."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
+from launch import command, tpu
 from tests.launch import fakes
 from tests.launch.running import TOY, environ, rows, run
 
@@ -18,7 +20,9 @@ def test_a_tpu_slice_of_two_hosts(tmp_path):
     """create, copy, setup, run: two workers connect as on a TPU slice, and train."""
     env = environ(**fakes.install(tmp_path, 'gcloud'))
     toy = [*TOY, '--progress', 'none', '--devices', '2', '--workdir', tmp_path / 'shared']
-    code, out, errors = run('launch.tpu', *TPU, '--spot', '--project', 'p', '--', *toy, env=env)
+    toy += ['--platform', 'cpu']
+    options = ['--spot', '--project', 'p', '--shared', tmp_path]
+    code, out, errors = run('launch.tpu', *TPU, *options, '--', *toy, env=env)
     assert code == 0, errors
     assert 'report: ' in out
     assert rows(tmp_path / 'shared')[-1]['step'] == 30
@@ -51,10 +55,10 @@ def test_a_failing_host_is_reported(tmp_path):
     env = environ(**fakes.install(tmp_path, 'gcloud', workers=1))
     for name in ('launch', 'lecture4'):
         (tmp_path / 'worker0' / name).mkdir()
-    argv = [*TPU, '--do', 'setup,run', '--', 'python', '-m', 'none', '--workdir', '/x']
+    argv = [*TPU, '--do', 'setup,run', '--shared', '/x', '--', *TOY, '--workdir', '/x']
     code, _, errors = run('launch.tpu', *argv, env=env)
     assert code == 1
-    assert 'No module named none' in errors
+    assert "No module named 'tests'" in errors  # nothing was copied
     assert 'launch.tpu: the hosts exited with 1' in errors
 
 
@@ -74,9 +78,67 @@ def test_a_failed_request_is_reported(tmp_path):
     assert 'the request a is FAILED; --do delete it, then try another --zone' in errors
 
 
-def test_data_and_shares_are_set_up_on_every_host(capsys):
-    from launch import tpu
+@pytest.mark.parametrize(
+    'accelerator, runtime',
+    [
+        ('v4-16', 'tpu-ubuntu2204-base'),
+        ('v5litepod-4', 'v2-alpha-tpuv5-lite'),
+        ('v5p-24', 'v2-alpha-tpuv5'),
+        ('v6e-16', 'v2-alpha-tpuv6e'),
+    ],
+)
+def test_the_runtime_follows_the_type(accelerator, runtime):
+    assert tpu.generation(accelerator).runtime == runtime
 
+
+@pytest.mark.parametrize(
+    'accelerator, message',
+    [
+        ('v5litepod', 'expected v5litepod-SIZE with a size of 1, 4, a multiple of 8'),
+        ('v6e-3', 'expected v6e-SIZE with a size of 1, 4, a multiple of 8'),
+        ('v5e-16', 'v5e is called v5litepod: v5litepod-16'),
+        ('tpu7x-16', 'TPU7x has no queued resources; use launch.gke'),
+        ('h100-8', 'expected GENERATION-SIZE with a generation of v2, v3, v4, v5p, v5litepod, v6e'),
+    ],
+)
+def test_malformed_types_are_refused(accelerator, message):
+    with pytest.raises(command.LaunchError, match=f'--type {accelerator}: {message}'):
+        tpu.generation(accelerator)
+
+
+def test_setup_brings_a_python_by_uv(tmp_path):
+    """With a uv that records its arguments, and without Python 3.11 or curl."""
+    uv = tmp_path / 'uv'
+    uv.write_text('#!/bin/sh\necho "$@" >> uv.log\n')
+    uv.chmod(0o755)
+    environ = {'PATH': f'{tmp_path}:/bin', 'HOME': str(tmp_path)}
+    subprocess.run(['/bin/bash', '-c', tpu.SETUP], cwd=tmp_path, env=environ, check=True)
+    venv, install = (tmp_path / 'uv.log').read_text().splitlines()
+    assert venv == 'venv -q --allow-existing --python >=3.11 .venv'
+    assert install.endswith('-c requirements.lock -e . jax[tpu]')
+
+
+def test_an_own_project_is_copied_next_to_the_clone(tmp_path, monkeypatch, capsys):
+    """The experiment runs in the current directory's copy, with the clone's Python."""
+    subprocess.run(['git', 'init', '-q', tmp_path], check=True)
+    (tmp_path / 'regress.py').write_text('secret = 1')
+    (tmp_path / '.gitignore').write_text('runs\n')
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs' / 'large').touch()
+    monkeypatch.chdir(tmp_path)
+    tpu.pack(tmp_path, tmp_path / 'a.tgz')
+    listed = subprocess.run(['tar', '-tzf', 'a.tgz'], capture_output=True, text=True).stdout.split()
+    assert 'regress.py' in listed and 'runs/large' not in listed
+    monkeypatch.setattr(tpu.experiment, 'check', lambda words: {})
+    argv = ['--dry_run', '--share', 'h:/v', '--do', 'copy,run', '--', 'python', 'regress.py']
+    assert tpu.main([*TPU, *argv, '--workdir', '/mnt/shared/a']) == 0
+    out = capsys.readouterr().out
+    assert '/lecture4.tgz a: --worker=all' in out and '/project.tgz a: --worker=all' in out
+    assert 'cd project && rm -f run.code' in out
+    assert '"$HOME/lecture4/.venv/bin/python" regress.py' in out
+
+
+def test_data_and_shares_are_set_up_on_every_host(capsys):
     argv = ['--share', '10.0.0.2:/vol', '--data', 'gs://b/sets', '--do', 'setup,run', '--dry_run']
     assert tpu.main([*TPU, *argv, '--', *TOY, '--workdir', '/mnt/shared/a']) == 0
     out = capsys.readouterr().out
@@ -88,6 +150,7 @@ def test_data_and_shares_are_set_up_on_every_host(capsys):
 def test_gke_applies_prints_logs_and_deletes(tmp_path):
     env = environ(**fakes.install(tmp_path, 'kubectl'))
     argv = ['--name', 'a', '--image', 'i', '--accelerator', 'tpu-v6e-slice', '--topology', '2x4']
+    argv += ['--claim', 'c']
     code, out, errors = run('launch.gke', *argv, '--', *TOY, '--workdir', '/mnt/shared/a', env=env)
     assert code == 0, errors
     assert 'created' in out

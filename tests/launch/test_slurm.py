@@ -20,7 +20,7 @@ pytestmark = [
         reason='as root, with: apt-get install slurm-wlm munge',
     ),
 ]
-SIZE = ['--cpus_per_task', '1', '--time', '0:10:00']
+SIZE = ['--cpus_per_task', '1', '--time', '0:10:00', '--shared', tempfile.gettempdir()]
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def slurm():
 def submit(env, *argv):
     code, out, errors = run(*argv, env=env)
     assert code == 0, errors
-    return re.findall(r'job (\d+), output in (\S+)', out)
+    return re.findall(r'job (\d+), output in (.+)', out)
 
 
 def state(env, job):
@@ -99,7 +99,7 @@ def test_two_tasks_are_requeued_after_sigterm_and_finish(slurm, tmp_path, alone)
 def test_the_time_limit_requeues_too(slurm, tmp_path):
     """A limit of a minute, with the signal 35 s before it."""
     toy = [*TOY, '--delay', '1', '--steps', '40', '--workdir', tmp_path]
-    argv = ['launch.slurm', '--tasks_per_node', '1', '--cpus_per_task', '1', '--time', '0:01:00']
+    argv = ['launch.slurm', '--tasks_per_node', '1', *SIZE, '--time', '0:01:00']
     ((job, output),) = submit(slurm, *argv, '--notice', '35', '--', *toy)
     states, restarts = wait(slurm, job)
     text = pathlib.Path(output).read_text()
@@ -121,8 +121,17 @@ def test_a_sweep_is_an_array(slurm, tmp_path):
 
 
 def test_a_mistake_is_not_requeued(slurm, tmp_path):
+    """Of the data, which only the job reads."""
     argv = ['launch.slurm', '--restarts', '3', *SIZE, '--', *TOY, '--workdir', tmp_path]
-    ((job, output),) = submit(slurm, *argv, '--widht', '3')
+    ((job, output),) = submit(slurm, *argv, '--examples', '0')
     states, restarts = wait(slurm, job)
     assert (states, restarts) == ({'FAILED'}, 0)
-    assert 'unknown option --widht' in pathlib.Path(output).read_text()
+    assert '--examples 0: a set needs at least 1' in pathlib.Path(output).read_text()
+
+
+def test_names_with_spaces_and_quotes_reach_the_job(slurm, tmp_path):
+    where = tmp_path / 'a "b" \'c\' 100% #1'
+    argv = ['launch.slurm', '--option', 'comment=two words', *SIZE, '--', *TOY, '--steps', '2']
+    ((job, output),) = submit(slurm, *argv, '--workdir', where)
+    assert wait(slurm, job)[0] == {'COMPLETED'}, pathlib.Path(output).read_text()
+    assert (where / f'slurm-{job}.out').exists() and (where / 'report.html').exists()

@@ -43,7 +43,7 @@ def test_failed_variants_are_named_and_repeated(tmp_path):
     assert '1 of 2 variants have no result (learning_rate=1e+30: ' in errors.splitlines()[-1]
     assert [row['final_error'] != '' for row in table(tmp_path)] == [True, False]
     _, _, errors = run('launch.sweep', *words)
-    assert '1 of 2 variants are finished, 1 jobs to run' in errors
+    assert '1 of 2 variants are finished, 1 job to run' in errors
 
 
 @pytest.mark.slow

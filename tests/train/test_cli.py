@@ -206,3 +206,29 @@ def test_a_slip_in_the_contract_is_explained(tmp_path, part, function, match):
 def test_a_config_of_another_kind_is_explained():
     with pytest.raises(TypeError, match=r'expected a dataclass derived from train\.Config'):
         cli.main(dict, toy.data, toy.build, toy.apply, toy.report, metrics=toy.METRICS)  # pyright: ignore
+
+
+def test_a_dry_run_prints_the_checked_options_and_runs_nothing(tmp_path, capsys):
+    argv = ['--workdir', str(tmp_path / 'a'), '--hidden', '5', '--dry_run']
+    assert cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv)) is None
+    printed = json.loads(capsys.readouterr().out)
+    assert printed['workdir'] == str(tmp_path / 'a') and printed['config']['hidden'] == 5
+    assert not (tmp_path / 'a').exists()
+    with pytest.raises(UsageError, match='--stage table is for a sweep'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*argv, '--stage', 'table']))
+
+
+def test_a_run_does_not_start_on_devices_of_another_platform(tmp_path):
+    argv = ['--workdir', str(tmp_path / 'a'), '--platform', 'gpu']
+    with pytest.raises(
+        UsageError, match=r'--platform gpu, but JAX sees .* cpu; install jax\[cuda\]'
+    ):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
+    assert not (tmp_path / 'a').exists()
+
+
+def test_the_directory_is_checked_before_data_are_read(tmp_path):
+    (tmp_path / 'file').touch()
+    argv = ['--workdir', str(tmp_path / 'file' / 'a'), '--examples', '0']
+    with pytest.raises(UsageError, match=r'cannot write to .*file is no directory; choose another'):
+        cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))

@@ -261,3 +261,61 @@ def test_two_swept_fields_are_rows_and_columns_with_published_values(tmp_path):
 def test_one_swept_field_has_no_crossed_table(tmp_path):
     variants = two_settings(tmp_path, {'elbo': 1.0}, {'elbo': 2.0})
     assert [table.title for table in make(tmp_path, variants).tables] == ['Settings', 'Variants']
+
+
+def test_a_cost_that_contains_the_swept_weight_does_not_rank(tmp_path):
+    """By definition it grows with the weight: the next metric ranks, and the summary says so."""
+    metrics = (
+        Metric('cost', better='lower', primary=True, depends_on=('rate',)),
+        Metric('active_units', unit='count'),
+        Metric('psnr', unit='dB', better='higher', label='PSNR'),
+        Metric('error', better='lower'),
+    )
+    variants = two_settings(tmp_path, {'cost': 1.0, 'error': 3.0}, {'cost': 2.0, 'error': 1.0})
+    summary = make(tmp_path, variants, metrics=metrics).summary
+    assert summary.startswith('Best of 2 settings by error (lower is better): rate 2, with 1')
+    assert summary.endswith('The primary metric, cost, contains the swept rate and does not rank.')
+    with pytest.raises(
+        UsageError, match='contains rate, which the sweep varies; choose one of psnr'
+    ):
+        sweep_report.best_key(metrics, 'cost', ('rate',))
+    assert sweep_report.best_key(metrics, '', ('kind',)) == 'cost'
+    with pytest.raises(UsageError, match='declare the direction of one'):
+        sweep_report.best_key(metrics[:2], '', ('rate',))
+
+
+def test_a_larger_table_is_kept_and_named(tmp_path, caplog):
+    variants = sweep.grid(rate=(1.0, 2.0, 3.0))
+    for variant in variants:
+        write_variant(tmp_path, variant, {'elbo': -variant['rate']})
+    make(tmp_path, variants)
+    before = (tmp_path / 'sweep.csv').read_text()
+    summary = make(tmp_path, variants[:2]).summary
+    kept = tmp_path / 'tables' / '3-variants'
+    assert summary.endswith(f'The tables of 3 variants that were here are now in {kept}.')
+    assert 'are now in' in caplog.text
+    assert (kept / 'sweep.csv').read_text() == before and (kept / 'report.html').exists()
+    assert len((tmp_path / 'sweep.csv').read_text().splitlines()) == 3
+    assert 'now in' not in make(tmp_path, variants).summary  # a larger one replaces a smaller
+
+
+def test_variants_link_to_their_reports(tmp_path):
+    variants = two_settings(tmp_path, {'elbo': 1.0}, {'elbo': 2.0})
+    report = tmp_path / 'variants' / 'rate=2.0' / 'report.html'
+    report.write_text('')
+    make(tmp_path, variants)
+    page = (tmp_path / 'report.html').read_text()
+    assert '<a href="variants/rate=2.0/report.html">2</a>' in page
+    assert 'variants/rate=1.0/report.html' not in page  # it has none
+
+
+def test_curves_of_many_variants_are_overlaid(tmp_path):
+    """Also of a metric that was not evaluated, and of more variants than there are colors."""
+    variants = sweep.grid(rate=tuple(float(i) for i in range(9)), kind=('a',))
+    for variant in variants:
+        rows = [{'step': n, 'error': variant['rate'] + n, 'note': None} for n in range(3)]
+        write_variant(tmp_path, variant, {'elbo': -variant['rate']}, rows)
+    figure = make(tmp_path, variants).figures['learning_error']
+    (axes,) = figure.figure.axes
+    assert len(axes.lines) == 9 and len({tuple(line.get_color()) for line in axes.lines}) == 9
+    assert 'from the first setting' in figure.caption.lower()

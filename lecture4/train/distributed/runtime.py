@@ -61,14 +61,14 @@ def start(config: RunOptions) -> Runtime:
     """Configure JAX, connect to the other processes and take the devices of a run.
 
     Args:
-      config: The run's options; `devices`, `parallel`, `stage`, `cache_dir` and those of the processes
-        are used.
+      config: The run's options; `devices`, `platform`, `parallel`, `stage`, `cache_dir` and those of the
+        processes are used.
 
     Returns:
       The devices and processes of the run.
 
     Raises:
-      UsageError: Fewer devices exist than requested, options contradict one another, or a process is
+      UsageError: Fewer devices exist than requested or others, options contradict one another, or a process is
         missing (`rendezvous.join`).
     """
     _use_cache(config.cache_dir)
@@ -92,6 +92,13 @@ def start(config: RunOptions) -> Runtime:
         devices = jax.devices()
     except RuntimeError as error:
         raise UsageError(f'no device is available: {str(error).splitlines()[0]}') from error
+    if config.platform not in ('any', devices[0].platform):
+        extra = {'gpu': 'cuda', 'tpu': 'tpu'}.get(config.platform)
+        install = f'install jax[{extra}] and check the drivers, or ' if extra else ''
+        raise UsageError(
+            f'--platform {config.platform}, but JAX sees {len(devices)} x {devices[0].device_kind}; '
+            f'{install}use --platform any'
+        )
     n_devices = config.devices or len(devices)
     if n_devices > len(devices) or (detected.count > 1 and n_devices < len(devices)):
         raise UsageError(

@@ -4,16 +4,20 @@ Files: sweep.csv has a row for each variant, summary.csv one for each setting (i
 with rates as fractions; report.html shows the same with figures.
 """
 
+import csv
+import dataclasses
+import logging
 import math
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from lecture4.train import report as reports
 from lecture4.train import tables
 from lecture4.train.cells import format_value
 from lecture4.train.config import UsageError
-from lecture4.train.metrics import Metric, find, label_of, metric_of, primary
+from lecture4.train.metrics import EVAL, Metric, find, label_of, metric_of, primary
 from lecture4.train.sweep import variants as sweep
 from lecture4.train.sweep.results import (
     Result,
@@ -28,28 +32,55 @@ from lecture4.train.sweep.results import (
     write_csvs,
 )
 
+LOG = logging.getLogger(__name__)
 MOST_METRICS = 5  # columns of metrics in the summary's table; summary.csv has all
 MOST_ROWS = 100  # rows of the table of variants in the report; sweep.csv has all
+VARIANTS, LINK = (
+    'Variants',
+    'report',
+)  # title of the table of variants; its entry with their addresses
 DEVIATION, ERROR = 'standard deviation', 'standard error'
 
 
-def best_key(declared: Iterable[Metric], best: str = '') -> str:
-    """The key by which a sweep ranks its settings: --best, or the primary metric.
+def best_key(
+    declared: Iterable[Metric],
+    best: str = '',
+    swept: Iterable[str] = (),
+    measured: Container[str] | None = None,
+) -> str:
+    """The key by which a sweep ranks its settings: --best, the primary metric, or the first that can.
+
+    A metric whose formula contains a swept field (a cost, and the weight of a penalty in it) differs
+    between settings by definition: --best may not name it, and in place of a primary metric the first
+    declared one ranks that has a direction and contains none.
+
+    Args:
+      declared: The experiment's metrics.
+      best: The option --best.
+      swept: Names of the swept fields.
+      measured: Keys that the variants have; None before there are any.
 
     Raises:
-      UsageError: The key is not declared, or its metric has no direction; the message names those
-        that have one.
+      UsageError: The key is not declared, its metric has no direction or contains a swept field; the
+        message names those that can rank.
     """
-    declared = tuple(declared)
+    declared, swept = tuple(declared), set(swept)
     key = best or primary(declared).name
     metric = find(declared, key)
-    if metric is not None and metric.better:
+    able = [m.name for m in declared if m.better and not swept.intersection(m.depends_on)]
+    contained = sorted(swept.intersection(metric.depends_on)) if metric else []
+    if metric is not None and metric.better and not contained:
         return key
+    known = [name for name in able if measured is None or name in measured]
+    if contained and not best and known:
+        return known[0]
     which = f'--best {key}: the metric' if best else f'the primary metric {key}'
     reason = "has no direction (better is neither 'higher' nor 'lower')"
+    if contained:
+        reason = f'contains {", ".join(contained)}, which the sweep varies'
     if metric is None:
         which, reason = f'--best {key}:', 'no such metric is declared'
-    usable = ', '.join(metric.name for metric in declared if metric.better)
+    usable = ', '.join(able)
     fix = f'choose one of {usable} with --best' if usable else 'declare the direction of one'
     raise UsageError(f'{which} {reason}; {fix}')
 
@@ -72,10 +103,10 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     if not directory.is_dir():
         raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
     declared = experiment.metrics
-    key = best_key(declared, config.best)
     missing = failed_variants(variants, directory)
     fields = tuple(dict.fromkeys(name for variant in variants for name in variant))
     # A field that only other variants name has the value of the command line.
+    best_key(declared, config.best, fields)
     full = [{n: variant.get(n, getattr(config, n)) for n in fields} for variant in variants]
     results = [
         Result(own, {}, (), [], [])
@@ -86,11 +117,24 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     swept = tuple(name for name in fields if name != 'seed')
     settings = summarize(results, swept)
     keys = metric_keys(results, declared)
+    key = best_key(declared, config.best, fields, keys if keys else None)
     if any(result.values for result in results) and key not in keys:
         usable = [name for name in keys if (m := find(declared, name)) is not None and m.better]
         raise UsageError(f'--best {key}: no variant has it; choose one of {", ".join(usable)}')
+    kept = keep_larger_table(directory, len(results))
     write_csvs(directory, results, settings, swept, keys)
     report = _ranked(results, settings, swept, key, keys, declared)
+    links = [str(variant_dir(pathlib.Path(), v) / 'report.html') for v in variants]
+    report = _linked(report, links, directory)
+    contained = sorted({*swept}.intersection(primary(declared).depends_on))
+    if contained and not config.best:
+        added = (
+            f'The primary metric, {primary(declared).label}, contains the swept '
+            f'{", ".join(contained)} and does not rank.'
+        )
+        report = report._replace(summary=f'{report.summary} {added}')
+    if kept:
+        report = report._replace(summary=f'{report.summary} {kept}')
     if missing:
         reasons = '; '.join(f'{name}: {reason}' for name, reason in missing.items())
         without = f'{len(missing)} of {len(variants)} variants have no result: {reasons}.'
@@ -99,6 +143,48 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     name = f'{experiment.name.replace("_", " ")}: sweep {title}'
     reports.write(directory, report, declared, title=name, about=experiment.about)
     return report
+
+
+def keep_larger_table(directory: pathlib.Path, n_variants: int) -> str:
+    """Move the tables of a directory away if they have more variants than the new ones.
+
+    Args:
+      directory: The sweep's directory.
+      n_variants: Number of variants of the new tables.
+
+    Returns:
+      A sentence that says where they are; '' where nothing was moved.
+    """
+    try:
+        with (directory / 'sweep.csv').open(newline='') as file:
+            n_previous = sum(1 for _ in csv.reader(file)) - 1
+    except OSError:
+        return ''
+    if n_previous <= n_variants:
+        return ''
+    place = directory / 'tables' / f'{n_previous}-variants'
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ('sweep.csv', 'summary.csv', 'results.json', 'report.html'):
+        if (directory / name).exists():
+            os.replace(directory / name, place / name)
+    sentence = f'The tables of {n_previous} variants that were here are now in {place}.'
+    LOG.warning('%s', sentence)
+    return sentence
+
+
+def _linked(report: reports.Report, links: list[str], directory: pathlib.Path) -> reports.Report:
+    """The report with links from the rows of its table of variants to their reports, where there are some."""
+
+    def add(table: tables.Table) -> tables.Table:
+        if table.title != VARIANTS:
+            return table
+        records = [
+            record | ({LINK: link} if (directory / link).exists() else {})
+            for record, link in zip(table.records, links, strict=False)
+        ]
+        return dataclasses.replace(table, records=records, link=LINK)
+
+    return report._replace(tables=tuple(map(add, report.tables)))
 
 
 def rank(settings: Iterable[Setting], key: str, metric: Metric) -> list[Setting]:
@@ -199,7 +285,7 @@ def _variants_table(results, fields, shown, keys) -> tables.Table:
         records.append(record | {key: result.values.get(key) for key in shown})
     cut = f'The first {MOST_ROWS} of {len(results)}. ' if len(results) > MOST_ROWS else ''
     return tables.Table(
-        'Variants',
+        VARIANTS,
         records,
         tuple(columns.values()),
         caption=f'{cut}Values at the last step; sweep.csv has all metrics.',
@@ -244,7 +330,10 @@ def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure
 
 
 def _learning(results, swept, declared) -> dict[str, reports.Figure]:
-    """Metrics that were also evaluated, against the step: a panel for each value of the first field."""
+    """Curves of all variants: of the metrics that were also evaluated, else of the first declared one.
+
+    Few variants have a panel for each value of the first field and a color for each of the others.
+    """
     from lecture4.figures import style, variants
 
     runs = []
@@ -254,14 +343,32 @@ def _learning(results, swept, declared) -> dict[str, reports.Figure]:
             panel = words.pop(0) if len(words) > 1 else ''
             runs.append((panel, ', '.join(words), result.rows))
     n_panels, n_lines = (len({run[i] for run in runs}) for i in (0, 1))
-    if not runs or n_panels > 3 or n_lines > len(style.COLORS):
-        return {}
+    if n_panels > 3 or n_lines > len(style.COLORS):
+        runs = [('', ', '.join(filter(None, run[:2])), run[2]) for run in runs]
     figures = {}
-    for name in variants.paired(runs[0][2]):
-        if (metric := find(declared, name)) is not None:
-            percent = metric.unit == 'fraction'
-            label = metric.label if percent else metric.title
-            figure = variants.learning_curves(runs, name, label=label, percent=percent)
-            caption = f'{_sentence(metric.label)} of every variant during training.'
-            figures[f'learning_{name}'] = reports.Figure(figure, caption)
+    for name in _drawn(runs, declared):
+        metric = metric_of(declared, name)
+        percent = metric.unit == 'fraction'
+        label = metric.label if percent else metric.title
+        figure = variants.learning_curves(runs, name, label=label, percent=percent)
+        caption = f'{_sentence(metric.label)} of every variant during training.'
+        if len({run[1] for run in runs}) > len(style.COLORS):
+            caption += ' From the first setting (dark) to the last (bright).'
+        figures[f'learning_{name}'] = reports.Figure(figure, caption)
     return figures
+
+
+def _drawn(runs, declared) -> list[str]:
+    """Names of the metrics whose curves are drawn."""
+    from lecture4.figures import variants
+
+    if not runs:
+        return []
+    paired = [name for name in variants.paired(runs[0][2]) if find(declared, name) is not None]
+    measured = {
+        name.removeprefix(EVAL)
+        for row in runs[0][2]
+        for name, value in row.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    return paired or [metric.name for metric in declared if metric.name in measured][:1]

@@ -45,7 +45,10 @@ def run(experiment: Experiment, config: Config, directory: pathlib.Path):
       SweepFailed: Variants failed; raised after the table is written.
     """
     variants = sweep.variants(config, sweep.requested(config, experiment.sweeps))
-    sweep_report.best_key(experiment.metrics, config.best)  # a wrong --best fails before any run
+    swept = {name for variant in variants for name in variant}
+    sweep_report.best_key(
+        experiment.metrics, config.best, swept
+    )  # a wrong --best fails before any run
     base = dataclasses.replace(config, overwrite=False)
     grouped = sweep.groups(base, variants)
     if config.group:
@@ -62,6 +65,7 @@ def run(experiment: Experiment, config: Config, directory: pathlib.Path):
     if config.stage == 'plan':
         print(json.dumps(_plan(experiment, base, grouped, runtime, directory)))
         return None, Report()
+    workdir.preflight(directory, runtime)
     if (
         config.group
     ):  # one of several processes that share the directory: it takes no lock on the whole
@@ -127,16 +131,19 @@ def _platform(runtime: Runtime) -> str:
 
 def _plan(experiment, config, grouped, runtime: Runtime, directory) -> list[dict]:
     """For a launcher: the groups, whether one program runs each here and whether it could, what is left."""
-    return [
-        {
+    plan = []
+    for group_name, group in grouped.items():
+        as_one, reason = _choice(experiment, config, group, _platform(runtime))
+        entry = {
             'group': group_name,
-            'vmap': _vectorized(experiment, config, group, _platform(runtime)),
+            'vmap': as_one,
             'traceable': _vectorized(experiment, config, group, ''),
+            'reason': reason,
             'variants': [{'name': sweep.name(variant), 'fields': variant} for variant in group],
             'left': [sweep.name(variant) for variant in _unfinished(directory, config, group)],
         }
-        for group_name, group in grouped.items()
-    ]
+        plan.append(entry)
+    return plan
 
 
 def _vectorized(experiment, config, group, platform: str) -> bool:
@@ -145,17 +152,29 @@ def _vectorized(experiment, config, group, platform: str) -> bool:
     Args:
       platform: Of the devices; '' asks whether it can at all, on any devices.
     """
+    return _choice(experiment, config, group, platform)[0]
+
+
+def _choice(experiment, config, group, platform: str) -> tuple[bool, str]:
+    """Whether a group runs as one program, and why."""
     if config.vectorize != 'auto':
-        return config.vectorize == 'vmap'
+        return config.vectorize == 'vmap', f'by --vectorize {config.vectorize}'
     if len(group) == 1:
-        return False
+        return False, 'a single variant'
     try:
         bound = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
     except UsageError as error:  # untraceable: the loop can do it
-        LOG.info('variants run one by one: %s', error)
-        return False
+        reason = str(error).removeprefix('--vectorize vmap: ').removeprefix('--vectorize vmap ')
+        reason = reason.removesuffix('; use --vectorize loop')
+        LOG.info('variants run one by one: %s', reason)
+        return False, reason
+    if platform != 'cpu':
+        return True, 'all fields that differ can be traced'
     state = jax.eval_shape(bound.init, bound.key, bound.device_arrays, bound.batch(0))
-    return platform != 'cpu' or sweep.size(state) < sweep.TINY * len(group)
+    size = sweep.size(state) // len(group)
+    if size < sweep.TINY:
+        return True, f'all fields that differ can be traced, and {size:,} numbers are a tiny state'
+    return False, f'on a CPU, vmap does not pay for a state of {size:,} numbers'
 
 
 def _unfinished(directory, config, group) -> list[dict]:
