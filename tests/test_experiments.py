@@ -23,7 +23,7 @@ EXPERIMENTS = sorted(
 )
 # Begins with a capital or an option's first value, ends as a sentence or with an example of values.
 SENTENCE = re.compile(r'[A-Z(][^\n]*(?:[.)\]]|[:=] ?\S+(?: \S+=\S+)?)')
-MAX_LINES = 260  # on the way to 200
+MAX_LINES = 200
 
 
 def module_name(path):

@@ -1,10 +1,9 @@
 """Alignment of image regions and words (Karpathy & Fei-Fei, CVPR 2015, section 3.1).
 
-Regions are embedded by a linear map, words by a bidirectional recurrent network; an image fits a sentence
-as far as every word finds a region. A ranking loss over images and sentences trains both. The model is
-measured by retrieval in both directions over a test set, five sentences per image, and its word-region
-scores become segments of sentences by a Markov random field. The default is scenes of colored shapes,
-where the region of every word is known, and combinations of color and shape that training has not shown.
+Regions are embedded by a linear map, words by a bidirectional recurrent network; an image fits a sentence as far as
+every word finds a region. A ranking loss trains both. The model is measured by retrieval, five sentences per image,
+and its scores become segments of sentences by a Markov random field. In the default, scenes of colored shapes, the
+region of every word is known, and some combinations of color and shape are unseen.
 
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           python -m experiments.descriptions.alignment --preset flickr8k --manual_dir DATA
@@ -20,14 +19,12 @@ Results:  flickr8k after 600 of 1000 steps (two passes), test set of 1000 images
           | Karpathy & Fei-Fei 2015, other features       | 16.5 / 40.6 / 54.2 | 11.8 / 32.1 / 44.7 |
 
           95 % intervals of R@1: annotation 8.6 to 12.4, search 13.5 to 15.4. Annotation suffers from sentences that fit
-          every image: (1) divides exp(score / 0.1) by its mean over the test images (inverted softmax, Smith et al.
-          2017), which sees the other test images, and which this experiment's own table does not do.
+          every image: (1) divides exp(score / 0.1) by its mean over the other test images (inverted softmax).
 """
 
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -35,18 +32,6 @@ import optax
 from lecture4 import train
 from lecture4.data.text import vector_files
 from lecture4.language import alignment, retrieval, segments, word_vectors
-
-# Karpathy & Fei-Fei 2015, table 1: R@1, R@5, R@10, median rank of annotation and of search.
-PUBLISHED = {
-    'BRNN, Flickr8k, 1000 images': ((0.165, 0.406, 0.542, 7.6), (0.118, 0.321, 0.447, 12.4)),
-    'BRNN, Flickr30k, 1000 images': ((0.222, 0.482, 0.614, 4.8), (0.152, 0.377, 0.505, 9.2)),
-    'BRNN, COCO, 1000 images': ((0.384, 0.699, 0.805, 1.0), (0.274, 0.602, 0.748, 3.0)),
-    'BRNN, COCO, 5000 images': ((0.165, 0.392, 0.520, 9.0), (0.107, 0.296, 0.422, 14.0)),
-}
-EXPLAINED = (
-    'annotation: an image ranks sentences; search: a sentence ranks images; bootstrap intervals.'
-)
-METHODS = {'test': 'this run', 'held_out': 'this run, unseen combinations'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +47,14 @@ class Config(train.Captioned):
     train_vectors: bool = True
     # Recurrence over words; relu is the published one.
     cell: Literal['relu', 'gru', 'lstm'] = 'relu'
-    # Dimension of the space of regions and words.
+    # Dimension of the space of regions and words, and of the recurrences.
     embed_dim: train.AtLeast1 = 64
-    # Dimension of the recurrences.
-    hidden_dim: train.AtLeast1 = 64
     # Score of an image and a sentence: the best region of every word, or all positive pairs (2014).
-    form: Literal['best_region', 'all_pairs'] = 'best_region'
+    form: alignment.Form = 'best_region'
     # Whether regions have unit length and scores are means over words; published ones do not.
     normalize: bool = False
     # Loss: ranking over all negatives of a batch as published, over the hardest, or softmax.
-    loss: Literal['ranking', 'hardest', 'softmax'] = 'ranking'
+    loss: alignment.Loss = 'ranking'
     # Divisor of the scores under the softmax loss.
     temperature: train.Positive = 0.1
     # Margin of the ranking loss.
@@ -94,53 +77,29 @@ METRICS = (
     train.Metric('segment_length', 'words', '', 'words per segment'),
     train.Metric('loss', '', 'lower', 'loss'),
 )
-_FLICKR8K = {
-    'source': 'flickr8k',
-    'vectors': 'spacy_md_300.npz',
-    'whiten_dim': 300,
-    'batch_size': 100,
-    'embed_dim': 320,
-    'hidden_dim': 320,
-    'dropout_rate': 0.2,
-    'min_count': 2,
-}
+_FLICKR8K = {'source': 'flickr8k', 'vectors': 'spacy_md_300.npz', 'whiten_dim': 300, 'steps': 1000}
+_FLICKR8K |= {'batch_size': 100, 'embed_dim': 320, 'dropout_rate': 0.2, 'min_count': 2}
+_FLICKR8K |= {'learning_rate': 1e-3}
 PRESETS = {
-    'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'embed_dim': 16, 'hidden_dim': 16},
-    'flickr8k': {
-        **_FLICKR8K,
-        'steps': 1000,
-        'normalize': True,
-        'loss': 'softmax',
-        'learning_rate': 1e-3,
-        'beta': 0.1,
-    },
-    'flickr8k_published': {
-        **_FLICKR8K,
-        'steps': 1000,
-        'train_vectors': False,
-        'optimizer': 'sgd',
-        'learning_rate': 1e-3,
-    },
+    'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'embed_dim': 16},
+    'flickr8k': _FLICKR8K | {'normalize': True, 'loss': 'softmax', 'beta': 0.1},
+    'flickr8k_published': _FLICKR8K | {'train_vectors': False, 'optimizer': 'sgd'},
 }
-SWEEPS = {
-    'form': train.grid(form=('best_region', 'all_pairs')),
-    'cell': train.grid(cell=('relu', 'gru', 'lstm')),
-}
+CELLS = train.grid(cell=('relu', 'gru', 'lstm'))
+SWEEPS = {'form': train.grid(form=('best_region', 'all_pairs')), 'cell': CELLS}
 
 
 def data(config):
     loaded = train.load_captioned(config, drop_unknown=False)
-    words, vectors = loaded.vocabulary, None
-    if config.vectors:
-        path = vector_files.locate(config.vectors, config.manual_dir)
-        vectors = word_vectors.read(path, words.word_index)
-    size = config.embedding_dim
-    table = word_vectors.scaled_table(words.word_index, len(words), size, vectors, seed=config.seed)
+    index, sizes = loaded.vocabulary.word_index, (len(loaded.vocabulary), config.embedding_dim)
+    path = config.vectors and vector_files.locate(config.vectors, config.manual_dir)
+    vectors = word_vectors.read(path, index) if path else None
+    table = word_vectors.scaled_table(index, *sizes, vectors, seed=config.seed)
     return train.captioned_data(config, loaded, constants={'table': table})
 
 
 def network(config, spec):
-    names = ('train_vectors', 'embed_dim', 'hidden_dim', 'cell', 'dropout_rate', 'normalize')
+    names = ('train_vectors', 'embed_dim', 'cell', 'dropout_rate', 'normalize')
     fields = {name: getattr(config, name) for name in names}
     return alignment.AlignmentNetwork(*spec.constants['table'].shape, **fields)
 
@@ -160,10 +119,8 @@ def build(config, spec):
     def loss(params, batch, key):
         is_same = batch['image'][:, None] == batch['image'][None]
         value = scores(params, batch, train=True, rngs={'dropout': key})
-        if config.loss == 'softmax':
-            return alignment.contrastive_loss(value, is_same, temperature=config.temperature), {}
-        negatives = 'all' if config.loss == 'ranking' else 'hardest'
-        return alignment.ranking_loss(value, is_same, margin=config.margin, negatives=negatives), {}
+        options = {'margin': config.margin, 'temperature': config.temperature}
+        return alignment.pair_loss(value, is_same, kind=config.loss, **options), {}
 
     def evaluate(params, evaluation):
         value = scores(params, evaluation)
@@ -171,10 +128,9 @@ def build(config, spec):
         return {f'recall_at_{k}/search': jnp.mean(rank <= k) for k in (1, 5)}
 
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    rule = optax.chain(optax.clip(5.0), optax.sgd(rate, 0.9))
-    if config.optimizer == 'adam':
-        rule = optax.chain(optax.clip_by_global_norm(2.0), optax.adam(rate))
-    return train.optimize(init, loss, rule, evaluate)
+    adam = optax.chain(optax.clip_by_global_norm(2.0), optax.adam(rate))
+    optimizer = {'adam': adam, 'sgd': optax.chain(optax.clip(5.0), optax.sgd(rate, 0.9))}
+    return train.optimize(init, loss, optimizer[config.optimizer], evaluate)
 
 
 def apply(config, spec):
@@ -188,43 +144,34 @@ def apply(config, spec):
 
     def encode(state, rows):
         """The region of every word of training sentences, by whitened features and word indices."""
-        v, s, mask = alignment.embed(model, state.params, rows['features'], rows['words'])
-        unary = jnp.einsum('nrh,nth->ntr', v, s)
+        unary, mask = alignment.own_word_scores(
+            model, state.params, rows['features'], rows['words']
+        )
         return {'regions': segments.assign_regions(unary, mask, config.beta)[0]}
 
     return {'scores': scores, 'encode': encode}
 
 
 def report(config, state, data):
-    splits, model = data.report_data.splits, network(config, data.spec)
-    names, records = ('recall_at_1', 'recall_at_5', 'recall_at_10', 'median_rank'), []
-    for name in [name for name in METHODS if name in splits]:
-        split, options = splits[name], {'mean': config.normalize}
-        scores = alignment.retrieval_scores(
-            model, state.params, split.features, split.groups(), config.form, **options
-        )
-        found = retrieval.evaluate(scores, split.image_of)
-        records += [{'method': METHODS[name], **values} for values in found]
+    splits, model, records = data.report_data.splits, network(config, data.spec), []
+    for _, method, split in train.measured_splits(data.report_data):
+        inputs = split.features, split.groups(), config.form
+        scores = alignment.retrieval_scores(model, state.params, *inputs, mean=config.normalize)
+        measured = retrieval.evaluate(scores, split.image_of)
+        records += [{'method': method, **values} for values in measured]
+    names = retrieval.MEASURES
     metrics = {'mean_recall': float(np.mean([[r[k] for k in names[:3]] for r in records[:2]]))}
     metrics |= {f'{k}/{r["direction"]}': r[k] for r in records[:2] for k in names}
-    for method, both in PUBLISHED.items():
-        for direction, values in zip(('annotation', 'search'), both, strict=True):
-            known = dict(zip(names, values, strict=True))
-            records.append({'method': method, 'direction': direction, **known})
-    split = splits['test']
-    caption = (
-        f'Test set of {len(split.features)} images and {len(split.encoded)} sentences; {EXPLAINED}'
-    )
-    index = ('method', 'direction')
-    table = train.Table('Retrieval', records, index, caption=caption, in_results=False)
-    swept, figures = align(config, model, state.params, split)
+    records += retrieval.published_records()
+    caption = 'Annotation: an image ranks sentences; search: a sentence ranks images.'
+    swept, figures = align(config, model, state.params, splits['test'])
     note = 'One sentence of each of at most 200 test images, over rewards beta.'
-    return train.Report(
-        metrics=metrics,
-        tables=(table, train.Table('Segments', swept, ('beta',), caption=note)),
-        figures=figures,
-        summary=f'{config.source}: mean recall {100 * metrics["mean_recall"]:.1f} %.',
+    tables = (
+        train.Table('Retrieval', records, ('method', 'direction'), (), caption, in_results=False),
+        train.Table('Segments', swept, ('beta',), caption=note),
     )
+    summary = f'{config.source}: mean recall {100 * metrics["mean_recall"]:.1f} %.'
+    return train.Report(metrics, tables, figures, summary)
 
 
 def align(config, model, params, split):
@@ -232,21 +179,18 @@ def align(config, model, params, split):
     from lecture4.figures import descriptions
 
     n, images = min(len(split.features), 200), split.images
-    words = split.padded(np.searchsorted(split.image_of, np.arange(n)))
-    embed = jax.jit(alignment.embed, static_argnums=0)
-    v, s, mask = map(np.asarray, embed(model, params, split.features[:n], words))
-    unary = np.einsum('nrh,nth->ntr', v, s)
+    inputs = split.features[:n], split.padded(np.searchsorted(split.image_of, np.arange(n)))
+    unary, mask = map(np.asarray, alignment.own_word_scores(model, params, *inputs))
     about = None if images.word_groups is None else [own[0] for own in images.word_groups[:n]]
     betas = unary[mask].std() * np.array([0, 0.1, 0.25, 0.5, 1, 2, 4, 8])
     swept = segments.sweep_beta(unary, mask, betas, about, images.region_groups)
-    figure = descriptions.beta_sweep(swept)
-    figures = {'beta': train.Figure(figure, 'Reward beta of the Markov random field.')}
+    figures = {'beta': train.Figure(descriptions.beta_sweep(swept), 'Reward of the random field.')}
     if images.read_image is not None and images.boxes is not None:
         regions, shown = segments.assign_regions(unary, mask, config.beta)[0], range(min(n, 8))
         joined = [segments.as_text(images.sentences[i][0], unary[i], regions[i]) for i in shown]
         pixels = [images.read_image(i) for i in shown]
         figure = descriptions.segments(pixels, images.boxes[: len(pixels)], joined)
-        caption = f'Test images: segments of a sentence and their regions, mean scores; beta {config.beta}.'
+        caption = f'Segments of a sentence, their regions and mean scores; beta {config.beta}.'
         figures = {'segments': train.Figure(figure, caption)} | figures
     return swept, figures
 

@@ -1,10 +1,8 @@
 """Sentences generated from images (Karpathy & Fei-Fei, CVPR 2015, section 3.2).
 
-A recurrent network predicts the next word from the words so far and an image: the paper's multimodal RNN,
-or neuraltalk's LSTM, or with soft attention over regions. Sentences are found by beam search and compared
-with five references by BLEU, ROUGE-L and CIDEr-D. The default is scenes of colored shapes, with combinations
-of color and shape that training has not shown. With --segments, the codes of a finished alignment run,
-the network learns to describe regions by the segments that were joined to them.
+A recurrent network predicts the next word from the words so far and an image: the paper's multimodal RNN, or
+neuraltalk's LSTM, or with soft attention over regions. Beam search finds sentences; BLEU, ROUGE-L and CIDEr-D compare
+them with five references. The default is scenes of colored shapes, with unseen combinations of color and shape.
 
 Run:      python -m experiments.descriptions.captions --workdir runs/captions
           python -m experiments.descriptions.captions --preset flickr8k --manual_dir DATA
@@ -20,30 +18,20 @@ Results:  flickr8k, official test set of 1000 images, beam width 7; published: K
           | a person, against the other four     | 63.7   | 44.7   | 30.6   | 21.0                | 48.8    | 0.793   |
           | published                            | 57.9   | 38.3   | 24.5   | 16.0                | -       | -       |
 
-          Below the published values, probably for want of training: 1300 batches of 50 (the first 65 were of 100) are
-          two passes over the training sentences. Perplexity 29.5; BLEU-4 by beam width 1, 3, 7: 11.7, 12.3, 12.0;
-          9.6 % of the sentences are training sentences. The default's table has not been recorded yet.
+          Below the published values, probably for want of training: 1300 batches of 50 are two passes. Perplexity 29.5;
+          BLEU-4 by beam width 1, 3, 7: 11.7, 12.3, 12.0; 9.6 % of the sentences are training sentences.
 """
 
 import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from lecture4 import train
 from lecture4.data.captions import segments
-from lecture4.language import caption_metrics, captions, decoding
-
-# Karpathy & Fei-Fei 2015, table 2: BLEU-1 to 4 of full images.
-PUBLISHED = {
-    'Flickr8k (Karpathy & Fei-Fei 2015)': (0.579, 0.383, 0.245, 0.160),
-    'Flickr30k': (0.573, 0.369, 0.240, 0.157),
-    'COCO': (0.625, 0.450, 0.321, 0.230),
-}
-METHODS = {'test': 'this run', 'held_out': 'this run, unseen combinations'}
-BLEU = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4')
+from lecture4.language import caption_evaluation, caption_metrics, captions
+from lecture4.language.caption_metrics import BLEU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +42,9 @@ class Config(train.Captioned):
     # Codes of an alignment run of the same source, to learn from regions and segments of sentences.
     segments: str = ''
     # Recurrence: relu is the paper's, lstm neuraltalk's.
-    cell: Literal['relu', 'lstm'] = 'lstm'
+    cell: captions.Cell = 'lstm'
     # Whether the image enters at the first step, as published, or at every step.
-    image_at: Literal['first', 'every'] = 'first'
+    image_at: captions.ImageAt = 'first'
     # Whether every word attends to the regions.
     attention: bool = True
     # Dimension of word and image embeddings.
@@ -87,23 +75,12 @@ METRICS = (
 PRESETS = {
     'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'min_count': 1}
     | {'beam_widths': (2,), 'max_length': 8},
-    'flickr8k': {
-        'source': 'flickr8k',
-        'whiten_dim': 300,
-        'attention': False,
-        'steps': 1300,
-        'batch_size': 50,
-        'embed_dim': 256,
-        'hidden_dim': 256,
-        'dropout_rate': 0.2,
-        'learning_rate': 2e-3,
-        'beam_widths': (1, 3, 7),
-        'max_length': 20,
-    },
+    'flickr8k': {'source': 'flickr8k', 'whiten_dim': 300, 'attention': False, 'steps': 1300}
+    | {'batch_size': 50, 'embed_dim': 256, 'hidden_dim': 256, 'dropout_rate': 0.2}
+    | {'learning_rate': 2e-3, 'beam_widths': (1, 3, 7), 'max_length': 20},
 }
-SWEEPS = {
-    'image_at': train.grid(cell=('relu', 'lstm'), image_at=('first', 'every'), attention=(False,)),
-}
+IMAGE_AT = train.grid(cell=('relu', 'lstm'), image_at=('first', 'every'), attention=(False,))
+SWEEPS = {'image_at': IMAGE_AT}
 
 
 def data(config):
@@ -130,124 +107,90 @@ def build(config, spec):
         return captions.loss(logits, batch['words']), {}
 
     def evaluate(params, evaluation):
-        total, count = captions.log_likelihood(
-            model, params, evaluation['features'], evaluation['words']
-        )
+        x, words = evaluation['features'], evaluation['words']
+        total, count = captions.log_likelihood(model, params, x, words)
         return {'perplexity': jnp.exp(-jnp.sum(total) / jnp.sum(count))}
 
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
-    rule = captions.optimizer(rate)
-    if config.optimizer == 'adam':
-        rule = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate))
-    return train.optimize(init, loss, rule, evaluate)
+    adam = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate))
+    optimizer = {'adam': adam, 'rmsprop': captions.optimizer(rate)}[config.optimizer]
+    return train.optimize(init, loss, optimizer, evaluate)
 
 
 def apply(config, spec):
     model = network(config, spec)
     mean, projection = spec.constants['mean'], spec.constants['projection']
 
+    def whiten(features):
+        return (features - mean) @ projection
+
     def describe(state, features):
         """Sentences of images as word indices [n, max_length], by features [n, r, d] of their regions."""
-        whitened = (features - mean) @ projection
         options = {'width': config.beam_widths[-1], 'max_length': config.max_length}
-        return captions.describe(model, state.params, whitened, **options).tokens
+        return captions.describe(model, state.params, whiten(features), **options).tokens
 
     def sample(state, features, key, temperature=1.0):
         """Sentences drawn from the model, otherwise as `describe`."""
-        params = state.params
-        start = model.apply({'params': params}, (features - mean) @ projection, method='start')
-        step, length = captions.decoder(model, params), config.max_length
-        return decoding.sample(key, step, start, max_length=length, temperature=temperature).tokens
+        options = {'temperature': temperature, 'max_length': config.max_length}
+        return captions.sample(model, state.params, whiten(features), key, **options).tokens
 
     def log_likelihood(state, features, words):
         """Log likelihood (nats) of sentences, word indices [n, t], given images."""
-        whitened = (features - mean) @ projection
-        return captions.log_likelihood(model, state.params, whitened, words)[0]
+        return captions.log_likelihood(model, state.params, whiten(features), words)[0]
 
     return {'describe': describe, 'sample': sample, 'log_likelihood': log_likelihood}
 
 
 def report(config, state, data):
     splits, model = data.report_data.splits, network(config, data.spec)
-    words, options = data.spec.constants['vocabulary'], {'max_length': config.max_length}
-    train_sentences = splits['train'].images.sentences
-    known = {sentence for own in train_sentences for sentence in own}
+    words, trained = data.spec.constants['vocabulary'], splits['train'].images.sentences
     generated, records, widths = {}, [], []
-    for name in [name for name in METHODS if name in splits]:
-        split, result, values = splits[name], [], {}
-        for width in config.beam_widths:
-            result = captions.describe_all(
-                model, state.params, split.features, words, width=width, **options
-            )
-            values = caption_metrics.evaluate(result, split.images.sentences)
-            interval = [f'{100 * end:.1f}' for end in values.pop('bleu_4_interval')]
-            widths.append({'split': name, 'beam_width': width, **values})
-            values['95 % of BLEU-4'] = ' to '.join(interval)
-        total = captions.corpus_likelihood(
-            model, state.params, split.features, split.image_of, split.groups()
+    options = {'beam_widths': config.beam_widths, 'max_length': config.max_length}
+    for name, method, split in train.measured_splits(data.report_data):
+        corpus = split.features, split.image_of, split.groups(), split.images.sentences, words
+        generated[name], values, swept = caption_evaluation.evaluate(
+            model, state.params, *corpus, train_sentences=trained, **options
         )
-        values['perplexity'] = caption_metrics.perplexity(*total)
-        values['copied'] = float(np.mean([sentence in known for sentence in result]))
-        records.append({'method': METHODS[name], **values})
-        generated[name] = result
-    split, main = splits['test'], dict(records[0])
-    whole = (splits['train'].features[:, 0], split.features[:, 0])
-    for method, values in caption_metrics.baselines(
-        train_sentences, whole[0], split.images.sentences, whole[1]
-    ).items():
-        del values['bleu_4_interval']
         records.append({'method': method, **values})
-    for method, values in PUBLISHED.items():
-        records.append({'method': method, **dict(zip(BLEU, values, strict=True))})
+        widths += [{'split': name, **record} for record in swept]
+    split, main = splits['test'], dict(records[0])
+    whole = splits['train'].features[:, 0], split.images.sentences, split.features[:, 0]
+    records += caption_metrics.baselines(trained, *whole) + caption_metrics.published_records()
     scores = ', '.join(f'{100 * main[name]:.1f}' for name in BLEU)
     note = f'{len(split.features)} test images, beam width {config.beam_widths[-1]}; bootstrap intervals.'
-    return train.Report(
-        metrics={k: main[k] for k in (*BLEU, 'rouge_l', 'cider_d', 'perplexity', 'copied')},
-        tables=(
-            train.Table('Descriptions', records, ('method',), caption=note, in_results=False),
-            train.Table('Beam width', widths, ('split', 'beam_width')),
-        ),
-        figures=figures(config, model, state.params, data, generated['test'], widths),
-        summary=f'{config.source}: BLEU-1 to BLEU-4 {scores} %.',
+    tables = (
+        train.Table('Descriptions', records, ('method',), caption=note, in_results=False),
+        train.Table('Beam width', widths, ('split', 'beam_width')),
     )
+    metrics = {k: main[k] for k in (*BLEU, 'rouge_l', 'cider_d', 'perplexity', 'copied')}
+    drawn = figures(config, model, state.params, data, generated['test'], widths)
+    return train.Report(metrics, tables, drawn, f'{config.source}: BLEU-1 to BLEU-4 {scores} %.')
 
 
 def figures(config, model, params, data, generated, widths):
     from lecture4.figures import descriptions
 
-    words, split = data.spec.constants['vocabulary'], data.report_data.splits['test']
-    images, references = split.images, [own[0] for own in split.images.sentences]
-    lengths = descriptions.lengths({'generated': generated, 'references': references})
+    words, splits = data.spec.constants['vocabulary'], data.report_data.splits
+    images, features = splits['test'].images, splits['test'].features[:8]
+    sentences = {'generated': generated, 'references': [own[0] for own in images.sentences]}
     beam = descriptions.beam_widths(widths, ('bleu_1', 'bleu_4'))
     drawn = {
         'beam': train.Figure(beam, 'BLEU against the width of the beam.'),
-        'lengths': train.Figure(
-            lengths, 'Number of words of generated sentences and of references.'
-        ),
+        'lengths': train.Figure(descriptions.lengths(sentences), 'Number of words of sentences.'),
     }
     if images.read_image is None or images.boxes is None:
         return drawn
-    flat = [s for own in data.report_data.splits['train'].images.sentences for s in own]
-    texts, regions = [], []
-    for i in range(min(8, len(generated))):
-        near = flat[caption_metrics.nearest_sentence(generated[i], flat)]
-        lines = {'generated': generated[i], 'reference': references[i], 'nearest in training': near}
-        texts.append([(label, ' '.join(text)) for label, text in lines.items()])
-        of_regions = captions.describe_all(
-            model, params, split.features[i][:, None], words, max_length=config.max_length, size=16
-        )
-        regions.append([(' '.join(text), r, 0.0) for r, text in enumerate(of_regions)][1:7])
-    pixels = [images.read_image(i) for i in range(len(texts))]
-    samples = descriptions.samples(pixels, texts)
+    pixels, trained = [images.read_image(i) for i in range(len(features))], splits['train'].images
+    texts = generated[:8], images.sentences[:8], trained.sentences
+    samples = descriptions.samples(pixels, caption_metrics.next_to_references(*texts))
+    regions = caption_evaluation.describe_regions(model, params, features, words)
     boxes = descriptions.segments(pixels, images.boxes[: len(pixels)], regions, scores=False)
-    note = 'Generated sentences, a reference, and the training sentence with most words in common.'
-    drawn = {
-        'samples': train.Figure(samples, note),
+    drawn |= {
+        'samples': train.Figure(samples, 'Generated, a reference, the nearest training sentence.'),
         'regions': train.Figure(boxes, 'Regions described as images; --segments trains for that.'),
-    } | drawn
+    }
     if config.attention:
-        tokens = np.array([[words.index(word) for word in generated[0]]], np.int32)
-        weights = model.apply({'params': params}, split.features[:1], tokens)[1][0]
+        weights = caption_evaluation.attention(model, params, features[0], generated[0], words)
         maps = descriptions.attention(pixels[0], images.boxes[0], [*generated[0], 'END'], weights)
         drawn['attention'] = train.Figure(maps, 'Regions that each generated word attends to.')
     return drawn

@@ -1,6 +1,7 @@
 """What spatial transformers attend to: inputs with the sampled region, warped outputs, meshes, robustness."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped
@@ -18,8 +19,8 @@ def attended(
     outlines: Float[np.ndarray, 'n p 2'],
     warped: Shaped[np.ndarray, 'n h2 w2 c'],
     titles: Sequence[str] = (),
-    *,
     is_correct: Sequence[bool] | np.ndarray = (),
+    *,
     title: str = '',
     size: int | float = 1.0,
 ) -> Figure:
@@ -178,3 +179,60 @@ def equivariance(
     axes.set_ylabel('rotation of the sampled region (degrees)')
     axes.legend(fontsize=7)
     return made
+
+
+Captioned = dict[str, tuple[Figure, str]]
+
+
+def key(name: str) -> str:
+    """A network's name as a part of a file name."""
+    return name.lower().replace('-', '_')
+
+
+def of_networks(views: Mapping[str, Sequence[Any]]) -> Captioned:
+    """{'attention_NAME': (figure, caption)} of networks with transformers.
+
+    Args:
+      views: Name -> the positional arguments of `attended`.
+    """
+    caption = 'inputs and what is sampled, samples, predictions (in red if wrong).'
+    return {
+        f'attention_{key(name)}': (attended(*own), f'{name}: {caption}')
+        for name, own in views.items()
+    }
+
+
+def of_meshes(
+    images: Shaped[np.ndarray, 'n h w c'],
+    points: Mapping[str, Float[np.ndarray, 'n rows columns 2']],
+) -> Captioned:
+    """{'mesh_NAME': (figure, caption)} of networks with thin plate splines, by the arguments of `meshes`."""
+    caption = 'where a mesh over the output reads the input.'
+    return {
+        f'mesh_{key(name)}': (meshes(images, own), f'{name}: {caption}')
+        for name, own in points.items()
+    }
+
+
+def of_poses(
+    curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray | Sequence[float]]]],
+    turns: Mapping[str, Float[np.ndarray, 'n k']],
+) -> Captioned:
+    """(figure, caption) of `robustness` and, where a network is affine, of `equivariance`.
+
+    Args:
+      curves: As `robustness`; 'rotation' is one of them.
+      turns: The `undone` of `equivariance`, over the same rotations.
+    """
+    caption = 'Test accuracy against rotation (degrees), scale, and offset (of the width).'
+    made = {'robustness': (robustness(curves), caption)}
+    if turns:
+        caption = 'Rotation of the sampled region when the input turns: median and quartiles.'
+        made['equivariance'] = (equivariance(curves['rotation'][0], turns), caption)
+    return made
+
+
+def of_shrinking(images: Shaped[np.ndarray | Array, 'n h w c'], *shrunk: Array) -> Captioned:
+    """(figure, caption) of `downscaled`, by its arguments."""
+    caption = "Shrinking: the paper's sampler skips pixels, a widened kernel averages them."
+    return {'antialiasing': (downscaled(images, *shrunk), caption)}

@@ -19,6 +19,7 @@ from lecture4.language.recurrent import Cell, Recurrence
 
 Form = Literal['best_region', 'all_pairs']
 Negatives = Literal['all', 'hardest']
+Loss = Literal['ranking', 'hardest', 'softmax']
 
 
 class RegionEncoder(nn.Module):
@@ -160,6 +161,25 @@ def embed(
     return outputs
 
 
+@functools.partial(jax.jit, static_argnames=('network',))
+def own_word_scores(
+    network: AlignmentNetwork,
+    params: PyTree,
+    features: Float[ArrayLike, 'n r d'],
+    words: Int[ArrayLike, 'n t'],
+) -> tuple[Float[Array, 'n t r'], Bool[Array, 'n t']]:
+    """Scores of every word for every region of the sentence's own image, and the mask of words.
+
+    Args:
+      network: The network.
+      params: Its parameters.
+      features: Of the regions of n images.
+      words: Word indices of a sentence of each, zeros behind the words.
+    """
+    v, s, mask = embed(network, params, features, words)
+    return jnp.einsum('nrh,nth->ntr', v, s), mask
+
+
 def unit_length(v: Float[Array, '*n h'], epsilon: float = 1e-8) -> Float[Array, '*n h']:
     """Vectors divided by their lengths; zero stays zero, with a finite gradient."""
     return v * jax.lax.rsqrt(jnp.sum(jnp.square(v), axis=-1, keepdims=True) + epsilon)
@@ -264,6 +284,29 @@ def contrastive_loss(
     sentences = jax.nn.logsumexp(logits, axis=1) - own
     images = jax.nn.logsumexp(logits, axis=0) - own
     return jnp.mean(sentences + images) / 2
+
+
+def pair_loss(
+    scores: Float[Array, 'n n'],
+    is_same: Bool[ArrayLike, 'n n'] | None = None,
+    *,
+    kind: Loss = 'ranking',
+    margin: float | Float[Array, ''] = 1.0,
+    temperature: float | Float[Array, ''] = 0.1,
+) -> Float[Array, '']:
+    """`ranking_loss` over all or the hardest negatives, or `contrastive_loss`, by name.
+
+    Args:
+      scores: As `ranking_loss`.
+      is_same: As `ranking_loss`.
+      kind: 'ranking' over all negatives, 'hardest', or 'softmax'.
+      margin: Of the ranking losses.
+      temperature: Of the softmax loss.
+    """
+    if kind == 'softmax':
+        return contrastive_loss(scores, is_same, temperature=temperature)
+    negatives: Negatives = 'all' if kind == 'ranking' else 'hardest'
+    return ranking_loss(scores, is_same, margin=margin, negatives=negatives)
 
 
 def all_scores(

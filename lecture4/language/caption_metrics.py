@@ -11,6 +11,14 @@ from jaxtyping import ArrayLike, Float, Int, Num
 from lecture4.language import bleu
 from lecture4.language.bleu import Sentence, check, ngram_counts
 
+# Karpathy & Fei-Fei 2015, table 2: BLEU-1 to 4 of full images.
+PUBLISHED = {
+    'Flickr8k (Karpathy & Fei-Fei 2015)': (0.579, 0.383, 0.245, 0.160),
+    'Flickr30k': (0.573, 0.369, 0.240, 0.157),
+    'COCO': (0.625, 0.450, 0.321, 0.230),
+}
+BLEU = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4')
+
 
 def rouge_l(
     candidates: Sequence[Sentence],
@@ -191,13 +199,36 @@ def nearest_sentence(sentence: Sentence, others: Sequence[Sentence]) -> int:
     return int(np.argmax(overlap))
 
 
+def next_to_references(
+    generated: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+    train_sentences: Sequence[Sequence[Sentence]],
+) -> list[list[tuple[str, str]]]:
+    """For every generated sentence (label, text) of itself, a reference, and the nearest training sentence.
+
+    Args:
+      generated: n sentences.
+      references: Of the same images.
+      train_sentences: Of each training image.
+    """
+    known = [sentence for own in train_sentences for sentence in own]
+    return [
+        [
+            ('generated', ' '.join(sentence)),
+            ('reference', ' '.join(own[0])),
+            ('nearest in training', ' '.join(known[nearest_sentence(sentence, known)])),
+        ]
+        for sentence, own in zip(generated, references, strict=True)
+    ]
+
+
 def baselines(
     train_sentences: Sequence[Sequence[Sentence]],
     train_features: Float[np.ndarray, 'm d'],
     references: Sequence[Sequence[Sentence]],
     features: Float[np.ndarray, 'n d'],
-) -> dict[str, dict[str, Any]]:
-    """What needs no model: the sentence of the nearest training image, and one reference against the others.
+) -> list[dict[str, Any]]:
+    """Without a model: the sentence of the nearest training image, and one reference against the others.
 
     Args:
       train_sentences: Of m training images.
@@ -206,7 +237,7 @@ def baselines(
       features: Of the test images.
 
     Returns:
-      Name -> values as `evaluate`.
+      Records {'method', BLEU-1..4, ROUGE-L, CIDEr-D}.
     """
     unit = train_features / np.linalg.norm(train_features, axis=1, keepdims=True)
     copies: list[Sentence] = [
@@ -214,7 +245,19 @@ def baselines(
     ]
     first: list[Sentence] = [own[0] for own in references]
     rest: list[Sequence[Sentence]] = [own[1:] or own for own in references]
-    return {
-        'sentence of the nearest training image': evaluate(copies, references),
-        'a person, against the other references': evaluate(first, rest),
-    }
+    records = []
+    for method, sentences, others in (
+        ('sentence of the nearest training image', copies, references),
+        ('a person, against the other references', first, rest),
+    ):
+        values = evaluate(sentences, others)
+        del values['bleu_4_interval']
+        records.append({'method': method, **values})
+    return records
+
+
+def published_records() -> list[dict[str, Any]]:
+    """Records {'method', BLEU-1..4} of the published values."""
+    return [
+        {'method': method, **dict(zip(BLEU, v, strict=True))} for method, v in PUBLISHED.items()
+    ]

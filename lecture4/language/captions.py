@@ -6,15 +6,13 @@ et al. 2015 and neuraltalk; soft attention over regions as in Xu et al. 2015.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from lecture4.language import decoding, recurrent
 from lecture4.language.sentence_cnn import symmetric_uniform
@@ -242,34 +240,28 @@ def describe(
     return decoding.Decoded(beam.tokens[:, 0], beam.log_probs[:, 0])
 
 
-def describe_all(
+def sample(
     network: CaptionNetwork,
     params: PyTree,
-    features: Float[np.ndarray, 'n r d'],
-    vocabulary: tuple[str, ...],
+    features: Float[ArrayLike, 'n r d'],
+    key: PRNGKeyArray,
     *,
-    width: int = 1,
+    temperature: float | Float[ArrayLike, ''] = 1.0,
     max_length: int = 20,
-    size: int = 125,
-) -> list[tuple[str, ...]]:
-    """Sentences of many images as words, `size` images at a time.
+) -> decoding.Decoded:
+    """A sentence of every image, drawn word by word from the network's distribution.
 
     Args:
       network: As `describe`.
       params: As `describe`.
       features: As `describe`.
-      vocabulary: Word of every token.
-      width: As `describe`.
+      key: Of the draws.
+      temperature: Divisor of the logits, positive.
       max_length: As `describe`.
-      size: Images at a time.
     """
-    sentences = []
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        padded = np.resize(part, (size, *part.shape[1:]))
-        tokens = describe(network, params, padded, width=width, max_length=max_length).tokens
-        sentences += [decoding.words(row, vocabulary) for row in np.asarray(tokens)[: len(part)]]
-    return sentences
+    start = network.apply({'params': params}, features, method='start')
+    step = decoder(network, params)
+    return decoding.sample(key, step, start, max_length=max_length, temperature=temperature)
 
 
 @functools.partial(jax.jit, static_argnames=('network',))
@@ -282,33 +274,3 @@ def log_likelihood(
     """Log likelihood of sentences given images, in nats, and their numbers of tokens, END included."""
     outputs: Any = network.apply({'params': params}, features, tokens)
     return token_log_likelihood(outputs[0], tokens)
-
-
-def corpus_likelihood(
-    network: CaptionNetwork,
-    params: PyTree,
-    features: Float[np.ndarray, 'n r d'],
-    image_of: Int[np.ndarray, ' m'],
-    groups: Sequence[tuple[Int[np.ndarray, ' _k'], Int[np.ndarray, '_k _t']]],
-    size: int = 250,
-) -> tuple[float, int]:
-    """Log likelihood in nats and number of tokens of all sentences, compiled once for each length.
-
-    Args:
-      network: The network.
-      params: Its parameters.
-      features: Of the regions of the images.
-      image_of: Row of the image of each sentence.
-      groups: (rows, padded words) of sentences of similar length.
-      size: Sentences at a time.
-    """
-    total, count = 0.0, 0
-    for rows, words in groups:
-        for start in range(0, len(rows), size):
-            at = np.arange(start, min(start + size, len(rows)))
-            padded = np.resize(at, size)
-            own = features[image_of[rows[padded]]]
-            values, tokens = log_likelihood(network, params, own, words[padded])
-            total += float(values[: len(at)].sum())
-            count += int(tokens[: len(at)].sum())
-    return total, count

@@ -11,6 +11,15 @@ from jaxtyping import ArrayLike, Float, Int
 
 from lecture4.language.caption_metrics import bootstrap_interval
 
+MEASURES = ('recall_at_1', 'recall_at_5', 'recall_at_10', 'median_rank')
+# Karpathy & Fei-Fei 2015, table 1: the measures of annotation and of search.
+PUBLISHED = {
+    'BRNN, Flickr8k, 1000 images': ((0.165, 0.406, 0.542, 7.6), (0.118, 0.321, 0.447, 12.4)),
+    'BRNN, Flickr30k, 1000 images': ((0.222, 0.482, 0.614, 4.8), (0.152, 0.377, 0.505, 9.2)),
+    'BRNN, COCO, 1000 images': ((0.384, 0.699, 0.805, 1.0), (0.274, 0.602, 0.748, 3.0)),
+    'BRNN, COCO, 5000 images': ((0.165, 0.392, 0.520, 9.0), (0.107, 0.296, 0.422, 14.0)),
+}
+
 
 def annotation_ranks(
     scores: Float[ArrayLike, 'images sentences'], image_of: Int[ArrayLike, ' n']
@@ -91,6 +100,15 @@ def evaluate(
         interval = f'{100 * low:.1f} to {100 * high:.1f}'
         records.append({'direction': direction, **measures(rank), '95 % of R@1': interval})
     return records
+
+
+def published_records() -> list[dict[str, Any]]:
+    """Records of the published measures, as those of `evaluate` with 'method'."""
+    return [
+        {'method': method, 'direction': direction, **dict(zip(MEASURES, values, strict=True))}
+        for method, both in PUBLISHED.items()
+        for direction, values in zip(('annotation', 'search'), both, strict=True)
+    ]
 
 
 def _check(scores, image_of):

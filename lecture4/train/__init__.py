@@ -1,8 +1,14 @@
 """What experiment files take from here."""
 
-from lecture4.train.caption_sources import Captioned, captioned_data, load_captioned
+from lecture4.train.caption_sources import (
+    Captioned,
+    captioned_data,
+    load_captioned,
+    measured_splits,
+)
 from lecture4.train.cli import main
 from lecture4.train.config import Config, RunOptions, UsageError, require
+from lecture4.train.distorted_sources import Distorted, distorted_data
 from lecture4.train.error_figures import error_figures
 from lecture4.train.fields import (
     AtLeast0,
@@ -21,7 +27,7 @@ from lecture4.train.fields import (
     Positive,
     PositiveFraction,
 )
-from lecture4.train.history import Recorded, record, record_metrics
+from lecture4.train.history import Recorded, entries, record, record_metrics
 from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
@@ -79,6 +85,7 @@ __all__ = [
     'Classes',
     'Config',
     'Data',
+    'Distorted',
     'Figure',
     'Floats',
     'Fraction',
@@ -108,6 +115,8 @@ __all__ = [
     'captioned_data',
     'check_label_counts',
     'cross_validate',
+    'distorted_data',
+    'entries',
     'error_figures',
     'evaluate',
     'from_learner',
@@ -127,6 +136,7 @@ __all__ = [
     'load_run',
     'load_self_taught',
     'main',
+    'measured_splits',
     'on_params',
     'optimize',
     'parallel',

@@ -14,6 +14,7 @@ from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast4
 from lecture4.train.task import Data, Spec
 
 NUM_DEV = 200  # images of the dev split that evaluations during training see
+METHODS = {'test': 'this run', 'held_out': 'this run, unseen combinations'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,12 @@ def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask
     )
     task.check_vocabulary(config.workdir, loaded.vocabulary, config.overwrite)
     return loaded
+
+
+def measured_splits(loaded: task.CaptionTask) -> list[tuple[str, str, task.Split]]:
+    """(name, how a table calls a model's row, split) of the splits that reports measure: test, held_out."""
+    splits = loaded.splits
+    return [(name, method, splits[name]) for name, method in METHODS.items() if name in splits]
 
 
 def captioned_data(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lecture4.ops.reduce import Reduce
 from lecture4.train.task import Metrics, PyTree, Task
@@ -67,6 +68,19 @@ def record(task: Task, measure: Callable[[PyTree], PyTree], *, steps: int, num: 
         return Recorded(n + 1, state, history), metrics
 
     return _over_states(task, init, step)
+
+
+def entries(recorded: Recorded, steps: int) -> list[tuple[int, PyTree]]:
+    """The filled entries of `record`'s history with the number of steps before each, as NumPy arrays.
+
+    Args:
+      recorded: The state after the run.
+      steps: Steps of the whole run.
+    """
+    num = len(jax.tree.leaves(recorded.history)[0])
+    taken = range(0, steps, max(steps // num, 1))[:num]
+    history = jax.tree.map(np.asarray, recorded.history)
+    return [(n, jax.tree.map(lambda a, i=i: a[i], history)) for i, n in enumerate(taken)]
 
 
 def record_metrics(task: Task, keys: Sequence[str], steps: int) -> Task:

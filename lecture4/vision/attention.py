@@ -1,11 +1,12 @@
 """What the transformers at a network's input attend to, as arrays for figures and animations."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from lecture4.vision import spatial_transformer as st
 
@@ -34,11 +35,15 @@ class Views(NamedTuple):
       images: Inputs.
       outlines: Border of what is sampled, normalized (x, y).
       warped: Samples.
+      predictions: Name of the predicted class of each.
+      is_correct: Whether it is the label.
     """
 
     images: Shaped[np.ndarray, 'n h w c']
     outlines: Float[np.ndarray, 'n p 2']
     warped: Shaped[np.ndarray, 'n h2 w2 c']
+    predictions: list[str]
+    is_correct: Bool[np.ndarray, ' n']
 
 
 def attend(
@@ -60,14 +65,18 @@ def views(
     kind: st.Kind,
     images: Float[Array | np.ndarray, 'n h w c'],
     attention: Attention,
+    class_names: Sequence[str],
+    labels: Int[np.ndarray, ' n'],
     objects: int = 1,
 ) -> Views:
-    """The inputs and outputs of each transformer, to be drawn.
+    """The inputs and outputs of each transformer and the predictions, to be drawn.
 
     Args:
       kind: Of the transformers.
       images: What the network saw.
       attention: What it made of them.
+      class_names: One per class.
+      labels: Of the images.
       objects: Number of groups of channels that hold an image each; transformer k is shown on group k.
 
     Raises:
@@ -83,4 +92,28 @@ def views(
         outline = _outline(kind, attention.theta[..., k, :])
         warped = attention.warped[..., k * channels + group : k * channels + group + c]
         parts.append((images[..., group : group + c], outline, warped))
-    return Views(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    predicted = np.argmax(attention.logits, axis=1)
+    shown, outlines, warped = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Views(
+        shown,
+        outlines,
+        warped,
+        predictions=[str(class_names[i]) for i in predicted] * count,
+        is_correct=np.tile(predicted == labels, count),
+    )
+
+
+def meshes(
+    kinds: Mapping[str, st.Kind], attention: Mapping[str, Attention]
+) -> dict[str, Float[np.ndarray, 'n rows columns 2']]:
+    """Where the first transformer of every network with thin plate splines reads a mesh over its output.
+
+    Args:
+      kinds: Network -> kind of its transformers.
+      attention: Network -> what it made of images.
+    """
+    return {
+        name: np.asarray(mesh(kind, attention[name].theta[:, 0]))
+        for name, kind in kinds.items()
+        if kind == 'tps'
+    }

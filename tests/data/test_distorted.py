@@ -43,3 +43,8 @@ def test_sums_have_nineteen_classes_and_two_channels():
 def test_uint8_images_are_brought_to_the_unit_interval():
     np.testing.assert_allclose(distorted.to_unit(np.array([0, 255], np.uint8)), [0, 1])
     np.testing.assert_allclose(distorted.to_unit(np.array([0.25], np.float32)), [0.25])
+
+
+def test_more_training_images_than_there_are_is_refused():
+    with pytest.raises(ValueError, match='num_train is 3000, but digits has 1297 training images'):
+        distorted.load('digits', 'RTS', num_train=3000)

@@ -7,7 +7,7 @@ import pytest
 from experiments.descriptions import alignment, captions
 from lecture4.language import word_vectors
 
-SMALL = {'num_images': 12, 'batch_size': 4, 'steps': 2, 'embed_dim': 4, 'hidden_dim': 4}
+SMALL = {'num_images': 12, 'batch_size': 4, 'steps': 2, 'embed_dim': 4}
 
 
 @pytest.fixture(autouse=True)

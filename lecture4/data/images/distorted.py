@@ -73,10 +73,15 @@ def load(
 
     Raises:
       DataError: As `images.load`.
-      ValueError: Images that are not square.
+      ValueError: Images that are not square, or fewer of them than `num_train`.
     """
     task = load_task(source, image_size=image_size, pixels='stored', seed=seed, **data_kwargs)
-    rows = np.random.default_rng(seed).permutation(len(task.train_images))[: num_train or None]
+    available = len(task.train_images)
+    if num_train > available:
+        raise ValueError(
+            f'num_train is {num_train}, but {source} has {available} training images; use at most {available}'
+        )
+    rows = np.random.default_rng(seed).permutation(available)[: num_train or None]
     _, size, _, channels = task.train_images.shape
     canvas = distort.canvas_size(distortion, size)
 

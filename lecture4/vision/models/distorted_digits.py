@@ -8,7 +8,7 @@ Widths are not known; here they follow from the number of parameters, "about 400
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
@@ -56,6 +56,8 @@ PUBLISHED: dict[str, dict[str, float]] = {
 }  # fmt: skip
 TABLE_1: tuple[Name, ...] = tuple(name for name in NAMES if name in _TABLE_1)
 COMPARED: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-affine')
+SMALL: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', 'ST-CNN-tps', 'ST-CNN-affine')
+SIGNS: tuple[Name, ...] = ('CNN', 'ST-CNN-affine', 'ST-CNN-deep')
 SUMS: tuple[Name, ...] = ('FCN', 'CNN', 'ST-FCN-affine', '2xST-FCN-affine', '2xST-CNN-affine')
 
 
@@ -99,6 +101,12 @@ def kind_of(name: str) -> st.Kind | None:
         if name.endswith(kind):
             return kind
     return 'affine'
+
+
+def kinds(names: Iterable[str]) -> dict[str, st.Kind]:
+    """{name: the kind of its transformer} of the networks that have one."""
+    found = {name: kind_of(name) for name in names}
+    return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def records(
