@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from lecture4.data.detection import feature_cache, padded, registry
 from lecture4.data.detection.buckets import ScaleRule
-from lecture4.data.detection.dataset import DetectionDataset
+from lecture4.data.detection.dataset import DetectionDataset, take
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.data.images import normalize
 from lecture4.train.config import Config, UsageError
@@ -50,6 +50,22 @@ class Detection(Config):
     feature_cache: str = '~/.cache/lecture4/features'
 
 
+@dataclasses.dataclass(frozen=True)
+class WithProposals(Detection):
+    """Images with boxes and region proposals: selective search's, or those of a file."""
+
+    # File of proposals, a format string with the field {split}; without, selective search's are computed.
+    proposals: str = ''
+    # Folder of selective search's proposals.
+    proposal_cache: str = '~/.cache/lecture4/proposals'
+    # Proposals per image, the first ones.
+    num_proposals: AtLeast1 = 200
+    # Width that images are resized to before selective search; 0 keeps their size.
+    search_width: AtLeast0 = 0
+    # Smallest width and height of a proposal, in pixels of the image that is searched.
+    min_proposal_size: AtLeast1 = 10
+
+
 def normalized(images: UInt8[Array | np.ndarray, 'n h w 3']) -> Float[Array, 'n h w 3']:
     """Images as the networks see them."""
     return normalize.normalize(images, NORMALIZATION)
@@ -72,15 +88,23 @@ def init_source(config: Detection) -> Any:
     return init.source
 
 
+def normalized_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch whose images, unless it has feature maps instead, are as the networks see them."""
+    if 'images' not in batch:
+        return dict(batch)
+    return {**batch, 'images': normalized(batch['images'])}
+
+
 def load_detection(
     config: Detection,
     stride: int,
     backbone: Callable[[Any], Any] | None = None,
     *,
-    propose: Callable[[DetectionDataset], tuple[Any, Any]] | None = None,
+    propose: Callable[[DetectionDataset, str], tuple[Any, Any]] | None = None,
     fingerprint_of: PyTree = (),
     keep_training_set: bool = False,
     scene: SceneConfig = SceneConfig(),
+    single_object: bool = False,
     constants: dict[str, Any] | None = None,
 ) -> Data:
     """Training batches of padded images in memory, and the test set as report_data.
@@ -93,10 +117,11 @@ def load_detection(
       stride: Heights and widths are multiples of it.
       backbone: Normalized images [n, h, w, 3] -> feature maps [n, h2, w2, c], computed once for each image and kept
         on disk in float16; None leaves images.
-      propose: A set -> (boxes [n, p, 4] in pixels of its images, whether there is such a box [n, p]), which join the
-        batches as 'proposals', in pixels of the resized images, and 'proposals_valid'.
+      propose: A set and the name of its split -> (boxes [n, p, 4] in pixels of its images, whether there is such a
+        box [n, p]), which join the batches as 'proposals', in pixels of the resized images, and 'proposals_valid'.
       fingerprint_of: What the feature maps depend on besides the images: the name of the network and its weights.
       scene: How scenes are made, of source scenes.
+      single_object: Whether only images with exactly one object are kept.
       keep_training_set: Whether report_data has the training set as 'train'.
       constants: Of the spec.
 
@@ -111,14 +136,17 @@ def load_detection(
         load('train', num_images=config.num_train),
         load(config.test_split, num_images=config.num_eval),
     )
+    if single_object:
+        sets = tuple(take(d, np.flatnonzero([len(boxes) == 1 for boxes in d.boxes])) for d in sets)
     rule = ScaleRule(config.shorter_side, config.longer_side, stride)
     bucket = padded.common_bucket(sets, rule)
     arrays, test = (padded.padded_arrays(dataset, rule, bucket) for dataset in sets)
     names = TRUTH
     if propose is not None:
         names = (*TRUTH, 'proposals', 'proposals_valid')
-        for dataset, own in zip(sets, (arrays, test), strict=True):
-            boxes, own['proposals_valid'] = propose(dataset)
+        splits = ('train', config.test_split)
+        for dataset, split, own in zip(sets, splits, (arrays, test), strict=True):
+            boxes, own['proposals_valid'] = propose(dataset, split)
             factors = own['sizes'] / own['original_sizes']
             own['proposals'] = (boxes * factors[:, None, [1, 0, 1, 0]]).astype(np.float32)
     shown, inputs = test['images'], 'images'

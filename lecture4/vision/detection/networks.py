@@ -33,6 +33,16 @@ class SmallNetwork(nn.Module):
     features: tuple[int, ...] = (16, 32, 64, 64)
     num_convolutions: tuple[int, ...] = (1, 1, 2, 2)
 
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of the last feature maps."""
+        return 2 ** (len(self.features) - 1)
+
+    @property
+    def last(self) -> str:
+        """Name of the last feature maps."""
+        return f'conv{len(self.features)}_{self.num_convolutions[-1]}'
+
     @nn.compact
     def __call__(
         self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
@@ -283,6 +293,7 @@ def create(
     with_rpn: bool = True,
     hidden_dims: Sequence[int] = (4096, 4096),
     dropout_rate: float = 0.5,
+    small: SmallNetwork = SmallNetwork(),
 ) -> Detector:
     """A detector on one feature map, or on a pyramid.
 
@@ -294,6 +305,7 @@ def create(
       with_rpn: Whether it makes its own proposals.
       hidden_dims: Dense layers of the head, where it has some; torchvision's pyramids have (1024, 1024).
       dropout_rate: Of these; torchvision has none.
+      small: The backbone of 'small'.
 
     Raises:
       ValueError: There is no such detector.
@@ -302,7 +314,7 @@ def create(
     layers: nn.Module = DenseLayers(tuple(hidden_dims), dropout_rate)
     rpn_features = 256
     if name == 'small':
-        backbone: nn.Module = Backbone(SmallNetwork(), ('conv4_2',))
+        backbone: nn.Module = Backbone(small, (small.last,))
         rpn_features = 64
     elif name in ('resnet_50_fpn', 'resnet_101_fpn'):
         network = registry.create(name.replace('fpn', 'v1_5'), 1, features_only=True)

@@ -12,6 +12,7 @@ and may come from any other method: write it with numpy.savez.
 
 import collections
 import concurrent.futures
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -101,6 +102,45 @@ def cached(
     save(path, result, fingerprint)
     partial.unlink(missing_ok=True)
     return result
+
+
+def prepare(
+    images: Sequence[Any],
+    fingerprint: str,
+    number: int,
+    *,
+    file: str | PathLike[str] = '',
+    folder: str | PathLike[str] = '.',
+    width: int = 500,
+    min_size: int = 20,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> tuple[Float32[np.ndarray, 'n {number} 4'], Bool[np.ndarray, 'n {number}']]:
+    """Proposals of a set as padded arrays: those of a file, or of selective search in mode fast, kept in a folder.
+
+    Args:
+      images: As `compute`; more than 50 are divided among all cores.
+      fingerprint: Of the images.
+      number: Proposals per image, the first ones.
+      file: Proposals of the user; '' computes selective search's.
+      folder: Where these are kept.
+      width: As `selective_search.propose`.
+      min_size: As `selective_search.propose`.
+      track: As `cached`.
+
+    Returns:
+      As `pad`.
+
+    Raises:
+      ValueError: As `load`.
+    """
+    if file:
+        return pad(load(file, len(images), fingerprint), number)
+    name = cache_name(fingerprint, f'fast_width{width}_min{min_size}')
+    propose = functools.partial(selective_search.propose, width=width, min_size=min_size)
+    num_workers = 0 if len(images) > 50 else 1
+    path = pathlib.Path(folder).expanduser() / name
+    boxes = cached(path, images, fingerprint, propose, num_workers=num_workers, track=track)
+    return pad(boxes, number)
 
 
 def seconds_per_image(images: Sequence[Any], propose: Callable[[Any], Any]) -> float:

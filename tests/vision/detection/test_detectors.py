@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.ops import boxes as box_ops
-from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks
+from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks, stages
 from lecture4.vision.detection.recipe import Recipe
 
 RECIPE = Recipe(
@@ -171,6 +171,19 @@ def test_proposals_lie_in_the_image_without_its_padding(example):
     assert (overlaps - np.eye(len(inside))).max() <= RECIPE.proposal_nms + 1e-6
     sides = inside[:, 2:] - inside[:, :2]
     assert sides.min() >= RECIPE.min_size - 1e-4
+
+
+def test_stages_give_the_same_detections(example):
+    variables, batch = example
+    inputs = {name: batch[name] for name in ('images', 'sizes')}
+    of = stages.of_faster_rcnn(NETWORK, RECIPE, variables)
+    detections, seconds = stages.predict_all(of, inputs, 2)
+    predict = jax.jit(functools.partial(faster_rcnn.predict, NETWORK, RECIPE))
+    expected = jax.device_get(predict(variables, inputs))
+    np.testing.assert_array_equal(detections['labels'], expected.labels)
+    np.testing.assert_allclose(detections['boxes'], expected.boxes, atol=1e-3)
+    names = ['convolutions', 'region proposals', 'RoI pooling', 'dense layers', 'suppression']
+    assert list(seconds) == names and min(seconds.values()) > 0
 
 
 def test_a_full_rank_decomposition_changes_nothing(example):

@@ -1,0 +1,125 @@
+"""Testing a detector stage by stage, each compiled on its own: where the time per image goes.
+
+A stage takes a batch and returns what it adds to it; the last adds 'detections'. The results are those of
+`fast_rcnn.predict` and `faster_rcnn.predict`.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lecture4.vision.detection import fast_rcnn, faster_rcnn
+from lecture4.vision.detection.fast_rcnn import Detections
+from lecture4.vision.detection.networks import Detector
+from lecture4.vision.detection.recipe import Recipe
+
+Stages = Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+
+_features = jax.jit(fast_rcnn.feature_maps, static_argnums=0)
+_pool = jax.jit(fast_rcnn.pool_rois, static_argnums=0)
+_classify = jax.jit(fast_rcnn.classify, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _propose(network, recipe, variables, batch, levels):
+    boxes, valid, _ = faster_rcnn.propose(network, recipe, variables, batch, levels)[0]
+    return boxes, valid
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _suppress(recipe, logits, deltas, proposals, valid, sizes):
+    n, p = valid.shape
+    k = logits.shape[-1]
+    return jax.vmap(functools.partial(fast_rcnn.detections_of, recipe))(
+        logits.reshape(n, p, k), deltas.reshape(n, p, k, 4), proposals, valid, sizes
+    )
+
+
+def of_fast_rcnn(network: Detector, recipe: Recipe, variables: Any) -> Stages:
+    """Stages of Fast R-CNN on batches with 'proposals'; dense layers may be decomposed.
+
+    Args:
+      network: The detector.
+      recipe: Constants.
+      variables: Of the network.
+    """
+
+    def convolutions(batch):
+        return {'levels': _features(network, variables, _inputs(batch))}
+
+    def pool(batch):
+        return {'pooled': _pool(recipe, batch['levels'], batch['proposals'])}
+
+    def classify(batch):
+        return {'outputs': _classify(network, variables, batch['pooled'])}
+
+    def suppress(batch):
+        proposals = batch['proposals'], batch['proposals_valid']
+        return {'detections': _suppress(recipe, *batch['outputs'], *proposals, batch['sizes'])}
+
+    return {
+        'convolutions': convolutions,
+        'RoI pooling': pool,
+        'dense layers': classify,
+        'suppression': suppress,
+    }
+
+
+def of_faster_rcnn(network: Detector, recipe: Recipe, variables: Any) -> Stages:
+    """Stages of Faster R-CNN: those of `of_fast_rcnn`, with proposals of its own after the convolutions."""
+
+    def propose(batch):
+        boxes, valid = _propose(network, recipe, variables, _inputs(batch), batch['levels'])
+        return {'proposals': boxes, 'proposals_valid': valid}
+
+    first, *rest = of_fast_rcnn(network, recipe, variables).items()
+    return dict([first, ('region proposals', propose), *rest])
+
+
+def _inputs(batch):
+    return {name: batch[name] for name in ('images', 'features', 'sizes') if name in batch}
+
+
+def predict_all(
+    stages: Stages,
+    arrays: Mapping[str, Any],
+    batch_size: int,
+    *,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Detections of all images, and the seconds per image of every stage without compilation.
+
+    Args:
+      stages: See the module.
+      arrays: Arrays [n, ...] that a batch is made of.
+      batch_size: Images per batch; the last one is filled up with the first image.
+      prepare: Makes a batch of rows of the arrays, such as by normalizing images; not timed.
+      track: Shows progress over the first images of batches.
+
+    Returns:
+      ({'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}, seconds by stage).
+    """
+    n = len(next(iter(arrays.values())))
+    parts, seconds = [], dict.fromkeys(stages, 0.0)
+    for start in track(range(0, n, batch_size)):
+        rows = np.arange(start, start + batch_size)
+        rows = np.where(rows < n, rows, 0)
+        given = prepare({name: np.asarray(values[rows]) for name, values in arrays.items()})
+        batch = given
+        for is_timed in (True,) if start else (False, True):
+            batch = given
+            for name, stage in stages.items():
+                began = time.perf_counter()
+                batch = {**batch, **jax.block_until_ready(stage(batch))}
+                seconds[name] += (time.perf_counter() - began) * is_timed
+        parts.append(jax.device_get(batch['detections']))
+    result = {
+        name: np.concatenate([getattr(part, name) for part in parts])[:n]
+        for name in Detections._fields
+    }
+    return result, {name: value / (len(parts) * batch_size) for name, value in seconds.items()}
