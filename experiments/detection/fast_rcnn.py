@@ -19,7 +19,6 @@ import jax
 import optax
 
 from lecture4 import train
-from lecture4.data.detection import dataset
 from lecture4.train import detection_data
 from lecture4.train.optimizers import piecewise_constant
 from lecture4.vision.detection import evaluate, fast_rcnn, networks, proposals, stages
@@ -35,10 +34,6 @@ class Config(detection_data.WithProposals):
     num_eval: train.AtLeast0 = 100
     # Network before the head: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
-    # Channels of each stage of the small network; feature maps are halved between stages.
-    features: train.Ints = (16, 32, 64, 64)
-    # Convolutions of each stage of the small network.
-    num_convolutions: train.Ints = (1, 1, 2, 2)
     # Dense layers of the head.
     hidden_dims: train.Ints = (256,)
     # Dropout rate after each of them.
@@ -54,8 +49,6 @@ class Config(detection_data.WithProposals):
         super().__post_init__()
         fits = len(self.svd_ranks) == len(self.hidden_dims)
         train.require(self, 'svd_ranks', fits, 'as many numbers as --hidden_dims')
-        fits = len(self.features) == len(self.num_convolutions)
-        train.require(self, 'num_convolutions', fits, 'as many numbers as --features')
 
 
 METRICS = (
@@ -102,22 +95,8 @@ def parts(config, num_classes):
     return networks.create(config.network, num_classes, with_rpn=False, small=small, **head), recipe
 
 
-def propose(config, images, split):
-    """(boxes, valid) of the images of a set."""
-    return proposals.prepare(
-        images.images,
-        dataset.fingerprint(images),
-        config.num_proposals,
-        file=config.proposals.format(split=split),
-        folder=config.proposal_cache,
-        width=config.search_width,
-        min_size=config.min_proposal_size,
-        track=functools.partial(train.track, config, title='selective search'),
-    )
-
-
 def data(config):
-    given = functools.partial(propose, config)
+    given = detection_data.proposer(config, proposals.prepare)
     load = functools.partial(detection_data.load_detection, config, propose=given)
     if not config.init:
         return load(32)
@@ -172,7 +151,7 @@ def report(config, state, data):
     }
     records, times, first = [], [], None
     for head, (variables, own_energy) in heads.items():
-        detections, seconds = stages.predict_all(
+        detections, seconds, _ = stages.predict_all(
             stages.of_fast_rcnn(*parts(config, len(names)), variables), inputs, config.batch_size,
             prepare=jax.jit(detection_data.normalized_batch), track=track,
         )  # fmt: skip

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, UInt8
 
 from lecture4.data.detection import feature_cache, padded, registry
 from lecture4.data.detection.buckets import ScaleRule
-from lecture4.data.detection.dataset import DetectionDataset, take
+from lecture4.data.detection.dataset import DetectionDataset, fingerprint, take
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.data.images import normalize
-from lecture4.train.config import Config, UsageError
-from lecture4.train.fields import AtLeast0, AtLeast1
+from lecture4.train.config import Config, UsageError, require
+from lecture4.train.fields import AtLeast0, AtLeast1, Ints
 from lecture4.train.initial_weights import read_init
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
@@ -48,6 +48,15 @@ class Detection(Config):
     init: str = ''
     # Folder of the feature maps of frozen convolutions.
     feature_cache: str = '~/.cache/lecture4/features'
+    # Channels of each stage of the small network; feature maps are halved between stages.
+    features: Ints = (16, 32, 64, 64)
+    # Number of convolutions in each stage of the small network.
+    num_convolutions: Ints = (1, 1, 2, 2)
+
+    def __post_init__(self):
+        super().__post_init__()
+        fits = len(self.features) == len(self.num_convolutions)
+        require(self, 'num_convolutions', fits, 'as many numbers as --features')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +95,31 @@ def init_source(config: Detection) -> Any:
             '--normalization torchvision, which the detectors use'
         )
     return init.source
+
+
+def proposer(
+    config: WithProposals, prepare: Callable[..., tuple[Any, Any]]
+) -> Callable[[DetectionDataset, str], tuple[Any, Any]]:
+    """What makes the proposals of a set, for `load_detection`.
+
+    Args:
+      config: The experiment's.
+      prepare: `lecture4.vision.detection.proposals.prepare`.
+    """
+
+    def propose(images: DetectionDataset, split: str) -> tuple[Any, Any]:
+        return prepare(
+            images.images,
+            fingerprint(images),
+            config.num_proposals,
+            file=config.proposals.format(split=split),
+            folder=config.proposal_cache,
+            width=config.search_width,
+            min_size=config.min_proposal_size,
+            track=functools.partial(track, config, title='selective search'),
+        )
+
+    return propose
 
 
 def normalized_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +229,7 @@ def detection_report(
     metrics: Mapping[str, float] | None = None,
     tables: tuple[Table, ...] = (),
     num_images: int,
+    min_score: float = 0.5,
     text: str = '',
 ) -> Report:
     """The report of a detector: its mAP, the AP of the classes, some images, precision against recall.
@@ -209,12 +244,13 @@ def detection_report(
       metrics: Others than 'map'.
       tables: Others, which come first.
       num_images: Of the test set.
+      min_score: Of the detections that are drawn.
       text: The end of the summary.
     """
     from lecture4.figures import detection as figures
 
     low, high = (100 * bound for bound in interval)
-    caption = 'Test images with the detections whose score is at least .5.'
+    caption = f'Test images with the detections whose score is at least {min_score:g}.'
     figure = figures.detections(**drawn, class_names=class_names)
     all_figures = {'detections': Figure(figure, caption)}
     if curves:

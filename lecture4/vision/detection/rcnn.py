@@ -93,18 +93,20 @@ class RegionNetwork(nn.Module):
       num_outputs: Classes and the background.
       hidden_dims: Units of fc6, fc7, ...
       dropout_rate: After each of them.
+      network: The convolutions.
     """
 
     num_outputs: int
     hidden_dims: tuple[int, ...] = (256,)
     dropout_rate: float = 0.5
+    network: nn.Module = SmallNetwork()
 
     @nn.compact
     def __call__(
         self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
     ) -> tuple[Float[Array, 'n k'], dict[str, Float[Array, '...']]]:
         """(logits, activations), with 'pool5' the last feature maps and 'fc' the last dense layer."""
-        x, activations = SmallNetwork(name='network')(x)
+        x, activations = self.network(x)
         activations['pool5'] = x
         layers = DenseLayers(self.hidden_dims, self.dropout_rate, name='layers')
         x = activations['fc'] = layers(x, train)

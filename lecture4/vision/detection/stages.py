@@ -5,9 +5,10 @@ A stage takes a batch and returns what it adds to it; the last adds 'detections'
 """
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,21 @@ from lecture4.vision.detection.networks import Detector
 from lecture4.vision.detection.recipe import Recipe
 
 Stages = Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+
+
+class Tested(NamedTuple):
+    """A detector on a test set.
+
+    Attributes:
+      detections: {'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}.
+      seconds: Per image, of every stage, without compilation.
+      num_bytes: What the stages hand on, per image.
+    """
+
+    detections: dict[str, np.ndarray]
+    seconds: dict[str, float]
+    num_bytes: int
+
 
 _features = jax.jit(fast_rcnn.feature_maps, static_argnums=0)
 _pool = jax.jit(fast_rcnn.pool_rois, static_argnums=0)
@@ -91,8 +107,8 @@ def predict_all(
     *,
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Detections of all images, and the seconds per image of every stage without compilation.
+) -> Tested:
+    """Detections of all images, and what each stage took.
 
     Args:
       stages: See the module.
@@ -100,12 +116,9 @@ def predict_all(
       batch_size: Images per batch; the last one is filled up with the first image.
       prepare: Makes a batch of rows of the arrays, such as by normalizing images; not timed.
       track: Shows progress over the first images of batches.
-
-    Returns:
-      ({'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}, seconds by stage).
     """
     n = len(next(iter(arrays.values())))
-    parts, seconds = [], dict.fromkeys(stages, 0.0)
+    parts, seconds, num_bytes = [], dict.fromkeys(stages, 0.0), 0
     for start in track(range(0, n, batch_size)):
         rows = np.arange(start, start + batch_size)
         rows = np.where(rows < n, rows, 0)
@@ -117,9 +130,22 @@ def predict_all(
                 began = time.perf_counter()
                 batch = {**batch, **jax.block_until_ready(stage(batch))}
                 seconds[name] += (time.perf_counter() - began) * is_timed
+        added = {name: value for name, value in batch.items() if name not in given}
+        num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(added)) // batch_size
         parts.append(jax.device_get(batch['detections']))
     result = {
         name: np.concatenate([getattr(part, name) for part in parts])[:n]
         for name in Detections._fields
     }
-    return result, {name: value / (len(parts) * batch_size) for name, value in seconds.items()}
+    per_image = {name: value / (len(parts) * batch_size) for name, value in seconds.items()}
+    return Tested(result, per_image, num_bytes)
+
+
+def median_seconds(run: Callable[[], Any], repeats: int = 5) -> float:
+    """Median time of calls whose results are waited for, after one that compiles."""
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])

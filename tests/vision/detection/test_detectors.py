@@ -177,13 +177,15 @@ def test_stages_give_the_same_detections(example):
     variables, batch = example
     inputs = {name: batch[name] for name in ('images', 'sizes')}
     of = stages.of_faster_rcnn(NETWORK, RECIPE, variables)
-    detections, seconds = stages.predict_all(of, inputs, 2)
+    detections, seconds, num_bytes = stages.predict_all(of, inputs, 2)
     predict = jax.jit(functools.partial(faster_rcnn.predict, NETWORK, RECIPE))
     expected = jax.device_get(predict(variables, inputs))
     np.testing.assert_array_equal(detections['labels'], expected.labels)
     np.testing.assert_allclose(detections['boxes'], expected.boxes, atol=1e-3)
     names = ['convolutions', 'region proposals', 'RoI pooling', 'dense layers', 'suppression']
     assert list(seconds) == names and min(seconds.values()) > 0
+    pooled, levels = 15 * 7 * 7 * 64 * 4, 8 * 8 * 64 * 4
+    assert pooled + levels < num_bytes < 1.1 * (pooled + levels)
 
 
 def test_a_full_rank_decomposition_changes_nothing(example):

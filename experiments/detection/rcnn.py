@@ -1,0 +1,154 @@
+"""R-CNN: a network's features of warped proposals, linear SVMs and box regression (Girshick et al., CVPR 2014).
+
+Each proposal of selective search is warped to a square with context and goes through the network on its own. The
+stages of the paper follow one another: fine-tuning with one output per class and one for the background, an SVM per
+class with one pass of hard-negative mining, a ridge regression of boxes per class, suppression per class at IoU .3.
+The small network starts from random weights, on digits pasted on photographs.
+
+Run:      python -m experiments.detection.rcnn                                     (scenes, no download)
+Hardware: 2 CPU cores; not timed yet
+Results:  not measured yet
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lecture4 import train
+from lecture4.train import detection_data
+from lecture4.train.optimizers import piecewise_constant
+from lecture4.vision.detection import evaluate, networks, proposals, rcnn, rcnn_stages
+from lecture4.vision.detection.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(detection_data.WithProposals):
+    steps: train.AtLeast1 = 600
+    batch_size: train.AtLeast1 = 4
+    num_train: train.AtLeast0 = 500
+    num_eval: train.AtLeast0 = 100
+    # Height and width that proposals are warped to; 227 in the paper.
+    crop_size: train.AtLeast8 = 40
+    # Pixels of context around a proposal in the square; 16 in the paper.
+    context: train.AtLeast0 = 3
+    # Dense layers of the network.
+    hidden_dims: train.Ints = (128,)
+    # Dropout rate after each of them.
+    dropout_rate: train.FractionBelow1 = 0.3
+    # Proposals sampled per image in fine-tuning, a quarter of them positive.
+    num_rois: train.AtLeast1 = 32
+    # Weight of the losses of the SVMs.
+    C: train.Positive = 1e-3
+    # Penalty of the ridge regression of boxes.
+    ridge: train.Positive = 1000.0
+    # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
+    learning_rate: train.Positive = 1e-3
+
+
+METRICS = (
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
+    train.Metric('ap', 'fraction', 'higher', 'AP at IoU .5'),
+    train.Metric('loss', '', 'lower', 'loss'),
+    train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
+    train.Metric('roi_accuracy', 'fraction', 'higher', 'accuracy on sampled proposals'),
+    train.Metric('walltime', 's', 'lower', 'walltime'),
+    train.Metric('seconds_per_image', 's', 'lower', 'test time per image, without proposals'),
+)
+PRESETS = {
+    'smoke': {
+        'steps': 2, 'batch_size': 2, 'num_train': 4, 'num_eval': 2, 'num_proposals': 20, 'crop_size': 16,
+        'features': (4, 8), 'num_convolutions': (1, 1), 'hidden_dims': (16,), 'num_rois': 8,
+    },
+}  # fmt: skip
+SWEEPS = {'context': train.grid(context=(0, 3, 6), seed=(0, 1, 2))}
+
+
+def network_of(config, num_classes):
+    return rcnn.RegionNetwork(
+        num_classes + 1,
+        config.hidden_dims,
+        config.dropout_rate,
+        networks.SmallNetwork(config.features, config.num_convolutions),
+    )
+
+
+def data(config):
+    given = detection_data.proposer(config, proposals.prepare)
+    return detection_data.load_detection(config, 8, propose=given, keep_training_set=True)
+
+
+def build(config, spec):
+    network = network_of(config, spec.num_classes)
+    loss = functools.partial(
+        rcnn.loss,
+        network,
+        Recipe(extent='continuous', num_rois=config.num_rois),
+        crop_size=config.crop_size,
+        context=config.context,
+    )
+    schedule = piecewise_constant(config.learning_rate, config.steps, (0.75,))
+
+    def init(key, batch):
+        del batch
+        return dict(network.init(key, jnp.zeros((1, config.crop_size, config.crop_size, 3))))
+
+    return train.optimize(init, loss, optax.adam(schedule))
+
+
+def apply(config, spec):
+    network = network_of(config, spec.num_classes)
+
+    def features(state, image, boxes):
+        """(logits, last dense layer, last feature maps) of boxes [p, 4] of an image uint8 [h, w, 3]."""
+        return rcnn.region_features(
+            network,
+            state.params,
+            detection_data.normalized(image[None])[0],
+            boxes,
+            ('fc', 'pool5'),
+            crop_size=config.crop_size,
+            context=config.context,
+        )
+
+    return {'features': features}
+
+
+def report(config, state, data):
+    names, test = data.spec.class_names, data.report_data
+    features = functools.partial(jax.jit(apply(config, data.spec)['features']), state)
+    track = functools.partial(train.track, config)
+    trained = rcnn_stages.fit(
+        features, test['train'], len(names), C=config.C, ridge=config.ridge,
+        track=functools.partial(track, title='features of proposals'),
+    )  # fmt: skip
+    by_method, seconds, _ = rcnn_stages.predict_all(
+        features, trained, test, track=functools.partial(track, title='test images')
+    )
+    measured = {m: evaluate.mean_ap(own, test, len(names)) for m, own in by_method.items()}
+    records = [{'method': method, 'map': value} for method, (value, _) in measured.items()]
+    stages = [{'stage': stage, 'walltime': value} for stage, value in trained.seconds.items()]
+    times = [{'stage': stage, 'seconds_per_image': value} for stage, value in seconds.items()]
+    (value, results), detections = measured['SVM, box regression'], by_method['SVM, box regression']
+    return detection_data.detection_report(
+        value,
+        evaluate.bootstrap_interval(detections, test, len(names)),
+        evaluate.class_records(results, names),
+        names,
+        drawn=evaluate.drawn(test['shown'], detections, test, len(names), min_score=-0.5),
+        curves=evaluate.curves(results, names),
+        min_score=-0.5,
+        tables=(
+            train.Table('Mean average precision', records, ('method',)),
+            train.Table('Training after fine-tuning', stages, ('stage',)),
+            train.Table('Test time', times, ('stage',)),
+        ),
+        num_images=len(test['labels']),
+        text=f', {sum(seconds.values()):.2f} s per image without proposals',
+    )
+
+
+if __name__ == '__main__':
+    train.main(Config, data, build, apply, report, metrics=METRICS, presets=PRESETS, sweeps=SWEEPS)
