@@ -1,9 +1,11 @@
 """An experiment file's parts, and one run of it in one directory: data, loop, report."""
 
+import contextlib
 import inspect
 import logging
 import pathlib
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -175,7 +177,8 @@ def finalize(
             saved_model.save(model, experiment.module, config, state, data.spec)
         except OSError as error:
             raise UsageError(_no_space(model, error)) from error
-        made = experiment.report(config, state, data)
+        with _named_failure(directory):
+            made = experiment.report(config, state, data)
         _expect(made, reports.Report, 'report', 'train.Report, such as train.Report(metrics={...})')
         records = read(directory / 'metrics.jsonl')
         try:
@@ -183,7 +186,7 @@ def finalize(
                 directory,
                 made,
                 experiment.metrics,
-                title=experiment.name.replace('_', ' '),
+                title=reports.title_of(experiment.about, experiment.name),
                 about=experiment.about,
                 records=records,
             )
@@ -196,6 +199,30 @@ def finalize(
     else:
         processes.run_on_all(lambda: None)
     return path, report
+
+
+@contextlib.contextmanager
+def _named_failure(directory: pathlib.Path) -> Iterator[None]:
+    """An error of a report names the figure that raised it, and what the run has kept."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        drawing = [
+            frame for frame in frames if pathlib.Path(frame.filename).parent.name == 'figures'
+        ]
+        figure = (
+            f' in figure {pathlib.Path(drawing[0].filename).stem}.{drawing[0].name}'
+            if drawing
+            else ''
+        )
+        error.add_note(
+            f'The report failed{figure}. The trained model, checkpoints and metrics.jsonl are kept in '
+            f'{directory}; the same command makes the report again, without training.'
+        )
+        raise
 
 
 def _no_space(path: pathlib.Path, error: OSError) -> str:

@@ -3,12 +3,13 @@
 import base64
 import importlib.resources
 import json
+import logging
 import math
 import os
 import pathlib
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +22,9 @@ from lecture4.train.tables import Table, caption, text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
-__all__ = ['Figure', 'Report', 'Table', 'collect', 'text', 'write']
+__all__ = ['Figure', 'Report', 'Table', 'collect', 'text', 'title_of', 'write']
 
+LOG = logging.getLogger(__name__)
 DPI = 110
 _TABLE_FIELDS = ('title', 'index', 'pivot', 'columns', 'caption', 'records')  # in results.json
 LEARNING = 'learning'  # name of the figure of metrics.jsonl's curves
@@ -82,6 +84,18 @@ def collect(report: Report, metrics: Iterable[Metric]) -> dict[str, float]:
     return result
 
 
+def title_of(about: str, name: str) -> str:
+    """The title of an experiment: the first line of its docstring without what is in parentheses.
+
+    Args:
+      about: Its docstring.
+      name: Its name, for one without a docstring.
+    """
+    subject, _, _ = _parts(about)
+    title = re.sub(r'\s*\([^()]*\)\.?$', '', subject).rstrip('.')
+    return title or name.replace('_', ' ').capitalize()
+
+
 def write(
     directory: str | os.PathLike,
     report: Report,
@@ -95,7 +109,8 @@ def write(
 
     results.json holds {'metrics': {key: value}, 'primary': name, 'declared': {name: {'unit', 'better',
     'label'}}, 'tables': [{'title', 'index', 'pivot', 'columns', 'caption', 'records'}]}, rates as fractions,
-    draws as lists, null for what is not finite.
+    draws as lists, null for what is not finite. A figure that cannot be drawn is named in the page and the
+    log; the results and all other figures are kept.
 
     Args:
       directory: The run directory.
@@ -109,23 +124,9 @@ def write(
       ValueError: A metric is not declared, a fraction lies outside [0, 1], or the primary metric is
         missing.
     """
-    from lecture4.figures import animation, curves  # matplotlib takes a second to import
-
     directory = pathlib.Path(directory)
     values = collect(report, metrics)
     check_metrics(metrics, values, 'report')
-    figures = dict(report.figures)
-    if drawn := _curves_of(records, metrics):
-        figure = curves.learning_curves(drawn, **_declared_curves(metrics))
-        figures[LEARNING] = Figure(figure)
-    folder = directory / 'figures'
-    folder.mkdir(exist_ok=True)
-    for name, made in figures.items():
-        path = folder / f'{name}.{made.suffix}'
-        if isinstance(made.figure, Sequence):
-            animation.save(made.figure, path, dpi=DPI)
-        else:
-            made.figure.savefig(path, dpi=DPI, metadata={'Software': None})
     results = {
         'metrics': values,
         'primary': primary(metrics).name,
@@ -138,8 +139,41 @@ def write(
         ],
     }
     _replace(directory / 'results.json', json.dumps(_plain(results), indent=2) + '\n')
-    page = _page(directory, report, figures, values, tuple(metrics), title, about)
+    figures, failed = _draw(directory, report, records, metrics)
+    page = _page(directory, report, figures, failed, values, tuple(metrics), title, about)
     _replace(directory / 'report.html', page)
+
+
+def _draw(directory, report, records, metrics) -> tuple[dict[str, Figure], list[str]]:
+    """Save the figures. Returns those that could be drawn, and a sentence about each of the others."""
+    from lecture4.figures import animation, curves  # matplotlib takes a second to import
+
+    folder = directory / 'figures'
+    folder.mkdir(exist_ok=True)
+    figures, failed = {}, []
+
+    def save(name: str, make: Callable[[], Figure]) -> None:
+        try:
+            made = make()
+            path = folder / f'{name}.{made.suffix}'
+            if isinstance(made.figure, Sequence):
+                animation.save(made.figure, path, dpi=DPI)
+            else:
+                made.figure.savefig(path, dpi=DPI, metadata={'Software': None})
+            figures[name] = made
+        except OSError:  # no space
+            raise
+        except Exception as error:
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            failed.append(f'Figure {name} could not be drawn: {reason}')
+            LOG.error('%s', failed[-1], exc_info=error)
+
+    for name, figure in report.figures.items():
+        save(name, lambda figure=figure: figure)
+    if drawn := _curves_of(records, metrics):
+        labels = _declared_curves(metrics)
+        save(LEARNING, lambda: Figure(curves.learning_curves(drawn, **labels)))
+    return figures, failed
 
 
 def _curves_of(records, metrics) -> list[dict[str, Any]]:
@@ -175,12 +209,16 @@ def _replace(path: pathlib.Path, content: str):
     os.replace(temporary, path)
 
 
-def _page(directory, report, figures, values, metrics, title, about) -> str:
+def _page(directory, report, figures, failed, values, metrics, title, about) -> str:
     subject, explanation, record = _parts(about)
+    title = title[:1].upper() + title[1:]
+    if subject.startswith(title.partition(': sweep ')[0]):  # what the title says is not repeated
+        subject = subject[len(title.partition(': sweep ')[0]) :].strip().rstrip('.').strip('()')
     introduction = [f'<p class="subject">{escape(subject)}</p>'] if subject else []
     introduction += [f'<p>{escape(paragraph)}</p>' for paragraph in explanation]
     if report.summary:
         introduction.append(f'<p class="summary">{escape(report.summary)}</p>')
+    introduction += [f'<p class="failed">{escape(sentence)}</p>' for sentence in failed]
     captions: set[str] = set()
     shown = [
         _figure(directory, name, figure, captions)
@@ -200,7 +238,7 @@ def _page(directory, report, figures, values, metrics, title, about) -> str:
             details.append(_details(name, _pre((directory / name).read_text())))
     template = importlib.resources.files('lecture4.train').joinpath('report.html').read_text()
     return string.Template(template).substitute(
-        title=escape(title[:1].upper() + title[1:]),
+        title=escape(title),
         introduction='\n'.join(introduction),
         main='\n'.join(main),
         details='\n'.join(details),

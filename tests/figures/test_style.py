@@ -12,6 +12,8 @@ from lecture4.figures import (
     contraction,
     curves,
     deconvnet,
+    descriptions,
+    detection,
     dictionary,
     embeddings,
     feature_maps,
@@ -99,6 +101,13 @@ def all_figures(name):
     yield lines.panels({name: panel | {'ylabel': name}})
     yield recovery.gallery({name: [tiles[0]]}, [name], notes={name: [name]}, title=name)
     yield recovery.rate_distortion({name: x}, (1, 2, 4), title=name, xlabel=name)
+    boxes = [np.array([[1.0, 1.0, 5.0, 5.0]])]
+    one = [np.array([1])]
+    yield detection.detections(
+        [tiles[0]], boxes, one, [np.array([0.5])], [np.array([True])], [name],
+        missed=boxes, missed_labels=one, title=name,
+    )  # fmt: skip
+    yield descriptions.samples([tiles[0]], [[(name, name)]], title=name)
     outlines, meshes = np.zeros((3, 4, 2)), np.zeros((3, 2, 2, 2))
     pixels = tiles[..., None]
     yield spatial_transformer.attended(pixels, outlines, pixels, names)

@@ -9,7 +9,20 @@ import sys
 
 import pytest
 
-from launch import command, data, describe, experiment, gke, local, plan, slurm, sweep, tpu
+from launch import (
+    command,
+    compare,
+    data,
+    describe,
+    experiment,
+    gallery,
+    gke,
+    local,
+    plan,
+    slurm,
+    sweep,
+    tpu,
+)
 from tests.launch.running import ROOT, TOY, environ, run
 
 LAUNCHERS = {
@@ -20,6 +33,8 @@ LAUNCHERS = {
     'sweep': sweep,
     'data': data,
     'describe': describe,
+    'compare': compare,
+    'gallery': gallery,
 }
 TPU = ['--name', 'a', '--zone', 'z', '--type', 'v5litepod-16']
 GKE = ['--name', 'a', '--image', 'i', '--accelerator', 'tpu-v5-lite-podslice', '--topology', '4x4']
@@ -42,10 +57,10 @@ def test_help_has_three_valid_examples(name, capsys):
         LAUNCHERS[name].main(['--help'])
     assert stop.value.code == 0
     output = capsys.readouterr().out
-    assert ('--dry_run' in output) == (name != 'describe')  # it starts nothing
+    assert ('--dry_run' in output) == (name not in ('describe', 'compare'))  # they start nothing
     text = output.replace('\\\n', ' ')
     examples = [line for line in text.splitlines() if line.strip().startswith('python -m launch.')]
-    assert len(examples) == 3
+    assert len(examples) >= 3
     for line in examples:
         words = line.split()
         assert words[2] == f'launch.{name}'

@@ -232,3 +232,20 @@ def test_the_directory_is_checked_before_data_are_read(tmp_path):
     argv = ['--workdir', str(tmp_path / 'file' / 'a'), '--examples', '0']
     with pytest.raises(UsageError, match=r'cannot write to .*file is no directory; choose another'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
+
+
+def test_a_failing_report_names_the_figure_and_keeps_the_model(tmp_path):
+    from lecture4.figures import lines
+
+    def report(config, state, data):
+        lines.panels({})
+
+    this = EXPERIMENT._replace(report=report)
+    argv = ['--workdir', str(tmp_path), '--preset', 'smoke', '--progress', 'none']
+    with pytest.raises(ValueError, match='no panel to draw') as raised:
+        cli.run(this, cli.parse(this, argv))
+    (note,) = raised.value.__notes__
+    assert note.startswith(
+        'The report failed in figure lines.panels. The trained model, checkpoints'
+    )
+    assert (tmp_path / 'model.safetensors').exists() and (tmp_path / 'metrics.jsonl').exists()

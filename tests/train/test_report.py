@@ -306,3 +306,48 @@ def test_label_table_has_a_column_for_each_number_of_labels():
     )
     with pytest.raises(ValueError, match='zip'):
         tables.label_table(draws, (1, 5, 20))
+
+
+def test_titles_are_the_subjects_of_docstrings():
+    about = 'Self-taught learning (Raina & Ng, ICML 2007).\n\nMore.\n\nRun:  python -m a'
+    assert reports.title_of(about, 'self_taught') == 'Self-taught learning'
+    assert reports.title_of('Nets of 20 (a) to 110 layers.', 'n') == 'Nets of 20 (a) to 110 layers'
+    assert reports.title_of('', 'self_taught') == 'Self taught'
+
+
+def test_the_title_is_not_repeated_below_it(tmp_path):
+    about = 'Self-taught learning (Raina & Ng, ICML 2007).\n\nMore.'
+    for title in ('Self-taught learning', 'Self-taught learning: sweep rate'):
+        reports.write(tmp_path, Report({'test_accuracy': 0.5}), METRICS, title=title, about=about)
+        text = (tmp_path / 'report.html').read_text()
+        assert f'<h1>{title}</h1>\n<p class="subject">Raina &amp; Ng, ICML 2007</p>' in text
+
+
+def test_a_figure_that_fails_is_named_and_all_else_is_kept(tmp_path, caplog):
+    """matplotlib raises when it draws, not when the figure is made."""
+
+    def draw(title):
+        figure = matplotlib.figure.Figure((1, 1))
+        figure.add_subplot().set_title(title)
+        return figure
+
+    figures = {
+        'good': Figure(draw('a')),
+        'bad': Figure(draw(r'$\frac$')),
+        'also': Figure(draw('b')),
+    }
+    report = Report({'test_accuracy': 0.5}, figures=figures)
+    reports.write(tmp_path, report, METRICS, title='probe')
+    text = (tmp_path / 'report.html').read_text()
+    assert '<p class="failed">Figure bad could not be drawn: ValueError: ' in text
+    assert 'figures/good.png' in text and 'figures/also.png' in text
+    assert 'Figure bad could not be drawn' in caplog.text
+    assert json.loads((tmp_path / 'results.json').read_text())['metrics'] == {'test_accuracy': 0.5}
+
+
+def test_links_stand_in_the_first_cell_of_a_row():
+    records = [{'name': 'a', 'psnr': 1.0, 'page': 'a/x.html'}, {'name': '<b>', 'psnr': 2.0}]
+    table = Table('Runs', records, ('name',), link='page')
+    assert [column.title for column in tables.layout(table, METRICS)] == ['name', 'PSNR (dB)']
+    text = tables.html(table, METRICS)
+    assert '<a href="a/x.html">a</a>' in text and '>&lt;b&gt;</th>' in text

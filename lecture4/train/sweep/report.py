@@ -140,7 +140,7 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
         without = f'{len(missing)} of {len(variants)} variants have no result: {reasons}.'
         report = report._replace(summary=f'{report.summary} {without}'.strip())
     title = config.sweep or ' '.join(config.grid) or 'seeds'
-    name = f'{experiment.name.replace("_", " ")}: sweep {title}'
+    name = f'{reports.title_of(experiment.about, experiment.name)}: sweep {title}'
     reports.write(directory, report, declared, title=name, about=experiment.about)
     return report
 
