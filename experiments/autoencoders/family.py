@@ -85,14 +85,7 @@ METRICS = (
     train.Metric('error', '', 'lower', 'reconstruction error'),
     train.Metric('sparseness', '', '', 'sparseness'),
     train.Metric(
-        'loss',
-        '',
-        'lower',
-        'training loss',
-        depends_on=(
-            'l1_penalty',
-            'contraction_penalty',
-        ),
+        'loss', '', 'lower', 'training loss', depends_on=('l1_penalty', 'contraction_penalty')
     ),
 )
 PRESETS = {

@@ -73,16 +73,7 @@ class Config(train.SelfTaught):
 METRICS = (
     train.Metric('encoder_accuracy', 'fraction', 'higher', 'accuracy of predictions', primary=True),
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
-    train.Metric(
-        'energy',
-        '',
-        'lower',
-        'energy',
-        depends_on=(
-            'l1_penalty',
-            'coupling',
-        ),
-    ),
+    train.Metric('energy', '', 'lower', 'energy', depends_on=('l1_penalty', 'coupling')),
     train.Metric('excess', '', 'lower', 'excess energy / minimum'),
     train.Metric('lasso_excess', '', 'lower', 'excess lasso objective / least'),
     train.Metric('snr', 'dB', 'higher', 'signal to noise'),

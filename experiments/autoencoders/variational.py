@@ -86,16 +86,7 @@ class Config(train.Config):
 
 METRICS = (
     train.Metric('elbo', 'nats', 'higher', 'evidence lower bound', primary=True),
-    train.Metric(
-        'loss',
-        'nats',
-        'lower',
-        'training loss',
-        depends_on=(
-            'beta',
-            'free_bits',
-        ),
-    ),
+    train.Metric('loss', 'nats', 'lower', 'training loss', depends_on=('beta', 'free_bits')),
     train.Metric('kl', 'nats', '', 'KL divergence'),
     train.Metric('reconstruction', 'nats', 'higher', 'reconstruction term'),
     train.Metric('active_units', 'count', '', 'active units'),

@@ -99,12 +99,12 @@ def data(config):
     normalization = train.init_normalization('auto', init, published, x, config.seed)
     layers = visualization.choose_layers(network, shape, config.layers)
     constants = {'normalization': normalization, 'weights': weights, 'layers': layers}
-    fields = {'spec': train.Spec(shape, names, constants), 'report_data': task, 'rows': x}
-    fields['seed'] = config.seed
+    spec, fields = train.Spec(shape, names, constants), {'report_data': task, 'rows': x}
 
     def prepare(key, stored):
         return normalize.normalize(stored, normalization)
 
+    fields |= {'spec': spec, 'seed': config.seed}
     return train.image_batches(x, task.train_labels, config.batch_size, prepare, **fields)
 
 
@@ -146,12 +146,8 @@ def apply(config, spec):
         x = prepare(images)
         return deconvnet.project(network, train.variables(state), x, layer, channel).pixels
 
-    def state_dict(state):
-        """The network's tensors under torchvision's names."""
-        return pretrained.to_torch(network, train.variables(state))
-
-    functions = {'predict': predict, 'encode': encode, 'project': project}
-    return functions | {'state_dict': state_dict}
+    exported = {'state_dict': train.on_variables(partial(pretrained.to_torch, network))}
+    return {'predict': predict, 'encode': encode, 'project': project} | exported
 
 
 def report(config, state, data):
@@ -185,10 +181,8 @@ def report(config, state, data):
     )
     drawn['filters'] = train.Figure(filters, 'Filters of the first layer (gray: zero).')
     part, random = shown.distances
-    records = (
-        {'occluded': 'what drives one feature map in all of them', 'sign_distance': part},
-        {'occluded': 'a random place', 'sign_distance': random},
-    )
+    places = {'what drives one feature map in all of them': part, 'a random place': random}
+    records = [{'occluded': place, 'sign_distance': value} for place, value in places.items()]
     title = f'Hamming distance of the signs of changes of {layers[-1]} between images'
     caption = 'Means over feature maps, of means over places; lower where occlusion changes features consistently.'
     metrics = {'sign_distance': part, 'probability_drop': shown.probability_drop}
@@ -196,9 +190,8 @@ def report(config, state, data):
         metrics=metrics | ({} if config.init else {'accuracy': shown.accuracy}),
         tables=(train.Table(title, records, ('occluded',), caption=caption),),
         figures=drawn,
-        summary='Occluding the worst place lowers the probability of a class by '
-        f'{100 * shown.probability_drop:.0f} %; occluding what drives a feature map changes features with other '
-        f'signs in {100 * part:.1f} % of pairs of images, random places in {100 * random:.1f} %.',
+        summary=f'Occluding the worst place lowers the probability of a class by {100 * shown.probability_drop:.0f} %; '
+        f'signs of changes differ in {100 * part:.1f} % (random places: {100 * random:.1f} %).',
     )
 
 

@@ -110,18 +110,16 @@ def data(config):
     network, init = network_of(config, len(task.class_names)), train.read_init(config.init)
     published, kind = pretrained.normalization(network), config.normalization
     normalization = train.init_normalization(kind, init, published, task.train_images, config.seed)
-    weights, size = None, config.crop_size or task.train_images.shape[1]
-    if config.init:
-        options = {'new_head': config.new_head, 'image_shape': (size, size, 3)}
-        weights = transfer.load(network, init.source, **options)
+    size = config.crop_size or task.train_images.shape[1]
+    options = {'new_head': config.new_head, 'image_shape': (size, size, 3)}
+    weights = transfer.load(network, init.source, **options) if config.init else None
     loaded = train.labeled_image_data(config, task, normalization, weights=weights)
     crop_size, image_size = loaded.spec.shape[0], task.test_images.shape[1:3]
     sizes = {'eval_resize': config.eval_resize, 'scales': config.scales}
     try:
         multi_crop.check_sizes(network, crop_size, image_size, config.test_crops, **sizes)
     except ValueError as error:
-        name = f'--network {config.network} --crop_size {crop_size}'
-        raise ValueError(f'{name}: {error}') from None
+        raise ValueError(f'--network {config.network}, crop size {crop_size}: {error}') from None
     for path in config.ensemble:
         train.load_run(path, config)
     return loaded
@@ -153,12 +151,8 @@ def apply(config, spec):
         logits = center_logits(config, spec, train.variables(state), images)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
-    def state_dict(state):
-        """The network's tensors under torchvision's names."""
-        network = network_of(config, spec.num_classes)
-        return pretrained.to_torch(network, train.variables(state))
-
-    return {'predict': predict, 'state_dict': state_dict}
+    to_torch = functools.partial(pretrained.to_torch, network_of(config, spec.num_classes))
+    return {'predict': predict, 'state_dict': train.on_variables(to_torch)}
 
 
 def predict_test_set(config, state, loaded, kind):
@@ -192,15 +186,14 @@ def report(config, state, loaded):
         f'Accuracy on {len(labels)} test images',
         records,
         ('test_crops', 'network'),
-        caption="Wilson's intervals of the top-1 accuracy. Walltime: of all networks. Figures: of the last row.",
+        caption="Wilson's intervals of top-1 accuracy. Walltime: of all networks. Figures: of the last row.",
     )
-    return train.Report(
-        metrics={'accuracy': accuracy},
-        tables=(table,),
-        figures=train.error_figures(task.test_images, probs, labels, task.class_names),
-        summary=f'{config.network} on {config.source}: top-1 accuracy {100 * accuracy:.1f} % on {len(labels)} test '
-        f'images of {len(task.class_names)} classes ({last["network"]}, test crops: {last["test_crops"]}).',
+    figures = train.error_figures(task.test_images, probs, labels, task.class_names)
+    summary = (
+        f'{config.network} on {config.source}: top-1 accuracy {100 * accuracy:.1f} % on {len(labels)} test images '
+        f'of {len(task.class_names)} classes ({last["network"]}, test crops: {last["test_crops"]}).'
     )
+    return train.Report({'accuracy': accuracy}, (table,), figures, summary)
 
 
 if __name__ == '__main__':

@@ -202,6 +202,15 @@ def variables(state: State) -> PyTree:
     return {'params': state.params, **state.model_state['network']}
 
 
+def on_variables(function: Callable[[Any], Any]) -> Callable[[State], Any]:
+    """A function of a network's variables as one of the state, for `apply`."""
+
+    def of_state(state: State) -> Any:
+        return function(variables(state))
+
+    return of_state
+
+
 def from_learner(
     init: Callable[[jax.Array, PyTree], PyTree],
     step: Callable[..., tuple[PyTree, Metrics]],
