@@ -51,7 +51,7 @@ class Generation(NamedTuple):
 
     Attributes:
       runtime: Software version of its VMs with JAX.
-      unit: Of what the number in the accelerator type counts, and is a multiple of.
+      unit: Unit that the number in the accelerator type counts, and that it is a multiple of.
       sizes: Numbers that exist besides multiples of the unit.
     """
 

@@ -36,7 +36,7 @@ def binarize_once(
       x: In [0, 1].
       protocol: 'dynamic' and 'static' sample every pixel once, as `binarize`; 'threshold' cuts at
         0.5; 'gray' leaves x as it is.
-      seed: Of the samples.
+      seed: Seed of the samples.
     """
     if protocol == 'gray':
         return x

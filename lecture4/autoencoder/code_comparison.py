@@ -32,9 +32,9 @@ def encoders(
     """Ways to codes of the same signals: predicted, inferred, and exact ones.
 
     Args:
-      l1_penalty: As `psd.energy`.
-      coupling: As `psd.energy`.
-      activation: As `psd.energy`.
+      l1_penalty: As in `psd.energy`.
+      coupling: As in `psd.energy`.
+      activation: As in `psd.energy`.
       n_steps: Proximal gradient steps of 'inferred'.
       tolerance: Relative duality gap of the exact ones.
       tile: Signals that exact solvers code at a time.

@@ -90,14 +90,14 @@ def convolutional(
 
     Args:
       shape: (h, w, c) of the images, which are passed as vectors [n, h * w * c].
-      channels: Of the layers, from the image inwards; each halves height and width.
+      channels: Channels of the layers, from the image inwards; each layer halves height and width.
       latent_dim: Number of latent variables.
       hidden_dim: Units of the layer between the smallest feature map and the latent variables.
       pixels: As in `vae.mlp`; a Gaussian's log standard deviations are further channels of the last
         layer.
       latent: As in `vae.mlp`.
       learn_std: As in `vae.mlp`.
-      activation: Of all hidden layers.
+      activation: Activation of all hidden layers.
 
     Raises:
       ValueError: Height or width cannot be halved that often, or as `vae.mlp`.

@@ -51,8 +51,8 @@ def loss(
     Args:
       params: Encoder and decoder.
       x: Examples.
-      activation: Of the hidden layers.
-      latent_activation: Of the last encoder layer.
+      activation: Activation of the hidden layers.
+      latent_activation: Activation of the last encoder layer.
       nll: (output [n, d], x [n, d]) -> [n].
 
     References:
@@ -97,13 +97,13 @@ def layer_loss(
       x: Examples.
       key: A random key for the corruption.
       i: Number of the layer, from 0.
-      activation: Of the hidden layers.
-      latent_activation: Of the last encoder layer.
+      activation: Activation of the hidden layers.
+      latent_activation: Activation of the last encoder layer.
       nll: (output [n, d], x [n, d]) -> [n].
       corrupt: (key, codes) -> codes, the layer's corruption of its input.
 
     Raises:
-      ValueError: As `layer`.
+      ValueError: As in `layer`.
 
     References:
       Bengio et al. 2007; with corruption, Vincent et al. 2010.
@@ -132,8 +132,8 @@ def stage_losses(
 
     Args:
       n_layers: Number of encoder layers, each of which is a stage.
-      activation: Of the hidden layers.
-      latent_activation: Of the last encoder layer.
+      activation: Activation of the hidden layers.
+      latent_activation: Activation of the last encoder layer.
       nll: (output [n, d], x [n, d]) -> [n].
       corrupt: (key, codes) -> codes, in the layers' stages; None for none.
 
@@ -212,7 +212,7 @@ def fine_tune(
       n_epochs: Number of epochs.
       batch_size: Examples per step.
       optimizer: An optax gradient transformation.
-      activation: Of the hidden layers.
+      activation: Activation of the hidden layers.
 
     Returns:
       (layers, error): the classifier after its best epoch and its error rate on `valid`.
@@ -277,11 +277,11 @@ def fine_tuned_error(
       params: The autoencoder.
       splits: 'train', 'valid' and 'test' -> (examples, labels).
       n_classes: Number of classes.
-      key: As `fine_tune`.
+      key: As in `fine_tune`.
       **options: As `fine_tune`.
 
     Raises:
-      ValueError: As `fine_tune`.
+      ValueError: As in `fine_tune`.
     """
     layers = init_classifier(params, n_classes)
     tuned, _ = fine_tune(layers, splits['train'], splits['valid'], key, **options)

@@ -103,7 +103,7 @@ def corruption(
     """A corruption (key, x) -> x~ by its name.
 
     Args:
-      name: Of one of the functions above.
+      name: Name of one of the functions above.
       level: Standard deviation of 'gaussian', else the fraction of values that are corrupted.
     """
     function = {'gaussian': gaussian, 'masking': masking, 'salt_and_pepper': salt_and_pepper}[name]

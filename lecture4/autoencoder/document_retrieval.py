@@ -54,7 +54,7 @@ def spaces(
       counts: Word counts.
       codes: 'map' of two latent variables, 'code' of any number, 'bits' of logistic units.
       rows: The training documents, from which LSA is learned.
-      seed: Of the randomized singular value decomposition.
+      seed: Seed of the randomized singular value decomposition.
 
     References:
       Deerwester et al. 1990, Indexing by latent semantic analysis.
@@ -104,8 +104,8 @@ def search(
     Args:
       spaces: Name -> representation of all documents.
       labels: Classes of all documents.
-      queries: As `rank`.
-      rows: As `rank`.
+      queries: As in `rank`.
+      rows: As in `rank`.
 
     Returns:
       ({name: documents, nearest first}, {name: whether each is of the query's class}).
@@ -168,8 +168,8 @@ def word_spaces(
       params: An autoencoder of bags of words.
       counts: Word counts of the training documents.
       dim: Dimension of the other two kinds.
-      seed: Of the linear autoencoder's start and of the random vectors.
-      n_iterations: Of alternating least squares.
+      seed: Seed of the linear autoencoder's start and of the random vectors.
+      n_iterations: Number of iterations of alternating least squares.
 
     Returns:
       'autoencoder', 'co-occurrence' and 'random'.

@@ -93,9 +93,9 @@ def compare(
       clean: Images in [0, 1].
       noisy: The same, corrupted.
       denoisers: Name -> denoiser of patches.
-      patch_size: As `denoise_images`.
-      corruption: As `classical`.
-      level: As `classical`.
+      patch_size: As in `denoise_images`.
+      corruption: As in `classical`.
+      level: As in `classical`.
 
     Returns:
       (records, {method: images}): a record per method and image with `method`, `image` (from 1) and

@@ -122,8 +122,8 @@ def training_loss(
       key: A random key.
       objective: 'elbo' for `vae.loss`, 'importance' for `importance_bound`.
       n_samples: Latent samples per example.
-      beta: As `vae.loss`; not used by 'importance'.
-      free_bits: As `vae.loss`; not used by 'importance'.
+      beta: As in `vae.loss`; not used by 'importance'.
+      free_bits: As in `vae.loss`; not used by 'importance'.
 
     Returns:
       (loss, metrics): means over examples; `elbo` and `kl` of 'elbo'.

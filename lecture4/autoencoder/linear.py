@@ -93,8 +93,8 @@ def alternating_least_squares(
 
     Args:
       params: One untied layer each, k <= d.
-      mean: Of the data.
-      covariance: Of the data.
+      mean: Mean of the data.
+      covariance: Covariance of the data.
 
     Raises:
       ValueError: The autoencoder is tied or deeper, or k > d.
@@ -126,7 +126,7 @@ def converge(
     """`alternating_least_squares` many times, and the worst angle to a subspace after each.
 
     Args:
-      params: As `alternating_least_squares`.
+      params: As in `alternating_least_squares`.
       x: The data.
       components: Principal components in columns.
       n_iterations: Number of iterations.
@@ -135,7 +135,7 @@ def converge(
       (params, worst principal angle in radians after each iteration).
 
     Raises:
-      ValueError: As `alternating_least_squares`.
+      ValueError: As in `alternating_least_squares`.
     """
     mean, covariance = jax.jit(moments)(x)
     components = jnp.asarray(components)
@@ -234,7 +234,7 @@ def baseline_directions(
 
     Args:
       white: Whitened signals.
-      seed: Of the random directions and of FastICA.
+      seed: Seed of the random directions and of FastICA.
 
     Returns:
       'random directions', 'PCA' (the coordinates) and scikit-learn's 'FastICA', in rows.

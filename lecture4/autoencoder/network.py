@@ -121,7 +121,7 @@ def init_autoencoder(
       Encoder and decoder, biases 0.
 
     Raises:
-      ValueError: As `init`; the decoder does not lead from k to d; a tied decoder is not the mirror
+      ValueError: As in `init`; the decoder does not lead from k to d; a tied decoder is not the mirror
         image of the encoder.
     """
     layer_dims = tuple(layer_dims)
@@ -201,8 +201,8 @@ def apply(
     Args:
       layers: Layers, first to last.
       x: Inputs.
-      activation: Of all layers but the last; or a sequence, one function for each of them.
-      output_activation: Of the last layer.
+      activation: Activation of all layers but the last; or a sequence, one function for each of them.
+      output_activation: Activation of the last layer.
 
     Raises:
       ValueError: x does not fit the first layer, or the number of activations the hidden layers.

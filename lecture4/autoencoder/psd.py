@@ -99,7 +99,7 @@ def energy(
       h: Codes.
       l1_penalty: Nonnegative.
       coupling: Weight of the coupling term, nonnegative.
-      activation: Of the encoder.
+      activation: Activation of the encoder.
 
     References:
       Kavukcuoglu, Ranzato & LeCun 2008, Fast inference in sparse coding algorithms.
@@ -158,7 +158,7 @@ def infer(
       n_steps: Nonnegative; static.
       start: Codes to start from; None starts from the encoder prediction.
       momentum: Whether to use Nesterov's momentum; static.
-      activation: Of the encoder.
+      activation: Activation of the encoder.
 
     Raises:
       TypeError: x is an integer array.
@@ -205,7 +205,7 @@ def step(
       n_steps: Proximal gradient steps.
       uncoupled: Whether to infer h without the coupling term, as the authors' published code does;
         the encoder still learns to predict h.
-      activation: Of the encoder.
+      activation: Activation of the encoder.
       reduce: The devices that share the batch.
 
     Returns:

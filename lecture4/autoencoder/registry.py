@@ -110,13 +110,13 @@ def regularized(
       method: 'decay', 'gaussian', 'salt_and_pepper', 'masking', 'contractive' or 'curvature' (which
         contracts too); any other name has none.
       latent_dim: Number of units.
-      weight_decay: Of 'decay', as `logistic`.
+      weight_decay: For 'decay', as in `logistic`.
       noise_std: Standard deviation of the noise of 'gaussian'.
       flip_rate: Fraction of pixels that 'salt_and_pepper' sets to 0 or 1.
       mask_rate: Fraction of pixels that 'masking' sets to 0.
-      contraction_penalty: Of 'contractive' and 'curvature', as `logistic`.
-      curvature_penalty: Of 'curvature', as `logistic`.
-      curvature_std: As `logistic`.
+      contraction_penalty: For 'contractive' and 'curvature', as in `logistic`.
+      curvature_penalty: For 'curvature', as in `logistic`.
+      curvature_std: As in `logistic`.
     """
     options: dict[str, dict[str, Any]] = {
         'decay': {'weight_decay': weight_decay},
@@ -199,12 +199,12 @@ def by_name(
     """A variant by one of `NAMES`.
 
     Args:
-      name: Of the variant.
+      name: Name of the variant.
       latent_dim: Latent dimension.
-      l1_penalty: Of 'l1', as `l1_sparse`.
-      k: Of 'topk', as `top_k_sparse`.
-      mask_rate: Of 'denoising', as `masking_denoiser`.
-      contraction_penalty: Of 'contractive', as `logistic`.
+      l1_penalty: For 'l1', as in `l1_sparse`.
+      k: For 'topk', as in `top_k_sparse`.
+      mask_rate: For 'denoising', as in `masking_denoiser`.
+      contraction_penalty: For 'contractive', as in `logistic`.
 
     Raises:
       ValueError: An unknown name.

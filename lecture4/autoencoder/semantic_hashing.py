@@ -112,8 +112,8 @@ def loss(
       params: Encoder and decoder.
       counts: Word counts of the documents.
       key: A random key for the noise; None adds none.
-      activation: Of the hidden layers.
-      latent_activation: Of the encoder's last layer.
+      activation: Activation of the hidden layers.
+      latent_activation: Activation of the encoder's last layer.
       noise_std: Standard deviation of the noise on the input of the latent units, for binary codes;
         may be traced.
       encoder_counts: Counts that the encoder receives, where they are not the documents' own: a

@@ -182,7 +182,7 @@ def evaluate(
     Args:
       x: Examples.
       code: Their codes.
-      reconstruction: Of the examples from the codes.
+      reconstruction: Reconstruction of the examples from the codes.
 
     Returns:
       `explained`, the fraction of the variance of x; `l0`, units of an example that are not 0; `dead`,

@@ -254,7 +254,7 @@ def expectation(
 
     Args:
       key: A random key.
-      distribution: Of h.
+      distribution: Distribution of h.
       outputs: Its parameters.
       f: Values [n, v] -> [n].
       n_samples: Samples of h per row of outputs.

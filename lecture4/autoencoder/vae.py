@@ -88,7 +88,7 @@ def mlp(
       latent: Distribution of the latent variables.
       learn_std: Whether one standard deviation for all pixels is learned; `pixels` is GAUSSIAN then,
         and the network gives the means only.
-      activation: Of the hidden layers.
+      activation: Activation of the hidden layers.
 
     Raises:
       ValueError: A dimension is below 1, or learn_std comes without GAUSSIAN.
@@ -275,7 +275,7 @@ def image_functions(
 
     Args:
       model: The networks and distributions.
-      image_shape: Of one decoded image; encoded ones may have any shape [n, ...] of as many pixels.
+      image_shape: Shape of one decoded image; encoded ones may have any shape [n, ...] of as many pixels.
     """
 
     def encode(params, images):

@@ -44,7 +44,7 @@ def scores(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Float[Array,
     """Scores x'w + b of every class.
 
     Args:
-      fit: Of weights [*problems, p, c].
+      fit: Fit with weights [*problems, p, c].
       features: [m, d], or inner products [m, n] for a fit by `fit_gram`.
 
     Returns:
@@ -73,7 +73,7 @@ def predict(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Int32[Array
       int32 [*problems, m].
 
     Raises:
-      ValueError: As `scores`.
+      ValueError: As in `scores`.
     """
     return jnp.argmax(scores(fit, features), axis=-1).astype(jnp.int32)
 

@@ -104,7 +104,7 @@ def minimize(
     dual, and its objective lies |g|^2 / 2 below the primal one, exactly.
 
     Args:
-      form: Of the weights, `weight_form` or `sample_form`.
+      form: Form of the weights, `weight_form` or `sample_form`.
       signs: y, 1 and -1.
       upper: u >= 0; 0 leaves the sample out of this problem.
       init: Weights to start from, in their form; zero if None.
@@ -216,7 +216,7 @@ def fit(
     """Fits one squared hinge SVM per class against the rest, all at once; bias as a feature of constant 1.
 
     Args:
-      features: Of one scale: standardize them, or the number of steps grows with the ratio of scales.
+      features: Features of equal scale: standardize them, or the number of steps grows with the ratio of scales.
       labels: Class indices.
       n_classes: At least 2.
       C: Weight of the losses, positive.
@@ -228,8 +228,8 @@ def fit(
       Fit with weights [d, c], bias [c] and per class gap, objective, iterations, converged [c].
 
     Raises:
-      TypeError: As svm.fit.
-      ValueError: As svm.fit.
+      TypeError: As in svm.fit.
+      ValueError: As in svm.fit.
     """
     features, labels, upper = check_inputs(
         features, labels, n_classes, C, sample_weight, name='features'

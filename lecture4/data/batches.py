@@ -132,7 +132,7 @@ def sample_chunks(
       arrays: Name -> array [n, ...], or what is indexed like one; all of the same length.
       num_examples: At most so many; a last incomplete chunk is left out.
       size: Rows per chunk; fewer where there are fewer examples.
-      seed: Of the choice.
+      seed: Seed of the random choice.
     """
     n = len(next(iter(arrays.values())))
     num_examples = min(num_examples, n)
@@ -146,8 +146,8 @@ def subsample_minority(labels: np.ndarray, fraction: float, seed: int) -> np.nda
 
     Args:
       labels: [n], integers from 0.
-      fraction: Of the examples of every class of the second half; at least one is kept.
-      seed: Of the choice.
+      fraction: Fraction of the examples of every class of the second half to keep, at least one each.
+      seed: Seed of the random choice.
 
     Returns:
       int32 rows, ascending.

@@ -12,7 +12,7 @@ def assign_folds(num_examples: int, num_folds: int, seed: int) -> Int32[np.ndarr
     Args:
       num_examples: n.
       num_folds: 2 to n.
-      seed: Of the permutation.
+      seed: Seed of the permutation.
 
     Returns:
       [n], values in 0..num_folds - 1.
@@ -37,8 +37,8 @@ def hold_out(
 
     Args:
       rows: Integers [n].
-      fraction: Of the rows, between 0 and 1, both excluded; at least one row is held out.
-      seed: Of the choice.
+      fraction: Fraction of the rows, strictly between 0 and 1; at least one row is held out.
+      seed: Seed of the random choice.
 
     Returns:
       (remaining, held out), each in ascending order.

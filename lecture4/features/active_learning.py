@@ -35,12 +35,12 @@ def least_certain(
 
     Args:
       gram: Inner products of the pool, about any origin.
-      labels: Of the pool; those of `initial` and of queried rows are read.
+      labels: Labels of the pool; only those of `initial` and of queried rows are read.
       initial: Rows that are labeled at the start.
       n_queries: A multiple of `queries_per_round`, at most n - s.
       n_classes: Number of classes.
       queries_per_round: Queries between two fits of the SVM.
-      C: Of the SVM.
+      C: Penalty parameter C of the SVM.
 
     Returns:
       Rows [s + n_queries], the initial ones first. Compiled once; vmaps or lax.maps over `initial`.
@@ -157,10 +157,10 @@ def label_curves(
     queries as many as there are classes at a time; `labels_per_class` then count labels on average.
 
     Args:
-      seed: Of the initial labels.
+      seed: Seed of the initial labels.
       train_features: The pool.
       train_labels: Its classes, 0 to c - 1.
-      test_features: Of the test samples.
+      test_features: Features of the test samples.
       test_labels: Their classes, 0 to c - 1.
       labels_per_class: Training set sizes, on average over classes.
       num_trials: Number of initial sets.

@@ -21,7 +21,7 @@ class Accuracy(NamedTuple):
 
     Attributes:
       error: Squared error of the codes, relative to predicting zero.
-      excess: Of the mean objective above its minimum, relative to that.
+      excess: Excess of the mean objective above its minimum, relative to the minimum.
       time: Microseconds per signal.
     """
 
@@ -37,7 +37,7 @@ def stopped_solvers(
 
     Args:
       D: Dictionary.
-      l1_penalty: Of the codes.
+      l1_penalty: Weight of the l1 penalty on the codes.
       iterations: Numbers of iterations.
 
     Returns:
@@ -74,7 +74,7 @@ def measure(
       x: Signals.
       exact: Their codes.
       D: Dictionary.
-      l1_penalty: Of the codes.
+      l1_penalty: Weight of the l1 penalty on the codes.
       num_repeats: As in timing.median_times.
     """
     minimum = float(objective.loss(x, D, exact, l1_penalty).mean())

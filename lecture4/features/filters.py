@@ -23,7 +23,7 @@ def init(
     """Random filters, and a linear classifier on their pooled responses.
 
     Args:
-      key: Of the initialization.
+      key: Random key of the initialization.
       patch_dim: Values of a patch.
       n_filters: Number of filters.
       n_classes: Number of classes.

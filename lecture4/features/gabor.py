@@ -57,7 +57,7 @@ def fit_gabor(atom: Num[Array | np.ndarray, '...']) -> GaborFits:
     """The Gabor nearest to one atom [h, w]: GaborFits with scalars (and pairs) for entries.
 
     Raises:
-      ValueError: As `fit_gabors`, or the atom is not [h, w].
+      ValueError: As in `fit_gabors`, or the atom is not [h, w].
     """
     atom = np.asarray(atom, float)
     if atom.ndim != 2:
@@ -132,10 +132,10 @@ def summarize(fits: GaborFits) -> dict[str, float]:
     """The fits in six numbers; all but the first over the good fits only.
 
     Returns:
-      fraction_good: Of all atoms.
+      fraction_good: Fraction of all atoms that are well fitted.
       orientation_spread: 1 - |mean of exp(2 i o)|: 0 where all bars are parallel, 1 where they
         cancel, as those of a half horizontal, half vertical dictionary do too.
-      orientation_entropy: Of eight bins centered on 0, 22.5, ... degrees, over log 8: distinguishes
+      orientation_entropy: Entropy over eight bins centered on 0, 22.5, ... degrees, divided by log 8: distinguishes
         these two, 1 is uniform; needs a few dozen atoms to be meaningful.
       frequency_q25, frequency_median, frequency_q75: Cycles per pixel.
 

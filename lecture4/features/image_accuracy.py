@@ -29,7 +29,7 @@ def compute_features(
 
     Args:
       functions: Name -> (state, images [n, h, w, c]) -> features [n, p], traceable by jax.jit.
-      state: Of a trained model.
+      state: State of a trained model.
       *images: Sets of images, such as training and test images.
 
     Yields:
@@ -58,7 +58,7 @@ def accuracies(
       functions: As in `compute_features`.
       state: As in `compute_features`.
       task: Training and test images.
-      seed: Of the sampling, as in label_efficiency.label_curve.
+      seed: Seed of the sampling, as in label_efficiency.label_curve.
       labels_per_class: As in label_efficiency.label_curve.
       num_trials: As in label_efficiency.label_curve.
       labeled_pool_size: Training images per class, the first ones, from which labels are sampled; None:

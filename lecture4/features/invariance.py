@@ -40,8 +40,8 @@ def relative_change(
     images i != j. It does not change with the scale of the features, and so compares networks.
 
     Args:
-      features: Of the changed images.
-      original: Of the same images, unchanged, in the same order; n >= 2, and not all features
+      features: Features of the changed images.
+      original: Features of the same images, unchanged, in the same order; n >= 2, and not all features
         equal; otherwise not-a-number or infinite.
     """
     features, original = (np.asarray(v, float).reshape(len(v), -1) for v in (features, original))

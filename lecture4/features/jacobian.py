@@ -50,7 +50,7 @@ def contraction(
     Args:
       encode: [d] -> [k].
       x: Examples.
-      key: Of the directions, one for each example.
+      key: Random key of the directions, one direction for each example.
       radii: r > 0, in the unit of x.
 
     Returns:
@@ -82,7 +82,7 @@ class Sensitivity(NamedTuple):
     """How an encoder of logistic units reacts to changes of its input, mean over examples.
 
     Attributes:
-      singular_values: Of the Jacobian, descending.
+      singular_values: Singular values of the Jacobian, descending.
       ratios: (radii, contraction ratio at each).
       metrics: `effective_rank` (90 % energy), `contraction_ratio` at radius 1, `saturated`.
     """
@@ -105,9 +105,9 @@ def sensitivity(
     Args:
       encode: [..., d] -> [..., k], logistic units.
       x: Examples, all of which count for `saturated`.
-      seed: Of the directions of `contraction`.
+      seed: Seed of the directions of `contraction`.
       num_examples: The first ones, for what needs derivatives or neighborhoods.
-      radii: As `contraction`, around 1.
+      radii: As in `contraction`, around 1.
     """
     few = x[:num_examples]
     spectra = jax.jit(lambda x: singular_values(encode, x))(few)

@@ -29,7 +29,7 @@ def sample_training_sets(
     The sets depend on the seed and the labels alone: two kinds of features are compared on the same.
 
     Args:
-      seed: Of the sampling.
+      seed: Seed of the sampling.
       labels: Classes of the pool.
       labels_per_class: Samples of each class in one set.
       num_trials: Number of sets.
@@ -110,8 +110,8 @@ def center(
     """Inner products as if the training mean were the origin and the mean squared norm 1.
 
     Args:
-      gram: Of the training samples.
-      cross: Of other samples with them.
+      gram: Gram matrix of the training samples.
+      cross: Inner products of other samples with them.
 
     Returns:
       (gram, cross), centered and scaled; zeros where all training samples are equal.
@@ -135,8 +135,8 @@ def choose_C(
     """The C of the highest accuracy over held-out folds; in a tie the one nearest to 1.
 
     Args:
-      gram: Of the training samples, as `center` returns it.
-      labels: Of the training samples.
+      gram: Gram matrix of the training samples, as `center` returns it.
+      labels: Labels of the training samples.
       held_out: The folds, as `stratified_folds` returns them.
       n_classes: Number of classes.
       Cs: Candidates, positive, in any order.
@@ -180,14 +180,14 @@ def accuracies(
     Classes may have unequal numbers of samples in a set, or none.
 
     Args:
-      gram: Of the pool, about any origin.
-      cross: Of the test samples with the pool, about the same origin.
-      labels: Of the pool.
-      test_labels: Of the test samples.
+      gram: Gram matrix of the pool, about any origin.
+      cross: Inner products of the test samples with the pool, about the same origin.
+      labels: Labels of the pool.
+      test_labels: Labels of the test samples.
       rows: The sets, as rows of the pool.
       n_classes: Number of classes.
       Cs: Candidates for C.
-      n_folds: Of the cross-validation; fewer where a set has fewer samples per class.
+      n_folds: Number of folds of the cross-validation; fewer where a set has fewer samples per class.
 
     Returns:
       Fraction of correct predictions for each set.
@@ -243,15 +243,15 @@ def label_curve(
     products of [n, n] with [n, n_folds * n_classes], n the number of labels.
 
     Args:
-      seed: Of the sampling.
+      seed: Seed of the sampling.
       train_features: The pool.
       train_labels: Its classes, 0 to c - 1.
-      test_features: Of the test samples.
+      test_features: Features of the test samples.
       test_labels: Their classes, 0 to c - 1.
       labels_per_class: Training set sizes.
       num_trials: Training sets of every size.
       Cs: Candidates for C.
-      n_folds: Of the cross-validation.
+      n_folds: Number of folds of the cross-validation.
 
     Returns:
       Fractions [len(labels_per_class), num_trials].

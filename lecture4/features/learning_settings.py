@@ -35,8 +35,8 @@ def feature_functions(
       whitening: 'task' and 'elsewhere': the affine map of the patches that atoms are learned on.
       patch_size: Pixels along each side.
       num_filters: Number of random filters, the control.
-      l1_penalty: Of the codes.
-      seed: Of the random filters.
+      l1_penalty: Weight of the l1 penalty on the codes.
+      seed: Seed of the random filters.
       tile: As in self_taught.encode_images.
       **options: Of self_taught.encode_images.
 
@@ -89,7 +89,7 @@ def accuracies(
       functions: As `feature_functions` returns them.
       learned: See the module.
       task: Training and test images of the task.
-      seed: Of the sampling, as in label_efficiency.label_curve.
+      seed: Seed of the sampling, as in label_efficiency.label_curve.
       labels_per_class: As in label_efficiency.label_curve; for active learning an average.
       num_trials: As in label_efficiency.label_curve.
 

@@ -27,7 +27,7 @@ def fit(
     """Logistic regression with the C of the lowest validation error.
 
     Args:
-      features: Of the training examples, standardized.
+      features: Features of the training examples, standardized.
       labels: Their classes.
       valid: Features of the validation examples.
       valid_labels: Their classes.
@@ -63,7 +63,7 @@ def error(
       Cs: As in `fit`.
 
     Raises:
-      ValueError: As `fit`.
+      ValueError: As in `fit`.
     """
     scale = standardizer(features['train'])
     predict = fit(
@@ -88,7 +88,7 @@ def label_records(
     """Accuracy of the linear probe by the number of labels.
 
     Args:
-      name: Of the features.
+      name: Name of the features.
       encode: Examples -> features.
       train: Examples and labels.
       valid: Examples and labels on which C is chosen.
@@ -98,13 +98,13 @@ def label_records(
       num_labels: Numbers of labels; numbers above the training set mean all of it.
       num_trials: Labeled sets for every number but the whole set.
       Cs: As in `fit`.
-      seed: Of the labeled sets.
+      seed: Seed of the labeled sets.
 
     Returns:
       A record per number of labels: `features`, `num_labels`, and draws of each metric.
 
     Raises:
-      ValueError: As `fit`.
+      ValueError: As in `fit`.
     """
     codes, labels = encode(train[0]), np.asarray(train[1])
     scale = standardizer(codes)

@@ -56,7 +56,7 @@ def median_oriented(filters: Shaped[Array | np.ndarray, 'd k'], shape: Sequence[
       shape: (height, width) of one filter, or (height, width, 1).
 
     Raises:
-      ValueError: As `oriented_fraction`.
+      ValueError: As in `oriented_fraction`.
     """
     tiles = np.asarray(filters).T.reshape(-1, *shape[:2])
     return float(np.median(oriented_fraction(tiles)))

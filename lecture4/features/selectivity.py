@@ -83,7 +83,7 @@ def kurtosis(activations: Num[Array | np.ndarray, 'n units']) -> Float[np.ndarra
     """E h^4 / (E h^2)^2 of every unit over examples: 3 for a Gaussian one, more for a sparse one.
 
     Args:
-      activations: Of mean 0. A unit that is always 0 has kurtosis 0.
+      activations: Activations with mean 0. A unit that is always 0 has kurtosis 0.
     """
     h = np.asarray(activations)
     return (h**4).mean(0) / np.maximum((h**2).mean(0) ** 2, np.finfo(float).tiny)

@@ -33,7 +33,7 @@ def sparse_encoder(
 
     Args:
       D: Dictionary, atoms in columns.
-      l1_penalty: Of the codes.
+      l1_penalty: Weight of the l1 penalty on the codes.
       solver: One of lecture4.sparse.solvers.
       **options: The solver's own.
     """
@@ -80,7 +80,7 @@ def pool_responses(
     """Pools a map of responses over the cells of a square grid on the image.
 
     Args:
-      responses: Of dense patches.
+      responses: Responses of dense patches.
       pooling_grid: Cells along each side. Where rows are not divisible the borders are rounded, so
         cells differ by at most one row.
       pooling: 'mean', 'sum' or 'max'.
@@ -121,7 +121,7 @@ def preprocess(
     Args:
       signals: Patches or whole images.
       contrast_epsilon: As in patches.normalize_contrast.
-      whitening: Of d to m dimensions.
+      whitening: Whitening from d to m dimensions.
     """
     return linalg.apply(whitening, patches.normalize_contrast(signals, contrast_epsilon))
 
@@ -141,12 +141,12 @@ def encode_images(
     """Features of images: dense patches, preprocessed, encoded, rectified, pooled.
 
     Args:
-      images: Of any number; `tile` of them are in memory as patches at a time.
+      images: Any number of images; patches of `tile` of them are in memory at a time.
       encoder: Signals [p, m] -> responses [p, k].
       patch_size: Pixels along each side.
       stride: Pixels between patches.
       contrast_epsilon: As in patches.normalize_contrast.
-      whitening: Of patches to m dimensions.
+      whitening: Whitening of patches to m dimensions.
       pooling_grid: As in `pool_responses`.
       pooling: As in `pool_responses`.
       tile: Images encoded together.
@@ -220,7 +220,7 @@ def image_features(
     Args:
       images: A batch.
       encoder: Signals [p, m] -> responses [p, k].
-      whitening: Of signals to m dimensions.
+      whitening: Whitening of signals to m dimensions.
       patch_size: Pixels along each side; 0 encodes every image as one signal, and returns the
         responses as they are: neither rectified nor pooled.
       contrast_epsilon: As in patches.normalize_contrast.
@@ -229,7 +229,7 @@ def image_features(
       tile: As in `encode_images`.
 
     Raises:
-      ValueError: As `encode_images`.
+      ValueError: As in `encode_images`.
     """
     if not patch_size:
         return encoder(preprocess(images.reshape(len(images), -1), contrast_epsilon, whitening))
@@ -270,8 +270,8 @@ def full_data_accuracy(
     """Test accuracy, a fraction, of one linear classifier on all labels and standardized features.
 
     Args:
-      train_features: Of the training set.
-      test_features: Of the test set.
+      train_features: Features of the training set.
+      test_features: Features of the test set.
       train_labels: Classes 0 to c - 1.
       test_labels: Classes 0 to c - 1.
       C: Weight of the losses next to |w|^2 / 2.

@@ -43,8 +43,8 @@ def maximize(
 
     Args:
       response: [*shape] -> scalar.
-      starts: Of any norm but 0 (random ones, or the examples with the strongest responses).
-      norm: Of the stimuli.
+      starts: Starting points, of any norm but 0 (random ones, or the examples with the strongest responses).
+      norm: Norm of the stimuli.
       n_steps: At least 1.
 
     Raises:
@@ -139,7 +139,7 @@ def great_circle(
 
     Args:
       x: A stimulus.
-      direction: Of norm 1 and orthogonal to x.
+      direction: Direction of norm 1, orthogonal to x.
       angles: Radians.
     """
     angles = jnp.asarray(angles, x.dtype).reshape((-1,) + (1,) * x.ndim)

@@ -122,7 +122,7 @@ def occlusion_maps(
 
     Args:
       images: In [0, 1].
-      results: Of each image, with the fields of `vision.deconvnet.Occlusion`.
+      results: Results for each image, with the fields of `vision.deconvnet.Occlusion`.
       titles: A short text for each image.
     """
     maps = {

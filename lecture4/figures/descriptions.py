@@ -29,7 +29,7 @@ def segments(
 
     Args:
       images: Values in 0..255 (uint8) or [0, 1].
-      boxes: Of each image's regions, [x1, y1, x2, y2] in pixels.
+      boxes: Boxes of the regions of each image, [x1, y1, x2, y2] in pixels.
       sentences: For each image its segments in order: (words, region, score).
       columns: Images in a row.
       title: Title.
@@ -111,7 +111,7 @@ def attention(
 
     Args:
       image: Values in 0..255 (uint8) or [0, 1].
-      boxes: Of the regions, [x1, y1, x2, y2] in pixels.
+      boxes: Boxes of the regions, [x1, y1, x2, y2] in pixels.
       words: t words.
       weights: Attention of every word over the regions, summing to 1.
       columns: Images in a row.
@@ -138,7 +138,7 @@ def beam_widths(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> F
 
     Args:
       records: With 'split', 'beam_width' and the measures, fractions.
-      names: Of the measures, a panel each.
+      names: Names of the measures, one panel for each.
     """
     splits = dict.fromkeys(record['split'] for record in records)
     panels = {}

@@ -218,7 +218,7 @@ def best_proposals(
     """Objects dashed, and the proposals that overlap them most.
 
     Args:
-      images: As `detections`.
+      images: As in `detections`.
       objects: Objects of each image.
       proposals: Proposals of each image.
       columns: Images in a row.
@@ -246,7 +246,7 @@ def anchors(
     """Anchors on an image, those of one size in one color; parts outside of the image are drawn too.
 
     Args:
-      image: As `detections`.
+      image: As in `detections`.
       boxes: Anchors, such as those of one position.
       matched: Which are positive: drawn with thick lines.
       objects: Objects, dashed.
@@ -287,7 +287,7 @@ def objectness(
     """Objectness of the region proposal network over its positions, laid over each image.
 
     Args:
-      images: As `detections`.
+      images: As in `detections`.
       maps: Largest objectness on [0, 1] over the anchors of each position, [rows, columns]; the map covers its
         image.
       boxes: For each image, boxes to draw, such as the best proposals.
@@ -323,7 +323,7 @@ def receptive_fields(
     """What the pooled features of a region depend on: its box, and dashed the receptive field of its cells.
 
     Args:
-      images: As `detections`.
+      images: As in `detections`.
       regions: Regions of each image.
       fields: For each region, the box of all input pixels that its features depend on.
       columns: Images in a row.

@@ -95,7 +95,7 @@ def atoms(
       width: Width in inches, approximate: every pixel of an atom is a whole number of pixels wide.
 
     Raises:
-      ValueError: As `tiles`, and where there is no atom to draw.
+      ValueError: As in `tiles`, and where there is no atom to draw.
     """
     images = tiles(D, patch_shape)
     indices = np.arange(len(images)) if order is None else np.asarray(order)
@@ -137,7 +137,7 @@ def codes(
       title: Title.
 
     Raises:
-      ValueError: As `tiles`, and where the shapes do not belong together.
+      ValueError: As in `tiles`, and where the shapes do not belong together.
     """
     x, a, D = np.asarray(signals, float), np.asarray(codes, float), np.asarray(D, float)
     r = np.asarray(reconstructions, float)
@@ -237,7 +237,7 @@ def gabors(
       title: Title; the number of good fits if empty.
 
     Raises:
-      ValueError: As `tiles`.
+      ValueError: As in `tiles`.
     """
     good, r2 = np.asarray(fits.good, bool), np.nan_to_num(fits.r2)
     best = np.argsort(-np.where(good, r2, -np.inf), kind='stable')[: min(n, int(good.sum()))]

@@ -107,7 +107,7 @@ def vector_rows(
 
     Args:
       images: Name of the row -> images as vectors, values in [0, 1].
-      shape: Of one image.
+      shape: Shape of one image.
     """
     return rows({name: np.reshape(x, (-1, *shape)) for name, x in images.items()})
 

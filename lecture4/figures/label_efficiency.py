@@ -151,7 +151,7 @@ def learning_settings(
       task: The task: a few labeled examples, and unlabeled ones.
       others: Other classes, labeled.
       unlabeled: Other images, unlabeled.
-      seed: Of the choice of labeled examples.
+      seed: Seed of the choice of labeled examples.
     """
     rng = np.random.default_rng(seed)
     few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.class_names))]

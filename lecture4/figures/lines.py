@@ -124,7 +124,7 @@ def coincidence(
     """Two losses by step that should coincide, and their relative difference, on log scales.
 
     Args:
-      names: Of the two.
+      names: Names of the two curves.
       first: Drawn as a line.
       second: Marked at 12 steps, since the curves cover one another.
       smallest: Is added to the difference; it stands for none.
@@ -166,7 +166,7 @@ def single(
       size: Width and height in inches.
 
     Raises:
-      ValueError: As `panels`.
+      ValueError: As in `panels`.
     """
     options = {'xlabel': xlabel, 'ylabel': ylabel, 'xscale': xscale, 'yscale': yscale}
     own = {'curves': curves, 'lines': lines or {}, **options}

@@ -221,7 +221,7 @@ def of_poses(
     """(figure, caption) of `robustness` and, where a network is affine, of `equivariance`.
 
     Args:
-      curves: As `robustness`; 'rotation' is one of them.
+      curves: As in `robustness`; 'rotation' is one of them.
       turns: The `undone` of `equivariance`, over the same rotations.
     """
     caption = 'Test accuracy against rotation (degrees), scale, and offset (of the width).'

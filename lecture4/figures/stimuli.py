@@ -24,8 +24,8 @@ def gallery(
     Args:
       filters: Filters of the first layer, square, in columns.
       stimuli: Kind of unit -> best stimuli, signed images; as many as each kind has are drawn.
-      tunings: As `tuning_curves`.
-      paths: As `along_paths`, of a pooled unit of the first layer.
+      tunings: As in `tuning_curves`.
+      paths: As in `along_paths`, of a pooled unit of the first layer.
 
     Returns:
       Name -> (figure, caption): `filters`, `stimuli`, `tuning`, `invariant_directions`.

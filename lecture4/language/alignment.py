@@ -104,9 +104,9 @@ class AlignmentNetwork(nn.Module):
       num_words: Rows of the table of word vectors, the parameter 'word_vectors'; row 0 is the padding.
       vector_dim: Numbers per word vector. Initial vectors are normal; given ones take their place in the parameters.
       train_vectors: Whether they are trained; the paper's are not.
-      embed_dim: As `RegionEncoder`.
-      hidden_dim: As `SentenceEncoder`.
-      cell: As `SentenceEncoder`.
+      embed_dim: As in `RegionEncoder`.
+      hidden_dim: As in `SentenceEncoder`.
+      cell: As in `SentenceEncoder`.
       dropout_rate: As both.
       normalize: Whether regions have unit length; the length of a word is its weight.
     """
@@ -131,7 +131,7 @@ class AlignmentNetwork(nn.Module):
         """Embeddings of regions and of words, and which words are no padding.
 
         Args:
-          features: Of the regions of k images.
+          features: Features of the regions of k images.
           words: Word indices of l sentences, zeros behind the words.
           train: Whether to drop inputs and outputs; needs the rng 'dropout'.
         """
@@ -173,7 +173,7 @@ def own_word_scores(
     Args:
       network: The network.
       params: Its parameters.
-      features: Of the regions of n images.
+      features: Features of the regions of n images.
       words: Word indices of a sentence of each, zeros behind the words.
     """
     v, s, mask = embed(network, params, features, words)
@@ -274,7 +274,7 @@ def contrastive_loss(
 
     Args:
       scores: S, of image k (row) and sentence l (column).
-      is_same: As `ranking_loss`: other sentences of the same image are left out of both sums.
+      is_same: As in `ranking_loss`: other sentences of the same image are left out of both sums.
       temperature: Positive divisor of the scores.
     """
     eye = jnp.eye(scores.shape[0], dtype=bool)
@@ -297,11 +297,11 @@ def pair_loss(
     """`ranking_loss` over all or the hardest negatives, or `contrastive_loss`, by name.
 
     Args:
-      scores: As `ranking_loss`.
-      is_same: As `ranking_loss`.
+      scores: As in `ranking_loss`.
+      is_same: As in `ranking_loss`.
       kind: 'ranking' over all negatives, 'hardest', or 'softmax'.
-      margin: Of the ranking losses.
-      temperature: Of the softmax loss.
+      margin: Margin of the ranking losses.
+      temperature: Temperature of the softmax loss.
     """
     if kind == 'softmax':
         return contrastive_loss(scores, is_same, temperature=temperature)
@@ -348,10 +348,10 @@ def retrieval_scores(
     Args:
       network: The network.
       params: Its parameters.
-      features: Of the regions of n images.
+      features: Features of the regions of n images.
       groups: (rows, padded words) of sentences of similar length; all rows together are 0..m - 1.
-      form: As `image_sentence_scores`.
-      mean: As `image_sentence_scores`.
+      form: As in `image_sentence_scores`.
+      mean: As in `image_sentence_scores`.
       size: Sentences at a time.
     """
     result = np.empty((len(features), sum(len(rows) for rows, _ in groups)), np.float32)

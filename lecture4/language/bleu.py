@@ -73,7 +73,7 @@ def score(counts: Counts, rows: Int[np.ndarray, ' m'] | None = None) -> Float[np
     """BLEU-1, BLEU-2, ... of a corpus: brevity penalty times the geometric mean of the precisions.
 
     Args:
-      counts: Of the candidates.
+      counts: Counts of the candidates.
       rows: Candidates that form the corpus, with repetitions in a bootstrap; None takes all.
 
     Returns:

@@ -24,12 +24,12 @@ def describe_all(
     """Sentences of many images as words, `size` images at a time.
 
     Args:
-      network: As `describe`.
-      params: As `describe`.
-      features: As `describe`.
+      network: As in `describe`.
+      params: As in `describe`.
+      features: As in `describe`.
       vocabulary: Word of every token.
-      width: As `describe`.
-      max_length: As `describe`.
+      width: As in `describe`.
+      max_length: As in `describe`.
       size: Images at a time.
     """
     sentences = []
@@ -54,7 +54,7 @@ def corpus_likelihood(
     Args:
       network: The network.
       params: Its parameters.
-      features: Of the regions of the images.
+      features: Features of the regions of the images.
       image_of: Row of the image of each sentence.
       groups: (rows, padded words) of sentences of similar length.
       size: Sentences at a time.
@@ -83,11 +83,11 @@ def describe_regions(
     """Every region of an image described as if it were the image: for each image (sentence, region, 0).
 
     Args:
-      network: As `describe`.
-      params: As `describe`.
-      features: As `describe`; the first region, the image, is left out.
+      network: As in `describe`.
+      params: As in `describe`.
+      features: As in `describe`; the first region, the image, is left out.
       vocabulary: Word of every token.
-      max_length: As `describe`.
+      max_length: As in `describe`.
       num_regions: Regions of each image at most.
     """
     described = []
@@ -112,7 +112,7 @@ def attention(
     Args:
       network: One with attention.
       params: Its parameters.
-      features: Of the regions.
+      features: Features of the regions.
       sentence: Words of the vocabulary.
       vocabulary: Word of every token.
     """
@@ -137,16 +137,16 @@ def evaluate(
     """Sentences of the last width of the beam, their measures, and those of every width.
 
     Args:
-      network: As `describe`.
-      params: As `describe`.
-      features: As `describe`.
-      image_of: As `corpus_likelihood`.
-      groups: As `corpus_likelihood`.
+      network: As in `describe`.
+      params: As in `describe`.
+      features: As in `describe`.
+      image_of: As in `corpus_likelihood`.
+      groups: As in `corpus_likelihood`.
       references: One or more sentences of each image.
       vocabulary: Word of every token.
       beam_widths: Widths, at least one.
-      max_length: As `describe`.
-      train_sentences: Of each training image.
+      max_length: As in `describe`.
+      train_sentences: Sentences of each training image.
 
     Returns:
       (sentences, the measures of `caption_metrics.evaluate` with the interval as text in percent, 'perplexity' of

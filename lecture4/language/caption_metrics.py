@@ -127,7 +127,7 @@ def perplexity(log_likelihood: Float[ArrayLike, '...'], num_tokens: Num[ArrayLik
     """Exp of the mean negative log likelihood (nats) of a token, the END token being one.
 
     Args:
-      log_likelihood: Of sentences, in nats.
+      log_likelihood: Log-likelihood of the sentences in nats.
       num_tokens: Tokens of the same sentences.
 
     Raises:
@@ -154,7 +154,7 @@ def bootstrap_interval(
       n: Number of examples.
       num_resamples: Number of bootstrap samples.
       level: Coverage, between 0 and 1.
-      seed: Of the resampling.
+      seed: Seed of the resampling.
 
     Returns:
       Lower and upper ends.
@@ -208,8 +208,8 @@ def next_to_references(
 
     Args:
       generated: n sentences.
-      references: Of the same images.
-      train_sentences: Of each training image.
+      references: References of the same images.
+      train_sentences: Sentences of each training image.
     """
     known = [sentence for own in train_sentences for sentence in own]
     return [
@@ -231,10 +231,10 @@ def baselines(
     """Without a model: the sentence of the nearest training image, and one reference against the others.
 
     Args:
-      train_sentences: Of m training images.
-      train_features: Of the training images; nearest by the cosine.
-      references: Of n test images.
-      features: Of the test images.
+      train_sentences: Sentences of m training images.
+      train_features: Features of the training images; the nearest is that with the largest cosine.
+      references: References of n test images.
+      features: Features of the test images.
 
     Returns:
       Records {'method', BLEU-1..4, ROUGE-L, CIDEr-D}.

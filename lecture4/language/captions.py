@@ -81,7 +81,7 @@ class CaptionNetwork(nn.Module):
         """The state before the first word.
 
         Args:
-          features: Of regions; the first is the image that is described, and all are attended to.
+          features: Features of regions; the first is the image that is described, and all are attended to.
           train: Whether to drop; needs the rng 'dropout'.
         """
         features = jnp.asarray(features)
@@ -129,7 +129,7 @@ class CaptionNetwork(nn.Module):
         """Logits of every word and of END behind the last, given the words before; and attention weights.
 
         Args:
-          features: Of regions; the first is the image that is described.
+          features: Features of regions; the first is the image that is described.
           tokens: Words, zeros behind them.
           train: Whether to drop; needs the rng 'dropout'.
         """
@@ -163,7 +163,7 @@ def token_log_likelihood(
     """Log likelihood of sentences in nats, and the number of their tokens, END included.
 
     Args:
-      logits: Of every word and of END, s = t + 1, as the network returns them.
+      logits: Logits of every word and of END, s = t + 1, as the network returns them.
       tokens: Words, zeros behind them.
     """
     targets = jnp.pad(jnp.asarray(tokens), ((0, 0), (0, 1)))
@@ -190,7 +190,7 @@ def optimizer(
 
     Args:
       learning_rate: Positive.
-      decay: Of the mean of squared gradients.
+      decay: Decay rate of the mean of squared gradients.
       epsilon: Added to it, under the root.
       clip: Bound on every entry of the gradient.
     """
@@ -225,8 +225,8 @@ def describe(
     Args:
       network: The network.
       params: Its parameters.
-      features: Of regions; the first is the image that is described.
-      width: Of the beam; 1 is greedy.
+      features: Features of regions; the first is the image that is described.
+      width: Beam width; 1 is greedy search.
       max_length: Tokens of the longest sentence.
 
     Returns:
@@ -252,12 +252,12 @@ def sample(
     """A sentence of every image, drawn word by word from the network's distribution.
 
     Args:
-      network: As `describe`.
-      params: As `describe`.
-      features: As `describe`.
-      key: Of the draws.
+      network: As in `describe`.
+      params: As in `describe`.
+      features: As in `describe`.
+      key: Random key of the samples.
       temperature: Divisor of the logits, positive.
-      max_length: As `describe`.
+      max_length: As in `describe`.
     """
     start = network.apply({'params': params}, features, method='start')
     step = decoder(network, params)

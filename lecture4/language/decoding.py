@@ -22,7 +22,7 @@ class Decoded(NamedTuple):
 
     Attributes:
       tokens: Words, END behind them.
-      log_probs: Of the whole sentence, END included where it was reached.
+      log_probs: Log probability of the whole sentence, including END where it was reached.
     """
 
     tokens: Int[Array, '*n t']

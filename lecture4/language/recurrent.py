@@ -36,7 +36,7 @@ def advance(
 
     Args:
       cell: Kind of the recurrence.
-      state: As `initial_state`.
+      state: As in `initial_state`.
       inputs: The input's part of every gate, biases included; gates = h, 3 h or 4 h.
       kernel: W, of all gates side by side.
     """
@@ -68,9 +68,9 @@ def run(
 
     Args:
       cell: Kind of the recurrence.
-      inputs: As `advance`, for all words.
+      inputs: As in `advance`, for all words.
       mask: The words.
-      kernel: As `advance`.
+      kernel: As in `advance`.
       reverse: From the last word to the first.
       state: Initial state; None is zeros.
     """

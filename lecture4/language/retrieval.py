@@ -53,7 +53,7 @@ def search_ranks(
       image_of: Row of the image that each sentence describes.
 
     Raises:
-      ValueError: As `annotation_ranks`.
+      ValueError: As in `annotation_ranks`.
     """
     scores, image_of = _check(scores, image_of)
     own = scores[image_of, np.arange(len(image_of))]
@@ -89,7 +89,7 @@ def evaluate(
       percent, '95 % of R@1'.
 
     Raises:
-      ValueError: As `annotation_ranks`.
+      ValueError: As in `annotation_ranks`.
     """
     records = []
     for direction, ranks in (('annotation', annotation_ranks), ('search', search_ranks)):

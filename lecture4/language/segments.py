@@ -44,7 +44,7 @@ def assign_regions(
     """Assignments of maximal energy, by the Viterbi algorithm in O(t r): the pairwise term is a Potts model's.
 
     Args:
-      scores: Of every word for every region.
+      scores: Scores of every word for every region.
       mask: The words; what follows them is padding and changes nothing.
       beta: Reward for two neighboring words of one region, nonnegative; may be traced, and a negative
         traced value is not detected.
@@ -85,8 +85,8 @@ def segments(
     """Runs of words of one region, in the sentence's order.
 
     Args:
-      scores: Of every word for every region.
-      regions: Of every word.
+      scores: Scores of every word for every region.
+      regions: Region of every word.
       num_words: Words of the sentence; the rest is padding.
     """
     scores, regions = np.asarray(scores), np.asarray(regions)[:num_words]
@@ -107,8 +107,8 @@ def as_text(
 
     Args:
       text: The words.
-      scores: Of every word, and of padding behind them, for every region.
-      regions: Of every word, and of padding behind them.
+      scores: Scores of every word, and of padding behind them, for every region.
+      regions: Region of every word, and of the padding behind them.
     """
     return [
         (' '.join(text[part.start : part.stop]), part.region, part.score)
@@ -126,7 +126,7 @@ def sweep_beta(
     """What the reward does: mean length of segments, and accuracy where the object of every word is known.
 
     Args:
-      scores: Of every word for every region of the sentence's own image.
+      scores: Scores of every word for every region of the sentence's own image.
       mask: The words.
       betas: Rewards to try.
       word_groups: For every sentence the object that each word is about, -1 for none; None if unknown.

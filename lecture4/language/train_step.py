@@ -52,7 +52,7 @@ def init(
     Args:
       key: A random key.
       model: The network.
-      optimizer: Of the network's parameters.
+      optimizer: Optimizer of the network's parameters.
       table: Word vectors.
       variant: 'rand' and 'non-static' train the vectors, 'static' freezes them, 'multichannel' has a channel of either
         kind, both starting from the table.
@@ -86,7 +86,7 @@ def step(
         device its part.
       key: A random key for the dropout.
       model: The network.
-      optimizer: Of the network's parameters.
+      optimizer: Optimizer of the network's parameters.
       learning_rate: Factor of Adadelta's updates of the word vectors.
       reduce: The devices that share the batch.
 
@@ -245,7 +245,7 @@ def cross_validation(
 
     Args:
       model: The network.
-      optimizer: Of the network's parameters.
+      optimizer: Optimizer of the network's parameters.
       variant: See `init`.
       num_folds: Number of folds.
       learning_rate: Factor of Adadelta's updates of the word vectors; may be traced.

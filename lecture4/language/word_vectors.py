@@ -313,7 +313,7 @@ def load_table(
       size: Numbers per vector.
 
     Raises:
-      ValueError: As `read`; or the vectors have another size.
+      ValueError: As in `read`; or the vectors have another size.
     """
     if not path:
         return np.zeros((n_words, size), np.float32), np.zeros(n_words, bool)
@@ -352,8 +352,8 @@ def scaled_table(
       n_words: Rows of the table; row 0 is the padding.
       size: Numbers per vector where none are given.
       vectors: Words and vectors, of their own size.
-      length: Of a vector; expected length of a random one.
-      seed: Of the random ones.
+      length: Norm of each given vector, and expected norm of a random one.
+      seed: Seed of the random vectors.
     """
     if vectors is not None:
         size = vectors.vectors.shape[1]

@@ -45,7 +45,7 @@ def iou(
       extent: See the module.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     intersection, union = _overlap(a, b, extent)
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
@@ -65,7 +65,7 @@ def giou(
       Values in [-1, 1].
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
 
     References:
       Rezatofighi et al. 2019.
@@ -106,7 +106,7 @@ def encode(
       extent: See the module.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
 
     References:
       Girshick et al. 2014, appendix C.
@@ -139,7 +139,7 @@ def decode(
       max_log_scale: Bound of dw and dh from above; None sets none, as the papers' code.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     deltas, anchors = _check('deltas', deltas), _check('anchors', anchors)
     (x_a, y_a), (w_a, h_a) = _centers(anchors, extent)
@@ -163,7 +163,7 @@ def clip(
       extent: See the module.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     boxes, extra = _check('boxes', boxes), _extra(extent)
     h, w = jnp.asarray(size, boxes.dtype)
@@ -180,7 +180,7 @@ def is_at_least(
     """Whether both sides of a box are at least `min_size`; False for NaN.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     w, h = _sides(_check('boxes', boxes), _extra(extent))
     return (w >= min_size) & (h >= min_size)
@@ -228,7 +228,7 @@ def nms(
       tile_size: Boxes per tile.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     boxes, scores = _check('boxes', boxes), jnp.asarray(scores)
     n, extra = boxes.shape[0], _extra(extent)
@@ -328,15 +328,15 @@ def soft_nms(
       boxes: Boxes.
       scores: Scores, positive.
       method: The decay.
-      threshold: Of the linear decay.
-      sigma: Of the Gaussian decay.
+      threshold: IoU above which the linear decay applies.
+      sigma: Width of the Gaussian decay.
       min_score: Boxes with a decreased score at or below it are dropped.
       valid: As in `nms`.
       max_outputs: As in `nms`.
       extent: See the module.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
 
     References:
       Bodla et al. 2017.
@@ -370,7 +370,7 @@ def flip(
     """Boxes of the mirrored image of that width: twice is the identity.
 
     Raises:
-      ValueError: As `area`.
+      ValueError: As in `area`.
     """
     boxes, extra = _check('boxes', boxes), _extra(extent)
     x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)

@@ -79,8 +79,8 @@ def convolve(
       precision: As in lax.
 
     Raises:
-      TypeError: As `cross_correlate`.
-      ValueError: As `cross_correlate`.
+      TypeError: As in `cross_correlate`.
+      ValueError: As in `cross_correlate`.
     """
     return cross_correlate(x, flip(kernel), stride, padding, groups, precision)
 
@@ -119,8 +119,8 @@ def adjoint(
       precision: As in lax.
 
     Raises:
-      TypeError: As `cross_correlate`.
-      ValueError: As `cross_correlate`, and where y does not have the size that `size` gives.
+      TypeError: As in `cross_correlate`.
+      ValueError: As in `cross_correlate`, and where y does not have the size that `size` gives.
     """
     y, kernel = _operands(y, kernel, groups, transposed=True)
     window = kernel.shape[:-2]
@@ -172,8 +172,8 @@ def kernel_adjoint(
       precision: As in lax.
 
     Raises:
-      TypeError: As `cross_correlate`.
-      ValueError: As `cross_correlate`, and where x and y do not belong together.
+      TypeError: As in `cross_correlate`.
+      ValueError: As in `cross_correlate`, and where x and y do not belong together.
     """
     x, y = require_floating('x', x), require_floating('y', y)
     placed = _checked(y, x.shape[1:-1], window, stride, padding)

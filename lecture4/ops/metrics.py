@@ -79,7 +79,7 @@ def accuracy_record(
       'top5_accuracy' where there are more than five classes.
 
     Raises:
-      ValueError: As `ranks`.
+      ValueError: As in `ranks`.
     """
     rank, n = ranks(probs, labels), len(labels)
     low, high = wilson_interval(int((rank < 1).sum()), n)

@@ -57,7 +57,7 @@ def grid(image_shape: Sequence[int], patch_size: int, stride: int = 1) -> tuple[
       stride: Distance between patches.
 
     Raises:
-      ValueError: As `extract`.
+      ValueError: As in `extract`.
     """
     height, width = image_shape[:2]
     if patch_size < 1 or stride < 1:
@@ -111,7 +111,7 @@ def counts(image_shape: Sequence[int], patch_size: int, stride: int = 1) -> Int3
       stride: Distance between patches.
 
     Raises:
-      ValueError: As `extract`.
+      ValueError: As in `extract`.
     """
     along = []
     shape = grid(image_shape, patch_size, stride)
@@ -141,7 +141,7 @@ def average(
 
     Raises:
       TypeError: patches are not floating point.
-      ValueError: As `reassemble`.
+      ValueError: As in `reassemble`.
     """
     patches = require_floating('patches', patches)
     total = reassemble(patches, image_shape, patch_size, stride)
@@ -196,8 +196,8 @@ def whiten(
 
     Args:
       signals: Patches.
-      contrast_epsilon: As `normalize_contrast`.
-      zca_epsilon: As `linalg.zca`.
+      contrast_epsilon: As in `normalize_contrast`.
+      zca_epsilon: As in `linalg.zca`.
       num_held_out: The first patches, which are whitened but do not enter the whitening.
     """
     normalized = normalize_contrast(jnp.asarray(signals), contrast_epsilon)

@@ -51,7 +51,7 @@ def max_pool(
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: As `receptive_field.windows`; a window that sees no value; a dilation below 1.
+      ValueError: As in `receptive_field.windows`; a window that sees no value; a dilation below 1.
     """
     x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
     y = _cover(x, placed, -jnp.inf)
@@ -83,8 +83,8 @@ def max_pool_with_switches(
       maximum in x's spatial axes.
 
     Raises:
-      TypeError: As `max_pool`.
-      ValueError: As `max_pool`.
+      TypeError: As in `max_pool`.
+      ValueError: As in `max_pool`.
     """
     x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
     positions = np.arange(math.prod(placed.size), dtype=np.int32).reshape(1, *placed.size, 1)
@@ -174,8 +174,8 @@ def mean_pool(
         edge kept.
 
     Raises:
-      TypeError: As `max_pool`.
-      ValueError: As `max_pool`; an unknown count.
+      TypeError: As in `max_pool`.
+      ValueError: As in `max_pool`; an unknown count.
     """
     x, placed, _ = _arguments(x, window, stride, padding, edge)
     y = _cover(x, placed, 0)
@@ -229,7 +229,7 @@ def subsample(
       edge: Treatment of a ragged right edge.
 
     Raises:
-      ValueError: As `receptive_field.windows`.
+      ValueError: As in `receptive_field.windows`.
     """
     x = jnp.asarray(x)
     placed = windows(x.shape[1:-1], window, stride, 0, edge, 'subsample')
@@ -260,7 +260,7 @@ def pooling_windows(
       The windows; `window` is the extent (window - 1) * dilation + 1 of a dilated one.
 
     Raises:
-      ValueError: As `max_pool`.
+      ValueError: As in `max_pool`.
     """
     return _windows(shape, window, stride, padding, edge, dilation)[0]
 

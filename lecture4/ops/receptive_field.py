@@ -235,7 +235,7 @@ def summarize(stack: Sequence[Layer | Branches], shape: Sequence[int]) -> tuple[
       shape: Shape (h, w, ..., c) of the input without its batch axis.
 
     Raises:
-      ValueError: As `windows`; groups that do not divide the channels; a convolution or pooling
+      ValueError: As in `windows`; groups that do not divide the channels; a convolution or pooling
         behind a dense layer; paths that do not fit. The message has the layer and the sizes.
     """
     n_axes = len(shape) - 1

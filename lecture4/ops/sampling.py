@@ -179,7 +179,7 @@ def shrink(
 
     Args:
       images: Images.
-      factor: Of shrinking, at least 1.
+      factor: Factor by which the image shrinks, at least 1.
       antialias: As in `sample`: 1 is what the paper's sampler does under a large scale, `factor` averages.
 
     Raises:

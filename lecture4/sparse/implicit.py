@@ -54,12 +54,12 @@ def codes(
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
       solver: One of lecture4.sparse.solvers.
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       **options: The solver's own, Python values.
 
     Raises:
-      TypeError: As the solver.
-      ValueError: As the solver.
+      TypeError: As in the solver.
+      ValueError: As in the solver.
 
     Example:
       Atoms trained together with a linear readout of their codes:

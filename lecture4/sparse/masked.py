@@ -64,7 +64,7 @@ def masked_codes(
       D: Dictionary, atoms in columns.
       l1_penalty: Scalar, [k] or [n, 1], positive.
       tolerance: On the relative gap.
-      max_iterations: Of all signals.
+      max_iterations: Largest number of iterations, for all signals together.
       check_every: Iterations between two checks.
 
     Raises:

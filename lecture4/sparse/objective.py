@@ -76,8 +76,8 @@ def duality_gap(
       Nonnegative, in the unit of the objective.
 
     Raises:
-      TypeError: As `loss`.
-      ValueError: As `loss`.
+      TypeError: As in `loss`.
+      ValueError: As in `loss`.
 
     References:
       Kim et al. 2007, An interior-point method for large-scale l1-regularized least squares,
@@ -111,8 +111,8 @@ def stationarity(
       step_size: Positive.
 
     Raises:
-      TypeError: As `loss`.
-      ValueError: As `loss`.
+      TypeError: As in `loss`.
+      ValueError: As in `loss`.
     """
     x, D, weight = check_inputs(x, D, penalty_weight)
     a = check_codes(a, x, D)
@@ -126,8 +126,8 @@ def max_l1_penalty(
     """max_j |d_j' x|: from this penalty on the L1 codes of a signal are exactly 0.
 
     Raises:
-      TypeError: As `loss`.
-      ValueError: As `loss`.
+      TypeError: As in `loss`.
+      ValueError: As in `loss`.
     """
     x, D, _ = check_inputs(x, D, 1.0)
     return jnp.max(jnp.abs(product(x, D)), axis=1, initial=0)

@@ -147,7 +147,7 @@ def stream(
       **options: Of over_devices.
 
     Raises:
-      TypeError: As over_devices, at the first batch.
+      TypeError: As in over_devices, at the first batch.
       ValueError: batch_size or penalty_weight out of its domain, or out has too few rows; otherwise as
         over_devices, at the first batch.
     """

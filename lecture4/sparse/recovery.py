@@ -56,7 +56,7 @@ def learn_dictionary(
     their own.
 
     Args:
-      key: Of the initialization and the batches.
+      key: Random key of the initialization and the batches.
       signals: To learn from.
       n_atoms: Number of atoms.
       l1_penalty: Positive; it may be traced.
@@ -65,8 +65,8 @@ def learn_dictionary(
       init: Initial atoms [d, n_atoms]; random signals where None.
 
     Raises:
-      TypeError: As online.step.
-      ValueError: As online.step, and where init is not [d, n_atoms].
+      TypeError: As in online.step.
+      ValueError: As in online.step, and where init is not [d, n_atoms].
     """
     check_penalty_weight(l1_penalty)
     signals = require_floating('signals', signals)
@@ -118,7 +118,7 @@ def denoise(
       stride: Static. With stride > 1, pixels that no patch covers stay unchanged.
       gain: Positive; it may be traced.
       noisy_weight: Nonnegative.
-      max_atoms: Of each patch; static.
+      max_atoms: Largest number of atoms for each patch; static.
       tile: Patches approximated together; static.
 
     Raises:
@@ -178,7 +178,7 @@ def inpaint(
       l1_penalty: Positive.
       patch_size: Static.
       stride: Static.
-      max_iterations: Of masked_codes.
+      max_iterations: Largest number of iterations of masked_codes.
       tile: Patches coded together; static.
 
     Raises:

@@ -114,7 +114,7 @@ def denoise(
       images: With noise.
       D: One dictionary [patch_size^2, k], or a list with one for each image.
       noise_std: In steps of 8 bits.
-      gain: Of recovery.denoise.
+      gain: The argument of recovery.denoise.
       patch_size: Height and width of the patches.
       stride: Pixels between patches.
     """
@@ -147,8 +147,8 @@ def adapt_dictionaries(
       noise_std: In steps of 8 bits.
       patch_size: Height and width of the patches.
       l1_penalty: In standard deviations of the noise.
-      n_steps: Of online learning.
-      seed: Of the batches.
+      n_steps: Number of steps of online learning.
+      seed: Seed of the batches.
       batch_size: Patches in a step.
 
     References:
@@ -291,7 +291,7 @@ def measure_denoising(
       D: Learned dictionary.
       noise_stds: In steps of 8 bits.
       patch_size: Height and width of the patches.
-      seed: Of the noise of `images`; that of `valid` has seed + 1.
+      seed: Seed of the noise of `images`; the noise of `valid` has seed + 1.
       gains: Candidates.
       stride: Pixels between patches.
       cosines: Denoise through a redundant cosine dictionary too.
@@ -349,10 +349,10 @@ def measure_inpainting(
     Args:
       images: Whole ones; pixels are removed from them.
       D: Learned dictionary.
-      fractions: Of the pixels that are missing.
+      fractions: Fractions of pixels that are missing.
       l1_penalty: As in `inpaint`.
       patch_size: Height and width of the patches.
-      seed: Of the choice of the pixels.
+      seed: Seed of the choice of the pixels.
       stride: Pixels between patches.
 
     Returns:

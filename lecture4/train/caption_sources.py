@@ -41,7 +41,7 @@ def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask
       drop_unknown: Whether unknown words are left out of sentences.
 
     Raises:
-      DataError: As `task.load` and `task.check_vocabulary`.
+      DataError: As in `task.load` and `task.check_vocabulary`.
     """
     loaded = task.load(
         config.source,
@@ -76,7 +76,7 @@ def captioned_data(
     Args:
       config: Options.
       loaded: The splits.
-      constants: Of the spec, besides 'vocabulary', 'mean' and 'projection'.
+      constants: Constants of the spec other than 'vocabulary', 'mean' and 'projection'.
       sentences: (encoded, image_of, region_of) to train on in place of the training sentences; features are
         then those of the one region, r = 1.
 

@@ -62,8 +62,8 @@ class Program:
       state: Bytes of the state, of which parameters are a part.
       params: Bytes of the parameters, where the state names them.
       temporaries: Bytes of intermediate results.
-      flops: Of products.
-      float32_flops: Of products of float32 operands.
+      flops: Floating-point operations of all products.
+      float32_flops: Floating-point operations of products of float32 operands.
       bytes: Moved to and from memory, as the instructions of the program name them.
       collectives: By kind.
       unknown_loops: Loops without a known trip count, which count once.
@@ -174,7 +174,7 @@ def compile_experiment(
       config: Its config; `batch_size` is of all chips, `steps_per_call` steps are one program.
       data: Its data, of which only shapes are used.
       on: The target.
-      programs: Of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
+      programs: Any of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
 
     Returns:
       One Program each.

@@ -60,7 +60,7 @@ def check(directory: pathlib.Path, data: Data) -> None:
 
     Args:
       directory: The run directory, locked for this run.
-      data: Of the experiment.
+      data: Data of the experiment.
 
     Raises:
       UsageError: The data differ; says in what.

@@ -157,7 +157,7 @@ def load_detection(
       scene: How scenes are made, of source scenes.
       single_object: Whether only images with exactly one object are kept.
       keep_training_set: Whether report_data has the training set as 'train'.
-      constants: Of the spec.
+      constants: Constants of the spec.
 
     Returns:
       Data whose report_data is {'images' uint8 or 'features', and the truth of the test set, 'shown': its images
@@ -243,8 +243,8 @@ def detection_report(
       curves: Argument of `figures.detection.precision_recall`.
       metrics: Others than 'map'.
       tables: Others, which come first.
-      num_images: Of the test set.
-      min_score: Of the detections that are drawn.
+      num_images: Number of test images.
+      min_score: Least score of the detections that are drawn.
       text: The end of the summary.
     """
     from lecture4.figures import detection as figures

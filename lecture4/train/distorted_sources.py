@@ -39,7 +39,7 @@ def distorted_data(config: Distorted, *, num_posed: int = 200) -> Data:
       distorted test images in chunks; and whose report_data are (test images before they were distorted, labels).
 
     Raises:
-      DataError: As `sources.load`.
+      DataError: As in `sources.load`.
     """
     fields = ('addition', 'image_size', 'num_train', 'num_test', 'seed')
     options = {name: getattr(config, name) for name in fields} | config.data_kwargs()

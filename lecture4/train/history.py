@@ -88,7 +88,7 @@ def record_metrics(task: Task, keys: Sequence[str], steps: int) -> Task:
 
     Args:
       task: Any task.
-      keys: Of its metrics.
+      keys: Names of the metrics to record.
       steps: Steps of the whole run.
 
     Returns:

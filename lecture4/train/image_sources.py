@@ -175,10 +175,10 @@ def self_taught_data(
     """What `load_self_taught` reads as data of a training run.
 
     Args:
-      config: As `load_self_taught`.
-      num_components: As `load_self_taught`.
+      config: As in `load_self_taught`.
+      num_components: As in `load_self_taught`.
       batch_size: Signals per batch.
-      min_std: As `load_self_taught`.
+      min_std: As in `load_self_taught`.
       num_eval: Number of random test images to keep; 0 keeps all, in their order.
 
     Returns:
@@ -187,7 +187,7 @@ def self_taught_data(
       width and channels of a signal; `report_data` the labeled images; `rows` the raw signals.
 
     Raises:
-      ValueError: As `load_self_taught`.
+      ValueError: As in `load_self_taught`.
     """
     loaded = load_self_taught(config, num_components, min_std=min_std)
     task = loaded.task

@@ -22,7 +22,7 @@ class Init(NamedTuple):
       path: The value of `--init`.
       source: The file of another library, or the variables of a run's network ({'params', 'batch_stats',
         ...}; averaged ones where the run kept an average); '' for neither.
-      constants: Of the run's data, such as 'normalization'; empty for an unfinished run.
+      constants: Constants of the run's data, such as 'normalization'; empty for an unfinished run.
       class_names: Likewise.
     """
 
@@ -60,7 +60,7 @@ def init_normalization(
       init: As `read_init` returns it.
       published: Kind of the weights of other libraries.
       images: The training set, [n, h, w, c].
-      seed: As `normalize.create`.
+      seed: As in `normalize.create`.
 
     Raises:
       UsageError: The run of `init` subtracts a mean image of another size.

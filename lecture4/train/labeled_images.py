@@ -62,7 +62,7 @@ def load_labeled_images(config: LabeledImages) -> images.ImageTask:
     """The training and test images that a config names, as they are stored.
 
     Raises:
-      DataError: As `images.load`.
+      DataError: As in `images.load`.
       UsageError: The images are not square.
     """
     size = {'crop_size' if config.split_crops_left_right else 'image_size': config.image_size}
@@ -98,7 +98,7 @@ def labeled_image_data(
     Args:
       config: Says how batches are made.
       task: See `load_labeled_images`.
-      normalization: Of the network's inputs.
+      normalization: Normalization of the network's inputs.
       **constants: Further constants of the spec.
 
     Returns:
@@ -169,7 +169,7 @@ def image_batches(
       labels: Their classes.
       batch_size: Examples per batch.
       prepare_images: (key, stored images) -> the network's input: augmentation and normalization.
-      seed: Of the order of the examples.
+      seed: Seed of the order of the examples.
       data_placement: 'devices' keeps all images there, and only row numbers travel at each step; 'host'
         sends the images of each batch; 'disk' also reads them ahead of the step by threads.
       class_balanced: Whether all classes are equally frequent, see `batches.balanced`.

@@ -124,7 +124,7 @@ def load_run(path: str | os.PathLike[str], reader: Config) -> Model:
         take the place of the other run's.
 
     Raises:
-      UsageError: As `load`.
+      UsageError: As in `load`.
     """
     model = load(path, sys.modules[type(reader).__module__])
     names = [field.name for field in dataclasses.fields(RunOptions)]
@@ -136,7 +136,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[PyTree, Spec]:
     """The final state and the spec of a model, without its experiment.
 
     Raises:
-      UsageError: As `load`; or the state has classes of the experiment's own.
+      UsageError: As in `load`; or the state has classes of the experiment's own.
     """
     path = _file(path)
     header, tensors = _read(path)

@@ -171,7 +171,7 @@ def run_lock(
       runtime: Devices and processes of the run.
 
     Raises:
-      UsageError: As `acquire`, on every process; or a process does not see the directory.
+      UsageError: As in `acquire`, on every process; or a process does not see the directory.
     """
     with contextlib.ExitStack() as stack:
 

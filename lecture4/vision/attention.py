@@ -18,7 +18,7 @@ class Attention(NamedTuple):
     """Outputs of a network with `count` transformers at its input.
 
     Attributes:
-      logits: Of the classes.
+      logits: Logits of the classes.
       theta: Parameters of the transformations.
       warped: Warped images, the channels of one transformer after those of another.
     """
@@ -72,11 +72,11 @@ def views(
     """The inputs and outputs of each transformer and the predictions, to be drawn.
 
     Args:
-      kind: Of the transformers.
+      kind: Kind of the transformers.
       images: What the network saw.
       attention: What it made of them.
       class_names: One per class.
-      labels: Of the images.
+      labels: Labels of the images.
       objects: Number of groups of channels that hold an image each; transformer k is shown on group k.
 
     Raises:

@@ -22,7 +22,7 @@ class Counts(NamedTuple):
       blocks: All building blocks: layers of all paths, joins, and the rectifiers after convolutions and hidden
         dense layers.
       parameters: Number of parameters.
-      multiply_adds: Of one image, in convolutions and dense layers.
+      multiply_adds: Multiply-adds for one image, in convolutions and dense layers.
       dense_parameters: Parameters of the dense layers.
       receptive_field: Pixels that a unit of the last feature maps before a dense layer or a global mean sees.
     """

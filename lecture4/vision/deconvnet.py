@@ -56,7 +56,7 @@ def project(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       images: As the network takes them.
       layer: Name of an activation.
       channel: Index on the activation's last axis, or one per image, int [n].
@@ -146,13 +146,13 @@ def top_images(
 
     Args:
       network: Any image network.
-      variables: Of the network.
-      batches: Of images, all of one size but the last.
+      variables: Variables of the network.
+      batches: Batches of images, all of one size except the last.
       layer: Name of an activation.
       k: Number of images per channel.
 
     Raises:
-      KeyError: As `project`.
+      KeyError: As in `project`.
       ValueError: There are fewer than k images.
     """
 
@@ -238,14 +238,14 @@ def occlude(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       image: As the network takes it.
       label: Class whose probability is recorded.
       layer: Name of an activation.
       occluder_size: Height and width of the square, clipped at the lower and right border.
       stride: Between positions, in pixels.
       fill: The gray, in the units of the normalized image (0 where the mean was subtracted).
-      batch_size: Of the occluded images.
+      batch_size: Number of occluded images per batch.
 
     References:
       Zeiler & Fergus 2014, section 4.2 and figure 7.

@@ -248,7 +248,7 @@ class FullyConnected(nn.Module):
       dropout_rate: After fc6 and fc7.
       dense: Whether to apply the layers to larger maps.
       backward_rule: ReLU's, see `relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
       hidden_dim: Units of fc6 and fc7.
 
     References:

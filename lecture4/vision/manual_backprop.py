@@ -126,7 +126,7 @@ def upsample_mean(
       count: What counts in the divisor.
 
     Raises:
-      ValueError: As `ops.pool.mean_pool`, and where delta has another shape than the pooled input.
+      ValueError: As in `ops.pool.mean_pool`, and where delta has another shape than the pooled input.
     """
     windows = pool.pooling_windows(input_shape, window, stride, padding, edge)
     expected = (input_shape[0], *windows.out, input_shape[-1])
@@ -188,7 +188,7 @@ def one_hot(
     Args:
       labels: Integers in 0 .. n_classes - 1.
       n_classes: Number of classes.
-      dtype: Of the result.
+      dtype: Dtype of the result.
 
     Raises:
       TypeError: The labels are not integers.

@@ -208,7 +208,7 @@ def check_sizes(
       kinds: Kinds of test crops.
       eval_resize: See `scales_for`.
       scales: See `scales_for`.
-      channels: Of the network's input.
+      channels: Number of channels of the network's input.
     """
     example = jax.ShapeDtypeStruct((1, crop_size, crop_size, channels), jnp.float32)
     jax.eval_shape(network.init, jax.random.key(0), example)
@@ -312,7 +312,7 @@ def predict_probs(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       images: [n, h, w, c], an array or what is indexed like one.
       kind: See `plan_for`.
       crop_size: Height and width of the crops.

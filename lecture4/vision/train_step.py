@@ -53,11 +53,11 @@ def train_step(
 
     Args:
       network: Any image network.
-      optimizer: Of the parameters.
+      optimizer: Optimizer of the parameters.
       variables: {'params', and 'batch_stats' where the network has batch norm}.
-      opt_state: Of the optimizer.
+      opt_state: State of the optimizer.
       batch: {'images' [n, h, w, c], 'labels' int [n]}.
-      key: Of the dropout.
+      key: Random key of the dropout.
       reduce: Devices over which gradients, metrics and batch statistics are averaged; each has its own
         dropout.
     """
@@ -117,7 +117,7 @@ def evaluate_chunks(
 
     Args:
       logits_fn: (variables, images [n, ...]) -> logits.
-      variables: Of the network.
+      variables: Variables of the network.
       chunks: {'images' [m, n, ...], 'labels' int [m, n]}.
     """
 

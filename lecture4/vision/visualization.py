@@ -37,7 +37,7 @@ def choose_layers(
     Args:
       network: Any image network.
       shape: (h, w, c) of an input.
-      names: Of the layers; () chooses three.
+      names: Names of the layers; () chooses three.
 
     Raises:
       ValueError: The network does not take inputs of this shape, or has no such layer.
@@ -61,7 +61,7 @@ class TopFeatures(NamedTuple):
     """The strongest activations of some feature maps of a layer.
 
     Attributes:
-      top: Of every feature map, see `deconvnet.top_images`.
+      top: Strongest inputs of every feature map, see `deconvnet.top_images`.
       active: Feature maps that are active in all of their strongest images, or else the first map.
       channels: Those of them that are shown.
       patches: Name of a map -> (what its strongest units see, in [0, 1]; the units' projections).
@@ -85,7 +85,7 @@ def top_features(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       inputs: At least NUM_TOP images.
       images: The same in [0, 1].
       layer: Name of an activation.
@@ -134,7 +134,7 @@ def project_by_rules(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       layer: Name of an activation.
       inputs: Images.
       channels: A channel of the layer for each.
@@ -173,7 +173,7 @@ def occlude_all(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       inputs: Images.
       classes: The class of each whose probability is recorded.
       layer: Name of an activation.
@@ -217,12 +217,12 @@ def sign_distances(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       inputs: Images.
       layer: Name of an activation.
-      top: Of the layer, with indices into `inputs`.
+      top: Strongest inputs of the layer, as indices into `inputs`.
       channels: Feature maps.
-      seed: Of the random places.
+      seed: Seed of the random places.
 
     Returns:
       (at the unit, at random places): `deconvnet.correspondence`, means over channels.
@@ -262,15 +262,15 @@ class Visualization(NamedTuple):
     """All of this module for one network; `last` is the last of the layers.
 
     Attributes:
-      accuracy: Of the network on the images.
+      accuracy: Accuracy of the network on the images.
       features: Layer -> its top features.
       rule_rows: An image for each of some feature maps of `last`, the one that drives it most.
       by_rule: Backward rule -> projections of these units.
       occluded_rows: The occluded images, see `least_certain`.
       occluded_classes: Their predicted classes.
-      occlusions: Of each of them, with the features of `last`.
+      occlusions: Occlusions of each image, with the features of `last`.
       occluder_size: Height and width of the occluding square.
-      distances: Of `last`, see `sign_distances`.
+      distances: Distances at the layer `last`, see `sign_distances`.
     """
 
     accuracy: float
@@ -307,14 +307,14 @@ def visualize(
 
     Args:
       network: Any image network.
-      variables: Of the network.
+      variables: Variables of the network.
       inputs: At least NUM_TOP images.
       images: The same in [0, 1].
       labels: Their classes.
       layers: Names of activations.
       num_maps: Feature maps shown of each layer.
       num_occluded: Images that are occluded at every place.
-      seed: Of the random places that are occluded.
+      seed: Seed of the random places that are occluded.
       progress_fn: (items, title) -> the items; may show progress.
     """
     probs = multi_crop.map_batches(

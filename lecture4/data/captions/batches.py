@@ -42,7 +42,7 @@ def encode(
 
     Args:
       words: The vocabulary.
-      sentences: Of words.
+      sentences: Sentences as lists of words.
       drop_unknown: Whether words that are not in the vocabulary are left out, as neuraltalk does, or are
         the index of the unknown word.
 
@@ -74,7 +74,7 @@ def by_length(
     Args:
       lengths: Number of words of m sentences.
       batch_size: Sentences per batch.
-      seed: Of the order.
+      seed: Seed of the order.
       buckets: Padded lengths, ascending.
 
     Raises:

@@ -20,7 +20,7 @@ class CaptionedImages:
       names: One per image, unique.
       sentences: For each of n images one or more sentences of words.
       read_image: Row -> pixels uint8 [h, w, 3]; None where the source has no pixels.
-      features: Of r regions per image, the first the whole image; None before they are computed.
+      features: Features of r regions per image, of which the first is the whole image; None before they are computed.
       boxes: The regions [x1, y1, x2, y2] in pixels of the image.
       word_groups: For every sentence the object group that each of its words is about, -1 for none; None
         where that is not known.

@@ -56,12 +56,12 @@ def region_features(
     Args:
       apply: (variables, crops [m, size, size, 3] in [0, 1]) -> features [m, d], compiled once; each crop
         independently.
-      variables: Of the network; replicated, while crops are sharded over all local devices.
-      names: Of the images.
+      variables: Variables of the network, replicated; crops are sharded over all local devices.
+      names: Names of the images.
       read_image: Row -> pixels.
       boxes: Regions [x1, y1, x2, y2] in pixels.
       path: The .npz file, which `registry.read_features` also reads.
-      size: Of the crops.
+      size: Size of the crops.
       batch_size: Crops at a time; rounded up to a multiple of the devices.
       settings: Name of the network and of the activation: what distinguishes `apply` from another.
       overwrite: Whether a file with another fingerprint is replaced.

@@ -28,7 +28,7 @@ def crop(
     Args:
       image: Pixels.
       boxes: [x1, y1, x2, y2] in pixels; what lies outside the image repeats its border.
-      size: Of the crops.
+      size: Size of the crops.
     """
     steps = (np.arange(2 * size) + 0.5) / (2 * size)
     image = image.astype(np.float32) / 255

@@ -49,7 +49,7 @@ def load(
       manual_dir: A folder of downloaded files: else $LECTURE4_MANUAL_DIR.
       data_dir: Not used: nothing is prepared.
       download: Not used: nothing can be downloaded.
-      seed: Of scenes.
+      seed: Seed of the scenes.
 
     Raises:
       DataError: An unknown source or split, files that are missing or broken, or as `validate` and

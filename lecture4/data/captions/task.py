@@ -23,7 +23,7 @@ class Split(NamedTuple):
 
     Attributes:
       images: Names, sentences, pixels, boxes.
-      features: Of regions, the first the whole image.
+      features: Features of regions, of which the first is the whole image.
       encoded: All sentences in the order of their images.
       image_of: Row of the image of each sentence.
     """
@@ -39,8 +39,8 @@ class Split(NamedTuple):
         """Sentences, zeros after their words.
 
         Args:
-          rows: Of the sentences.
-          length: Of the result; None takes the smallest of `batches.LENGTHS` that holds all.
+          rows: Rows of the sentences to pad.
+          length: Length of the result; None takes the smallest of `batches.LENGTHS` that holds all.
         """
         chosen = [self.encoded[row] for row in rows]
         if length is None:
@@ -58,8 +58,8 @@ class CaptionTask(NamedTuple):
 
     Attributes:
       splits: Name -> split.
-      vocabulary: Of the training sentences.
-      mean: Of the features.
+      vocabulary: Vocabulary of the training sentences.
+      mean: Mean of the features.
       projection: Features minus mean to model inputs.
     """
 
@@ -84,18 +84,18 @@ def load(
     """The splits of a source; vocabulary and whitening are fitted to the training split.
 
     Args:
-      source: As `registry.load`.
-      names: Of the splits, training first.
-      whiten_dim: As `fit_whitening`.
+      source: As in `registry.load`.
+      names: Names of the splits, training first.
+      whiten_dim: As in `fit_whitening`.
       min_count: Occurrences in training sentences below which a word is unknown.
       drop_unknown: Whether unknown words are left out or are the index of the unknown word.
       max_length: Longest sentence, a longer one is refused; 0 for the largest of `batches.LENGTHS`.
-      num_images: Of scenes to train on; the other splits have a quarter.
-      features: As `registry.load`.
+      num_images: Number of scenes to train on; each other split has a quarter of it.
+      features: As in `registry.load`.
       **kwargs: manual_dir and the like, as `registry.load`.
 
     Raises:
-      DataError: As `registry.load` and `batches.encode`.
+      DataError: As in `registry.load` and `batches.encode`.
     """
     loaded = {
         name: registry.load(
@@ -132,7 +132,7 @@ def fit_whitening(
     are kept, so that small ones are not amplified without bound.
 
     Args:
-      features: Of the training images; the whole images (region 0) decide.
+      features: Features of the training images; those of the whole images (region 0) are compared.
       dim: Number of components; 0 keeps all dimensions and divides each by its standard deviation over all
         regions.
       shrinkage: Nonnegative.

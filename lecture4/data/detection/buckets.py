@@ -60,7 +60,7 @@ def buckets_for(sizes: Int[np.ndarray, 'n 2'], rule: ScaleRule) -> tuple[Bucket,
 
     Args:
       sizes: (height, width) of the images before resizing.
-      rule: Of the sizes.
+      rule: Resizing rule.
 
     Returns:
       In ascending order of area.
@@ -102,8 +102,8 @@ def resize(
     Args:
       image: The image.
       boxes: Edges in its pixels.
-      height: Of the result.
-      width: Of the result.
+      height: Height of the result.
+      width: Width of the result.
     """
     from PIL import Image
 
@@ -147,7 +147,7 @@ def make_batch(
       dataset: The images.
       rows: Which.
       bucket: (height, width); every one of the images has to fit.
-      rule: Of the sizes.
+      rule: Resizing rule.
       flips: Which to mirror; None mirrors none.
       max_boxes: G, see `pad_boxes`.
       for_training: Whether crowd regions, boxes of no area and, unless `use_difficult`, difficult objects are
@@ -240,8 +240,8 @@ def training_batches(
     Args:
       dataset: The images.
       batch_size: Images per batch.
-      seed: Of the order and the flips.
-      rule: Of the sizes.
+      seed: Seed of the order and the flips.
+      rule: Resizing rule.
       flip: Whether each image is mirrored with probability 1/2.
       max_boxes: G.
       use_difficult: Whether difficult objects are trained on.

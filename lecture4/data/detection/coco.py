@@ -44,7 +44,7 @@ def read_coco(
 
     Args:
       path: The JSON file or a folder, see the module.
-      split: Of a folder; a JSON file is of any split.
+      split: Split of a folder; a JSON file counts as any split.
       unreadable: 'skip' leaves out images that cannot be decoded, and logs each by name.
 
     Returns:

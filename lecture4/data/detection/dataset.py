@@ -147,8 +147,8 @@ def clip_boxes(
     Args:
       where: What error messages begin with: the file of the annotation.
       boxes: Edges; a box without area stays one.
-      height: Of the image.
-      width: Of the image.
+      height: Height of the image.
+      width: Width of the image.
 
     Raises:
       DataError: A box with NaN or infinity, with x2 < x1 or y2 < y1, or wholly outside the image.

@@ -24,7 +24,7 @@ def padded_arrays(
 
     Args:
       dataset: The images.
-      rule: Of the sizes.
+      rule: Resizing rule.
       bucket: (height, width) of the arrays.
       max_boxes: G.
 

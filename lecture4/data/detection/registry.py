@@ -76,7 +76,7 @@ def load(
       classes: Names of the classes to keep, numbered in this order; () keeps all (of voc2012_animals the six).
       num_images: Above 0, at most that many images, the first of the split; scenes has as many as this says, and
         1000 for 0.
-      seed: Of scenes.
+      seed: Seed of the scenes.
       scene: How scenes are made; its split is replaced by `split`.
       data_dir: Where sets are prepared: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR.

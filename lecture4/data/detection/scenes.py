@@ -109,7 +109,7 @@ def scenes(
          direction along which their centers are further apart; 0 on the diagonal and where not valid}.
 
     Raises:
-      DataError: As `sources.load`, for mnist.
+      DataError: As in `sources.load`, for mnist.
     """
     made = [_scene(seed, int(n), config) for n in indices]
     height, width = np.max(config.sizes, axis=0)
@@ -142,7 +142,7 @@ def dataset(seed: int, num_images: int, config: SceneConfig = SceneConfig()) -> 
     """The first scenes of a seed in the form of all detection data sets, images in memory.
 
     Raises:
-      DataError: As `scenes`, or no image.
+      DataError: As in `scenes`, or no image.
     """
     if num_images < 1:
         raise DataError(f'scenes: expected at least one image, got {num_images}')

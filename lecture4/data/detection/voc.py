@@ -62,7 +62,7 @@ class Files(NamedTuple):
 
     Attributes:
       path: What messages call it.
-      names: Of all files, relative to the folder that has Annotations.
+      names: Names of all files, relative to the folder that has Annotations.
       read: Name -> bytes.
     """
 

@@ -29,7 +29,7 @@ def flip(key: PRNGKeyArray, images: Images) -> Float[Array, 'n h w c']:
     """Every image mirrored left to right with probability 1/2.
 
     Args:
-      key: Of the choice.
+      key: Random key of the choice.
       images: [n, h, w, c].
     """
     mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
@@ -42,7 +42,7 @@ def random_crop(
     """A crop of every image, all positions equally likely.
 
     Args:
-      key: Of the positions.
+      key: Random key of the positions.
       images: [n, h, w, c].
       crop_size: Height and width, in pixels.
 
@@ -71,7 +71,7 @@ def pad_and_crop(key: PRNGKeyArray, images: Images, padding: int = 4) -> Float[A
     Zeros should be the mean color, so normalize first.
 
     Args:
-      key: Of the shifts.
+      key: Random key of the shifts.
       images: [n, s, s, c].
       padding: In pixels.
 
@@ -96,7 +96,7 @@ def scale_jitter(
     All integer lengths and all positions are equally likely.
 
     Args:
-      key: Of the lengths and positions.
+      key: Random key of the lengths and positions.
       images: [n, h, w, c].
       crop_size: Height and width of the crop, in pixels.
       low: Smallest length, at least crop_size.
@@ -142,7 +142,7 @@ def inception_crop(
     again; after ATTEMPTS the largest centered box of an allowed aspect is taken.
 
     Args:
-      key: Of the boxes.
+      key: Random key of the boxes.
       images: [n, h, w, c].
       crop_size: Height and width of the result, in pixels.
       area: Smallest and largest fraction of the image's area.
@@ -195,7 +195,7 @@ def color_noise(
     its covariance is std^2 * EIGENVECTORS @ diag(EIGENVALUES^2) @ EIGENVECTORS'.
 
     Args:
-      key: Of the colors.
+      key: Random key of the colors.
       images: Red, green and blue on [0, 1]; the result is not clipped.
       std: Standard deviation of a.
 
@@ -226,7 +226,7 @@ def color_jitter(
     at the end.
 
     Args:
-      key: Of the factors.
+      key: Random key of the factors.
       images: Red, green and blue on [0, 1].
       strength: 0 to 1.
 

@@ -85,7 +85,7 @@ def sample_patches(
       images: uint8 or float, all with c channels.
       num_patches: How many.
       patch_size: Height and width, in pixels.
-      seed: Of the choice.
+      seed: Seed of the random choice.
 
     Returns:
       [num_patches, patch_size * patch_size * c]: patches [patch_size, patch_size, c] flattened in C
@@ -221,7 +221,7 @@ def random_crops(
       images: [n, h, w, c], or a sequence of n arrays [h, w, c].
       crops_per_image: How many of each.
       crop_size: Height and width, in pixels.
-      seed: Of the positions.
+      seed: Seed of the positions.
 
     Returns:
       The m = n * crops_per_image crops in the images' dtype, image by image, and the index of each
@@ -273,16 +273,16 @@ def labeled_crops_of_halves(
     """Crops of the left and of the right half of every image with its label; they share no pixel.
 
     Args:
-      images: As `grid_crops`.
+      images: As in `grid_crops`.
       labels: Labels of the images.
-      crop_size: As `grid_crops`.
-      stride: As `grid_crops`.
+      crop_size: As in `grid_crops`.
+      stride: As in `grid_crops`.
 
     Returns:
       (crops [m, crop_size, crop_size, c], labels [m]) of the left halves, and of the right ones.
 
     Raises:
-      DataError: As `split_left_right` and `grid_crops`.
+      DataError: As in `split_left_right` and `grid_crops`.
     """
     left, right = (grid_crops(half, crop_size, stride) for half in split_left_right(images))
     return (left[0], labels[left[1]]), (right[0], labels[right[1]])

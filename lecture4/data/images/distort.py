@@ -37,7 +37,7 @@ class Pose(NamedTuple):
 
     Attributes:
       angle: Counterclockwise on the screen, radians.
-      scale: Of the digit's size.
+      scale: Factor on the digit's size.
       x: Offset of its center from the canvas' center to the right, in canvas pixels.
       y: The same downwards.
     """

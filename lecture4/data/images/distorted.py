@@ -62,17 +62,17 @@ def load(
     """A labeled source of square images, distorted.
 
     Args:
-      source: As `sources.load`.
+      source: As in `sources.load`.
       distortion: As in `distort.distort`.
       addition: Whether pairs are classified by their sum, see `distort.digit_sums`.
       image_size: Height and width to bring images to before; 0 keeps them.
       num_train: Number of training images, chosen at random; 0 takes all.
       num_test: Number of test images, the first ones; 0 takes all.
-      seed: Of the choice.
+      seed: Seed of the random choice.
       **data_kwargs: As `images.load`.
 
     Raises:
-      DataError: As `images.load`.
+      DataError: As in `images.load`.
       ValueError: Images that are not square, or fewer of them than `num_train`.
     """
     task = load_task(source, image_size=image_size, pixels='stored', seed=seed, **data_kwargs)

@@ -21,8 +21,8 @@ def load_images(
     """Images, labels and class names of a source, as float32.
 
     Args:
-      source: As `sources.load`.
-      split: As `sources.load`.
+      source: As in `sources.load`.
+      split: As in `sources.load`.
       classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
       grayscale: Whether color images are converted to one channel.
       **data_kwargs: data_dir, manual_dir and download, as `sources.load`.
@@ -31,7 +31,7 @@ def load_images(
       Images as `crops.to_float` scales them, [n, h, w, c] or a tuple of [h, w, c].
 
     Raises:
-      DataError: As `sources.load`, or the source does not have one of the classes.
+      DataError: As in `sources.load`, or the source does not have one of the classes.
     """
     dataset = select_classes(source, sources.load(source, split, **data_kwargs), classes)
     convert = crops.to_grayscale if grayscale else crops.to_floats

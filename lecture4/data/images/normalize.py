@@ -64,7 +64,7 @@ def create(
       images: The training set, [n, h, w, 1 or num_channels], uint8, or float on [0, 1]; of more than
         NUM_SAMPLED images on disk a random sample of so many is measured.
       num_channels: That the network sees; a grayscale image counts as that many equal channels.
-      seed: Of the sample.
+      seed: Seed of the sample.
 
     Returns:
       The normalization; a constant channel has std 1.
@@ -108,7 +108,7 @@ def to_unit_interval(
 
     Args:
       images: [n, h, w, 1 or num_channels], uint8, or float on [0, 1].
-      num_channels: Of the result.
+      num_channels: Number of channels of the result.
 
     Raises:
       ValueError: Another number of channels.
@@ -134,7 +134,7 @@ def normalize(
       normalization: With c channels.
 
     Raises:
-      ValueError: As `to_unit_interval`.
+      ValueError: As in `to_unit_interval`.
     """
     mean, std, channel_order = normalization
     unit = to_unit_interval(images, len(channel_order))

@@ -39,18 +39,18 @@ def load_related(
     """A task of some classes of a source, its other classes, and unlabeled images of any source.
 
     Args:
-      source: Of labeled square images, as in `load`.
-      classes: Of the task.
-      other_classes: Of the related task.
+      source: Source of labeled square images, as in `load`.
+      classes: Classes of the task.
+      other_classes: Other classes of the related task.
       unlabeled: Source of unlabeled images, as in `load_signals`; 'others': the images of other_classes.
       candidates_per_class: Training images per class of the task, as in `load`.
       num_eval: Test images of the task, chosen at random; 0 takes all.
       num_unlabeled: Images of the source `unlabeled`.
-      seed: Of every choice.
+      seed: Seed of every random choice.
       **data_kwargs: As in `load`.
 
     Raises:
-      ValueError: As `load` and `load_signals`.
+      ValueError: As in `load` and `load_signals`.
     """
     options = {'seed': seed, **data_kwargs}
     task = load(source, classes=classes, candidates_per_class=candidates_per_class, **options)

@@ -43,9 +43,9 @@ def subsample_test(task: ImageTask, n: int, seed: int) -> ImageTask:
     """The task with n of its test images, chosen at random.
 
     Args:
-      task: Of which training images stay as they are.
+      task: Task; its training images are unchanged.
       n: Test images; 0, or more than there are, shuffles all.
-      seed: Of the choice.
+      seed: Seed of the random choice.
     """
     rows = np.random.default_rng(seed).permutation(len(task.test_labels))[: n or None]
     return task._replace(test_images=task.test_images[rows], test_labels=task.test_labels[rows])
@@ -69,7 +69,7 @@ def load(
     """The training and test images of a labeled source.
 
     Args:
-      source: As `sources.load`.
+      source: As in `sources.load`.
       image_size: Height and width to bring images to, see `resize_to_square`; 0 keeps them as they
         are, and they must have one size.
       crop_size: Above 0, examples are crops of that size at every half crop: training ones from the
@@ -83,13 +83,13 @@ def load(
       held_out: Above 0, a random fraction of the training split is tested on instead.
       candidates_per_class: Above 0, at most that many random training examples of each class are
         kept, grouped by class.
-      on_disk: Of a dir: source with an image_size, images are read whenever rows are taken, for sets
+      on_disk: Whether the images of a dir: source with an image_size are read whenever rows are taken, for sets
         larger than memory.
-      seed: Of the random choices.
+      seed: Seed of the random choices.
       **data_kwargs: data_dir, manual_dir, download and unreadable, as `sources.load`.
 
     Raises:
-      DataError: As `sources.load`; no labels; classes of the test split that training does not have
+      DataError: As in `sources.load`; no labels; classes of the test split that training does not have
         (by name); images of several sizes; options that exclude one another.
     """
     if on_disk and (
@@ -135,12 +135,12 @@ def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
     the test ones from the right half; photographs are their own classes. Images of other sources are whole.
 
     Args:
-      source: As `sources.load`.
+      source: As in `sources.load`.
       size: Height and width of the crops, or that whole images are brought to; 0 keeps that of whole images.
       **data_kwargs: As `load`.
 
     Raises:
-      DataError: As `load`, or a crop does not fit.
+      DataError: As in `load`, or a crop does not fit.
     """
     options = {'pixels': 'stored', 'group_by_class': False, **data_kwargs}
     if source == 'textures':
@@ -179,7 +179,7 @@ def shuffled_splits(
     Args:
       task: In memory.
       sizes: Number of images in each part.
-      seed: Of the shuffle.
+      seed: Seed of the shuffle.
 
     Returns:
       (images, labels) of each part.

@@ -47,7 +47,7 @@ def prepare(
     """A batch as the network sees it, float32. Colors come first, so that a border is the mean color.
 
     Args:
-      key: Of all random choices.
+      key: Random key of all random choices.
       images: [n, h, w, 1 or c], uint8, or float on [0, 1].
       augmentation: The random changes.
       normalization: With c channels.

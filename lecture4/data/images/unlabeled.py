@@ -24,21 +24,21 @@ def load_signals(
     """Random patches, or whole images as vectors, in [0, 1].
 
     Args:
-      source: As `sources.load`.
+      source: As in `sources.load`.
       num_signals: How many patches; at most how many whole images.
       patch_size: Height and width of the patches; 0 takes whole images.
-      image_size: Of whole images, the height and width to resize them to. There, dark strokes on a
+      image_size: Height and width to resize whole images to. There, dark strokes on a
         light background are inverted to light on dark, as digits usually are.
-      seed: Of the choice.
-      classes: As `load_images`.
-      grayscale: As `load_images`; whole images are always grayscale.
+      seed: Seed of the random choice.
+      classes: As in `load_images`.
+      grayscale: As in `load_images`; whole images are always grayscale.
       **data_kwargs: As `load_images`.
 
     Returns:
       d = patch_size * patch_size * c, or image_size * image_size.
 
     Raises:
-      DataError: As `load_images`, `crops.sample_patches` and `crops.resize`.
+      DataError: As in `load_images`, `crops.sample_patches` and `crops.resize`.
     """
     grayscale = grayscale or not patch_size
     images, _, _ = load_images(source, classes=classes, grayscale=grayscale, **data_kwargs)

@@ -37,12 +37,12 @@ def load_splits(source: str, *, in_unit_interval: bool = False, **data_kwargs: A
     """The training and test images of a source, which may have no labels, in their order.
 
     Args:
-      source: As `load_images`.
+      source: As in `load_images`.
       in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
       **data_kwargs: As `load_images`.
 
     Raises:
-      DataError: As `load_images`, or images of several sizes.
+      DataError: As in `load_images`, or images of several sizes.
       ValueError: Pixels outside [0, 1].
     """
     x, labels, class_names, shape = [], [], (), ()
@@ -60,12 +60,12 @@ def load_labeled(source: str, *, in_unit_interval: bool = True, **options: Any) 
     """The training and test images of a labeled source, training images grouped by class.
 
     Args:
-      source: As `load`.
+      source: As in `load`.
       in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
       **options: As `load`.
 
     Raises:
-      DataError: As `load`.
+      DataError: As in `load`.
       ValueError: Pixels outside [0, 1].
     """
     task = load(source, **options)
@@ -87,16 +87,16 @@ def load_shuffled(
     """All images of a labeled source, shuffled and split again; pixels have to lie in [0, 1].
 
     Args:
-      source: As `load`.
+      source: As in `load`.
       sizes: Name of a part -> number of images.
-      seed: Of the shuffle.
+      seed: Seed of the shuffle.
       **data_kwargs: As `load`.
 
     Returns:
       ({name: (images as vectors, labels)}, class names, (height, width)).
 
     Raises:
-      DataError: As `load`, or the sizes exceed the number of images.
+      DataError: As in `load`, or the sizes exceed the number of images.
       ValueError: Pixels outside [0, 1].
     """
     task = load(source, seed=seed, **data_kwargs)
@@ -115,12 +115,12 @@ def load_unlabeled_like(
 
     Args:
       images: The others, square.
-      source: As `load_signals`.
+      source: As in `load_signals`.
       num_signals: At most how many.
       **options: As `load_signals`.
 
     Raises:
-      DataError: As `load_signals`, or images that are not square.
+      DataError: As in `load_signals`, or images that are not square.
       ValueError: Pixels outside [0, 1].
     """
     height, width = images.shape[1:3]

@@ -23,9 +23,9 @@ def load_whitened(
     """The training images of a source, whitened and without their borders.
 
     Args:
-      source: As `load_images`.
+      source: As in `load_images`.
       is_white: Whether they are whitened already, and are only standardized here.
-      cutoff: As `whiten`.
+      cutoff: As in `whiten`.
       margin: Pixels to leave out along the borders, where whitening is unreliable.
       **data_kwargs: As `load_images`.
 
@@ -34,7 +34,7 @@ def load_whitened(
       names where the source has them.
 
     Raises:
-      DataError: As `load_images` and `crops.trim`.
+      DataError: As in `load_images` and `crops.trim`.
     """
     dataset = load_images(source, **data_kwargs)
     white = standardize(dataset.images) if is_white else whiten(dataset.images, cutoff)
@@ -115,7 +115,7 @@ def whitened_patches(
       The patches, and the affine map that whitens contrast-normalized ones.
 
     Raises:
-      DataError: As crops.sample_patches.
+      DataError: As in crops.sample_patches.
     """
     raw = jnp.asarray(sample_patches(images, num_patches, patch_size, seed))
     normalized = patches.normalize_contrast(raw, contrast_epsilon)

@@ -112,7 +112,7 @@ def locate(
 
     Args:
       folder: The user's folder of downloaded files; None has none.
-      name: Of the data set.
+      name: Name of the data set.
       pins: The files.
 
     Raises:
@@ -245,12 +245,12 @@ def obtain(
 
     Args:
       dl_manager: That of tensorflow-datasets; keeps what it downloads under data_dir/downloads.
-      name: Of the data set.
+      name: Name of the data set.
       pins: The files.
-      manual_dir: As `locate`.
+      manual_dir: As in `locate`.
 
     Raises:
-      DataError: As `locate` and `verify`.
+      DataError: As in `locate` and `verify`.
     """
     paths = locate(manual_dir, name, pins)
     missing = {pin.file: pin.url for pin in pins if pin.file not in paths}

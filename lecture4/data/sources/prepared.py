@@ -29,12 +29,12 @@ def load(
     Args:
       make_builder: A builder class of `lecture4.data.sources.builders` with its arguments bound:
         data_dir, manual_dir, and pins where the files are not the published ones.
-      name: Of the set, for messages and the folder in manual_dir.
+      name: Name of the set, for messages and the folder in manual_dir.
       split: One of the set's own.
       download: Whether missing files may be downloaded.
 
     Raises:
-      DataError: As `prepare` and `read`.
+      DataError: As in `prepare` and `read`.
     """
     prepare(make_builder(), name, download=download)
     # A new builder reads what is on the disk, whoever prepared it.

@@ -65,8 +65,8 @@ def load(
       manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR. A file may be
         in manual_dir/NAME or in manual_dir.
       download: Whether missing files may be downloaded.
-      unreadable: Of a dir: source, whether images that cannot be read are left out ('skip').
-      transform: Of a dir: or tfds: source, applied to each image [h, w, c] as soon as it is read.
+      unreadable: What to do with images of a dir: source that cannot be read: 'refuse', or 'skip' to leave them out.
+      transform: Function applied to each image [h, w, c] of a dir: or tfds: source as soon as it is read.
 
     Returns:
       The images, labels and class names.

@@ -16,7 +16,7 @@ class Corpus(NamedTuple):
       labels: [n], values in 0..len(class_names) - 1.
       class_names: One per class.
       rows: {split: its rows}.
-      vocabulary: Of all sentences.
+      vocabulary: Vocabulary of all sentences.
       encoded: The sentences as indices into it.
     """
 
@@ -32,12 +32,12 @@ def load(source: str, *, max_length: int = 0, **data_kwargs: Any) -> Corpus:
     """All splits of a set.
 
     Args:
-      source: As `sentences.load`.
+      source: As in `sentences.load`.
       max_length: Number of words at which sentences are truncated; 0 keeps all. The vocabulary is of all words.
       **data_kwargs: data_dir, manual_dir and download, as `sentences.load`.
 
     Raises:
-      DataError: As `sentences.load`.
+      DataError: As in `sentences.load`.
     """
     parts = {name: sentences.load(source, name, **data_kwargs) for name in sentences.splits(source)}
     texts = tuple(tuple(words) for part in parts.values() for words in part.texts)

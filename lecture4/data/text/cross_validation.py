@@ -52,9 +52,9 @@ def split(
 
     Args:
       rows: {'all': rows} gives num_folds folds; {'train': rows, 'test': rows} gives one.
-      num_folds: Of a set without splits.
-      dev_fraction: Of the training rows, held out at random where there is no 'dev'.
-      seed: Of the folds and of what is held out.
+      num_folds: Number of folds of a set without splits.
+      dev_fraction: Fraction of the training rows, held out at random where there is no 'dev'.
+      seed: Seed of the folds and of the held-out rows.
 
     Returns:
       (train, dev, test) of each fold.
@@ -95,7 +95,7 @@ def assign(
 
     Args:
       encoded: All sentences.
-      rows: Of the set's own splits; this and the next as `split`.
+      rows: Rows of the set's own splits; this and the next as in `split`.
       always_known: Words [v] that are known in any case, such as those with a pretrained vector.
       num_folds: See `split`.
       dev_fraction: See `split`.
@@ -139,7 +139,7 @@ def create(
       folds: Rows and known words.
       epochs: Per fold.
       batch_size: Sentences in a batch.
-      seed: Of the batches; every fold has its own order.
+      seed: Seed of the batches; every fold has its own order.
     """
     batches_per_epoch = max(-(-len(fold.train) // batch_size) for fold in folds)
     steps_per_fold = epochs * (batches_per_epoch + 1)

@@ -43,15 +43,15 @@ def load(
     """The documents of a source, with the vocabulary and weights of its training documents.
 
     Args:
-      source: As `lecture4.data.text.sentences.load`.
+      source: As in `lecture4.data.text.sentences.load`.
       held_out: Fraction of the documents to hold out, at random, where the source has no test split.
       num_words: Number of most frequent words to count; what has no letter is no word.
       min_count: Smallest number of occurrences of a word in the training documents.
-      seed: Of the choice of held-out documents.
+      seed: Seed of the choice of held-out documents.
       **data_kwargs: Keyword arguments of `lecture4.data.text.sentences.load`.
 
     Raises:
-      DataError: As `lecture4.data.text.sentences.load`.
+      DataError: As in `lecture4.data.text.sentences.load`.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 

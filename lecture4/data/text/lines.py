@@ -43,10 +43,10 @@ def read_tsv(
       path: The file.
       class_names: The labels of another split; None takes those of this file, in alphabetical order, or
         by value if all are whole numbers.
-      style: As `tokenize`.
+      style: As in `tokenize`.
 
     Raises:
-      DataError: As `read`.
+      DataError: As in `read`.
     """
     lines = _tsv_lines(path, _decode(path))
     if class_names is None:
@@ -67,11 +67,11 @@ def read(
 
     Args:
       path: The file.
-      encoding: Of the file.
+      encoding: Encoding of the file.
       separator: Between label and text. Only a newline ends a line: texts have other separators.
       index: From a label in the file to its class.
       class_names: One per class.
-      style: As `tokenize`.
+      style: As in `tokenize`.
 
     Raises:
       DataError: The file is in another encoding or has no sentence, a line has no label, no text or

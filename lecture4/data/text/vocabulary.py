@@ -87,7 +87,7 @@ def pad(
 
     Args:
       encoded: n sentences of any lengths.
-      length: Of the result; None takes `length_for` the longest.
+      length: Length of the result; None takes `length_for` of the longest.
 
     Raises:
       ValueError: A sentence is longer than `length`.

@@ -32,7 +32,7 @@ def from_signals(
     Noise replaces zero signals, and is added to repeated ones (n < n_atoms, or equal signals).
 
     Args:
-      key: Of the choice and the noise.
+      key: Random key of the choice and the noise.
       signals: n >= 1.
       n_atoms: At least 1.
       norm_bound: The C of ||d_j||^2 <= C, positive; it may be traced.
@@ -98,8 +98,8 @@ def replace_unused_atoms(
       usage: Fraction of signals that use each atom.
       n_signals: Over about how many signals.
       x: The batch, this device's part of it.
-      losses: Of the batch.
-      key: Of the jitter; it may differ between devices.
+      losses: Losses of the batch.
+      key: Random key of the jitter; it may differ between devices.
       norm_bound: The C of ||d_j||^2 <= C.
       reduce: Over devices.
 

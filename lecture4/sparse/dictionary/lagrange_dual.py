@@ -79,12 +79,12 @@ def step(
     Args:
       state: As `init` or `step` returns it.
       signals: A batch, on each device its part.
-      key: Of the replacement.
+      key: Random key of the replacement.
       penalty_weight: Scalar, [k] or [n, 1], positive.
-      penalty: Of the codes; static.
+      penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
-      n_iterations: Of solvers.approximate; static.
-      max_newton_steps: Of `solve`.
+      n_iterations: Number of iterations of solvers.approximate; static.
+      max_newton_steps: Largest number of Newton steps in `solve`.
       reduce: Over devices.
 
     Returns:

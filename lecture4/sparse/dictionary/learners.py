@@ -30,8 +30,8 @@ def make(
     Args:
       name: 'online', 'lagrange_dual' or 'projected_gradient'.
       n_atoms: Number of atoms.
-      penalty_weight: Of the codes, positive.
-      optimizer: Of projected_gradient, which needs one; the others have none.
+      penalty_weight: Weight of the penalty on the codes, positive.
+      optimizer: Optimizer for projected_gradient, which needs one; the others have none.
       **options: The step's own, such as `penalty` and `n_iterations`.
 
     Returns:

@@ -82,12 +82,12 @@ def step(
     Args:
       state: As `init` or `step` returns it.
       signals: A batch, on each device its part.
-      key: Of the replacement.
+      key: Random key of the replacement.
       penalty_weight: Scalar, [k] or [n, 1], positive; it may be traced.
-      penalty: Of the codes; static.
+      penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
       forgetting: Nonnegative.
-      n_iterations: Of solvers.approximate, at least 1; static.
+      n_iterations: Number of iterations of solvers.approximate, at least 1; static.
       block_size: Atoms that move at once (see update_atoms); 32 on an accelerator; static.
       reduce: Over devices (pmap, shard_map): statistics are averaged, so that the state stays the
         same on all of them.

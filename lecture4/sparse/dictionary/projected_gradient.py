@@ -29,7 +29,7 @@ class State(NamedTuple):
 
     Attributes:
       atoms: [d, k], ||d_j||^2 <= C.
-      opt_state: Of the optimizer.
+      opt_state: State of the optimizer.
       usage: [k] running fraction of signals that use the atom.
       step: int32, batches seen.
     """
@@ -75,12 +75,12 @@ def step(
     Args:
       state: As `init` or `step` returns it.
       signals: A batch, on each device its part.
-      key: Of the replacement.
+      key: Random key of the replacement.
       optimizer: The same as in `init`; static.
       penalty_weight: Scalar, [k] or [n, 1], positive.
-      penalty: Of the codes; static.
+      penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
-      n_iterations: Of solvers.approximate; static.
+      n_iterations: Number of iterations of solvers.approximate; static.
       usage_window: Batches over which the use of atoms is averaged before one counts as unused.
       reduce: Over devices.
 

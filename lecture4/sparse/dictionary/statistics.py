@@ -62,8 +62,8 @@ def collect(
       x: Signals, at least one.
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar, [k] or [n, 1], positive.
-      penalty: Of the codes.
-      n_iterations: Of solvers.approximate.
+      penalty: Penalty on the codes.
+      n_iterations: Number of iterations of solvers.approximate.
       reduce: Over devices.
 
     Returns:
@@ -99,7 +99,7 @@ def held_out_metrics(solution: solvers.Solution) -> dict[str, Float[Array, '']]:
     """Objective and density of the codes of held-out signals, means over signals.
 
     Args:
-      solution: Of a converged solver: unlike `Statistics.metrics`, no iterations are missing.
+      solution: Solution of a converged solver: unlike in `Statistics.metrics`, no iterations are missing.
     """
     density = jnp.mean(solution.codes != 0, dtype=solution.codes.dtype)
     return {'objective': jnp.mean(solution.objective), 'density': density}

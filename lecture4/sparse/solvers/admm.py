@@ -66,7 +66,7 @@ def admm(
       rho: Positive, a scalar or [n, 1]; None for the rule above.
       relaxation: Between 0 and 2, a Python number.
       tolerance: On the relative gap.
-      max_iterations: Of each signal.
+      max_iterations: Largest number of iterations for each signal.
       check_every: Iterations between two checks.
       bfloat16_iterations: First iterations with products in bfloat16, for accelerators; 10 to 15
         lose nothing. The others and every check are at full precision.
@@ -74,8 +74,8 @@ def admm(
       tile: As in fista.
 
     Raises:
-      TypeError: As fista.
-      ValueError: As fista, and for a penalty without a gap or a rho of another shape.
+      TypeError: As in fista.
+      ValueError: As in fista, and for a penalty without a gap or a rho of another shape.
 
     References:
       Boyd et al. 2011, sections 3.4.3 and 6.4; Eckstein & Bertsekas 1992 (relaxation).
@@ -203,10 +203,10 @@ def admm_steps(
     Args:
       x: Signals.
       D: Dictionary.
-      weight: Of the penalty, [1 or n, 1 or k].
+      weight: Weight of the penalty, [1 or n, 1 or k].
       init: Initial codes, zeros where None.
       rho: None for the rule in `admm`.
-      factors: Of D.
+      factors: Factors of D.
       relaxation: Between 0 and 2.
       penalty: Convex.
       times: Matrix product.

@@ -56,7 +56,7 @@ def choose(penalty: Penalty, n_atoms: int, platform: str) -> tuple[str, int | No
     convex there is fista.
 
     Args:
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       n_atoms: k.
       platform: That the program is compiled for: 'cpu', 'gpu', 'tpu', ...
     """
@@ -102,7 +102,7 @@ def encode(
       penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
       method: 'auto', or a key of SOLVERS.
       tile: 'auto', None or a number of signals, see fista.
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       finish: Whether to finish by feature_sign.
       platform: That the program is compiled for: 'cpu', 'gpu', 'tpu', ...; None takes that of
         the devices of x and D, or of the default device where they are traced.
@@ -112,8 +112,8 @@ def encode(
       Solution; iterations of different solvers are summed.
 
     Raises:
-      TypeError: As the solver.
-      ValueError: As the solver, and for an unknown method or a dictionary without atoms.
+      TypeError: As in the solver.
+      ValueError: As in the solver, and for an unknown method or a dictionary without atoms.
     """
     platform = platform_of(x, D) if platform is None else platform
     check_penalty_weight(penalty_weight)
@@ -188,12 +188,12 @@ def approximate(
       x: Signals.
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar, [k] or [n, 1].
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       n_iterations: Static.
 
     Raises:
-      TypeError: As fista.
-      ValueError: As fista.
+      TypeError: As in fista.
+      ValueError: As in fista.
     """
     x, D, weight = check_inputs(x, D, penalty_weight)
     return _approximate(x, D, weight, penalty=penalty, n_iterations=n_iterations)

@@ -50,7 +50,7 @@ class Certifier(NamedTuple):
       x: [n, d].
       D: [d, k].
       weight: [1 or n, 1 or k].
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       L: Lipschitz constant of the gradient, for penalties without a gap.
       tolerance: On the relative gap.
     """

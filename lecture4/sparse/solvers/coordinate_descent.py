@@ -71,8 +71,8 @@ def coordinate_descent(
       Solution, whose iterations count updates of single codes.
 
     Raises:
-      TypeError: As fista.
-      ValueError: As fista, and for another penalty or stop.
+      TypeError: As in fista.
+      ValueError: As in fista, and for another penalty or stop.
 
     References:
       Li & Osher 2009 (greedy choice); Wu & Lange 2008, section 3. The packing is ours.

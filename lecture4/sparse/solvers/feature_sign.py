@@ -63,8 +63,8 @@ def feature_sign(
       Solution, whose iterations count steps.
 
     Raises:
-      TypeError: As fista.
-      ValueError: As fista, and for another penalty.
+      TypeError: As in fista.
+      ValueError: As in fista, and for another penalty.
 
     References:
       Lee, Battle, Raina & Ng 2006, algorithm 1.

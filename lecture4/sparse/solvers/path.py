@@ -58,8 +58,8 @@ def path(
       A Solution whose arrays have a first axis of p.
 
     Raises:
-      TypeError: As encode.
-      ValueError: As encode, and for penalty weights that do not have one axis.
+      TypeError: As in encode.
+      ValueError: As in encode, and for penalty weights that do not have one axis.
     """
     platform = options.pop('platform', None) or platform_of(x, D)
     check_penalty_weight(penalty_weights)

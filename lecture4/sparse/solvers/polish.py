@@ -246,7 +246,7 @@ def certify_and_polish(
     """(codes, status), polished where they do not pass unchanged and that makes their gap smaller.
 
     Args:
-      certify: Of a Certifier.
+      certify: The method of a Certifier.
       gram: D'D, or None to leave the codes unchanged.
       codes: To be certified.
       weight: [1 or n, 1 or k].

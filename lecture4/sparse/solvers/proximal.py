@@ -62,7 +62,7 @@ def fista(
         the log penalty at weights where it is not convex this reaches a lower objective than
         zeros, as a rule.
       tolerance: On the relative gap.
-      max_iterations: Of each signal.
+      max_iterations: Largest number of iterations for each signal.
       check_every: Iterations between two checks.
       bfloat16_iterations: First iterations in bfloat16, see admm.
       polish: Solve for the codes on their support at every check, see admm.
@@ -214,9 +214,9 @@ def proximal_steps(
     Args:
       x: Signals.
       D: Dictionary.
-      weight: Of the penalty, [1 or n, 1 or k].
+      weight: Weight of the penalty, [1 or n, 1 or k].
       init: Initial codes, zeros where None.
-      penalty: Of the codes.
+      penalty: Penalty on the codes.
       gradient_operator: As the function of that name returns it.
       momentum: FISTA's steps, else ISTA's.
       times: Matrix product.

@@ -117,15 +117,15 @@ def pursue(
       x: Signals.
       D: Dictionary, atoms in columns, at least one.
       residual_energy: Nonnegative, a scalar or [n].
-      max_atoms: Of each approximation; static.
+      max_atoms: Largest number of atoms of each approximation; static.
       tile: Signals solved together; None for all.
 
     Returns:
       The approximations, and the number of atoms of each.
 
     Raises:
-      TypeError: As matching_pursuit.
-      ValueError: As matching_pursuit.
+      TypeError: As in matching_pursuit.
+      ValueError: As in matching_pursuit.
     """
     x, D, energy = _check(x, D, residual_energy, tile)
     return _approximations(x, D, energy, m=min(max_atoms, *D.shape), tile=tile)

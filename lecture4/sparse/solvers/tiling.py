@@ -95,7 +95,7 @@ def solve_in_tiles(
       data: x, weight, *others: each an array with a row per signal, one with one row for all, or
         None.
       tile: Signals solved together; None for all.
-      max_iterations: Of each signal.
+      max_iterations: Largest number of iterations for each signal.
     """
     x, weight = data[:2]
     n = x.shape[0]

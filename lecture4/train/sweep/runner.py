@@ -150,7 +150,7 @@ def _vectorized(experiment, config, group, platform: str) -> bool:
     """Whether a group runs as one program: by option, on an accelerator, or for a tiny model.
 
     Args:
-      platform: Of the devices; '' asks whether it can at all, on any devices.
+      platform: Platform of the devices; with '' the result is whether one program is possible at all, on any devices.
     """
     return _choice(experiment, config, group, platform)[0]
 

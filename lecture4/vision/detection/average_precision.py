@@ -109,7 +109,7 @@ def mean_ap(results: list[ClassResult], kind: str = 'ap_area') -> float:
     """Mean over the classes that have objects; NaN if none has.
 
     Args:
-      results: Of `voc`.
+      results: Result of `voc`.
       kind: 'ap_area' or 'ap_11_point'.
     """
     values = np.array([getattr(result, kind) for result in results])
@@ -153,8 +153,8 @@ def outcomes(
     """Which detections are correct and which objects are missed, for figures.
 
     Args:
-      detections: As `voc`.
-      truth: As `voc`.
+      detections: As in `voc`.
+      truth: As in `voc`.
       num_classes: K.
       iou_threshold: IoU that a match exceeds.
       min_score: Detections of lower score are neither correct nor matched.
@@ -164,7 +164,7 @@ def outcomes(
       the flat rows.
 
     Raises:
-      ValueError: As `voc`.
+      ValueError: As in `voc`.
     """
     detections, truth = check(detections, truth, num_classes)
     is_correct, is_missed = np.zeros(len(detections['boxes']), bool), ~truth['difficult']
@@ -271,7 +271,7 @@ def check(
     """Both as flat rows, with 'difficult' and 'crowd' False in the truth where they are missing.
 
     Raises:
-      ValueError: As `voc`.
+      ValueError: As in `voc`.
     """
     detections, truth = flatten(detections), flatten(truth)
     for name in ('difficult', 'crowd'):

@@ -55,7 +55,7 @@ def coco(detections: Rows, truth: Rows, num_classes: int) -> CocoResult:
       num_classes: K.
 
     Raises:
-      ValueError: As `average_precision.voc`.
+      ValueError: As in `average_precision.voc`.
 
     References:
       Lin et al. 2014; pycocotools' COCOeval.

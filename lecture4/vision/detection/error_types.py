@@ -22,8 +22,8 @@ def classify(
     another class. background: the rest.
 
     Args:
-      detections: As `average_precision.voc`.
-      truth: As `average_precision.voc`.
+      detections: As in `average_precision.voc`.
+      truth: As in `average_precision.voc`.
       num_classes: K.
       iou_threshold: IoU that a correct detection exceeds.
 
@@ -31,7 +31,7 @@ def classify(
       In the order of the (flat) detections.
 
     Raises:
-      ValueError: As `average_precision.voc`.
+      ValueError: As in `average_precision.voc`.
 
     References:
       Hoiem, Chodpathumwan & Dai, ECCV 2012, whose similar and dissimilar classes are one here, and whose
@@ -63,13 +63,13 @@ def count_types(
     only; ignored detections are passed over.
 
     Args:
-      detections: As `average_precision.voc`.
-      truth: As `average_precision.voc`.
+      detections: As in `average_precision.voc`.
+      truth: As in `average_precision.voc`.
       num_classes: K.
       iou_threshold: IoU that a correct detection exceeds.
 
     Raises:
-      ValueError: As `average_precision.voc`.
+      ValueError: As in `average_precision.voc`.
     """
     detections, truth = average_precision.check(detections, truth, num_classes)
     types = classify(detections, truth, num_classes, iou_threshold=iou_threshold)

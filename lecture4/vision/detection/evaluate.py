@@ -55,7 +55,7 @@ def mean_ap(
     """MAP at IoU .5 (the area measure), and the results of the classes; see `average_precision.voc`.
 
     Args:
-      detections: Of `predict_all`.
+      detections: Result of `predict_all`.
       truth: 'boxes', 'labels', 'valid' and 'difficult' of the same images.
       num_classes: Without the background.
     """
@@ -90,7 +90,7 @@ def bootstrap_interval(
       truth: As in `mean_ap`.
       num_classes: As in `mean_ap`.
       num_trials: Sets drawn.
-      seed: Of the draw.
+      seed: Seed of the random draw.
     """
     rng, n = np.random.default_rng(seed), len(truth['labels'])
     values = []

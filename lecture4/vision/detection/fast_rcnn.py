@@ -104,7 +104,7 @@ def head_loss(
     Both are means over the sampled RoIs; the box loss is a sum over the four targets, 0 for background.
 
     Args:
-      logits: Of background and classes.
+      logits: Logits of background and classes.
       deltas: Regression outputs of every class.
       sampled: Labels and targets of the same m RoIs, [m] and [m, 4]; labels of -1 do not count.
       beta: Where the smooth L1 loss turns linear.
@@ -260,8 +260,8 @@ def detections_of(
 
     Args:
       recipe: Constants.
-      logits: Of background and classes.
-      deltas: Of background and classes.
+      logits: Logits of background and classes.
+      deltas: Box deltas for background and classes.
       proposals: Proposals.
       proposals_valid: Which there are.
       size: (height, width) of the image.
@@ -299,8 +299,8 @@ def best_of_classes(
     """Detections of one image from a box and a score of every proposal in every class, by class-wise suppression.
 
     Args:
-      boxes: Of classes 1 .. k.
-      scores: Of classes 1 .. k; only those above min_score count.
+      boxes: Boxes of classes 1 .. k.
+      scores: Scores of classes 1 .. k; only those above min_score count.
       valid: Which count.
       min_score: See above.
       threshold: IoU above which a detection suppresses another of its class.

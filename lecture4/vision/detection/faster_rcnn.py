@@ -36,7 +36,7 @@ def proposals_of(
 
     Args:
       recipe: Constants.
-      logits: Of the anchors of every level.
+      logits: Logits of the anchors of every level.
       deltas: Regression outputs of the anchors.
       anchors: As `Recipe.anchors` returns them.
       size: (height, width) of the image without padding.
@@ -110,7 +110,7 @@ def rpn_loss(
       recipe: Constants.
       outputs: (logits, deltas, anchors) of `propose`.
       batch: With 'boxes', 'valid', 'sizes'.
-      key: Of the sampling.
+      key: Random key of the sampling.
 
     Returns:
       The loss, and {'objectness_loss', 'rpn_box_loss'}.

@@ -75,7 +75,7 @@ def predict(
     Args:
       network: The detector.
       recipe: Constants.
-      variables: Of the network.
+      variables: Variables of the network.
       batch: 'images' or 'features', and 'sizes'.
       labels: Classes whose boxes are `boxes_of_true_class`; None takes the predicted ones.
     """

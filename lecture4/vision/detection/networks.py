@@ -27,7 +27,7 @@ class SmallNetwork(nn.Module):
 
     Attributes:
       features: Channels of each stage; the maps are halved after every stage but the last.
-      num_convolutions: Of each stage.
+      num_convolutions: Number of convolutions of each stage.
     """
 
     features: tuple[int, ...] = (16, 32, 64, 64)
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     Attributes:
       network: With features_only=True.
-      names: Of the activations.
+      names: Names of the activations.
     """
 
     network: nn.Module
@@ -188,8 +188,8 @@ class LastStage(nn.Module):
     """The last stage of a ResNet on pooled RoIs, then the mean: the head on conv4 maps. Batch norm is frozen.
 
     Attributes:
-      num_blocks: Of the stage.
-      features: Of its 3 x 3 convolutions.
+      num_blocks: Number of blocks of the stage.
+      features: Number of filters of its 3 x 3 convolutions.
     """
 
     num_blocks: int = 3
@@ -304,7 +304,7 @@ def create(
       num_anchors: Per cell; 3 in torchvision's pyramids.
       with_rpn: Whether it makes its own proposals.
       hidden_dims: Dense layers of the head, where it has some; torchvision's pyramids have (1024, 1024).
-      dropout_rate: Of these; torchvision has none.
+      dropout_rate: Dropout rate of these layers; torchvision has no dropout.
       small: The backbone of 'small'.
 
     Raises:

@@ -56,7 +56,7 @@ def recall(
     """Fraction of the objects that a proposal overlaps by at least each threshold.
 
     Args:
-      overlaps: Of `best_overlaps`, without the columns that should not count (difficult objects).
+      overlaps: Result of `best_overlaps`, without the columns that should not count (difficult objects).
       thresholds: IoUs.
     """
     return (overlaps[:, None] >= np.asarray(thresholds)[:, None]).mean(-1)
@@ -73,7 +73,7 @@ def mabo(
     """Mean average best overlap: the best overlaps averaged within each class, then over classes.
 
     Args:
-      overlaps: Of `best_overlaps`.
+      overlaps: Result of `best_overlaps`.
       labels: Class of each object.
 
     References:

@@ -77,15 +77,15 @@ def cached(
 
     Args:
       path: An .npz file. Its name should say the method and the settings, see `cache_name`.
-      images: As `compute`.
-      fingerprint: Of the images: `lecture4.data.detection.dataset.fingerprint`.
-      propose: As `compute`.
-      num_workers: As `compute`.
+      images: As in `compute`.
+      fingerprint: Fingerprint of the images: `lecture4.data.detection.dataset.fingerprint`.
+      propose: As in `compute`.
+      num_workers: As in `compute`.
       track: Iterates over the numbers of the images to do and shows how many are done, such as a partial of
         `lecture4.train.track`.
 
     Raises:
-      ValueError: As `load`: the file is of other images, or damaged. It is left as it is.
+      ValueError: As in `load`: the file is of other images, or damaged. It is left as it is.
     """
     path = pathlib.Path(path)
     if path.exists():
@@ -118,20 +118,20 @@ def prepare(
     """Proposals of a set as padded arrays: those of a file, or of selective search in mode fast, kept in a folder.
 
     Args:
-      images: As `compute`; more than 50 are divided among all cores.
-      fingerprint: Of the images.
+      images: As in `compute`; more than 50 are divided among all cores.
+      fingerprint: Fingerprint of the images.
       number: Proposals per image, the first ones.
       file: Proposals of the user; '' computes selective search's.
       folder: Where these are kept.
-      width: As `selective_search.propose`.
-      min_size: As `selective_search.propose`.
-      track: As `cached`.
+      width: As in `selective_search.propose`.
+      min_size: As in `selective_search.propose`.
+      track: As in `cached`.
 
     Returns:
       As `pad`.
 
     Raises:
-      ValueError: As `load`.
+      ValueError: As in `load`.
     """
     if file:
         return pad(load(file, len(images), fingerprint), number)
@@ -181,7 +181,7 @@ def load(
     Args:
       path: An .npz file as the module describes it.
       num_images: How many images there are; None takes any number.
-      fingerprint: Of the images; '' accepts any, and a file without one fits any.
+      fingerprint: Fingerprint of the images; '' accepts any, and a file without one fits any.
 
     Raises:
       ValueError: The file is of another data set or another number of images, is damaged, or has boxes with NaN or

@@ -128,9 +128,9 @@ def loss(
     Args:
       network: Any network of ours with one output per class and one for the background, which is the first.
       recipe: Its numbers of RoIs and IoUs: 25 % positive, IoU >= .5, background below.
-      variables: Of the network.
+      variables: Variables of the network.
       batch: As in `fast_rcnn`, with 'images' and 'proposals'.
-      key: Of sampling, mirroring and dropout.
+      key: Random key of sampling, mirroring and dropout.
       crop_size: See `warp`.
       context: See `warp`.
 
@@ -170,10 +170,10 @@ def region_features(
 
     Args:
       network: Any network of ours.
-      variables: Of the network.
+      variables: Variables of the network.
       image: Normalized.
       boxes: Proposals.
-      names: Of activations: ('fc7', 'pool5') in the paper.
+      names: Names of activations: ('fc7', 'pool5') in the paper.
       crop_size: See `warp`.
       context: See `warp`.
 
@@ -217,11 +217,11 @@ def fit_svms(
     dropped. Features are scaled to a mean norm of 20.
 
     Args:
-      features: Of the proposals of each image.
+      features: Features of the proposals, one array per image.
       overlaps: Largest IoU of each proposal with a box of each class in its image, 0 without one.
       truth: Features of all ground truth boxes.
       truth_labels: Their classes, 1 .. k.
-      C: Of the hinge loss.
+      C: Weight C of the hinge loss.
       negative_iou: See above.
       target_norm: See above.
 
@@ -361,8 +361,8 @@ def detect(
     """Detections of one image: SVM scores of its proposals, boxes regressed once, class-wise suppression.
 
     Args:
-      svms: Of `fit_svms`.
-      regression: Of `fit_box_regression`; None keeps the proposals.
+      svms: Result of `fit_svms`.
+      regression: Result of `fit_box_regression`; None keeps the proposals.
       features: That the SVMs see.
       pool5: That the regression sees.
       proposals: Boxes, padded.

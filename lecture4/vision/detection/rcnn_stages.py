@@ -54,8 +54,8 @@ def fit(
       images: 'images', 'boxes', 'labels', 'valid', 'difficult', 'proposals' and 'proposals_valid' of all images.
         Difficult objects are left out.
       num_classes: Without the background.
-      C: Of the SVMs.
-      ridge: Of the regression.
+      C: Penalty parameter C of the SVMs.
+      ridge: Ridge parameter of the regression.
       track: Shows progress over the images.
     """
     num_objects = max(int(images['valid'].sum(1).max()), 1)
@@ -104,7 +104,7 @@ def predict_all(
 
     Args:
       features: Jitted.
-      trained: Of `fit`.
+      trained: Result of `fit`.
       images: 'images', 'sizes', 'proposals' and 'proposals_valid'.
       track: Shows progress over the images.
 

@@ -37,7 +37,7 @@ class Recipe:
       pooling: RoI pooling, or RoIAlign.
       pool_size: Bins of a RoI along both axes.
       pool_scales: Cells per pixel of the levels that RoIs are pooled from.
-      sampling_ratio: Of RoIAlign.
+      sampling_ratio: Sampling ratio of RoIAlign.
       max_log_scale: See `ops.boxes.decode`.
       min_score: Detections of at most this score are dropped.
       detection_nms: IoU above which a detection suppresses another of its class.

@@ -78,7 +78,7 @@ def propose(
       image: The image.
       mode: 'single' (HSV, one segmentation: about 350 boxes of a photograph), 'fast' (about 2000; what R-CNN and
         Fast R-CNN use) or 'quality' (about 10,000).
-      seed: Of the priorities.
+      seed: Seed of the priorities.
       width: Images are resized to this width before; 0 keeps them. R-CNN takes 500.
       min_size: Smallest width and height of a box, in pixels of the resized image.
 
@@ -189,7 +189,7 @@ def describe(
     Args:
       labels: 0 to r - 1, each present.
       image: On [0, 1]; 25 bins per channel.
-      textures: Of `texture_bins`.
+      textures: Textures, as `texture_bins` returns them.
     """
     from scipy import ndimage
 
@@ -222,7 +222,7 @@ def group(
 
     Args:
       regions: r regions, connected.
-      num_pixels: Of the image.
+      num_pixels: Number of pixels of the image.
       similarity: Weights of color and texture (intersections of histograms), size (1 - the fraction of the image
         that both cover) and fill (1 - the fraction of the image that their box covers beyond them).
 

@@ -61,7 +61,7 @@ def of_fast_rcnn(network: Detector, recipe: Recipe, variables: Any) -> Stages:
     Args:
       network: The detector.
       recipe: Constants.
-      variables: Of the network.
+      variables: Variables of the network.
     """
 
     def convolutions(batch):

@@ -84,10 +84,10 @@ def sample(
     At most positive_fraction * num_samples positives, and negatives to fill num_samples, as far as there are any.
 
     Args:
-      key: Of the draw.
+      key: Random key of the draw.
       labels: Above 0 positive, 0 negative, below 0 neither.
       num_samples: 256 in Faster R-CNN's RPN.
-      positive_fraction: Of the samples, at most; rounded down.
+      positive_fraction: Largest fraction of positives among the samples; the count is rounded down.
     """
     labels = jnp.asarray(labels)
     noise = jax.random.uniform(key, labels.shape)
@@ -133,13 +133,13 @@ def anchor_targets(
     """Labels and regression targets of anchors, sampled.
 
     Args:
-      key: Of the sampling.
+      key: Random key of the sampling.
       anchors: Anchors in pixels.
       boxes: Ground truth, padded.
       valid: Which boxes there are.
       size: (height, width) of the image without padding.
       num_samples: Anchors that get a label.
-      positive_fraction: Of them, at most.
+      positive_fraction: Largest fraction of positives among them.
       high: As in `match`.
       low: As in `match`.
       border: Pixels by which an anchor may leave the image and still be sampled: 0 in the paper; None samples
@@ -192,18 +192,18 @@ def roi_targets(
     """Sampled RoIs of one image with classes and regression targets; ground truth joins the proposals.
 
     Args:
-      key: Of the sampling.
+      key: Random key of the sampling.
       proposals: Proposals, padded.
       proposals_valid: Which proposals there are.
       boxes: Ground truth, padded.
       labels: Classes of the ground truth, 1 .. K.
       valid: Which boxes there are; leave difficult ones out.
       num_samples: RoIs per image: 64 in Fast R-CNN (two images), 128 or 256 in Faster R-CNN.
-      positive_fraction: Of the RoIs, at most.
+      positive_fraction: Largest fraction of positives among the RoIs.
       positive_iou: IoU with a box from which on a RoI has its class.
       negative_iou: [low, high) of the IoU of background: (.1, .5) in Fast R-CNN, which so prefers hard ones;
         (0, .5) in end-to-end Faster R-CNN.
-      std: Of the targets, see `ops.boxes.encode`.
+      std: Standard deviations of the targets, see `ops.boxes.encode`.
       extent: See `ops.boxes`.
 
     References:

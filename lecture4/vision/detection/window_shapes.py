@@ -23,7 +23,7 @@ def init(key: Array, sides: Float[Array, 'm 2'], num_shapes: int) -> Shapes:
     """Random objects' shapes.
 
     Args:
-      key: Of the choice.
+      key: Random key of the choice.
       sides: (width, height) of objects, as fractions of their image.
       num_shapes: k.
     """
@@ -73,10 +73,10 @@ def windows(
 
     Args:
       sides: As fractions of the image.
-      height: Of the image in pixels.
-      width: Of the image in pixels.
+      height: Height of the image in pixels.
+      width: Width of the image in pixels.
       number: How many windows.
-      seed: Of the order.
+      seed: Seed of the order.
 
     Returns:
       Edges [x1, y1, x2, y2] inside the image.
@@ -100,10 +100,10 @@ def random_windows(
     """Boxes between two random corners.
 
     Args:
-      height: Of the image in pixels.
-      width: Of the image in pixels.
+      height: Height of the image in pixels.
+      width: Width of the image in pixels.
       number: How many.
-      seed: Of the corners.
+      seed: Seed of the corners.
     """
     corners = np.sort(np.random.default_rng(seed).uniform(size=(number, 2, 2)), 1)
     return (corners.reshape(-1, 4) * [width, height, width, height]).astype(np.float32)

@@ -55,13 +55,13 @@ class AlexNet(nn.Module):
     Attributes:
       n_classes: Number of classes.
       groups: 2 as in the paper; 1 joins the groups, which makes a larger network.
-      convention: Of local response normalization, see `layers.local_response_norm`; 'paper' by default.
+      convention: Convention of local response normalization, see `layers.local_response_norm`; 'paper' by default.
       lrn_across_groups: Whether normalization reaches from the feature maps of one group into the other's, as
         in Caffe's one-device version; each of the paper's devices normalized its own.
       dropout_rate: After fc6 and fc7. The dropout is inverted: activations are scaled in training.
       dense: Larger images give a map of logits [n, h, w, n_classes].
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
 
     The text's 224 gives no whole number of windows; 227 does.
     """
@@ -142,7 +142,7 @@ def apply_on_two_devices(
     columns are split between the devices: the communication of figure 2 of the paper. Traceable.
 
     Args:
-      variables: Of AlexNet(groups=2).
+      variables: Variables of AlexNet(groups=2).
       x: Images.
       mesh: Two devices along one axis.
       convention: As in AlexNet.
@@ -204,7 +204,7 @@ class AlexNetV2(nn.Module):
       dense: Larger images give a map of logits [n, h, w, n_classes].
       features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
 
     References:
       Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks'.
@@ -257,7 +257,7 @@ class DenseOrConv(nn.Module):
     Attributes:
       features: Number of outputs.
       kernel_size: Height and width of the maps that were flattened to d values.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
     """
 
     features: int

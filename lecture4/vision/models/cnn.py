@@ -74,7 +74,7 @@ def init(
       key: PRNG key.
       network: The architecture.
       image_shape: (h, w, c).
-      dtype: Of the parameters.
+      dtype: Dtype of the parameters.
 
     Returns:
       {layer: {'kernel', 'bias'}}; kernels [k, k, c, o] and, of 'dense', [d, n_classes].

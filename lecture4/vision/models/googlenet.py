@@ -37,13 +37,13 @@ class GoogLeNet(nn.Module):
       version: 'paper' has biases, local response normalization, 5 x 5 convolutions, no batch norm;
         'torchvision' has batch norm in place of biases and response normalization, 3 x 3 where the paper has
         5 x 5 (a slip that its weights depend on), and a last max pool of 2.
-      convention: Of local response normalization, see `layers.local_response_norm`. The paper gives no
+      convention: Convention of local response normalization, see `layers.local_response_norm`. The paper gives no
         constants: 'paper', the default, is Krizhevsky's (k = 2, alpha times the sum of squares);
         'caffe' (k = 1, alpha / 5) gives BVLC's GoogLeNet.
       auxiliary: Whether the two auxiliary classifiers exist: their logits are activations, 'auxiliary_4a' and
         'auxiliary_4d', whose losses are weighted by AUXILIARY_WEIGHT in training.
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
       axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
     """
 
@@ -132,8 +132,8 @@ class ConvBlock(nn.Module):
       stride: Stride along both axes.
       batch_norm: Whether batch norm takes the place of the biases.
       backward_rule: ReLU's.
-      dtype: Of the computation.
-      axis_name: Of batch norm.
+      dtype: Dtype of the computation.
+      axis_name: Device axis over which batch norm averages its statistics.
     """
 
     features: int
@@ -178,10 +178,10 @@ class Inception(nn.Module):
     """Four parallel branches: 1 x 1; 3 x 3 and 5 x 5 after a 1 x 1; a pool before a 1 x 1.
 
     Attributes:
-      features: Of the convolutions, in the order of `layer_specs.INCEPTION`.
+      features: Numbers of filters of the convolutions, in the order of `layer_specs.INCEPTION`.
       large_kernel_size: 5, or 3 in torchvision's version.
       block: Makes a convolution with its ReLU.
-      backward_rule: Of the pool.
+      backward_rule: Backward rule of the pool.
     """
 
     features: tuple[int, ...]
@@ -216,7 +216,7 @@ class Auxiliary(nn.Module):
       n_classes: Number of classes.
       paper: Whether the pool is that of the paper; otherwise torchvision's adaptive one.
       block: Makes a convolution with its ReLU.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
     """
 
     n_classes: int

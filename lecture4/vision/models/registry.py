@@ -103,7 +103,7 @@ def receptive_field_of(
 
     Raises:
       KeyError: The network has no layer of this name.
-      TypeError: As `layer_stack`.
+      TypeError: As in `layer_stack`.
     """
     name = {'norm1_1': 'conv1_1'}.get(layer, layer)  # A-LRN's, which the stack of A does not list
     h, w, _ = image_shape

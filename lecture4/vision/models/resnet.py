@@ -41,7 +41,7 @@ class ResNet(nn.Module):
         always projects, None is a plain network.
       version: Where a bottleneck strides: on its first 1 x 1 ('v1', the paper) or on its 3 x 3 ('v1.5').
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
       axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
       features_only: End with the last block, in place of the logits: for detectors.
       scan_blocks: Run a stage's equal blocks as one compiled loop: a deep network compiles many times faster.
@@ -141,8 +141,8 @@ class ConvNorm(nn.Module):
       features: Number of output channels.
       kernel_size: Height and width of the kernels.
       stride: Stride along both axes.
-      dtype: Of the computation.
-      axis_name: Of batch norm.
+      dtype: Dtype of the computation.
+      axis_name: Device axis over which batch norm averages its statistics.
     """
 
     features: int
@@ -176,7 +176,7 @@ class Block(nn.Module):
 
     Attributes:
       features: Channels of the block (of the 3 x 3 in a bottleneck).
-      stride: Of the block.
+      stride: Stride of the block.
       bottleneck: See ResNet, like the rest.
       shortcut: See ResNet.
       version: See ResNet.

@@ -38,14 +38,14 @@ class VGG(nn.Module):
       batch_norm: After every convolution: not in the paper, but in torchvision's vgg16_bn and the like.
       initializer: 'paper' draws from N(0, 0.01), the variance, as the training of A started; 'he' as
         torchvision's does.
-      convention: Of the local response normalization of 'a_lrn', see `layers.local_response_norm`; 'paper'
+      convention: Convention of the local response normalization of 'a_lrn', see `layers.local_response_norm`; 'paper'
         (Krizhevsky's, which the paper cites) by default, 'caffe' as in torch and Caffe.
       dropout_rate: After fc6 and fc7.
       dense: Larger images give a map of logits [n, h, w, n_classes], whose mean is the paper's dense
         evaluation; otherwise maps of another size than 7 x 7 are pooled to that.
       features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
       axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
     """
 

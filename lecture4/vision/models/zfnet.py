@@ -40,13 +40,13 @@ class ZFNet(nn.Module):
     Attributes:
       n_classes: Number of classes.
       version: 'a', or 'b' with 512, 1024 and 512 features in convolutions 3 to 5.
-      convention: Of local response normalization, see `layers.local_response_norm`; 'paper' (Krizhevsky's) by
-        default.
+      convention: Convention of local response normalization, see `layers.local_response_norm`; 'paper' (Krizhevsky's)
+        by default.
       dropout_rate: After fc6 and fc7.
       dense: Larger images give a map of logits [n, h, w, n_classes].
       features_only: End with pool5, in place of the logits: for detectors.
       backward_rule: ReLU's, see `layers.relu`.
-      dtype: Of the computation.
+      dtype: Dtype of the computation.
     """
 
     n_classes: int = 1000

@@ -59,10 +59,10 @@ def from_torch(
     """Variables {'params', 'batch_stats'} in float32 from a state dict of fasterrcnn_resnet50_fpn (or 101).
 
     Args:
-      network: Of `networks.create('resnet_50_fpn', ...)`, with the file's number of classes.
+      network: A network of `networks.create('resnet_50_fpn', ...)`, with the file's number of classes.
       state: Tensors by name; names of before torchvision 0.14 are understood.
-      bn_epsilon: Of the file's batch norm: 0 for torchvision's published COCO weights, which it runs so. The
-        difference to ours is added to the variances.
+      bn_epsilon: Epsilon of the file's batch norm: 0 for torchvision's published COCO weights, as torchvision runs
+        them. The difference to ours is added to the variances.
 
     Raises:
       WeightsError: The network is none of these; a tensor is missing, or superfluous, or has another shape.

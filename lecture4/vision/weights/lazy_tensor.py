@@ -11,7 +11,7 @@ class Storage:
     """Values of one type, known by reference until they are read.
 
     Attributes:
-      dtype: Of the values.
+      dtype: Dtype of the values.
       values: [n], or None.
     """
 
@@ -24,10 +24,10 @@ class LazyTensor(NamedTuple):
 
     Attributes:
       storage: Holds the values.
-      offset: Of the first value, in values.
+      offset: Offset of the first value, in values.
       size: Shape of the tensor.
       stride: In values, one per axis.
-      dtype: Of the tensor where the storage is untyped, else None.
+      dtype: Dtype of the tensor where the storage is untyped, else None.
     """
 
     storage: Storage

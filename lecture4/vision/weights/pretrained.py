@@ -32,7 +32,7 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       resize: Length of the shorter side.
-      crop_size: Of the center crop.
+      crop_size: Size of the center crop.
       mean: Per color channel.
       std: Per color channel.
       antialias: Whether the bilinear resizing is antialiased.
@@ -73,7 +73,7 @@ def load(
       like: Variables of the expected shapes; None: those of the network on 224 x 224 images.
 
     Raises:
-      WeightsError: As `torch_format.read` and `from_torch`.
+      WeightsError: As in `torch_format.read` and `from_torch`.
     """
     return from_torch(network, torch_format.read(path), like)
 

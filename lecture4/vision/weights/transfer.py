@@ -32,7 +32,7 @@ def load(
         depend on it.
 
     Raises:
-      WeightsError: As `pretrained.load`; or the source has another number of classes, or no classifier, and
+      WeightsError: As in `pretrained.load`; or the source has another number of classes, or no classifier, and
         `new_head` is off.
     """
     if isinstance(source, Mapping):
@@ -120,7 +120,7 @@ def load_unchanged(
       image_shape: As in `load`.
 
     Raises:
-      WeightsError: As `load`.
+      WeightsError: As in `load`.
     """
     if isinstance(source, Mapping):
         head = _head(network, image_shape)

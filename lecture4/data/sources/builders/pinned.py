@@ -58,7 +58,7 @@ class PinnedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           shape: Height, width and channels of the uint8 images, which are stored as their raw bytes.
           label: The classes.
           description: One sentence.
-          homepage: Of the set.
+          homepage: Home page of the set.
           **features: Further features.
         """
         image = tfds.features.Tensor(

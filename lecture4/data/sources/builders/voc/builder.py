@@ -32,7 +32,7 @@ class Voc(PinnedBuilder, skip_registration=True):
     the label 1 to 20 in the order of `lecture4.data.detection.voc.CLASS_NAMES`, and 1 for a difficult object.
 
     Attributes:
-      year: Of the challenge.
+      year: Year of the challenge.
     """
 
     name = 'lecture4_voc'
