@@ -1,4 +1,4 @@
-"""What experiment files take from here."""
+"""Public names for experiment files."""
 
 from lecture4.train.caption_sources import (
     Captioned,

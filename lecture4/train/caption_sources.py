@@ -1,4 +1,4 @@
-"""What experiments on captioned images share: the options of the source, and batches of sentences with features."""
+"""Shared parts of the experiments on captioned images: options of the source, batches of sentences with features."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from lecture4.train.config import Config
 from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast4
 from lecture4.train.task import Data, Spec
 
-NUM_DEV = 200  # images of the dev split that evaluations during training see
+NUM_DEV = 200  # images of the dev split in evaluations during training
 METHODS = {'test': 'this run', 'held_out': 'this run, unseen combinations'}
 
 
@@ -23,21 +23,21 @@ class Captioned(Config):
 
     # Source of captioned images: scenes, flickr8k, flickr8k_pixels, coco:PATH, folder:PATH.
     source: str = 'scenes'
-    # Features of regions: those of the source if empty, else hog or npz:PATH.
+    # Features of regions: hog or npz:PATH; empty takes those of the source.
     features: str = ''
     # Number of scenes to train on; each other split has a quarter.
     num_images: AtLeast4 = 800
     # Number of principal components of the features; 0 keeps all dimensions.
     whiten_dim: AtLeast0 = 0
-    # Occurrences in training sentences below which a word is unknown.
+    # Number of occurrences in the training sentences below which a word is unknown.
     min_count: AtLeast1 = 1
 
 
 def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask:
-    """The splits of the config's source: train, dev, test, and of scenes held_out.
+    """The splits of the config's source: train, dev, test, and held_out if the source is scenes.
 
     Args:
-      config: Options; with a --workdir the run's vocabulary is kept there and compared when it is resumed.
+      config: Options; with a --workdir the run's vocabulary is stored there and checked on resumption.
       drop_unknown: Whether unknown words are left out of sentences.
 
     Raises:
@@ -59,7 +59,7 @@ def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask
 
 
 def measured_splits(loaded: task.CaptionTask) -> list[tuple[str, str, task.Split]]:
-    """(name, how a table calls a model's row, split) of the splits that reports measure: test, held_out."""
+    """(name, label of a model's row in tables, split) of the splits that reports evaluate: test, held_out."""
     splits = loaded.splits
     return [(name, method, splits[name]) for name, method in METHODS.items() if name in splits]
 
@@ -77,8 +77,8 @@ def captioned_data(
       config: Options.
       loaded: The splits.
       constants: Constants of the spec other than 'vocabulary', 'mean' and 'projection'.
-      sentences: (encoded, image_of, region_of) to train on in place of the training sentences; features are
-        then those of the one region, r = 1.
+      sentences: (encoded, image_of, region_of) to train on in place of the training sentences; the features are then
+        those of the single region, r = 1.
 
     Returns:
       Data whose evaluation is {'words', 'features'} of one sentence of each of at most NUM_DEV dev images, whose

@@ -1,4 +1,4 @@
-"""How a value is printed: by the unit of its metric, with equal decimals in a column."""
+"""Printed values: formatted by the unit of their metric, with equal decimals in a column."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ MISSING = '\u2013'  # a dash
 
 
 def format_value(value: Any, metric: Metric, spread: str = 'standard error') -> str:
-    """A value, or draws [n], as a sentence has it: '97.8 ± 0.3 %', '31.20 dB'."""
+    """A value, or the mean and error of samples [n], as text for a sentence: '97.8 ± 0.3 %', '31.20 dB'."""
     return f'{numbers([value], metric, spread)[0]} {metric.symbol}'.rstrip()
 
 
 def plain(values: Sequence[Any]) -> tuple[list[str], bool]:
-    """Cells of an entry that is no metric, and whether all of them are numbers."""
+    """Cells of an entry that is not a metric, and whether all of them are numbers."""
 
     def cell(value):
         if value is None:
@@ -49,7 +49,7 @@ def published(values: Sequence[Any], metric: Metric) -> list[str]:
 
 
 def numbers(values: Sequence[Any], metric: Metric, spread: str) -> list[str]:
-    """Values of a metric, or draws [n] of it, on its printed scale with equal decimals."""
+    """Values of a metric, or samples [n] of it, on its printed scale with equal decimals."""
     means, errors = [], []
     for value in values:
         is_text = value is None or isinstance(value, str)

@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read; the message names the ones that remain."""
+    """A checkpoint could not be written or read; the message names those that remain."""
 
 
 class Checkpoints:
@@ -37,7 +37,7 @@ class Checkpoints:
         Raises:
           CheckpointError: The directory cannot be created.
         """
-        import orbax.checkpoint as ocp  # takes a second to import, and is needed by runs only
+        import orbax.checkpoint as ocp  # takes a second to import, and only runs need it
 
         self._ocp = ocp
         self.directory = pathlib.Path(directory).absolute()
@@ -136,7 +136,7 @@ class Checkpoints:
     def restore_best(
         self, abstract_state: PyTree, log: Callable[[str], object] = LOG.warning
     ) -> tuple[int, PyTree] | None:
-        """Restore the checkpoint that `save_best` kept; arguments, result and errors as `restore`."""
+        """Restore the checkpoint that `save_best` saved; arguments, result and errors as in `restore`."""
         manager = self._open_best(create=False)
         return None if manager is None else self._restore(manager, abstract_state, log)
 
@@ -161,7 +161,7 @@ class Checkpoints:
             ) from error
 
     def _open_best(self, create: bool) -> Any:
-        """The manager of the best checkpoint: orbax keeps the one of the highest score."""
+        """The manager of the best checkpoint: orbax keeps the one with the highest score."""
         directory = self.directory / 'best'
         if self._best_manager is None and (create or directory.exists()):
             self._best_manager = self._open(
@@ -170,7 +170,7 @@ class Checkpoints:
                 best_fn=lambda metrics: metrics['score'],
                 best_mode='max',
                 # Both managers may save one step at the same time: with the same names of their
-                # barriers, several processes would wait for one another for ever.
+                # barriers, several processes would wait for one another forever.
                 multiprocessing_options=self._ocp.options.MultiprocessingOptions(
                     barrier_sync_key_prefix='best'
                 ),
@@ -220,13 +220,13 @@ class Checkpoints:
 
 
 def read(path: str | os.PathLike) -> PyTree:
-    """The tree of one checkpoint, RUN/checkpoints/STEP, without knowing its structure.
+    """Read the tree of one checkpoint, RUN/checkpoints/STEP, whose structure need not be known.
 
     Returns:
       Nested dicts and lists of NumPy arrays: named tuples are dicts.
 
     Raises:
-      CheckpointError: It is missing or cannot be read.
+      CheckpointError: The checkpoint is missing or cannot be read.
     """
     import jax
     import numpy as np
@@ -234,7 +234,7 @@ def read(path: str | os.PathLike) -> PyTree:
 
     place = pathlib.Path(path).absolute() / 'default'
     if not place.is_dir():
-        raise CheckpointError(f'{path} is no checkpoint; expected RUN/checkpoints/STEP')
+        raise CheckpointError(f'{path} is not a checkpoint; expected RUN/checkpoints/STEP')
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             tree = checkpointer.metadata(place).item_metadata.tree

@@ -1,4 +1,4 @@
-"""What accelerators can do at best: the peaks that a compiled program is held against."""
+"""Peak performance of accelerators, with which the cost of a compiled program is compared."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ class Chip(NamedTuple):
       flops: Peak of dense bfloat16 products, per second.
       memory: Bytes of memory.
       bandwidth: Bytes per second to and from the memory.
-      link: Bytes per second that a chip exchanges with the others of its slice or node, both directions together.
-      source: Where the numbers are from.
+      link: Bytes per second between a chip and the others of its slice or node, sum of both directions.
+      source: Source of the numbers.
     """
 
     name: str

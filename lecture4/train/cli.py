@@ -75,7 +75,7 @@ def main(
 
 
 def _parse_absl_flags(argv: list[str]) -> list[str]:
-    """Absl parses its own flags and --flagfile; --help and all others are the experiment's."""
+    """Absl parses its own flags and --flagfile; --help and all other options belong to the experiment."""
     flags.FLAGS.set_gnu_getopt(True)
     if {'-h', '--help'} & set(argv):
         flags.FLAGS.mark_as_parsed()
@@ -87,7 +87,7 @@ def _parse_absl_flags(argv: list[str]) -> list[str]:
 
 
 def _main(experiment: Experiment, argv: list[str]) -> None:
-    for name in ('absl', 'orbax'):  # they log every step of theirs
+    for name in ('absl', 'orbax'):  # these libraries log every step at the INFO level
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger('jax').setLevel(logging.WARNING)
     logging.getLogger('lecture4').setLevel(logging.INFO)
@@ -95,7 +95,7 @@ def _main(experiment: Experiment, argv: list[str]) -> None:
     try:
         try:
             config = parse(experiment, argv[1:])
-        except BrokenPipeError:  # --help, piped into a program that stopped reading
+        except BrokenPipeError:  # --help is piped into a program that stopped reading
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         run(experiment, config)
@@ -120,7 +120,7 @@ def _main(experiment: Experiment, argv: list[str]) -> None:
 
 
 def _exit(message: str, code: int, on_this_process_only: bool = False) -> NoReturn:
-    """Exit with one line. JAX's exit waits for all processes: not where only this one fails."""
+    """Exit with one line, without JAX's exit handler, which waits for processes that have not failed."""
     print(f'{pathlib.Path(sys.argv[0]).stem}: {" ".join(message.split())}', file=sys.stderr)
     if on_this_process_only and jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -140,8 +140,8 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Config:
       The config: defaults, overridden by the preset, overridden by options.
 
     Raises:
-      UsageError: One line with the nearest name for an unknown option, preset or sweep; an ill-typed value
-        or one outside its domain.
+      UsageError: An unknown option, preset or sweep (with the nearest name), an ill-typed value, or one outside its
+        domain.
     """
     preset = _last_value(argv, 'preset')
     _check_known('preset', preset, experiment.presets)
@@ -186,8 +186,8 @@ def _check_known(kind: str, name: str, names: Collection[str]) -> None:
 def _description(experiment: Experiment) -> str:
     """The experiment's docstring, presets and sweeps, for --help.
 
-    tyro joins lines that are not indented. A blank line keeps those apart that follow an indented line or
-    begin with a label ('Hardware: 2 CPU cores').
+    tyro joins lines that are not indented. A blank line separates lines that follow an indented line or begin with a
+    label ('Hardware: 2 CPU cores').
     """
     parts = [
         re.sub(r'(\n +[^\n]*)\n(?=\S)|(?<=[^\n])\n(?=\w+:? {2,}\S)', r'\1\n\n', experiment.about)
@@ -221,7 +221,7 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
       `--stage data`; None for `--dry_run`, `--stage plan` and `--group`.
 
     Raises:
-      UsageError: The user's mistake; the message says how to fix it.
+      UsageError: A mistake in the options; the message says how to fix it.
     """
     swept = config.sweep or ('grid' if config.grid else 'seeds' if config.seeds else '')
     directory = pathlib.Path(
@@ -233,9 +233,7 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
             'the directory'
         )
     if config.stage in ('plan', 'table') and not swept:
-        raise UsageError(
-            f'--stage {config.stage} is for a sweep; give --sweep, --grid or --seeds too'
-        )
+        raise UsageError(f'--stage {config.stage} needs a sweep; add --sweep, --grid or --seeds')
     if config.dry_run:
         workdir.check_config(directory, config, config.overwrite or config.stage == 'table')
         print(json.dumps(_as_printed(experiment, config, directory)))
@@ -261,7 +259,7 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
         workdir.preflight(directory, runtime)
         data = load(experiment, config)
         if runtime.n_processes > 1:
-            LOG.info('all processes write to %s and have their data', directory)
+            LOG.info('all processes can write to %s and have read their data', directory)
         if config.stage == 'encode':
             return _encode(experiment, config, data, runtime, directory)
         path, report = single(experiment, config, data, runtime, directory)
@@ -275,7 +273,7 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
 
 
 def _as_printed(experiment: Experiment, config: Config, directory: pathlib.Path) -> dict[str, Any]:
-    """What --dry_run prints, for users and launchers."""
+    """The config as --dry_run prints it, for users and launchers."""
     return {
         'experiment': experiment.module or experiment.name,
         'workdir': str(directory),

@@ -1,8 +1,8 @@
-"""An experiment's programs compiled for accelerators that are not there: TPU slices and NVIDIA nodes.
+"""Compiles an experiment's programs for accelerators that are not attached: TPU slices and NVIDIA nodes.
 
 The compilers are the real ones: libtpu's (`pip install libtpu`) and XLA's for CUDA (`pip install 'jax[cuda12]'`).
-What they say of memory, collectives and arithmetic is true of the program that a job would run, which comes from
-the same functions (`train.step.jit_steps`); nothing is executed, so no time here is a measurement.
+Their figures for memory, collectives and arithmetic hold for the program that a job would run, which is made by the
+same functions (`train.step.jit_steps`); nothing is executed, so that no time here is a measurement.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ device_description_str: "NVIDIA H200" """
 
 
 class Target(NamedTuple):
-    """Absent accelerators.
+    """Accelerators to compile for, which need not be attached.
 
     Attributes:
-      name: 'v5e:4x4', 'h200:8'.
+      name: Name such as 'v5e:4x4' or 'h200:8'.
       platform: 'tpu' or 'cuda'.
-      chip: Its peaks.
-      mesh: Abstract devices, with axis 'data'.
+      chip: Peak performance of one chip.
+      mesh: Mesh of abstract devices with axis 'data'.
     """
 
     name: str
@@ -53,19 +53,19 @@ class Target(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled program and what it costs; bytes are per chip, flops over all chips.
+    """A compiled program and its cost; bytes are per chip, flops over all chips.
 
     Attributes:
       name: 'step', 'evaluate' or 'encode'.
-      compile_seconds: Tracing, lowering and compilation.
+      compile_seconds: Time of tracing, lowering and compilation.
       arguments: Bytes of all inputs: state, device arrays, batch.
-      state: Bytes of the state, of which parameters are a part.
+      state: Bytes of the state, including the parameters.
       params: Bytes of the parameters, where the state names them.
       temporaries: Bytes of intermediate results.
       flops: Floating-point operations of all products.
       float32_flops: Floating-point operations of products of float32 operands.
-      bytes: Moved to and from memory, as the instructions of the program name them.
-      collectives: By kind.
+      bytes: Bytes moved to and from memory, summed over the instructions of the program.
+      collectives: One entry per kind.
       unknown_loops: Loops without a known trip count, which count once.
       host_callbacks: Number of calls of the host from the program.
       float64: Whether the program computes in float64.
@@ -88,11 +88,11 @@ class Program:
     examples: int
 
     def peak_memory(self) -> int:
-        """Bytes that a chip needs at once: arguments and temporaries; outputs reuse the donated state."""
+        """Peak bytes of memory per chip: arguments and temporaries; outputs reuse the donated state."""
         return self.arguments + self.temporaries
 
     def seconds(self, target: Target) -> dict[str, float]:
-        """Least time by what bounds it: {'matrix unit', 'memory', 'links'}: seconds."""
+        """Lower bounds of the time in seconds: {'matrix unit', 'memory', 'links'} -> seconds."""
         chip, n = target.chip, target.mesh.size
         moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in self.collectives)
         return {
@@ -102,7 +102,7 @@ class Program:
         }
 
     def warnings(self, target: Target) -> list[str]:
-        """What a reader should know before paying for the slice."""
+        """Warnings to read before paying for the slice."""
         found = []
         if self.peak_memory() > target.chip.memory:
             found.append(
@@ -115,10 +115,10 @@ class Program:
             )
         if self.unknown_loops:
             found.append(
-                f'{self.unknown_loops} loops have no fixed number of turns; each counts as one'
+                f'{self.unknown_loops} loops have no fixed trip count; their bodies are counted once'
             )
         if self.host_callbacks:
-            found.append(f'{self.host_callbacks} calls of the host inside the program')
+            found.append(f'{self.host_callbacks} host callbacks inside the program')
         if self.float64:
             found.append('computes in float64')
         return found
@@ -143,7 +143,9 @@ def target(name: str) -> Target:
         raise UsageError(f'topology {name!r}: expected {axes} numbers, such as {kind}:{example}')
     if not is_tpu and kind != 'h200':
         raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no metadata server is asked
+    os.environ.setdefault(
+        'TPU_SKIP_MDS_QUERY', '1'
+    )  # without this, libtpu queries a metadata server
     from jax.experimental import topologies
 
     try:
@@ -153,7 +155,7 @@ def target(name: str) -> Target:
             description = topologies.get_topology_desc(
                 platform='cuda', topology_name=name, target_config=H200, topology=f'1x1x{shape}'
             )
-    except Exception as error:  # what the plugins raise is not documented
+    except Exception as error:  # the plugins' exceptions are not documented
         reason = ' '.join(str(error).split())[:200]
         package = 'libtpu' if is_tpu else 'jax[cuda12]'
         raise UsageError(
@@ -171,13 +173,13 @@ def compile_experiment(
 
     Args:
       experiment: The experiment.
-      config: Its config; `batch_size` is of all chips, `steps_per_call` steps are one program.
-      data: Its data, of which only shapes are used.
-      on: The target.
+      config: Its config; `batch_size` is the batch of all chips, and one program takes `steps_per_call` steps.
+      data: Its data; only shapes are used.
+      on: The target to compile for.
       programs: Any of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
 
     Returns:
-      One Program each.
+      One Program for each of `programs`.
     """
     n = on.mesh.size
     bound = bind(build(experiment, config, data), data, config.seed)
@@ -195,7 +197,7 @@ def compile_experiment(
             traced, examples = run.trace(state, evaluation), _length(bound.evaluation)
         elif name == 'encode' and (encode := experiment.apply(config, data.spec).get('encode')):
             rows = data.device_arrays if data.rows is None else data.rows
-            block = math.ceil(4096 / n) * n  # what --stage encode gives to a call, on every chip
+            block = math.ceil(4096 / n) * n  # rows per call and chip in --stage encode
             sharded = NamedSharding(on.mesh, PartitionSpec(AXIS))
             given = jax.tree.map(
                 lambda leaf, n=block, s=sharded: jax.ShapeDtypeStruct(

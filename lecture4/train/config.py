@@ -1,4 +1,4 @@
-"""What the command line of every experiment shares: how a run is carried out, and what it computes."""
+"""Options shared by all experiments: how a run is carried out, and what it computes."""
 
 import dataclasses
 from typing import Any, Literal
@@ -15,7 +15,7 @@ class UsageError(Exception):
 class RunOptions:
     """How a run is carried out. These fields may change when a run is resumed."""
 
-    # Named settings of this experiment, listed above; options given as well override them.
+    # Named settings of this experiment, listed above; options on the command line override them.
     preset: str = ''
     # Run a named sweep of this experiment, listed above, instead of one run.
     sweep: str = ''
@@ -28,7 +28,7 @@ class RunOptions:
     # its network under torchvision's names); plan (print the plan of a sweep as JSON); table (rebuild its
     # tables).
     stage: Literal['all', 'data', 'encode', 'predict', 'export', 'plan', 'table'] = 'all'
-    # Images for --stage predict: image files, dir:PATH for all below a directory, npz:PATH for an array.
+    # Images for --stage predict: image files, dir:PATH for all images under a directory, npz:PATH for an array.
     input: tuple[str, ...] = ()
     # Run only this group or variant of a sweep, as the plan names it, and write no table.
     group: str = ''
@@ -52,15 +52,15 @@ class RunOptions:
     devices: AtLeast0 = 0
     # Kind of devices that the run needs; it does not start on others.
     platform: Literal['any', 'cpu', 'gpu', 'tpu'] = 'any'
-    # How a step is distributed over devices; the numbers are the same.
+    # How a step is distributed over devices; the results are the same.
     parallel: Literal['jit', 'pmap'] = 'jit'
-    # HOST:PORT of process 0 of a run with several processes. Slurm steps and TPU pods need none.
+    # HOST:PORT of process 0 of a run with several processes. Not needed in Slurm steps and on TPU pods.
     coordinator: str = ''
     # Number of processes, with --coordinator.
     processes: AtLeast0 = 0
     # Index of this process, from 0, with --coordinator.
     process_id: int = -1
-    # Seconds that processes wait for one another at the start.
+    # Time in seconds that processes wait for one another at the start.
     init_timeout: Positive = 300.0
     # Steps compiled into one call (a scan over batches).
     steps_per_call: AtLeast1 = 1
@@ -83,7 +83,7 @@ class RunOptions:
         fields.check(self)
 
     def data_kwargs(self) -> dict[str, Any]:
-        """Where data sets are, as `sources.load` takes them."""
+        """Keyword arguments of `sources.load` that say where data sets are."""
         return {
             'data_dir': self.data_dir or None,
             'manual_dir': self.manual_dir or None,
@@ -93,7 +93,7 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config(RunOptions):
-    """What every experiment computes with; an experiment adds fields of its own."""
+    """Options of the computation that all experiments share; each experiment adds its own fields."""
 
     # Seed of all randomness: data order, initialization, noise, sampling.
     seed: Seed = 0
@@ -103,12 +103,12 @@ class Config(RunOptions):
     batch_size: AtLeast1 = 128
 
 
-# {cadence: how often a run does it, unless an option says otherwise}
+# {cadence: default number of times per run}
 TIMES_A_RUN = {'log_every': 100, 'evaluate_every': 20, 'save_every': 4}
 
 
 def cadence(config: Config, name: str) -> int:
-    """Steps between two logs, evaluations or checkpoints: a multiple of `steps_per_call`.
+    """Number of steps between two logs, evaluations or checkpoints: a multiple of `steps_per_call`.
 
     Args:
       config: The config of a run.
@@ -119,7 +119,7 @@ def cadence(config: Config, name: str) -> int:
 
 
 def config_fingerprint(config: Config) -> dict[str, Any]:
-    """The fields that make two runs the same run: all but those of `RunOptions`."""
+    """The fields that identify a run: all except those of `RunOptions`."""
     options = {field.name for field in dataclasses.fields(RunOptions)}
     return {
         name: value for name, value in dataclasses.asdict(config).items() if name not in options
@@ -137,7 +137,7 @@ def replace_traced(config: Config, **values: Any) -> Any:
 
 
 def require(config: RunOptions, name: str, holds: bool, expected: str):
-    """ValueError that names the option, its value and what was expected, unless `holds`.
+    """Raise a ValueError with the option, its value and what was expected, unless `holds`.
 
     For rules between fields, in `__post_init__`; domains of single fields stand in their types.
     """

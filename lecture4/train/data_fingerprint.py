@@ -1,4 +1,4 @@
-"""What a run was trained on, kept next to it: another start on other data is refused with what changed."""
+"""Fingerprint of a run's data, stored in its directory: resuming on other data is refused with the difference."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from lecture4.train.config import UsageError
 from lecture4.train.task import Data
 
 FILE = 'data.json'
-HASHED_BYTES = 1 << 28  # of one array; of larger ones, the two ends
+HASHED_BYTES = 1 << 28  # bytes to hash per array; of larger arrays, both ends are hashed
 TOLERANCE = 1e-3  # of mean and standard deviation: whitening differs by rounding between machines
 
 
@@ -22,7 +22,7 @@ def fingerprint(data: Data) -> dict[str, Any]:
     """Class names, shape of an example, and for each array its shape and contents.
 
     Args:
-      data: Its first batch and its device arrays are described.
+      data: Data whose first batch and device arrays are described.
 
     Returns:
       JSON-serializable: 'classes', 'shape', and 'arrays': name -> [shape, contents], a hash of integers and
@@ -56,14 +56,14 @@ def _contents(array: np.ndarray) -> Any:
 
 
 def check(directory: pathlib.Path, data: Data) -> None:
-    """Compare data with what the run in a directory was started on; a new run's are written.
+    """Compare data with those that the run in a directory was started on; for a new run, write the fingerprint.
 
     Args:
       directory: The run directory, locked for this run.
       data: Data of the experiment.
 
     Raises:
-      UsageError: The data differ; says in what.
+      UsageError: The data differ; the message says how.
     """
     path = directory / FILE
     current = json.loads(json.dumps(fingerprint(data)))
@@ -93,7 +93,7 @@ def difference(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
         if before[0] != now[0]:
             return f'{name} had the shape {tuple(before[0])}, now {tuple(now[0])}'
         if not _equal(before[1], now[1]):
-            return f'the values of {name} are others'
+            return f'the values of {name} have changed'
     return ''
 
 

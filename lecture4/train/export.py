@@ -20,7 +20,7 @@ EXPORTING = ('convnets.image_classification', 'convnets.feature_visualization')
 def run(experiment: Experiment, directory: pathlib.Path) -> pathlib.Path:
     """Write the weights of a run under torchvision's names.
 
-    The header says what torchvision's file does not: class names, and how images are normalized (mean, std and
+    The header adds what torchvision's file lacks: class names, and the normalization of images (mean, std and
     channel order of pixels in [0, 1]; a mean image is a tensor of the run's model.safetensors only).
 
     Args:
@@ -28,18 +28,18 @@ def run(experiment: Experiment, directory: pathlib.Path) -> pathlib.Path:
       directory: The run directory.
 
     Returns:
-      torchvision.safetensors in the run directory, for `load_state_dict` and for `--init`.
+      Path of torchvision.safetensors in the run directory, for `load_state_dict` and for `--init`.
 
     Raises:
-      UsageError: The run is not finished, the experiment has no such networks, torchvision does not have this
-        one, or nothing can be written.
+      UsageError: The run is not finished, the experiment has no networks of torchvision, torchvision does not have
+        this one, or the file cannot be written.
     """
     import safetensors.numpy
 
     model = saved_model.load(directory, sys.modules[experiment.data.__module__])
     if 'state_dict' not in model.functions:
         raise UsageError(
-            f"--stage export: torchvision has none of {experiment.name}'s networks; experiments that "
+            f'--stage export: torchvision has no networks of {experiment.name}; experiments that '
             f'can export are {" and ".join(EXPORTING)}'
         )
     try:

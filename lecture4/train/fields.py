@@ -1,7 +1,7 @@
 """Domains of config fields, as types: `learning_rate: Positive = 1e-3` is checked once, for every experiment.
 
-The domains are annotations of the `annotated-types` package. `check` refuses a value outside its
-domain with one line that names the option; `describe` is what `--help` prints behind a default.
+The domains are annotations of the `annotated-types` package. `check` refuses a value outside its domain with one line
+that names the option; `--help` prints `describe` after the default.
 """
 
 import ast
@@ -48,7 +48,7 @@ def hints(config_type: type) -> dict[str, Any]:
 
 
 def check(config: Any):
-    """Raises ValueError for the first field whose value lies outside the domain of its type."""
+    """Raise a ValueError for the first field whose value lies outside the domain of its type."""
     for name, hint in hints(type(config)).items():
         value = getattr(config, name)
         for part, domain, element in _parts(hint, value):
@@ -75,7 +75,7 @@ def describe(hint: Any) -> str:
 
 @functools.cache
 def helps(config_type: type) -> dict[str, str]:
-    """Field name -> help: the comment above it, of the nearest class that declares the field with one."""
+    """Field name -> help: the comment above the field, in the nearest class that has one."""
     comments: dict[str, str] = {}
     for owner in reversed(config_type.__mro__):
         if not dataclasses.is_dataclass(owner):

@@ -1,4 +1,4 @@
-"""What a run measured of its states while it trained, as arrays: for animations and curves of a report."""
+"""Measurements of the states of a run during training, as arrays: for animations and curves of a report."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,8 +17,8 @@ class Recorded(NamedTuple):
     Attributes:
       step: Number of steps taken, int32.
       state: The task's own state.
-      history: Pytree of arrays [num, ...]; entry i was measured at step i * (steps // num), entry 0 before
-        the first step. Zeros where the run is not there yet.
+      history: Pytree of arrays [num, ...]; entry i is measured at step i * (steps // num), entry 0 before the first
+        step. Zeros for steps not yet reached.
     """
 
     step: jax.Array
@@ -27,14 +27,14 @@ class Recorded(NamedTuple):
 
 
 def record(task: Task, measure: Callable[[PyTree], PyTree], *, steps: int, num: int) -> Task:
-    """A task whose state also holds what `measure` says of it, at `num` steps of the run, equally spaced.
+    """A task whose state also holds `measure` of its state at `num` equally spaced steps of the run.
 
     The history is a part of the state: it is saved and resumed with it, and measured inside the compiled step.
 
     Args:
       task: Any task.
       measure: The task's state -> pytree of arrays of fixed shapes.
-      steps: Steps of the whole run.
+      steps: Number of steps of the whole run.
       num: Number of entries; at most `steps` of them are filled.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Fields that experiments on images share, and what is loaded by them: one place for options and data."""
+"""Options shared by experiments on images, and the data they describe."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast2, Ints, NonNegativ
 from lecture4.train.metrics import Metric
 from lecture4.train.task import Data, Spec, in_memory
 
-# What learners of dictionaries and their evaluation measure.
+# Metrics of dictionary learners and their evaluation.
 DICTIONARY_METRICS = (
     Metric('objective', better='lower', label='objective per signal'),
     Metric('reconstruction', better='lower', label='squared error / 2 per signal'),
@@ -28,21 +28,21 @@ DICTIONARY_METRICS = (
 class PatchFeatures(Config):
     """Features of dense patches, pooled, and the labeled sets that a classifier learns from."""
 
-    # Labeled images per class to load, where they are not crops.
+    # Number of labeled images per class to load, where they are not crops.
     candidates_per_class: AtLeast1 = 500
     # Size of the patches to encode; 0 encodes whole images.
     patch_size: AtLeast0 = 8
     # Distance in pixels between the patches of a labeled image.
     stride: AtLeast1 = 2
-    # Features are pooled over a grid of this many by as many cells.
+    # Number of rows and columns of the grid of cells over which features are pooled.
     pooling_grid: AtLeast1 = 1
     # Fraction of the mean variance that is added to every variance before whitening.
     zca_epsilon: NonNegative = 0.1
-    # Standard deviation, of pixels in [0, 1], below which a patch counts as flat.
+    # Standard deviation (of pixels in [0, 1]) below which a patch counts as flat.
     contrast_epsilon: NonNegative = 0.04
     # Numbers of labels per class.
     labels_per_class: Ints = (1, 2, 5, 20)
-    # Number of training sets drawn for every number of labels.
+    # Number of training sets sampled for each number of labels.
     num_trials: AtLeast1 = 30
 
     def patch_options(self) -> dict[str, Any]:
@@ -59,9 +59,9 @@ class SelfTaught(PatchFeatures):
     unlabeled: str = 'photos'
     # Source of labeled images.
     labeled: str = 'textures'
-    # Classes of the unlabeled set to use; none given: all.
+    # Classes of the unlabeled set to use; by default all.
     unlabeled_classes: tuple[AtLeast0, ...] = ()
-    # Classes of the labeled set to use; none given: all.
+    # Classes of the labeled set to use; by default all.
     labeled_classes: tuple[AtLeast0, ...] = ()
     # Keep the colors of images (in patches only).
     color: bool = False
@@ -73,15 +73,15 @@ class SelfTaught(PatchFeatures):
 
 
 class SelfTaughtData(NamedTuple):
-    """What `load_self_taught` reads.
+    """The sets that `load_self_taught` returns.
 
     Attributes:
       task: The labeled images.
       signals: Unlabeled signals [n, d], contrast-normalized and whitened.
-      held_out: Another tenth as many, likewise.
+      held_out: Held-out signals, a tenth as many, preprocessed in the same way.
       whitening: The affine map of the whitening.
       components: The affine map to principal components of the same signals.
-      raw_signals: `signals` before both, pixels in [0, 1].
+      raw_signals: `signals` before contrast normalization and whitening, pixels in [0, 1].
     """
 
     task: images.ImageTask
@@ -93,7 +93,7 @@ class SelfTaughtData(NamedTuple):
 
 
 def check_label_counts(task: images.ImageTask, labels_per_class: Sequence[int], source: str):
-    """ValueError where a class has fewer training examples than --labels_per_class asks for."""
+    """Raise a ValueError where a class has fewer training examples than --labels_per_class."""
     fewest = int(np.bincount(task.train_labels, minlength=len(task.class_names)).min())
     if max(labels_per_class) > fewest:
         raise ValueError(
@@ -108,13 +108,13 @@ def load_self_taught(
     """Labeled images, and unlabeled signals prepared for a dictionary.
 
     Args:
-      config: Says what to load.
-      num_components: At most how many principal components to keep.
-      min_std: Unlabeled signals with a standard deviation at or below this are left out: blank paper, where
-        images are strokes.
+      config: Config that says what to load.
+      num_components: Largest number of principal components to keep.
+      min_std: Unlabeled signals with a standard deviation at or below this are left out, such as blank paper among
+        images of strokes.
 
     Raises:
-      ValueError: A source, the patches or the numbers of labels do not fit one another.
+      ValueError: The sources, the patch size and the numbers of labels do not fit one another.
     """
     task = images.load(
         config.labeled,
@@ -135,7 +135,7 @@ def load_self_taught(
             f'{min(height, width)}, or 0 where they are square'
         )
     if config.color and not config.patch_size:
-        raise ValueError('--patch_size is 0; expected at least 1 for colors')
+        raise ValueError('--patch_size is 0; expected at least 1 with colors')
     signals = images.load_signals(
         config.unlabeled,
         config.num_signals,
@@ -172,7 +172,7 @@ def self_taught_data(
     min_std: float = 0.0,
     num_eval: int = 0,
 ) -> Data:
-    """What `load_self_taught` reads as data of a training run.
+    """The sets of `load_self_taught` as data of a training run.
 
     Args:
       config: As in `load_self_taught`.

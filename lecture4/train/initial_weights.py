@@ -1,4 +1,4 @@
-"""What `--init` names besides files of other libraries: the network of a run, or a checkpoint of one."""
+"""Initial weights that `--init` names: the network of a run, a checkpoint of one, or a file of another library."""
 
 import logging
 import os
@@ -16,14 +16,14 @@ LOG = logging.getLogger(__name__)
 
 
 class Init(NamedTuple):
-    """What a network starts from.
+    """Initial weights of a network.
 
     Attributes:
       path: The value of `--init`.
       source: The file of another library, or the variables of a run's network ({'params', 'batch_stats',
-        ...}; averaged ones where the run kept an average); '' for neither.
+        ...}; averaged ones where the run kept an average); '' if there is neither.
       constants: Constants of the run's data, such as 'normalization'; empty for an unfinished run.
-      class_names: Likewise.
+      class_names: Class names of the run's data; empty for an unfinished run.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Init(NamedTuple):
 
 
 def read_init(path: str) -> Init:
-    """What `--init` names; files of other libraries are not opened.
+    """The weights that `--init` names; files of other libraries are not opened.
 
     Args:
       path: The value of `--init`: a run directory, its model.safetensors, or a checkpoint
@@ -53,17 +53,17 @@ def read_init(path: str) -> Init:
 def init_normalization(
     kind: normalize.Kind | str, init: Init, published: str, images: Any, seed: int
 ) -> normalize.Normalization:
-    """The normalization of a network's inputs, where 'auto' is that of the weights it starts from.
+    """The normalization of a network's inputs; 'auto' takes that of the initial weights.
 
     Args:
-      kind: 'auto', or as `normalize.create`.
+      kind: 'auto', or a kind of `normalize.create`.
       init: As `read_init` returns it.
-      published: Kind of the weights of other libraries.
+      published: Normalization kind of the weights of other libraries.
       images: The training set, [n, h, w, c].
       seed: As in `normalize.create`.
 
     Raises:
-      UsageError: The run of `init` subtracts a mean image of another size.
+      UsageError: The run named by `init` subtracts a mean image of another size.
     """
     if kind != 'auto':
         return normalize.create(kind, images, 3, seed=seed)
@@ -105,7 +105,7 @@ def _from_checkpoint(path: pathlib.Path) -> Init:
     tree = checkpoint.read(path)
     names = State._fields
     if not isinstance(tree, dict) or set(tree) != set(names):
-        raise UsageError(f'--init {path} is no checkpoint of a network; give the run directory')
+        raise UsageError(f'--init {path} is not a checkpoint of a network; give the run directory')
     made = Init(str(path), _network(State(**tree), path))
     run = next(parent for parent in path.parents if parent.name not in ('checkpoints', 'best'))
     if not (run / saved_model.FILE).exists():
@@ -118,7 +118,7 @@ def _network(state: Any, path: os.PathLike[str]) -> PyTree:
     model_state = getattr(state, 'model_state', None)
     if not isinstance(model_state, Mapping) or not {'network', 'polyak'} & set(model_state):
         raise UsageError(
-            f'--init {path} is of a run that trains no network of lecture4.vision; expected one of '
+            f'--init {path} is a run that trains no network of lecture4.vision; expected one of '
             'experiments.convnets'
         )
     return variables(state)

@@ -1,4 +1,4 @@
-"""Labeled images for a network: fields that experiments share, what they load, and augmented batches."""
+"""Labeled images for a network: options shared by experiments, loading, and augmented batches."""
 
 import dataclasses
 import functools
@@ -20,12 +20,12 @@ Placement = Literal['devices', 'host', 'disk']
 
 @dataclasses.dataclass(frozen=True)
 class LabeledImages(Config):
-    """Square images with labels, and how batches are made of them."""
+    """Options of square images with labels, and of batches made of them."""
 
     # Source of labeled images: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Height and width of the squares that images (or their crops, with --split_crops_left_right) are
-    # brought to; 0 keeps their size.
+    # Height and width to which images (or their crops, with --split_crops_left_right) are cropped and resized; 0
+    # keeps their size.
     image_size: AtLeast0 = 0
     # Train on crops of --image_size from the left half of each image and test on crops of the right half.
     split_crops_left_right: bool = False
@@ -59,7 +59,7 @@ class LabeledImages(Config):
 
 
 def load_labeled_images(config: LabeledImages) -> images.ImageTask:
-    """The training and test images that a config names, as they are stored.
+    """The training and test images that a config names, as stored.
 
     Raises:
       DataError: As in `images.load`.
@@ -81,7 +81,7 @@ def load_labeled_images(config: LabeledImages) -> images.ImageTask:
     height, width = task.train_images.shape[1:3]
     if height != width:
         raise UsageError(
-            f'{config.source}: images of {height} x {width} are not square; bring them to squares with '
+            f'{config.source}: images of {height} x {width} are not square; make them square with '
             '--image_size'
         )
     return task
@@ -96,14 +96,14 @@ def labeled_image_data(
     """Augmented batches of a task's training images, and some of its test images for evaluations.
 
     Args:
-      config: Says how batches are made.
+      config: Config that says how batches are made.
       task: See `load_labeled_images`.
       normalization: Normalization of the network's inputs.
       **constants: Further constants of the spec.
 
     Returns:
       Data with batches {'images' [b, crop, crop, c], 'labels' [b]}; an evaluation of `num_eval` test images
-      as they are stored, in chunks {'images' [m, b, h, w, c], 'labels' [m, b]}; the spec of the network's
+      as stored, in chunks {'images' [m, b, h, w, c], 'labels' [m, b]}; the spec of the network's
       input, with the constants 'normalization' and 'image_shape' (of stored images); and the task as `report_data`.
 
     Raises:
@@ -122,7 +122,7 @@ def labeled_image_data(
     prepare = functools.partial(
         transforms.prepare, augmentation=augmentation, normalization=normalization
     )
-    try:  # by shapes alone
+    try:  # checks shapes only
         example = jax.eval_shape(prepare, jax.random.key(0), task.train_images[:1])
     except ValueError as error:
         raise ValueError(f'--crop_size {crop_size}: {error}') from None
@@ -165,14 +165,14 @@ def image_batches(
     """Batches {'images', 'labels'} of a labeled set, prepared inside the compiled step.
 
     Args:
-      x: Images as they are stored.
+      x: Images as stored.
       labels: Their classes.
       batch_size: Examples per batch.
       prepare_images: (key, stored images) -> the network's input: augmentation and normalization.
       seed: Seed of the order of the examples.
       data_placement: 'devices' keeps all images there, and only row numbers travel at each step; 'host'
         sends the images of each batch; 'disk' also reads them ahead of the step by threads.
-      class_balanced: Whether all classes are equally frequent, see `batches.balanced`.
+      class_balanced: Whether all classes are sampled equally often, see `batches.balanced`.
       **fields: Other fields of `Data`.
     """
     arrays = {'images': x, 'labels': labels}

@@ -1,4 +1,4 @@
-"""Labeled sentences for a network: fields that experiments share, and a cross-validation as the data of one run."""
+"""Labeled sentences for a network: options shared by experiments, and a cross-validation as the data of one run."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class LabeledSentences(Config):
     num_folds: AtLeast2 = 10
     # Fraction of a fold's training sentences held out for development, where the set has no such split.
     dev_fraction: InsideUnit = 0.1
-    # Known words: those of the fold's training sentences, or those of all sentences.
+    # Vocabulary: the words of the fold's training sentences, or of all sentences.
     vocabulary: Literal['train', 'all'] = 'train'
     # Number of words at which sentences are truncated; 0 keeps all.
     max_length: AtLeast0 = 64
@@ -45,7 +45,7 @@ def cross_validate(config: LabeledSentences, table_fn: TableFn) -> Data:
     """A cross-validation, or one fold of a set with a test split, as the data of one run.
 
     Args:
-      config: Says which sentences, how many folds and epochs; its steps are at most those of all folds.
+      config: Config with the sentences and the numbers of folds and epochs; its steps are at most those of all folds.
       table_fn: (index of each word, number of rows) -> pretrained word vectors [rows, d], and which rows
         have one: words that every fold knows.
 

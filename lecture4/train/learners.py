@@ -18,8 +18,8 @@ class State(NamedTuple):
     Attributes:
       step: Number of steps taken, int32.
       params: Pytree of parameters.
-      opt_state: The optimizer's.
-      model_state: What else the model carries: batch statistics, averages of parameters, counters.
+      opt_state: State of the optimizer.
+      model_state: Further state of the model: batch statistics, averages of parameters, counters.
     """
 
     step: jax.Array
@@ -48,7 +48,7 @@ def optimize(
       remat: Recompute activations in the backward pass instead of storing them.
 
     Returns:
-      A Task over `State`. Under pmap each device draws its own randomness.
+      A Task over `State`. Under pmap each device uses its own random key.
     """
 
     def value_of(params, model_state, batch, key, reduce):
@@ -91,7 +91,9 @@ def lbfgs(
     def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
         del key
         if reduce.axis_name is not None:
-            raise ValueError('a line search is of the whole data set; use --parallel jit')
+            raise ValueError(
+                'a line search needs the whole data set on every device; use --parallel jit'
+            )
 
         def value_fn(params):
             return loss(params, batch)
@@ -124,8 +126,7 @@ def supervised(
 ) -> Task:
     """Train a flax network on labeled examples.
 
-    Batch statistics are kept in `State.model_state`, and are means over all devices; dropout draws
-    from the step's key.
+    Batch statistics are kept in `State.model_state` and averaged over all devices; dropout uses the step's key.
 
     Args:
       network: A flax module, applied as `network.apply(variables, batch[inputs], train=True)`; an
@@ -133,8 +134,8 @@ def supervised(
       optimizer: Any optax transformation.
       loss: (outputs, batch) -> (loss, metrics): means over the batch.
       evaluate: (variables, evaluation) -> metrics; see `variables`.
-      inputs: Entry of the batch that the network sees.
-      initial: Variables to start from in place of the network's initial ones; entries None keep these.
+      inputs: Entry of the batch that the network takes as input.
+      initial: Variables to start from in place of the network's initial ones; entries that are None keep the latter.
       polyak_start: Step from which on parameters and statistics are averaged (Polyak & Juditsky
         1992); the averages are what `variables` returns. None keeps no average.
       project: Constraint on the parameters, applied after each update.
@@ -216,7 +217,7 @@ def from_learner(
     step: Callable[..., tuple[PyTree, Metrics]],
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
 ) -> Task:
-    """A learner with a state of its own (a dictionary, a solver) as a Task.
+    """A learner with its own kind of state (a dictionary, a solver) as a Task.
 
     Args:
       init: (key, batch) -> the learner's state.
@@ -297,7 +298,7 @@ def phases(
 
 
 def _loss_and_metrics(returned: Any) -> tuple[jax.Array, Metrics]:
-    """What a loss returned, if it is a pair of a scalar and a dict."""
+    """The result of a loss, checked to be a pair of a scalar and a dict."""
     pair = isinstance(returned, tuple | list) and len(returned) == 2
     if not pair or not isinstance(returned[1], Mapping) or jnp.ndim(returned[0]):
         what = type(returned).__name__

@@ -52,7 +52,7 @@ def run(
       The final state.
 
     Raises:
-      Interrupted: SIGTERM or Ctrl-C came; everything is saved.
+      Interrupted: By SIGTERM or Ctrl-C; everything is saved.
       Diverged: A metric is not finite.
       CheckpointError: A checkpoint cannot be read or written.
     """
@@ -133,7 +133,7 @@ def _steps(compiled, state, n, config, buffer, checkpoints, stop_signal, profile
 
 
 class MetricBuffer:
-    """Metrics on their way from the device to metrics.jsonl and the screen."""
+    """Buffer of metrics between the device and metrics.jsonl and the screen."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class MetricBuffer:
         if primary is None or not primary.better:
             return False
         value = values.get(f'eval/{primary.name}')
-        if value is None or np.ndim(value):  # a stack of variants has no one best state
+        if value is None or np.ndim(value):  # a stack of variants has no single best state
             return False
         self.best = (float(value), primary.better)
         return True
@@ -188,7 +188,7 @@ class MetricBuffer:
         self._show(step, {name: float(np.mean(value)) for name, value in values.items()})
 
     def _check(self, step, values):
-        """A stack of variants goes on while one of them is finite; a run of one stops."""
+        """A stack of variants continues while one of them is finite; a single run stops."""
         for name, value in values.items():
             if not np.any(np.isfinite(value)):
                 good = self._checkpoints.latest_step()

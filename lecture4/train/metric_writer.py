@@ -14,7 +14,7 @@ from lecture4.train.config import UsageError
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """All complete rows of a metrics.jsonl; none where there is no such file.
+    """All complete rows of a metrics.jsonl; an empty list if there is no such file.
 
     A last line that a kill truncated is left out.
 
@@ -31,7 +31,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
             if line:
                 rows.append(json.loads(line))
         except json.JSONDecodeError:
-            if number < len(lines):  # text after the last newline was never finished
+            if number < len(lines):  # text after the last newline is incomplete
                 raise ValueError(f'{path} line {number} is not JSON; repair or remove it') from None
     return rows
 
@@ -94,7 +94,7 @@ class MetricWriter:
 
     def close(self) -> None:
         """Close the files; no rows after this."""
-        with contextlib.suppress(OSError):  # of rows whose loss has been reported
+        with contextlib.suppress(OSError):  # the loss of these rows has been reported
             self._file.close()
         if self._events is not None:
             with contextlib.suppress(OSError):  # a copy of metrics.jsonl
@@ -105,13 +105,13 @@ class NullWriter:
     """The MetricWriter of processes other than 0: it writes nothing."""
 
     def write(self, step: int, values: Mapping[str, Any], seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _plain(value: Any) -> Any:

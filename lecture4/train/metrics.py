@@ -12,24 +12,28 @@ from typing import Any
 
 import numpy as np
 
-EVAL = 'eval/'  # prefix of what `Task.evaluate` measured during training
-NOT_METRICS = ('step', 'seconds')  # entries of a row of metrics.jsonl that are no metrics
-TOLERANCE = 1e-6  # by which a fraction may leave [0, 1]: rounding of a float32 mean
-SYMBOLS = {'fraction': '%', 'us': 'µs', 'count': ''}  # of units; any other stands for itself
+EVAL = 'eval/'  # prefix of metrics of `Task.evaluate` during training
+NOT_METRICS = ('step', 'seconds')  # entries of a row of metrics.jsonl that are not metrics
+TOLERANCE = 1e-6  # tolerance of [0, 1]: rounding of a float32 mean
+SYMBOLS = {
+    'fraction': '%',
+    'us': 'µs',
+    'count': '',
+}  # symbols of units; any other unit is printed unchanged
 PERCENT = ('%', 'percent', 'percentage', 'percents')
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A quantity that an experiment measures, declared once for its whole file.
+    """A quantity that an experiment measures, declared once per experiment file.
 
     Attributes:
       name: Key in metrics.jsonl and results.json, without '/'.
       unit: 'fraction' (stored in [0, 1], printed as percent), 'count', 'nats', 'bits', 'dB', 's',
-        'ms', 'us', '' (a plain number) or any other unit, printed as it stands ('nats/image').
-      better: 'higher', 'lower', or '' where neither is better; a sweep cannot choose by the latter.
-      label: Words for tables and axes; the name without underscores if empty.
-      primary: The one metric that an experiment is judged by.
+        'ms', 'us', '' (a plain number) or any other unit, printed unchanged ('nats/image').
+      better: 'higher', 'lower', or '' where neither is better; then a sweep cannot rank by this metric.
+      label: Label for tables and axes; if empty, the name with spaces for underscores.
+      primary: Whether this is the one metric that an experiment is judged by.
       depends_on: Fields of the config that enter its formula, such as the weight of a penalty in a cost.
         A sweep over one of them does not rank by the metric.
 
@@ -156,10 +160,10 @@ def check_metrics(
 
     Args:
       declared: The experiment's metrics.
-      values: Key -> number, None, or an array of them (the variants of a sweep); 'step' and
-        'seconds' are passed over, values that are not finite too.
-      where: What is checked, for the message: 'metrics.jsonl, step 100', 'report'.
-      primary_required: Whether the primary metric must be there under exactly its name.
+      values: Key -> number, None, or an array of them (the variants of a sweep); 'step', 'seconds' and values that
+        are not finite are ignored.
+      where: Place, for the error message: 'metrics.jsonl, step 100', 'report'.
+      primary_required: Whether the primary metric must be present under exactly its name.
 
     Raises:
       ValueError: A key is not declared, a fraction lies outside [0, 1] by more than 1e-6, or the
@@ -191,15 +195,15 @@ def _check_fraction(key: str, value: Any, where: str):
 
 
 def decimals(values: Iterable[float | int], *, digits: int = 4, least: int = 0) -> int:
-    """Digits behind the point so that the largest of the values shows `digits` significant ones.
+    """Number of decimals with which the largest value shows `digits` significant digits.
 
     Args:
       values: Printed numbers; those that are not finite are ignored.
       digits: Significant digits of the largest.
-      least: Fewest digits behind the point.
+      least: Smallest number of decimals.
 
     Returns:
-      From `least` to 12.
+      A number from `least` to 12.
     """
     finite = [abs(float(value)) for value in values if math.isfinite(value)]
     largest = max(finite, default=0.0)

@@ -1,4 +1,4 @@
-"""Gradient descent by the recipes of papers: momentum in two conventions, schedules, weight decay by kind."""
+"""SGD as in published recipes: momentum in two conventions, schedules, weight decay by kind of parameter."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ Decayed = Literal['kernels', 'all']
 
 @dataclasses.dataclass(frozen=True)
 class SGDRecipe(Config):
-    """Gradient descent with momentum and weight decay, as papers on image networks describe it."""
+    """SGD with momentum and weight decay, as in papers on image networks."""
 
     # Initial learning rate.
     learning_rate: Positive = 0.05
-    # Learning rate schedule: times --decay_rate at --boundaries (piecewise) or every --decay_steps
-    # (staircase), or in proportion to the square root of the remaining steps (polynomial).
+    # Learning rate schedule: multiplied by --decay_rate at --boundaries (piecewise) or every --decay_steps
+    # (staircase), or proportional to the square root of the remaining fraction of steps (polynomial).
     schedule: ScheduleKind = 'piecewise'
     # Fractions of the steps at which the learning rate decays, with --schedule piecewise.
     boundaries: tuple[Fraction, ...] = (0.5, 0.75)
@@ -38,7 +38,7 @@ class SGDRecipe(Config):
     convention: Convention = 'torch'
     # Weight decay, added to the gradients.
     weight_decay: NonNegative = 1e-4
-    # Parameters that decay: kernels only, or biases and batch norm parameters too.
+    # Parameters with weight decay: kernels only, or all, including biases and batch norm parameters.
     weight_decay_mask: Decayed = 'all'
     # Multiplier of the learning rate of biases.
     bias_lr_multiplier: Positive = 1.0
@@ -71,7 +71,7 @@ def sgd(
     """Gradient descent with momentum; the conventions differ where the learning rate changes.
 
     'torch' (and `optax.sgd`): v <- momentum v + g, w <- w - learning_rate v.
-    'caffe': v <- momentum v + learning_rate g, w <- w - v; old steps keep the rate they had.
+    'caffe': v <- momentum v + learning_rate g, w <- w - v; earlier gradients keep the learning rate of their step.
 
     Args:
       learning_rate: A number, or an optax schedule.
@@ -97,7 +97,7 @@ def piecewise_constant(
     """The learning rate times `decay_rate` from each of the fractions `boundaries` of all steps on.
 
     `optax.piecewise_constant_schedule` with boundaries as fractions of the run: the first step n with
-    n / steps >= boundary is the first with the lower rate.
+    n / steps >= boundary is the first with the lower learning rate.
     """
     return optax.piecewise_constant_schedule(
         learning_rate, {math.ceil(b * steps - 1e-6): decay_rate for b in boundaries}

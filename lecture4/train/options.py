@@ -1,8 +1,7 @@
-"""Options of a command line: from the words of a user to typed values, with errors of one line.
+"""Options of a command line: from words to typed values, with one-line errors.
 
-tyro reads the command line and draws the help. The conversion of values is ours, given to tyro as
-`PrimitiveConstructorSpec`s, so that an error is a `UsageError` that names the option, what came and what
-was expected.
+tyro reads the command line and prints the help. Values are converted here, by `PrimitiveConstructorSpec`s, so that an
+error is a `UsageError` that names the option, its value and what was expected.
 """
 
 import dataclasses
@@ -60,7 +59,7 @@ def read(
 
 
 def _normalized(argv: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
-    """Other spellings of switches as tyro's, and one occurrence of each option of several values.
+    """Translate other spellings of switches to tyro's, and join the occurrences of options of several values.
 
     `--flips True`, `--flips=false` and `--noflips` become `--flips` and `--no_flips`. `--grid` may be
     given several times; any other option of several values only once.
@@ -79,9 +78,7 @@ def _normalized(argv: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
             current = words
         elif typing.get_origin(hints.get(name)) is tuple:
             if name in values and name != 'grid':
-                raise UsageError(
-                    f'--{name} is given twice; give all its values behind one --{name}'
-                )
+                raise UsageError(f'--{name} is given twice; give all its values after one --{name}')
             current = values.setdefault(name, [])
             current += [word.partition('=')[2]] if '=' in word else []
         elif name:
@@ -124,7 +121,7 @@ def argument_type(config_type: type) -> type:
         annotations: list[Any] = [tyro.conf.arg(help=text)]
         if hint is not bool:  # tyro's own --NAME and --no_NAME
             spec = PrimitiveConstructorSpec(
-                nargs='*',  # also where one is expected: the error of too many is ours
+                nargs='*',  # also where one is expected: `parse_value` raises the error for too many
                 metavar=metavar(hint),
                 instance_from_str=functools.partial(parse_value, f'--{field.name}', hint),
                 is_instance=lambda default: True,
@@ -139,7 +136,7 @@ def argument_type(config_type: type) -> type:
 
 
 def parse_value(option: str, hint: Any, given: Sequence[str]) -> Any:
-    """Convert the words behind an option.
+    """Convert the words that follow an option.
 
     Args:
       option: The option's name, for messages: '--steps'.
@@ -150,7 +147,7 @@ def parse_value(option: str, hint: Any, given: Sequence[str]) -> Any:
       A value of the type.
 
     Raises:
-      UsageError: The words are no value of the type.
+      UsageError: The words are not a value of the type.
     """
     hint = _bare(hint)
     if typing.get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""Several tasks trained side by side, as one task."""
+"""Several tasks trained in parallel, as one task."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,13 +13,13 @@ def parallel(
     *,
     split_keys: bool = False,
 ) -> Task:
-    """Several tasks trained side by side on the same batches.
+    """Several tasks trained in parallel on the same batches.
 
     Args:
-      tasks: Name -> Task. A batch that is a dict with an entry of that name gives a task its own
-        batch; otherwise all see the whole batch.
+      tasks: Name -> Task. If a batch is a dict with an entry of that name, the task's batch is this entry; otherwise
+        it is the whole batch.
       evaluate: ({name: state}, evaluation) -> metrics; by default each task's own `evaluate`.
-      split_keys: Whether each task has keys of its own; by default all have the same keys, so that
+      split_keys: Whether each task gets different random keys; by default all get the same keys, so that
         variants of one model start from the same parameters and see the same noise.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Applies the model of a finished run to new images: `--stage predict --input dir:NEW`."""
+"""Apply the model of a finished run to new images: `--stage predict --input dir:NEW`."""
 
 import csv
 import logging
@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
 def run(experiment: Experiment, config: Config, directory: pathlib.Path) -> pathlib.Path:
     """Apply `predict` of a finished run, or else its `encode`, to the images of `config.input`.
 
-    Images become squares as in training: the center square, resized, as float32 in [0, 1].
+    Images are preprocessed as in training: the center square, resized, as float32 in [0, 1].
 
     Args:
       experiment: The experiment.
@@ -50,18 +50,18 @@ def run(experiment: Experiment, config: Config, directory: pathlib.Path) -> path
       directory: The run directory.
 
     Returns:
-      predictions.csv (path, then class and probability of the five likeliest classes) or codes.npz
+      predictions.csv (path, then class and probability of the five most probable classes) or codes.npz
       (`names`, and an array per output) in the run directory.
 
     Raises:
-      UsageError: No input, no model, a model of no images, or images that cannot be read.
+      UsageError: There is no input or no model, the model does not take images, or images cannot be read.
     """
     module = sys.modules[experiment.data.__module__]
     model = saved_model.load(directory, module)
     name = next((name for name in ('predict', 'encode') if name in model.functions), '')
     if not name:
         raise UsageError(
-            f'the model in {directory} has no predict and no encode, only '
+            f'the model in {directory} has neither predict nor encode, only '
             f'{", ".join(model.functions)}; use them from Python with train.load'
         )
     image_shape = shape_of(model, directory)
@@ -93,13 +93,13 @@ def shape_of(model: saved_model.Model, directory: os.PathLike[str] | str) -> tup
     """[h, w, c] of the images that a model's functions take.
 
     Raises:
-      UsageError: They take no images.
+      UsageError: They do not take images.
     """
     shape = tuple(model.spec.constants.get('image_shape', model.spec.shape))
     shape = (*shape, 1) if len(shape) == 2 else shape
     if len(shape) != 3 or shape[0] != shape[1]:
         raise UsageError(
-            f'the model in {directory} takes no square images (its examples have the shape '
+            f'the model in {directory} does not take square images (its examples have the shape '
             f'{model.spec.shape}); use it from Python with train.load'
         )
     return shape
@@ -113,7 +113,7 @@ def find(given: Sequence[str]) -> Inputs:
         `x`, `images` or any other single one, [n, h, w], or [n, h, w, c].
 
     Raises:
-      UsageError: Nothing is given, or what is given is not there or holds no images.
+      UsageError: No input is given, or the input does not exist or contains no images.
     """
     if not given:
         raise UsageError('--stage predict: expected --input with image files, dir:PATH or npz:PATH')
@@ -127,7 +127,7 @@ def find(given: Sequence[str]) -> Inputs:
         files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in decode.SUFFIXES)
         if not files:
             raise UsageError(
-                f'--input {given[0]}: no image files there ({", ".join(decode.SUFFIXES)})'
+                f'--input {given[0]}: contains no image files ({", ".join(decode.SUFFIXES)})'
             )
     else:
         files = [pathlib.Path(name).expanduser() for name in given]
@@ -156,7 +156,7 @@ def _array(path: pathlib.Path) -> Inputs:
 def _read(
     inputs: Inputs, rows: range, shape: tuple[int, int, int], *, skip: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 image of the shape, in [0, 1]) of the rows that can be read."""
+    """Yield (row, float32 image of the shape, in [0, 1]) for the rows that can be read."""
     size, channels = shape[0], shape[2]
     for row in rows:
         try:

@@ -31,7 +31,7 @@ class Profiler:
 
         Args:
           directory: Where the trace is written.
-          enabled: Whether to trace at all; for several processes, on one of them.
+          enabled: Whether to trace at all; with several processes, True on one of them.
         """
         self._directory = pathlib.Path(directory)
         self._waiting = enabled

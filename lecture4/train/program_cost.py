@@ -1,4 +1,4 @@
-"""What a compiled program does, counted: products of its jaxpr, bytes and collectives of its HLO text.
+"""Cost of a compiled program: products of its jaxpr, bytes and collectives of its HLO text.
 
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
 """
@@ -32,7 +32,7 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: 'all-reduce', 'all-gather', ...
-      times: How often a run of the program executes one.
+      times: Number of executions in one run of the program.
       bytes: Size of the results of all of them, per chip.
     """
 
@@ -42,10 +42,10 @@ class Collective(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What one run of a program moves, per chip.
+    """Memory traffic and collectives of one run of a program, per chip.
 
     Attributes:
-      bytes: Operands and results of all instructions outside fusions.
+      bytes: Bytes of operands and results of all instructions outside fusions.
       collectives: One entry per kind.
       unknown_loops: Number of loops whose trip count the compiler does not know; they count once.
     """
@@ -65,7 +65,7 @@ def num_bytes(shape: str) -> int:
 
 
 def traffic(text: str) -> Traffic:
-    """Count a compiled program.
+    """Count the traffic of a compiled program.
 
     Args:
       text: `compiled.as_text()`: HLO of one chip after partitioning.
@@ -135,7 +135,7 @@ class Products(NamedTuple):
 
     Attributes:
       flops: Twice the multiply-adds of matrix products and convolutions.
-      float32_flops: Those whose operands are float32.
+      float32_flops: Those of products with float32 operands.
       unknown_loops: Number of loops without a fixed length; they count once.
     """
 

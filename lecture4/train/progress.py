@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar('Item')
 PLAIN_INTERVAL = 20.0  # seconds between plain lines of `track`
-# Environment variable: the file that receives the number of steps done, from which a launcher detects a
-# stalled process.
+# Environment variable: the file to which the number of steps done is written, so that a launcher can detect a stalled
+# process.
 HEARTBEAT_FILE = 'LECTURE4_HEARTBEAT_FILE'
 _last_heartbeat = [0.0]
 
@@ -74,7 +74,7 @@ def display(
 
 
 def track(config: 'RunOptions', items: Sequence[Item], title: str) -> Iterator[Item]:
-    """Iterate over items and display how many are done, for slow loops of a report.
+    """Iterate over items and display progress, for slow loops of a report.
 
     Args:
       config: `config.progress` is the style of the display.

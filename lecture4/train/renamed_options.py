@@ -1,4 +1,4 @@
-"""Options of lecture4 0.1.0 under other names: an error names the new one, and nothing else is kept."""
+"""Options of lecture4 0.1.0 that have been renamed: an error names the new one; the old names no longer work."""
 
 from collections.abc import Collection
 

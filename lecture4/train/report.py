@@ -1,4 +1,4 @@
-"""What a finished run reports: numbers, tables and figures, in one self-contained report.html."""
+"""The report of a finished run: numbers, tables and figures in one self-contained report.html."""
 
 import base64
 import importlib.resources
@@ -28,16 +28,16 @@ LOG = logging.getLogger(__name__)
 DPI = 110
 _TABLE_FIELDS = ('title', 'index', 'pivot', 'columns', 'caption', 'records')  # in results.json
 LEARNING = 'learning'  # name of the figure of metrics.jsonl's curves
-# Where the part of a docstring begins that is a record of results, no explanation.
+# Start of the part of a docstring that records results.
 _RECORD = re.compile(r'^(Run|Hardware|Results)(:|\s{2,}|$)', re.MULTILINE)
 
 
 class Figure(NamedTuple):
-    """A matplotlib figure with the sentence that says what to see in it.
+    """A matplotlib figure with a caption.
 
     Attributes:
-      figure: One figure; or several of one size, in the order of time, for an animation.
-      caption: What to see.
+      figure: One figure; or several of one size, in order of time, for an animation.
+      caption: What the figure shows, a sentence.
     """
 
     figure: 'MatplotlibFigure | Sequence[MatplotlibFigure]'
@@ -45,16 +45,16 @@ class Figure(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """Of its file: 'png', or 'gif' of an animation."""
+        """Suffix of its file: 'png', or 'gif' for an animation."""
         return 'gif' if isinstance(self.figure, Sequence) else 'png'
 
 
 class Report(NamedTuple):
-    """What an experiment reports of a final state; the first figure and table are the main ones.
+    """An experiment's report on a final state; the first figure and table are the main ones.
 
     Attributes:
-      metrics: Key -> value, of declared metrics; the primary one under exactly its name. Metrics of
-        the tables' records are added to these, and need not be repeated.
+      metrics: Key -> value, of declared metrics; the primary one under exactly its name. Metrics of the tables'
+        records are added and need not be repeated.
       tables: Tables of records.
       figures: Name -> Figure, saved as figures/NAME.png, animations as figures/NAME.gif.
       summary: One to three sentences at the top: the result.
@@ -70,7 +70,7 @@ def collect(report: Report, metrics: Iterable[Metric]) -> dict[str, float]:
     """All metrics of a report: its own and those of its tables' records, as results.json has them.
 
     Raises:
-      ValueError: Two places give one key different values.
+      ValueError: The report and a table, or two tables, have different values for one key.
     """
     metrics = tuple(metrics)
     result = {key: float(value) for key, value in report.metrics.items()}
@@ -109,8 +109,8 @@ def write(
 
     results.json holds {'metrics': {key: value}, 'primary': name, 'declared': {name: {'unit', 'better',
     'label'}}, 'tables': [{'title', 'index', 'pivot', 'columns', 'caption', 'records'}]}, rates as fractions,
-    draws as lists, null for what is not finite. A figure that cannot be drawn is named in the page and the
-    log; the results and all other figures are kept.
+    draws as lists, null for what is not finite. A figure that cannot be drawn is named in the page and the log; the
+    results and all other figures are written.
 
     Args:
       directory: The run directory.
@@ -161,7 +161,7 @@ def _draw(directory, report, records, metrics) -> tuple[dict[str, Figure], list[
             else:
                 made.figure.savefig(path, dpi=DPI, metadata={'Software': None})
             figures[name] = made
-        except OSError:  # no space
+        except OSError:  # disk full
             raise
         except Exception as error:
             reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
@@ -177,7 +177,7 @@ def _draw(directory, report, records, metrics) -> tuple[dict[str, Figure], list[
 
 
 def _curves_of(records, metrics) -> list[dict[str, Any]]:
-    """The rows without what is no metric; none where no row holds a number."""
+    """The rows reduced to metrics; an empty list where no row holds a number."""
     rows = [{k: v for k, v in row.items() if k != 'seconds'} for row in records]
     numbers = (v for row in rows for k, v in row.items() if k != 'step')
     return rows if any(isinstance(v, int | float) and math.isfinite(v) for v in numbers) else []
@@ -212,7 +212,9 @@ def _replace(path: pathlib.Path, content: str):
 def _page(directory, report, figures, failed, values, metrics, title, about) -> str:
     subject, explanation, record = _parts(about)
     title = title[:1].upper() + title[1:]
-    if subject.startswith(title.partition(': sweep ')[0]):  # what the title says is not repeated
+    if subject.startswith(
+        title.partition(': sweep ')[0]
+    ):  # the summary's words that the title repeats are dropped
         subject = subject[len(title.partition(': sweep ')[0]) :].strip().rstrip('.').strip('()')
     introduction = [f'<p class="subject">{escape(subject)}</p>'] if subject else []
     introduction += [f'<p>{escape(paragraph)}</p>' for paragraph in explanation]
@@ -275,7 +277,7 @@ def _table(table: Table, metrics, captions: set[str]) -> str:
 
 
 def _once(words: str, captions: set[str]) -> str:
-    """A caption that the page has not said yet."""
+    """The caption, or '' if the page already has it."""
     if words in captions:
         return ''
     captions.add(words)

@@ -1,8 +1,8 @@
-"""Trained models as files, and what they can do: `model.safetensors` of a run directory, and `load`.
+"""Trained models as files, and their functions: `model.safetensors` of a run directory, and `load`.
 
 A file holds the final state without the optimizer's, the data's constants (whitening, means, class names,
-vocabulary) and the config: all that the functions of an experiment's `apply` need, as tensors and JSON. Nothing
-in it is executed when it is read.
+vocabulary) and the config: everything that the functions of an experiment's `apply` need, as tensors and JSON.
+Reading it executes nothing in it.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from lecture4.train.task import PyTree, Spec
 FILE = 'model.safetensors'
 FORMAT = 'lecture4 model 1'
 MAX_HEADER = 100_000_000  # bytes; the bound of safetensors
-PACKAGES = ('lecture4', 'optax')  # whose tuple and data classes a file may name
+PACKAGES = ('lecture4', 'optax')  # packages whose tuple and data classes a file may name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Model:
     Attributes:
       config: The config of the run.
       state: The final state without the state of the optimizer.
-      spec: What the data fixed: shape, class names, constants.
+      spec: Properties of the data: shape, class names, constants.
       functions: Name -> (state, raw inputs) -> outputs, pure: for `jax.jit`, `jax.vmap` and `jax.grad`.
     """
 
@@ -48,7 +48,7 @@ class Model:
 
     @property
     def params(self) -> PyTree:
-        """The parameters, of a `train.State`; else the whole state."""
+        """The parameters of a `train.State`; for other states, the whole state."""
         return getattr(self.state, 'params', self.state)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -70,8 +70,8 @@ def save(
       spec: The spec of the run's data; its constant `weights`, parameters to start from, is left out.
 
     Raises:
-      TypeError: The state or the constants hold something that is no array, number, text, or a
-        tuple, list, dict or dataclass of them.
+      TypeError: The state or the constants hold something other than arrays, numbers, text, and tuples, lists, dicts
+        or dataclasses of them.
       OSError: The file cannot be written.
     """
     import safetensors.numpy
@@ -96,15 +96,15 @@ def load(path: str | os.PathLike[str], module: types.ModuleType | None = None) -
 
     Args:
       path: A run directory, or the model file of one.
-      module: The experiment's module. By default that of the run, where it is one of `experiments`;
-        a module of your own has to be passed, since a file may not choose what is imported.
+      module: The experiment's module. By default the module of the run, if it belongs to `experiments`; your own
+        module has to be passed, since a file may not choose what is imported.
 
     Returns:
       The model, with NumPy arrays.
 
     Raises:
-      UsageError: There is no model, the file is damaged, of another version or not of this format,
-        or the experiment's module has to be passed.
+      UsageError: There is no model; the file is damaged, of another version or of another format; or the experiment's
+        module has to be passed.
     """
     path = _file(path)
     header, tensors = _read(path)
@@ -120,8 +120,8 @@ def load_run(path: str | os.PathLike[str], reader: Config) -> Model:
 
     Args:
       path: As in `load`.
-      reader: A config of the experiment, whose options of `RunOptions` (data directories, devices, ...)
-        take the place of the other run's.
+      reader: A config of the experiment, whose `RunOptions` (data directories, devices, ...) replace those of the
+        other run.
 
     Raises:
       UsageError: As in `load`.
@@ -136,7 +136,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[PyTree, Spec]:
     """The final state and the spec of a model, without its experiment.
 
     Raises:
-      UsageError: As in `load`; or the state has classes of the experiment's own.
+      UsageError: As in `load`; or the state contains classes of the experiment itself.
     """
     path = _file(path)
     header, tensors = _read(path)
@@ -182,7 +182,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise UsageError(f'{path} is damaged or incomplete ({error}); copy it again') from None
     if metadata.get('format') != FORMAT:
         raise UsageError(
-            f'{path} is no model of lecture4 (format {metadata.get("format")!r}, expected {FORMAT!r}); '
+            f'{path} is not a model of lecture4 (format {metadata.get("format")!r}, expected {FORMAT!r}); '
             'weights of other libraries are read by --init'
         )
     try:
@@ -193,7 +193,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise UsageError(f'{path} has a damaged header ({error}); copy it again') from None
     if _minor(version) != _minor(lecture4.__version__):
         raise UsageError(
-            f'{path} was written by lecture4 {version}, this is {lecture4.__version__}; install that '
+            f'{path} was written by lecture4 {version}, but this is {lecture4.__version__}; install that '
             'version or run the experiment again'
         )
     return header, tensors
@@ -206,14 +206,14 @@ def _minor(version: Any) -> list[str]:
 def _module(path: pathlib.Path, name: str) -> types.ModuleType:
     if not name.startswith('experiments.'):
         raise UsageError(
-            f'{path} is of the experiment {name or "file"!r}; import its module and pass it: '
+            f'{path} is a model of the experiment {name or "file"!r}; import its module and pass it: '
             'train.load(path, module)'
         )
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f'{path} is of {name}, which cannot be imported ({error}); run from the root of the '
+            f'{path} is a model of {name}, which cannot be imported ({error}); run from the root of the '
             'repository, or pass the module: train.load(path, module)'
         ) from None
 
@@ -291,10 +291,10 @@ def _class(name: str, module: Any) -> type:
     elif place.partition('.')[0] in PACKAGES:
         found = importlib.import_module(place)
     else:
-        raise ValueError(f'{name} is no class of {" or ".join(PACKAGES)}')
+        raise ValueError(f'{name} is not a class of {" or ".join(PACKAGES)}')
     for part in qualname.split('.'):
         found = getattr(found, part)
     is_tuple = isinstance(found, type) and issubclass(found, tuple) and hasattr(found, '_fields')
     if not is_tuple and not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise ValueError(f'{name} is no tuple or data class')
+        raise ValueError(f'{name} is not a tuple or data class')
     return found

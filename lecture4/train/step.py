@@ -17,13 +17,13 @@ AXIS = 'data'
 
 
 class BoundTask(NamedTuple):
-    """A task with its data and its seed: what the loop runs, one variant or a stack of them.
+    """A task with its data and its seed, as the loop runs it: one variant or a stack of them.
 
     Attributes:
       init: (key, device_arrays, batch) -> state.
       step: (state, device_arrays, batch, key, n, reduce) -> (state, metrics).
       evaluate: (state, evaluation) -> metrics, or None.
-      batch: n -> numpy pytree, whose axis `batch_axis` is the batch.
+      batch: n -> pytree of numpy arrays whose axis `batch_axis` is the batch axis.
       device_arrays: See `Data`.
       evaluation: See `Data`.
       key: The run's key, or one key per variant.
@@ -88,7 +88,9 @@ class Compiled(NamedTuple):
 
 
 def check_divisible(batch_size: int, n_devices: int):
-    """Raises ValueError where the devices do not divide the batch, with the two nearest sizes that do."""
+    """Raise a ValueError if the batch size is not divisible by the number of devices, with the two nearest sizes that
+    are.
+    """
     if batch_size % n_devices:
         lower = batch_size // n_devices * n_devices
         nearest = f'{lower} or {lower + n_devices}' if lower else f'{n_devices}'
@@ -106,12 +108,12 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
     Args:
       bound: What to compile.
       mesh: Devices.
-      parallel: 'jit' shards the batch over the mesh and leaves the collectives to the compiler, and
-        the padding of a batch that the devices do not divide, see `jit_steps`;
-        'pmap' runs the same step on each device's part and averages inside it, through `Reduce`.
+      parallel: 'jit' shards the batch over the mesh and leaves the collectives to the compiler, and the padding of a
+        batch that is not divisible by the devices, see `jit_steps`; 'pmap' runs the same step on each device's part
+        and averages inside it, through `Reduce`.
 
     Raises:
-      ValueError: The devices do not divide the batch under pmap; an unknown `parallel`.
+      ValueError: The batch size is not divisible by the number of devices under pmap; an unknown `parallel`.
     """
     first = bound.batch(0)
     batch_size = jax.tree.leaves(first)[0].shape[bound.batch_axis]
@@ -189,11 +191,11 @@ def steps_of(bound: BoundTask) -> Callable[..., tuple[PyTree, dict[str, jax.Arra
 
 
 def jit_steps(bound: BoundTask, mesh: Mesh):
-    """`steps_of` a bound task under jit: what runs, and what `train.compile` compiles for absent devices.
+    """`steps_of` a bound task under jit: the program of a run, which `train.compile` also compiles for absent devices.
 
-    A batch that the devices do not divide arrives whole on each of them and is divided inside the
-    program, where the compiler pads the parts to equal sizes and masks the padding: the numbers are
-    those of the batch.
+    A batch that is not divisible by the number of devices arrives whole on each of them and is divided inside the
+      program, where the compiler pads the parts to equal sizes and masks the padding: the results are those of the
+        whole batch.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
     uneven = NamedSharding(mesh, _batch_spec(bound))
@@ -202,7 +204,7 @@ def jit_steps(bound: BoundTask, mesh: Mesh):
     def run_steps(state, device_arrays, batches, key, steps):
         def divide(leaf):
             if leaf.shape[bound.batch_axis + 1] % mesh.size == 0:
-                return leaf  # it arrives divided
+                return leaf  # it is already divided
             return jax.lax.with_sharding_constraint(leaf, uneven)
 
         return run(state, device_arrays, jax.tree.map(divide, batches), key, steps)
@@ -211,7 +213,7 @@ def jit_steps(bound: BoundTask, mesh: Mesh):
 
 
 def batch_sharding(bound: BoundTask, mesh: Mesh, batch_size: int) -> NamedSharding:
-    """Of stacked batches [steps, ...] as they arrive: divided among the devices, or whole on each."""
+    """Sharding of stacked batches [steps, ...] on arrival: divided among the devices, or whole on each."""
     divided = batch_size % mesh.size == 0
     return NamedSharding(mesh, _batch_spec(bound) if divided else PartitionSpec())
 
@@ -246,11 +248,11 @@ def replicate(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def _local_rows(local_batch, first, n: int, n_steps: int, sharding: NamedSharding) -> PyTree:
-    """Steps n .. of the batch, each process making no rows but its own devices'."""
+    """Batches of the steps n ..; each process makes only the rows of its own devices."""
     leaf = jax.tree.leaves(first)[0]
     own = sharding.addressable_devices_indices_map((n_steps, *leaf.shape)).values()
     spans = sorted({(index[1].start or 0, index[1].stop or len(leaf)) for index in own if index})
-    start, stop = spans[0][0], spans[-1][1]  # one run of rows: a process's devices are neighbors
+    start, stop = spans[0][0], spans[-1][1]  # contiguous rows: a process's devices are adjacent
     rows = [local_batch(i, start, stop) for i in range(n, n + n_steps)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     return jax.tree.map(

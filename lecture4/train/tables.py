@@ -1,4 +1,4 @@
-"""Tables from records: what is printed, what goes into results.json, both by the declared metrics."""
+"""Tables from records: formatting, and entries of results.json, both by the declared metrics."""
 
 import dataclasses
 import io
@@ -18,27 +18,26 @@ HEAD_WIDTH = 20  # characters at which a heading in text is broken
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of records, one row for each, or one for each value of `index` with a pivot.
+    """A table of records: one row for each record, or with a pivot one for each value of `index`.
 
-    Entries whose key is a declared metric (`test_accuracy`, `recall/cat`) are formatted by its unit and
-    label: fractions as percent, equal decimals in a column, 1-d arrays of draws as mean ± standard
-    error. Each of them also goes into results.json, as `key/value of index.../value of pivot`, a mean
-    over draws. Numbers under a name that begins with 'published' have the scale of the metric in the
-    column before (a fraction is 0.0114, printed 1.14) and keep their own digits; text under it and all
-    other entries are printed as they are. An entry that a record lacks, or None, is printed as a dash; an
-    entry that is None in all records is not printed.
+    Entries whose key is a declared metric (`test_accuracy`, `recall/cat`) are formatted by its unit and label:
+    fractions as percent, equal decimals in a column, 1-d arrays of samples as mean ± standard error. Each of them
+    also goes into results.json, as `key/value of index.../value of pivot`, averaged over samples. Numbers under a
+    name that begins with 'published' have the scale of the metric in the column before (a fraction is 0.0114, printed
+    1.14) and keep their own digits; text under such a name and all other entries are printed unchanged. An entry that
+    a record lacks, or None, is printed as a dash; an entry that is None in all records is not printed.
 
     Attributes:
       title: Heading.
       records: Dicts such as {'method': 'PCA', 'labels_per_class': 5, 'test_accuracy': draws [n]}.
       index: Names of the entries that name a row: ('method',).
-      columns: Entries to print, in that order; all but index and pivot if empty.
-      caption: What is measured, how, and what to see; a note about ± is added.
+      columns: Entries to print, in this order; if empty, all except index and pivot.
+      caption: What is measured, how, and what the table shows; a note about ± is added.
       pivot: Entry whose values become columns ('1 label per class', '5 labels per class'). Records
         without it fill columns of their own.
-      spread: What follows ±, 'standard error' of the mean or 'standard deviation'.
+      spread: Meaning of the number after ±: 'standard error' of the mean or 'standard deviation'.
       in_results: Whether the records' metrics go into results.json's metrics.
-      link: Entry with an address, to which the first cell of a row links in HTML; it is not printed.
+      link: Entry with a URL, to which the first cell of a row links in HTML; it is not printed.
 
     Raises:
       ValueError: A record lacks an entry of `index`, or `columns` or `pivot` is in no record.
@@ -83,17 +82,17 @@ def label_table(
     index: str = 'features',
     caption: str = '',
 ) -> Table:
-    """A table of draws of `accuracy`, one row per curve and one column per number of labels.
+    """A table of samples of `accuracy`, one row per curve and one column per number of labels.
 
     Args:
-      curves: Name -> draws for each number of labels.
+      curves: Name -> samples for each number of labels.
       labels_per_class: The numbers of labels.
       title: Heading.
-      index: What the names are names of.
+      index: Heading of the column of names.
       caption: As in `Table`.
 
     Raises:
-      ValueError: A curve does not have draws for each number of labels.
+      ValueError: A curve does not have samples for each number of labels.
     """
     records = [
         {index: name, 'labels_per_class': n, 'accuracy': draws}
@@ -107,7 +106,7 @@ class Column(NamedTuple):
     """A printed column.
 
     Attributes:
-      group: Heading above the titles of several columns: of a metric over the values of a pivot.
+      group: Heading above the titles of several columns: the metric whose columns are the values of a pivot.
       title: Heading of the column.
       cells: A string for each row.
       is_number: Whether cells are aligned to the right.
@@ -120,7 +119,7 @@ class Column(NamedTuple):
 
 
 def layout(table: Table, declared: Iterable[Metric]) -> list[Column]:
-    """The printed columns of a table, those of its index first.
+    """The printed columns of a table, the columns of its index first.
 
     Raises:
       ValueError: Two records have the same values of index and pivot, where there is a pivot.
@@ -163,7 +162,7 @@ def layout(table: Table, declared: Iterable[Metric]) -> list[Column]:
 
 
 def caption(table: Table, declared: Iterable[Metric]) -> str:
-    """The table's caption, and what ± means where the table prints one."""
+    """The table's caption, with the meaning of ± where the table prints one."""
     counts = set()
     for record in table.records:
         for name, value in record.items():
@@ -176,10 +175,10 @@ def caption(table: Table, declared: Iterable[Metric]) -> str:
 
 
 def values(table: Table, declared: Iterable[Metric]) -> dict[str, float]:
-    """Every declared metric of the records: key -> mean over draws, on the stored scale.
+    """Every declared metric of the records: key -> mean over samples, on the stored scale.
 
     Raises:
-      ValueError: Two records give one key different values.
+      ValueError: Two records have different values for one key.
     """
     declared, result = tuple(declared), {}
     for record in table.records if table.in_results else ():
@@ -193,14 +192,14 @@ def values(table: Table, declared: Iterable[Metric]) -> dict[str, float]:
             mean = float(np.mean(np.asarray(value, float)))
             if not np.array_equal(result.setdefault(key, mean), mean, equal_nan=True):
                 raise ValueError(
-                    f'table {table.title!r}: two records give {key}, {result[key]:g} and {mean:g}; '
-                    'name what distinguishes them in index or pivot'
+                    f'table {table.title!r}: two records have different values of {key}, {result[key]:g} and {mean:g}; '
+                    'add the entry that distinguishes them to index or pivot'
                 )
     return result
 
 
 def text(table: Table, declared: Iterable[Metric] = (), width: int | None = None) -> str:
-    """The table as aligned plain text of at most `width` characters a line (None: as it needs)."""
+    """The table as aligned plain text, with at most `width` characters per line (None: no limit)."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -260,7 +259,7 @@ def html(table: Table, declared: Iterable[Metric] = ()) -> str:
     return f'<table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
 
 
-_WHOLE_ROW = object()  # in the place of a pivot's value: records without the pivot
+_WHOLE_ROW = object()  # stands for the pivot's value in records without the pivot
 
 
 def _rows(table: Table) -> list[dict[Any, dict[str, Any]]]:
@@ -279,7 +278,7 @@ def _rows(table: Table) -> list[dict[Any, dict[str, Any]]]:
 
 
 def _pivots(table: Table) -> list[Any]:
-    """The pivot's values in order of appearance; last what stands for the whole row."""
+    """The pivot's values in order of appearance; last the marker for the whole row."""
     found = (record[table.pivot] for record in table.records if table.pivot in record)
     return [*dict.fromkeys(found), _WHOLE_ROW] if table.pivot else [_WHOLE_ROW]
 
@@ -305,7 +304,7 @@ def _titled(table: Table, pivot: Any, title: str, cells: list[str], is_number: b
 
 
 def _pivot_title(name: str, value: Any) -> str:
-    """'1 label per class', '5 labels per class'; 'sigma = 25'; text stands for itself."""
+    """'1 label per class', '5 labels per class'; 'sigma = 25'; text is unchanged."""
     if isinstance(value, str):
         return value
     first, _, rest = words(name).partition(' ')
@@ -316,11 +315,11 @@ def _pivot_title(name: str, value: Any) -> str:
 
 
 def qualifier(value: Any) -> str:
-    """A value of an index as a part of a key: spaces become '_', '/' becomes '-'."""
+    """A value of an index as part of a key: spaces become '_', '/' becomes '-'."""
     text = f'{value:g}' if isinstance(value, float) else str(value)
     return '_'.join(text.replace('/', '-').split())
 
 
 def words(name: str) -> str:
-    """A name of an entry as a heading: without underscores."""
+    """The name of an entry as a heading, without underscores."""
     return name.replace('_', ' ')

@@ -1,4 +1,4 @@
-"""What an experiment hands to the loop: a Task (pure functions), its Data (pure batches), its Spec."""
+"""What an experiment passes to the loop: a Task (pure functions), its Data (pure batches), its Spec."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ Metrics = dict[str, jax.Array]
 
 
 class Task(NamedTuple):
-    """The arithmetic of an experiment; everything that iterates has this shape.
+    """The computation of an experiment; everything that iterates has this form.
 
     Attributes:
       init: (key, batch) -> state, a pytree of arrays.
-      step: (state, batch, key, reduce) -> (state, metrics), metrics a dict of scalars. `reduce` is
-        what combines gradients, metrics and other statistics over devices: under jit it does
-        nothing, since a mean over the batch already is a mean over all devices; under pmap
-        `reduce.mean` averages gradients, never the loss inside the gradient, which would leave
+      step: (state, batch, key, reduce) -> (state, metrics), metrics a dict of scalars. `reduce` combines gradients,
+        metrics and other statistics over devices: under jit it does nothing, since a mean over the batch is already a
+          mean over all devices; under pmap `reduce.mean` averages gradients, never the loss inside the gradient,
+          which would leave
         each device its own gradient.
       evaluate: (state, evaluation) -> metrics, or None.
       start: state -> state, applied once to a new state outside any compiled program; for
@@ -38,13 +38,13 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a model has to know of the data before it sees any.
+    """What a model has to know about the data before it is initialized.
 
     Attributes:
-      shape: Shape of one example as the model sees it.
-      class_names: Names of the classes, where there are any.
-      constants: Arrays and facts that the data fix and the model uses: a whitening, channel means,
-        a vocabulary, parameters to start from.
+      shape: Shape of one example as input of the model.
+      class_names: Names of the classes, if there are any.
+      constants: Arrays and other values that are determined by the data and used by the model: a whitening, channel
+        means, a vocabulary, initial parameters.
     """
 
     shape: tuple[int, ...] = ()
@@ -58,10 +58,10 @@ class Spec:
 
 
 def frozen(task: Task) -> Task:
-    """The task with steps that only count: for a network that is evaluated and reported but not trained.
+    """The task with steps that do not train: for a network that is only evaluated and reported.
 
     Args:
-      task: Over `State`; its loss is recorded as 0.
+      task: A Task over `State`; its loss is recorded as 0.
     """
 
     def step(
@@ -74,7 +74,7 @@ def frozen(task: Task) -> Task:
 
 
 def use_batch(device_arrays: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
-    """The batch as it is: the `prepare` of data that needs no preparation."""
+    """The batch unchanged: the `prepare` of data that needs no preparation."""
     del device_arrays, key
     return batch
 
@@ -86,14 +86,13 @@ class Data:
     Attributes:
       batch: n -> pytree of numpy arrays with a leading batch axis, made on the host.
       device_arrays: Pytree of arrays that every device keeps for the whole run.
-      prepare: (device_arrays, batch, key) -> the batch that `Task.step` sees, inside the compiled
-        step: a gather from the device arrays, an augmentation.
-      evaluation: Pytree that `Task.evaluate` sees.
-      spec: What the model has to know of the data.
-      report_data: What the experiment's report needs besides: labeled sets, images to show.
+      prepare: (device_arrays, batch, key) -> the batch that `Task.step` receives, called inside the compiled step: a
+        gather from the device arrays, an augmentation.
+      evaluation: Pytree that `Task.evaluate` receives.
+      spec: What the model has to know about the data.
+      report_data: Further data for the experiment's report: labeled sets, images to show.
       local_batch: (n, start, stop) -> rows start .. stop - 1 of batch n, for batches that are
-        expensive to make: each of several processes then makes only its own rows. None makes the
-        whole batch and slices it.
+        expensive to make: each process then makes only its own rows. With None the whole batch is made and sliced.
       rows: Pytree of arrays [n, ...] on the host that `--stage encode` encodes; None takes the
         device arrays.
     """
@@ -109,7 +108,7 @@ class Data:
 
 
 def gather(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
-    """Rows of every device array: the `prepare` of data sets that fit on the device."""
+    """The batch's rows of every device array: the `prepare` of data sets that fit on the device."""
     del key
     return jax.tree.map(lambda array: array[rows], device_arrays)
 
@@ -138,8 +137,8 @@ def in_memory(
       evaluation: See `Data`.
       spec: See `Data`; by default the shape of one row, where `arrays` is one array.
       report_data: See `Data`.
-      augment: (key, batch) -> batch, applied to every batch inside the compiled step: noise, a random
-        binarization. None leaves batches as they are.
+      augment: (key, batch) -> batch, applied to every batch inside the compiled step: noise, a random binarization.
+        None leaves batches unchanged.
 
     Raises:
       ValueError: The lengths differ.
@@ -174,12 +173,12 @@ def sources_in_memory(
     spec: Spec | None = None,
     report_data: Any = None,
 ) -> Data:
-    """Several sources, each with batches of its own, for tasks that train side by side (`parallel`).
+    """Several sources, each with separate batches, for tasks that are trained in parallel (`parallel`).
 
     Args:
       sources: Name -> pytree of arrays [n, ...]; n may differ between sources.
       batch_size: Rows per batch of every source.
-      seed: Seed of the order of the rows of the first source; of the next ones seed + 1, ...
+      seed: Seed of the order of the rows of the first source; the next ones have seed + 1, ...
       spec: See `Data`.
       report_data: See `Data`.
 
@@ -209,7 +208,7 @@ def sources_in_memory(
 def full_batch(
     arrays: PyTree, *, evaluation: PyTree = None, spec: Spec | None = None, report_data: Any = None
 ) -> Data:
-    """Data whose every batch is the whole set, in its order: for L-BFGS and batch statistics.
+    """Data whose batches are all the whole set, in its order: for L-BFGS and batch statistics.
 
     Args:
       arrays: Pytree of arrays [n, ...] with the same n.
@@ -226,14 +225,14 @@ def full_batch(
 
 
 def evaluate(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
-    """What the task measures of a state, as plain numbers; empty where it has no `evaluate`."""
+    """The metrics of `task.evaluate` as plain numbers; empty if the task has no `evaluate`."""
     if task.evaluate is None:
         return {}
     return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}
 
 
 def on_params(functions: Mapping[str, Callable[[PyTree, Any], Any]]) -> dict[str, Callable]:
-    """What `apply` returns, from functions of parameters: {name: (state, x) -> outputs}.
+    """The functions that `apply` returns, made from functions of parameters: {name: (state, x) -> outputs}.
 
     Args:
       functions: Name -> (params, x) -> outputs.

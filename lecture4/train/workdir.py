@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-VISIBILITY_TIMEOUT = 10.0  # seconds for a file to appear on the other hosts of a shared file system
+VISIBILITY_TIMEOUT = (
+    10.0  # seconds within which a file appears on the other hosts of a shared file system
+)
 
-# What a run writes, which is all that --overwrite removes.
+# Everything that a run writes; --overwrite removes nothing else.
 ENTRIES = (
     'config.json',
     'data.json',
@@ -75,7 +77,7 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
         fields = json.loads(path.read_text())
         version = fields.pop('version', None)
     except OSError:
-        raise UsageError(f'{directory} holds no run; expected the directory of one') from None
+        raise UsageError(f'{directory} contains no run; expected a run directory') from None
     except (json.JSONDecodeError, AttributeError, TypeError):
         raise UsageError(f'{path} is damaged; choose another run or another --workdir') from None
     if version is None:
@@ -90,7 +92,7 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
 def add_defaults(
     config_type: type, fields: Mapping[str, Any], directory: str | os.PathLike
 ) -> dict[str, Any]:
-    """Complete the fields of a stored config by the defaults of those added since it was written.
+    """Complete a stored config by the defaults of fields added since it was written.
 
     Each default that is used is logged.
 
@@ -123,7 +125,7 @@ def add_defaults(
 
 
 def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> None:
-    """Check that a directory holds no run with another config. Writes nothing.
+    """Check that a directory contains no run with another config. Writes nothing.
 
     Fields that the stored config lacks, because they were added later, count as their defaults; lists
     and tuples are equal.
@@ -192,9 +194,9 @@ def run_lock(
 
 
 def _note_end(directory: pathlib.Path) -> None:
-    """The time at which a run was complete, in environment.json."""
+    """Write the time at which a run was completed into environment.json."""
     path = directory / 'environment.json'
-    with contextlib.suppress(OSError, ValueError):  # the run is complete all the same
+    with contextlib.suppress(OSError, ValueError):  # the run is complete nevertheless
         write_json(path, {**json.loads(path.read_text()), 'end_time': _now()})
 
 
@@ -216,7 +218,7 @@ def _wait_for(directory: pathlib.Path, name: str, token: str, runtime: 'Runtime'
 
 
 def preflight(directory: pathlib.Path, runtime: 'Runtime') -> None:
-    """Check, before data are read, that the run directory can be written to and that all hosts share it.
+    """Check, before data are read, that the run directory is writable and that all hosts share it.
 
     A collective. With one process the directory is not created.
 
@@ -225,7 +227,7 @@ def preflight(directory: pathlib.Path, runtime: 'Runtime') -> None:
       runtime: Devices and processes of the run.
 
     Raises:
-      UsageError: On every process, where one cannot write, or does not see the files of process 0.
+      UsageError: A process cannot write, or does not see the files of process 0; raised on every process.
     """
     if runtime.n_processes == 1:
         _check_writable(directory)
@@ -251,7 +253,7 @@ def _check_writable(directory: pathlib.Path) -> None:
     """Raise UsageError where the directory, or the nearest existing one above it, is not writable."""
     existing = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     if not existing.is_dir():
-        raise _cannot_write(directory, f'{existing} is no directory')
+        raise _cannot_write(directory, f'{existing} is not a directory')
     if not os.access(existing, os.W_OK):
         raise _cannot_write(directory, f'{existing} is not writable')
 
@@ -314,7 +316,7 @@ def acquire(
 def environment(config: Config, description: dict[str, Any]) -> dict[str, Any]:
     """The contents of environment.json: command, options, host, times, versions, commit and devices.
 
-    Times are UTC; `end_time` is None until the run is complete. A resumed run has those of its last start.
+    Times are in UTC; `end_time` is None until the run is complete. A resumed run records its last start.
 
     Args:
       config: The run's config, of which the options outside its fingerprint are recorded.
@@ -343,7 +345,7 @@ def environment(config: Config, description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit() -> dict[str, Any]:
-    """The commit of the code and whether the code differs from it; None outside git."""
+    """The commit of the code, and whether the code differs from it; None outside git."""
     source = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -359,7 +361,7 @@ def _commit() -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file atomically: a reader never sees a part of it."""
+    """Write a JSON file atomically, so that it is never read half-written."""
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(value, indent=2) + '\n')
     os.replace(temporary, path)

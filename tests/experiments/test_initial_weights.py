@@ -115,7 +115,7 @@ def test_what_is_no_network_of_a_run_is_refused(finished, sources, tmp_path):
     (tmp_path / 'checkpoints/400').mkdir(parents=True)
     unfinished = message(tmp_path)
     assert 'the run is not finished' in unfinished and '/checkpoints/400' in unfinished
-    assert 'is no checkpoint; expected RUN/checkpoints/STEP' in message(
+    assert 'is not a checkpoint; expected RUN/checkpoints/STEP' in message(
         tmp_path / 'checkpoints/400'
     )
     assert 'unlike this network; give the same --network' in message(

@@ -21,8 +21,8 @@ def data(names=('cat', 'dog'), labels=(0, 1, 0, 1), scale=1.0, n=4):
     [
         ({'names': ('cat', 'cow')}, 'classes were cat, dog, now cat, cow'),
         ({'names': ('cat', 'cow', 'dog')}, 'now cat, cow, dog'),
-        ({'labels': (1, 0, 0, 1)}, r"the values of data\['labels'\] are others"),
-        ({'scale': 1.1}, r"the values of data\['images'\] are others"),
+        ({'labels': (1, 0, 0, 1)}, r"the values of data\['labels'\] have changed"),
+        ({'scale': 1.1}, r"the values of data\['images'\] have changed"),
         ({'n': 3}, r"data\['images'\] had the shape \(4, 3\), now \(3, 3\)"),
     ],
 )
@@ -38,7 +38,7 @@ def test_host_batches_and_missing_arrays_count(tmp_path):
     whole = data()
     data_fingerprint.check(tmp_path, whole)
     other = dataclasses.replace(whole, batch=lambda n: np.array([3, 3], np.int32))
-    with pytest.raises(UsageError, match='the values of first batch are others'):
+    with pytest.raises(UsageError, match='the values of first batch have changed'):
         data_fingerprint.check(tmp_path, other)
     with pytest.raises(UsageError, match=r"data\['images'\] is no longer there"):
         data_fingerprint.check(tmp_path, dataclasses.replace(whole, device_arrays=()))

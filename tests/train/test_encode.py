@@ -79,7 +79,7 @@ def test_existing_blocks_are_kept(trained, monkeypatch):
 
 def test_runs_that_cannot_be_encoded_are_refused(tmp_path, trained):
     with pytest.raises(
-        UsageError, match='holds no run; run the same command without --stage first'
+        UsageError, match='contains no run; run the same command without --stage first'
     ):
         run(tmp_path / 'none', '--stage', 'encode')
     with pytest.raises(UsageError, match=r'done 4 of 6 steps; run the same command without'):

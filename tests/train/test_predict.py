@@ -74,7 +74,7 @@ def test_unreadable_images_are_named_or_left_out(run, tmp_path):
     [
         ((), 'expected --input with image files'),
         (('missing.png',), r'--input missing\.png: no such file'),
-        (('dir:/nowhere',), 'no image files there'),
+        (('dir:/nowhere',), 'contains no image files'),
         (('dir:a', 'b.png'), 'expected no other input, got 1 more'),
         (('npz:/nowhere.npz',), 'No such file'),
     ],
@@ -92,5 +92,5 @@ def test_array_of_another_shape_is_refused(tmp_path):
 
 def test_models_of_no_images_are_refused(tmp_path):
     model = train.Model(toy.Config(), (), train.Spec((8,)), {})
-    with pytest.raises(UsageError, match='takes no square images'):
+    with pytest.raises(UsageError, match='does not take square images'):
         predict.shape_of(model, tmp_path)

@@ -124,7 +124,7 @@ def test_contradicting_flags_are_refused(options, message):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'parallel': 'pmap'}, 'pmap in 2 processes; use --parallel jit'),
+        ({'parallel': 'pmap'}, 'pmap works in one process, not in 2; use --parallel jit'),
         ({'devices': 3}, '--devices 3 is not divisible by 2 processes; use 2'),
     ],
 )

@@ -150,7 +150,10 @@ def test_keys_are_the_name_and_the_values_of_the_index():
 
 def test_two_values_of_one_key_are_refused():
     records = [{'method': 'PCA', 'psnr': 1.0}, {'method': 'PCA', 'psnr': 2.0}]
-    with pytest.raises(ValueError, match='two records give psnr/PCA, 1 and 2; name what dist'):
+    with pytest.raises(
+        ValueError,
+        match='two records have different values of psnr/PCA, 1 and 2; add the entry that dist',
+    ):
         tables.values(Table('Table', records, ('method',)), METRICS)
     report = Report({'psnr/PCA': 3.0}, (Table('Table', records[:1], ('method',)),))
     with pytest.raises(ValueError, match="psnr/PCA is 3 in the report and 1 in table 'Table'"):

@@ -113,12 +113,12 @@ def edited(run, tmp_path, **changes):
 @pytest.mark.parametrize(
     ('changes', 'match'),
     [
-        ({'version': '0.9.0'}, r'was written by lecture4 0\.9\.0, this is'),
+        ({'version': '0.9.0'}, r'was written by lecture4 0\.9\.0, but this is'),
         ({'experiment': 'os'}, "is of the experiment 'os'; import its module and pass it"),
         ({'experiment': 'experiments.none.such'}, r'experiments\.none\.such, which cannot be'),
         ({'config': {'width': 3}}, 'has the field width'),
         ({'state': ['class', ['os:system', []]]}, 'no class of lecture4 or optax'),
-        ({'state': ['class', ['lecture4.train.cli:main', []]]}, 'no tuple or data class'),
+        ({'state': ['class', ['lecture4.train.cli:main', []]]}, 'not a tuple or data class'),
         ({'state': ['array', 'nothing']}, 'does not fit lecture4'),
         ({'state': ['call', 'x']}, "unknown kind 'call'"),
     ],
@@ -138,7 +138,7 @@ def test_damaged_files_are_refused(run, tmp_path):
         with pytest.raises(UsageError, match='is damaged or incomplete'):
             train.load(path, toy)
     safetensors.numpy.save_file({'w': np.ones(2)}, path)
-    with pytest.raises(UsageError, match='is no model of lecture4'):
+    with pytest.raises(UsageError, match='is not a model of lecture4'):
         train.load(path, toy)
     with pytest.raises(UsageError, match='expected the directory of a finished run'):
         train.load(pathlib.Path(tmp_path, 'missing'), toy)

@@ -292,7 +292,7 @@ def test_a_larger_table_is_kept_and_named(tmp_path, caplog):
     before = (tmp_path / 'sweep.csv').read_text()
     summary = make(tmp_path, variants[:2]).summary
     kept = tmp_path / 'tables' / '3-variants'
-    assert summary.endswith(f'The tables of 3 variants that were here are now in {kept}.')
+    assert summary.endswith(f'The previous tables, of 3 variants, are now in {kept}.')
     assert 'are now in' in caplog.text
     assert (kept / 'sweep.csv').read_text() == before and (kept / 'report.html').exists()
     assert len((tmp_path / 'sweep.csv').read_text().splitlines()) == 3

@@ -26,7 +26,7 @@ class Processes(NamedTuple):
       index: Index of this process, from 0.
       coordinator: HOST:PORT of process 0; empty for a single process.
       local_devices: Accelerators of this host that belong to this process; None for all.
-      source: What determined these values: 'flags', 'Slurm', 'TPU' or 'single process'.
+      source: Source of these values: 'flags', 'Slurm', 'TPU' or 'single process'.
     """
 
     count: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -41,7 +41,7 @@ class CollectiveError(UsageError):
 
 
 def detect(config: RunOptions, environ: Mapping[str, str] = os.environ) -> Processes:
-    """Detect the processes of a run: from options, a Slurm step, a TPU pod, or none of these.
+    """Detect the processes of a run from options, a Slurm step or a TPU pod; otherwise there is a single one.
 
     Reads options and environment variables, and the metadata server on a TPU host. Initializes no
     device.
@@ -54,7 +54,7 @@ def detect(config: RunOptions, environ: Mapping[str, str] = os.environ) -> Proce
       The processes; a single one where neither options nor environment name several.
 
     Raises:
-      UsageError: Options are incomplete or contradict one another.
+      UsageError: The options are incomplete or contradict one another.
     """
     if config.coordinator or config.processes or config.process_id >= 0:
         return _from_flags(config)

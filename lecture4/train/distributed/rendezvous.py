@@ -87,7 +87,10 @@ def _coordinate(processes: Processes, options: dict[str, Any], timeout: float) -
                 continue
             message = _mismatch(processes, options, index, peer_options)
             if index in connected:
-                message = message or f'two processes have --process_id {index}; give each its own'
+                message = (
+                    message
+                    or f'two processes have --process_id {index}; use a different one for each'
+                )
                 _send(peer, message)
                 peer.close()
             connected.setdefault(index, peer)

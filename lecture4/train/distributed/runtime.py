@@ -68,13 +68,15 @@ def start(config: RunOptions) -> Runtime:
       The devices and processes of the run.
 
     Raises:
-      UsageError: Fewer devices exist than requested or others, options contradict one another, or a process is
-        missing (`rendezvous.join`).
+      UsageError: There are fewer devices than requested, or of another kind; options contradict one another; or a
+        process is missing (`rendezvous.join`).
     """
     _use_cache(config.cache_dir)
     detected = processes.detect(config)
     if detected.count > 1 and config.parallel == 'pmap':
-        raise UsageError(f'--parallel pmap in {detected.count} processes; use --parallel jit')
+        raise UsageError(
+            f'--parallel pmap works in one process, not in {detected.count}; use --parallel jit'
+        )
     if config.devices % detected.count:
         raise UsageError(
             f'--devices {config.devices} is not divisible by {detected.count} processes; use '
@@ -117,7 +119,7 @@ def start(config: RunOptions) -> Runtime:
 
 
 def _cores(config: RunOptions) -> int:
-    """CPU devices for encoding: one per core, since XLA's own threads do not speed solvers up."""
+    """Number of CPU devices for encoding: one per core, since XLA's own threads do not speed up solvers."""
     usable = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
     cores = len(usable(0))
     batch_size = getattr(config, 'batch_size', cores)  # must be divisible by the devices
@@ -125,7 +127,7 @@ def _cores(config: RunOptions) -> int:
 
 
 def _use_cache(cache_dir: str) -> None:
-    """Keep compiled programs between runs, in the directory of JAX's own setting if there is one."""
+    """Cache compiled programs between runs, in the directory that JAX's own option names if it is set."""
     if cache_dir == 'none':
         jax.config.update('jax_enable_compilation_cache', False)
         return
@@ -200,7 +202,7 @@ def _deferred_on_all() -> Iterator[Callable[[int], str | None]]:
 def _handlers(handlers: dict[signal.Signals, Callable[[int, Any], None]]) -> Iterator[None]:
     previous = {}
     for number, handler in handlers.items():
-        # signal.signal works in the main thread only; elsewhere the host program has the handlers.
+        # signal.signal works in the main thread only; elsewhere the host program owns the handlers.
         with contextlib.suppress(ValueError):
             previous[number] = signal.signal(number, handler)
     try:

@@ -1,7 +1,7 @@
-"""The report of a sweep: every variant's metrics, mean and spread over seeds, the best, figures.
+"""The report of a sweep: metrics of every variant, mean and spread over seeds, the best setting, figures.
 
-Files: sweep.csv has a row for each variant, summary.csv one for each setting (its seeds together), both
-with rates as fractions; report.html shows the same with figures.
+Files: sweep.csv has a row for each variant, summary.csv one for each setting (over its seeds), both with rates as
+fractions; report.html shows the same with figures.
 """
 
 import csv
@@ -48,17 +48,17 @@ def best_key(
     swept: Iterable[str] = (),
     measured: Container[str] | None = None,
 ) -> str:
-    """The key by which a sweep ranks its settings: --best, the primary metric, or the first that can.
+    """The key by which a sweep ranks its settings: --best, the primary metric, or the first metric that can.
 
-    A metric whose formula contains a swept field (a cost, and the weight of a penalty in it) differs
-    between settings by definition: --best may not name it, and in place of a primary metric the first
-    declared one ranks that has a direction and contains none.
+    A metric whose formula contains a swept field (a cost, and the weight of a penalty in it) differs between settings
+      by definition: --best may not name it, and if it is the primary metric, settings are ranked by the first
+        declared metric with a direction whose formula contains no swept field.
 
     Args:
       declared: The experiment's metrics.
       best: The option --best.
       swept: Names of the swept fields.
-      measured: Keys that the variants have; None before there are any.
+      measured: Keys of the variants' results; None before there are any.
 
     Raises:
       UsageError: The key is not declared, its metric has no direction or contains a swept field; the
@@ -98,14 +98,14 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
       The Report.
 
     Raises:
-      UsageError: There is no such sweep, or the settings cannot be ranked by --best.
+      UsageError: The directory holds no sweep, or the settings cannot be ranked by --best.
     """
     if not directory.is_dir():
         raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
     declared = experiment.metrics
     missing = failed_variants(variants, directory)
     fields = tuple(dict.fromkeys(name for variant in variants for name in variant))
-    # A field that only other variants name has the value of the command line.
+    # A field that a variant does not name has the value of the command line.
     best_key(declared, config.best, fields)
     full = [{n: variant.get(n, getattr(config, n)) for n in fields} for variant in variants]
     results = [
@@ -120,7 +120,7 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     key = best_key(declared, config.best, fields, keys if keys else None)
     if any(result.values for result in results) and key not in keys:
         usable = [name for name in keys if (m := find(declared, name)) is not None and m.better]
-        raise UsageError(f'--best {key}: no variant has it; choose one of {", ".join(usable)}')
+        raise UsageError(f'--best {key}: no variant reports it; choose one of {", ".join(usable)}')
     kept = keep_larger_table(directory, len(results))
     write_csvs(directory, results, settings, swept, keys)
     report = _ranked(results, settings, swept, key, keys, declared)
@@ -130,7 +130,7 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     if contained and not config.best:
         added = (
             f'The primary metric, {primary(declared).label}, contains the swept '
-            f'{", ".join(contained)} and does not rank.'
+            f'{", ".join(contained)}, so settings are not ranked by it.'
         )
         report = report._replace(summary=f'{report.summary} {added}')
     if kept:
@@ -146,14 +146,14 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
 
 
 def keep_larger_table(directory: pathlib.Path, n_variants: int) -> str:
-    """Move the tables of a directory away if they have more variants than the new ones.
+    """Move the tables of a directory aside if they have more variants than the new ones.
 
     Args:
       directory: The sweep's directory.
       n_variants: Number of variants of the new tables.
 
     Returns:
-      A sentence that says where they are; '' where nothing was moved.
+      A sentence that says where the old tables are; '' if nothing was moved.
     """
     try:
         with (directory / 'sweep.csv').open(newline='') as file:
@@ -167,13 +167,13 @@ def keep_larger_table(directory: pathlib.Path, n_variants: int) -> str:
     for name in ('sweep.csv', 'summary.csv', 'results.json', 'report.html'):
         if (directory / name).exists():
             os.replace(directory / name, place / name)
-    sentence = f'The tables of {n_previous} variants that were here are now in {place}.'
+    sentence = f'The previous tables, of {n_previous} variants, are now in {place}.'
     LOG.warning('%s', sentence)
     return sentence
 
 
 def _linked(report: reports.Report, links: list[str], directory: pathlib.Path) -> reports.Report:
-    """The report with links from the rows of its table of variants to their reports, where there are some."""
+    """The report with links from the rows of its table of variants to their reports, where these exist."""
 
     def add(table: tables.Table) -> tables.Table:
         if table.title != VARIANTS:
@@ -188,7 +188,7 @@ def _linked(report: reports.Report, links: list[str], directory: pathlib.Path) -
 
 
 def rank(settings: Iterable[Setting], key: str, metric: Metric) -> list[Setting]:
-    """Settings by their mean over seeds, the best first; those without a finite value last."""
+    """Settings ordered by their mean over seeds, the best first; those without a finite value last."""
     sign = -1.0 if metric.better == 'higher' else 1.0
 
     def order(setting: Setting) -> float:
@@ -240,7 +240,7 @@ def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:
         record = {columns[name]: setting.fields[name] for name in swept}
         record['runs'] = setting.runs(shown)
         records.append(record | {key: setting.draws(key) for key in shown})
-    caption = 'Values are over seeds; summary.csv has all metrics.'
+    caption = 'Values are means over seeds; summary.csv has all metrics.'
     if swept:
         caption = f'Ranked by {ranking}. {caption}'
     return tables.Table(
@@ -254,9 +254,9 @@ def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:
 
 
 def _crossed_table(settings, swept, key, reported, declared) -> list[tables.Table]:
-    """Where two fields were swept: a row for each value of one, a column for each value of the other.
+    """Table of a sweep over two fields: a row for each value of one, a column for each value of the other.
 
-    Next to the metric stands what the experiment reports as published, under a metric of such a name.
+    Published values that the experiment reports appear next to the metric.
     """
     several = [n for n in swept if len({_short(s.fields[n]) for s in settings}) > 1]
     if len(swept) != 2 or len(several) != 2:
@@ -330,9 +330,9 @@ def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure
 
 
 def _learning(results, swept, declared) -> dict[str, reports.Figure]:
-    """Curves of all variants: of the metrics that were also evaluated, else of the first declared one.
+    """Curves of all variants: of the metrics evaluated during training, or else of the first declared metric.
 
-    Few variants have a panel for each value of the first field and a color for each of the others.
+    A few variants get a panel for each value of the first field and a color for each of the others.
     """
     from lecture4.figures import style, variants
 

@@ -1,4 +1,4 @@
-"""The results of a sweep's variants, by variant and by setting (the seeds of one together), as CSV too."""
+"""The results of a sweep, by variant and by setting (over its seeds), also as CSV."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ class Result(NamedTuple):
 
     Attributes:
       fields: The sweep's fields with their values.
-      values: Key -> number: the last of metrics.jsonl, and over them those of results.json.
+      values: Key -> number: the last value in metrics.jsonl, overridden by results.json.
       reported: Keys of results.json.
       rows: The rows of metrics.jsonl.
       tables: The tables of results.json.
@@ -35,10 +35,10 @@ class Result(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The variants that differ in the seed alone.
+    """The variants that differ only in the seed.
 
     Attributes:
-      fields: The swept fields but the seed.
+      fields: The swept fields except the seed.
       values: Key -> finite values [n], one for each seed that has one.
     """
 
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     values: dict[str, np.ndarray]
 
     def draws(self, key: str) -> np.ndarray:
-        """The finite values of a key over seeds [n]; n may be 0."""
+        """The finite values of a key over seeds, [n]; n may be 0."""
         return self.values.get(key, np.empty(0))
 
     def mean(self, key: str) -> float:
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
         return float(self.draws(key).std(ddof=1)) if self.draws(key).size > 1 else math.nan
 
     def runs(self, keys: Iterable[str]) -> int:
-        """The number of seeds that have a finite value of some key."""
+        """The largest number of seeds with a finite value of one key."""
         return max((self.draws(key).size for key in keys), default=0)
 
 
@@ -68,7 +68,7 @@ def variant_dir(directory: pathlib.Path, variant: dict[str, Any]) -> pathlib.Pat
 
 
 def note_failure(where: pathlib.Path, error: Exception) -> None:
-    """Write the reason into the variant's directory; its next run removes it."""
+    """Write the reason of a failure into the variant's directory; the next run of the variant removes it."""
     where.mkdir(parents=True, exist_ok=True)
     text = ' '.join(str(error).split()) or type(error).__name__
     (where / 'failed.txt').write_text(f'{text[:500]}\n')
@@ -122,7 +122,7 @@ def summarize(results: Iterable[Result], swept: Sequence[str]) -> list[Setting]:
 
 
 def metric_keys(results: Iterable[Result], declared: Sequence[Metric]) -> list[str]:
-    """Keys of metrics: of results.json first, without qualifiers first, in the declared order."""
+    """Keys of metrics: those of results.json first, those without qualifiers first, in the declared order."""
     names = [metric.name for metric in declared]
     reported = {key for result in results for key in result.reported}
     keys = dict.fromkeys(k for r in results for k in r.values if k not in ('step', 'seconds'))
@@ -135,7 +135,7 @@ def metric_keys(results: Iterable[Result], declared: Sequence[Metric]) -> list[s
 
 
 def over_seeds(runs: Sequence[Sequence[dict]], declared: Sequence[Metric]) -> list[tables.Table]:
-    """The tables of several seeds' results.json as one: each metric becomes its draws over seeds.
+    """The tables of the results.json of several seeds combined: each metric becomes its values over seeds.
 
     Records are matched by the values of index and pivot; all other entries are those of the first
     seed that has the record. A table that a seed lacks is left out.
@@ -167,7 +167,7 @@ def over_seeds(runs: Sequence[Sequence[dict]], declared: Sequence[Metric]) -> li
 
 
 def field_columns(fields: Sequence[str], keys: Iterable[str]) -> dict[str, str]:
-    """Field -> its column's name: as an option where a metric has the same name."""
+    """Field -> name of its column: written as an option where a metric has the same name."""
     taken = {*keys, 'runs'}
     return {name: f'--{name}' if name in taken else name for name in fields}
 

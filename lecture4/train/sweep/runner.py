@@ -1,4 +1,4 @@
-"""Runs a sweep: groups of variants in one program or one by one, then one table of all."""
+"""Run a sweep: groups of variants in one program or one by one, then one table of all."""
 
 import dataclasses
 import json
@@ -31,18 +31,18 @@ LOG = logging.getLogger(__name__)
 
 
 class SweepFailed(Exception):
-    """Variants of a sweep failed; the others are in the table."""
+    """Some variants of a sweep failed; the others are in the table."""
 
 
 def run(experiment: Experiment, config: Config, directory: pathlib.Path):
-    """All variants of a sweep, or the stage of it that --stage names. Returns (path, report).
+    """Run all variants of a sweep, or the stage that --stage names. Returns (path, report).
 
-    Finished variants are kept; a failing one is noted and the next one starts; the table has all.
-    Every variant ends with a directory of its own, variants/NAME, with metrics and report; a
-    vmapped group keeps its common checkpoints in groups/NAME.
+    Finished variants are not run again; the failure of a variant is recorded and the next one starts; the table has
+    all. Every variant has its own directory, variants/NAME, with metrics and report; a vmapped group keeps its common
+    checkpoints in groups/NAME.
 
     Raises:
-      SweepFailed: Variants failed; raised after the table is written.
+      SweepFailed: Some variants failed; raised after the table is written.
     """
     variants = sweep.variants(config, sweep.requested(config, experiment.sweeps))
     swept = {name for variant in variants for name in variant}
@@ -97,13 +97,13 @@ def _write_table(experiment, config, variants, directory):
         shown = '; '.join(f'{name}: {reason}' for name, reason in broken.items())
         raise SweepFailed(
             f'{len(broken)} of {len(variants)} variants have no result ({shown}); the others are '
-            f'in {directory / "report.html"}; run the same command to try those again'
+            f'in {directory / "report.html"}; run the same command to repeat the failed ones'
         )
     return directory / 'report.html', report
 
 
 def _check_shared(config, variants, grouped):
-    """--vectorize vmap is a mistake where no two variants can share a program."""
+    """Refuse --vectorize vmap where no two variants can share a program."""
     if len(grouped) == len(variants):
         fields = set(variants[0]) - sweep.traceable(config, variants[0])
         raise UsageError(
@@ -130,7 +130,7 @@ def _platform(runtime: Runtime) -> str:
 
 
 def _plan(experiment, config, grouped, runtime: Runtime, directory) -> list[dict]:
-    """For a launcher: the groups, whether one program runs each here and whether it could, what is left."""
+    """The plan for a launcher: the groups, whether each runs as one program here and whether it could, what is left."""
     plan = []
     for group_name, group in grouped.items():
         as_one, reason = _choice(experiment, config, group, _platform(runtime))
@@ -163,7 +163,7 @@ def _choice(experiment, config, group, platform: str) -> tuple[bool, str]:
         return False, 'a single variant'
     try:
         bound = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
-    except UsageError as error:  # untraceable: the loop can do it
+    except UsageError as error:  # not traceable: the loop handles it
         reason = str(error).removeprefix('--vectorize vmap: ').removeprefix('--vectorize vmap ')
         reason = reason.removesuffix('; use --vectorize loop')
         LOG.info('variants run one by one: %s', reason)
@@ -174,7 +174,7 @@ def _choice(experiment, config, group, platform: str) -> tuple[bool, str]:
     size = sweep.size(state) // len(group)
     if size < sweep.TINY:
         return True, f'all fields that differ can be traced, and {size:,} numbers are a tiny state'
-    return False, f'on a CPU, vmap does not pay for a state of {size:,} numbers'
+    return False, f'on a CPU, vmap is not faster for a state of {size:,} numbers'
 
 
 def _unfinished(directory, config, group) -> list[dict]:
@@ -182,7 +182,7 @@ def _unfinished(directory, config, group) -> list[dict]:
 
 
 def _finished(directory, config, variant) -> bool:
-    """A variant with a report of the same config needs no second run."""
+    """Whether a variant has a report of the same config and needs no second run."""
     place = results.variant_dir(directory, variant)
     workdir.check_config(place, dataclasses.replace(config, **variant), overwrite=False)
     return (place / 'results.json').exists()
@@ -208,7 +208,7 @@ def _one_by_one(experiment, config, group, runtime: Runtime, directory):
 
 
 def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name):
-    """One loop over a stacked state; then each variant's rows and report in its own directory."""
+    """Run one loop over a stacked state, then write each variant's rows and report into its directory."""
     bound = sweep.stack(config, group, lambda c: load(experiment, c), experiment.build)
     place = directory / 'groups' / group_name
     if runtime.is_primary:

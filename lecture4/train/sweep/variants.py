@@ -19,7 +19,7 @@ from lecture4.train.renamed_options import new_names
 from lecture4.train.step import BoundTask, bind
 
 OPTION_FIELDS = {field.name for field in dataclasses.fields(RunOptions)}
-TINY = 20_000  # numbers in the state, below which vmap beats a loop on a CPU
+TINY = 20_000  # size of the state below which vmap is faster than a loop on a CPU
 
 
 def grid(**fields) -> tuple[dict[str, Any], ...]:
@@ -31,16 +31,16 @@ def grid(**fields) -> tuple[dict[str, Any], ...]:
 
 
 def vary_one(center: dict[str, Any], **fields) -> tuple[dict[str, Any], ...]:
-    """A center, and variants that differ from it in one field: a star, where `grid` is a full grid.
+    """A base setting, and variants that differ from it in one field; `grid` makes all combinations.
 
-    vary_one({'rate': 1., 'dim': 8}, rate=(0.1, 10.), dim=(4,)) makes the center and 3 variants.
+    vary_one({'rate': 1., 'dim': 8}, rate=(0.1, 10.), dim=(4,)) makes the base setting and 3 variants.
     """
     varied = [{**center, name: value} for name, values in fields.items() for value in values]
     return (center, *varied)
 
 
 def requested(config: Config, sweeps) -> tuple[dict[str, Any], ...]:
-    """The variants that --sweep, --grid and --seeds name; none where none of them is given.
+    """The variants that --sweep, --grid and --seeds name; none if none of these is given.
 
     Raises:
       UsageError: A field that the experiment lacks, or a value of another type.
@@ -61,7 +61,7 @@ def requested(config: Config, sweeps) -> tuple[dict[str, Any], ...]:
         chosen = grid(**values)
     if config.seeds:
         if any('seed' in variant for variant in chosen):
-            raise UsageError('--seeds: the sweep names its seeds itself; leave --seeds out')
+            raise UsageError('--seeds: the sweep already sets the seeds; omit --seeds')
         seeds = _values(config, 'seed', config.seeds, '--seeds ')
         chosen = tuple({**variant, 'seed': seed} for variant in chosen or ({},) for seed in seeds)
     return chosen
@@ -108,18 +108,17 @@ def _no_such_field(config, field: str) -> str:
         return f'the sweep names {field}, which is now {" or ".join(renamed)}'
     near = difflib.get_close_matches(field, fields, 1)
     hint = f'; did you mean {near[0]}?' if near else '; --help lists all'
-    return f'the sweep names {field}, which is no field of the experiment{hint}'
+    return f'the sweep names {field}, which is not a field of the experiment{hint}'
 
 
 def name(variant: dict[str, Any]) -> str:
-    """A directory's name for a variant: 'rate=1.0,seed=0'."""
+    """Name of a variant's directory: 'rate=1.0,seed=0'."""
     return ','.join(f'{field}={value}' for field, value in variant.items()).replace('/', '_')
 
 
 def variants(config, sweep) -> tuple[dict[str, Any], ...]:
-    """The sweep's variants, each checked as a config of its own.
-
-    Errors  UsageError for a field that the config lacks or a value outside its domain.
+    """The sweep's variants, each checked as a config. A field that the config lacks, or a value outside its domain,
+    is a UsageError.
     """
     fields = [field.name for field in dataclasses.fields(config)]
     for variant in sweep:
@@ -128,7 +127,7 @@ def variants(config, sweep) -> tuple[dict[str, Any], ...]:
                 raise UsageError(_no_such_field(config, field))
             if field in OPTION_FIELDS:
                 raise UsageError(
-                    f'--{field} is an option of the run, not of the model; it cannot be swept'
+                    f'--{field} is an option of how a run is carried out; it cannot be swept'
                 )
         try:
             dataclasses.replace(config, **variant)
@@ -138,7 +137,7 @@ def variants(config, sweep) -> tuple[dict[str, Any], ...]:
 
 
 def traceable(config, variant) -> set[str]:
-    """Fields that may be traced: floats, which only enter the arithmetic, and the seed."""
+    """Fields that may be traced: floats, which enter only the arithmetic, and the seed."""
     return {
         field for field in variant if field == 'seed' or isinstance(getattr(config, field), float)
     }
@@ -183,7 +182,7 @@ def stack(config: Config, group, data_fn: Callable, build_fn: Callable) -> Bound
       build_fn: (config, spec) -> Task.
 
     Raises:
-      UsageError: A swept field decides the data, or enters a Python `if`, or the task starts from
+      UsageError: The data depend on a swept field, a swept field enters a Python `if`, or the task starts from
         parameters of a file.
     """
     concrete = [dataclasses.replace(config, **variant) for variant in group]
@@ -276,7 +275,7 @@ def stack(config: Config, group, data_fn: Callable, build_fn: Callable) -> Bound
 
 
 def _shared(trees):
-    """(tree, None) where all are equal, else (stacked, 0)."""
+    """(tree, None) if all trees are equal, else (stacked trees, 0)."""
     first = jax.tree.leaves(trees[0])
     if all(
         len(leaves := jax.tree.leaves(tree)) == len(first)
@@ -293,5 +292,5 @@ def take(tree, i: int):
 
 
 def size(tree) -> int:
-    """How many numbers a state holds."""
+    """Number of elements in a state."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
