@@ -131,14 +131,13 @@ def build(config, spec):
             }
         return each
 
-    def loss(params, x, key):
-        def approximate(x, D):
-            n = config.num_iterations
-            return solvers.approximate(x, D, config.l1_penalty, n_iterations=n)
+    def approximate(x, D):
+        return solvers.approximate(x, D, config.l1_penalty, n_iterations=config.num_iterations)
 
+    def loss(params, x, key):
         # The codes are held fixed: at their minimum the objective has no slope in them.
         each = measure(params, x, approximate)
-        return sum(each[f'objective/{name}'] for name in NAMES), each
+        return sum((each[f'objective/{name}'] for name in NAMES), jnp.zeros(())), each
 
     def evaluate(params, x):
         return measure(params, x, lambda x, D: solvers.fista(x, D, config.l1_penalty).codes)
@@ -156,44 +155,21 @@ def apply(config, spec):
 def report(config, state, data):
     from lecture4.figures import exact_codes, lines
 
-    x = jnp.asarray(data.evaluation[: config.num_exact])
-    D, key = dictionary(state.params, NAMES[0]), jax.random.key(config.seed)
-    shortest, penalized = uniqueness.smallest_l2(x, D), solvers.fista(x, D, config.l1_penalty)
-    length = float(np.linalg.norm(shortest, axis=1).mean())
-    codes = {
-        'exact, smallest L2 norm': shortest,
-        'exact, random': uniqueness.random_exact(key, shortest, D, length),
-        'exact, another': uniqueness.random_exact(jax.random.key(9), shortest, D, 3 * length),
-        'exact, smallest L1 norm': uniqueness.smallest_l1(x, D),
-        f'L1 penalty {config.l1_penalty:g}': penalized.codes,
-    }
-    exact = [{'codes': name, **uniqueness.describe(a, x, D)} for name, a in codes.items()]
+    x, (bounded, unbounded) = jnp.asarray(data.evaluation[: config.num_exact]), NAMES
+    D, key = dictionary(state.params, bounded), jax.random.key(config.seed)
+    exact = uniqueness.exact_records(key, x, D)
+    penalized = uniqueness.describe(solvers.fista(x, D, config.l1_penalty).codes, x, D)
+    exact.append({'codes': f'L1 penalty {config.l1_penalty:g}', **penalized})
     at_end = train.evaluate(build(config, data.spec), state, jnp.asarray(data.evaluation))
-    bounds = [
-        {
-            'atoms': name,
-            **{k[: -len(name) - 1]: at_end[k] for k in at_end if k.endswith(f'/{name}')},
-        }
-        for name in NAMES
-    ]
-    starts = {
-        'zeros': jnp.zeros_like(penalized.codes),
-        'smallest L2 norm': jnp.asarray(shortest, x.dtype),
-        'random': 10 * jax.random.normal(key, penalized.codes.shape),
-    }
+    columns = ('atom_norm', 'l1_norm', 'nonzeros', 'explained', 'objective')
+    bounds = [{'atoms': n, **{c: at_end[f'{c}/{n}'] for c in columns}} for n in NAMES]
     counts = config.ista_iterations
-    apart = uniqueness.disagreement(x, D, config.l1_penalty, starts, counts)
-    used = int(jnp.abs(penalized.codes).sum(0).argmax())
-    repeated = jnp.concatenate([D, D[:, used : used + 1]], axis=1)
-    zeros = jnp.pad(starts['zeros'], ((0, 0), (0, 1)))
-    copy = zeros.at[:, -1].set(10 * jnp.sign(penalized.codes[:, used]))
-    wide = {'zeros': zeros, 'an atom repeated': copy}
-    apart |= uniqueness.disagreement(x, repeated, config.l1_penalty, wide, counts)
-    plane = np.array([[1.0, 0.6, -0.2], [0.1, 0.8, 1.0]])
-    point = np.array([[0.8, 0.9]])
-    toy = (uniqueness.smallest_l2(point, plane)[0], uniqueness.null_space(plane)[:, 0])
-    largest = max(values[-1] for name, values in apart.items() if 'repeated' not in name)
+    apart = uniqueness.agreement(key, x, D, config.l1_penalty, counts)
     curves = {name: (np.array(counts), np.maximum(v, 1e-9)) for name, v in apart.items()}
+    plane, point = np.array([[1.0, 0.6, -0.2], [0.1, 0.8, 1.0]]), np.array([[0.8, 0.9]])
+    toy = uniqueness.smallest_l2(point, plane)[0], uniqueness.null_space(plane)[:, 0]
+    axes = {'xlabel': 'iterations', 'ylabel': 'relative distance', 'xscale': 'log', 'yscale': 'log'}
+    largest = max(apart['smallest L2 norm'][-1], apart['random'][-1])
     return train.Report(
         metrics={'disagreement': largest, **at_end},
         tables=(
@@ -206,20 +182,12 @@ def report(config, state, data):
                 'Every point of the line reconstructs x exactly. L2 spreads over all atoms, L1 chooses two.',
             ),
             'starts': train.Figure(
-                lines.single(
-                    'ISTA from other starts, against ISTA from zeros',
-                    curves,
-                    xlabel='iterations',
-                    ylabel='relative distance',
-                    xscale='log',
-                    yscale='log',
-                ),
+                lines.panels({'ISTA from other starts, against zeros': {'curves': curves, **axes}}),
                 'Codes agree from any start. With an atom repeated only the sum of its two coefficients does.',
             ),
         },
-        summary=f'Without a bound the mean atom has norm {at_end[f"atom_norm/{NAMES[1]}"]:.1f}, the objective falls '
-        f'to {at_end[f"objective/{NAMES[1]}"]:.1f} from {at_end[f"objective/{NAMES[0]}"]:.1f}, and '
-        f'{at_end[f"nonzeros/{NAMES[1]}"]:.0f} coefficients are used, not {at_end[f"nonzeros/{NAMES[0]}"]:.0f}.',
+        summary=f'Without a bound the mean atom has norm {at_end[f"atom_norm/{unbounded}"]:.1f}, and '
+        f'{at_end[f"nonzeros/{unbounded}"]:.0f} coefficients are used, not {penalized["nonzeros"]:.0f}.',
     )
 
 

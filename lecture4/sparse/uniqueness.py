@@ -7,6 +7,7 @@ unique for atoms in general position, whatever the solver starts from; a repeate
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -172,3 +173,64 @@ def rescaled_objective(
     error = 0.5 * np.mean(np.sum((x - a @ D.T) ** 2, axis=1))
     norm = np.mean(np.abs(a).sum(1))
     return np.array([error + float(np.asarray(l1_penalty)) * norm / c for c in factors])
+
+
+def exact_records(
+    key: PRNGKeyArray, x: Shaped[ArrayLike, 'n d'], D: Shaped[ArrayLike, 'd k']
+) -> list[dict[str, Any]]:
+    """`describe` of several exact codes of the same signals: smallest L2 norm, random ones, smallest L1 norm.
+
+    Args:
+      key: A random key.
+      x: Signals.
+      D: Atoms in columns, that span the signals.
+
+    Returns:
+      Records, named by their entry `codes`.
+    """
+    shortest = smallest_l2(x, D)
+    length = float(np.linalg.norm(shortest, axis=1).mean())
+    codes = {
+        'exact, smallest L2 norm': shortest,
+        'exact, random': random_exact(key, shortest, D, length),
+        'exact, another': random_exact(jax.random.fold_in(key, 1), shortest, D, 3 * length),
+        'exact, smallest L1 norm': smallest_l1(x, D),
+    }
+    return [{'codes': name, **describe(a, x, D)} for name, a in codes.items()]
+
+
+def agreement(
+    key: PRNGKeyArray,
+    x: Float[Array | np.ndarray, 'n d'],
+    D: Float[Array | np.ndarray, 'd k'],
+    l1_penalty: Real[ArrayLike, ''],
+    iterations: Sequence[int],
+) -> dict[str, Float[np.ndarray, ' t']]:
+    """`disagreement` with the start from zeros: of two other starts, and where the most used atom is repeated.
+
+    Args:
+      key: A random key.
+      x: Signals.
+      D: Atoms in columns.
+      l1_penalty: Positive.
+      iterations: Numbers of iterations, ascending.
+
+    Returns:
+      'smallest L2 norm', 'random' and 'an atom repeated' -> relative distances. The last does not vanish: the start
+      has all in the copy, from zeros both get the same.
+    """
+    x, D = jnp.asarray(x), jnp.asarray(D)
+    zeros = jnp.zeros((len(x), D.shape[1]), x.dtype)
+    starts = {
+        'zeros': zeros,
+        'smallest L2 norm': jnp.asarray(smallest_l2(x, D), x.dtype),
+        'random': 10 * jax.random.normal(key, zeros.shape, x.dtype),
+    }
+    apart = disagreement(x, D, l1_penalty, starts, iterations)
+    codes = solvers.fista(x, D, l1_penalty).codes
+    used = int(jnp.abs(codes).sum(0).argmax())
+    repeated = jnp.concatenate([D, D[:, used : used + 1]], axis=1)
+    zeros = jnp.pad(zeros, ((0, 0), (0, 1)))
+    copy = zeros.at[:, -1].set(10 * jnp.sign(codes[:, used]))
+    starts = {'zeros': zeros, 'an atom repeated': copy}
+    return apart | disagreement(x, repeated, l1_penalty, starts, iterations)
