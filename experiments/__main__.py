@@ -20,7 +20,7 @@ def listed() -> dict[str, str]:
 
 
 def nearest(name: str) -> str:
-    """The experiment of the nearest name; '' where none is near. The last word counts most."""
+    """The experiment with the nearest name; '' if none is near. The last word counts most."""
     names = list(listed())
     by_last = {known.rpartition('.')[2]: known for known in names}
     last = difflib.get_close_matches(name.rpartition('.')[2], by_last, 1, 0.75)
@@ -29,7 +29,7 @@ def nearest(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Exit with the nearest name where `experiments.NAME` is no experiment, without a traceback."""
+    """Exit with the nearest name, without a traceback, if `experiments.NAME` is not an experiment."""
     path = ROOT.joinpath(*name.split('.')[1:])
     if path.with_suffix('.py').is_file():
         return
@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
     else:
         near = nearest(name)
         hint = f'did you mean {near}?' if near else 'python -m experiments lists all'
-    print(f'{name} is no experiment; {hint}', file=sys.stderr)
+    print(f'{name} is not an experiment; {hint}', file=sys.stderr)
     sys.exit(2)
 
 

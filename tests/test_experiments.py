@@ -120,5 +120,7 @@ def test_experiments_are_listed():
 def test_the_nearest_experiment_is_named(name, hint):
     command = [sys.executable, '-m', name, '--preset', 'smoke']
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.startswith(f'{name} is no experiment; {hint}')
+    assert result.returncode == 2 and result.stderr.startswith(
+        f'{name} is not an experiment; {hint}'
+    )
     assert len(result.stderr.splitlines()) == 1

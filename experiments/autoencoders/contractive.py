@@ -21,7 +21,7 @@ Results:  MNIST, 10,000 training and 50,000 test images, test error in %; publis
           | contractive                | 5.04         | 4.18       | 1.14      |
           | contractive with curvature | 4.12         | 4.13       |           |
 
-          The order of the paper, except that masking is as good as contraction once fine-tuned (standard error 0.1) and
+          Ranks as in the paper, except that masking is as good as contraction when fine-tuned (standard error 0.1) and
           better than Gaussian noise. Saturated units: plain 30 %, masking 55 %, contractive 75 %. Digits: a step of
           length 1 moves the code by 1.04, .82, .74, .38, .35 (plain, masking, Gaussian, contractive, curvature); 90 %
           of |J|^2 (70.6, 42.5, 34.8, 9.2, 8.2) lie in 47, 41, 46, 24, 21 directions; saturated: 2, 4, 15, 61, 61 %.
@@ -59,9 +59,9 @@ class Config(train.Config):
     source: str = 'digits'
     # Methods to train and compare.
     methods: tuple[Method, ...] = Method.__args__
-    # Number of training images, for codes and classifiers; all splits of the source are mixed first.
+    # Number of training images, for autoencoders and classifiers; all splits of the source are mixed first.
     num_train: train.AtLeast1 = 1000
-    # Number of images on which C and the epoch of fine-tuning are chosen.
+    # Number of validation images, on which C and the epoch of fine-tuning are chosen.
     num_valid: train.AtLeast1 = 297
     # Number of test images.
     num_test: train.AtLeast1 = 500

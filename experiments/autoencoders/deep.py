@@ -1,4 +1,5 @@
-"""Deep autoencoders compared with PCA and a shallow one of equal latent dimension (Hinton & Salakhutdinov, 2006).
+"""Deep autoencoders compared with PCA and with a shallow autoencoder of equal latent dimension (Hinton &
+Salakhutdinov, 2006).
 
 Logistic or other units, a linear code, the cross-entropy of pixels; the test error is squared and summed over
 pixels, as in the paper. With --pretraining_steps each layer is first trained on its own, as a denoising
@@ -18,7 +19,8 @@ Results:  MNIST, 30 latent variables, 10 epochs, test error; published values ci
 
           The paper's 3.00 took RBMs and a long fine-tuning; mnist_long trains for 200 epochs. digits, --sweep
           start, 3000 steps (PCA 1.99): sigmoid units by SGD 4.70, by Adam 1.75, by Adam after pretraining 1.73,
-          ReLU by Adam 1.23. With Adam it trains from random weights, and pretraining gains next to nothing.
+          ReLU by Adam 1.23. With Adam the deep autoencoder trains from random weights, and pretraining gains almost
+          nothing.
 """
 
 import dataclasses
@@ -49,15 +51,15 @@ class Config(train.Config):
     source: str = 'digits'
     # Layer sizes of the encoder, the latent dimension last; the decoder mirrors them.
     hidden_dims: train.Ints = (256, 64, 6)
-    # Activation function of all layers but the code and the output.
+    # Activation function of all layers except the code and the output.
     activation: Literal['sigmoid', 'relu', 'tanh'] = 'relu'
-    # Number of steps that each layer is first trained on its own; part of --steps.
+    # Number of steps of layer-wise pretraining per layer, included in --steps.
     pretraining_steps: train.AtLeast0 = 0
-    # Fraction of values set to 0 in pretraining.
+    # Fraction of input values set to 0 in pretraining.
     mask_rate: train.Fraction = 0.25
     # Optimizer.
     optimizer: Literal['adam', 'sgd'] = 'adam'
-    # Learning rate of pretraining, and peak learning rate after it; it falls to 0 along a half cosine.
+    # Learning rate of pretraining, and peak learning rate after it, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
 
     def __post_init__(self):
@@ -68,7 +70,7 @@ class Config(train.Config):
 
 
 METRICS = (
-    train.Metric('deep_error', '', 'lower', 'test error of the deep one', primary=True),
+    train.Metric('deep_error', '', 'lower', 'test error of the deep autoencoder', primary=True),
     train.Metric('loss', 'nats', 'lower', 'training loss'),
     train.Metric('error', '', 'lower', 'squared error'),
     train.Metric('cross_entropy', 'nats', 'lower', 'cross-entropy'),
@@ -78,11 +80,11 @@ MNIST |= {'steps_per_call': 100}
 PRESETS = {
     'smoke': {'steps': 20, 'hidden_dims': (16, 4), 'pretraining_steps': 5},
     'mnist': MNIST,
-    'mnist_start': {**MNIST, 'steps': 1800},  # 3 epochs: enough to see what trains at all
+    'mnist_start': {**MNIST, 'steps': 1800},  # 3 epochs: enough to see which settings train at all
     'mnist_long': {**MNIST, 'steps': 120_000},  # 200 epochs, for a GPU
 }
 SWEEPS = {
-    # Does it train from random weights? Learning rates as good as we found for each.
+    # Does a deep autoencoder train from random weights? Each learning rate is the best of those tried.
     'start': (
         {'activation': 'sigmoid', 'optimizer': 'sgd', 'learning_rate': 0.01},
         {'activation': 'sigmoid', 'optimizer': 'adam'},

@@ -1,9 +1,9 @@
 """A denoising autoencoder denoises images it was not trained on (Vincent et al., ICML 2008).
 
-Patches of photographs are corrupted again at every visit; the target is the clean patch. Held-out
-photographs are denoised patch by patch, the overlaps averaged. Baselines: the best linear denoiser,
-C (C + s^2 I)^-1, to which a linear denoising autoencoder converges, and non-local means of scikit-image
-(Gaussian noise) or a 3 x 3 median (other noise).
+Patches of photographs are corrupted at random in every batch; the target is the clean patch. Held-out photographs are
+denoised patch by patch, and overlapping patches are averaged. Baselines: the best linear denoiser, C (C + s^2 I)^-1,
+to which a linear denoising autoencoder converges, and non-local means of scikit-image (Gaussian noise) or a 3 x 3
+median (other noise).
 
 Run:      python -m experiments.autoencoders.denoising
           python -m experiments.autoencoders.denoising --corruption salt_and_pepper --level 0.2
@@ -53,9 +53,9 @@ class Config(train.Config):
     corruption: Literal['gaussian', 'masking', 'salt_and_pepper'] = 'gaussian'
     # Standard deviation of Gaussian noise for pixels in [0, 1], or fraction of pixels corrupted.
     level: train.NonNegative = 0.1
-    # Dimensions of the encoder's layers, the latent one last; the decoder mirrors them.
+    # Dimensions of the encoder's layers, the latent dimension last; the decoder mirrors them.
     hidden_dims: train.Ints = (256, 256)
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
     # Weights of the errors of corrupted and of unchanged pixels.
     emphasis: tuple[train.NonNegative, train.NonNegative] = (1.0, 1.0)
@@ -86,7 +86,7 @@ def data(config):
     loaded, n = images.load_images(config.source, **config.data_kwargs()).images, config.num_eval
     if n >= len(loaded):
         raise ValueError(
-            f'--num_eval {n} of {len(loaded)} images of {config.source} leaves none to train on; use at '
+            f'--num_eval {n} of {len(loaded)} images of {config.source} leaves no training images; use at '
             f'most {len(loaded) - 1}'
         )
     training, held_out = loaded[:-n], loaded[-n:]
@@ -110,13 +110,13 @@ def data(config):
 
 
 def encode(params, noisy):
-    """Codes of patches less their means."""
+    """Codes of patches with their means subtracted."""
     centered = noisy - jnp.mean(noisy, axis=-1, keepdims=True)
     return network.encode(params, centered, jax.nn.relu, jax.nn.relu)
 
 
 def reconstruct(params, noisy):
-    """Clean patches; the mean of each is that of the noisy one."""
+    """Reconstructed clean patches; the mean of each is that of the noisy patch."""
     mean = jnp.mean(noisy, axis=-1, keepdims=True)
     return mean + network.decode(params, encode(params, noisy), jax.nn.relu)
 
@@ -168,14 +168,14 @@ def report(config, state, data):
     shown = np.stack([v[0, part, part] for v in (clean, *results.values())])
     figure = train.Figure(
         drawn.grid(shown, len(shown), width=10, column_labels=['clean', *results]),
-        'A part of a held-out image, clean, noisy and denoised.',
+        'Part of a held-out image: clean, noisy and denoised.',
     )
     title = 'PSNR of held-out images'
     caption = f'Corruption {config.corruption} of level {config.level}, pixels in [0, 1].'
     table = train.Table(title, records, ('method',), caption=caption, pivot='image')
     summary = (
-        f'PSNR of the autoencoder less that of the noisy images {ours - means["noisy"]:+.2f} dB, '
-        f'less that of the best linear denoiser {ours - means["linear"]:+.2f} dB.'
+        f'PSNR of the autoencoder relative to the noisy images {ours - means["noisy"]:+.2f} dB, '
+        f'relative to the best linear denoiser {ours - means["linear"]:+.2f} dB.'
     )
     return train.Report({'mean_psnr': ours}, (table,), {'denoised': figure}, summary)
 

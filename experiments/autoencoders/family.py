@@ -1,13 +1,13 @@
-"""Autoencoder variants compared at one latent dimension, one number of steps and one set of measures.
+"""Autoencoder variants compared at equal latent dimension and number of steps, by the same measures.
 
 On test images: squared error of the reconstruction, sparseness of the codes, accuracy of a linear classifier
-with 100, 1000 and 10,000 labels (all that a smaller set has), and of the last one on images with Gaussian
-noise, which neither the classifier nor (except for `denoising`) the codes have seen.
+with 100, 1000 and 10,000 labels (a smaller set: all it has), and accuracy of the last classifier on images with
+Gaussian noise, on which neither the classifier nor (except `denoising`) the autoencoder was trained.
 
 Run:      python -m experiments.autoencoders.family --sweep variants
           python -m experiments.autoencoders.family --preset mnist --sweep variants
 Hardware: one core, mnist one to four minutes per variant and seed
-Results:  MNIST, seed 0; accuracy in % with 100, 1000, 10,000 labels, and of the last with noise
+Results:  MNIST, seed 0; accuracy in % with 100, 1000, 10,000 labels, and with 10,000 on noisy images
 
           | variant     | error | sparseness | 100  | 1000 | 10,000 | noisy |
           |-------------|-------|------------|------|------|--------|-------|
@@ -21,7 +21,7 @@ Results:  MNIST, seed 0; accuracy in % with 100, 1000, 10,000 labels, and of the
           | variational | 7.69  | 0.76       | 53.5 | 88.1 | 93.9   | 46.1  |
 
           The reconstruction error does not predict the accuracy. Top-k codes are the most accurate and the most
-          robust to noise; a contractive code is flat near images, and noise is not near.
+          robust to noise; a contractive code is flat near images, and noisy images are not near.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Config(train.Config):
     variant: Literal[VARIANTS] = 'plain'  # pyright: ignore[reportInvalidTypeForm]
     # Latent dimension of every variant.
     latent_dim: train.AtLeast1 = 64
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 3e-3
     # Weight of the L1 penalty of `l1`.
     l1_penalty: train.NonNegative = 0.02
@@ -62,13 +62,13 @@ class Config(train.Config):
     mask_rate: train.Fraction = 0.3
     # Weight of ||dh/dx||^2 in `contractive`.
     contraction_penalty: train.NonNegative = 0.1
-    # Numbers of labels for the classifier; numbers above the training set mean all of it.
+    # Numbers of labels for the classifier; a number above the size of the training set means all of it.
     num_labels: train.Ints = (100, 1000, 10_000)
-    # Number of labeled sets drawn for every number of labels but the whole set.
+    # Number of labeled sets sampled for each number of labels except the whole set.
     num_trials: train.AtLeast1 = 5
     # Candidate values of C for logistic regression, chosen on held-out images.
     Cs: train.Floats = (1e-3, 1e-2, 1e-1, 1.0)
-    # Standard deviation of the noise in the test of robustness.
+    # Standard deviation of the noise added to images in the robustness test.
     noise_std: train.NonNegative = 0.3
 
     def __post_init__(self):
@@ -79,7 +79,9 @@ class Config(train.Config):
 
 
 METRICS = (
-    train.Metric('full_accuracy', 'fraction', 'higher', 'accuracy, most labels', primary=True),
+    train.Metric(
+        'full_accuracy', 'fraction', 'higher', 'accuracy with the most labels', primary=True
+    ),
     train.Metric('accuracy', 'fraction', 'higher', 'accuracy'),
     train.Metric('noisy_accuracy', 'fraction', 'higher', 'accuracy with noise'),
     train.Metric('error', '', 'lower', 'reconstruction error'),
@@ -152,7 +154,7 @@ def apply(config, spec):
 
 
 def accuracies(config, name, encode, data):
-    """Records by number of labels, and on noisy images for the largest number."""
+    """Records of accuracy by number of labels, and on noisy images for the largest number."""
     noise = np.random.default_rng(0).normal(size=data.evaluation.shape)
     noisy = np.clip(data.evaluation + config.noise_std * noise, 0, 1).astype(np.float32)
     tests = {'accuracy': data.evaluation, 'noisy_accuracy': noisy}

@@ -1,9 +1,9 @@
 """Reconstruction ICA of natural image patches (Le, Karpenko, Ngiam & Ng, NIPS 2011).
 
-A tied linear autoencoder of whitened patches with sparse codes: its reconstruction error takes the place
-of the constraint W W' = I of independent component analysis, and still applies where there are more
-units than dimensions. Trained by L-BFGS on the whole set; compared with random directions, principal
-components and scikit-learn's FastICA, which keeps the constraint and cannot be overcomplete.
+A tied linear autoencoder of whitened patches with sparse codes: its reconstruction error replaces the constraint W W'
+= I of independent component analysis, and still applies where there are more units than dimensions. Trained by L-BFGS
+on the whole set; compared with random directions, principal components and scikit-learn's FastICA, which keeps the
+constraint and cannot be overcomplete.
 
 Run:      python -m experiments.autoencoders.ica
           python -m experiments.autoencoders.ica --preset olshausen --manual_dir PATH
@@ -45,7 +45,7 @@ class Config(train.Config):
     whiten: bool = True
     # Size of the patches.
     patch_size: train.AtLeast2 = 8
-    # Number of patches, all of them in every step.
+    # Number of patches; every step uses all of them.
     batch_size: train.AtLeast1 = 10_000
     # Number of units; patches minus their mean have patch_size^2 - 1 dimensions.
     latent_dim: train.AtLeast1 = 63
@@ -53,7 +53,7 @@ class Config(train.Config):
     l1_penalty: train.NonNegative = 0.2
     # Smoothing of |h| at zero.
     epsilon: train.Positive = 1e-2
-    # Number of past steps that L-BFGS keeps.
+    # Number of past steps stored by L-BFGS.
     memory_size: train.AtLeast1 = 20
 
 
@@ -87,7 +87,7 @@ def data(config):
     principal = linear.principal_components(x)
     rank = int((principal.variances > 1e-6 * principal.variances[0]).sum())
     axes = principal.components[:, :rank]
-    # Coordinates along the components, of variance 1 each; then turned back into patches.
+    # Coordinates along the components, each of variance 1; then rotated back into patches.
     white = principal.encode(x, rank) / np.sqrt(principal.variances[:rank])
     shape = (config.patch_size, config.patch_size, 1)
     spec = train.Spec(shape, constants={'axes': axes, 'scale': np.sqrt(principal.variances[:rank])})
@@ -96,7 +96,7 @@ def data(config):
 
 
 def cost(config, weights, x):
-    """Cost of every patch, and its parts; one receptive field, the whole patch, pools of one unit."""
+    """Cost of every patch, and its terms; one receptive field (the whole patch), pools of one unit."""
     stage = rica.Stage(config.patch_size, config.latent_dim, pool_size=1)
     layer = rica.Layer(weights, None)
     return rica.loss(layer, x, stage, sparsity_penalty=config.l1_penalty, epsilon=config.epsilon)
@@ -130,7 +130,7 @@ def report(config, state, data):
     white, axes = data.report_data, data.spec.constants['axes']
     shape, rank = (config.patch_size, config.patch_size), axes.shape[1]
     W = np.asarray(state.params[0, 0], float).T
-    own = W @ axes  # what the units see of the whitened coordinates
+    own = W @ axes  # filters in whitened coordinates
     costs, parts = cost(config, state.params, jnp.asarray(data.device_arrays))
     name = f'reconstruction ICA, {config.latent_dim} units'
     directions = linear.baseline_directions(white, seed=config.seed) | {name: own}
@@ -151,7 +151,7 @@ def report(config, state, data):
     options: dict = {'xlabel': 'unit', 'ylabel': 'kurtosis', 'yscale': 'log'}
     figures = {
         'filters': train.Figure(
-            dictionary.atoms(W.T, shape, columns=9), 'Filters, on whitened patches.'
+            dictionary.atoms(W.T, shape, columns=9), 'Filters, applied to whitened patches.'
         ),
         'kurtosis': train.Figure(
             lines.single('Kurtosis of outputs', curves, **options),

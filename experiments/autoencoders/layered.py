@@ -1,8 +1,8 @@
-"""A layered sparse network learned without labels (Le, Ranzato, Monga et al., ICML 2012), in small.
+"""A layered sparse network learned without labels, at a small scale (Le, Ranzato, Monga et al., ICML 2012).
 
 Local receptive fields without weight sharing, L2 pooling and local contrast normalization, three times,
-learned layer by layer from whitened crops by reconstruction ICA. Compared with the same network before
-learning: how invariant outputs are to shifts, and how well the best single neuron detects a class.
+learned layer by layer from whitened crops by reconstruction ICA. Measured before and after learning: the invariance
+of outputs to shifts, and how well the best single neuron detects a class.
 
 Run:      python -m experiments.autoencoders.layered
           python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH
@@ -37,12 +37,12 @@ from lecture4.data.images import crops, whiten
 from lecture4.features import selectivity, unit_stimuli
 
 SHIFTS = (1, 2, 4, 8)  # pixels
-BORDER = 4  # pixels that whitening, which takes images for periodic, distorts
+BORDER = 4  # border in pixels that whitening distorts, since it treats images as periodic
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Number of steps of all layers together, divided equally.
+    # Number of training steps, divided equally among the layers.
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 64
     steps_per_call: train.AtLeast1 = 20
@@ -50,9 +50,9 @@ class Config(train.Config):
     source: str = 'photos'
     # Whiten unlabeled images; those of olshausen are whitened already.
     whiten: bool = True
-    # Cutoff of whitening in cycles per pixel: finer detail is noise, or of the pixel grid.
+    # Cutoff frequency of whitening in cycles per pixel; finer detail is noise or due to the pixel grid.
     cutoff: train.Positive = 0.25
-    # Source of labeled images, which are whitened; train and test are the two halves of each.
+    # Source of labeled images, which are whitened; training and test crops are from the two halves of each.
     labeled: str = 'textures'
     # Size of the crops.
     crop_size: train.AtLeast1 = 48
@@ -68,15 +68,15 @@ class Config(train.Config):
     pool_sizes: train.Ints = (3, 3, 3)
     # Weights of the pools relative to the reconstruction error.
     sparsity_penalties: Annotated[tuple[train.NonNegative, ...], MinLen(1)] = (0.1, 1.0, 1.0)
-    # Use the transposed filters as the decoder; otherwise it has weights of its own.
+    # Use the transposed filters as the decoder; otherwise the decoder has separate weights.
     tied: bool = True
-    # The least divisor of the contrast normalization.
+    # Smallest divisor of the contrast normalization.
     min_std: train.Positive = 0.01
-    # Peak learning rate of each layer; it falls to 0 along a half cosine.
+    # Peak learning rate of each layer, with cosine decay to 0.
     learning_rate: train.Positive = 2e-3
-    # Number of units of each layer whose best stimulus is searched for.
+    # Number of units of each layer for which the best stimulus is computed.
     num_units: train.AtLeast1 = 8
-    # Number of steps of that search.
+    # Number of optimization steps for the best stimuli.
     num_search_steps: train.AtLeast1 = 150
 
     def __post_init__(self):
@@ -117,14 +117,14 @@ def stages(config):
 
 def data(config):
     size, wide = config.crop_size, config.crop_size + max(SHIFTS)  # held-out crops are shifted
-    rica.shapes((size, size, 1), stages(config))  # refused before anything is read
+    rica.shapes((size, size, 1), stages(config))  # refused before any data are read
     options = {'cutoff': config.cutoff, 'margin': BORDER, **config.data_kwargs()}
     images = whiten.load_whitened(config.source, is_white=not config.whiten, **options).images
     x = crops.sample_patches(images, config.num_crops, wide, config.seed)
     x, num_held_out = x.reshape(-1, wide, wide, 1), config.num_crops // 10
     images, labels, names = whiten.load_whitened(config.labeled, **options)
     if labels is None or len(names) < 2:
-        raise ValueError(f'--labeled {config.labeled} has no two classes; name a labeled set')
+        raise ValueError(f'--labeled {config.labeled} has no classes; name a labeled set')
     halves = crops.labeled_crops_of_halves(images, labels, size, max(size // 4, 1))
     return train.in_memory(
         np.ascontiguousarray(x[num_held_out:, :size, :size]),

@@ -40,12 +40,12 @@ class Config(train.Config):
     source: str = 'digits'
     # Latent dimension; it may exceed the number of pixels.
     latent_dim: train.AtLeast1 = 10
-    # Tie the decoder's weights to the encoder's, transposed.
+    # Use the transposed encoder weights as the decoder's.
     tied: bool = False
-    # Peak learning rate; it falls to 0 along a half cosine, since at a constant rate the subspace
+    # Peak learning rate, with cosine decay to 0: at a constant learning rate the subspace
     # keeps moving.
     learning_rate: train.Positive = 3e-3
-    # Iterations of alternating least squares after training (untied, fewer components than pixels).
+    # Number of iterations of alternating least squares after training (untied, fewer components than pixels).
     als_iterations: train.AtLeast0 = 300
 
 
@@ -137,7 +137,7 @@ def report(config, state, data):
         options: dict = {'xlabel': 'iteration', 'ylabel': 'radians', 'yscale': 'log'}
         figures['angles'] = train.Figure(
             lines.single('Worst principal angle to PCA', curves, **options),
-            'It falls by the ratio of eigenvalues, and converges to the precision of float32.',
+            'The angle falls by the ratio of eigenvalues per iteration, to the precision of float32.',
         )
     few, n = images.spaced(test), min(k, 32)
     restored = linear.reconstruct(params, jnp.asarray(few - principal.mean, x.dtype))

@@ -37,7 +37,7 @@ CURVES = {'circle': manifold.CIRCLE, 'spiral': manifold.SPIRAL}
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
     steps: train.AtLeast1 = 8000
-    # Number of points per step, over all devices; each gets noise of its own.
+    # Number of points per step, over all devices; each gets independent noise.
     batch_size: train.AtLeast1 = 256
     steps_per_call: train.AtLeast1 = 100
     # Data: a curve in the plane, or images.
@@ -46,7 +46,7 @@ class Config(train.Config):
     num_points: train.AtLeast1 = 1000
     # Standard deviation of the noise.
     noise_std: train.Positive = 0.1
-    # Units of the encoder's layers, the latent one last; the decoder is the mirror image.
+    # Dimensions of the encoder's layers, the latent dimension last; the decoder mirrors them.
     hidden_dims: train.Ints = (128, 128)
     # Dimension of the manifold: the number of tangent directions.
     manifold_dim: train.AtLeast1 = 1
@@ -161,7 +161,7 @@ def evaluate_on_curve(config, r, data):
     return metrics, {
         'field': train.Figure(
             latent.vector_fields(grid, fields, data=clean[::5], density=density, scale=0.6),
-            'Gray: the smoothed density p_s. Arrows, at 0.6 of their length, where p_s has points.',
+            'Gray: the smoothed density p_s. Arrows: the fields at 0.6 of their length, where p_s is not negligible.',
         ),
         'tangents': train.Figure(
             latent.tangents(points, directions, data=clean[::3], path=path),
@@ -189,10 +189,10 @@ def evaluate_on_images(config, r, data):
         ),
         'tangents': train.Figure(
             images.grid(atlas.reshape(-1, *shape), k + 1),
-            f'Held-out images and the {k} directions to which r is most sensitive there; gray is 0.',
+            f'Held-out images and the {k} directions to which r is most sensitive there (gray: zero).',
         ),
         'walk': train.Figure(walks, f'Walks of {n} steps along the tangents, 10 images of each.'),
-        'random_walk': train.Figure(chains, 'Markov chains: noise and denoising in turns.'),
+        'random_walk': train.Figure(chains, 'Markov chains that alternate noise and denoising.'),
     }
 
 

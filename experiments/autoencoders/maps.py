@@ -1,8 +1,7 @@
 """Maps of a data set in two latent variables, and retrieval by code (Hinton & Salakhutdinov, 2006, figures 3 and 4).
 
 Two deep autoencoders are trained in parallel, one with two latent variables for the map, one with more for
-retrieval. Baselines are principal components, and scikit-learn's t-SNE, which maps the given images but no new
-ones.
+retrieval. Baselines are principal components, and scikit-learn's t-SNE, which maps the given images only, not new ones.
 
 Run:      python -m experiments.autoencoders.maps
           python -m experiments.autoencoders.maps --preset mnist
@@ -42,11 +41,11 @@ class Config(train.Config):
     hidden_dims: train.Ints = (256, 128)
     # Latent dimension for retrieval.
     latent_dim: train.AtLeast1 = 10
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
-    # Number of test images in the map and in retrieval, at most.
+    # Largest number of test images in the map and in retrieval.
     num_shown: train.AtLeast2 = 2000
-    # Number of neighbors of an image whose class is compared with its own.
+    # Number of nearest neighbors whose class is compared with that of an image.
     num_neighbors: train.AtLeast1 = 10
     # Run t-SNE for comparison.
     tsne: bool = True
@@ -153,7 +152,7 @@ def report(config, state, data):
     notes = {name: f'{precision[f"{name}, 2"]:.0%}' for name in planes}
     records = [{'representation': name, 'precision': value} for name, value in precision.items()]
     title = f'Neighbors of the same class among the nearest {k}'
-    caption = f'{len(x)} test images, each a query among the others, Euclidean distance.'
+    caption = f'{len(x)} test images, each of them a query for the others by Euclidean distance.'
     return train.Report(
         metrics={'map_precision': precision['autoencoder, 2']},
         tables=(train.Table(title, records, ('representation',), caption=caption),),
@@ -164,11 +163,11 @@ def report(config, state, data):
                 'neighbors in the plane that are of the same class.',
             ),
             'retrieval': train.Figure(
-                drawn.rows(rows), 'A query, then its nearest images, by code and by pixels.'
+                drawn.rows(rows), 'A query image and its nearest neighbors, by code and by pixels.'
             ),
         },
-        summary=f'Two latent variables of the autoencoder keep {precision["autoencoder, 2"]:.0%} of '
-        f'neighbors in class, two principal components {precision["PCA, 2"]:.0%}.',
+        summary=f'With two latent variables of the autoencoder {precision["autoencoder, 2"]:.0%} of nearest '
+        f'neighbors are of the same class, with two principal components {precision["PCA, 2"]:.0%}.',
     )
 
 

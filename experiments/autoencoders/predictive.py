@@ -2,7 +2,7 @@
 
 Atoms and an encoder are learned together from whitened patches; codes start at the encoder prediction and
 take ten proximal gradient steps. Compared with exact codes: energy and time on held-out patches, and the
-accuracy of a linear SVM on pooled codes of labeled images of something else.
+accuracy of a linear SVM on pooled codes of other, labeled images.
 
 Run:      python -m experiments.autoencoders.predictive
           python -m experiments.autoencoders.predictive --preset handwriting --manual_dir PATH
@@ -19,8 +19,8 @@ Results:  excess (%) over the least energy, and over the least energy without th
           | coordinate descent |         | 0     | 1501         |      |      |      |      |
           | PCA                |         |       |              | 81.0 | 87.4 | 92.8 | 97.3 |
 
-          The encoder is 136 times as fast as exact sparse coding (in turns, on a busy core); published: about
-          100 times as fast as feature-sign search, with features as good on Caltech-101 (cited from memory,
+          The encoder is 136 times as fast as exact sparse coding (measured alternately, on a busy core); published:
+          about 100 times as fast as feature-sign search, with features as good on Caltech-101 (cited from memory,
           unverified). Trained with 50 steps instead of ten, the energy ends at 30.98 instead of 30.97.
 """
 
@@ -52,7 +52,7 @@ class Config(train.SelfTaught):
     # Size of the patches to encode.
     patch_size: train.AtLeast1 = 12
     stride: train.AtLeast1 = 4
-    # Number of test images, at most.
+    # Largest number of test images.
     num_eval: train.AtLeast1 = 2000
     # Number of latent units.
     latent_dim: train.AtLeast1 = 256
@@ -64,9 +64,9 @@ class Config(train.SelfTaught):
     num_inference_steps: train.AtLeast0 = 10
     # Activation of the encoder: tanh as in the paper, or a soft threshold, whose codes have zeros.
     activation: Literal['tanh', 'shrink'] = 'tanh'
-    # Infer codes without the coupling term; the encoder still learns to predict them.
+    # Infer codes without the coupling term; the encoder is still trained to predict them.
     uncoupled: bool = False
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 2e-3
 
 
@@ -75,8 +75,8 @@ METRICS = (
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
     train.Metric('energy', '', 'lower', 'energy', depends_on=('l1_penalty', 'coupling')),
     train.Metric('excess', '', 'lower', 'excess energy / minimum'),
-    train.Metric('lasso_excess', '', 'lower', 'excess lasso objective / least'),
-    train.Metric('snr', 'dB', 'higher', 'signal to noise'),
+    train.Metric('lasso_excess', '', 'lower', 'excess lasso objective / minimum'),
+    train.Metric('snr', 'dB', 'higher', 'signal-to-noise ratio'),
     train.Metric('density', 'fraction', '', 'non-zero coefficients'),
     train.Metric('time_per_patch', 'us', 'lower', 'time per patch'),
     train.Metric('speedup', '', 'higher', 'speedup of the encoder over exact sparse coding'),
@@ -105,7 +105,7 @@ def data(config):
 
 
 def energy_terms(config):
-    """What fixes the energy of codes besides the parameters."""
+    """The options of the energy other than the parameters."""
     activation = ACTIVATIONS[config.activation]
     return {'l1_penalty': config.l1_penalty, 'coupling': config.coupling, 'activation': activation}
 
@@ -169,7 +169,7 @@ def report(config, state, data):
     caption = code_comparison.CAPTION.format(n_steps=config.num_inference_steps, **terms)
     tables = (
         train.Table('Codes of held-out patches', records, ('codes',), caption=caption),
-        train.label_table(draws, counts, caption=f'{config.labeled}, {config.num_trials} draws.'),
+        train.label_table(draws, counts, caption=f'{config.labeled}, {config.num_trials} trials.'),
     )
     D, W = np.asarray(params.atoms), np.asarray(params.encoder.weight)
     back, shape = (data.spec.constants[name] for name in ('unwhitening', 'signal_shape'))
@@ -181,14 +181,14 @@ def report(config, state, data):
         ),
         'accuracy': train.Figure(
             curves.label_curve(draws, counts, chance=1 / data.spec.num_classes),
-            'Encoder predictions and exact codes, with the same classifier.',
+            'Test accuracy of encoder predictions and exact codes, with the same classifier.',
         ),
-        'atoms': train.Figure(drawn(back.T @ D), 'The atoms, unwhitened, sorted by similarity.'),
-        'encoder': train.Figure(drawn(W), 'Encoder filters of the same units, not unwhitened.'),
+        'atoms': train.Figure(drawn(back.T @ D), 'Atoms without whitening, sorted by similarity.'),
+        'encoder': train.Figure(drawn(W), 'Encoder filters of the same units, whitened.'),
     }
     metrics = {'encoder_accuracy': accuracy['encoder'], 'speedup': speedup}
     summary = (
-        f'The encoder is {speedup:.0f} times as fast as exact sparse coding; accuracy with most labels '
+        f'The encoder is {speedup:.0f} times as fast as exact sparse coding; accuracy with the most labels '
         f'{accuracy["encoder"]:.1%}, on exact codes {accuracy["sparse coding"]:.1%}.'
     )
     return train.Report(metrics, tables, figures, summary)

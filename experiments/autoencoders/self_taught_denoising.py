@@ -1,8 +1,8 @@
 """Self-taught learning by a denoising autoencoder (after Raina, Battle, Lee, Packer & Ng, ICML 2007).
 
-One logistic layer learns to fill in masked pixels of unlabeled images (Vincent et al. 2008); a linear SVM then
-learns from its codes of images of other classes, of which few have labels. Raw pixels and the same layer with
-random weights get the same training sets and the same SVM.
+One logistic layer learns to fill in masked pixels of unlabeled images (Vincent et al. 2008); a linear SVM is then
+trained on the codes of a few labeled images of other classes. Raw pixels and the same layer with random weights get
+the same training sets and the same SVM.
 
 Run:      python -m experiments.autoencoders.self_taught_denoising   (digits 0-4 for 5-9, no file)
           python -m experiments.autoencoders.self_taught_denoising --preset handwriting --manual_dir PATH
@@ -51,9 +51,9 @@ class Config(train.Config):
     unlabeled: str = 'digits'
     # Source of labeled images, which have to be square.
     labeled: str = 'digits'
-    # Classes of the unlabeled set to use; none given: all.
+    # Classes of the unlabeled set to use; by default all.
     unlabeled_classes: tuple[train.AtLeast0, ...] = (0, 1, 2, 3, 4)
-    # Classes of the labeled set to use; none given: all.
+    # Classes of the labeled set to use; by default all.
     labeled_classes: tuple[train.AtLeast0, ...] = (5, 6, 7, 8, 9)
     # Largest number of unlabeled images to use; a tenth of them is held out for evaluation.
     num_signals: train.AtLeast2 = 30_000
@@ -61,13 +61,13 @@ class Config(train.Config):
     latent_dim: train.AtLeast1 = 128
     # Fraction of pixels set to 0 in training.
     mask_rate: train.Fraction = 0.5
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
     # Numbers of labels per class.
     labels_per_class: train.Ints = (1, 2, 5, 20)
-    # Number of training sets drawn for every number of labels.
+    # Number of training sets sampled for each number of labels.
     num_trials: train.AtLeast1 = 20
-    # Labeled images per class from which small training sets are drawn.
+    # Number of labeled images per class from which small training sets are sampled.
     candidates_per_class: train.AtLeast1 = 500
 
 
@@ -75,7 +75,7 @@ METRICS = (
     train.Metric('denoising_accuracy', 'fraction', 'higher', 'accuracy of codes', primary=True),
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
     train.Metric('loss', 'nats', 'lower', 'cross-entropy per masked image'),
-    train.Metric('error', '', 'lower', 'squared error per image, nothing masked'),
+    train.Metric('error', '', 'lower', 'squared error per unmasked image'),
 )
 PRESETS = {
     'smoke': {'steps': 20, 'latent_dim': 16, 'labels_per_class': (2,), 'num_trials': 2},
@@ -119,7 +119,7 @@ def build(config, spec):
 
     def evaluate(params, x):
         restored = model.decode(params, model.encode(params, x))
-        loss = model.loss(params, x, jax.random.key(1))  # the same masks every time
+        loss = model.loss(params, x, jax.random.key(1))  # the same masks at every evaluation
         return {'loss': loss, 'error': jnp.mean(squared_error(x, restored))}
 
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
@@ -167,7 +167,7 @@ def report(config, state, data):
     options = {'labels_per_class': counts, 'num_trials': config.num_trials, 'seed': config.seed}
     encoders, params = features(config, spec), state.params
     draws, _ = image_accuracy.accuracies(encoders, params, task, **options)
-    caption = f'{config.num_trials} draws. Linear SVM, C by cross-validation on the labeled set.'
+    caption = f'{config.num_trials} random training sets. Linear SVM, C by cross-validation on the labeled set.'
     few, shape = drawn.spaced(data.evaluation), spec.constants['image_shape']
     rows = {'unlabeled': few, 'restored': apply(config, spec)['reconstruct'](state, few)}
     # Weights of pixels that are nearly always blank stay as initialized and would hide the others.
@@ -183,7 +183,7 @@ def report(config, state, data):
             'Encoder weights, times the standard deviation of their pixel.',
         ),
         'reconstructions': train.Figure(
-            drawn.vector_rows(rows, shape), 'Held-out unlabeled images, nothing masked.'
+            drawn.vector_rows(rows, shape), 'Held-out images (not masked), reconstructed.'
         ),
     }
     best = draws['denoising'][-1]

@@ -1,8 +1,8 @@
 """Semantic hashing: codes of documents and words (Hinton & Salakhutdinov, 2006; Salakhutdinov & Hinton, 2009).
 
-Three autoencoders of bags of words are trained in parallel, without labels: with two latent variables for a
-map, with some for retrieval, and with bits, whose units get noise. Test documents are queries for training ones
-of the same class. Words get vectors too: the autoencoder's weights, and those of a linear one of co-occurrences.
+Three autoencoders of bags of words are trained in parallel, without labels: with two latent variables for a map, with
+more for retrieval, and with binary codes, whose units get noise. Test documents are queries for training documents of
+the same class. Word vectors are the autoencoder's weights, and those of a linear autoencoder of co-occurrences.
 
 Run:      python -m experiments.autoencoders.semantic
           python -m experiments.autoencoders.semantic --preset trec --manual_dir PATH
@@ -19,7 +19,7 @@ Results:  documents of the query's class among the nearest 10 (100), in %
 
           Two latent variables: docstrings 45.2 (LSA 26.6), subj 83.2 (73.7), mr 53.1 (50.9). Nearest 5 words
           of the same class, autoencoder (co-occurrences): docstrings 47.3 % (51.7, random 10.7), subj 78.2
-          (81.5), mr 60.3 (64.3). Bags of words know the topic of a review, hardly its opinion.
+          (81.5), mr 60.3 (64.3). Bags of words indicate the topic of a review, but hardly its opinion.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Config(train.Config):
     num_words: train.AtLeast1 = 2000
     # Smallest number of occurrences of a word.
     min_count: train.AtLeast1 = 2
-    # Weights of words: tf-idf, so that words in all documents weigh little, or counts.
+    # Weights of words: tf-idf, which gives words that occur in all documents little weight, or counts.
     weighting: Literal['tfidf', 'counts'] = 'tfidf'
     # Sizes of the hidden layers, before the code.
     hidden_dims: train.Ints = (128,)
@@ -61,15 +61,15 @@ class Config(train.Config):
     num_bits: train.AtLeast1 = 64
     # Standard deviation of the noise on the input of the bits.
     noise_std: train.NonNegative = 2.0
-    # Fraction of words that the encoders do not see in training.
+    # Fraction of words masked in the encoders' input during training.
     mask_rate: train.FractionBelow1 = 0.5
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 3e-3
     # Number of nearest documents whose classes are compared with the query's.
     num_retrieved: train.AtLeast1 = 10
-    # Number of words to show with their neighbors.
+    # Number of words shown with their neighbors.
     num_shown: train.AtLeast1 = 9
-    # Number of neighbors to show of each word.
+    # Number of neighbors shown for each word.
     num_neighbors: train.AtLeast1 = 6
 
 
@@ -77,7 +77,7 @@ METRICS = (
     train.Metric('code_precision', 'fraction', 'higher', 'precision of the code', primary=True),
     train.Metric('precision', 'fraction', 'higher', 'precision'),
     train.Metric('word_precision', 'fraction', 'higher', 'words of the same class'),
-    train.Metric('undecided', 'fraction', 'lower', 'bit units between .1 and .9'),
+    train.Metric('undecided', 'fraction', 'lower', 'bit units between 0.1 and 0.9'),
     train.Metric('loss', 'nats', 'lower', 'cross-entropy'),
 )
 PRESETS = {
@@ -179,7 +179,7 @@ def report(config, state, data):
     figures = {
         'retrieval': train.Figure(
             lines.single('Precision', curves, xlabel='retrieved', size=(8.2, 4.2), **axes),
-            'Held-out documents are queries for the nearest others.',
+            'Held-out documents are queries for the nearest training documents.',
         ),
         'words': train.Figure(
             text.top_ngrams(groups, columns=3),
@@ -190,7 +190,7 @@ def report(config, state, data):
             'Held-out documents in two latent variables; after the names, precision of retrieval.',
         ),
     }
-    summary = f'Precision {ours:.1%}, of LSA {lsa:.1%}, of words {tfidf:.1%}, chance {chance:.1%}.'
+    summary = f'Precision {ours:.1%}; of LSA {lsa:.1%}, of tf-idf {tfidf:.1%}, chance {chance:.1%}.'
     undecided = semantic_hashing.undecided_fraction(codes['bits'])
     return train.Report({'code_precision': ours, 'undecided': undecided}, tables, figures, summary)
 

@@ -16,7 +16,7 @@ Results:  oriented: spectral energy of a filter in a wedge of 45 degrees, median
           | mnist, top-k, 512 units      | 87.7 %             | 25           | 3    |          |
 
           --sweep remedies on photos, one seed of three: 61.0 % by 12 units with every remedy, since no unit is
-          ever dead there. mnist: dead in 6000 test images are 3 units; 35 were early in training.
+          ever dead there. mnist: 3 units are dead on 6000 test images; 35 were early in training.
 """
 
 import dataclasses
@@ -41,23 +41,23 @@ class Config(train.Config):
     batch_size: train.AtLeast1 = 256
     # Source of images: photos, textures, digits, mnist, olshausen, omniglot, dir:PATH, npz:PATH.
     source: str = 'photos'
-    # Size of the patches, which are whitened; 0 takes whole images as they are.
+    # Size of the patches, which are whitened; 0 takes whole images, unchanged.
     patch_size: train.AtLeast0 = 10
     # Number of examples; a tenth of them is held out for evaluation.
     num_examples: train.AtLeast2 = 50_000
     # Number of latent units.
     latent_dim: train.AtLeast1 = 196
-    # What makes codes sparse: the k largest units, or an L1 penalty.
+    # Sparsity by keeping the k largest units, or by an L1 penalty.
     method: Literal['topk', 'l1'] = 'topk'
-    # Number of units that top-k keeps of each example.
+    # Number of units that top-k keeps for each example.
     k: train.AtLeast1 = 12
     # Weight of the L1 penalty relative to the squared error.
     l1_penalty: train.NonNegative = 0.5
     # Remedy for dead units (top-k only).
     remedy: Literal['auxiliary', 'revival', 'none'] = 'auxiliary'
-    # Number of examples without use after which a unit is dead.
+    # Number of examples after which an unused unit counts as dead.
     patience: train.Positive = 10_000.0
-    # Peak learning rate; it falls to 0 along a half cosine.
+    # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 3e-3
     # Fraction of the mean variance that is added to every variance before whitening.
     zca_epsilon: train.NonNegative = 0.05
@@ -173,7 +173,7 @@ def report(config, state, data):
     if config.patch_size:
         back = np.asarray(linalg.pseudo_inverse(constants['whitening']))
     if 0 < config.patch_size <= orientation.FFT_SIZE and len(active):
-        # Of whitened patches: unwhitened, nearly all energy lies at the lowest frequencies.
+        # Orientation of whitened patches: without whitening, nearly all energy lies at the lowest frequencies.
         record['oriented'] = orientation.median_oriented(active.T, shape)
     filters, order = back.T @ weight.T, np.argsort(-usage, kind='stable')
     signals, sums = (x[some] - bias) @ back, code[some] @ filters.T
@@ -184,12 +184,12 @@ def report(config, state, data):
         ),
         'codes': train.Figure(
             dictionary.codes(signals, code[some], filters, sums, shape),
-            'Held-out examples, minus the output bias, as sums of few units.',
+            'Held-out examples, minus the output bias, as sums of few decoder columns.',
         ),
         'usage': train.Figure(curves.atom_usage(usage), 'Fraction of examples that use each unit.'),
     }
     measured = orientation.CAPTION if 'oriented' in record else ''
-    caption = f'Dead: used by none of {len(x)}. {measured}'
+    caption = f'Dead: used by none of {len(x)} examples. {measured}'
     table = train.Table('Held-out examples', (record,), ('method',), caption=caption)
     l0, explained, dead = (record[name] for name in ('l0', 'explained', 'dead'))
     summary = f'{l0:.1f} units explain {explained:.1%} of the variance; {dead:.0f} are dead.'

@@ -39,7 +39,7 @@ class Config(train.Config):
     whiten: bool = True
     # Size of the patches.
     patch_size: train.AtLeast1 = 8
-    # Number of patches, all of them in every step.
+    # Number of patches; every step uses all of them.
     batch_size: train.AtLeast1 = 10_000
     # Number of latent units.
     latent_dim: train.AtLeast1 = 25
@@ -49,7 +49,7 @@ class Config(train.Config):
     kl_penalty: train.NonNegative = 3.0
     # Weight decay.
     weight_decay: train.NonNegative = 1e-4
-    # Number of past steps that L-BFGS keeps.
+    # Number of past steps stored by L-BFGS.
     memory_size: train.AtLeast1 = 20
 
 
@@ -117,7 +117,7 @@ def build(config, spec):
     def init(key, x):
         (d,), k = spec.shape, config.latent_dim
         params = network.init_autoencoder(key, (d, k))
-        # The exercise's half-width, sqrt(6 / (d + k + 1)), is Glorot's but for the 1.
+        # The exercise's half-width, sqrt(6 / (d + k + 1)), is Glorot's except for the 1.
         return jax.tree.map(lambda w: w * ((d + k) / (d + k + 1)) ** 0.5, params)
 
     def loss(params, x):
@@ -161,7 +161,7 @@ def report(config, state, data):
         figures={
             'filters': train.Figure(
                 dictionary.atoms(weight, shape, columns=5, width=3.5),
-                'The input of norm 1 that excites each unit most: its weights.',
+                'Input of norm 1 that activates each unit most: its normalized weights.',
             ),
             'activations': train.Figure(
                 curves.atom_usage(mean), f'Mean activations; the target is {config.target}.'

@@ -1,7 +1,7 @@
 """Stacked denoising autoencoders (Vincent, Larochelle, Lajoie, Bengio & Manzagol, JMLR 2010).
 
 Three initializations from the same weights on the same batches: random, a stack of plain autoencoders, a stack
-of denoising ones, trained layer by layer; each is then fine-tuned as a classifier for as many steps.
+of denoising ones, both trained layer by layer; each is then fine-tuned as a classifier for the same number of steps.
 
 Run:      python -m experiments.autoencoders.stacked
           python -m experiments.autoencoders.stacked --preset basic --manual_dir PATH
@@ -15,9 +15,9 @@ Results:  test error in %; published values (2010: 60,000 training images; 2008:
           | plain          | 4.92                  | 3.46 | 1.40 | 10.4                 |
           | denoising      | 4.18                  | 2.80 | 1.28 | 13.4                 |
 
-          The order of the last two is the paper's; its errors are lower by 1.4 points: there everything was
-          chosen on validation images for every method; here nothing was, and fine-tuning is 30 epochs. With 1000
-          images of 8 x 8 pretraining does harm. Filters are mostly the weights that logistic layers start from.
+          The last two rank as in the paper, whose errors are lower by 1.4 points: there all hyperparameters were
+          chosen on validation images for every method, here none, and fine-tuning takes 30 epochs. With 1000 images
+          of 8 x 8 pretraining does harm. Filters stay close to the initial weights.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from lecture4.autoencoder import deep, denoising, network
 from lecture4.data.images import vectors
 
 METHODS = ('random', 'plain', 'denoising')
-NUM_OUTPUTS = 10  # of the classifier; fewer classes leave some unused
+NUM_OUTPUTS = 10  # outputs of the classifier; with fewer classes some are unused
 PUBLISHED = {
     10_000: {'plain': 0.0346, 'denoising': 0.0280},
     60_000: {'plain': 0.0140, 'denoising': 0.0128},
@@ -42,18 +42,18 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.Config):
-    # Number of training steps, pretraining and fine-tuning together.
+    # Number of training steps of pretraining and fine-tuning together.
     steps: train.AtLeast1 = 2400
     batch_size: train.AtLeast1 = 50
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Number of training images; all splits of the source are mixed first, the rest is for testing.
+    # Number of training images; all splits of the source are mixed first, and the rest are test images.
     num_train: train.AtLeast1 = 1000
-    # Number of test images, at most.
+    # Largest number of test images.
     num_test: train.AtLeast1 = 500
     # Layer sizes.
     hidden_dims: train.Ints = (128, 128, 128)
-    # Number of steps that each layer is trained on its own.
+    # Number of pretraining steps per layer.
     pretraining_steps: train.AtLeast1 = 500
     # Fraction of values set to 0 by the denoising method, at every layer.
     mask_rate: train.Fraction = 0.25
@@ -72,7 +72,7 @@ class Config(train.Config):
 METRICS = (
     train.Metric('denoising_error', 'fraction', 'lower', 'test error, denoising', primary=True),
     train.Metric('error', 'fraction', 'lower', 'test error'),
-    train.Metric('loss', '', 'lower', 'loss of the phase'),
+    train.Metric('loss', '', 'lower', 'loss of the current phase'),
 )
 BASIC = {'source': 'mnist', 'num_train': 10_000, 'num_test': 50_000, 'hidden_dims': (500, 500, 500)}
 BASIC |= {'pretraining_steps': 3000, 'steps': 15_000, 'steps_per_call': 200}
@@ -94,7 +94,7 @@ def data(config):
     n, n_classes = config.num_train, len(loaded.class_names)
     if n >= len(x):
         raise ValueError(
-            f'--num_train {n} of {len(x)} images of {config.source} leaves none to test'
+            f'--num_train {n} of {len(x)} images of {config.source} leaves no test images'
         )
     if n_classes > NUM_OUTPUTS:
         raise ValueError(f'{config.source} has {n_classes} classes; expected at most {NUM_OUTPUTS}')
@@ -177,7 +177,7 @@ def report(config, state, data):
         {'initialization': m, 'error': values[f'error/{m}'], 'published': published.get(m)}
         for m in METHODS
     ]
-    # Where nearly no image has ink, weights keep their initial values, and would hide the others.
+    # Where nearly no image has ink, weights stay as initialized and would hide the others.
     ink, figures = np.std(pixels, axis=0)[:, None], {}
     for name, (own, _) in state.params.items():
         weight = ink * np.asarray(own.encoder[0].weight)

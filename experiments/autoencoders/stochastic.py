@@ -10,8 +10,8 @@ with the least noisy estimator).
 Run:      python -m experiments.autoencoders.stochastic
           python -m experiments.autoencoders.stochastic --preset categorical      (or gaussian)
 Hardware: one core (AMD EPYC): bernoulli 1 minute, gaussian 2, categorical 45 seconds
-Results:  digits, 10 latent variables (categorical: 3 of 10 states); nats per test image; noise of a gradient
-          with 4 samples, relative to its norm; deviation of the mean of 400 gradients, 1 if unbiased
+Results:  digits, 10 latent variables (categorical: 3 of 10 states); nats per test image; noise of a gradient with 4
+samples, relative to its norm; deviation of the mean of 400 gradients in standard errors, 1 if unbiased
 
           | latent      | ELBO   | k = 50 | score | leave-one-out | pathwise | deviation  |
           |-------------|--------|--------|-------|---------------|----------|------------|
@@ -39,8 +39,8 @@ from lecture4.autoencoder import (
 from lecture4.autoencoder import vae as variational
 from lecture4.data.images import vectors
 
-TEST_SEED = 2**31 - 1  # of the binarization of the test set: the same for every seed
-NUM_IMAGES = 50  # of the test set, on which gradients are measured
+TEST_SEED = 2**31 - 1  # seed of the binarization of the test set: the same in every run
+NUM_IMAGES = 50  # number of test images on which gradients are measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Config(train.Config):
     steps: train.AtLeast1 = 4000
     batch_size: train.AtLeast1 = 100
     steps_per_call: train.AtLeast1 = 100
-    # Source of images; every visit samples pixels 0 or 1 with their level as the probability of 1.
+    # Source of images; every batch samples binary pixels with their gray level as the probability of 1.
     source: str = 'digits'
     # Distribution of the latent variables.
     latent: Literal['bernoulli', 'gaussian', 'categorical'] = 'bernoulli'
@@ -56,11 +56,11 @@ class Config(train.Config):
     latent_dim: train.AtLeast1 = 10
     # Number of states of a categorical latent variable.
     num_states: train.AtLeast2 = 10
-    # Units of the encoder's hidden layers; the decoder is the mirror image.
+    # Number of units of each hidden layer of the encoder; the decoder mirrors them.
     hidden_dims: tuple[train.AtLeast1, ...] = (100,)
     # Gradient estimator; auto takes the least noisy one that the latent variables allow.
     estimator: Literal['auto', 'pathwise', 'score', 'leave-one-out'] = 'auto'
-    # Latent samples per image in training.
+    # Number of latent samples per image in training.
     num_samples: train.AtLeast1 = 4
     # Learning rate of Adam.
     learning_rate: train.Positive = 1e-3
@@ -174,7 +174,7 @@ def report(config, state, data):
     table = train.Table('Gradient estimators', records, ('estimator', 'samples'), caption=caption)
     figure = train.Figure(
         images.grid(tiles, 12, row_labels=rows),
-        'Means of p_decoder(x | h) for three samples of p_encoder(h | x) of every test image, and a '
+        'Means of p_decoder(x | h) for three samples of p_encoder(h | x) of each test image, and a '
         'sample of pixels for the last.',
     )
     summary = (

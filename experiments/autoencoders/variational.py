@@ -2,7 +2,7 @@
 
 Evidence lower bound and importance-weighted bounds (Burda et al., ICLR 2016) of log p(x), with a Bernoulli
 or Gaussian decoder, fully connected or convolutional networks, beta, free bits and KL warm-up.
-Nats compare within one binarization only: `dynamic` samples every pixel at each visit, `static` once,
+Nats are comparable only within one binarization: `dynamic` samples every pixel in each batch, `static` once,
 `threshold` cuts at 0.5, `gray` keeps the levels. The test set is sampled once for all seeds.
 
 Run:      python -m experiments.autoencoders.variational
@@ -39,7 +39,7 @@ from lecture4.autoencoder import vae as variational
 from lecture4.data.images import vectors
 
 BURDA = 'Burda et al. 2016: 784-200-200-50, 3280 epochs, k = 5000 (from memory, unverified)'
-TEST_SEED = 2**31 - 1  # of the binarization of the test set: the same for every seed
+TEST_SEED = 2**31 - 1  # seed of the binarization of the test set: the same in every run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Config(train.Config):
     steps_per_call: train.AtLeast1 = 100
     # Source of images, all of one size: digits, mnist, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # How pixels become 0 or 1; gray keeps their levels, as a Gaussian decoder needs.
+    # Binarization of pixels; gray keeps their levels, as a Gaussian decoder needs.
     binarization: Literal['dynamic', 'static', 'threshold', 'gray'] = 'dynamic'
     # Kind of the encoder and decoder networks.
     network: Literal['mlp', 'convolutional'] = 'mlp'
-    # Units of the encoder's hidden layers (mlp); the decoder is its mirror image.
+    # Number of units of each hidden layer of the encoder (mlp); the decoder mirrors them.
     hidden_dims: tuple[train.AtLeast1, ...] = (200,)
     # Channels of the encoder's layers (convolutional), each of which halves height and width.
     channels: train.Ints = (16, 32)
     # Number of latent variables.
     latent_dim: train.AtLeast1 = 10
-    # Decoder p(x | z): Bernoulli, or Gaussian with a standard deviation that is fixed, or learned.
+    # Decoder p(x | z): Bernoulli, or Gaussian with a fixed or a learned standard deviation.
     decoder: Literal['bernoulli', 'gaussian', 'gaussian_learned'] = 'bernoulli'
     # Standard deviation of the fixed Gaussian decoder.
     std: train.Positive = 0.1
     # Objective: the evidence lower bound, or the importance-weighted bound.
     objective: Literal['elbo', 'importance'] = 'elbo'
-    # Latent samples per image in training.
+    # Number of latent samples per image in training.
     num_samples: train.AtLeast1 = 1
     # Weight of the KL divergence (elbo).
     beta: train.NonNegative = 1.0

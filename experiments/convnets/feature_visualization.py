@@ -1,14 +1,14 @@
 """Visualizing and understanding convolutional networks (Zeiler & Fergus, ECCV 2014).
 
-A small plain network (7 x 7 filters, then 3 x 3) learns to classify from which of nine photographs a crop of
-their left halves is. On crops of the right halves: the strongest activations of some feature maps with their
-projections; one unit by three backward rules; where occluding an image hurts its class; whether occluding what
-drives a unit changes features consistently in different images (correspondence). Or any network, with --init.
+A small plain network (7 x 7 filters, then 3 x 3) classifies crops of the left halves of nine photographs by
+photograph. On crops of the right halves: the strongest activations of some feature maps with their projections; one
+unit by three backward rules; the regions whose occlusion lowers the class probability; whether occluding the region
+that drives a unit changes features consistently across images (correspondence). With --init, any network.
 
 Run:      python -m experiments.convnets.feature_visualization
           ... --network resnet_18 --init resnet18.pth --image_size 160 --steps 1 --layers conv2_2 conv4_2
 Hardware: 2 CPU cores, 1 min
-Results:  in %; rounding alone moves all of them: the second column is with another order of the same sums
+Results:  in %; they are sensitive to rounding: the second column sums in another order
 
           |                                                            | ours | other order |
           |------------------------------------------------------------|------|-------------|
@@ -48,15 +48,15 @@ class Config(train.Config):
     init: str = ''
     # Source of images: photos, textures, cifar10, dir:PATH, npz:PATH.
     source: str = 'photos'
-    # Height and width of the crops, or of the squares that images of other sources are brought to; 0 keeps their size.
+    # Height and width of the crops; images of other sources are cropped and resized to it. 0 keeps their size.
     image_size: train.AtLeast0 = 64
     # Layers to visualize, by the names of their activations. Default: three of them.
     layers: tuple[str, ...] = ()
-    # Number of feature maps shown of each layer.
+    # Number of feature maps shown per layer.
     num_maps: train.AtLeast1 = 6
     # Number of test images among which the strongest activations are searched.
     num_candidates: Annotated[int, Ge(NUM_TOP)] = 500
-    # Number of images that are occluded at every place.
+    # Number of images for which the class probability is mapped by occlusion at every position.
     num_occluded: train.AtLeast1 = 3
     # Initial learning rate, divided by 10 at 60 % and 85 % of the steps.
     learning_rate: train.Positive = 0.02
@@ -133,16 +133,16 @@ def apply(config, spec):
     prepare = partial(normalize.normalize, normalization=spec.constants['normalization'])
 
     def predict(state, images):
-        """Class probabilities of images as they are stored, [n, classes]."""
+        """Class probabilities of stored images, [n, classes]."""
         return jax.nn.softmax(network.apply(train.variables(state), prepare(images))[0])
 
     def encode(state, images):
-        """Means over places of the feature maps of the last layer of --layers, [n, features]."""
+        """Spatial means of the feature maps of the last layer of --layers, [n, features]."""
         a = deconvnet.activation(network, train.variables(state), prepare(images), layer)
         return a.mean((1, 2))
 
     def project(state, images, channel):
-        """Projection to pixels of the strongest unit of a channel of that layer, [n, h, w, 3]."""
+        """Deconvnet projection to pixels of the strongest unit of a channel of that layer, [n, h, w, 3]."""
         x = prepare(images)
         return deconvnet.project(network, train.variables(state), x, layer, channel).pixels
 
@@ -169,7 +169,7 @@ def report(config, state, data):
     drawn = {
         f'strongest_{layer}': train.Figure(
             figures.top_activations(features.patches),
-            f'What the strongest units of feature maps of {layer} see, and their projections by the deconvnet.',
+            f'Image regions that most activate feature maps of {layer}, and their deconvnet projections.',
         )
         for layer, features in shown.features.items()
     }
@@ -184,14 +184,14 @@ def report(config, state, data):
     places = {'what drives one feature map in all of them': part, 'a random place': random}
     records = [{'occluded': place, 'sign_distance': value} for place, value in places.items()]
     title = f'Hamming distance of the signs of changes of {layers[-1]} between images'
-    caption = 'Means over feature maps, of means over places; lower where occlusion changes features consistently.'
+    caption = 'Means over feature maps and positions; lower if features change consistently.'
     metrics = {'sign_distance': part, 'probability_drop': shown.probability_drop}
     return train.Report(
         metrics=metrics | ({} if config.init else {'accuracy': shown.accuracy}),
         tables=(train.Table(title, records, ('occluded',), caption=caption),),
         figures=drawn,
-        summary=f'Occluding the worst place lowers the probability of a class by {100 * shown.probability_drop:.0f} %; '
-        f'signs of changes differ in {100 * part:.1f} % (random places: {100 * random:.1f} %).',
+        summary=f'Occlusion lowers the class probability by up to {100 * shown.probability_drop:.0f} %; '
+        f'signs of feature changes differ in {100 * part:.1f} % (random positions: {100 * random:.1f} %).',
     )
 
 

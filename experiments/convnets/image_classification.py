@@ -2,7 +2,7 @@
 
 Presets alexnet, zfnet, vgg, googlenet and resnet are the recipes for ImageNet (lecture4/vision/recipes.py), for
 accelerators: --source dir:PATH with PATH/train/CLASS and PATH/val/CLASS, kept on disk and read ahead of the step.
-Augmentation runs inside the compiled step. Averaged parameters come with averaged batch statistics.
+Augmentation runs inside the compiled step. With averaged parameters, batch statistics are averaged too.
 
 Run:      python -m experiments.convnets.image_classification                      (digits, no download)
           ... --preset textures; or --preset cifar10 --manual_dir PATH
@@ -55,23 +55,23 @@ class Config(train.LabeledImages, train.SGDRecipe):
     network: str = 'cifar_resnet_8'
     # Data type of the computation; parameters are float32.
     dtype: Literal['float32', 'bfloat16'] = 'float32'
-    # Weights to start from: a file of torchvision or timm (.pth, .safetensors), a run or a checkpoint of one.
+    # Initial weights: a file of torchvision or timm (.pth, .safetensors), a run or a checkpoint of one.
     init: str = ''
-    # Initialize all layers but the classifier from --init.
+    # Initialize all layers except the classifier from --init.
     new_head: bool = False
     # Normalization of pixel values; auto takes that of the weights with --init, otherwise standard.
     normalization: Literal['auto', normalize.Kind] = 'auto'
-    # Bound of the root mean square of each convolution filter; 0 sets none.
+    # Upper bound of the root mean square of each convolution filter; 0 sets none.
     max_filter_rms: train.NonNegative = 0.0
     # Fraction of the steps after which parameters are averaged (Polyak) for testing; 1 never averages.
     polyak_start: train.Fraction = 1.0
-    # Test crops, each a row of the table: the center, 10, 144, 150 crops, or the whole image (dense).
+    # Kinds of test crops, one row of the table each: the center, 10, 144, 150 crops, or the whole image (dense).
     test_crops: Annotated[tuple[multi_crop.Kind, ...], MinLen(1)] = ('center',)
     # Size that images are resized to for center and 10 crops and for evaluations during training; 0
     # keeps their size.
     eval_resize: train.AtLeast0 = 0
-    # Lengths of the shorter side for 144 and 150 crops and dense testing. Default: those of the papers,
-    # and for dense testing the size of the images.
+    # Lengths of the shorter side for 144 and 150 crops and dense testing. Default: those of the papers; for dense
+    # testing the size of the images.
     scales: tuple[train.AtLeast1, ...] = ()
     # Directories of other finished runs whose probabilities are averaged with those of this one.
     ensemble: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ def build(config, spec):
 
 def apply(config, spec):
     def predict(state, images):
-        """Class probabilities of images as they are stored, by their center crop, [n, classes]."""
+        """Class probabilities of stored images by their center crop, [n, classes]."""
         logits = center_logits(config, spec, train.variables(state), images)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
@@ -178,7 +178,7 @@ def report(config, state, loaded):
         model = train.load_run(path, config)
         runs[path] = (model.config, model.state, data(model.config))
         if not np.array_equal(runs[path][2].report_data.test_labels, labels):
-            raise train.UsageError(f'--ensemble {path}: that run has other test images')
+            raise train.UsageError(f'--ensemble {path}: that run has different test images')
     predict_fns = {name: functools.partial(predict_test_set, *run) for name, run in runs.items()}
     records, probs = ensembles.compare(predict_fns, config.test_crops, labels)
     last, accuracy = records[-1], float(records[-1]['accuracy'])
@@ -186,7 +186,7 @@ def report(config, state, loaded):
         f'Accuracy on {len(labels)} test images',
         records,
         ('test_crops', 'network'),
-        caption="Wilson's intervals of top-1 accuracy. Walltime: of all networks. Figures: of the last row.",
+        caption="Wilson's intervals of top-1 accuracy. Walltime of all networks together. Figures are of the last row.",
     )
     figures = train.error_figures(task.test_images, probs, labels, task.class_names)
     summary = (

@@ -1,9 +1,9 @@
 """Residual and plain networks of 20 to 110 layers on CIFAR-10 (He, Zhang, Ren & Sun, CVPR 2016, section 4.2).
 
-Deeper plain networks have a higher error, on the training set too; with shortcuts deeper ones have a lower
-one. The paper's recipe: batches of 128, learning rate 0.1 divided by 10 at half and three quarters of 64,000
-steps, momentum 0.9, weight decay 1e-4, mean image subtracted, padding by 4, crops, flips. Very deep networks
-start at a tenth of the learning rate, until the training error is below 80 %.
+Deeper plain networks have a higher error, on the training set too; with shortcuts deeper networks have a lower one.
+The paper's recipe: batches of 128, learning rate 0.1 divided by 10 at half and three quarters of 64,000 steps,
+momentum 0.9, weight decay 1e-4, mean image subtracted, padding by 4, crops, flips. Very deep networks start at a
+tenth of the learning rate, until the training error is below 80 %.
 
 Run:      python -m experiments.convnets.resnet_cifar --manual_dir PATH
           ... --sweep figure_6 --manual_dir PATH; or --preset cpu --manual_dir PATH
@@ -36,12 +36,12 @@ from lecture4.train.optimizers import piecewise_constant
 from lecture4.vision import train_step
 from lecture4.vision.models import resnet
 
-# Test errors of table 6; those of plain networks are curves only (figure 6).
+# Test errors of table 6; the paper shows those of plain networks only as curves (figure 6).
 PUBLISHED = {
     'ResNet-20': 0.0875, 'ResNet-32': 0.0751, 'ResNet-44': 0.0717, 'ResNet-56': 0.0697, 'ResNet-110': 0.0643,
 }  # fmt: skip
 EVAL_BATCH = 500
-SMOOTHING = 0.01  # weight of a batch in the running training error, over about the last 100
+SMOOTHING = 0.01  # weight of a batch in the running mean of the training error, over about the last 100 batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +53,21 @@ class Config(train.Config):
     source: str = 'cifar10'
     # Number of layers, 6 n + 2: 20, 32, 44, 56, 110.
     depth: train.AtLeast8 = 20
-    # With shortcuts (residual) or without (plain).
+    # Network with shortcuts (residual) or without (plain).
     kind: Literal['residual', 'plain'] = 'residual'
-    # Shortcuts where shapes change: zero-padded subsampling (A, the paper's) or projection (B).
+    # Shortcuts where shapes change: zero-padded subsampling (A, as in the paper) or projection (B).
     shortcut: Literal['A', 'B'] = 'A'
     # Initial learning rate.
     learning_rate: train.Positive = 0.1
-    # Depth from which on training starts at a tenth of the learning rate.
+    # Smallest depth at which training starts with a tenth of the learning rate.
     warm_up_depth: train.AtLeast1 = 110
     # Weight decay of all parameters.
     weight_decay: train.NonNegative = 1e-4
     # Zero padding in pixels around an image before a crop of its size.
     padding: train.AtLeast0 = 4
-    # Compile the equal blocks of a stage once, as a loop: deep networks compile faster.
+    # Compile the equal blocks of a stage once, as a loop, so that deep networks compile faster.
     scan: bool = False
-    # Fraction of the training images to test on in place of the test set (the paper chose by 0.1).
+    # Fraction of the training images to test on in place of the test set (0.1 in the paper, to choose hyperparameters).
     held_out: train.FractionBelow1 = 0.0
 
     def __post_init__(self):
@@ -126,7 +126,7 @@ def network(config, spec):
 
 
 def predict(config, spec, state, x):
-    """Class probabilities of images as they are stored, [n, classes]."""
+    """Class probabilities of stored images, [n, classes]."""
     x = normalize.normalize(x, spec.constants['normalization'])
     return jax.nn.softmax(network(config, spec).apply(train.variables(state), x)[0])
 

@@ -4,10 +4,10 @@ Filters over 3, 4 and 5 words, the maximum over time, dropout, softmax with boun
 vectors are initialized at random and trained (rand), or are read from a file of word2vec or GloVe and frozen
 (static), trained (non-static), or both (multichannel). Sets without a test split are cross-validated in one run.
 
-Differences from Kim's code: the vocabulary is that of a fold's training sentences and of the file of vectors,
-other words are unknown, a vector of zeros (--vocabulary all is his way). Folds have equal sizes. Every training
-sentence is seen once per epoch: he fills the last batch with repetitions before the development sentences are
-drawn, so that some of these are also trained on. SST is trained on whole sentences; he used the phrases too.
+Differences from Kim's code: the vocabulary is that of a fold's training sentences and of the file of vectors, and
+other words have a vector of zeros (--vocabulary all does as his code). Folds have equal sizes. Every training
+sentence is seen once per epoch: his code fills the last batch with repetitions before the development sentences are
+drawn, so that some of these are also trained on. SST is trained on whole sentences; he also used phrases.
 
 Run:      python -m experiments.convnets.sentence_classification          (SciPy's docstrings, no download)
           ... --preset mr [--variant static --vectors GoogleNews-vectors-negative300.bin.gz]
@@ -60,17 +60,17 @@ class Config(train.LabeledSentences):
     vectors: str = ''
     # Dimension of a word vector.
     embedding_dim: train.AtLeast1 = 300
-    # Number of words under a filter, one for each group of filters.
+    # Number of words that a filter spans, one for each group of filters.
     kernel_sizes: train.Ints = (3, 4, 5)
     # Number of filters of each size.
     num_filters: train.AtLeast1 = 100
-    # Number of zero vectors on each side of a sentence that windows reach into; None: as many as fit.
+    # Number of zero vectors on each side of a sentence that filters may extend over; None sets no limit.
     padding: train.AtLeast0 | None = None
-    # Fraction of the features that a training step drops.
+    # Dropout rate of the features.
     dropout_rate: train.FractionBelow1 = 0.5
-    # Bound on the norm of each class's softmax weights.
+    # Largest norm of each class's softmax weights.
     max_norm: train.Positive = 3.0
-    # Factor of Adadelta's updates.
+    # Factor on Adadelta's updates.
     learning_rate: train.Positive = 1.0
     # L2 penalty of filters and softmax weights, added to their gradients.
     weight_decay: train.NonNegative = 0.0
@@ -159,7 +159,7 @@ def report(config, state, data):
     names, folds = data.spec.class_names, data.report_data['cross_validation'].folds
     records = train_step.fold_records(results)
     dev, test = (np.array([r[f'{role}_accuracy'] for r in records]) for role in ('dev', 'test'))
-    metrics, summary = {'test_accuracy': np.nan}, 'No epoch was finished; use more --steps.'
+    metrics, summary = {'test_accuracy': np.nan}, 'No epoch is finished; use more --steps.'
     if records:
         metrics = {'test_accuracy': test.mean(), 'dev_accuracy': dev.mean()}
         summary = f'{config.source}, {config.variant}: test accuracy {100 * test.mean():.1f} %.'
@@ -184,7 +184,7 @@ def report(config, state, data):
         figures={
             'filters': train.Figure(
                 drawn.top_ngrams(by_class),
-                'For each class the filters that contribute most to its logit, and the n-grams of '
+                'For each class, the filters that contribute most to its logit, and the n-grams of '
                 "the last fold's sentences with the largest activations. A dot is padding.",
             ),
             'confusion': train.Figure(

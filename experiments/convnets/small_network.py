@@ -1,9 +1,9 @@
-"""The lecture's small network: convolution, activation, pooling, and what pooling is good for.
+"""The lecture's small network: convolution, activation, pooling, and the effect of pooling.
 
 One network per kind of pooling is trained on the same batches from the same initial filters; then test images are
-translated: how far do the features move, how much accuracy is left? 'subsample' keeps one value of a window. Compared
-with 'max': 'manual_backprop', gradients from the delta rules; 'imbalanced', a set in which the second half of the
-classes is rare; 'balanced', the same set with the frequent classes downsampled in every epoch.
+translated: how far do the features move, and how much accuracy is left? 'subsample' keeps one value of a window.
+Compared with 'max': 'manual_backprop', gradients from the delta rules; 'imbalanced', a training set in which the
+second half of the classes is rare; 'balanced', the same set with the frequent classes downsampled in every epoch.
 
 Run:      python -m experiments.convnets.small_network [--preset mnist --manual_dir PATH]
 Hardware: one core, under a minute; mnist two to three minutes
@@ -47,7 +47,7 @@ class Config(train.Config):
     batch_size: train.AtLeast1 = 64
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Zero border in pixels around every image, so that translations lose nothing.
+    # Width in pixels of the zero border around every image, so that translations lose nothing.
     margin: train.AtLeast0 = 3
     # Largest translation to evaluate, in pixels; at most the margin.
     max_translation: train.AtLeast0 = 3
@@ -57,15 +57,15 @@ class Config(train.Config):
     kernel_size: train.AtLeast1 = 3
     # Zero padding of the input of each convolution.
     padding: train.AtLeast0 = 0
-    # Size and stride of the pooling windows; the ragged edge is kept.
+    # Size and stride of the pooling windows; incomplete windows at the edge are kept.
     window: train.AtLeast1 = 2
     # Activation function between convolution and pooling (the lecture's detector stage).
     activation: Literal['relu', 'sigmoid'] = 'relu'
-    # Softmax with cross-entropy, or sigmoid units with the squared error.
+    # Output units and loss: softmax with cross-entropy, or sigmoid units with the squared error.
     output: Literal['softmax', 'sigmoid'] = 'softmax'
     # Learning rate of SGD with momentum 0.9.
     learning_rate: train.Positive = 0.02
-    # Weight decay of kernels and dense weights, added to their gradients.
+    # Weight decay of convolution kernels and dense weights, added to their gradients.
     weight_decay: train.NonNegative = 1e-3
     # Fraction of the training images of the second half of the classes that the imbalanced set keeps.
     minority_fraction: train.PositiveFraction = 0.05
@@ -176,7 +176,7 @@ def report(config, state, data):
     gradients = lines.coincidence(('jax.grad', 'delta rules'), *losses)
     filters = feature_maps.filters(params['conv1']['kernel'])
     kept = f'{100 * config.minority_fraction:g} % of the images of classes {half} and up are kept.'
-    moved = 'Movement: distance of the features, 1: to those of another image.'
+    moved = 'Movement: distance of the features, relative to the distance to another image.'
     difference = (abs(losses[1] - losses[0]) / losses[0]).max()
     return train.Report(
         metrics={'translated_accuracy': at['max', largest], 'max_difference': difference},
@@ -185,13 +185,13 @@ def report(config, state, data):
             train.Table('Recall, mean over classes', recalls, ('network',), caption=kept),
         ),
         figures={
-            'translations': train.Figure(translations, 'Features of the last stage, and accuracy.'),
+            'translations': train.Figure(translations, 'Movement of features, and accuracy.'),
             'manual_backprop': train.Figure(gradients, 'Losses; 1e-9 stands for no difference.'),
-            'recall': train.Figure(by_class, "'max' on all images; the imbalanced set; balanced."),
+            'recall': train.Figure(by_class, "'max' on all images, imbalanced and balanced."),
             'filters': train.Figure(filters, "The first filters of 'max'."),
             'maps': train.Figure(maps, "Test images and the feature maps of 'max'."),
         },
-        summary=f'Accuracy at 0 and {largest} pixels: '
+        summary=f'Accuracy for translations by 0 and {largest} pixels: '
         + ', '.join(f'{n} {100 * at[n, 0]:.1f} and {100 * at[n, largest]:.1f} %' for n in POOLINGS),
     )
 

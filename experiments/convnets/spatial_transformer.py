@@ -1,7 +1,7 @@
 """Spatial transformers (Jaderberg, Simonyan, Zisserman & Kavukcuoglu, NIPS 2015, tables 1 and 4).
 
 Fully connected and convolutional networks of about the same number of parameters, with and without transformers, on
-the same batches of digits, distorted again on the device. A transformer learns from class labels where to read.
+the same batches of randomly distorted digits. A transformer learns from class labels alone where to sample.
 
 Run:      python -m experiments.convnets.spatial_transformer
           ... --preset mnist, clutter, cluttered_mnist, addition or traffic_signs, with --manual_dir PATH
@@ -19,9 +19,9 @@ Results:  RTS, seed 0: test error in % after 600 steps of 64, with 95 % interval
           | ST-CNN-affine | 16.6 (13.6 to 20.1) | 16.5 (14.9 to 18.2) | 0.5       |
           | ST-CNN-tps    | 19.0 (15.8 to 22.7) |                     | 0.5       |
 
-          After so few steps a transformer already lowers the error, as in the paper; the error rates are far away. On
-          digits theta follows place and size, and turns by 12 degrees (median) where a digit turns by 30. The other
-          presets and the sweeps were not run.
+          After so few steps a transformer already lowers the error, as in the paper; the published error rates are
+          far away. On digits theta follows position and size, and rotates by 12 degrees (median) where a digit is
+          rotated by 30. The other presets and the sweeps were not run.
 """
 
 import dataclasses
@@ -50,15 +50,15 @@ class Config(train.Distorted):
     batch_size: train.AtLeast1 = 64
     steps_per_call: train.AtLeast1 = 25
     image_size: train.AtLeast0 = 12
-    # Networks to train on the same batches: ST- with a spatial transformer, of the kind behind the name.
+    # Networks to train on the same batches; ST- stands for a spatial transformer, of the kind that ends the name.
     networks: tuple[distorted_digits.Name, ...] = distorted_digits.SMALL
-    # Number of parameters of each network, about.
+    # Approximate number of parameters of each network.
     num_params: train.AtLeast1 = 30_000
     # Optimizer: adam, or the paper's plain SGD.
     optimizer: Literal['adam', 'sgd'] = 'adam'
     # Initial learning rate.
     learning_rate: train.Positive = 2e-3
-    # Factor on the learning rate of localization networks.
+    # Factor on the learning rate of the localization networks.
     localization_lr_multiplier: train.Positive = 0.3
 
 
@@ -170,7 +170,7 @@ def figures(config, state, spec, networks, images, labels):
             drawing.attended(*views(config, spec, kinds[last], entry), title=f'step {step}')
             for step, entry in train.entries(state, config.steps)
         ]
-        result['training'] = train.Figure(frames, f'{last}: attention in the course of training.')
+        result['training'] = train.Figure(frames, f'{last}: sampling grids during training.')
     return result
 
 

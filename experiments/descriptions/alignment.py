@@ -1,9 +1,9 @@
 """Alignment of image regions and words (Karpathy & Fei-Fei, CVPR 2015, section 3.1).
 
-Regions are embedded by a linear map, words by a bidirectional recurrent network; an image fits a sentence as far as
-every word finds a region. A ranking loss trains both. The model is measured by retrieval, five sentences per image,
-and its scores become segments of sentences by a Markov random field. In the default, scenes of colored shapes, the
-region of every word is known, and some combinations of color and shape are unseen.
+Regions are embedded by a linear map, words by a bidirectional recurrent network; the score of an image and a sentence
+sums the best region's score over words. A ranking loss trains both. The model is evaluated by retrieval, five
+sentences per image; a Markov random field turns its scores into segments of sentences. In the default, scenes of
+colored shapes, the region of every word is known, and some combinations of color and shape are unseen.
 
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           python -m experiments.descriptions.alignment --preset flickr8k --manual_dir DATA
@@ -51,7 +51,7 @@ class Config(train.Captioned):
     embed_dim: train.AtLeast1 = 64
     # Score of an image and a sentence: the best region of every word, or all positive pairs (2014).
     form: alignment.Form = 'best_region'
-    # Whether regions have unit length and scores are means over words; published ones do not.
+    # Whether regions are normalized to unit length and scores averaged over words; not so in the published model.
     normalize: bool = False
     # Loss: ranking over all negatives of a batch as published, over the hardest, or softmax.
     loss: alignment.Loss = 'ranking'
@@ -59,13 +59,13 @@ class Config(train.Captioned):
     temperature: train.Positive = 0.1
     # Margin of the ranking loss.
     margin: train.Positive = 1.0
-    # Fraction of inputs and outputs, not of recurrences, that a training step drops.
+    # Dropout rate of inputs and outputs, not of recurrences.
     dropout_rate: train.FractionBelow1 = 0.0
     # Optimizer: adam, or sgd with momentum 0.9 and gradients clipped to 5 as published.
     optimizer: Literal['adam', 'sgd'] = 'adam'
-    # Learning rate at the start; it falls to 0 by a cosine.
+    # Initial learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 2e-3
-    # Reward of the Markov random field for neighboring words of one region, for figures and --stage encode.
+    # Reward of the Markov random field for neighboring words with the same region, for figures and --stage encode.
     beta: train.NonNegative = 1.0
 
 
@@ -73,7 +73,7 @@ METRICS = (
     train.Metric('mean_recall', 'fraction', 'higher', 'mean of Recall@1, 5, 10', primary=True),
     *(train.Metric(f'recall_at_{k}', 'fraction', 'higher', f'R@{k}') for k in (1, 5, 10)),
     train.Metric('median_rank', '', 'lower', 'median rank'),
-    train.Metric('word_accuracy', 'fraction', 'higher', 'words on the right object'),
+    train.Metric('word_accuracy', 'fraction', 'higher', 'words aligned with the correct object'),
     train.Metric('segment_length', 'words', '', 'words per segment'),
     train.Metric('loss', '', 'lower', 'loss'),
 )
@@ -165,7 +165,7 @@ def report(config, state, data):
     records += retrieval.published_records()
     caption = 'Annotation: an image ranks sentences; search: a sentence ranks images.'
     swept, figures = align(config, model, state.params, splits['test'])
-    note = 'One sentence of each of at most 200 test images, over rewards beta.'
+    note = 'One sentence of each of at most 200 test images, by reward beta.'
     tables = (
         train.Table('Retrieval', records, ('method', 'direction'), (), caption, in_results=False),
         train.Table('Segments', swept, ('beta',), caption=note),
@@ -175,7 +175,7 @@ def report(config, state, data):
 
 
 def align(config, model, params, split):
-    """Records of the sweep over beta, and the figures of segments and of the sweep."""
+    """Records of the comparison of rewards beta, and figures of segments and of this comparison."""
     from lecture4.figures import descriptions
 
     n, images = min(len(split.features), 200), split.images
@@ -184,7 +184,7 @@ def align(config, model, params, split):
     about = None if images.word_groups is None else [own[0] for own in images.word_groups[:n]]
     betas = unary[mask].std() * np.array([0, 0.1, 0.25, 0.5, 1, 2, 4, 8])
     swept = segments.sweep_beta(unary, mask, betas, about, images.region_groups)
-    figures = {'beta': train.Figure(descriptions.beta_sweep(swept), 'Reward of the random field.')}
+    figures = {'beta': train.Figure(descriptions.beta_sweep(swept), 'Effect of the reward beta.')}
     if images.read_image is not None and images.boxes is not None:
         regions, shown = segments.assign_regions(unary, mask, config.beta)[0], range(min(n, 8))
         joined = [segments.as_text(images.sentences[i][0], unary[i], regions[i]) for i in shown]

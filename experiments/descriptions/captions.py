@@ -1,8 +1,8 @@
 """Sentences generated from images (Karpathy & Fei-Fei, CVPR 2015, section 3.2).
 
 A recurrent network predicts the next word from the words so far and an image: the paper's multimodal RNN, or
-neuraltalk's LSTM, or with soft attention over regions. Beam search finds sentences; BLEU, ROUGE-L and CIDEr-D compare
-them with five references. The default is scenes of colored shapes, with unseen combinations of color and shape.
+neuraltalk's LSTM, or with soft attention over regions. Beam search generates sentences; BLEU, ROUGE-L and CIDEr-D
+compare them with five references. The default is scenes of colored shapes, with unseen combinations of color and shape.
 
 Run:      python -m experiments.descriptions.captions --workdir runs/captions
           python -m experiments.descriptions.captions --preset flickr8k --manual_dir DATA
@@ -18,8 +18,8 @@ Results:  flickr8k, official test set of 1000 images, beam width 7; published: K
           | a person, against the other four     | 63.7   | 44.7   | 30.6   | 21.0                | 48.8    | 0.793   |
           | published                            | 57.9   | 38.3   | 24.5   | 16.0                | -       | -       |
 
-          Below the published values, probably for want of training: 1300 batches of 50 are two passes. Perplexity 29.5;
-          BLEU-4 by beam width 1, 3, 7: 11.7, 12.3, 12.0; 9.6 % of the sentences are training sentences.
+          Lower than published, probably because training was short: 1300 batches of 50 are two epochs. Perplexity
+          29.5; BLEU-4 by beam width 1, 3, 7: 11.7, 12.3, 12.0; 9.6 % of the sentences are training sentences.
 """
 
 import dataclasses
@@ -39,11 +39,11 @@ class Config(train.Captioned):
     steps: train.AtLeast1 = 600
     batch_size: train.AtLeast1 = 64
     min_count: train.AtLeast1 = 5
-    # Codes of an alignment run of the same source, to learn from regions and segments of sentences.
+    # Directory of the codes of an alignment run on the same source, to train on regions and segments of sentences.
     segments: str = ''
-    # Recurrence: relu is the paper's, lstm neuraltalk's.
+    # Recurrence: relu as in the paper, or lstm as in neuraltalk.
     cell: captions.Cell = 'lstm'
-    # Whether the image enters at the first step, as published, or at every step.
+    # Whether the image is an input of the first step only, as published, or of every step.
     image_at: captions.ImageAt = 'first'
     # Whether every word attends to the regions.
     attention: bool = True
@@ -51,15 +51,15 @@ class Config(train.Captioned):
     embed_dim: train.AtLeast1 = 64
     # Dimension of the hidden state.
     hidden_dim: train.AtLeast1 = 128
-    # Fraction of embeddings and hidden states that a training step drops.
+    # Dropout rate of embeddings and hidden states.
     dropout_rate: train.FractionBelow1 = 0.1
     # Optimizer: adam, or rmsprop with neuraltalk's constants.
     optimizer: Literal['adam', 'rmsprop'] = 'adam'
-    # Learning rate at the start; it falls to a tenth by a cosine.
+    # Initial learning rate, with cosine decay to a tenth.
     learning_rate: train.Positive = 4e-3
-    # Widths of the beam that are compared; the last one gives the reported sentences.
+    # Beam widths to compare; the last one generates the reported sentences.
     beam_widths: train.Ints = (1, 2, 5)
-    # Number of words of the longest generated sentence.
+    # Largest number of words of a generated sentence.
     max_length: train.AtLeast1 = 16
 
 
@@ -125,12 +125,12 @@ def apply(config, spec):
         return (features - mean) @ projection
 
     def describe(state, features):
-        """Sentences of images as word indices [n, max_length], by features [n, r, d] of their regions."""
+        """Sentences for images as word indices [n, max_length], from features [n, r, d] of their regions."""
         options = {'width': config.beam_widths[-1], 'max_length': config.max_length}
         return captions.describe(model, state.params, whiten(features), **options).tokens
 
     def sample(state, features, key, temperature=1.0):
-        """Sentences drawn from the model, otherwise as `describe`."""
+        """Sentences sampled from the model, otherwise as `describe`."""
         options = {'temperature': temperature, 'max_length': config.max_length}
         return captions.sample(model, state.params, whiten(features), key, **options).tokens
 
@@ -175,8 +175,8 @@ def figures(config, model, params, data, generated, widths):
     sentences = {'generated': generated, 'references': [own[0] for own in images.sentences]}
     beam = descriptions.beam_widths(widths, ('bleu_1', 'bleu_4'))
     drawn = {
-        'beam': train.Figure(beam, 'BLEU against the width of the beam.'),
-        'lengths': train.Figure(descriptions.lengths(sentences), 'Number of words of sentences.'),
+        'beam': train.Figure(beam, 'BLEU against beam width.'),
+        'lengths': train.Figure(descriptions.lengths(sentences), 'Number of words per sentence.'),
     }
     if images.read_image is None or images.boxes is None:
         return drawn
@@ -186,13 +186,13 @@ def figures(config, model, params, data, generated, widths):
     regions = caption_evaluation.describe_regions(model, params, features, words)
     boxes = descriptions.segments(pixels, images.boxes[: len(pixels)], regions, scores=False)
     drawn |= {
-        'samples': train.Figure(samples, 'Generated, a reference, the nearest training sentence.'),
+        'samples': train.Figure(samples, 'Generated, reference, and nearest training sentence.'),
         'regions': train.Figure(boxes, 'Regions described as images; --segments trains for that.'),
     }
     if config.attention:
         weights = caption_evaluation.attention(model, params, features[0], generated[0], words)
         maps = descriptions.attention(pixels[0], images.boxes[0], [*generated[0], 'END'], weights)
-        drawn['attention'] = train.Figure(maps, 'Regions that each generated word attends to.')
+        drawn['attention'] = train.Figure(maps, 'Attention of each generated word to the regions.')
     return drawn
 
 

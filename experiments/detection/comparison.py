@@ -1,9 +1,9 @@
-"""R-CNN, Fast R-CNN and Faster R-CNN on the same images: what each replaced of the one before, and why.
+"""R-CNN, Fast R-CNN and Faster R-CNN on the same images: what each replaced in its predecessor, and why.
 
-One run trains the three one after another, with the same small network, images, proposals and optimizer: R-CNN sees
-crops of proposals, Fast R-CNN pools them from feature maps of the whole image, Faster R-CNN makes them from these maps
-as well. The report has their mAP, their training time, the time of every stage in testing, and what is kept in memory;
-the last row says what R-CNN with VGG-16 and 2000 proposals would take on this machine.
+One run trains the three one after another, with the same small network, images, proposals and optimizer: R-CNN
+classifies crops of proposals, Fast R-CNN pools proposals from feature maps of the whole image, and Faster R-CNN also
+makes the proposals from these maps. The report has mAP, training time, the test time of every stage, and memory; the
+last row extrapolates the test time of R-CNN with VGG-16 and 2000 proposals on this machine.
 
 Run:      python -m experiments.detection.comparison                               (scenes, no download)
 Hardware: 2 CPU cores; not timed yet
@@ -47,13 +47,13 @@ class Config(detection_data.WithProposals):
     batch_size: train.AtLeast1 = 4
     num_train: train.AtLeast0 = 500
     num_eval: train.AtLeast0 = 100
-    # Dense layers of the heads.
+    # Numbers of units of the dense layers of the heads.
     hidden_dims: train.Ints = (128,)
     # Height and width that R-CNN warps proposals to.
     crop_size: train.AtLeast8 = 40
-    # RoIs or proposals sampled per image for the losses.
+    # Number of RoIs or proposals sampled per image for the losses.
     num_rois: train.AtLeast1 = 32
-    # Proposals of Faster R-CNN per image in testing.
+    # Number of proposals per image of Faster R-CNN in testing.
     num_own_proposals: train.AtLeast1 = 50
     # Learning rate of Adam.
     learning_rate: train.Positive = 1e-3
@@ -62,13 +62,13 @@ class Config(detection_data.WithProposals):
 
 
 METRICS = (
-    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU 0.5', primary=True),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
     train.Metric('roi_accuracy', 'fraction', 'higher', 'accuracy on sampled RoIs'),
     train.Metric('training_time', 's', 'lower', 'training time'),
     train.Metric('seconds_per_image', 's', 'lower', 'test time per image'),
-    train.Metric('memory', 'MB', 'lower', 'intermediate results per image'),
+    train.Metric('memory', 'MB', 'lower', 'activations per image'),
     train.Metric('storage', 'MB', 'lower', 'stored features of the training set'),
 )
 PRESETS = {

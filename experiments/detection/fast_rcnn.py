@@ -1,10 +1,10 @@
 """Fast R-CNN: one pass over an image, features of each proposal by RoI pooling (Girshick, ICCV 2015).
 
-Proposals are those of selective search, computed once and kept in --proposal_cache. Classes and boxes are learned
+Proposals are those of selective search, computed once and stored in --proposal_cache. Classes and boxes are learned
 together by the multi-task loss, with hierarchical sampling: few images, many RoIs of each. The report also has the
 truncated singular value decomposition of the dense layers. The default is a small network from random weights on
 digits pasted on photographs; preset voc2012_animals trains the head on VGG-16's published convolutions, frozen, whose
-feature maps are computed once and kept in --feature_cache.
+feature maps are computed once and stored in --feature_cache.
 
 Run:      python -m experiments.detection.fast_rcnn                                (scenes, no download)
           python -m experiments.detection.fast_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
@@ -34,13 +34,13 @@ class Config(detection_data.WithProposals):
     num_eval: train.AtLeast0 = 100
     # Network before the head: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
-    # Dense layers of the head.
+    # Numbers of units of the dense layers of the head.
     hidden_dims: train.Ints = (256,)
-    # Dropout rate after each of them.
+    # Dropout rate after each dense layer.
     dropout_rate: train.FractionBelow1 = 0.0
-    # Regions of interest sampled per image: 64 of 2 images in the paper.
+    # Number of regions of interest sampled per image; in the paper 64 for each of 2 images.
     num_rois: train.AtLeast1 = 32
-    # Singular values that are kept of each dense layer in the compressed head.
+    # Number of singular values kept for each dense layer of the compressed head.
     svd_ranks: train.Ints = (32,)
     # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
     learning_rate: train.Positive = 1e-3
@@ -52,13 +52,13 @@ class Config(detection_data.WithProposals):
 
 
 METRICS = (
-    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
-    train.Metric('ap', 'fraction', 'higher', 'AP at IoU .5'),
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU 0.5', primary=True),
+    train.Metric('ap', 'fraction', 'higher', 'AP at IoU 0.5'),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
     train.Metric('box_loss', '', 'lower', 'box loss'),
     train.Metric('roi_accuracy', 'fraction', 'higher', 'accuracy on sampled RoIs'),
-    train.Metric('energy', 'fraction', 'higher', 'squared singular values kept'),
+    train.Metric('energy', 'fraction', 'higher', 'fraction of squared singular values kept'),
     train.Metric('seconds_per_image', 's', 'lower', 'test time per image, without proposals'),
 )
 PRESETS = {
@@ -172,7 +172,7 @@ def report(config, state, data):
         drawn=evaluate.drawn(test['shown'], detections, test, len(names)),
         curves=evaluate.curves(results, names),
         tables=(
-            train.Table('Dense layers whole and compressed', records, ('head',)),
+            train.Table('Dense layers, whole and compressed', records, ('head',)),
             train.Table('Test time', times, ('head', 'stage'), pivot='stage'),
         ),
         num_images=len(test['labels']),

@@ -3,13 +3,13 @@
 A region proposal network and the detector's head work on the same feature maps, trained jointly (no gradient goes
 through the coordinates of proposals) or in the paper's four alternating steps. The default is a small network from
 random weights on digits pasted on photographs; preset voc2012_animals trains both on VGG-16's published convolutions,
-frozen, whose feature maps are computed once and kept in --feature_cache.
+frozen, whose feature maps are computed once and stored in --feature_cache.
 
 Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
           python -m experiments.detection.faster_rcnn --preset alternating
           python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
 Hardware: 2 CPU cores; not timed yet
-Results:  mAP at IoU .5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
+Results:  mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
           | network | ours | published |
           |---------|------|-----------|
           | ZF      | -    | 59.9      |
@@ -40,25 +40,25 @@ class Config(detection_data.Detection):
     network: str = 'small'
     # Joint training, or the four alternating steps of the paper, a quarter of the steps each.
     training: Literal['joint', 'alternating'] = 'joint'
-    # Dense layers of the head.
+    # Numbers of units of the dense layers of the head.
     hidden_dims: train.Ints = (256,)
-    # Dropout rate after each of them.
+    # Dropout rate after each dense layer.
     dropout_rate: train.FractionBelow1 = 0.0
     # Square roots of the areas of anchors, in pixels of the resized image.
     anchor_sizes: train.Floats = (20.0, 30.0, 45.0)
     # Aspect ratios of anchors, height over width.
     anchor_ratios: train.Floats = (1.0, 1.6)
-    # Proposals per image in testing.
+    # Number of proposals per image in testing.
     num_proposals: train.AtLeast1 = 50
-    # Regions of interest sampled per image for the loss of the head.
+    # Number of regions of interest sampled per image for the loss of the head.
     num_rois: train.AtLeast1 = 32
     # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
     learning_rate: train.Positive = 1e-3
 
 
 METRICS = (
-    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
-    train.Metric('ap', 'fraction', 'higher', 'AP at IoU .5'),
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU 0.5', primary=True),
+    train.Metric('ap', 'fraction', 'higher', 'AP at IoU 0.5'),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('objectness_loss', 'nats', 'lower', 'objectness loss'),
     train.Metric('rpn_box_loss', '', 'lower', 'box loss of proposals'),

@@ -1,7 +1,7 @@
 """Localization as regression: class and box of a single object (Simonyan & Zisserman, ICLR 2015, appendix A).
 
 A network sees the whole image and predicts the class and, for each class, the box, by regression: no proposals and no
-search. The error counts an image where the class is wrong or the box overlaps the object by an IoU of at most .5. The
+search. The error counts an image where the class is wrong or the box overlaps the object by an IoU of at most 0.5. The
 default is a small network from random weights on single digits pasted on photographs; preset voc2012_animals trains
 the dense layers on VGG-16's published convolutions, frozen, on the images that have one object.
 
@@ -36,9 +36,9 @@ class Config(detection_data.Detection):
     num_train: train.AtLeast0 = 2000
     # Network before the dense layers: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
-    # Dense layers after the feature maps.
+    # Numbers of units of the dense layers after the feature maps.
     hidden_dims: train.Ints = (256,)
-    # Dropout rate after each of them.
+    # Dropout rate after each dense layer.
     dropout_rate: train.FractionBelow1 = 0.2
     # Weight decay of AdamW.
     weight_decay: train.NonNegative = 1e-4
@@ -49,7 +49,7 @@ class Config(detection_data.Detection):
 METRICS = (
     train.Metric('localization_error', 'fraction', 'lower', 'localization error', primary=True),
     train.Metric('class_error', 'fraction', 'lower', 'classification error'),
-    train.Metric('box_error', 'fraction', 'lower', 'box error, true class given'),
+    train.Metric('box_error', 'fraction', 'lower', 'box error given the true class'),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
     train.Metric('box_loss', '', 'lower', 'box loss'),
@@ -172,7 +172,9 @@ def report(config, state, data):
     low, high = scores.wilson_interval(round(values['localization_error'] * total), total)
     return train.Report(
         values,
-        figures={'boxes': train.Figure(figure, 'Predicted boxes, those of the objects dashed.')},
+        figures={
+            'boxes': train.Figure(figure, 'Predicted boxes, and the boxes of the objects (dashed).')
+        },
         summary=f'The localization error on {total} images is {100 * values["localization_error"]:.1f} % (95 % '
         f'interval {100 * low:.1f} to {100 * high:.1f}); the class is wrong in {100 * values["class_error"]:.1f} %, '
         f'the box of the true class in {100 * values["box_error"]:.1f} %.',

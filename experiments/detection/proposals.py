@@ -1,15 +1,15 @@
 """Region proposals: selective search against windows of learned shapes (Uijlings et al., IJCV 2013).
 
-How many objects a proposal covers, by IoU and by number of proposals per image. Selective search groups the
-regions of several segmentations, the most similar neighbors first; windows of learned shapes (centroids of the
-training objects' widths and heights) and random boxes need no image. Any other proposals can be compared: an
-.npz file as lecture4.vision.detection.proposals describes it. Proposals of a set that has files are kept next to
-the prepared sets under the fingerprint of its images.
+Measured is the fraction of objects that a proposal covers, by IoU and by number of proposals per image. Selective
+search merges the regions of several segmentations, the most similar neighbors first; windows of learned shapes
+(centroids of the training objects' widths and heights) and random boxes need no image. Any other proposals can be
+compared: an .npz file as lecture4.vision.detection.proposals describes it. Proposals of a set that has files are kept
+next to the prepared sets under the fingerprint of its images.
 
 Run:      python -m experiments.detection.proposals
           python -m experiments.detection.proposals --preset voc2012_animals --manual_dir PATH
 Hardware: one core (AMD EPYC), selective search in mode fast 3.2 s per image of 500 x 375; default 1 minute
-Results:  scenes of 240 x 180, 40 images, 106 objects, seed 0; recall (%) at IoU .5 and .7, MABO (%)
+Results:  scenes of 240 x 180, 40 images, 106 objects, seed 0; recall (%) at IoU 0.5 and 0.7, MABO (%)
 
           | method                    | proposals per image | recall .5 | recall .7 | MABO |
           |---------------------------|---------------------|-----------|-----------|------|
@@ -35,7 +35,7 @@ from lecture4.data.detection.dataset import annotations, fingerprint
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.vision.detection import proposal_recall, proposals, selective_search, window_shapes
 
-# VOC 2007 test, about 2100 windows per image: recall at IoU .5 and MABO of mode fast.
+# VOC 2007 test, about 2100 windows per image: recall at IoU 0.5 and MABO of mode fast.
 PUBLISHED = {'recall': '98.0', 'mabo': '80.4'}
 
 
@@ -44,9 +44,9 @@ class Config(train.Config):
     steps: train.AtLeast1 = 30
     # Source of images with boxes: scenes, bccd, voc2012_animals, voc2007, voc2012, voc:PATH, coco:PATH, npz:PATH.
     source: str = 'scenes'
-    # Split of the source whose objects the proposals are measured on.
+    # Split of the source on whose objects the proposals are evaluated.
     test_split: str = 'test'
-    # Number of images to measure on, at most; 0 takes all.
+    # Largest number of images to evaluate on; 0 takes all.
     num_images: train.AtLeast0 = 40
     # Variant of selective search: one, eight or eighty groupings of each image.
     mode: selective_search.Mode = 'fast'
@@ -60,15 +60,15 @@ class Config(train.Config):
     num_shapes: train.AtLeast1 = 9
     # Number of processes that compute proposals; 0 takes one for each core.
     num_workers: train.AtLeast0 = 1
-    # File of proposals to compare with, for the images of the test split in their order.
+    # File of further proposals to evaluate, for the images of the test split in their order.
     proposals: str = ''
 
 
 METRICS = (
     train.Metric('search_recall', 'fraction', 'higher', 'recall of selective search', primary=True),
-    train.Metric('recall', 'fraction', 'higher', 'recall (IoU .5)'),
-    train.Metric('recall_07', 'fraction', 'higher', 'recall (IoU .7)'),
-    train.Metric('average_recall', 'fraction', 'higher', 'average recall (IoU .5 to 1)'),
+    train.Metric('recall', 'fraction', 'higher', 'recall (IoU 0.5)'),
+    train.Metric('recall_07', 'fraction', 'higher', 'recall (IoU 0.7)'),
+    train.Metric('average_recall', 'fraction', 'higher', 'average recall (IoU 0.5 to 1)'),
     train.Metric('mabo', 'fraction', 'higher', 'MABO'),
     train.Metric('num_proposals', 'count', '', 'proposals per image'),
     train.Metric('seconds_per_image', 's', 'lower', 'seconds per image'),
@@ -125,7 +125,7 @@ def propose_of(config):
 
 
 def searched(config, dataset):
-    """Selective search's proposals, computed once for sets that have files."""
+    """Selective search's proposals, computed once and stored for sets that have files."""
     track = functools.partial(train.track, config, title='selective search')
     if config.source == 'scenes':
         boxes = proposals.compute(
@@ -182,7 +182,7 @@ def report(config, state, data):
     figures = {
         'recall': train.Figure(
             drawn.proposal_recall(by_number, by_overlap),
-            f'Recall at IoU .5 against the number of proposals; against IoU with at most {most}.',
+            f'Recall at IoU 0.5 against the number of proposals; against IoU with at most {most}.',
         ),
         'best': train.Figure(
             drawn.best_proposals(shown, dataset.boxes[:4], best),

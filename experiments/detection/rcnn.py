@@ -1,9 +1,9 @@
 """R-CNN: a network's features of warped proposals, linear SVMs and box regression (Girshick et al., CVPR 2014).
 
-Each proposal of selective search is warped to a square with context and goes through the network on its own. The
+Each proposal of selective search is warped to a square with context and passed through the network separately. The
 stages of the paper follow one another: fine-tuning with one output per class and one for the background, an SVM per
-class with one pass of hard-negative mining, a ridge regression of boxes per class, suppression per class at IoU .3.
-The small network starts from random weights, on digits pasted on photographs.
+class with one pass of hard-negative mining, a ridge regression of boxes per class, non-maximum suppression per class
+at IoU 0.3. The small network starts from random weights, on digits pasted on photographs.
 
 Run:      python -m experiments.detection.rcnn                                     (scenes, no download)
 Hardware: 2 CPU cores; not timed yet
@@ -32,25 +32,25 @@ class Config(detection_data.WithProposals):
     num_eval: train.AtLeast0 = 100
     # Height and width that proposals are warped to; 227 in the paper.
     crop_size: train.AtLeast8 = 40
-    # Pixels of context around a proposal in the square; 16 in the paper.
+    # Width in pixels of the context around a proposal in the square; 16 in the paper.
     context: train.AtLeast0 = 3
-    # Dense layers of the network.
+    # Numbers of units of the dense layers of the network.
     hidden_dims: train.Ints = (128,)
-    # Dropout rate after each of them.
+    # Dropout rate after each dense layer.
     dropout_rate: train.FractionBelow1 = 0.3
-    # Proposals sampled per image in fine-tuning, a quarter of them positive.
+    # Number of proposals sampled per image in fine-tuning, a quarter of them positive.
     num_rois: train.AtLeast1 = 32
-    # Weight of the losses of the SVMs.
+    # Weight C of the hinge losses of the SVMs.
     C: train.Positive = 1e-3
-    # Penalty of the ridge regression of boxes.
+    # Penalty parameter of the ridge regression of boxes.
     ridge: train.Positive = 1000.0
     # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
     learning_rate: train.Positive = 1e-3
 
 
 METRICS = (
-    train.Metric('map', 'fraction', 'higher', 'mAP at IoU .5', primary=True),
-    train.Metric('ap', 'fraction', 'higher', 'AP at IoU .5'),
+    train.Metric('map', 'fraction', 'higher', 'mAP at IoU 0.5', primary=True),
+    train.Metric('ap', 'fraction', 'higher', 'AP at IoU 0.5'),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('class_loss', 'nats', 'lower', 'classification loss'),
     train.Metric('roi_accuracy', 'fraction', 'higher', 'accuracy on sampled proposals'),

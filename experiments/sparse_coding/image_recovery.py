@@ -1,9 +1,9 @@
 """Compression, denoising and inpainting with learned dictionaries (Elad & Aharon, 2006).
 
-Natural patches are sums of few atoms of a dictionary; noise, and what is missing, is not. The dictionary
+Natural patches are sums of few atoms of a dictionary; noise is not. The dictionary
 is learned online on clean patches of other images and, for denoising, once more on the noisy image;
 patches are approximated by orthogonal matching pursuit within the noise (times a gain chosen on clean
-images that are not in the test set) and averaged. Missing pixels are filled in by L1 codes of the known.
+images that are not in the test set) and averaged. Missing pixels are filled in by L1 codes of the known pixels.
 
 Run:      python -m experiments.sparse_coding.image_recovery
           python -m experiments.sparse_coding.image_recovery --preset set12 --manual_dir PATH  # or bsd68
@@ -17,7 +17,7 @@ Results:  PSNR in dB for sigma 15, 25, 50
           | BM3D (published)         | 32.37, 29.97, 26.72   | 31.07, 28.57, 25.62   |
           | DnCNN (published)        | 32.86, 30.44, 27.18   | 31.73, 29.23, 26.23   |
 
-          As K-SVD, it makes no use of similar patches. Set12: inpainting 30.92 with 50 % missing, 25.11 with
+          Like K-SVD, the method does not exploit similar patches. Set12: inpainting 30.92 with 50 % missing, 25.11 with
           80 %; compression with 4 coefficients per patch: learned 30.76, DCT 27.77, PCA 27.34.
 """
 
@@ -44,7 +44,7 @@ class Config(train.Config):
     eval_source: str = 'photos'
     # Number of images to recover, the last ones, excluded from learning; 0 takes all.
     num_eval: train.AtLeast0 = 3
-    # Size of the center crop of each of them; 0 takes whole images.
+    # Size of the center crop of each of these images; 0 takes whole images.
     crop_size: train.AtLeast0 = 192
     # Size of the patches.
     patch_size: train.AtLeast1 = 8
@@ -54,25 +54,25 @@ class Config(train.Config):
     l1_penalty: train.Positive = 0.1
     # Number of clean patches; a tenth of them is held out for evaluation.
     num_patches: train.AtLeast2 = 100_000
-    # Non-zeros per patch at which compression is measured; none given: no compression.
+    # Numbers of non-zeros per patch at which compression is measured; empty for no compression.
     nonzeros: tuple[train.AtLeast1, ...] = (1, 2, 4, 8, 16)
-    # Standard deviations of the noise, for pixels in 0..255; none given: no denoising.
+    # Standard deviations of the noise, for pixels in 0..255; empty for no denoising.
     sigmas: tuple[train.AtLeast1, ...] = (15, 25, 50)
-    # Number of steps of learning on each noisy image, from the clean dictionary on; 0: none.
+    # Number of steps of further learning on each noisy image, from the clean dictionary; 0 for none.
     adapt_steps: train.AtLeast0 = 60
     # Weight of the L1 penalty in learning on a noisy image, in standard deviations of the noise.
     adapt_l1_penalty: train.Positive = 1.5
-    # Candidate gains: a patch is coded until its residual is a gain times the noise.
+    # Candidate gains: a patch is coded until its residual is the gain times the noise.
     gains: train.Floats = (1.0, 1.05, 1.1, 1.15)
-    # Number of clean images, 180 x 180 pixels of each, on which the gain is chosen.
+    # Number of clean images on which the gain is chosen, from 180 x 180 pixels of each.
     num_valid: train.AtLeast1 = 2
-    # Denoise with a redundant DCT too, for comparison.
+    # Also denoise with a redundant DCT, for comparison.
     cosines: bool = True
     # Distance in pixels between the patches of a noisy image.
     stride: train.AtLeast1 = 1
-    # Fractions of the pixels that are missing; none given: no inpainting.
+    # Fractions of missing pixels; empty for no inpainting.
     missing: tuple[train.InsideUnit, ...] = (0.5, 0.8)
-    # Weight of the L1 penalty where pixels are missing.
+    # Weight of the L1 penalty for inpainting.
     inpaint_l1_penalty: train.Positive = 0.02
     # Distance in pixels between the patches of an image with missing pixels.
     inpaint_stride: train.AtLeast1 = 2
@@ -150,12 +150,14 @@ def report(config, state, data):
         )
         caption = (
             f'{what}, patches of {size} x {size} without overlap, each stored as its mean and so many '
-            f'coefficients. Learned: orthogonal matching pursuit in {config.num_atoms} atoms of '
-            f'{config.clean}; PCA of the same patches and DCT: the largest.'
+            f'coefficients. Learned: orthogonal matching pursuit with {config.num_atoms} atoms of '
+            f'{config.clean}; PCA of the same patches and DCT: the largest coefficients.'
         )
         tables.append(train.Table('Compression', records, keys, caption=caption, pivot='non-zeros'))
         drawing = recovery.rate_distortion(curves, config.nonzeros)
-        figures['compression'] = train.Figure(drawing, 'PSNR against non-zeros per patch.')
+        figures['compression'] = train.Figure(
+            drawing, 'PSNR against the number of non-zeros per patch.'
+        )
     if config.sigmas:
         names = ('patch_size', 'stride', 'seed', 'gains', 'cosines', 'adapt_steps')
         options = {name: getattr(config, name) for name in (*names, 'adapt_l1_penalty')}

@@ -1,10 +1,9 @@
 """Learned encoders (LISTA): a few layers that predict sparse codes (Gregor & LeCun, ICML 2010).
 
-Codes cost an optimization at test time; an encoder of the form of a few iterations, trained on pairs of
-patches and exact codes, predicts them in as many products. Encoders of several depths are trained in
-parallel; the error of their codes on held-out patches and the time per patch are compared with FISTA and
-ADMM stopped after some iterations, on the same device in the same run. The paper reports about a tenth of
-the computation at equal error.
+Codes cost an optimization at test time; an encoder with the form of a few iterations, trained on pairs of patches and
+exact codes, predicts them in as many matrix products. Encoders of several depths are trained in parallel; the error
+of their codes on held-out patches and the time per patch are compared with FISTA and ADMM stopped after some
+iterations, on the same device in the same run. The paper reports about a tenth of the computation at equal error.
 
 Run:      python -m experiments.sparse_coding.learned_encoder
 Hardware: one CPU core, 85 s
@@ -17,8 +16,8 @@ Results:  speedup over the solver stopped at the same error of the codes
           | 3      | 0.043 | 4.9   | 2.0  |
           | 7      | 0.022 | 2.2   | 0.9  |
 
-          Learned codes pay where a few percent of error do not matter; beyond, the solver is faster,
-          and certified.
+          Learned encoders pay off where an error of a few percent does not matter; below, the solver is faster, and
+          certified.
 """
 
 import dataclasses
@@ -60,13 +59,13 @@ class Config(train.Config):
     dictionary_steps: train.AtLeast1 = 150
     # Number of patches with exact codes; a tenth of them is held out.
     num_patches: train.AtLeast2 = 20_000
-    # One encoder for each of these numbers of layers (applications of its second matrix).
+    # Numbers of layers (applications of the second matrix); one encoder is trained for each.
     num_layers: Layers = (0, 1, 3, 7)
-    # One matrix for all layers, as in the paper, or one per layer.
+    # Share one matrix among all layers, as in the paper; otherwise each layer has its own.
     tied: bool = True
-    # Initial learning rate; it falls to 0 along a half cosine.
+    # Initial learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
-    # Iterations after which the solvers are stopped, for comparison.
+    # Numbers of iterations after which the solvers are stopped, for comparison.
     iterations: train.Ints = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
@@ -167,7 +166,7 @@ def report(config, state, data):
         f'{len(x)} held-out patches of {config.source}, d = {x.shape[1]}, k = {config.num_atoms}, '
         f'{density:.1%} of the codes not zero. Error: squared, relative to predicting zero. Excess: of '
         'the objective, relative to its minimum. Speedup: over the solver stopped at the first error '
-        'that is no larger. The exact codes have a relative gap of at most '
+        'that is no larger. The exact codes have a relative duality gap of at most '
         f'{data.report_data:.0e}.'
     )
     axes = {'xlabel': 'µs/patch', 'xscale': 'log', 'yscale': 'log'}

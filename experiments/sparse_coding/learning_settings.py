@@ -1,11 +1,10 @@
 """Supervised, semi-supervised, transfer, active and self-taught learning compared (Raina et al., 2007).
 
-A task with few labels, and besides them, by setting: nothing (supervised), unlabeled examples of the task
-(semi-supervised), labeled examples of other classes (transfer), unlabeled images of something else
-(self-taught), or an oracle that labels selected examples (active). The classifier is a linear SVM, C by
-cross-validation on the few labels. Other data are used for features of one form, dense patches through a
-layer of filters, rectified and pooled: filters that encode unlabeled patches sparsely, or that classify
-other classes. Random filters are the control.
+A task with few labels, and in addition, by setting: nothing (supervised), unlabeled examples of the task
+(semi-supervised), labeled examples of other classes (transfer), unlabeled images of other things (self-taught), or an
+oracle that labels selected examples (active). The classifier is a linear SVM, C by cross-validation on the few
+labels. Other data are used for features of one form, dense patches through a layer of filters, rectified and pooled:
+filters that encode unlabeled patches sparsely, or that classify other classes. Random filters are the control.
 
 Run:      python -m experiments.sparse_coding.learning_settings
           python -m experiments.sparse_coding.learning_settings --preset mnist --manual_dir PATH
@@ -22,7 +21,8 @@ Results:  test accuracy in %; labels per class: digits 20, mnist (classes 5 to 9
           | active, least certain    | 95.7   | 51.7, 72.4, 86.9, 90.3 |
           | active, most diverse     | 94.9   | 51.7, 82.2, 88.7, 90.2 |
 
-          digits, one label: no other data beats pixels (72.1). Filters of unlabeled strokes equal random ones.
+          digits, one label: no other data beat pixels (72.1). Filters of unlabeled strokes are no better than random
+          ones.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Config(train.PatchFeatures):
     source: str = 'digits'
     # Classes of the task.
     classes: train.Classes = (5, 6, 7, 8, 9)
-    # Other classes of the source, whose labels transfer uses.
+    # Other classes of the source, with labels for transfer learning.
     other_classes: train.Classes = (0, 1, 2, 3, 4)
     # Source of unlabeled images for self-taught learning; 'others' takes the other classes.
     unlabeled: str = 'others'
@@ -61,14 +61,14 @@ class Config(train.PatchFeatures):
     # Weight of the L1 penalty on codes of whitened patches.
     l1_penalty: train.Positive = 0.3
     contrast_epsilon: train.Positive = 0.1
-    # Learning rate of the layer that transfer trains.
+    # Learning rate of the layer trained by transfer learning.
     learning_rate: train.Positive = 1e-2
-    # Number of unlabeled patches of the task's images, and as many of the other ones.
+    # Number of unlabeled patches of the task's images, and of the other unlabeled images.
     num_patches: train.AtLeast1 = 20_000
     candidates_per_class: train.AtLeast1 = 100
     # Number of test images; 0 takes all.
     num_eval: train.AtLeast0 = 0
-    # Numbers of labels per class, increasing; averages where an oracle is queried.
+    # Numbers of labels per class, increasing; averages over classes where an oracle is queried.
     labels_per_class: train.Ints = (1, 2, 5, 10, 20)
     num_trials: train.AtLeast1 = 20
 
@@ -107,7 +107,7 @@ def data(config):
     options = {name: getattr(config, name) for name in names} | config.data_kwargs()
     sets = images.load_related(config.source, **options)
     task, size = sets.task, sets.task.train_images.shape[1]
-    # Both refuse what does not fit.
+    # Both refuse options that do not fit the data.
     label_efficiency.sample_training_sets(0, task.train_labels, max(config.labels_per_class), 1)
     patches.grid((size, size), config.patch_size, config.stride)
     sources, whitening = {}, {}
@@ -139,7 +139,7 @@ def build(config, spec):
 
 
 def features(config, spec):
-    """{setting: (what is learned, images [n, h, w, 1]) -> features [n, p]}."""
+    """{setting: (learned filters, images [n, h, w, 1]) -> features [n, p]}."""
     own = {name: getattr(config, name) for name in ('num_filters', 'l1_penalty', 'seed')}
     whitening = spec.constants['whitening']
     return learning_settings.feature_functions(whitening, **own, **config.patch_options())
@@ -178,7 +178,7 @@ def report(config, state, data):
         ),
         'map': train.Figure(
             settings.learning_settings(values, labels, *data.report_data, seed=config.seed),
-            'The data that each setting uses. A question mark: the label is hidden.',
+            'The data that each setting uses; a question mark stands for a hidden label.',
         ),
         'filters_transfer': train.Figure(
             dictionary.atoms(np.asarray(state['transfer'].params['filters']), shape, width=4.0),

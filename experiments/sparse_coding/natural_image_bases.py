@@ -1,9 +1,9 @@
 """Sparse coding of natural images: atoms that look like Gabor functions (Olshausen & Field, Nature 1996).
 
 A dictionary is learned from patches of whitened photographs under a sparsity penalty, and a Gabor
-function is fitted to every atom: the fraction that fits, and how orientations and frequencies are
-distributed, say how far the bases are those of the paper (localized, oriented, bandpass). The paper
-shows its bases and gives no such numbers.
+function is fitted to every atom: the fraction of good fits and the distribution of orientations and frequencies tell
+how close the bases are to those of the paper (localized, oriented, bandpass). The paper shows its bases and gives no
+such numbers.
 
 Run:      python -m experiments.sparse_coding.natural_image_bases
           python -m experiments.sparse_coding.natural_image_bases --preset olshausen --manual_dir PATH
@@ -17,7 +17,7 @@ Results:  atoms that fit a Gabor; entropy of their orientations (1 is uniform); 
           | olshausen   | 69.5         | 0.997   | 0.135 / 0.188 / 0.212   |
 
           olshausen with --penalty_weight 1: 46.5 %; its images are blurred above 0.39 cycles per
-          pixel, and atoms that code what little noise is left there stay noise.
+          pixel, and atoms that code the little noise left there remain noise.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Config(train.Config):
     penalty: Literal['l1', 'log'] = 'l1'
     # Weight of the penalty; whitened pixels have variance 1.
     penalty_weight: train.Positive = 1.0
-    # Iterations of the solver per step.
+    # Number of iterations of the solver per step.
     num_iterations: train.AtLeast1 = 8
     # Number of patches; a tenth of them, at most 4000, is held out for evaluation.
     num_patches: train.AtLeast2 = 100_000
@@ -93,7 +93,7 @@ SWEEPS = {
 def data(config):
     images = load_images(config.source, **config.data_kwargs()).images
     prepared = whiten.whiten(images) if config.whiten else whiten.standardize(images)
-    # Whitening treats images as periodic: what it makes of their borders is left out.
+    # Whitening treats images as periodic, so their borders are left out.
     margin = 4 if config.whiten else 0
     inner = [
         image[margin : len(image) - margin, margin : image.shape[1] - margin] for image in prepared
@@ -166,8 +166,8 @@ def report(config, state, data):
     few = atoms.contrast_quantiles(data.evaluation)
     codes = np.asarray(sparse_codes(config, state.params, jnp.asarray(data.evaluation[few])).codes)
     caption = (
-        'An atom fits where a Gabor leaves less than a fifth of its energy about the mean (R^2 > 0.8) '
-        'and its spectrum at frequency zero is at most half of that at the carrier, which refuses '
+        'An atom fits if a Gabor leaves less than a fifth of its variance unexplained (R^2 > 0.8) '
+        'and its spectrum at frequency zero is at most half of that at the carrier, which excludes '
         'blobs, single pixels and strokes of one sign.'
     )
     return train.Report(

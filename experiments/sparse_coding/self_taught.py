@@ -1,10 +1,10 @@
 """Self-taught learning (Raina, Battle, Lee, Packer & Ng, ICML 2007).
 
-A dictionary is learned from unlabeled images of anything; labeled images of something else are
-described by their sparse codes, and a linear SVM learns from few of them. Raw pixels and principal
-components of the same unlabeled data get the same pooling, the same SVM and the same cross-validation
-on the labeled training set alone. The preset cifar10 uses dense color patches, pooled over quadrants,
-encoded by one thresholded product (Coates & Ng 2011); --encoder sparse is Raina's.
+A dictionary is learned from arbitrary unlabeled images; labeled images of other things are described by their sparse
+codes, and a linear SVM learns from a few of them. Raw pixels and principal components of the same unlabeled data get
+the same pooling, the same SVM and the same cross-validation on the labeled training set alone. The preset cifar10
+uses dense color patches, pooled over quadrants, encoded by one thresholded product (Coates & Ng 2011); --encoder
+sparse is Raina's.
 
 Run:      python -m experiments.sparse_coding.self_taught
           python -m experiments.sparse_coding.self_taught --preset cifar10 --manual_dir PATH
@@ -53,9 +53,9 @@ class Config(train.SelfTaught):
     threshold: train.NonNegative = 0.5
     # Weight of the L1 penalty; signals are whitened, so their coordinates have variance near 1.
     l1_penalty: train.Positive = 0.5
-    # Labeled images per class from which small training sets are drawn.
+    # Number of labeled images per class from which small training sets are sampled.
     labeled_pool_size: train.AtLeast1 = 500
-    # C of one more linear classifier on all labeled images, with standardized features; 0 trains none.
+    # C of an additional linear classifier on all labeled images, with standardized features; 0 trains none.
     full_data_C: train.NonNegative = 0.0
     # Loss of the classifier on all labeled images.
     full_data_loss: Literal['squared hinge', 'hinge', 'softmax'] = 'squared hinge'
@@ -65,7 +65,7 @@ METRICS = (
     train.Metric('sparse_accuracy', 'fraction', 'higher', 'accuracy of sparse codes', primary=True),
     train.Metric('accuracy', 'fraction', 'higher', 'test accuracy'),
     train.Metric('full_data_accuracy', 'fraction', 'higher', 'test accuracy with all labels'),
-    train.Metric('dual_gap', '', 'lower', 'relative gap of the dictionary for its codes'),
+    train.Metric('dual_gap', '', 'lower', 'relative duality gap of the dictionary given its codes'),
     *train.DICTIONARY_METRICS,
 )
 PRESETS = {
@@ -74,7 +74,7 @@ PRESETS = {
     'handwriting': {'unlabeled': 'omniglot', 'labeled': 'mnist', 'crop_size': 0, 'patch_size': 0}
     | {'num_atoms': 512, 'steps': 400, 'num_signals': 19_280, 'labels_per_class': (10, 50, 100)}
     | {'num_trials': 20},
-    # Contrast and whitening as in Coates, Lee & Ng 2011: their 10 is of variances of 0..255.
+    # Contrast and whitening as in Coates, Lee & Ng 2011: their 10 is for variances of pixels in 0..255.
     'cifar10': {'unlabeled': 'cifar10', 'labeled': 'cifar10', 'color': True, 'crop_size': 0}
     | {'patch_size': 6, 'stride': 1, 'pooling_grid': 2, 'num_atoms': 400, 'encoder': 'threshold'}
     | {'l1_penalty': 1.0, 'contrast_epsilon': 10**0.5 / 255, 'num_signals': 400_000, 'steps': 600}
@@ -152,7 +152,7 @@ def report(config, state, data):
     options = {name: getattr(config, name) for name in (*names, 'full_data_loss')}
     draws, full = image_accuracy.accuracies(features(config, spec), state, task, **options)
     caption = (
-        f'{config.num_trials} draws of the labeled set. Unlabeled: {config.unlabeled}; labeled: '
+        f'{config.num_trials} random labeled sets. Unlabeled: {config.unlabeled}; labeled: '
         f'{config.labeled}, {spec.num_classes} classes, {len(task.test_labels)} test images. Linear '
         'SVM, C by cross-validation on the labeled set.'
     )
@@ -164,7 +164,9 @@ def report(config, state, data):
     )
     if full:
         tables += (train.Table('Accuracy with all labels', full, index),)
-    back = np.asarray(linalg.pseudo_inverse(spec.constants['whitening']))  # to pixels
+    back = np.asarray(
+        linalg.pseudo_inverse(spec.constants['whitening'])
+    )  # map atoms back to pixels
     learned, usage = np.asarray(state.params.atoms), np.asarray(state.params.usage)
     D, order = back.T @ learned, atoms.display_order(learned, usage)
     shape = self_taught.signal_shape(task.train_images.shape[1:], config.patch_size)

@@ -1,4 +1,4 @@
-"""Average precision and recall of COCO: over IoU .5 to .95 and object sizes, equal to pycocotools'.
+"""Average precision and recall of COCO: over IoU 0.5 to 0.95 and object sizes, equal to pycocotools'.
 
 Matching is compiled: every pair of an image and a class is one row of padded integer arrays, so that the result
 is exact on any device. Curves are float64 on the host.

@@ -52,7 +52,7 @@ def predict_all(
 def mean_ap(
     detections: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], num_classes: int
 ) -> tuple[float, list[ClassResult]]:
-    """MAP at IoU .5 (the area measure), and the results of the classes; see `average_precision.voc`.
+    """MAP at IoU 0.5 (the area measure), and the results of the classes; see `average_precision.voc`.
 
     Args:
       detections: Result of `predict_all`.

@@ -93,7 +93,7 @@ def measure(
       numbers: How many of the first proposals of an image are taken, in ascending order.
 
     Returns:
-      A record for each number: 'at most', recall (IoU .5), recall_07, average_recall, mabo, num_proposals (mean
+      A record for each number: 'at most', recall (IoU 0.5), recall_07, average_recall, mabo, num_proposals (mean
       per image).
     """
     overlaps = best_overlaps(proposals, truth, numbers)
