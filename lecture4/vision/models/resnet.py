@@ -27,6 +27,10 @@ from lecture4.vision.layers import (
     relu,
 )
 
+# Test errors on CIFAR-10 by depth, table 6; those of plain networks are curves only. 1202 layers overfit: their
+# training error is that of 110.
+CIFAR_ERRORS = {20: 0.0875, 32: 0.0751, 44: 0.0717, 56: 0.0697, 110: 0.0643, 1202: 0.0793}
+
 
 class ResNet(nn.Module):
     """Stages of residual blocks; `imagenet` and `cifar` make the networks of the paper.
