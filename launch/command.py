@@ -1,4 +1,4 @@
-"""What all launchers share: their own options, then `--`; calls of programs, processes and their output."""
+"""Shared parts of all launchers: their options, then `--`; calls of programs, processes and their output."""
 
 import argparse
 import contextlib
@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, NoReturn
 
-ROOT = pathlib.Path(__file__).parent.parent  # the clone, or where the package is installed
+ROOT = pathlib.Path(
+    __file__
+).parent.parent  # the clone, or the directory where the package is installed
 
 
 class LaunchError(Exception):
-    """A mistake of the user: one line with the fix, exit code 2."""
+    """A user error: one line with the fix, exit code 2."""
 
 
 def parser(module: str, doc: str, dry_run: bool = True) -> argparse.ArgumentParser:
@@ -72,7 +74,7 @@ def require(program: str, remedy: str) -> str:
 
     Args:
       program: Name of the program.
-      remedy: What to install or where to run, for the message.
+      remedy: What to install or where to run; part of the message.
 
     Returns:
       Its path.
@@ -149,7 +151,7 @@ def start(command: list[str], label: object, environ: Mapping[str, str]) -> subp
       environ: Its environment.
 
     Returns:
-      The process, in a session of its own: Ctrl-C reaches only the launcher, which forwards it once.
+      The process, in a new session: Ctrl-C reaches only the launcher, which forwards it once.
     """
     process = subprocess.Popen(
         command,

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
       Exit code 0.
 
     Raises:
-      LaunchError: A directory holds no run, the runs share no metric, or the report cannot be written.
+      LaunchError: A directory contains no run, the runs have no metric in common, or the report cannot be written.
     """
     parser = command.parser('launch.compare', __doc__ or '', dry_run=False)
     add = parser.add_argument
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     add('--workdir', default='runs/compare', help='Directory for the report. Default: %(default)s.')
     options = parser.parse_args(argv)
     if len(options.runs) < 2:
-        raise command.LaunchError('one run has nothing to compare with; expected RUN RUN ...')
+        raise command.LaunchError('expected at least two runs: RUN RUN ...')
     from lecture4.train import Report
     from lecture4.train import report as reports
 
@@ -75,7 +75,7 @@ def common_metrics(compared: Sequence[runs.Run], only: Sequence[str] = ()) -> 'l
       only: Names of metrics; empty for all.
 
     Raises:
-      LaunchError: There is none, or no two runs have one of `only`.
+      LaunchError: There is no such metric, or one of `only` is not in two runs.
     """
     from lecture4.train import Metric
     from lecture4.train.metrics import EVAL
@@ -91,7 +91,7 @@ def common_metrics(compared: Sequence[runs.Run], only: Sequence[str] = ()) -> 'l
     shared = [name for name, count in counts.items() if count > 1]
     if missing := [name for name in only if name not in shared]:
         raise command.LaunchError(
-            f'--metrics {missing[0]}: no two runs have it; choose from {", ".join(sorted(shared))}'
+            f'--metrics {missing[0]}: fewer than two runs have it; choose from {", ".join(sorted(shared))}'
         )
     order = list(known)
     chosen = sorted(only or shared, key=lambda n: order.index(n) if n in order else len(order))
@@ -187,7 +187,7 @@ def overlaid(
 
 
 def best(compared: Sequence[runs.Run], metric: 'Metric') -> float:
-    """The best final value of a metric; the first run's where neither direction is better."""
+    """The best final value of a metric; that of the first run if neither direction is better."""
     values = [v for run in compared if _finite(v := run.last().get(metric.name))]
     if not values:
         return math.nan

@@ -1,13 +1,14 @@
-"""Compiles an experiment for a TPU slice or a GPU node that is not there, before it is paid for.
+"""Compile an experiment for a TPU slice or a GPU node that is not attached, before paying for it.
 
     python -m launch.compile --topology v5e:4x4 -- python -m experiments.sparse_coding.self_taught
     python -m launch.compile --topology v5e:8x8 --fit -- python -m experiments.convnets.resnet_cifar
     python -m launch.compile --topology v5e:4x4 v5e:8x8 v5e:16x16 -- python -m experiments...     a scaling table
 
 TPU programs need `pip install libtpu`, GPU programs (h200:8) `pip install "jax[cuda12]"`; no device is used.
-For each program (step, evaluate, encode) it prints what a chip holds and moves, every collective, and the least time
-by what bounds it; compile.json and report.html hold the same. The times are counts divided by the chips' peaks, not
-measurements. The batch size is of all chips; with several topologies it stays the same for each.
+For each program (step, evaluate, encode) it prints the memory and memory traffic of a chip, every collective, and a
+lower bound of the time with the resource that sets it; compile.json and report.html contain the same. The times are
+counts divided by the chips' peak rates, not measurements. The batch size is that of all chips together, and the same
+for each of several topologies.
 """
 
 import dataclasses
@@ -40,12 +41,12 @@ def main(argv: list[str]) -> int:
         nargs='+',
         default=['step', 'evaluate', 'encode'],
         choices=['step', 'evaluate', 'encode'],
-        help='Which programs to compile; those that the experiment does not have are left out.',
+        help='Programs to compile; those that the experiment does not have are left out.',
     )
     add(
         '--fit',
         action='store_true',
-        help='Search the largest batch whose step fits into the memory, in powers of two.',
+        help='Search for the largest batch whose step fits into memory, in powers of two.',
     )
     add('--workdir', default='', help='Directory for the report. Default: runs/compile-EXPERIMENT.')
     own, words = command.split(argv)
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 def record(program: Any, on: Any) -> dict[str, Any]:
-    """One program on one target as JSON-serializable values; bytes are per chip.
+    """The counts of one program on one target as JSON-serializable values; bytes are per chip.
 
     Args:
       program: A `lecture4.train.compile.Program`.
@@ -171,7 +172,7 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
         rows,
         ('topology', 'program'),
         caption='Bytes and flops per chip. The time is the largest of flops, bytes moved and bytes of '
-        'collectives over the peaks of the chip; a program that runs takes longer.',
+        'collectives, each divided by the peak rate of the chip; a real run takes longer.',
     )
     notes = [f'{r["topology"]}, {r["name"]}: {note}' for r in records for note in r['notes']]
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-r"""Prepares the data sets of an experiment once, with checksums, where all its jobs will read them.
+r"""Prepare the data sets of an experiment once, with checksums, in a directory that all its jobs read.
 
     python -m launch.data --to /shared/sets -- \
         python -m experiments.sparse_coding.self_taught --preset cifar10 --download
@@ -97,7 +97,9 @@ def prepare(line: list[str], directory: pathlib.Path, dry_run: bool) -> int:
         return code
     sums = checksums(directory)
     if not sums:
-        print('launch.data: the experiment reads no data set that is prepared', file=sys.stderr)
+        print(
+            'launch.data: the experiment reads no data set that needs preparation', file=sys.stderr
+        )
     temporary = directory / f'{SUMS}.tmp'
     temporary.write_text(''.join(f'{digest}  {name}\n' for name, digest in sums.items()))
     os.replace(temporary, directory / SUMS)

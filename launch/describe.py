@@ -1,4 +1,4 @@
-"""Describes an image network: the size, parameters, multiply-adds and receptive field of each layer.
+"""Describe an image network: the size, parameters, multiply-adds and receptive field of each layer.
 
     python -m launch.describe --network vgg_d
     python -m launch.describe --network resnet_50 --detail
@@ -7,8 +7,8 @@
 
 Nothing is trained. The result is a table, printed and written to report.html with a figure. Counts of the
 classic networks are those of their papers or, where these are inconsistent, of the implementations that
-follow them. Multiply-adds are counted per image, in convolutions and dense layers. `--compare` counts what the
-papers say of the sizes of networks against one another.
+follow them. Multiply-adds are counted per image, in convolutions and dense layers. `--compare` checks the papers'
+statements about the relative sizes of networks by counting.
 """
 
 import difflib
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         help="Height and width of the input. Default: the paper's.",
     )
     add('--compare', action='store_true', help='Compare all classic networks instead of one.')
-    add('--detail', action='store_true', help='List the layers inside blocks as rows of their own.')
+    add('--detail', action='store_true', help='List the layers inside blocks as separate rows.')
     add(
         '--workdir',
         default='',
@@ -112,7 +112,7 @@ def layer_stack(name: str) -> 'Stack':
         'alexnet_one_stream': functools.partial(layer_specs.alexnet, 1),
         'small_network': functools.partial(cnn.layer_stack, cnn.CNN()),
     }
-    # Auxiliary heads are not part of the stack that an image passes through.
+    # Auxiliary heads are not part of the stack used in testing.
     names = [*(key for key in registry.NETWORKS if key != 'googlenet_auxiliary'), *others]
     if name not in names:
         nearest = difflib.get_close_matches(name, names, 1)
@@ -129,7 +129,7 @@ def describe(name: str, image_size: int = 0, detail: bool = False) -> 'Report':
     Args:
       name: As in `layer_stack`.
       image_size: Height and width of the input; 0 for those of the paper.
-      detail: Whether the layers inside blocks are rows of their own.
+      detail: Whether the layers inside blocks are separate rows.
 
     Returns:
       A report with a table of all layers and a figure.
@@ -150,8 +150,8 @@ def describe(name: str, image_size: int = 0, detail: bool = False) -> 'Report':
     collapsed = receptive_field.collapse(rows)
     total = {'layer': 'total', 'parameters': parameters, 'multiply_adds': macs}
     caption = (
-        f'Input {_by(shape)}. Receptive field: pixels of the input that a unit sees, padding included; '
-        'stride: pixels between neighboring units; center: of the first unit, where pixel 0 has its '
+        f'Input {_by(shape)}. Receptive field: size in pixels of the input, padding included; '
+        'stride: pixels between neighboring units; center: position of the first unit, where pixel 0 has its '
         'center at 0.'
     )
     title = name.replace('_', ' ')
@@ -174,8 +174,8 @@ def compare() -> 'Report':
     """Compare the classic networks.
 
     Returns:
-      A report with a table of statements and their counts, a table of networks, and a figure of both. Its
-      metrics are those of GoogLeNet and the ratios.
+      A report with a table of statements and the counted values, a table of networks, and a figure of both. Its
+      metrics are GoogLeNet's counts and the ratios.
     """
     from lecture4.figures import layers
     from lecture4.train import Figure, Report, Table

@@ -1,4 +1,4 @@
-"""The experiment's command line that follows `--`: what it runs, and whether the experiment accepts it."""
+"""The experiment's command line after `--`: what it runs, and whether the experiment accepts it."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ from launch.command import LaunchError
 
 EXAMPLE = '-- python -m experiments.sparse_coding.self_taught --preset smoke'
 PYTHON = re.compile(r'(.*/)?python[\d.]*')
-# Options of a process of a run, which Slurm, TPU slices and launch.local give to it.
+# Options of a single process of a run, which Slurm, TPU slices and launch.local set.
 PROCESS_OPTIONS = ('coordinator', 'processes', 'process_id')
 
 
@@ -41,7 +41,9 @@ def command_line(words: list[str], python: str = sys.executable) -> list[str]:
             f'{EXAMPLE}, or -- python FILE.py'
         )
     if is_file and not pathlib.Path(words[1]).is_file():
-        raise LaunchError(f'{words[1]} is no file in {pathlib.Path.cwd()}; expected an experiment')
+        raise LaunchError(
+            f'{words[1]} is not a file in {pathlib.Path.cwd()}; expected an experiment'
+        )
     return [python, *words[1:]]
 
 
@@ -88,33 +90,33 @@ def workdir(words: list[str]) -> str:
 
 
 def with_option(words: list[str], name: str, value: str) -> list[str]:
-    """An experiment's command line with an option, unless it gives the option itself."""
+    """An experiment's command line with an option added, unless it already has the option."""
     return words if option(words, name) else [*words, f'--{name}', value]
 
 
 def with_workdir(words: list[str]) -> list[str]:
-    """An experiment's command line that names its --workdir."""
+    """An experiment's command line with its --workdir made explicit."""
     return with_option(words, 'workdir', workdir(words))
 
 
 def check_words(words: list[str], set_by_launcher: tuple[str, ...] = PROCESS_OPTIONS) -> None:
-    """Refuse options that have no place behind `--`.
+    """Refuse options that must not follow `--`.
 
     Args:
       words: The experiment's command line.
-      set_by_launcher: Options that the launcher gives to the experiment.
+      set_by_launcher: Options that the launcher sets for the experiment.
 
     Raises:
-      LaunchError: An option that the launcher sets, or one with which nothing runs.
+      LaunchError: An option is one that the launcher sets, or one with which nothing runs.
     """
     for flag in arguments(words):
         key = flag[2:].partition('=')[0].replace('-', '_') if flag.startswith('--') else ''
         if key in set_by_launcher:
-            raise LaunchError(f'--{key} behind -- is set by the launcher; leave it out')
+            raise LaunchError(f'--{key} after -- is set by the launcher; omit it')
         if key == 'dry_run':
-            raise LaunchError('--dry_run behind -- runs nothing; put it before --')
+            raise LaunchError('--dry_run after -- runs nothing; put it before --')
         if key == 'help' or flag == '-h':
-            raise LaunchError(f'{flag} behind -- runs nothing; call {shlex.join(words)} alone')
+            raise LaunchError(f'{flag} after -- runs nothing; call {shlex.join(words)} alone')
 
 
 def check(words: list[str]) -> dict[str, Any]:
@@ -127,8 +129,8 @@ def check(words: list[str]) -> dict[str, Any]:
       What the experiment prints with --dry_run: {'experiment', 'workdir', 'config'}.
 
     Raises:
-      LaunchError: The experiment refuses its options (the message is its own) or cannot be imported; or
-        as `check_words`.
+      LaunchError: The experiment refuses its options (with its own message) or cannot be imported; or as in
+        `check_words`.
     """
     check_words(words)
     line = [sys.executable, *words[1:], '--dry_run']
@@ -147,7 +149,7 @@ def check(words: list[str]) -> dict[str, Any]:
 
 
 def check_shared(path: str, roots: list[str], remedy: str) -> None:
-    """Refuse a --workdir that the hosts of a run do not share.
+    """Refuse a --workdir that is not shared by the hosts of a run.
 
     Args:
       path: The --workdir.
@@ -168,7 +170,7 @@ def load_module(words: list[str]) -> ModuleType:
     """Import the module or file of an experiment's command line.
 
     Raises:
-      LaunchError: It cannot be imported.
+      LaunchError: The module or file cannot be imported.
     """
     try:
         if words[1] == '-m':

@@ -1,14 +1,13 @@
-"""Writes the table of results in experiments/README.md from finished runs, one row each.
+"""Write the table of results in experiments/README.md from finished runs, one row each.
 
     python -m launch.gallery runs/*
     python -m launch.gallery runs/self_taught runs/ica --page experiments/README.md
     python -m launch.gallery runs/* --dry_run
 
 The table stands between <!-- gallery --> and <!-- /gallery -->; everything in it is read from the runs:
-the command and the time of training, the primary metric of results.json, and what the experiment's tables
-give as published next to the same value. Thumbnails are small PNGs in gallery/ next to the page, of runs on
-built-in sets only; of runs on photographs only figures of what was learned (atoms, filters). Rows of other
-experiments that the table already has are replaced: give all runs that it is to show.
+the command and the time of training, the primary metric of results.json, and the published value next to it in the
+experiment's tables. Thumbnails are small PNGs in gallery/ next to the page, for runs on built-in sets only; for runs
+on photographs only figures of learned atoms or filters. The whole table is replaced: give all runs that it should show.
 """
 
 import html
@@ -26,9 +25,9 @@ from launch import command, runs
 BEGIN, END = '<!-- gallery -->', '<!-- /gallery -->'
 PAGE = 'experiments/README.md'
 WIDTH = 160  # pixels of a thumbnail
-# Options that say how a run was carried out, and are no part of the command to repeat it.
+# Options that say how a run was carried out; they are not part of the command that repeats it.
 LEFT_OUT = ('workdir', 'progress', 'cache_dir', 'manual_dir', 'data_dir', 'devices', 'platform')
-# Sets that are drawn or come inside packages; 'photos' and 'textures' are photographs by others.
+# Sets that are generated or come with packages; 'photos' and 'textures' are photographs by others.
 DRAWN = ('digits', 'docstrings', 'scenes', 'circle', 'spiral')
 PHOTOGRAPHS = ('photos', 'textures')
 LEARNED = (
@@ -51,12 +50,12 @@ def main(argv: list[str]) -> int:
       Exit code 0.
 
     Raises:
-      LaunchError: A directory holds no finished run, or the page lacks the two marks.
+      LaunchError: A directory contains no finished run, or the page lacks the two markers.
     """
     parser = command.parser('launch.gallery', __doc__ or '')
     add = parser.add_argument
     add('runs', nargs='+', help='Directories of finished runs.', metavar='RUN')
-    add('--page', default=PAGE, help='Page with the marks. Default: %(default)s.')
+    add('--page', default=PAGE, help='Page with the markers. Default: %(default)s.')
     options = parser.parse_args(argv)
     page = pathlib.Path(options.page)
     found = [runs.read(path) for path in options.runs]
@@ -84,7 +83,7 @@ def table(found: Sequence[runs.Run], thumbnails: dict[pathlib.Path, str]) -> str
 
     Args:
       found: Finished runs.
-      thumbnails: Run directory -> file in gallery/, of those that have one.
+      thumbnails: Run directory -> file in gallery/, for runs that have one.
     """
     rows = [HEAD, ('---',) * len(HEAD)]
     for run in found:
@@ -110,7 +109,7 @@ def name_of(run: runs.Run) -> str:
 
 
 def shown_command(run: runs.Run) -> str:
-    """The command of a run without the options that change no number."""
+    """The command of a run without the options that do not affect results."""
     words = run.environment.get('command', '').split()
     kept: list[str] = []
     skip = False
@@ -167,10 +166,9 @@ def _close(a: float | None, b: float) -> bool:
 
 
 def thumbnail(run: runs.Run) -> bytes:
-    """A small PNG of the main figure that may be shown; empty where there is none.
-
-    The run's set decides: all figures of sets that are drawn, figures of learned filters of photographs,
-    none of sets that were downloaded or are the user's own.
+    """A small PNG of the first figure that may be shown; empty if there is none. The run's data set decides: all
+    figures for generated sets, figures of learned filters for photographs, none for sets that were downloaded or
+    belong to the user.
     """
     from PIL import Image
 
@@ -199,7 +197,7 @@ def _page(run: runs.Run) -> str:
 
 
 def file_name(run: runs.Run) -> str:
-    """The name of a run's thumbnail: of the experiment and what its command adds."""
+    """The file name of a run's thumbnail: the experiment and the options of its command."""
     words = shown_command(run).split()[3:]
     return (
         re.sub(r'[^\w.=-]+', '_', '-'.join([name_of(run), *(w.strip('-') for w in words)])) + '.png'
@@ -207,10 +205,10 @@ def file_name(run: runs.Run) -> str:
 
 
 def replace(page: pathlib.Path, text: str) -> None:
-    """Replace what stands between the marks of a page.
+    """Replace the text between the markers of a page.
 
     Raises:
-      LaunchError: The page cannot be read, or does not have each mark once, in order.
+      LaunchError: The page cannot be read, or does not have each marker once, in order.
     """
     try:
         content = page.read_text()
@@ -219,7 +217,9 @@ def replace(page: pathlib.Path, text: str) -> None:
     before, begin, rest = content.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise command.LaunchError(f'{page} has no {BEGIN} and {END}; put them where the table goes')
+        raise command.LaunchError(
+            f'{page} has no {BEGIN} and {END}; put them where the table should be'
+        )
     temporary = page.with_name(page.name + '.tmp')
     temporary.write_text(f'{before}{BEGIN}\n{text}\n{END}{after}')
     os.replace(temporary, page)

@@ -1,4 +1,4 @@
-r"""Runs an experiment on TPU slices of a GKE cluster, as a JobSet: one pod per host, all slices one run.
+r"""Run an experiment on TPU slices of a GKE cluster, as a JobSet: one pod per host, all slices one run.
 
     python -m launch.gke --name a --image IMAGE --accelerator tpu-v5-lite-podslice --topology 4x4 --claim c -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
@@ -7,13 +7,13 @@ r"""Runs an experiment on TPU slices of a GKE cluster, as a JobSet: one pod per 
         --claim c -- python -m experiments.autoencoders.deep --workdir /mnt/shared/a
 
 The cluster needs JobSet and node pools of the accelerator; the image has this tree in /lecture4, installed
-with jax[tpu] (launch/Dockerfile builds it); an experiment of your own lies in the directory --directory of an
-image that is built on that one. If a pod fails, the whole set restarts and resumes, up to
---restarts times; exit code 2, a mistake in the command line, does not restart. The launcher was tested with
-a stand-in for kubectl and against the form of the manifest, not on a real cluster.
+with jax[tpu] (launch/Dockerfile builds it); your own experiment lies in the directory --directory of an image based
+on it. If a pod fails, the whole set restarts and resumes, up to --restarts times; exit code 2, a mistake in the
+command line, does not restart. The launcher was tested with a stand-in for kubectl and by the form of the manifest,
+not on a real cluster.
 
 --claim is a volume claim that all pods may write to (ReadWriteMany, for example Filestore), mounted at
-/mnt/shared, where --workdir has to be: what a pod writes elsewhere is lost with it. The manifest is printed as
+/mnt/shared, where --workdir has to be: files that a pod writes elsewhere are lost with it. The manifest is printed as
 JSON, which kubectl reads like YAML.
 """
 
@@ -57,15 +57,15 @@ def main(argv: list[str]) -> int:
     add('--chips_per_host', type=int, default=4, help='TPU chips per host. Default: 4.')
     add('--slices', type=int, default=1, help='Number of slices. Default: 1.')
     add('--claim', default='', help=f'Volume claim to mount at {MOUNT}.')
-    add('--shared', default='', help='Directory that the image mounts and all pods share.')
+    add('--shared', default='', help='Directory that the image mounts and that all pods share.')
     add(
         '--directory',
         default='/lecture4',
         help='Directory of the image in which the experiment runs. Default: %(default)s.',
     )
-    add('--restarts', type=int, default=3, help='Restarts of the whole set. Default: 3.')
+    add('--restarts', type=int, default=3, help='Number of restarts of the whole set. Default: 3.')
     add('--queue', default='', help='Local queue of Kueue.')
-    add('--do', default='apply', choices=STEPS, help='What to do. Default: apply.')
+    add('--do', default='apply', choices=STEPS, help='Action. Default: apply.')
     options = parser.parse_args(own)
     if not options.dry_run:
         command.require('kubectl', 'install it and point it at the cluster')
@@ -149,7 +149,7 @@ def manifest(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
         'image': options.image,
         'workingDir': options.directory,
         'command': line,
-        # Of the coordinator, and of libtpu between hosts.
+        # Ports of the coordinator, and of libtpu between hosts.
         'ports': [{'containerPort': port} for port in (8482, 8471, 8080)],
         'resources': {'requests': chips, 'limits': chips},
     }
@@ -176,7 +176,7 @@ def manifest(options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
     }
     metadata: dict[str, Any] = {
         'name': options.name,
-        # A slice has a node pool of its own.
+        # Every slice has its own node pool.
         'annotations': {
             'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'
         },

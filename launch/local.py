@@ -1,4 +1,4 @@
-"""Starts several processes of one experiment on this host, as one run.
+"""Start several processes of one experiment on this host, as one run.
 
     python -m launch.local --processes 2 -- python -m experiments.sparse_coding.self_taught --preset smoke
     python -m launch.local --processes 8 --restarts 3 -- python -m experiments.sparse_coding.self_taught
@@ -8,8 +8,8 @@ Every process gets --coordinator, --processes and --process_id; its output is pr
 SIGTERM and Ctrl-C are forwarded: the experiment saves and exits with 75. If one process fails, the others
 are stopped. The GPUs of the host are divided among the processes.
 
-A single process can drive all GPUs of a host without a launcher. Use this one to have a process per GPU, to
-test on CPUs what a cluster will do, or to restart a run after a failure (--restarts).
+A single process can drive all GPUs of a host without a launcher. This launcher is for one process per GPU, for
+testing on CPUs what a cluster will do, and for restarts after failures (--restarts).
 
 Exit code: 0; 75 if interrupted and saved; otherwise that of the first process that failed (128 + n for
 signal n), 124 if the run was stopped because it stalled.
@@ -49,12 +49,12 @@ def main(argv: list[str]) -> int:
     parser = command.parser('launch.local', __doc__ or '')
     add = parser.add_argument
     add('--processes', type=int, default=2, help='Number of processes. Default: 2.')
-    add('--restarts', type=int, default=0, help='Restarts after a failure. Default: 0.')
+    add('--restarts', type=int, default=0, help='Number of restarts after failures. Default: 0.')
     add(
         '--stall_timeout',
         type=float,
         default=0,
-        help='Seconds without a step, compilation included, after which the run counts as failed. '
+        help='Seconds without a step (including compilation) after which the run counts as failed. '
         'Default: 0, no limit.',
     )
     add('--port', type=int, default=0, help='Port of the coordinator. Default: 0, a free port.')
@@ -179,7 +179,7 @@ def _wait(
     stall_timeout: float,
     received: list[int],
 ) -> int:
-    """Wait for all; after a failure or a stall the others have STOP_TIMEOUT seconds to stop."""
+    """Wait for all processes; after a failure or a stall the others have STOP_TIMEOUT seconds to stop."""
     start_time = time.time()
     n_forwarded, code, deadline = 0, 0, None
     while any(process.poll() is None for process in started):
@@ -213,7 +213,9 @@ def _wait(
 
 
 def _stall(heartbeats: list[pathlib.Path], start_time: float, timeout: float) -> str:
-    """The processes without a step for too long; the one with the fewest steps blocks the others."""
+    """A message about processes that have done no step for too long; the one with the fewest steps blocks the
+    others.
+    """
     last: dict[int, tuple[float, int]] = {}
     for i, path in enumerate(heartbeats):
         try:
@@ -221,7 +223,7 @@ def _stall(heartbeats: list[pathlib.Path], start_time: float, timeout: float) ->
             if text == 'done':  # the loop has ended; a report may take minutes
                 return ''
             last[i] = (path.stat().st_mtime, int(text))
-        except (OSError, ValueError):  # none yet, or being written
+        except (OSError, ValueError):  # the file does not exist yet, or is being written
             continue
     newest = max([start_time, *(moment for moment, _ in last.values())])
     if time.time() - newest < timeout:

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as the experiment plans them: which variants share a program, which remain."""
+"""The jobs of a sweep as planned by the experiment: which variants share a program, which remain."""
 
 import json
 import os
@@ -22,12 +22,12 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What remains of a sweep.
+    """The remaining part of a sweep.
 
     Attributes:
       jobs: Jobs that have to run.
       n_variants: Number of variants of the sweep.
-      n_finished: How many of them have a result.
+      n_finished: Number of variants that have a result.
       table: Command line that makes the table of all results.
       reasons: For each group with jobs, how its variants run and why.
     """
@@ -47,7 +47,7 @@ def is_sweep(line: list[str]) -> bool:
 def of(
     line: list[str], accelerator: bool = False, environ: Mapping[str, str] | None = None
 ) -> Plan:
-    """Plan a sweep, by asking the experiment; nothing is trained.
+    """Plan a sweep by running the experiment with --stage plan; nothing is trained.
 
     Args:
       line: The experiment's command line.
@@ -59,7 +59,7 @@ def of(
       The plan.
 
     Raises:
-      LaunchError: The experiment refuses the sweep; the message is its own.
+      LaunchError: The experiment refuses the sweep, with its own message.
     """
     result = subprocess.run(
         [*line, '--stage', 'plan', '--progress', 'none', '--platform', 'any'],
@@ -96,7 +96,7 @@ def of(
 
 
 def describe(planned: Plan) -> list[str]:
-    """How much of a sweep is done, and how and why the rest runs, as lines for the terminal."""
+    """The progress of a sweep, and how and why the rest runs, as lines for the terminal."""
     jobs = f'{_count(len(planned.jobs), "job")} to run'
     return [
         f'{planned.n_finished} of {planned.n_variants} variants are finished, {jobs}',

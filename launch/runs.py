@@ -12,12 +12,12 @@ from launch.command import LaunchError
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run directory holds.
+    """The contents of a run directory.
 
     Attributes:
       directory: The run directory.
       config: The fields of config.json.
-      environment: environment.json; {} where there is none.
+      environment: environment.json; {} if there is none.
       rows: The rows of metrics.jsonl.
       results: results.json; {} for a run that is not finished.
     """
@@ -42,7 +42,7 @@ class Run:
         return max((row.get('seconds', 0.0) for row in self.rows), default=0.0)
 
     def last(self) -> dict[str, float]:
-        """The last value of every metric in metrics.jsonl, and over them those of results.json."""
+        """The last value of every metric in metrics.jsonl, overridden by those of results.json."""
         values: dict[str, Any] = {}
         for row in self.rows:
             values.update(row)
@@ -62,7 +62,7 @@ def read(directory: str | os.PathLike) -> Run:
     """Read a run directory.
 
     Raises:
-      LaunchError: It holds no run, or one that this version cannot read.
+      LaunchError: The directory contains no run, or one that this version cannot read.
     """
     from lecture4.train import metric_writer, workdir
     from lecture4.train.config import UsageError

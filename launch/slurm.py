@@ -1,11 +1,11 @@
-r"""Submits an experiment to Slurm, or a sweep of it as an array: one task per GPU, all tasks one run.
+r"""Submit an experiment to Slurm, or a sweep of it as an array: one task per GPU, all tasks one run.
 
     python -m launch.slurm --nodes 2 --gpus_per_node 8 --time 12:00:00 -- python -m experiments.autoencoders.deep
     python -m launch.slurm --dry_run --option partition=gpu --prologue 'module load cuda' \
         --prologue 'export NCCL_SOCKET_IFNAME=ib0' -- python -m experiments.autoencoders.deep
     python -m launch.slurm --gpus_per_node 1 --jobs 8 -- python -m experiments.autoencoders.deep --grid seed=0..7
 
-Every task sees all GPUs of its node and takes its own. Slurm sends SIGTERM --notice seconds before the time
+Every task sees all GPUs of its node and uses one of them. Slurm sends SIGTERM --notice seconds before the time
 limit: the experiment saves and exits with 75, and the job is requeued to resume. The job runs in the current
 directory, which, like the run directory and Python, has to be on a file system shared by all nodes. What
 --dry_run prints can be pasted into a shell.
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         '--gpus_per_node',
         type=int,
         default=0,
-        help='GPUs per node, each with a task of its own. Default: 0, none.',
+        help='GPUs per node, with one task each. Default: 0, none.',
     )
     add(
         '--tasks_per_node',
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
         '--restarts',
         type=int,
         default=0,
-        help='Restarts after failures; interruptions that saved (exit code 75) always restart. '
+        help='Number of restarts after failures; interruptions that saved (exit code 75) always restart. '
         'Default: 0.',
     )
     add(
@@ -96,12 +96,12 @@ def main(argv: list[str]) -> int:
         default=[],
         metavar='SHELL',
         help='Shell command before the run, on the first node: modules, NCCL variables; may be given '
-        'several times. The job ends where one fails.',
+        'several times. The job ends if one fails.',
     )
     add(
         '--shared',
         default='',
-        help='Directory that all nodes share although it is a temporary one, where --workdir may be.',
+        help='Directory shared by all nodes in which --workdir may be although it looks temporary.',
     )
     options = parser.parse_args(own)
     for name in ('nodes', 'cpus_per_task', 'notice'):
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Refuse a time limit, options of sbatch and a prologue that cannot be.
+    """Refuse an invalid time limit, option of sbatch or prologue.
 
     Args:
       options: The launcher's options.
@@ -156,7 +156,7 @@ def check_options(options: argparse.Namespace) -> None:
         checked = subprocess.run(['bash', '-n'], input=text, capture_output=True, text=True)
         if checked.returncode:
             reason = checked.stderr.strip().splitlines()[0].removeprefix('bash: ')
-            raise command.LaunchError(f'--prologue {text!r} is no shell command: {reason}')
+            raise command.LaunchError(f'--prologue {text!r} is not a shell command: {reason}')
 
 
 def time_limit(text: str) -> int | None:
@@ -179,14 +179,14 @@ def time_limit(text: str) -> int | None:
 
 
 def check_directory(directory: pathlib.Path, shared: str) -> None:
-    """Refuse a run directory of this host alone.
+    """Refuse a run directory that is local to this host.
 
     Args:
       directory: The run directory, absolute.
       shared: A directory that is shared by all nodes.
 
     Raises:
-      LaunchError: It is a temporary directory, or its name cannot stand in a batch script.
+      LaunchError: It is a temporary directory, or its name cannot be written in a batch script.
     """
     if not str(directory).isprintable():
         raise command.LaunchError(f'--workdir {str(directory)!r}: expected printable characters')
@@ -206,13 +206,13 @@ def submit(
     variable: str = 'RUN',
     sbatch_options: list[str] | None = None,
 ) -> str:
-    """Submit a batch script, or print the shell commands that would with --dry_run.
+    """Submit a batch script; with --dry_run, print the shell commands that would.
 
     Args:
       options: The launcher's options.
       directory: Directory of the log, created because Slurm does not.
       script: The batch script.
-      variable: Shell variable of the job id in what is printed.
+      variable: Shell variable of the job id in the printed commands.
       sbatch_options: Further options of sbatch.
 
     Returns:
@@ -244,7 +244,7 @@ def directives(script: str) -> list[str]:
 
 
 def quoted(value: object) -> str:
-    """A value as #SBATCH lines have it: in double quotes where sbatch would split or unescape it."""
+    """A value for an #SBATCH line: in double quotes where sbatch would split or unescape it."""
     text = str(value)
     if PLAIN.fullmatch(text):
         return text
@@ -344,7 +344,7 @@ def render(options: argparse.Namespace, directory: pathlib.Path, line: list[str]
 
 
 def on_gpus(options: argparse.Namespace, line: list[str]) -> list[str]:
-    """A command line that fails at once, instead of training on the CPU, where JAX sees no GPU."""
+    """A command line that fails at once if JAX sees no GPU, instead of training on the CPU."""
     return experiment.with_option(line, 'platform', 'gpu') if options.gpus_per_node else line
 
 

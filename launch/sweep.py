@@ -1,17 +1,17 @@
-"""Runs a sweep as several processes: a few at a time on this host, or as a Slurm array.
+"""Run a sweep as several processes: a few at a time on this host, or as a Slurm array.
 
     python -m launch.sweep --jobs 2 -- python -m experiments.sparse_coding.self_taught --sweep atoms
     python -m launch.sweep --jobs 4 -- python -m experiments.autoencoders.deep --grid learning_rate=1e-3,1e-4 seed=0..7
     python -m launch.sweep --slurm '--gpus_per_node 1' -- python -m experiments.autoencoders.deep --seeds 0..7
 
-An experiment of your own is launched in the same way from its directory: -- python -m myproject.regress, or
+Your own experiment is launched in the same way from its directory: -- python -m myproject.regress, or
 -- python regress.py. The experiment plans the sweep: variants whose fields can be traced share one compiled
 program, and each other variant is a job; which, and why, is printed. Finished variants are not repeated and
 failed ones are named. At the end the results of all are in sweep.csv, summary.csv and report.html in the
 sweep's directory.
 
-On a host with GPUs each job has one of them. A sweep that is a single program needs no launcher: the
-experiment's own --sweep does the same.
+On a host with GPUs each job has one of them. A sweep that is a single program needs no launcher: the experiment's
+--sweep does the same.
 
 Exit code: 0; 1 if variants have no result; 75 if interrupted (run the same command to resume).
 """
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(jobs: list[plan.Job], max_concurrent: int, received: list[int]) -> None:
-    """Run jobs, some of them at a time; a job that fails does not stop the others.
+    """Run jobs, at most `max_concurrent` at a time; a failed job does not stop the others.
 
     Args:
       jobs: The jobs.

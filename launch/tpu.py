@@ -1,4 +1,4 @@
-r"""Runs an experiment on all hosts of a Cloud TPU slice of VMs: create, copy, setup, run, logs, delete.
+r"""Run an experiment on all hosts of a Cloud TPU slice of VMs: create, copy, setup, run, logs, delete.
 
     python -m launch.tpu --name a --zone us-east5-b --type v5litepod-16 --share 10.0.0.2:/vol -- \
         python -m experiments.autoencoders.deep --workdir /mnt/shared/a
@@ -11,10 +11,10 @@ supported on TPU7x and later, for which there is launch.gke. It was tested with 
 a real TPU. --workdir has to be on a file system shared by all hosts: --share mounts one (Filestore, NFS) at
 /mnt/shared; --shared names one that --setup mounts. The same command resumes an interrupted run.
 
-This clone is copied without the files that git ignores, and so is the current directory if it is another one,
-with experiments of your own; there the experiment runs. Setup brings a Python >= 3.11 by uv where a host has
-none. --do selects from the steps
-create,copy,setup,run,logs,delete; by default the first four are done and the slice keeps running.
+This clone is copied without the files that git ignores. If the current directory is another one, with your own
+experiments, it is copied too, and the experiment runs there. Setup installs Python >= 3.11 with uv if a host has
+none. --do selects from the steps create,copy,setup,run,logs,delete; by default the first four are done and the slice
+keeps running.
 
 Exit code of run: 0, or the largest of the hosts' exit codes (75: interrupted and saved).
 """
@@ -35,7 +35,7 @@ from launch import command, experiment
 
 STEPS = ('create', 'copy', 'setup', 'run', 'logs', 'delete')
 TREE = 'lecture4'  # directory of this clone on the hosts, in the home directory
-PROJECT = 'project'  # of the current directory, where it is another one
+PROJECT = 'project'  # directory on the hosts of the current directory, if it is another one
 MOUNT = '/mnt/shared'
 # uv takes a Python >= 3.11 of the host, or downloads one: the images of TPU VMs have 3.10.
 SETUP = (
@@ -52,7 +52,7 @@ class Generation(NamedTuple):
     Attributes:
       runtime: Software version of its VMs with JAX.
       unit: Unit that the number in the accelerator type counts, and that it is a multiple of.
-      sizes: Numbers that exist besides multiples of the unit.
+      sizes: Valid numbers other than multiples of the unit.
     """
 
     runtime: str
@@ -220,7 +220,7 @@ def create(options: argparse.Namespace) -> None:
     while (state := gcloud(options, *query).strip()) != 'ACTIVE' and not options.dry_run:
         if state in FAILED_STATES:
             raise command.LaunchError(
-                f'the request {options.name} is {state}; --do delete it, then try another --zone'
+                f'the request {options.name} is {state}; delete it with --do delete, then try another --zone'
             )
         time.sleep(options.poll)
 
@@ -243,17 +243,19 @@ def pack(tree: pathlib.Path, archive: pathlib.Path) -> None:
     """Write the files of a directory into a tar file, without those that git ignores.
 
     Args:
-      tree: The directory; below a git repository, or this package's own.
+      tree: The directory, inside a git repository, or the directory of this package.
       archive: The file.
 
     Raises:
-      LaunchError: The directory is in no git repository.
+      LaunchError: The directory is not in a git repository.
     """
     list_files = ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard']
     listed = subprocess.run(list_files, cwd=tree, capture_output=True)
     if listed.returncode:
         fix = 'clone lecture4 and launch from there' if tree == command.ROOT else 'git init it'
-        raise command.LaunchError(f'{tree} is in no git repository, which names its files; {fix}')
+        raise command.LaunchError(
+            f'{tree} is not in a git repository, which lists the files to copy; {fix}'
+        )
     files = [n for n in listed.stdout.split(b'\0') if n and (tree / os.fsdecode(n)).is_file()]
     words = ['tar', '-czf', str(archive), '-C', str(tree), '--null', '-T', '-']
     subprocess.run(words, input=b'\0'.join(files), check=True)

@@ -278,7 +278,7 @@ def fine_tuned_error(
       splits: 'train', 'valid' and 'test' -> (examples, labels).
       n_classes: Number of classes.
       key: As in `fine_tune`.
-      **options: As `fine_tune`.
+      **options: Options of `fine_tune`.
 
     Raises:
       ValueError: As in `fine_tune`.

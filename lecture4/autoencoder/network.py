@@ -152,7 +152,7 @@ def init_each(
     Args:
       key: A random key.
       layer_dims: Name -> dimensions of the encoder.
-      **options: Of `init_autoencoder`, the same for all.
+      **options: Options of `init_autoencoder`, the same for all.
     """
     keys = jax.random.split(key, len(layer_dims))
     return {

@@ -1,7 +1,7 @@
-"""Active learning: which examples of a pool an oracle labels, and the accuracy from few such labels.
+"""Active learning: selection of the examples of a pool that an oracle labels, and accuracy with few such labels.
 
-All in inner products of the pool, as in `label_efficiency`: a strategy returns an order of queries, of
-which every prefix is the training set of that many labels. Only labels of queried examples are read.
+Everything is computed from inner products of the pool, as in `label_efficiency`: a strategy returns an order of
+queries, and every prefix of it is the training set for that number of labels. Only labels of queried examples are read.
 """
 
 import functools
@@ -28,7 +28,7 @@ def least_certain(
     queries_per_round: int,
     C: Real[ArrayLike, ''] = 1.0,
 ) -> Int[Array, ' s+{n_queries}']:
-    """Queries where a linear SVM on the labels so far is least certain, some at a time.
+    """Queries for which a linear SVM, trained on the labels so far, is least certain; several per round.
 
     Certainty is the margin between the two largest scores. The pool is centered and scaled by its
     own mean and mean squared norm, which needs no label.
@@ -96,10 +96,10 @@ def _least_certain(gram, labels, initial, C, *, n_queries, n_classes, queries_pe
 def most_diverse(
     gram: Float[Array, 'n n'], initial: Int[Array, ' s'], n_queries: int
 ) -> Int[Array, ' s+{n_queries}']:
-    """Queries that together represent the pool: each lowers the distance to the nearest one the most.
+    """Queries that together represent the pool: each reduces the distances to the nearest query the most.
 
     The sum over the pool of the squared distance to the nearest queried example is what k-medoids
-    minimizes; here it is lowered greedily, so it needs no label and no number of clusters. (The
+    minimizes; here it is minimized greedily, which needs neither labels nor a number of clusters. (The
     farthest example, a common choice, would be an outlier.) Costs n_queries passes over n^2 distances.
 
     Args:
@@ -153,8 +153,8 @@ def label_curves(
 ) -> dict[str, Float[np.ndarray, 'n_sizes num_trials']]:
     """Test accuracy as in `label_efficiency.label_curve`, where the learner chooses the examples.
 
-    Every trial starts from the one label per class that `label_curve` samples for that trial, and
-    queries as many as there are classes at a time; `labels_per_class` then count labels on average.
+    Every trial starts from the one label per class that `label_curve` samples for that trial, and makes as many
+    queries per round as there are classes; `labels_per_class` are then averages over classes.
 
     Args:
       seed: Seed of the initial labels.

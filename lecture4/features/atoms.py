@@ -1,7 +1,7 @@
-"""Numbers that describe a learned dictionary: order, coherence, dead atoms, similarity to another.
+"""Statistics of a learned dictionary: order, coherence, dead atoms, similarity to another dictionary.
 
-Host side, numpy and scipy, float64 inside whatever the input: nothing here is jitted or
-differentiated. Atoms are the columns of D [d, k]. Gabor fits are in `features.gabor`.
+Runs on the host with numpy and scipy, in float64 for any input dtype: nothing here is jitted or differentiated. Atoms
+are the columns of D [d, k]. Gabor fits are in `features.gabor`.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from scipy.spatial import distance
 
 
 class Matching(NamedTuple):
-    """Which atom of another dictionary is matched to each of k atoms.
+    """The matching of each of k atoms with an atom of another dictionary.
 
     Attributes:
-      partner: [k] index of the other dictionary's atom; -1 where there is none left.
-      cosine: [k] of the angle to it, in [-1, 1]; negative: of the opposite sign; 0: no partner.
+      partner: [k] index of the other dictionary's atom; -1 for atoms left without one.
+      cosine: [k] cosine of the angle to it, in [-1, 1]; negative if of opposite sign, 0 without a partner.
     """
 
     partner: Int[np.ndarray, ' k']
@@ -30,9 +30,9 @@ def display_order(
 ) -> Int[np.ndarray, ' k']:
     """An order of the atoms for figures: a permutation of range(k).
 
-    With `usage`, most used first. Without it, sorted by similarity: leaves of a hierarchical
+    With `usage`, the most used first. Without, sorted by similarity: the leaves of a hierarchical
     clustering by |cosine| (so an atom and its negative are neighbors), arranged so that neighbors
-    are as similar as the tree allows. Zero atoms come last either way; ties keep their order.
+    are as similar as the tree allows. Zero atoms come last in both cases; ties keep their order.
 
     Args:
       D: [d, k].
@@ -59,9 +59,9 @@ def display_order(
 
 
 def contrast_quantiles(signals: Num[Array | np.ndarray, 'n d']) -> Int[np.ndarray, '4']:
-    """Rows of four signals of increasing contrast, none of them flat: examples for a figure.
+    """Rows of four signals of increasing contrast as examples for a figure, none of them flat.
 
-    Those at the quantiles 0.4, 0.6, 0.8 and 0.95 of the energy.
+    They are at the quantiles 0.4, 0.6, 0.8 and 0.95 of the energy.
     """
     order = np.argsort(np.sum(np.asarray(signals) ** 2, axis=1))
     return order[(len(order) * np.array([0.4, 0.6, 0.8, 0.95])).astype(int)]
@@ -90,7 +90,7 @@ def cosines(D: Num[Array | np.ndarray, '...']) -> Float[np.ndarray, ' pairs']:
 def usage(codes: Num[Array | np.ndarray, '...']) -> Float[np.ndarray, ' k']:
     """Fraction of the signals that use each atom; signals with codes that are not finite do not count.
 
-    Learners keep a running average in their state; this is that of given codes.
+    Learners keep a running average in their state; this function counts for given codes.
 
     Args:
       codes: [n, k].
@@ -109,7 +109,7 @@ def usage(codes: Num[Array | np.ndarray, '...']) -> Float[np.ndarray, ' k']:
 
 
 def dead(usage: Num[Array | np.ndarray, ' k'], threshold: float = 1e-4) -> Bool[np.ndarray, ' k']:
-    """Atoms that fewer than a fraction `threshold` of the signals use."""
+    """Mask of the atoms that fewer than a fraction `threshold` of the signals use."""
     return np.asarray(usage) < threshold
 
 
@@ -117,15 +117,15 @@ def match(D: Num[Array | np.ndarray, '...'], other: Num[Array | np.ndarray, '...
     """The one-to-one matching of two dictionaries' atoms with the largest sum of |cosine|.
 
     Signs and norms of atoms are ignored. The fraction of atoms with |cosine| > 0.99 is what papers
-    report as recovered where the true dictionary is known. A greedy choice, atom by atom, would
-    match one atom twice and leave the next with a dissimilar one.
+    report as recovered where the true dictionary is known. A greedy choice, atom by atom, could match one atom twice,
+    or leave the next with a dissimilar one.
 
     Args:
       D: [d, k].
       other: [d, m]; where k > m, k - m atoms are left without a partner.
 
     Raises:
-      ValueError: One is not a matrix, the atoms' dimensions differ, or one is not finite.
+      ValueError: A dictionary is not a matrix or not finite, or the atoms' dimensions differ.
 
     References:
       Aharon, Elad & Bruckstein 2006, section V (the 0.99); scipy's linear_sum_assignment.
@@ -134,7 +134,7 @@ def match(D: Num[Array | np.ndarray, '...'], other: Num[Array | np.ndarray, '...
     if len(D) != len(other):
         raise ValueError(
             f'atoms of {len(D)} values cannot be matched with atoms of {len(other)}; '
-            'bring both dictionaries to one signal space'
+            'map both dictionaries to one signal space'
         )
     if not (np.isfinite(D).all() and np.isfinite(other).all()):
         raise ValueError('an atom is not finite; remove or fix it')

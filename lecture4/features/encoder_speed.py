@@ -67,12 +67,12 @@ def measure(
     l1_penalty: Real[ArrayLike, ''],
     num_repeats: int = 9,
 ) -> dict[tuple[str, int], Accuracy]:
-    """Accuracy and cost of every encoder on the same signals, timed in turns.
+    """Accuracy and cost of every encoder on the same signals, timed alternately.
 
     Args:
-      encoders: Traceable by jax.jit.
+      encoders: Encoders, traceable by jax.jit.
       x: Signals.
-      exact: Their codes.
+      exact: Exact codes of the signals.
       D: Dictionary.
       l1_penalty: Weight of the l1 penalty on the codes.
       num_repeats: As in timing.median_times.
@@ -91,7 +91,7 @@ def measure(
 
 
 def speedups(measured: Mapping[tuple[str, int], Accuracy]) -> list[dict[str, Any]]:
-    """A record for every learned encoder: how much faster it is than solvers of the same error.
+    """A record for every learned encoder: its speedup over solvers stopped at the same error.
 
     Args:
       measured: As `measure` returns it; the iterations of a solver in increasing order.
@@ -124,7 +124,7 @@ def against_time(
     Args:
       measured: As `measure` returns it.
       field: 'error' or 'excess'.
-      minimum: Smaller values are drawn there.
+      minimum: Smaller values are replaced by it.
 
     Returns:
       {method: (times, values)}.

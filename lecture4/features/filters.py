@@ -1,8 +1,8 @@
-"""Filters learned with labels: what transfer learning takes from labeled examples of other classes.
+"""Filters learned with labels, for transfer from labeled examples of other classes.
 
 A layer of the same form as sparse coding features (responses to patches, rectified and pooled over
-a grid), with a linear classifier on top, both learned by gradient descent: only the filters go on
-to the new task, so that what is compared is where filters come from.
+a grid), with a linear classifier on top, both learned by gradient descent: only the filters are transferred to the
+new task, so that the comparison is of the origin of filters.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def init(
 
     Args:
       key: Random key of the initialization.
-      patch_dim: Values of a patch.
+      patch_dim: Number of values of a patch.
       n_filters: Number of filters.
       n_classes: Number of classes.
       pooling_grid: As in self_taught.encode_images.
@@ -64,8 +64,8 @@ def loss(
     Args:
       params: As `init` returns them.
       images: A batch.
-      labels: Its classes.
-      **options: Of self_taught.encode_images.
+      labels: Classes of the images.
+      **options: Options of self_taught.encode_images.
 
     Returns:
       (loss, {'train_accuracy': fraction}).

@@ -1,7 +1,7 @@
 """Gabor functions fitted to atoms: position, orientation, frequency, phase and size of each.
 
-Host size, numpy and scipy, float64 inside whatever the input: nothing here is jitted or
-differentiated. Atoms are the columns of D [d, k]; `patch_shape` turns an atom into an image.
+Runs on the host with numpy and scipy, in float64 for any input dtype: nothing here is jitted or differentiated. Atoms
+are the columns of D [d, k]; `patch_shape` turns an atom into an image.
 
 The Gabor of this file, with orientation o, at pixel (row, column):
 
@@ -24,21 +24,21 @@ from scipy import ndimage
 # bandwidth becomes infinite: sqrt(ln 2 / 2) / pi. Below it amplitude and frequency of an edge are
 # not identified (sin(2 pi f u) tends to a straight line), so fits stay above.
 MIN_CYCLES = 0.1874
-MIN_STD = 0.35  # pixels; narrower envelopes see one pixel and fit anything
+MIN_STD = 0.35  # pixels; narrower envelopes cover one pixel and fit anything
 
 
 class GaborFits(NamedTuple):
     """One Gabor for each of k atoms; the module's docstring has the formula.
 
-    Atoms that are constant (dead ones are zero) have r2 = 0 and NaN everywhere else.
+    Constant atoms (dead atoms are zero) have r2 = 0 and NaN in all other fields.
 
     Attributes:
       center: [k, 2] row and column, pixels; 0 is the middle of the first pixel.
-      orientation: [k] of the bars, radians in [0, pi); vertical bars: pi/2.
+      orientation: [k] orientation of the bars, radians in [0, pi); vertical bars: pi/2.
       frequency: [k] cycles per pixel.
       phase: [k] radians in (-pi, pi]; 0 is even, +-pi/2 odd about the center.
-      stds: [k, 2] of the envelope, across and along the bars, pixels.
-      amplitude: [k] in the atom's unit, >= 0.
+      stds: [k, 2] standard deviations of the envelope, across and along the bars, pixels.
+      amplitude: [k] amplitude in the atom's unit, >= 0.
       r2: [k] 1 - |atom - fit|^2 / |atom - its mean|^2; may be negative.
       good: [k] bool; the criterion is given in fit_gabors.
     """
@@ -54,7 +54,7 @@ class GaborFits(NamedTuple):
 
 
 def fit_gabor(atom: Num[Array | np.ndarray, '...']) -> GaborFits:
-    """The Gabor nearest to one atom [h, w]: GaborFits with scalars (and pairs) for entries.
+    """The Gabor nearest to one atom [h, w]: GaborFits whose entries are scalars (and pairs).
 
     Raises:
       ValueError: As in `fit_gabors`, or the atom is not [h, w].
@@ -75,8 +75,7 @@ def fit_gabors(D: Num[Array | np.ndarray, '...'], patch_shape: Sequence[int]) ->
     bounded: center inside the patch (to the outer edge of its pixels); frequency along rows and
     along columns at most 1/2 (Nyquist); stds between 0.35 pixels and the patch's longer size; at
     least 0.187 cycles of the carrier in a standard deviation (a finite half-amplitude bandwidth).
-    Color atoms are reduced to their first principal component over channels; r2 still counts the
-    whole atom.
+    Color atoms are reduced to their first principal component over channels; r2 still refers to the whole atom.
 
     `good` is: r2 > 0.8, and the fit is tuned: its spectrum at frequency zero is at most half of
     that at the carrier, both in the patch and in the whole plane. This rejects blobs, strokes of
@@ -117,7 +116,7 @@ def fit_gabors(D: Num[Array | np.ndarray, '...'], patch_shape: Sequence[int]) ->
 
 
 def render(fits: GaborFits, patch_shape: Sequence[int]) -> Float[np.ndarray, 'd k']:
-    """The fitted Gabors as gray atoms [h * w, k]; zero where there was nothing to fit."""
+    """The fitted Gabors as gray atoms [h * w, k]; zero for constant atoms."""
     h, w = patch_shape[:2]
     row, column = np.mgrid[:h, :w].reshape(2, 1, -1)
     y, x = row - fits.center[:, :1], column - fits.center[:, 1:]
@@ -129,7 +128,7 @@ def render(fits: GaborFits, patch_shape: Sequence[int]) -> Float[np.ndarray, 'd 
 
 
 def summarize(fits: GaborFits) -> dict[str, float]:
-    """The fits in six numbers; all but the first over the good fits only.
+    """Summary of the fits in six numbers; all except the first over the good fits only.
 
     Returns:
       fraction_good: Fraction of all atoms that are well fitted.

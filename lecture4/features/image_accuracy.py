@@ -52,7 +52,7 @@ def accuracies(
     full_data_C: float = 0.0,
     full_data_loss: Literal['squared hinge', 'hinge', 'softmax'] = 'squared hinge',
 ) -> tuple[dict[str, Float[np.ndarray, 'n_sizes num_trials']], list[dict[str, Any]]]:
-    """Accuracy of every kind of features with few labels, and with all labels.
+    """Accuracy of every kind of features, with few labels and with all labels.
 
     Args:
       functions: As in `compute_features`.
@@ -63,11 +63,11 @@ def accuracies(
       num_trials: As in label_efficiency.label_curve.
       labeled_pool_size: Training images per class, the first ones, from which labels are sampled; None:
         all.
-      full_data_C: C of one more classifier on all labels; 0 trains none.
+      full_data_C: C of an additional classifier on all labels; 0 trains none.
       full_data_loss: As in self_taught.full_data_accuracy.
 
     Returns:
-      {name: accuracy as label_efficiency.label_curve}, and a record for each name, with the entries
+      {name: accuracy as in label_efficiency.label_curve}, and a record for each name, with the entries
       features (its name) and full_data_accuracy, where all labels are used.
     """
     curves, records = {}, []

@@ -36,8 +36,8 @@ def relative_change(
 ) -> float:
     """Distance of features from the original ones, in units of the distance between two images.
 
-    The mean distance |features_i - original_i|, over the mean of |original_i - original_j|, all
-    images i != j. It does not change with the scale of the features, and so compares networks.
+    The mean distance |features_i - original_i|, divided by the mean of |original_i - original_j| over all images i !=
+    j. It does not depend on the scale of the features, so networks can be compared.
 
     Args:
       features: Features of the changed images.
@@ -61,11 +61,11 @@ def translation_records(
     labels: Num[Array | np.ndarray, 'n'],
     max_pixels: int,
 ) -> list[dict[str, float]]:
-    """How far features move, and how accurate predictions are, when images are translated.
+    """Movement of the features, and accuracy of the predictions, when images are translated.
 
     Args:
-      run: Images -> (predicted classes [n], features [n, ...]); traceable. Of None for the predictions no
-        accuracy is recorded.
+      run: Images -> (predicted classes [n], features [n, ...]); traceable. If the predictions are None, no accuracy
+        is recorded.
       x: Images.
       labels: True classes.
       max_pixels: Largest translation.
@@ -96,7 +96,7 @@ def compare_translations(
     """`translation_records` of several networks, and of the pixels themselves as their baseline.
 
     Args:
-      runs: Name -> as `translation_records`.
+      runs: Name -> `run`, see `translation_records`.
       x: Images.
       labels: True classes.
       max_pixels: Largest translation.

@@ -1,4 +1,4 @@
-"""What the Jacobian of any encoder says: how many directions it keeps, and how it contracts others.
+"""Measures of an encoder's Jacobian: how many directions the code keeps, and how it contracts the others.
 
 "An encoder" is a function of ONE example, f: [d] -> [k]; the functions map it over x [n, d].
 """
@@ -28,7 +28,7 @@ def singular_values(encode: Callable[[Any], Any], x: Float[Array, 'n d']) -> Flo
 def effective_rank(
     values: Float[ArrayLike, '*batch m'], energy: Real[ArrayLike, ''] = 0.9
 ) -> Int[Array, '*batch']:
-    """How many singular values, largest first, hold that fraction of the sum of squares.
+    """Number of singular values, largest first, that hold a given fraction of the sum of squares.
 
     Args:
       values: Singular values, descending, or their mean over examples.
@@ -51,7 +51,7 @@ def contraction(
       encode: [d] -> [k].
       x: Examples.
       key: Random key of the directions, one direction for each example.
-      radii: r > 0, in the unit of x.
+      radii: Radii r > 0, in the unit of x.
 
     Returns:
       One ratio for each radius.
@@ -79,7 +79,7 @@ def saturated(
 
 
 class Sensitivity(NamedTuple):
-    """How an encoder of logistic units reacts to changes of its input, mean over examples.
+    """Sensitivity of an encoder of logistic units to changes of its input, mean over examples.
 
     Attributes:
       singular_values: Singular values of the Jacobian, descending.
@@ -100,13 +100,13 @@ def sensitivity(
     num_examples: int = 50,
     radii: Float[np.ndarray, ' r'] = RADII,
 ) -> Sensitivity:
-    """All measures of this module for one encoder.
+    """Compute all measures of this module for one encoder.
 
     Args:
       encode: [..., d] -> [..., k], logistic units.
       x: Examples, all of which count for `saturated`.
       seed: Seed of the directions of `contraction`.
-      num_examples: The first ones, for what needs derivatives or neighborhoods.
+      num_examples: Number of examples, the first ones, for measures that need derivatives or neighborhoods.
       radii: As in `contraction`, around 1.
     """
     few = x[:num_examples]

@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from lecture4.classifiers import linear, newton
 
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)
-DEFAULT_C = 1.0  # for one label per class, which leaves nothing to choose C by
-TOLERANCE = 1e-3  # relative duality gap of the SVMs: far below what changes a prediction
+DEFAULT_C = 1.0  # C for one label per class, too few for cross-validation
+TOLERANCE = 1e-3  # relative duality gap of the SVMs: far too small to change a prediction
 
 
 def sample_training_sets(
@@ -26,12 +26,12 @@ def sample_training_sets(
 ) -> Int[np.ndarray, 'num_trials m']:
     """Rows of training sets with `labels_per_class` samples of every class, without replacement.
 
-    The sets depend on the seed and the labels alone: two kinds of features are compared on the same.
+    The sets depend only on the seed and the labels, so that kinds of features are compared on the same sets.
 
     Args:
       seed: Seed of the sampling.
       labels: Classes of the pool.
-      labels_per_class: Samples of each class in one set.
+      labels_per_class: Number of samples of each class in one set.
       num_trials: Number of sets.
 
     Returns:
@@ -56,7 +56,7 @@ def sample_training_sets(
 
 
 def first_per_class(labels: Int[Array | np.ndarray, ' n'], n: int) -> Int[np.ndarray, ' m']:
-    """Rows of the first n examples of every class (all, where it has fewer), class by class."""
+    """Rows of the first n examples of every class (or all, if it has fewer), class by class."""
     labels = np.asarray(labels)
     return np.concatenate([np.flatnonzero(labels == c)[:n] for c in np.unique(labels)])
 
@@ -66,8 +66,8 @@ def stratified_folds(
 ) -> Bool[np.ndarray, 'n_folds n']:
     """Folds of equal size (to one sample), and of equal numbers of each class (to one).
 
-    scikit-learn's StratifiedKFold refuses classes with fewer samples than folds; sets of queried
-    labels have them.
+    scikit-learn's StratifiedKFold refuses classes with fewer samples than folds; sets of queried labels have such
+    classes.
 
     Args:
       labels: Classes of the training set, in any order.
@@ -89,9 +89,9 @@ def stratified_folds(
 def inner_products(
     pool: Float[Array, 'n d'], test: Float[Array, 'm d']
 ) -> tuple[Float[Array, 'n n'], Float[Array, 'm n']]:
-    """Inner products of the pool with itself and of a test set with it, about the pool's mean.
+    """Inner products of the pool with itself and of a test set with the pool, about the pool's mean.
 
-    About the mean, so that float32 keeps its digits.
+    Subtracting the mean preserves float32 precision.
 
     Returns:
       (gram [n, n], cross [m, n]).
@@ -132,7 +132,7 @@ def choose_C(
     n_classes: int,
     Cs: tuple[float, ...] = CS,
 ) -> Float[Array, '']:
-    """The C of the highest accuracy over held-out folds; in a tie the one nearest to 1.
+    """The C with the highest accuracy over held-out folds; in a tie, the one nearest to 1.
 
     Args:
       gram: Gram matrix of the training samples, as `center` returns it.
@@ -249,7 +249,7 @@ def label_curve(
       test_features: Features of the test samples.
       test_labels: Their classes, 0 to c - 1.
       labels_per_class: Training set sizes.
-      num_trials: Training sets of every size.
+      num_trials: Number of training sets of every size.
       Cs: Candidates for C.
       n_folds: Number of folds of the cross-validation.
 
@@ -291,7 +291,7 @@ def curve_records(
     Args:
       curves: Name -> accuracy, as `label_curve` returns it.
       labels_per_class: Training set sizes.
-      index: Under which entry a record holds the name.
+      index: Entry of the records that holds the name.
 
     Returns:
       Records with the entries `index`, labels_per_class and accuracy [num_trials].
@@ -306,13 +306,13 @@ def curve_records(
 def paired_gain(
     draws: Float[np.ndarray, ' num_trials'], baseline: Float[np.ndarray, ' num_trials']
 ) -> str:
-    """Mean difference of accuracies on the same training sets with its standard error, in points of %.
+    """Mean difference of accuracies on the same training sets with its standard error, in percentage points.
 
     All features get the same training sets, so that the standard error is that of paired differences.
 
     Args:
       draws: Accuracies, fractions.
-      baseline: Those of other features.
+      baseline: Accuracies of other features on the same training sets.
     """
     gain = 100 * (np.asarray(draws) - np.asarray(baseline))
     error = f' ± {gain.std(ddof=1) / len(gain) ** 0.5:.1f}' if len(gain) > 1 else ''
@@ -325,7 +325,7 @@ def check_labels(
     test_features: Num[Array | np.ndarray, 'm d'],
     test_labels: Int[np.ndarray, '_'],
 ) -> int:
-    """The number of classes of labels that fit their features.
+    """Check labels against their features; returns the number of classes.
 
     Raises:
       ValueError: Labels of another length or out of range, or a class without a training sample.

@@ -1,9 +1,8 @@
-"""Learning settings compared by one classifier: features from other data, or labels chosen actively.
+"""Learning settings compared with one classifier: features from other data, or actively chosen labels.
 
-Features have one form, dense patches through a layer of filters, rectified and pooled, so that what
-is compared is where the filters come from. `learned` holds them: 'task' and 'elsewhere', atoms [d, k]
-of unlabeled patches of the task's images and of others, and 'transfer', parameters of `filters`
-that classify other classes.
+Features have one form, dense patches through a layer of filters, rectified and pooled, so that the comparison is of
+the origin of the filters. `learned` holds the filters: 'task' and 'elsewhere', atoms [d, k] of unlabeled patches of
+the task's images and of other images, and 'transfer', parameters of `filters` that classify other classes.
 """
 
 import functools
@@ -33,12 +32,12 @@ def feature_functions(
 
     Args:
       whitening: 'task' and 'elsewhere': the affine map of the patches that atoms are learned on.
-      patch_size: Pixels along each side.
+      patch_size: Height and width of the patches in pixels.
       num_filters: Number of random filters, the control.
       l1_penalty: Weight of the l1 penalty on the codes.
       seed: Seed of the random filters.
       tile: As in self_taught.encode_images.
-      **options: Of self_taught.encode_images.
+      **options: Options of self_taught.encode_images.
 
     Returns:
       {'supervised' (pixels), 'random filters', 'semi-supervised', 'transfer', 'self-taught':
@@ -81,13 +80,14 @@ def accuracies(
     labels_per_class: tuple[int, ...],
     num_trials: int,
 ) -> dict[str, Float[np.ndarray, 'n_sizes num_trials']]:
-    """Accuracy of every setting; active learning selects by pixels.
+    """Accuracy of every setting.
 
-    By pixels, so that what it adds to the supervised setting is the selection alone.
+    Active learning selects examples by their pixels, so that it differs from the supervised setting in the selection
+    alone.
 
     Args:
       functions: As `feature_functions` returns them.
-      learned: See the module.
+      learned: See the module's docstring.
       task: Training and test images of the task.
       seed: Seed of the sampling, as in label_efficiency.label_curve.
       labels_per_class: As in label_efficiency.label_curve; for active learning an average.

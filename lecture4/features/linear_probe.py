@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike, Int, Num, Shaped
 
-MIN_STD = 1e-3  # features that hardly vary are not scaled up to a variance of 1
+MIN_STD = (
+    1e-3  # least standard deviation: features that hardly vary are not scaled up to variance 1
+)
 CS = (1e-3, 1e-2, 1e-1)
 
 
@@ -31,20 +33,20 @@ def fit(
       labels: Their classes.
       valid: Features of the validation examples.
       valid_labels: Their classes.
-      Cs: scikit-learn's C: weights of the sum of losses against half the squared norm. The first
-        is taken in a tie: name the smallest C, the strongest regularization, first.
+      Cs: scikit-learn's C: weights of the sum of losses against half the squared norm. In a tie the first is taken:
+      give the smallest C, the strongest regularization, first.
 
     Returns:
       features [m, d] -> predicted classes [m].
 
     Raises:
-      ValueError: No C to choose from.
+      ValueError: `Cs` is empty.
     """
     from sklearn.linear_model import LogisticRegression
 
     if not Cs:
         raise ValueError('Cs is empty; give one value of C or more')
-    # To the end: a tolerance of 1e-2 stops after six steps, before the order of the C shows.
+    # To convergence: a tolerance of 1e-2 stops after six steps, before the values of C differ.
     fits = [LogisticRegression(C=C, max_iter=1000).fit(features, labels) for C in Cs]
     accuracy = [np.mean(one.predict(valid) == np.asarray(valid_labels)) for one in fits]
     return fits[int(np.argmax(accuracy))].predict
@@ -92,16 +94,16 @@ def label_records(
       encode: Examples -> features.
       train: Examples and labels.
       valid: Examples and labels on which C is chosen.
-      tests: Metric -> test examples: 'accuracy' of all, and others, such as noisy ones, of the classifier
-        with the most labels.
+      tests: Metric -> test examples: 'accuracy', and others (such as noisy examples) for the classifier with the most
+        labels only.
       test_labels: Labels of the test examples.
-      num_labels: Numbers of labels; numbers above the training set mean all of it.
-      num_trials: Labeled sets for every number but the whole set.
+      num_labels: Numbers of labels; a number above the size of the training set means all of it.
+      num_trials: Number of labeled sets for every number except the whole set.
       Cs: As in `fit`.
       seed: Seed of the labeled sets.
 
     Returns:
-      A record per number of labels: `features`, `num_labels`, and draws of each metric.
+      A record per number of labels: `features`, `num_labels`, and samples of each metric.
 
     Raises:
       ValueError: As in `fit`.

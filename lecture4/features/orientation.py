@@ -1,4 +1,4 @@
-"""How oriented filters are: the distribution of the energy of their spectra over angles."""
+"""Orientation of filters: the distribution of their spectral energy over angles."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ CAPTION = (
     'Oriented: the largest fraction of the spectral energy of a filter in a wedge of 45 degrees, median over '
     'filters; 25 % without orientation.'
 )
-FFT_SIZE = 32  # of the padded spectrum
-N_ANGLES = 16  # wedges that are tried, over half a turn
+FFT_SIZE = 32  # size of the padded spectrum
+N_ANGLES = 16  # number of wedges tried over half a turn
 
 
 def oriented_fraction(filters: Shaped[Array | np.ndarray, '...']) -> Float[np.ndarray, ' n']:
@@ -22,13 +22,13 @@ def oriented_fraction(filters: Shaped[Array | np.ndarray, '...']) -> Float[np.nd
     left out.
 
     Args:
-      filters: [n, s, s], s <= 32, on the host.
+      filters: NumPy array [n, s, s] with s <= 32.
 
     Returns:
-      Between 1/4 and 1; 0 for a filter of zeros.
+      Fractions between 1/4 and 1; 0 for a filter of zeros.
 
     Raises:
-      ValueError: Filters that are not square or larger.
+      ValueError: The filters are not square, or larger than 32.
     """
     filters = np.asarray(filters, float)
     if filters.ndim != 3 or filters.shape[1] != filters.shape[2] or filters.shape[1] > FFT_SIZE:
@@ -52,7 +52,7 @@ def median_oriented(filters: Shaped[Array | np.ndarray, 'd k'], shape: Sequence[
     """The median of `oriented_fraction` over filters in columns.
 
     Args:
-      filters: In columns.
+      filters: Filters in columns.
       shape: (height, width) of one filter, or (height, width, 1).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Retrieval by codes: the nearest neighbors of every example, and how many are of its class."""
+"""Retrieval by codes: the nearest neighbors of every example, and the fraction of them in its class."""
 
 import numpy as np
 from jaxtyping import ArrayLike, Int, Num, Shaped
@@ -28,6 +28,6 @@ def nearest_neighbors(points: Num[ArrayLike, 'm d'], k: int) -> Int[np.ndarray, 
 
 
 def precision_at_k(points: Num[ArrayLike, 'm d'], labels: Shaped[ArrayLike, ' m'], k: int) -> float:
-    """Fraction of the k nearest neighbors that are of the point's own class, averaged over points."""
+    """Fraction of the k nearest neighbors that are of the same class as the point, averaged over points."""
     labels = np.asarray(labels)
     return float((labels[nearest_neighbors(points, k)] == labels[:, None]).mean())

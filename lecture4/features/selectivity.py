@@ -1,6 +1,6 @@
-"""Single neurons of a network: how invariant and how sparse they are, how well the best one detects a class.
+"""Single neurons of a network: their invariance and sparseness, and how well the best one detects a class.
 
-Host side, numpy. Activations are [n, units], those of any layer.
+Runs on the host with numpy. Activations [n, units] are those of any layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,9 @@ BEST_NEURON = (
     'One class against the rest, both weighted equally (chance is 50 %), mean over classes. Unit and '
     'threshold are chosen on the left halves of the images and tested on the right ones.'
 )
-QUANTILES = np.linspace(0.02, 0.98, 25)  # of a unit's activations, tried as thresholds
+QUANTILES = np.linspace(
+    0.02, 0.98, 25
+)  # quantiles of a unit's activations that are tried as thresholds
 
 
 def invariance(
@@ -31,7 +33,7 @@ def invariance(
       after: [n, units], of the same examples.
 
     Returns:
-      1 for a unit that is invariant to the change, 0 for one whose activations are then unrelated;
+      1 for a unit that is invariant to the change, 0 for a unit whose activations before and after are unrelated;
       nan for a unit that is constant.
 
     Raises:
@@ -43,7 +45,7 @@ def invariance(
         )
     a, b = (v - v.mean(0) for v in (np.asarray(before, float), np.asarray(after, float)))
     power = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    # What rounding leaves of a constant is no change.
+    # Rounding of a constant does not count as variation.
     varies = power > 1e-10 * (np.asarray(before, float) ** 2).sum(0)
     return np.divide((a * b).sum(0), power, out=np.full(len(power), np.nan), where=varies)
 
@@ -59,8 +61,8 @@ def shift_invariance(
 
     Args:
       networks: Name -> (images [n, size, size, c] -> {layer: activations}).
-      images: Larger than `size` by the largest shift at least.
-      shifts: In pixels.
+      images: Images that are larger than `size` by at least the largest shift.
+      shifts: Shifts in pixels.
       size: Height and width of the networks' input.
 
     Returns:
@@ -80,7 +82,7 @@ def shift_invariance(
 
 
 def kurtosis(activations: Num[Array | np.ndarray, 'n units']) -> Float[np.ndarray, ' units']:
-    """E h^4 / (E h^2)^2 of every unit over examples: 3 for a Gaussian one, more for a sparse one.
+    """E h^4 / (E h^2)^2 of every unit over examples: 3 for a Gaussian unit, more for a sparse unit.
 
     Args:
       activations: Activations with mean 0. A unit that is always 0 has kurtosis 0.
@@ -98,13 +100,13 @@ def best_neuron(
 ) -> Float[np.ndarray, ' {n_classes}']:
     """Balanced accuracy of the best single neuron with a threshold as a detector of each class.
 
-    Unit, threshold and sign are those of the highest accuracy on `activations`; the result is their
-    accuracy on `test_activations`. The class and the rest weigh the same, so that chance is 1/2.
+    Unit, threshold and sign are those with the highest accuracy on `activations`; the result is their accuracy on
+    `test_activations`. The class and the rest have equal weight, so that chance is 1/2.
 
     Args:
-      activations: To choose the unit, threshold and sign on.
+      activations: Activations on which unit, threshold and sign are chosen.
       labels: Classes of these examples.
-      test_activations: To evaluate on.
+      test_activations: Activations to evaluate on.
       test_labels: Classes of these examples.
       n_classes: Number of classes.
 

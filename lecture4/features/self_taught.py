@@ -1,7 +1,7 @@
-"""Self-taught learning's features: codes of whole signals, and of an image's dense patches, pooled.
+"""Features for self-taught learning: codes of whole signals, or pooled codes of an image's dense patches.
 
 The encoder is any function from signals to responses (sparse codes through a dictionary, principal
-components, ...), so that two kinds of features differ in nothing but the encoder.
+components, ...), so that kinds of features differ only in the encoder.
 """
 
 import functools
@@ -43,8 +43,8 @@ def sparse_encoder(
 def threshold_encoder(D: Float[Array, 'd k'], threshold: Real[ArrayLike, '']) -> Encoder:
     """An encoder: signals [n, d] -> soft thresholds of their products with D, [n, k].
 
-    The first step of a proximal solver and nothing more: one product instead of an optimization.
-    Coates & Ng find that with enough labels it does as well as sparse codes, whatever the atoms.
+    This is the first step of a proximal solver: one product instead of an optimization. Coates & Ng find that with
+    enough labels it does as well as sparse codes, for any atoms.
 
     Args:
       D: Dictionary, atoms in columns.
@@ -77,12 +77,12 @@ def pool_responses(
     pooling_grid: int,
     pooling: Literal['mean', 'sum', 'max'] = 'mean',
 ) -> Float[Array, 'n {pooling_grid}*{pooling_grid}*k']:
-    """Pools a map of responses over the cells of a square grid on the image.
+    """Pool a map of responses over the cells of a square grid on the image.
 
     Args:
       responses: Responses of dense patches.
-      pooling_grid: Cells along each side. Where rows are not divisible the borders are rounded, so
-        cells differ by at most one row.
+      pooling_grid: Number of cells along each side. If rows are not divisible, borders are rounded, so that cells
+        differ by at most one row.
       pooling: 'mean', 'sum' or 'max'.
 
     Returns:
@@ -116,7 +116,7 @@ def preprocess(
     contrast_epsilon: Real[ArrayLike, ''],
     whitening: linalg.Affine,
 ) -> Float[Array, '*batch m']:
-    """Contrast-normalized and whitened signals: what dictionaries are learned on.
+    """Contrast-normalized and whitened signals, on which dictionaries are learned.
 
     Args:
       signals: Patches or whole images.
@@ -143,13 +143,13 @@ def encode_images(
     Args:
       images: Any number of images; patches of `tile` of them are in memory at a time.
       encoder: Signals [p, m] -> responses [p, k].
-      patch_size: Pixels along each side.
-      stride: Pixels between patches.
+      patch_size: Height and width of the patches in pixels.
+      stride: Distance in pixels between patches.
       contrast_epsilon: As in patches.normalize_contrast.
       whitening: Whitening of patches to m dimensions.
       pooling_grid: As in `pool_responses`.
       pooling: As in `pool_responses`.
-      tile: Images encoded together.
+      tile: Number of images encoded together.
 
     Returns:
       [n, pooling_grid^2 * 2k] of the responses' dtype.
@@ -188,7 +188,7 @@ def pooled_encoders(
 
     Args:
       encoders: Name -> ((params, signals [p, m]) -> responses [p, k], whitening of patches).
-      **options: Of `encode_images`, the same for all.
+      **options: Options of `encode_images`, the same for all.
 
     Returns:
       {name: (params, images [n, h, w, c]) -> features [n, p]}.
@@ -221,8 +221,8 @@ def image_features(
       images: A batch.
       encoder: Signals [p, m] -> responses [p, k].
       whitening: Whitening of signals to m dimensions.
-      patch_size: Pixels along each side; 0 encodes every image as one signal, and returns the
-        responses as they are: neither rectified nor pooled.
+      patch_size: Height and width of the patches in pixels; 0 encodes every image as one signal, and returns the
+        responses unchanged: neither rectified nor pooled.
       contrast_epsilon: As in patches.normalize_contrast.
       stride: As in `encode_images`, and so are the other arguments; ignored for whole images.
       pooling_grid: As in `encode_images`.
@@ -274,7 +274,7 @@ def full_data_accuracy(
       test_features: Features of the test set.
       train_labels: Classes 0 to c - 1.
       test_labels: Classes 0 to c - 1.
-      C: Weight of the losses next to |w|^2 / 2.
+      C: Weight of the losses relative to |w|^2 / 2.
       loss: Squared hinge or plain hinge, one class against the rest (linear SVMs), or the
         cross-entropy of softmax regression.
     """
@@ -290,13 +290,13 @@ def standardize(
 ) -> tuple[Float[Array, '_ p'], ...]:
     """Features with mean 0 and std 1 in every dimension, by the training set's mean and variance.
 
-    Stds far below the typical one are noise and stay small: to the variances, `variance_epsilon`
-    times their mean is added.
+    Standard deviations far below the typical one are noise and stay small: `variance_epsilon` times the mean variance
+    is added to all variances.
 
     Args:
-      train: Features that the mean and variance are taken of.
+      train: Features that determine the mean and variance.
       *others: Other features.
-      variance_epsilon: Nonnegative.
+      variance_epsilon: Fraction of the mean variance, nonnegative.
 
     Returns:
       (train, *others), standardized.

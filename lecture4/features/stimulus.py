@@ -21,7 +21,7 @@ class Optimum(NamedTuple):
     Attributes:
       stimuli: [m, *shape].
       responses: [m].
-      gradient_norms: [m] of the gradient along the sphere: 0 at a maximum.
+      gradient_norms: [m] norms of the gradient along the sphere: 0 at a maximum.
     """
 
     stimuli: Float[Array, 'm *shape']
@@ -36,16 +36,16 @@ def maximize(
     norm: Real[ArrayLike, ''] = 1.0,
     n_steps: int = 200,
 ) -> Optimum:
-    """Maximizes response(x) over ||x|| = norm by gradient ascent along the sphere.
+    """Maximize response(x) over ||x|| = norm by gradient ascent along the sphere.
 
-    Each step follows a great circle in the direction of steepest ascent; one that would not raise
-    the response is rejected and halves the angle, one that does lengthens it. So responses never fall.
+    Each step follows a great circle in the direction of steepest ascent; a step that would not increase the response
+    is rejected and halves the angle, a successful one increases it. So responses never decrease.
 
     Args:
       response: [*shape] -> scalar.
       starts: Starting points, of any norm but 0 (random ones, or the examples with the strongest responses).
       norm: Norm of the stimuli.
-      n_steps: At least 1.
+      n_steps: Number of steps, at least 1.
 
     Raises:
       ValueError: `n_steps` below 1.
@@ -91,14 +91,13 @@ def invariant_directions(
 ) -> tuple[Float[Array, ' m'], Float[Array, 'm *shape']]:
     """Second derivatives of the response along the sphere at x, and their directions.
 
-    Walking from x by an angle a along direction v, the response is f(x) + norm^2 a^2 c / 2 with c
-    the value that belongs to v (at a maximum, where the first derivative is 0). All c are then at
-    most 0, and the directions of those nearest to 0 are the ones the unit is invariant to.
-    Costs d derivatives of the gradient, and eigenvectors of [d, d].
+    Moving from x by an angle a along direction v, the response is f(x) + norm^2 a^2 c / 2 with c the value of v (at a
+    maximum, where the first derivative is 0). All c are then at most 0, and the directions of those nearest to 0 are
+    the ones the unit is invariant to. Costs d derivatives of the gradient, and eigenvectors of [d, d].
 
     Args:
       response: [*shape] -> scalar.
-      x: d numbers in all.
+      x: Input with d elements.
 
     Returns:
       Values [d - 1], descending, and directions [d - 1, *shape] of norm 1, orthogonal to x and to
@@ -135,7 +134,7 @@ def invariant_directions(
 def great_circle(
     x: Float[Array, '*shape'], direction: Float[Array, '*shape'], angles: Real[ArrayLike, ' m']
 ) -> Float[Array, 'm *shape']:
-    """Stimuli along the great circle from x towards a direction; the norm of x is kept.
+    """Stimuli along the great circle from x towards a direction, with the norm of x.
 
     Args:
       x: A stimulus.
@@ -152,7 +151,7 @@ def tuning_curve(
     transform: Callable[[Any, Any], Any],
     amounts: Shaped[Array, ' m'],
 ) -> Float[Array, ' m']:
-    """Responses to a transformed stimulus over the response to the stimulus itself.
+    """Responses to a transformed stimulus relative to the response to the stimulus itself.
 
     Args:
       response: [*shape] -> scalar.
@@ -166,7 +165,7 @@ def tuning_curve(
 def translate(
     x: Float[Array, 'h w c'], down: Float[Array, ''], right: Float[Array, '']
 ) -> Float[Array, 'h w c']:
-    """The image moved by that many pixels, zeros entering."""
+    """The image translated by a number of pixels, with zeros at the border."""
     return _resampled(x, jnp.eye(2, dtype=x.dtype), jnp.stack([down, right]).astype(x.dtype))
 
 
@@ -183,7 +182,7 @@ def scale(x: Float[Array, 'h w c'], factor: Float[Array, '']) -> Float[Array, 'h
 
 
 def _resampled(x, matrix, offset):
-    """Value at p of the new image: the old one's at matrix (p - offset), about the center."""
+    """The image resampled: its value at p is that of the old image at matrix (p - offset), about the center."""
     h, w, _ = x.shape
     center = jnp.array([(h - 1) / 2, (w - 1) / 2], x.dtype)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing='ij')).astype(x.dtype)

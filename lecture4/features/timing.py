@@ -1,4 +1,4 @@
-"""Running times of functions, compared fairly: compiled, taking turns, medians."""
+"""Running times of functions, compared fairly: compiled, run alternately, medians."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,9 +19,9 @@ def median_times(
     machine, or a clock that changes, is spread over all of them.
 
     Args:
-      functions: Traceable by jax.jit.
-      args: Positional arguments of all of them.
-      num_repeats: Timed runs of each.
+      functions: Functions traceable by jax.jit.
+      args: Positional arguments, the same for all functions.
+      num_repeats: Number of timed runs of each function.
 
     Returns:
       {name: seconds for one call}.

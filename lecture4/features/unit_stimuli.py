@@ -19,7 +19,7 @@ TRANSFORMS = {
 
 ANGLES = np.linspace(
     -np.pi / 3, np.pi / 3, 7
-)  # radians along a great circle, the best one in the middle
+)  # radians along a great circle, the best stimulus in the middle
 
 
 def best_stimuli(
@@ -36,8 +36,8 @@ def best_stimuli(
 ]:
     """Best stimuli of units, and tuning curves around them.
 
-    The search starts from the crops with the strongest responses. Pixels of a stimulus have variance 1, as
-    whitened ones have.
+    The search starts from the crops with the strongest responses. Pixels of a stimulus have variance 1, like whitened
+    pixels.
 
     Args:
       response: (params, unit, image [h, w, c]) -> scalar; the number of the unit is traced.
@@ -45,7 +45,7 @@ def best_stimuli(
       crops: Images to start from, square.
       num_units: Number of units m, the first ones.
       num_steps: Steps of `stimulus.maximize`.
-      num_starts: Crops that each search starts from.
+      num_starts: Number of crops that each search starts from.
 
     Returns:
       (stimuli, {transform: (amounts, responses relative to the best stimulus, mean over units)}).
@@ -115,7 +115,7 @@ def invariant_paths(
       response: [h, w, c] -> scalar.
       best: The unit's best stimulus.
       angles: Radians along the circle.
-      field: Rows and columns that are returned of the stimuli: the unit's receptive field.
+      field: Rows and columns of the stimuli that are returned: the unit's receptive field.
 
     Returns:
       {'flattest', '2nd', '3rd' or 'steepest': (stimuli, responses relative to the best stimulus)}.

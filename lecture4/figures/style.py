@@ -91,7 +91,7 @@ def figure(width: int | float, height: int | float, **options: Any) -> Figure:
     Args:
       width: In inches.
       height: In inches.
-      **options: Of matplotlib's Figure.
+      **options: Options of matplotlib's Figure.
     """
     # A little more: Agg truncates a canvas of 626.9999 pixels to 626.
     size = ((width * DPI + 0.01) / DPI, (height * DPI + 0.01) / DPI)

@@ -41,7 +41,7 @@ def over_devices(
       parallel: 'threads': one for every core of a CPU; 'pmap'; 'jit': the same program over a mesh.
         None: threads where the only device is a CPU, else pmap.
       devices: All of this process where None. Threads use the first.
-      **options: Of solvers.encode, as Python values: they are part of the program.
+      **options: Options of solvers.encode, as Python values: they are part of the program.
 
     Returns:
       Solution, on the devices where it was computed.
@@ -144,7 +144,7 @@ def stream(
       batch_size: At least 1.
       out: Where codes are written: an array or np.memmap [n, k], filled from the top; None keeps none.
       progress_fn: Called with (signals done, signals in all or None) after every batch.
-      **options: Of over_devices.
+      **options: Options of over_devices.
 
     Raises:
       TypeError: As in over_devices, at the first batch.

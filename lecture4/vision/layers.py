@@ -162,7 +162,7 @@ def conv(
       kernel_size: Height and width of the kernels.
       stride: Stride along both axes.
       padding: Zeros added at each end of both axes.
-      **options: Of `nn.Conv`.
+      **options: Options of `nn.Conv`.
     """
     return nn.Conv(
         features,

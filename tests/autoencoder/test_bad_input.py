@@ -175,11 +175,11 @@ def test_too_few_images_are_counted():
     ):
         contractive.data(contractive.Config(num_train=10_000, num_test=49_703))
     with pytest.raises(
-        ValueError, match='--num_train 1797 of 1797 images of digits leaves none to test'
+        ValueError, match='--num_train 1797 of 1797 images of digits leaves no test images'
     ):
         stacked.data(stacked.Config(num_train=1797))
     with pytest.raises(
-        ValueError, match=r'--num_eval 999 of \d+ images of photos leaves none to train'
+        ValueError, match=r'--num_eval 999 of \d+ images of photos leaves no training images'
     ):
         denoising.data(denoising.Config(num_eval=999))
 

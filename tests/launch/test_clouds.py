@@ -75,7 +75,7 @@ def test_a_failed_request_is_reported(tmp_path):
     (tmp_path / 'states').write_text('WAITING_FOR_RESOURCES FAILED')
     code, _, errors = run('launch.tpu', *TPU, '--do', 'create', env=env)
     assert code == 2
-    assert 'the request a is FAILED; --do delete it, then try another --zone' in errors
+    assert 'the request a is FAILED; delete it with --do delete, then try another --zone' in errors
 
 
 @pytest.mark.parametrize(

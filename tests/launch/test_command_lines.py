@@ -351,18 +351,18 @@ SHARED = ['--share', 'h:/v', *WITH_WORKDIR]
             ['--jobs', '2', *TOY],
             f'^-- is missing before the experiment: -- {" ".join(TOY)}$',
         ),
-        (slurm, [*EXPERIMENT, '--coordinator', 'a:1'], '--coordinator behind -- is set by the'),
-        (sweep, [*EXPERIMENT, '--seeds=0..1', '--group=a'], '--group behind -- is set by the'),
+        (slurm, [*EXPERIMENT, '--coordinator', 'a:1'], '--coordinator after -- is set by the'),
+        (sweep, [*EXPERIMENT, '--seeds=0..1', '--group=a'], '--group after -- is set by the'),
         (
             local,
             [*EXPERIMENT, '--process-id', '1'],
-            '--process_id behind -- is set by the launcher',
+            '--process_id after -- is set by the launcher',
         ),
-        (tpu, ['--dry_run', *TPU, *SHARED, '--coordinator=a:1'], '--coordinator behind -- is set'),
+        (tpu, ['--dry_run', *TPU, *SHARED, '--coordinator=a:1'], '--coordinator after -- is set'),
         (gke, ['--dry_run', *GKE, '--claim', 'c', *WITH_WORKDIR, '--processes=2'], 'is set by'),
-        (slurm, ['--dry_run', *EXPERIMENT, '--help'], '--help behind -- runs nothing'),
-        (slurm, [*EXPERIMENT, '--dry_run'], '--dry_run behind -- runs nothing; put it before --'),
-        (sweep, ['--', 'python', 'none.py'], 'none.py is no file in .*; expected an experiment'),
+        (slurm, ['--dry_run', *EXPERIMENT, '--help'], '--help after -- runs nothing'),
+        (slurm, [*EXPERIMENT, '--dry_run'], '--dry_run after -- runs nothing; put it before --'),
+        (sweep, ['--', 'python', 'none.py'], 'none.py is not a file in .*; expected an experiment'),
         (
             slurm,
             ['--time', 'forever', *EXPERIMENT],
@@ -371,7 +371,7 @@ SHARED = ['--share', 'h:/v', *WITH_WORKDIR]
         (slurm, ['--time', '1:00', *EXPERIMENT], 'is 60 seconds, no longer than --notice 120'),
         (slurm, ['--option', 'time=x', *EXPERIMENT], '--time x: expected hours:minutes'),
         (slurm, ['--option', 'a b', *EXPERIMENT], "--option 'a b': expected NAME=VALUE"),
-        (slurm, ['--prologue', 'if (', *EXPERIMENT], r"--prologue 'if \(' is no shell command"),
+        (slurm, ['--prologue', 'if (', *EXPERIMENT], r"--prologue 'if \(' is not a shell command"),
         (slurm, [*EXPERIMENT, '--workdir', '/tmp/a'], 'each node has its own /tmp'),
         (local, ['--', 'ls', '-l'], 'is not an experiment'),
         (local, ['--processes', '0', *EXPERIMENT], '--processes 0: expected at least 1'),
@@ -420,8 +420,8 @@ def test_a_mistake_exits_with_2():
     code, out, errors = run('launch.sweep', '--', *TOY, '--grid', 'widht=1')
     assert (code, out) == (2, '')
     assert errors == (
-        'launch.sweep: the sweep cannot be planned: toy: the sweep names widht, which is no field '
-        'of the experiment; did you mean weight?\n'
+        'launch.sweep: the sweep cannot be planned: toy: the sweep names widht, which is not a '
+        'field of the experiment; did you mean weight?\n'
     )
 
 

@@ -75,12 +75,12 @@ def test_an_unfinished_run_is_compared_by_its_last_row(pair, tmp_path, capsys):
 @pytest.mark.parametrize(
     'argv, message',
     [
-        (['A'], 'one run has nothing to compare with'),
+        (['A'], 'expected at least two runs'),
         (['A', 'A'], 'is given twice; expected different runs'),
-        (['A', 'none'], 'none holds no run'),
+        (['A', 'none'], 'none contains no run'),
         (
             ['A', 'B', '--metrics', 'los'],
-            '--metrics los: no two runs have it; choose from loss, test',
+            '--metrics los: fewer than two runs have it; choose from loss, test',
         ),
     ],
 )

@@ -214,7 +214,7 @@ def test_a_dry_run_prints_the_checked_options_and_runs_nothing(tmp_path, capsys)
     printed = json.loads(capsys.readouterr().out)
     assert printed['workdir'] == str(tmp_path / 'a') and printed['config']['hidden'] == 5
     assert not (tmp_path / 'a').exists()
-    with pytest.raises(UsageError, match='--stage table is for a sweep'):
+    with pytest.raises(UsageError, match='--stage table needs a sweep'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*argv, '--stage', 'table']))
 
 

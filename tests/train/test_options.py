@@ -84,7 +84,7 @@ def test_values_have_the_type_of_their_field(argv, expected):
         (['--sed', '1'], 'unknown option --sed; did you mean --seed? (--help lists all options)'),
         (
             ['--hidden_dims', '5', '--seed', '1', '--hidden-dims', '6'],
-            '--hidden_dims is given twice; give all its values behind one --hidden_dims',
+            '--hidden_dims is given twice; give all its values after one --hidden_dims',
         ),
         (['--download', 'maybe'], '--download maybe: expected --download or --no_download'),
         (['--xyz'], 'unknown option --xyz; (--help lists all options)'),

@@ -117,7 +117,7 @@ def edited(run, tmp_path, **changes):
         ({'experiment': 'os'}, "is of the experiment 'os'; import its module and pass it"),
         ({'experiment': 'experiments.none.such'}, r'experiments\.none\.such, which cannot be'),
         ({'config': {'width': 3}}, 'has the field width'),
-        ({'state': ['class', ['os:system', []]]}, 'no class of lecture4 or optax'),
+        ({'state': ['class', ['os:system', []]]}, 'not a class of lecture4 or optax'),
         ({'state': ['class', ['lecture4.train.cli:main', []]]}, 'not a tuple or data class'),
         ({'state': ['array', 'nothing']}, 'does not fit lecture4'),
         ({'state': ['call', 'x']}, "unknown kind 'call'"),

@@ -113,7 +113,7 @@ def test_one_variant_or_group_alone_and_the_plan(tmp_path, capsys):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--stage', 'table']))
     with pytest.raises(UsageError, match='--group hidden=9: the groups are hidden=2 hidden=3'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options, '--group', 'hidden=9']))
-    with pytest.raises(UsageError, match='--stage plan is for a sweep'):
+    with pytest.raises(UsageError, match='--stage plan needs a sweep'):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, [*options[:6], '--stage', 'plan']))
 
 

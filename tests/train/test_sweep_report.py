@@ -117,7 +117,7 @@ def test_a_metric_without_direction_is_refused(tmp_path):
 def test_a_key_that_no_variant_has_is_refused(tmp_path):
     variants = two_settings(tmp_path, {'elbo': 1.0, 'psnr/10': 2.0}, {'elbo': 2.0, 'psnr/10': 3.0})
     with pytest.raises(
-        UsageError, match='--best psnr: no variant has it; choose one of elbo, psnr/10'
+        UsageError, match='--best psnr: no variant reports it; choose one of elbo, psnr/10'
     ):
         make(tmp_path, variants, Config(best='psnr'))
     assert 'PSNR, 10 (higher is better)' in make(tmp_path, variants, Config(best='psnr/10')).summary
@@ -274,7 +274,9 @@ def test_a_cost_that_contains_the_swept_weight_does_not_rank(tmp_path):
     variants = two_settings(tmp_path, {'cost': 1.0, 'error': 3.0}, {'cost': 2.0, 'error': 1.0})
     summary = make(tmp_path, variants, metrics=metrics).summary
     assert summary.startswith('Best of 2 settings by error (lower is better): rate 2, with 1')
-    assert summary.endswith('The primary metric, cost, contains the swept rate and does not rank.')
+    assert summary.endswith(
+        'The primary metric, cost, contains the swept rate, so settings are not ranked by it.'
+    )
     with pytest.raises(
         UsageError, match='contains rate, which the sweep varies; choose one of psnr'
     ):

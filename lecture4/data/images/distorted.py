@@ -69,7 +69,7 @@ def load(
       num_train: Number of training images, chosen at random; 0 takes all.
       num_test: Number of test images, the first ones; 0 takes all.
       seed: Seed of the random choice.
-      **data_kwargs: As `images.load`.
+      **data_kwargs: Options of `images.load`.
 
     Raises:
       DataError: As in `images.load`.

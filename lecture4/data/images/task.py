@@ -137,7 +137,7 @@ def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
     Args:
       source: As in `sources.load`.
       size: Height and width of the crops, or that whole images are brought to; 0 keeps that of whole images.
-      **data_kwargs: As `load`.
+      **data_kwargs: Options of `load`.
 
     Raises:
       DataError: As in `load`, or a crop does not fit.

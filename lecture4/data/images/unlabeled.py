@@ -32,7 +32,7 @@ def load_signals(
       seed: Seed of the random choice.
       classes: As in `load_images`.
       grayscale: As in `load_images`; whole images are always grayscale.
-      **data_kwargs: As `load_images`.
+      **data_kwargs: Options of `load_images`.
 
     Returns:
       d = patch_size * patch_size * c, or image_size * image_size.

@@ -39,7 +39,7 @@ def load_splits(source: str, *, in_unit_interval: bool = False, **data_kwargs: A
     Args:
       source: As in `load_images`.
       in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
-      **data_kwargs: As `load_images`.
+      **data_kwargs: Options of `load_images`.
 
     Raises:
       DataError: As in `load_images`, or images of several sizes.
@@ -62,7 +62,7 @@ def load_labeled(source: str, *, in_unit_interval: bool = True, **options: Any) 
     Args:
       source: As in `load`.
       in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
-      **options: As `load`.
+      **options: Options of `load`.
 
     Raises:
       DataError: As in `load`.
@@ -90,7 +90,7 @@ def load_shuffled(
       source: As in `load`.
       sizes: Name of a part -> number of images.
       seed: Seed of the shuffle.
-      **data_kwargs: As `load`.
+      **data_kwargs: Options of `load`.
 
     Returns:
       ({name: (images as vectors, labels)}, class names, (height, width)).
@@ -117,7 +117,7 @@ def load_unlabeled_like(
       images: The others, square.
       source: As in `load_signals`.
       num_signals: At most how many.
-      **options: As `load_signals`.
+      **options: Options of `load_signals`.
 
     Raises:
       DataError: As in `load_signals`, or images that are not square.

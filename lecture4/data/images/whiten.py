@@ -27,7 +27,7 @@ def load_whitened(
       is_white: Whether they are whitened already, and are only standardized here.
       cutoff: As in `whiten`.
       margin: Pixels to leave out along the borders, where whitening is unreliable.
-      **data_kwargs: As `load_images`.
+      **data_kwargs: Options of `load_images`.
 
     Returns:
       Images of mean 0 and variance 1 before their borders are left out, as a tuple; labels and class

@@ -52,7 +52,7 @@ def path(
       x: Signals.
       D: Dictionary, atoms in columns.
       penalty_weights: [p].
-      **options: Of encode.
+      **options: Options of encode.
 
     Returns:
       A Solution whose arrays have a first axis of p.
