@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -62,6 +63,19 @@ def test_smoke_preset_leaves_declared_metrics(path, tmp_path, users_promotion):
     model = train.load(tmp_path)
     assert config_fingerprint(model.config) == config_fingerprint(config) and model.functions
     assert all(callable(function) for function in model.functions.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('setting', ['JAX_ENABLE_X64', 'JAX_DEBUG_NANS'])
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_smoke_preset_runs_under_a_users_setting_of_jax(path, setting, tmp_path):
+    """Float64 by default, NaNs as errors, and in both ranks that are not promoted."""
+    command = [sys.executable, '-m', module_name(path), '--preset', 'smoke', '--progress', 'none']
+    command += ['--workdir', str(tmp_path)]
+    env = {**os.environ, setting: '1', 'JAX_NUMPY_RANK_PROMOTION': 'raise'}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / 'report.html').exists()
 
 
 def test_experiment_runs_from_its_command_line(tmp_path):

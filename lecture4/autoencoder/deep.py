@@ -19,6 +19,7 @@ from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, Dense, identity
 from lecture4.ops.losses import bernoulli_nll, categorical_nll, squared_error
 from lecture4.ops.updates import apply_gradients
+from lecture4.ops.varying import vary_like
 
 
 def encode(
@@ -221,7 +222,7 @@ def fine_tune(
       ValueError: batch_size exceeds the training set.
     """
     x, labels = (jnp.asarray(part) for part in train)
-    layers = tuple(layers)
+    layers = vary_like(tuple(layers), (train, valid))
     n_steps = len(x) // batch_size
     if not n_steps:
         raise ValueError(
@@ -248,6 +249,7 @@ def fine_tune(
         return (layers, opt_state, best, jnp.minimum(error, best_error)), None
 
     start = (layers, optimizer.init(layers), layers, jnp.asarray(jnp.inf, x.dtype))
+    start = vary_like(start, (layers, train, valid))
     (_, _, best, best_error), _ = jax.lax.scan(epoch, start, jax.random.split(key, n_epochs))
     return best, best_error
 

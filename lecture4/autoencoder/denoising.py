@@ -220,6 +220,7 @@ def _check(name, value, low, high):
     """ValueError where a known level is outside its domain, NaN included."""
     if isinstance(value, Tracer):
         return
+    value = np.asarray(value)
     if not (value >= low and (high is None or value <= high)):
         domain = f'between {low} and {high}' if high is not None else f'at least {low}'
         raise ValueError(f'expected {name} {domain}, got {value}')

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder import vae
 from lecture4.autoencoder.vae import Model
+from lecture4.ops.varying import vary_as_returned
 
 
 def log_weights(
@@ -71,7 +72,9 @@ def importance_bound(
     if len(keys) == 1:
         weights = jax.vmap(lambda key: log_weights(model, params, x, key))(keys[0])
         return jax.nn.logsumexp(weights, axis=0) - math.log(n_samples)
-    total, _ = jax.lax.scan(add_chunk, jnp.full(x.shape[0], -jnp.inf, x.dtype), keys)
+    start = jnp.full(x.shape[0], -jnp.inf, x.dtype)
+    start = vary_as_returned(lambda total, keys: add_chunk(total, keys)[0], start, keys[0])
+    total, _ = jax.lax.scan(add_chunk, start, keys)
     return total - math.log(n_samples)
 
 

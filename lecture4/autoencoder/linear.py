@@ -22,6 +22,7 @@ from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, Dense
 from lecture4.ops.losses import squared_error
 from lecture4.ops.prox import require_floating
+from lecture4.ops.varying import vary_like
 
 
 def init(
@@ -144,6 +145,7 @@ def converge(
         params = alternating_least_squares(params, mean, covariance)
         return params, principal_angles(decoder_matrix(params), components)[-1]
 
+    params = vary_like(params, (mean, covariance))
     return jax.jit(lambda p: jax.lax.scan(body, p, None, n_iterations))(params)
 
 

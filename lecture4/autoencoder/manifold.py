@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder import network
+from lecture4.ops.varying import vary_as_returned
 
 TAU = 2 * jnp.pi
 
@@ -244,6 +245,7 @@ def tangent_walk(
     """
 
     def project(x):
+        x = vary_as_returned(reconstruct, x)
         return jax.lax.fori_loop(0, n_projections, lambda _, x: reconstruct(x), x)
 
     def step(carry, _):
@@ -257,7 +259,8 @@ def tangent_walk(
 
     start = project(start)
     first = tangents(reconstruct, start, k)[0][:, 0]
-    _, path = jax.lax.scan(step, (start, first), None, length=n_steps)
+    walk = vary_as_returned(lambda carry: step(carry, None)[0], (start, first))
+    _, path = jax.lax.scan(step, walk, None, length=n_steps)
     return jnp.concatenate([start[None], path])
 
 
@@ -290,5 +293,6 @@ def random_walk(
         x = reconstruct(x + jnp.asarray(std, x.dtype) * noise)
         return x, x
 
+    start = vary_as_returned(lambda x: step(x, key)[0], start)
     _, path = jax.lax.scan(step, start, jax.random.split(key, n_steps))
     return jnp.concatenate([start[None], path])

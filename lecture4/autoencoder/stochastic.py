@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.ops import losses
+from lecture4.ops.varying import vary_as_returned
 
 Estimator = Literal['pathwise', 'score', 'leave-one-out']
 
@@ -233,9 +234,14 @@ def gradient_moments(
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     dtype = jnp.result_type(*jax.tree.leaves(zeros))
     counts = jnp.arange(1, n_samples + 1, dtype=dtype)
-    (mean, squares), _ = jax.lax.scan(
-        update, (zeros, jnp.zeros((), dtype)), (counts, jax.random.split(key, n_samples))
+    inputs = counts, jax.random.split(key, n_samples)
+    start = vary_as_returned(
+        lambda carry, n, key: update(carry, (n, key))[0],
+        (zeros, jnp.zeros((), dtype)),
+        counts[0],
+        key,
     )
+    (mean, squares), _ = jax.lax.scan(update, start, inputs)
     return mean, squares / (n_samples - 1)
 
 

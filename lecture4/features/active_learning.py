@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Num, Real
 
 from lecture4.classifiers import linear, newton
 from lecture4.features import label_efficiency
+from lecture4.ops.varying import vary_like
 
 STRATEGIES = ('least certain', 'most diverse')
 
@@ -90,7 +91,8 @@ def _least_certain(gram, labels, initial, C, *, n_queries, n_classes, queries_pe
 
     rows = jnp.concatenate([initial, jnp.broadcast_to(initial[:1], (n_queries,))])
     labeled = jnp.zeros(gram.shape[0], bool).at[initial].set(True)
-    return lax.fori_loop(0, n_queries // queries_per_round, one_round, (rows, labeled))[0]
+    start = vary_like((rows, labeled), (gram, labels, initial))
+    return lax.fori_loop(0, n_queries // queries_per_round, one_round, start)[0]
 
 
 def most_diverse(
@@ -137,7 +139,7 @@ def _most_diverse(gram, initial, *, n_queries):
         return (jnp.minimum(nearest, distance[row]), labeled.at[row].set(True)), row
 
     labeled = jnp.zeros(gram.shape[0], bool).at[initial].set(True)
-    state = jnp.min(distance[initial], axis=0), labeled
+    state = vary_like((jnp.min(distance[initial], axis=0), labeled), gram)
     return jnp.concatenate([initial, lax.scan(query, state, length=n_queries)[1]])
 
 

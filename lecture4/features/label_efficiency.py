@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from lecture4.classifiers import linear, newton
+from lecture4.ops.varying import vary_like
 
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)
 DEFAULT_C = 1.0  # C for one label per class, too few for cross-validation
@@ -157,7 +158,8 @@ def choose_C(
         return p, jnp.sum(correct & held_out.T)
 
     ascending = jnp.asarray(sorted(Cs), gram.dtype)  # each starts where the smaller one ended
-    _, correct = lax.scan(n_correct, jnp.zeros_like(trained_on), ascending)
+    start = vary_like(jnp.zeros_like(trained_on), (gram, columns, trained_on))
+    _, correct = lax.scan(n_correct, start, ascending)
     distance = jnp.abs(jnp.log(ascending))
     return ascending[jnp.argmin(jnp.where(correct == jnp.max(correct), distance, jnp.inf))]
 

@@ -4,6 +4,7 @@ A response is any function of one input [...] -> scalar, differentiable. The opt
 sought among inputs of one norm, since most responses grow with it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, ArrayLike, Float, Real, Shaped
+
+from lecture4.ops.varying import vary_as_returned
 
 FIRST_ANGLE = 0.5  # radians of the first step along the sphere
 
@@ -77,6 +80,7 @@ def maximize(
             return jnp.where(higher, candidate, u), jnp.where(higher, new, value), angle
 
         first = (unit, flat(norm * unit), jnp.asarray(FIRST_ANGLE, unit.dtype))
+        first = vary_as_returned(functools.partial(step, 0), first)
         u, value, _ = jax.lax.fori_loop(0, n_steps, step, first)
         slope = jnp.linalg.norm(_tangent(jax.grad(flat)(norm * u), u))
         return norm * u, value, slope

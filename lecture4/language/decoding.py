@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from lecture4.ops.varying import vary_as_returned
+
 END = 0
 Step = Callable[[PyTree, Int[Array, ' n']], tuple[PyTree, Float[Array, 'n v']]]
 
@@ -77,6 +79,7 @@ def _walk(step, state, max_length, choose) -> Decoded:
         return (state, token, is_done | (token == END), total), token
 
     start = (state, jnp.full(n, END, jnp.int32), jnp.zeros(n, bool), jnp.zeros(n))
+    start = vary_as_returned(lambda carry: body(carry, 0)[0], start)
     (_, _, _, total), tokens = jax.lax.scan(body, start, jnp.arange(max_length))
     return Decoded(tokens.T, total)
 
@@ -125,6 +128,7 @@ def beam_search(step: Step, state: PyTree, *, width: int, max_length: int) -> De
         jnp.broadcast_to(first[None], (n, width)),
         jnp.full((n, width, max_length), END, jnp.int32),
     )
+    start = vary_as_returned(lambda carry: body(carry, 0)[0], start)
     (_, _, total, tokens), _ = jax.lax.scan(body, start, jnp.arange(max_length))
     return Decoded(tokens, total)
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from lecture4.language.sentence_cnn import symmetric_uniform
+from lecture4.ops.varying import vary_like
 
 Cell = Literal['relu', 'gru', 'lstm']
 NUM_GATES = {'relu': 1, 'gru': 3, 'lstm': 4}
@@ -84,6 +85,7 @@ def run(
         return kept, kept[0]
 
     steps = (inputs.swapaxes(0, 1), mask.T)
+    state = vary_like(state, (steps, kernel))
     _, hidden = jax.lax.scan(body, state, steps, reverse=reverse)
     return hidden.swapaxes(0, 1)
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from lecture4.ops.varying import vary_like
+
 
 class Segment(NamedTuple):
     """Words start .. stop - 1 of a sentence, assigned to one region.
@@ -67,7 +69,8 @@ def assign_regions(
         return new, jnp.where(is_word[:, None], previous, own)
 
     steps = (scores[:, 1:].swapaxes(0, 1), mask[:, 1:].T)
-    best, previous = jax.lax.scan(forward, jnp.where(mask[:, :1], scores[:, 0], 0), steps)
+    first = vary_like(jnp.where(mask[:, :1], scores[:, 0], 0), (steps, beta))
+    best, previous = jax.lax.scan(forward, first, steps)
 
     def backward(region, previous):
         before = jnp.take_along_axis(previous, region[:, None], 1)[:, 0]

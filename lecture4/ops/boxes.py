@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
+from lecture4.ops.varying import vary_like
+
 Extent = Literal['inclusive', 'continuous']
 # Bound of log(width / anchor width) in `decode`: torchvision's and Detectron's.
 MAX_LOG_SCALE = math.log(1000 / 16)
@@ -299,9 +301,8 @@ def nms(
         jnp.zeros(size, jnp.int32),
         jnp.zeros(size, jnp.int32),
     )
-    _, count, _, _, indices = lax.while_loop(
-        unfinished, visit, (jnp.int32(0), jnp.int32(0), *empty)
-    )
+    start = vary_like((jnp.int32(0), jnp.int32(0), *empty), (rows, n_valid))
+    _, count, _, _, indices = lax.while_loop(unfinished, visit, start)
     is_kept = jnp.arange(k) < count
     indices = jnp.where(is_kept, indices[:k], 0)
     return Selection(indices, is_kept, jnp.where(is_kept, scores[indices], 0))

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from lecture4.ops.varying import vary_like, vary_together
+
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 CHUNK_POSITIONS = 2048  # of the output, in one matrix product
 FEW_CHANNELS = 4
@@ -67,6 +69,8 @@ def conv_general_dilated(
     strides, pairs = tuple(window_strides), tuple((low, high) for low, high in padding)
     if kernel.shape[:2] == x.shape[1:3] and not any(map(any, pairs)):
         return _one_window(x, kernel, precision)
+    # In a user's shard_map a custom gradient is of the operands as they are: both vary, or none.
+    x, kernel = vary_together(x, kernel)
     return _conv(x, kernel, strides, pairs, precision)
 
 
@@ -187,7 +191,7 @@ def _kernel_gradient(x, g, shape, strides, padding, precision):
 
     start = jnp.zeros((kw * c, kh * o) if by_rows else (kh * kw * c, o), g.dtype)
     chunks = tuple(a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
-    total = lax.scan(add, start, chunks)[0]
+    total = lax.scan(add, vary_like(start, chunks), chunks)[0]
     return total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3) if by_rows else total.reshape(shape)
 
 

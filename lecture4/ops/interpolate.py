@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from lecture4.ops.varying import vary_like, vary_together
+
 Method = Literal['auto', 'gather', 'matrix']
 METHODS = ('auto', 'gather', 'matrix')
 PART = 2**17  # numbers of the signal in a part of the CPU's gradient
@@ -52,7 +54,7 @@ def interpolate(
     taps, factors = tuple(map(tuple, indices)), tuple(map(tuple, weights))
     if method == 'matrix':
         return _by_matrices(images, taps, factors)
-    return _interpolate(images, taps, factors, method)
+    return _interpolate(*vary_together(images, taps, factors), method)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -199,6 +201,6 @@ def _gather_flat_transposed(images, indices, weights, g):
         return _sum_taps_transposed(total, pixels, *part)
 
     rows = jax.tree.map(parts, (_flat_positions(images, indices), products, g))
-    d_pixels, d_products = lax.scan(add, jnp.zeros_like(pixels), rows)
+    d_pixels, d_products = lax.scan(add, vary_like(jnp.zeros_like(pixels), rows), rows)
     d_products = jax.tree.map(lambda a: a.reshape(-1)[:n_points].reshape(shape), d_products)
     return d_pixels.reshape(images.shape), *products_vjp(d_products)

@@ -124,7 +124,10 @@ def categorical_nll(
         )
     n_classes = logits.shape[-1]
     if _known(labels) and labels.size:
-        low, high = int(labels.min()), int(labels.max())
+        known = np.asarray(
+            labels
+        )  # not jnp, which would trace the check where labels are closed over
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high >= n_classes:
             raise ValueError(
                 f'labels from {low} to {high}; {n_classes} classes are numbered from 0'

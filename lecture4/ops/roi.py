@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from lecture4.ops.prox import require_floating
+from lecture4.ops.varying import vary_like, vary_together
 
 
 def roi_pool(
@@ -48,7 +49,7 @@ def roi_pool(
     features, rois = _arguments(features, rois)
     size = _pair(output_size)
     first, last = _bins(rois, features.shape[:2], size, spatial_scale)
-    return _pool(features, first, last, size)
+    return _pool(*vary_together(features, first, last), size)
 
 
 def _bins(rois, shape, size, scale):
@@ -314,7 +315,8 @@ def _gather(flat, y, x, width, offset=None):
         return total + flat[y[:, :, None] + x[:, None, :]] * weight.astype(flat.dtype), None
 
     zeros = jnp.zeros((*rows.shape[:2], columns.shape[1], flat.shape[-1]), flat.dtype)
-    total, _ = lax.scan(add, zeros, (row[i], column[j], weight_y[i], weight_x[j]))
+    corners = row[i], column[j], weight_y[i], weight_x[j]
+    total, _ = lax.scan(add, vary_like(zeros, (flat, corners)), corners)
     return total
 
 

@@ -6,6 +6,7 @@ is not: JAX refuses the loop ("carry types differ"). Casting the start to the ty
 all that is needed; outside `shard_map`, and with `check_vma=False`, these functions do nothing.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -31,15 +32,37 @@ def vary_like(tree: Tree, reference: Any) -> Tree:
     return _cast(tree, _axes(reference))
 
 
+def vary_as_returned(function: Callable[..., Tree], carry: Tree, *args: Any) -> Tree:
+    """The carry, marked as varying wherever `function(carry, *args)` returns what varies.
+
+    For the first carry of a loop whose body calls functions of the user: the data that those close over
+    cannot be named. `function` is traced once more, inside `shard_map` only.
+
+    Args:
+      function: From carry and `args` to the next carry.
+      carry: The first one.
+      *args: Arrays, or their shapes.
+    """
+    while jax.sharding.get_abstract_mesh().manual_axes:
+        returned = jax.eval_shape(function, carry, *args)
+        cast = jax.tree.map(lambda leaf, new: _cast(leaf, _axes_of_leaf(new)), carry, returned)
+        before, after = (list(map(_axes_of_leaf, jax.tree.leaves(c))) for c in (carry, cast))
+        carry = cast
+        if before == after:  # a leaf may vary because of another one that was cast just now
+            break
+    return carry
+
+
 def _axes(tree):
     return frozenset().union(*map(_axes_of_leaf, jax.tree.leaves(tree)))
 
 
 def _axes_of_leaf(leaf):
-    aval: Any = jax.typeof(leaf)
+    aval: Any = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
     if hasattr(aval, 'vma'):  # JAX before 0.10
         return aval.vma
-    return getattr(getattr(aval, 'mat', None), 'varying', frozenset())
+    mat = getattr(aval, 'mat', None) or getattr(aval, 'manual_axis_type', None)
+    return getattr(mat, 'varying', frozenset())
 
 
 def _cast(tree, axes):

@@ -84,6 +84,11 @@ def _parse_absl_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS([argv[0], *flags.FLAGS.read_flags_from_files(argv[1:])], known_only=True)
     except flags.Error as error:
         _exit(f'{str(error).splitlines()[0]}', 2)
+    except UnicodeDecodeError:
+        files = ' '.join(word for word in argv if 'flagfile' in word)
+        _exit(
+            f'{files}: expected a file of UTF-8 text, one option on each line; save it as such', 2
+        )
 
 
 def _main(experiment: Experiment, argv: list[str]) -> None:

@@ -68,13 +68,13 @@ def check(directory: pathlib.Path, data: Data) -> None:
     path = directory / FILE
     current = json.loads(json.dumps(fingerprint(data)))
     try:
-        stored = json.loads(path.read_text())
+        change = difference(json.loads(path.read_text()), current)
     except OSError:
         workdir.write_json(path, current)
         return
-    except ValueError:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise UsageError(f'{path} is damaged; remove it if the data are still the same') from None
-    if change := difference(stored, current):
+    if change:
         raise UsageError(
             f'{directory} holds a run on other data: {change}; restore the data, choose another '
             '--workdir, or replace that run with --overwrite'

@@ -69,7 +69,7 @@ def run(
             n, state = restored
             LOG.info('restored step %d from %s', n, checkpoints.directory)
         rows = read(directory / 'metrics.jsonl') if runtime.is_primary else []
-        spent = max((row['seconds'] for row in rows if row['step'] <= n), default=0.0)
+        spent = max((row.get('seconds', 0.0) for row in rows if row['step'] <= n), default=0.0)
         writer, style = NullWriter(), 'none'
         if runtime.is_primary:
             kept = -1 if restored is None else n

@@ -19,21 +19,30 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     A last line that a kill truncated is left out.
 
     Raises:
-      ValueError: Any other line is not JSON; the message names it.
+      UsageError: Any other line is not JSON or no row of a run; the message names it.
     """
     path = pathlib.Path(path)
     if not path.exists():
         return []
-    lines = path.read_text().split('\n')
+    lines = path.read_bytes().split(b'\n')
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             if line:
-                rows.append(json.loads(line))
-        except json.JSONDecodeError:
+                row = json.loads(line)
+                if not _is_number(row['step']) or not _is_number(row.get('seconds', 0)):
+                    raise TypeError(row)
+                rows.append(row)
+        except (ValueError, KeyError, TypeError, AttributeError):
             if number < len(lines):  # text after the last newline is incomplete
-                raise ValueError(f'{path} line {number} is not JSON; repair or remove it') from None
+                raise UsageError(
+                    f'{path} line {number} is not a row of JSON with a step; repair or remove it'
+                ) from None
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 class MetricWriter:

@@ -108,10 +108,12 @@ def load(path: str | os.PathLike[str], module: types.ModuleType | None = None) -
     """
     path = _file(path)
     header, tensors = _read(path)
-    module = module or _module(path, header['experiment'])
-    fields = workdir.add_defaults(module.Config, header['config'], path)
+    module = module or _module(path, str(header['experiment']))
     state, spec = _state(path, header, tensors, module)
-    config = module.Config(**fields)
+    try:
+        config = module.Config(**workdir.add_defaults(module.Config, dict(header['config']), path))
+    except (TypeError, ValueError) as error:
+        raise _does_not_fit(path, error) from None
     return Model(config, state, spec, module.apply(config, spec))
 
 
@@ -156,15 +158,19 @@ def _file(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _state(path, header, tensors, module) -> tuple[PyTree, Spec]:
-    shape, class_names, constants = header['spec']
     try:
+        shape, class_names, constants = header['spec']
         spec = Spec(tuple(shape), tuple(class_names), _restore(constants, tensors, module))
         return _restore(header['state'], tensors, module), spec
     except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
-        raise UsageError(
-            f'{path} does not fit lecture4 {lecture4.__version__} ({type(error).__name__}: {error}); '
-            'run the experiment again'
-        ) from None
+        raise _does_not_fit(path, error) from None
+
+
+def _does_not_fit(path: pathlib.Path, error: Exception) -> UsageError:
+    return UsageError(
+        f'{path} does not fit lecture4 {lecture4.__version__} ({type(error).__name__}: {error}); '
+        'run the experiment again'
+    )
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

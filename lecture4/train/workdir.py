@@ -78,7 +78,7 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
         version = fields.pop('version', None)
     except OSError:
         raise UsageError(f'{directory} contains no run; expected a run directory') from None
-    except (json.JSONDecodeError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError):
         raise UsageError(f'{path} is damaged; choose another run or another --workdir') from None
     if version is None:
         raise UsageError(

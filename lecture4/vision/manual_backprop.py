@@ -197,7 +197,10 @@ def one_hot(
     if not jnp.issubdtype(jnp.asarray(labels).dtype, jnp.integer):
         raise TypeError(f'labels have dtype {labels.dtype}; expected integers')
     if not isinstance(labels, core.Tracer):
-        low, high = np.min(labels, initial=0), np.max(labels, initial=0)
+        known = np.asarray(
+            labels
+        )  # where a compiled function closes over them, their methods are traced
+        low, high = np.min(known, initial=0), np.max(known, initial=0)
         if low < 0 or high >= n_classes:
             raise ValueError(
                 f'labels range from {low} to {high}, expected 0 to {n_classes - 1}; number the '

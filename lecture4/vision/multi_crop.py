@@ -244,7 +244,7 @@ def extract_crops(
             shape = (n, window, window, channels)
             return jax.lax.dynamic_slice(scaled, (0, *corner, 0), shape)
 
-        squares = jax.vmap(cut)(jnp.array(group.corners, jnp.int32))  # [corners, n, ...]
+        squares = jax.vmap(cut)(jnp.array(group.corners))  # [corners, n, ...]
         squares = squares.reshape(-1, *squares.shape[2:])
         squares = resize.resize(squares, (crop_size, crop_size))
         squares = squares.reshape(len(group.corners), n, crop_size, crop_size, channels)

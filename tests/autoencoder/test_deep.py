@@ -156,6 +156,22 @@ def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
         )  # fmt: skip
 
 
+def test_of_equal_epochs_the_earliest_is_kept(params, x):
+    """Every epoch of one class is without error; batches of the whole set need no order."""
+    examples = x, jnp.zeros(5, jnp.int32)
+
+    def tune(n_epochs):
+        layers = deep.init_classifier(params, 3)
+        return deep.fine_tune(
+            layers, examples, examples, jax.random.key(2), n_epochs=n_epochs, batch_size=5,
+            optimizer=optax.sgd(0.1),
+        )  # fmt: skip
+
+    (first, error), (kept, _) = tune(1), tune(3)
+    assert error == 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), kept, first)
+
+
 def test_a_missing_layer_is_named(params):
     with pytest.raises(ValueError, match='there is no layer 3 with a mirror in 3 encoder'):
         deep.layer(params, 3)

@@ -320,6 +320,10 @@ def test_free_bits_stop_the_gradient():
     np.testing.assert_allclose(parts.elbo, [-8.1, -8.3], rtol=1e-6)
     grad = jax.grad(lambda kl: vae.loss(parts._replace(kl=kl), free_bits=0.5))(kl)
     np.testing.assert_allclose(grad, [[0, 0.5], [0, 0.5]])
+    # The mean over the batch is what the threshold applies to: 0.5, of examples on both sides of it.
+    straddling = parts._replace(kl=jnp.asarray([[0.1], [0.9]]))
+    np.testing.assert_allclose(vae.loss(straddling, free_bits=0.6), 6 + 0.6, rtol=1e-6)
+    np.testing.assert_allclose(vae.loss(straddling, free_bits=0.4), 6 + 0.5, rtol=1e-6)
 
 
 def test_warm_up_rises_to_one_and_stays():

@@ -78,7 +78,7 @@ def as_read(fold, rows):
     )
 
 
-def test_an_epoch_shows_every_training_sentence_once():
+def test_every_epoch_shows_each_training_sentence_once():
     cv = create()
     per_fold = 2 * (cv.batches_per_epoch + 1)
     assert cv.num_steps == 4 * per_fold
@@ -90,8 +90,10 @@ def test_an_epoch_shows_every_training_sentence_once():
                 words = batch['rows'].reshape(-1)[batch['words']]
                 seen += zip(words, batch['labels'], strict=True)
         n_train = len(cv.folds[fold].train)
-        first = sentences(*zip(*seen[:n_train], strict=True))
-        assert first == as_read(cv.folds[fold], cv.folds[fold].train)
+        for epoch in range(2):
+            part = seen[epoch * n_train : (epoch + 1) * n_train]
+            shown = sentences(*zip(*part, strict=True))
+            assert shown == as_read(cv.folds[fold], cv.folds[fold].train)
 
 
 def test_evaluations_hide_unknown_words_of_held_out_sentences():

@@ -96,6 +96,14 @@ def test_unreadable_images_are_refused_or_replaced_by_their_class(folder, caplog
         skipping[6]
 
 
+def test_the_last_image_of_a_class_replaces_all_others(folder):
+    images = load(folder, on_disk=True).train_images[:]
+    for name in ('a/1', 'a/2', 'a/3', 'b/0', 'b/1'):
+        (folder / f'train/{name}.png').write_bytes(b'none')
+    skipping = load(folder, on_disk=True, unreadable='skip').train_images
+    np.testing.assert_array_equal(skipping[:], images[[0, 0, 0, 0, 6, 6, 6]])
+
+
 def test_what_cannot_stay_on_the_disk(folder):
     for source, options in (
         ('digits', {'image_size': 8}),

@@ -198,3 +198,17 @@ def test_cross_validation_is_one_run_of_few_programs():
         )
     assert traces == {'step': len(shapes), 'evaluate': 1}
     assert len(shapes) <= 6
+
+
+def test_of_equal_epochs_the_first_is_the_best():
+    state = train_step.init(jax.random.key(0), MODEL, OPTIMIZER, table())
+    batch = {'restart': np.zeros(8, bool)}
+    for role in ('dev', 'test'):
+        batch |= {f'words_{role}_7': WORDS, f'labels_{role}_7': LABELS}
+
+    @jax.jit
+    def evaluate(results):
+        return train_step.evaluate(MODEL, state, results, batch, lambda: state)[1]
+
+    results = evaluate(evaluate(train_step.init_results(1, C)))
+    assert results.epoch == 2 and results.best_epoch.tolist() == [1]

@@ -283,6 +283,25 @@ def test_unused_atoms_are_replaced_by_badly_coded_signals():
     assert held_out(np.asarray(state.atoms), x, 0.1) < 0.7 * before
 
 
+def test_a_replaced_atom_loses_its_statistics():
+    """Of an atom that was used a little: A and B would pull the new one to where the old one was."""
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((20, 20)))[0].astype(np.float32)
+    x = (rng.standard_normal((400, 6)) @ basis[:, :6].T).astype(np.float32)
+    state = online.init(jax.random.key(0), x, 7)
+    state = state._replace(
+        atoms=jnp.asarray(np.concatenate([basis[:, :6], basis[:, 10:11]], axis=1)),
+        A=jnp.full((7, 7), 0.01) + jnp.eye(7),
+        B=jnp.full((20, 7), 0.1),
+        usage=jnp.asarray([0.5] * 6 + [1e-3]),
+        step=jnp.int32(50),
+    )
+    state, metrics = step(state, x, jax.random.key(1), penalty_weight=0.1)
+    assert metrics['replaced'] == 1
+    assert not state.A[6].any() and not state.A[:, 6].any() and not state.B[:, 6].any()
+    assert (state.A[:6, :6] != 0).all() and (state.B[:, :6] != 0).all()
+
+
 def test_replacement_waits_for_uses_and_is_limited_per_step():
     x = patches()
     state = online.init(jax.random.key(0), x[:500], 80)

@@ -143,6 +143,17 @@ def test_alternations_reach_a_lower_objective_than_one_online_pass():
     assert ((np.asarray(state.atoms) ** 2).sum(0) <= 1 + 1e-5).all()
 
 
+@pytest.mark.parametrize('first', [0.0, 50.0])
+def test_first_multipliers_that_are_wrong_are_corrected(first, x64):
+    """All at 0, where most bounds are active, or far above, where some are not."""
+    A, B = statistics(0)
+    best = solve(A, B, 1.0)
+    assert 0 < (best.multipliers == 0).sum() < len(A)
+    other = solve(A, B, 1.0, init_multipliers=np.full(len(A), first))
+    assert abs(other.gap) < 1e-10
+    np.testing.assert_allclose(other.atoms, best.atoms, atol=1e-6)
+
+
 def test_norm_bound_is_a_change_of_scale_and_unused_atoms_change():
     x = patches()[:400]
     atoms = np.array(lagrange_dual.init(jax.random.key(0), x, 24).atoms)

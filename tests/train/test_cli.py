@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 
 from lecture4.train import cli
 from lecture4.train.config import UsageError
@@ -112,6 +113,16 @@ def test_flagfile_gives_options(tmp_path):
     result = shell('--workdir', str(tmp_path / 'run'), '--flagfile', str(tmp_path / 'flags'))
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['steps'] == 4
+
+
+def test_a_flagfile_that_is_no_utf_8_is_named(tmp_path, capsys):
+    path = tmp_path / 'flags'
+    path.write_text('--preset=smoke\n', encoding='utf-16')
+    with pytest.raises(SystemExit) as exit_:
+        cli._parse_absl_flags(['program', f'--flagfile={path}'])
+    flags.FLAGS.unparse_flags()
+    assert exit_.value.code == 2
+    assert f'{path}: expected a file of UTF-8 text' in capsys.readouterr().err
 
 
 def test_a_run_leaves_all_its_files(tmp_path, capsys):

@@ -53,6 +53,7 @@ def test_large_arrays_are_hashed_at_both_ends(monkeypatch):
 
 
 def test_damaged_file_is_named(tmp_path):
-    (tmp_path / 'data.json').write_text('{')
-    with pytest.raises(UsageError, match=r'data\.json is damaged'):
-        data_fingerprint.check(tmp_path, data())
+    for text in ('{', '[]', '3', '{"shape": [8]}', '{"classes": 3, "shape": 3}'):
+        (tmp_path / 'data.json').write_text(text)
+        with pytest.raises(UsageError, match=r'data\.json is damaged'):
+            data_fingerprint.check(tmp_path, data())

@@ -191,6 +191,12 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path):
     checkpoints.close()
     whole = train(tmp_path / 'whole')
     np.testing.assert_array_equal(train(tmp_path).params, whole.params)
+    # The steps run again are saved again: the damaged checkpoint is gone.
+    checkpoints, messages = Checkpoints(tmp_path / 'checkpoints'), []
+    step, state = checkpoints.restore(like, log=messages.append)
+    assert step == 30 and not messages
+    np.testing.assert_array_equal(state.params, whole.params)
+    checkpoints.close()
 
 
 def test_all_checkpoints_damaged_is_an_error(tmp_path):
@@ -200,3 +206,26 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
             path.write_bytes(b'')
     with pytest.raises(CheckpointError, match='--overwrite'):
         train(tmp_path)
+
+
+def test_a_run_stops_at_its_last_step_within_a_call(tmp_path):
+    """7 steps, 5 a call: the second call has 2."""
+    state = train(tmp_path / 'ragged', steps=7, steps_per_call=5)
+    assert int(state.step) == 7 and rows(tmp_path / 'ragged')[-1]['step'] == 7
+    assert Checkpoints(tmp_path / 'ragged' / 'checkpoints').latest_step() == 7
+    whole = train(tmp_path / 'whole', steps=7)
+    np.testing.assert_allclose(state.params, whole.params, atol=1e-6)
+
+
+def test_time_goes_on_from_the_restored_step(tmp_path):
+    """Not from rows that were written after it and are lost."""
+    with pytest.raises(Interrupted, match='saved step 13'):
+        train(tmp_path, data=interrupted_at(12))
+    path = tmp_path / 'metrics.jsonl'
+    last = [json.loads(line) for line in path.read_text().splitlines()][-1]
+    lost = [{**last, 'seconds': 1000.0}, {**last, 'step': 14, 'seconds': 1e6}]
+    with path.open('a') as file:
+        file.writelines(json.dumps(row) + '\n' for row in lost)
+    train(tmp_path)
+    seconds = [row['seconds'] for row in read(path) if row['step'] > 13]
+    assert min(seconds) >= 1000 and max(seconds) < 2000

@@ -42,9 +42,17 @@ def test_a_truncated_last_line_is_left_out(tmp_path):
 
 def test_a_damaged_line_within_the_file_is_named(tmp_path):
     path = tmp_path / 'metrics.jsonl'
-    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r'metrics.jsonl line 2 is not JSON'):
-        read(path)
+    for line in (
+        b'{"ste',
+        b'3',
+        b'{"loss": 1}',
+        b'{"step": "1"}',
+        b'{"step": 1, "seconds": []}',
+        b'\xff',
+    ):
+        path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+        with pytest.raises(UsageError, match=r'metrics.jsonl line 2 is not a row of JSON'):
+            read(path)
 
 
 def test_a_full_disk_is_reported_with_the_fix(tmp_path, monkeypatch):

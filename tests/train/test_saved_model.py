@@ -137,6 +137,18 @@ def test_damaged_files_are_refused(run, tmp_path):
         path.write_bytes(content[:n])
         with pytest.raises(UsageError, match='is damaged or incomplete'):
             train.load(path, toy)
+    for part in ('spec', 'config', 'state', 'experiment'):
+        with safetensors.safe_open(run / 'model.safetensors', 'numpy') as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        header = json.loads(metadata['model']) | {part: 3}
+        safetensors.numpy.save_file(tensors, path, metadata | {'model': json.dumps(header)})
+        if part == 'experiment':
+            with pytest.raises(UsageError, match=r'is of the experiment .3.; import its module'):
+                train.load(path)
+            continue
+        with pytest.raises(UsageError, match='does not fit lecture4'):
+            train.load(path, toy)
     safetensors.numpy.save_file({'w': np.ones(2)}, path)
     with pytest.raises(UsageError, match='is not a model of lecture4'):
         train.load(path, toy)

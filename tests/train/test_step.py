@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4 import train
+from lecture4.ops.reduce import Reduce
 from lecture4.train.step import bind, check_divisible, compile_task, jit_steps
 from tests.train import toy
 
@@ -185,3 +186,20 @@ def test_a_batch_that_the_devices_do_not_divide():
         check_divisible(130, 4)
     with pytest.raises(ValueError, match='use 4'):
         check_divisible(3, 4)
+
+
+def test_the_initialization_and_every_step_have_keys_of_their_own():
+    """Also the keys that prepare batches: no noise is used twice."""
+    data = train.Data(lambda n: None, prepare=lambda arrays, batch, key: jax.random.key_data(key))
+
+    def init(key, prepared):
+        return jax.random.key_data(key), prepared
+
+    def step(state, prepared, key, reduce):
+        return state, {'own': jax.random.key_data(key), 'prepared': prepared}
+
+    bound = bind(train.Task(init, step), data, 0)
+    keys = [*bound.init(bound.key, (), None)]
+    for n in range(4):
+        keys += bound.step((), (), None, bound.key, n, Reduce())[1].values()
+    assert len({tuple(np.asarray(key).tolist()) for key in keys}) == 2 + 2 * 4

@@ -73,8 +73,8 @@ def test_lists_and_tuples_are_equal(tmp_path):
 
 
 def test_a_damaged_config_is_refused(tmp_path):
-    for text in ('{"steps": 3', '[1]', '3'):
-        (tmp_path / 'config.json').write_text(text)
+    for text in (b'{"steps": 3', b'[1]', b'3', b'\xff{}'):
+        (tmp_path / 'config.json').write_bytes(text)
         with pytest.raises(UsageError, match=r'config\.json is damaged'):
             workdir.check_config(tmp_path, Config(), False)
 

@@ -122,3 +122,14 @@ def test_max_pooling_is_invariant_to_shifts_inside_a_window():
     for column in (4, 5):
         np.testing.assert_array_equal(maps['max', 3], maps['max', column])
         assert not np.array_equal(maps['none', 3], maps['none', column])
+
+
+def test_initial_kernels_have_variance_2_over_fan_in():
+    """In stages of unequal fan-in, and in the dense layer, whose input is not square."""
+    params = cnn.init(jax.random.key(0), CNN((30, 40), 5, n_classes=50), (16, 20, 3))
+    for name, fan_in in (('conv1', 5 * 5 * 3), ('conv2', 5 * 5 * 30), ('dense', 1 * 2 * 40)):
+        kernel = np.asarray(params[name]['kernel'])
+        assert kernel.size % fan_in == 0
+        assert kernel.var() == pytest.approx(2 / fan_in, rel=0.1)
+        assert abs(kernel.mean()) < 3 / np.sqrt(kernel.size * fan_in / 2)
+        assert not params[name]['bias'].any()

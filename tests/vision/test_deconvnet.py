@@ -140,3 +140,27 @@ def test_correspondence_of_equal_and_of_unrelated_changes():
     assert same == 0 and other == pytest.approx(0.5, abs=0.2)
     with pytest.raises(ValueError, match='at least two images'):
         deconvnet.correspondence(lambda x: x, images[:1], images[:1])
+
+
+def test_wide_images_have_their_rows_and_columns():
+    a = np.zeros((2, 3, 5, 2), np.float32)
+    a[0, 2, 4, 1] = a[1, 0, 3, 1] = 1
+    position, value = deconvnet.strongest_unit(jnp.asarray(a), 1)
+    assert position.tolist() == [[2, 4], [0, 3]] and value.tolist() == [1, 1]
+    row = receptive_field.summarize(
+        (receptive_field.Layer('conv', 'conv', 1, 3, 1, 1),), (3, 5, 1)
+    )[0]
+    image = np.arange(15, dtype=np.float32).reshape(1, 3, 5, 1)
+    patches = deconvnet.receptive_field_patches(image, np.array([[2, 4]]), row)
+    np.testing.assert_array_equal(patches[0, :, :, 0], [[8, 9, 0], [13, 14, 0], [0, 0, 0]])
+    occlusion = deconvnet.occlude(
+        Corner(), {}, np.ones((4, 12, 1), np.float32), 1, 'maps', occluder_size=4, stride=4
+    )
+    assert occlusion.predicted.tolist() == [[0, 1, 1]]
+
+
+def test_correspondence_is_the_mean_distance_over_pairs():
+    """The signs +--, ++0 and ++- differ in 2, 1 and 1 of 3 features."""
+    changes = np.array([[1.0, -2, -1], [3, 1, 0], [0.5, 2, -4]])
+    value = deconvnet.correspondence(lambda x: x, changes, np.zeros((3, 3)))
+    assert value == pytest.approx((2 + 1 + 1) / 3 / 3)

@@ -194,3 +194,16 @@ def test_response_normalization_follows_the_convention(
     a, actual = run(variables, x)
     np.testing.assert_allclose(actual, local_response(a, k, alpha), rtol=2e-5)
     assert type(network)(n_classes=4).convention == 'paper'
+
+
+@pytest.mark.parametrize('across', [False, True])
+def test_alexnets_streams_are_normalized_apart_unless_joined(across):
+    x = 1000 * np.random.default_rng(0).standard_normal((1, 227, 227, 3)).astype(np.float32)
+    network = alexnet.AlexNet(4, lrn_across_groups=across)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda v: rng.normal(0, 0.01, v.shape).astype(np.float32), shapes)
+    a = jax.jit(lambda v: network.apply(v, x)[1])(variables)
+    parts = np.split(a['conv1'], 1 if across else 2, axis=-1)
+    expected = np.concatenate([local_response(part, 2, 1e-4) for part in parts], axis=-1)
+    np.testing.assert_allclose(a['norm1'], expected, rtol=2e-5)

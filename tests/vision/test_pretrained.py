@@ -246,3 +246,28 @@ def test_training_checkpoints_of_torch_are_read(reference):
         assert {k for k in expected if not k.startswith('fc.')} <= set(state), path.name
         for name, value in state.items():
             np.testing.assert_array_equal(value, expected[name])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name', 'ours', 'theirs'),
+    [
+        ('params', 'bn1', 'scale', 'weight'),
+        ('params', 'bn1', 'bias', 'bias'),
+        ('batch_stats', 'bn1', 'mean', 'running_mean'),
+        ('batch_stats', 'bn1', 'var', 'running_var'),
+    ],
+)
+def test_batch_norms_tensors_have_their_names(resnet18, kind, name, ours, theirs):
+    """Mean and variance have one shape: exchanged on the way out and back they would survive."""
+    _, variables, state = resnet18
+    (first,) = [part for part in variables[kind]['conv1'].values() if ours in part]
+    np.testing.assert_array_equal(state[f'{name}.{theirs}'], first[ours])
+
+
+def test_images_are_prepared_as_the_weights_expect():
+    assert pretrained.preprocessing(NETWORKS['googlenet']).mean == (0.5, 0.5, 0.5)
+    assert pretrained.normalization(NETWORKS['googlenet']) == 'inception'
+    for name in ('resnet18', 'vgg11', 'alexnet'):
+        prepared = pretrained.preprocessing(NETWORKS[name])
+        assert prepared.mean == (0.485, 0.456, 0.406) and prepared.std == (0.229, 0.224, 0.225)
+        assert pretrained.normalization(NETWORKS[name]) == 'torchvision'

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from lecture4.ops.varying import vary_like
 from lecture4.vision.detection import average_precision
 from lecture4.vision.detection.average_precision import Rows, iou
 
@@ -212,7 +213,9 @@ def _match_pairs(
             taken = taken | (is_match & (jnp.arange(len(taken)) == best))
             return taken, (is_match, is_match & ignored[best])
 
-        return lax.scan(step, jnp.zeros(crowd.shape, bool), (ranks, reached))[1]
+        detections = ranks, reached
+        taken = vary_like(jnp.zeros(crowd.shape, bool), (detections, crowd))
+        return lax.scan(step, taken, detections)[1]
 
     over_sizes = jax.vmap(one, (None, None, 0, None))
     over_thresholds = jax.vmap(over_sizes, (None, 0, None, None))

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from lecture4.ops import conv, pool, receptive_field
+from lecture4.ops.varying import vary_together
 from lecture4.vision import manual_backprop
 
 
@@ -246,7 +247,11 @@ def loss_fn(network: CNN, manual: bool = False) -> Callable[[Params, Any, Any], 
 
     by_delta_rules = jax.custom_vjp(automatic)
     by_delta_rules.defvjp(forward, backward)
-    return by_delta_rules if manual else automatic
+
+    def manual_loss(params, x, labels):
+        return by_delta_rules(*vary_together(params, x, labels))
+
+    return manual_loss if manual else automatic
 
 
 def _upsample(delta, a, network: CNN):

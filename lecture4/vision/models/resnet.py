@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lecture4.ops import pool
+from lecture4.ops.varying import vary_like
 from lecture4.vision.layer_specs import RESNET_BLOCKS, ResNetVersion, Shortcut, check_cifar_depth
 from lecture4.vision.layers import (
     Activations,
@@ -130,7 +131,7 @@ class ResNet(nn.Module):
             return y, (y, updated)
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
-        x, (outputs, updated) = jax.lax.scan(run, x, stacked)
+        x, (outputs, updated) = jax.lax.scan(run, vary_like(x, stacked), stacked)
         if self.is_mutable_collection('batch_stats'):
             for j, name in enumerate(names):
                 own = jax.tree.map(lambda leaf, j=j: leaf[j], updated['batch_stats'])
