@@ -296,12 +296,9 @@ def nms(
         return (i * tile < n_valid) & (count < k)
 
     size = -(-k // tile) * tile
-    empty = (
-        jnp.zeros((5, size), boxes.dtype),
-        jnp.zeros(size, jnp.int32),
-        jnp.zeros(size, jnp.int32),
-    )
-    start = vary_like((jnp.int32(0), jnp.int32(0), *empty), (rows, n_valid))
+    none = jnp.zeros(size, jnp.int32)
+    empty = jnp.int32(0), jnp.int32(0), jnp.zeros((5, size), boxes.dtype), none, none
+    start = vary_like(empty, (rows, n_valid))
     _, count, _, _, indices = lax.while_loop(unfinished, visit, start)
     is_kept = jnp.arange(k) < count
     indices = jnp.where(is_kept, indices[:k], 0)
