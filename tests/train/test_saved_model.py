@@ -114,7 +114,7 @@ def edited(run, tmp_path, **changes):
     ('changes', 'match'),
     [
         ({'version': '0.9.0'}, r'was written by lecture4 0\.9\.0, but this is'),
-        ({'experiment': 'os'}, "is of the experiment 'os'; import its module and pass it"),
+        ({'experiment': 'os'}, "is a model of the experiment 'os'; import its module and pass it"),
         ({'experiment': 'experiments.none.such'}, r'experiments\.none\.such, which cannot be'),
         ({'config': {'width': 3}}, 'has the field width'),
         ({'state': ['class', ['os:system', []]]}, 'not a class of lecture4 or optax'),
@@ -144,7 +144,7 @@ def test_damaged_files_are_refused(run, tmp_path):
         header = json.loads(metadata['model']) | {part: 3}
         safetensors.numpy.save_file(tensors, path, metadata | {'model': json.dumps(header)})
         if part == 'experiment':
-            with pytest.raises(UsageError, match=r'is of the experiment .3.; import its module'):
+            with pytest.raises(UsageError, match=r'is a model of the experiment .3.; import its module'):
                 train.load(path)
             continue
         with pytest.raises(UsageError, match='does not fit lecture4'):
