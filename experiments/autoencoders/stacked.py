@@ -129,11 +129,8 @@ def build(config, spec):
 
     def classification(params, batch, key):
         del key
-        plain, denoised = (
-            jnp.mean(deep.classifier_loss((*own.encoder, head), *batch))
-            for own, head in params.values()
-        )
-        return plain + denoised, {}
+        losses = [deep.classifier_loss((*a.encoder, head), *batch) for a, head in params.values()]
+        return sum(map(jnp.mean, losses[1:]), jnp.mean(losses[0])), {}
 
     def init(key, batch):
         del batch

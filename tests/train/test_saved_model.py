@@ -144,7 +144,9 @@ def test_damaged_files_are_refused(run, tmp_path):
         header = json.loads(metadata['model']) | {part: 3}
         safetensors.numpy.save_file(tensors, path, metadata | {'model': json.dumps(header)})
         if part == 'experiment':
-            with pytest.raises(UsageError, match=r'is a model of the experiment .3.; import its module'):
+            with pytest.raises(
+                UsageError, match=r'is a model of the experiment .3.; import its module'
+            ):
                 train.load(path)
             continue
         with pytest.raises(UsageError, match='does not fit lecture4'):
