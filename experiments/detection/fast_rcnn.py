@@ -102,23 +102,14 @@ def data(config):
         return load(32)
     network, _ = parts(config, 1)
     weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
-    variables = {kind: {'network': tree} for kind, tree in weights.items()}
-
-    def features(images):
-        return network.backbone.apply(variables, images)[0]
-
+    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
     return load(16, features, fingerprint_of={'network': config.network, 'weights': weights})
 
 
 def build(config, spec):
     network, recipe = parts(config, spec.num_classes)
     schedule = piecewise_constant(config.learning_rate, config.steps, (0.75,))
-
-    def init(key, batch):
-        if config.init:  # the backbone's parameters stay outside the state
-            levels = fast_rcnn.feature_maps(network, {}, batch)
-            return dict(network.init(key, levels, method='from_features'))
-        return dict(network.init(key, batch['images']))
+    init = functools.partial(fast_rcnn.init, network)
 
     loss = functools.partial(fast_rcnn.loss, network, recipe)
     return train.optimize(init, loss, optax.adam(schedule))

@@ -27,15 +27,16 @@ import optax
 from lecture4 import train
 from lecture4.train import detection_data
 from lecture4.train.optimizers import piecewise_constant
-from lecture4.vision.detection import evaluate, fast_rcnn, faster_rcnn, networks
+from lecture4.vision.detection import evaluate, fast_rcnn, faster_rcnn, networks, stages
 from lecture4.vision.detection.recipe import Recipe
 from lecture4.vision.weights import convolutions
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.Detection):
-    steps: train.AtLeast1 = 600
+    steps: train.AtLeast1 = 1500
     batch_size: train.AtLeast1 = 8
+    num_train: train.AtLeast0 = 2000
     # Detector: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
     # Joint training, or the four alternating steps of the paper, a quarter of the steps each.
@@ -68,8 +69,12 @@ METRICS = (
     train.Metric('seconds_per_image', 's', 'lower', 'test time per image'),
 )
 PRESETS = {
-    'smoke': {'steps': 4, 'batch_size': 2, 'num_train': 8, 'num_eval': 8, 'num_proposals': 20},
-    'alternating': {'training': 'alternating', 'steps': 1200},
+    'smoke': {
+        'steps': 2, 'batch_size': 2, 'num_train': 4, 'num_eval': 2, 'shorter_side': 64, 'features': (4, 8, 8),
+        'num_convolutions': (1, 1, 1), 'hidden_dims': (16,), 'anchor_sizes': (16.0,), 'num_proposals': 10,
+        'num_rois': 8,
+    },
+    'alternating': {'training': 'alternating', 'steps': 3000},
     'voc2012_animals': {
         'source': 'voc2012_animals', 'test_split': 'val', 'num_train': 0, 'num_eval': 0, 'shorter_side': 320,
         'longer_side': 448, 'network': 'vgg_d', 'hidden_dims': (512,), 'dropout_rate': 0.5,
@@ -82,7 +87,8 @@ SWEEPS = {'training': train.grid(training=('joint', 'alternating'), seed=(0, 1, 
 
 def parts(config, num_classes):
     """(network, recipe)."""
-    stride = 8 if config.network == 'small' else 16
+    small = networks.SmallNetwork(config.features, config.num_convolutions)
+    stride = small.stride if config.network == 'small' else 16
     recipe = Recipe(
         extent='continuous',
         anchor_sizes=(config.anchor_sizes,),
@@ -100,9 +106,15 @@ def parts(config, num_classes):
         max_detections=50,
         max_candidates=500,
     )
-    head = {'hidden_dims': config.hidden_dims, 'dropout_rate': config.dropout_rate}
-    num_anchors = recipe.anchors_per_cell
-    return networks.create(config.network, num_classes, num_anchors=num_anchors, **head), recipe
+    network = networks.create(
+        config.network,
+        num_classes,
+        num_anchors=recipe.anchors_per_cell,
+        hidden_dims=config.hidden_dims,
+        dropout_rate=config.dropout_rate,
+        small=small,
+    )
+    return network, recipe
 
 
 def data(config):
@@ -112,14 +124,8 @@ def data(config):
     network, _ = parts(config, 1)
     weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
     source = {'network': config.network, 'weights': weights}
-    features = functools.partial(features_of, network, weights)
+    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
     return load(16, features, fingerprint_of=source, constants={'weights': weights})
-
-
-def features_of(network, weights, images):
-    """Feature maps of normalized images by convolutions that are not part of the state."""
-    variables = {kind: {'network': tree} for kind, tree in weights.items()}
-    return network.backbone.apply(variables, images)[0]
 
 
 def build(config, spec):
@@ -128,11 +134,7 @@ def build(config, spec):
     is_alternating = config.training == 'alternating'
 
     def init(key, batch):
-        if config.init:  # the backbone's parameters stay outside the state
-            levels = fast_rcnn.feature_maps(network, {}, batch)
-            variables = dict(network.init(key, levels, method='from_features'))
-        else:
-            variables = dict(network.init(key, batch['images']))
+        variables = fast_rcnn.init(network, key, batch)
         return faster_rcnn.alternating_init(variables) if is_alternating else variables
 
     if is_alternating:
@@ -143,46 +145,44 @@ def build(config, spec):
     return train.optimize(init, loss, optax.adam(schedule))
 
 
-def detect_fn(config, spec):
-    network, recipe = parts(config, spec.num_classes)
-
-    def detect(state, batch):
-        variables = state.params['detector'] if config.training == 'alternating' else state.params
-        return faster_rcnn.predict(network, recipe, variables, batch)
-
-    return detect
+def trained(config, state):
+    """Variables of the detector."""
+    return state.params['detector'] if config.training == 'alternating' else state.params
 
 
 def apply(config, spec):
-    detect = detect_fn(config, spec)
-    network, _ = parts(config, spec.num_classes)
+    network, recipe = parts(config, spec.num_classes)
 
     def predict(state, images):
         """Detections in images uint8 [n, h, w, 3] of one size."""
-        x = detection_data.normalized(images)
-        batch = {'sizes': jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))}
-        if 'weights' not in spec.constants:
-            return detect(state, batch | {'images': x})
-        features = features_of(network, spec.constants['weights'], x)
-        return detect(state, batch | {'features': features})
+        batch = {'images': detection_data.normalized(images)}
+        if 'weights' in spec.constants:
+            batch = {
+                'features': fast_rcnn.maps_by_frozen(
+                    network, spec.constants['weights'], batch['images']
+                )
+            }
+        sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
+        return faster_rcnn.predict(
+            network, recipe, trained(config, state), batch | {'sizes': sizes}
+        )
 
     return {'predict': predict}
 
 
 def report(config, state, data):
     test, names = data.report_data, data.spec.class_names
-    detect = jax.jit(detect_fn(config, data.spec))
-    normalized = jax.jit(detection_data.normalized)
-
-    def predict(batch):
-        if 'images' in batch:
-            batch = {**batch, 'images': normalized(batch['images'])}
-        return detect(state, batch)
-
     inputs = {name: test[name] for name in ('features' if config.init else 'images', 'sizes')}
-    track = functools.partial(train.track, config, title='test images')
-    detections, seconds = evaluate.predict_all(predict, inputs, config.batch_size, track=track)
+    detections, seconds, _ = stages.predict_all(
+        stages.of_faster_rcnn(*parts(config, len(names)), trained(config, state)),
+        inputs,
+        config.batch_size,
+        prepare=jax.jit(detection_data.normalized_batch),
+        track=functools.partial(train.track, config, title='test images'),
+    )
     value, results = evaluate.mean_ap(detections, test, len(names))
+    total = sum(seconds.values())
+    times = [{'stage': stage, 'seconds_per_image': own} for stage, own in seconds.items()]
     return detection_data.detection_report(
         value,
         evaluate.bootstrap_interval(detections, test, len(names)),
@@ -190,9 +190,10 @@ def report(config, state, data):
         names,
         drawn=evaluate.drawn(test['shown'], detections, test, len(names)),
         curves=evaluate.curves(results, names),
-        metrics={'seconds_per_image': seconds},
+        metrics={'seconds_per_image': total},
+        tables=(train.Table('Test time', times, ('stage',)),),
         num_images=len(test['labels']),
-        text=f', {1000 * seconds:.0f} ms per image',
+        text=f', {1000 * total:.0f} ms per image',
     )
 
 

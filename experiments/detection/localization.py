@@ -92,25 +92,14 @@ def data(config):
     network, _ = parts(config, 1)
     weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
     source = {'network': config.network, 'weights': weights}
-    features = functools.partial(features_of, network, weights)
+    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
     return load(16, features, fingerprint_of=source, constants={'weights': weights})
-
-
-def features_of(network, weights, images):
-    """Feature maps of normalized images by convolutions that are not part of the state."""
-    variables = {kind: {'network': tree} for kind, tree in weights.items()}
-    return network.backbone.apply(variables, images)[0]
 
 
 def build(config, spec):
     network, recipe = parts(config, spec.num_classes)
     schedule = piecewise_constant(config.learning_rate, config.steps, (0.75,))
-
-    def init(key, batch):
-        if config.init:  # the backbone's parameters stay outside the state
-            levels = fast_rcnn.feature_maps(network, {}, batch)
-            return dict(network.init(key, levels, method='from_features'))
-        return dict(network.init(key, batch['images']))
+    init = functools.partial(fast_rcnn.init, network)
 
     def evaluate(params, test):
         batch = detection_data.normalized_batch(test)
@@ -134,7 +123,11 @@ def apply(config, spec):
         """Class and box of the object in images uint8 [n, h, w, 3] of one size."""
         batch = {'images': detection_data.normalized(images)}
         if 'weights' in spec.constants:
-            batch = {'features': features_of(network, spec.constants['weights'], batch['images'])}
+            batch = {
+                'features': fast_rcnn.maps_by_frozen(
+                    network, spec.constants['weights'], batch['images']
+                )
+            }
         sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
         return localization.predict(network, recipe, state.params, batch | {'sizes': sizes})
 

@@ -1,6 +1,7 @@
 """The parts of an experiment file, and one run of it in one directory: data, loop, report."""
 
 import contextlib
+import dataclasses
 import inspect
 import logging
 import pathlib
@@ -177,8 +178,9 @@ def finalize(
             saved_model.save(model, experiment.module, config, state, data.spec)
         except OSError as error:
             raise UsageError(_no_space(model, error)) from error
+        in_directory = dataclasses.replace(config, workdir=str(directory))  # where its rows are
         with _named_failure(directory):
-            result = experiment.report(config, state, data)
+            result = experiment.report(in_directory, state, data)
         _expect(
             result, reports.Report, 'report', 'train.Report, such as train.Report(metrics={...})'
         )

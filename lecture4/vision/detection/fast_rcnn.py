@@ -52,6 +52,28 @@ def feature_maps(network: Detector, variables: Any, batch: Mapping[str, Any]) ->
     return levels
 
 
+def init(network: Detector, key: jax.Array, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Initial variables; without the backbone's where the batch has cached feature maps."""
+    if 'features' in batch:
+        return dict(network.init(key, feature_maps(network, {}, batch), method='from_features'))
+    return dict(network.init(key, batch['images']))
+
+
+def maps_by_frozen(
+    network: Detector, weights: Mapping[str, Any], images: Float[Array | np.ndarray, 'n h w 3']
+) -> Float[Array, 'n h2 w2 c']:
+    """Feature maps of normalized images by convolutions that are not part of the state.
+
+    Args:
+      network: With one feature map.
+      weights: Variables of its network, as `weights.convolutions.load` returns them.
+      images: Normalized images.
+    """
+    variables = {kind: {'network': tree} for kind, tree in weights.items()}
+    levels: Any = network.backbone.apply(variables, images)
+    return levels[0]
+
+
 def image_shape(recipe: Recipe, batch: Mapping[str, Any], levels: Features) -> tuple[int, int]:
     """(height, width) of the padded images; of cached feature maps, by the recipe's strides.
 
