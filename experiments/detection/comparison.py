@@ -12,7 +12,6 @@ Results:  not measured yet
 
 import dataclasses
 import functools
-import itertools
 import pathlib
 import statistics
 from typing import Any
@@ -34,7 +33,7 @@ from lecture4.vision.detection import (
     selective_search,
     stages,
 )
-from lecture4.vision.detection.recipe import Recipe
+from lecture4.vision.detection.recipe import SMALL
 from lecture4.vision.models import registry
 
 SYSTEMS = ('R-CNN', 'Fast R-CNN', 'Faster R-CNN')
@@ -86,11 +85,10 @@ SWEEPS = {'num_proposals': train.grid(num_proposals=(50, 100, 200))}
 def parts(config, num_classes) -> dict[str, Any]:
     """{system: (network, recipe)}."""
     small = networks.SmallNetwork(config.features, config.num_convolutions)
-    recipe = Recipe(
-        extent='continuous', anchor_sizes=((20.0, 30.0, 45.0),), anchor_ratios=(1.0, 1.6), num_anchors=128,
-        strides=(small.stride,), anchor_iou=(0.3, 0.6), anchor_border=None, pre_nms=(800, 400),
+    recipe = dataclasses.replace(
+        SMALL, anchor_sizes=((20.0, 30.0, 45.0),), anchor_ratios=(1.0, 1.6), strides=(small.stride,),
         post_nms=(200, config.num_own_proposals), min_size=small.stride / 2, num_rois=config.num_rois,
-        pooling='roi_align', pool_scales=(1 / small.stride,), max_detections=50, max_candidates=1000,
+        pooling='roi_align', pool_scales=(1 / small.stride,),
     )  # fmt: skip
     create = functools.partial(
         networks.create, 'small', num_classes, num_anchors=recipe.anchors_per_cell, small=small,
@@ -146,30 +144,23 @@ def apply(config, spec):
 
 def training_times(config):
     """{system: seconds of its steps}, from the median time between two rows of the run."""
-    rows = metric_writer.read(pathlib.Path(config.workdir) / 'metrics.jsonl')
     per_step = {system: [] for system in SYSTEMS}
-    for before, row in itertools.pairwise(rows):
-        number = row['step'] - before['step']
-        if number > 0:
-            system = SYSTEMS[min(3 * (row['step'] - 1) // config.steps, 2)]
-            per_step[system].append((row['seconds'] - before['seconds']) / number)
+    for step, seconds in metric_writer.step_times(pathlib.Path(config.workdir) / 'metrics.jsonl'):
+        per_step[SYSTEMS[min(3 * (step - 1) // config.steps, 2)]].append(seconds)
     return {s: statistics.median(own) * config.steps / 3 for s, own in per_step.items() if own}
 
 
 def report(config, state, data):
     names, test, of = data.spec.class_names, data.report_data, parts(config, data.spec.num_classes)
-    track = functools.partial(train.track, config)
+    track = functools.partial(train.track, config, title='images')
     search = functools.partial(
         selective_search.propose, width=config.search_width, min_size=config.min_proposal_size
     )
     searching = {'selective search': proposals.seconds_per_image(test['shown'][:5], search)}
-    times = training_times(config)
     features = functools.partial(jax.jit(apply(config, data.spec)['region_features']), state)
-    trained = rcnn_stages.fit(
-        features, test['train'], len(names), track=functools.partial(track, title='features')
-    )
+    trained = rcnn_stages.fit(features, test['train'], len(names), track=track)
+    times = training_times(config)
     times['R-CNN'] = times.get('R-CNN', 0.0) + sum(trained.seconds.values())
-    track = functools.partial(track, title='test images')
     by_method, seconds, crop_bytes = rcnn_stages.predict_all(features, trained, test, track=track)
     tested = {'R-CNN': stages.Tested(by_method['SVM, box regression'], seconds, crop_bytes)}
     prepare = jax.jit(detection_data.normalized_batch)
@@ -203,8 +194,7 @@ def report(config, state, data):
             train.Table('Three systems', records, ('system',), caption=caption),
             train.Table('Test time', by_stage, ('system', 'stage')),
         ),
-        summary=f'{len(test["labels"])} test images; a crop of 224 pixels takes {1000 * crop:.0f} ms in '
-        f'{config.extrapolated_network}.',
+        summary=f'A crop of 224 pixels takes {1000 * crop:.0f} ms in {config.extrapolated_network}.',
     )
 
 

@@ -22,7 +22,7 @@ from lecture4 import train
 from lecture4.train import detection_data
 from lecture4.train.optimizers import piecewise_constant
 from lecture4.vision.detection import evaluate, fast_rcnn, networks, proposals, stages
-from lecture4.vision.detection.recipe import Recipe
+from lecture4.vision.detection.recipe import SMALL
 from lecture4.vision.weights import convolutions
 
 
@@ -81,15 +81,12 @@ def parts(config, num_classes):
     """(network, recipe)."""
     small = networks.SmallNetwork(config.features, config.num_convolutions)
     stride = small.stride if config.network == 'small' else 16
-    recipe = Recipe(
-        extent='continuous',
+    recipe = dataclasses.replace(
+        SMALL,
         num_rois=config.num_rois,
-        negative_iou=(0.0, 0.5),
         strides=(stride,),
         pooling='roi_pool' if config.init else 'roi_align',
         pool_scales=(1 / stride,),
-        max_detections=50,
-        max_candidates=1000,
     )
     head = {'hidden_dims': config.hidden_dims, 'dropout_rate': config.dropout_rate}
     return networks.create(config.network, num_classes, with_rpn=False, small=small, **head), recipe

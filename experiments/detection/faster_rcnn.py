@@ -28,7 +28,7 @@ from lecture4 import train
 from lecture4.train import detection_data
 from lecture4.train.optimizers import piecewise_constant
 from lecture4.vision.detection import evaluate, fast_rcnn, faster_rcnn, networks, stages
-from lecture4.vision.detection.recipe import Recipe
+from lecture4.vision.detection.recipe import SMALL
 from lecture4.vision.weights import convolutions
 
 
@@ -89,22 +89,16 @@ def parts(config, num_classes):
     """(network, recipe)."""
     small = networks.SmallNetwork(config.features, config.num_convolutions)
     stride = small.stride if config.network == 'small' else 16
-    recipe = Recipe(
-        extent='continuous',
+    recipe = dataclasses.replace(
+        SMALL,
         anchor_sizes=(config.anchor_sizes,),
         anchor_ratios=config.anchor_ratios,
         strides=(stride,),
-        num_anchors=128,
-        anchor_iou=(0.3, 0.6),
-        anchor_border=None,
-        pre_nms=(800, 400),
         post_nms=(200, config.num_proposals),
         min_size=stride / 2,
         num_rois=config.num_rois,
         pooling='roi_pool' if config.init else 'roi_align',
         pool_scales=(1 / stride,),
-        max_detections=50,
-        max_candidates=500,
     )
     network = networks.create(
         config.network,

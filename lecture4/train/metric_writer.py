@@ -1,6 +1,7 @@
 """metrics.jsonl: one line for each logged step, the record of a run that curves and reports read."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -43,6 +44,19 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def step_times(path: str | os.PathLike) -> list[tuple[int, float]]:
+    """(step of a row, seconds per step since the row before it) of the rows of a metrics.jsonl.
+
+    A row after a restart, whose clock begins again, is left out.
+    """
+    rows, times = read(path), []
+    for before, row in itertools.pairwise(rows):
+        steps, seconds = row['step'] - before['step'], row['seconds'] - before['seconds']
+        if steps > 0 and seconds > 0:
+            times.append((row['step'], seconds / steps))
+    return times
 
 
 class MetricWriter:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.train.config import UsageError
-from lecture4.train.metric_writer import MetricWriter, read
+from lecture4.train.metric_writer import MetricWriter, read, step_times
 
 
 def test_rows_are_readable_at_once(tmp_path):
@@ -38,6 +38,13 @@ def test_a_truncated_last_line_is_left_out(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert read(path) == [{'step': 1}, {'step': 2}]
     assert read(tmp_path / 'none.jsonl') == []
+
+
+def test_times_per_step_leave_out_a_restart(tmp_path):
+    rows = [(10, 5.0), (20, 6.0), (25, 0.5), (30, 2.5)]
+    lines = [json.dumps({'step': step, 'seconds': seconds}) for step, seconds in rows]
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
+    assert step_times(tmp_path / 'metrics.jsonl') == [(20, 0.1), (30, 0.4)]
 
 
 def test_a_damaged_line_within_the_file_is_named(tmp_path):

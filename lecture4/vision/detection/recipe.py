@@ -106,6 +106,16 @@ class Recipe:
 PAPER = Recipe()
 # Fast R-CNN: proposals come with the data; 2 images of 64 RoIs, hard negatives.
 FAST_RCNN = Recipe(num_rois=64, negative_iou=(0.1, 0.5))
+# Images of 100 to 500 pixels with few objects, for small networks and frozen ones.
+SMALL = Recipe(
+    extent='continuous',
+    num_anchors=128,
+    anchor_iou=(0.3, 0.6),
+    anchor_border=None,
+    pre_nms=(800, 400),
+    max_detections=50,
+    max_candidates=1_000,
+)
 # torchvision's fasterrcnn_resnet50_fpn.
 TORCHVISION_FPN = Recipe(
     extent='continuous',
