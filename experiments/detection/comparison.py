@@ -13,7 +13,6 @@ Results:  not measured yet
 import dataclasses
 import functools
 import pathlib
-import statistics
 from typing import Any
 
 import jax
@@ -142,14 +141,6 @@ def apply(config, spec):
     return {'region_features': region_features}
 
 
-def training_times(config):
-    """{system: seconds of its steps}, from the median time between two rows of the run."""
-    per_step = {system: [] for system in SYSTEMS}
-    for step, seconds in metric_writer.step_times(pathlib.Path(config.workdir) / 'metrics.jsonl'):
-        per_step[SYSTEMS[min(3 * (step - 1) // config.steps, 2)]].append(seconds)
-    return {s: statistics.median(own) * config.steps / 3 for s, own in per_step.items() if own}
-
-
 def report(config, state, data):
     names, test, of = data.spec.class_names, data.report_data, parts(config, data.spec.num_classes)
     track = functools.partial(train.track, config, title='images')
@@ -159,8 +150,12 @@ def report(config, state, data):
     searching = {'selective search': proposals.seconds_per_image(test['shown'][:5], search)}
     features = functools.partial(jax.jit(apply(config, data.spec)['region_features']), state)
     trained = rcnn_stages.fit(features, test['train'], len(names), track=track)
-    times = training_times(config)
-    times['R-CNN'] = times.get('R-CNN', 0.0) + sum(trained.seconds.values())
+    rows = pathlib.Path(config.workdir) / 'metrics.jsonl'
+    ends = [config.steps * i // 3 for i in (1, 2, 3)]
+    times: dict[str, float] = dict(
+        zip(SYSTEMS, metric_writer.phase_seconds(rows, ends), strict=True)
+    )
+    times['R-CNN'] += sum(trained.seconds.values())
     by_method, seconds, crop_bytes = rcnn_stages.predict_all(features, trained, test, track=track)
     tested = {'R-CNN': stages.Tested(by_method['SVM, box regression'], seconds, crop_bytes)}
     prepare = jax.jit(detection_data.normalized_batch)
@@ -175,7 +170,7 @@ def report(config, state, data):
         records.append({
             'system': system,
             'map': evaluate.mean_ap(detections, test, len(names))[0],
-            'training_time': times.get(system, float('nan')),
+            'training_time': times[system],
             'seconds_per_image': sum(all_stages.values()),
             'memory': num_bytes / 1e6,
             'storage': trained.num_bytes / 1e6 if system == 'R-CNN' else 0.0,

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,26 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def step_times(path: str | os.PathLike) -> list[tuple[int, float]]:
-    """(step of a row, seconds per step since the row before it) of the rows of a metrics.jsonl.
+def phase_seconds(path: str | os.PathLike, last_steps: Sequence[int]) -> list[float]:
+    """Seconds that each phase of a run took: the median time per step between two rows, times its steps.
 
-    A row after a restart, whose clock begins again, is left out.
+    Args:
+      path: A metrics.jsonl. Rows after a restart, whose clock begins again, are left out.
+      last_steps: Last step of each phase, increasing.
+
+    Returns:
+      One number per phase; NaN where no two rows lie in a phase.
     """
-    rows, times = read(path), []
-    for before, row in itertools.pairwise(rows):
-        steps, seconds = row['step'] - before['step'], row['seconds'] - before['seconds']
-        if steps > 0 and seconds > 0:
-            times.append((row['step'], seconds / steps))
-    return times
+    rows, result, start = read(path), [], 0
+    for last in last_steps:
+        times = []
+        for before, row in itertools.pairwise(rows):
+            steps, seconds = row['step'] - before['step'], row['seconds'] - before['seconds']
+            if start < row['step'] <= last and steps > 0 and seconds > 0:
+                times.append(seconds / steps)
+        result.append(statistics.median(times) * (last - start) if times else float('nan'))
+        start = last
+    return result
 
 
 class MetricWriter:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.train.config import UsageError
-from lecture4.train.metric_writer import MetricWriter, read, step_times
+from lecture4.train.metric_writer import MetricWriter, phase_seconds, read
 
 
 def test_rows_are_readable_at_once(tmp_path):
@@ -40,11 +40,12 @@ def test_a_truncated_last_line_is_left_out(tmp_path):
     assert read(tmp_path / 'none.jsonl') == []
 
 
-def test_times_per_step_leave_out_a_restart(tmp_path):
-    rows = [(10, 5.0), (20, 6.0), (25, 0.5), (30, 2.5)]
+def test_phases_take_their_steps_times_the_median(tmp_path):
+    rows = [(10, 5.0), (20, 6.0), (25, 0.5), (30, 2.5), (40, 5.5), (50, 9.5)]
     lines = [json.dumps({'step': step, 'seconds': seconds}) for step, seconds in rows]
     (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
-    assert step_times(tmp_path / 'metrics.jsonl') == [(20, 0.1), (30, 0.4)]
+    first, second, none = phase_seconds(tmp_path / 'metrics.jsonl', [20, 50, 60])
+    assert (first, second) == pytest.approx((20 * 0.1, 30 * 0.4)) and none != none
 
 
 def test_a_damaged_line_within_the_file_is_named(tmp_path):
