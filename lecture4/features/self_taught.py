@@ -35,7 +35,7 @@ def sparse_encoder(
       D: Dictionary, atoms in columns.
       l1_penalty: Weight of the l1 penalty on the codes.
       solver: One of lecture4.sparse.solvers.
-      **options: The solver's own.
+      **options: Options of the solver.
     """
     return lambda x: solver(x, D, l1_penalty, **options).codes
 

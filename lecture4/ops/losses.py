@@ -28,7 +28,7 @@ def squared_error(
       y: Their reconstructions.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: Shapes that differ.
     """
     x, y = _same_shape('x', x, 'y', y)
@@ -50,7 +50,7 @@ def bernoulli_nll(
       x: Pixels in [0, 1]; values outside raise where they are known (not traced).
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: Shapes that differ, or as `check_unit_interval`.
     """
     logits, x = _same_shape('logits', logits, 'x', x)
@@ -87,7 +87,7 @@ def gaussian_nll(
       log_std: Broadcastable to x: a scalar, a value per coordinate, or one for each value of x.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: Shapes that do not fit.
     """
     x, mean = _same_shape('x', x, 'mean', mean)

@@ -1,10 +1,10 @@
-"""Gradients of codes: with respect to signals, dictionary and penalty weight, whatever the solver.
+"""Gradients of codes with respect to signals, dictionary and penalty weight, for any solver.
 
 Where a code is not zero the objective is smooth and its slope vanishes,
     D'(D a - x) + weight phi'(a) = 0 on the support;
-where it is zero it stays zero under small changes. So the derivative of the codes is that of a
-linear system on the support, and no iteration of the solver has to be stored: memory is that of the
-codes, and the gradient is as exact as they are.
+where it is zero it stays zero under small changes. So the derivative of the codes is that of a linear system on the
+support, and no iteration of the solver has to be stored: memory is proportional to the codes, and the gradient is as
+accurate as the codes.
 
 When to use it: for a dictionary learned for a task (task-driven dictionary learning), or a penalty
 weight chosen by the gradient of a validation loss. For learning by reconstruction alone
@@ -39,23 +39,22 @@ def codes(
     """The solver's codes, differentiable (in reverse) with respect to x, D and penalty_weight.
 
     Use a small tolerance: the gradient is that of the minimum, evaluated at the codes. A solver has
-    to end with the support of the minimum, as encode does: atoms that are about to leave make the
-    system singular. At a minimum whose support is about to change (|d_j'r| = weight_j and a_j = 0,
-    which has probability zero) this is one of the one-sided derivatives. Atoms of one support that
-    depend on each other leave the codes undetermined: then the gradient is that of the codes of
-    least norm. A signal that is NaN does not influence the gradients of others, nor those of D and
-    the weight.
+    to end with the support of the minimum, as encode does: atoms about to leave the support make the system singular.
+    At a minimum whose support is about to change (|d_j'r| = weight_j and a_j = 0, which has probability zero) this is
+    one of the one-sided derivatives. If the atoms of a support are linearly dependent, the codes are not determined;
+    the gradient is then that of the codes of smallest norm. A signal that is NaN does not influence the gradients of
+    others, nor those of D and the weight.
 
-    The backward pass costs conjugate gradients on the support, to rounding: of the order of as many
-    products with D as the fullest support has atoms, all signals at once.
+    The backward pass runs conjugate gradients on the support, to rounding: about as many products with D as the
+    largest support has atoms, for all signals at once.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
-      penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
+      penalty_weight: Weight of the penalty, a scalar, [k], [n, 1] or [n, k], positive.
       solver: One of lecture4.sparse.solvers.
       penalty: Penalty on the codes.
-      **options: The solver's own, Python values.
+      **options: Options of the solver, as Python values.
 
     Raises:
       TypeError: As in the solver.

@@ -2,8 +2,8 @@
 
 One iteration of proximal gradient is z <- soft(x W + z S, t) with W = D / L, S = I - D'D / L and
 t = weight / L. A learned encoder keeps the form, truncates it to a few layers, and learns W, S and
-t from pairs of signals and codes: it has to be accurate for signals of one distribution only, the
-iteration for all signals. Its cost is known in advance and small; there is no certificate.
+t from pairs of signals and codes: it has to be accurate for signals of one distribution only, whereas the iteration
+works for all signals. Its cost is small and known in advance; there is no certificate.
 """
 
 from typing import NamedTuple
@@ -21,12 +21,12 @@ from lecture4.sparse.objective import check_inputs, check_penalty_weight, produc
 class Encoder(NamedTuple):
     """Parameters of the layers, shared by all layers or separate: the first axis is 1 or n_layers.
 
-    The threshold is kept as its logarithm: it stays positive whatever step is taken.
+    The threshold is stored as its logarithm, so that it stays positive after any step.
 
     Attributes:
       W: [d, k], signals to codes, shared by all layers.
-      S: [1 or n_layers, k, k], codes to codes (an encoder of no layers has one, unused).
-      log_threshold: [n_layers + 1, k] or [1, k].
+      S: [1 or n_layers, k, k], codes to codes (an encoder with no layers has an unused one).
+      log_threshold: [n_layers + 1, k] or [1, k], logarithms of the thresholds.
     """
 
     W: Float[Array, 'd k']
@@ -41,16 +41,16 @@ def init(
     *,
     tied: bool = True,
 ) -> Encoder:
-    """The encoder that is n_layers + 1 iterations of ISTA from zero: the start of learning.
+    """The encoder that equals n_layers + 1 iterations of ISTA from zero: the initialization.
 
     Args:
       D: Dictionary, atoms in columns.
-      l1_penalty: Scalar or [k], positive.
-      n_layers: How often S is applied, at least 0.
-      tied: The same S and thresholds in every layer, as in the paper; else each layer has its own.
+      l1_penalty: Weight of the l1 penalty, a scalar or [k], positive.
+      n_layers: Number of applications of S, at least 0.
+      tied: Whether all layers share S and the thresholds, as in the paper.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: n_layers < 0, a penalty per signal or one that is not positive.
 
     References:
@@ -73,12 +73,12 @@ def encode(encoder: Encoder, x: Float[ArrayLike, 'n d'], n_layers: int) -> Float
     """Codes predicted by the encoder, in 2 d k + n_layers 2 k^2 flops per signal.
 
     Args:
-      encoder: Its parameters.
+      encoder: Parameters of the encoder.
       x: Signals.
       n_layers: As in init; a tied encoder may be run with another number.
 
     Raises:
-      ValueError: An encoder of untied layers has another number.
+      ValueError: The encoder is untied and has another number of layers.
     """
     n_sets, n_thresholds = len(encoder.S), len(encoder.log_threshold)
     if n_layers and n_sets not in (1, n_layers):
@@ -105,12 +105,12 @@ def encode(encoder: Encoder, x: Float[ArrayLike, 'n d'], n_layers: int) -> Float
 def loss(
     encoder: Encoder, x: Float[ArrayLike, 'n d'], codes: Float[ArrayLike, 'n k'], n_layers: int
 ) -> Float[Array, '']:
-    """0.5 ||predicted - codes||^2, mean over signals: what the encoder is trained on.
+    """0.5 ||predicted - codes||^2, mean over signals: the training loss of the encoder.
 
     Args:
-      encoder: Its parameters.
+      encoder: Parameters of the encoder.
       x: Signals.
-      codes: Exact ones.
+      codes: Exact codes.
       n_layers: As in encode.
 
     References:

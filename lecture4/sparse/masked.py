@@ -1,4 +1,4 @@
-"""Codes of partly observed signals: of images with missing pixels, patch by patch."""
+"""Codes of partly observed signals, such as patches of images with missing pixels."""
 
 from typing import NamedTuple
 
@@ -51,25 +51,25 @@ def masked_codes(
     max_iterations: Int[ArrayLike, ''] = 1000,
     check_every: Int[ArrayLike, ''] = 10,
 ) -> MaskedCodes:
-    """L1 codes of signals of which only some values count: 0.5 |mask (x - D a)|^2 + weight |a|_1.
+    """L1 codes of partly observed signals: the minimum of 0.5 |mask (x - D a)|^2 + weight |a|_1.
 
-    Every signal has a dictionary of its own, its observed rows, so nothing is factorized: accelerated
-    proximal gradient, with the momentum restarted signal by signal. Through one iteration all
-    signals share the two products with D. Each stops by its own gap <= tolerance * objective, or
-    <= 2 eps |x|^2 (limited by precision). Compiled once per shapes.
+    Every signal has a different dictionary, the observed rows of D, so nothing is factorized: the method is
+    accelerated proximal gradient, with a restart of the momentum per signal. In one iteration all signals share the
+    two products with D. Each stops by its own gap <= tolerance * objective, or <= 2 eps |x|^2 (limited by precision).
+    Compiled once per shapes.
 
     Args:
       x: Signals; values that are masked out have no influence, but must be finite.
       mask: [n, d] of 0 and 1 (or weights in between, which multiply the residual).
       D: Dictionary, atoms in columns.
       l1_penalty: Scalar, [k] or [n, 1], positive.
-      tolerance: On the relative gap.
+      tolerance: Tolerance of the relative duality gap.
       max_iterations: Largest number of iterations, for all signals together.
-      check_every: Iterations between two checks.
+      check_every: Number of iterations between two checks.
 
     Raises:
-      TypeError: Integers.
-      ValueError: Sizes disagree or the penalty is not positive.
+      TypeError: An input is an integer array.
+      ValueError: The sizes disagree or the penalty is not positive.
 
     References:
       Beck & Teboulle 2009; O'Donoghue & Candes 2015 (restart); the gap as in objective.

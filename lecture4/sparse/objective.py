@@ -1,11 +1,11 @@
-"""The sparse coding objective, and what certifies codes.
+"""The sparse coding objective, and certificates of codes.
 
 0.5 ||x - D a||^2 + sum_j weight_j phi(a_j) over codes a, for signals x [n, d] and a dictionary
 D [d, k] with atoms in columns, ||d_j||^2 <= C. The lecture writes ||x - D a||^2 + lambda phi(a),
-without the half: its minimizers are those of weight = lambda / 2, its values twice ours.
+without the half: its minimizers are those of weight = lambda / 2, and its values are twice those here.
 
 A penalty weight is a scalar, per atom [k], per signal [n, 1] or both [n, k], positive, and may be
-traced. Everything here is computed at precision 'highest': it certifies codes found at any.
+traced. Everything here is computed at precision 'highest': codes computed at any precision are certified.
 """
 
 from typing import Any
@@ -38,11 +38,11 @@ def loss(
       D: Dictionary, atoms in columns.
       a: Codes.
       penalty_weight: Broadcastable to [n, k].
-      penalty: phi.
+      penalty: The penalty phi.
 
     Raises:
-      TypeError: Integers or 16-bit floats.
-      ValueError: Sizes disagree.
+      TypeError: An input is an array of integers or 16-bit floats.
+      ValueError: The sizes disagree.
 
     References:
       Olshausen & Field 1996; Lee et al. 2006, where the weight is sigma^2 beta.
@@ -58,19 +58,19 @@ def duality_gap(
     a: Float[Array | np.ndarray, 'n k'],
     l1_penalty: Real[ArrayLike, '...'],
 ) -> Float[Array, ' n']:
-    """Upper bound of how far the L1 objective of a lies above the minimum.
+    """Upper bound of the distance of a's L1 objective from the minimum.
 
     The dual point is the residual r scaled by the best feasible s: |d_j' s r| <= weight_j. With
     c = D' r the gap is
         0.5 (1 - s)^2 ||r||^2 + sum_j (weight_j |a_j| - s a_j c_j),
-    a sum of terms that are not negative: float32 has nothing to cancel, and it reaches 0.
+    a sum of nonnegative terms: without cancellation in float32 it reaches 0.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
       a: Codes.
       l1_penalty: Broadcastable to [n, k], positive: for an atom of weight 0 no multiple of r is
-        feasible, the bound is useless.
+        feasible, and the bound is useless.
 
     Returns:
       Nonnegative, in the unit of the objective.
@@ -99,15 +99,15 @@ def stationarity(
 ) -> Float[Array, ' n']:
     """||a - prox(a - step_size grad, step_size weight)|| / step_size: 0 at fixed points of the proximal step.
 
-    For L1 these are the minimizers, at any step size. For a penalty that is not convex use the
-    solver's, at most 1 / lipschitz(D): a longer step may leave the neighborhood of a local minimum.
+    For L1 these are the minimizers, at any step size. For a penalty that is not convex use the solver's step size, at
+    most 1 / lipschitz(D): a longer step may leave the neighborhood of a local minimum.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
       a: Codes.
       penalty_weight: Broadcastable to [n, k].
-      penalty: phi.
+      penalty: The penalty phi.
       step_size: Positive.
 
     Raises:
@@ -123,7 +123,7 @@ def stationarity(
 def max_l1_penalty(
     x: Float[Array | np.ndarray, 'n d'], D: Float[Array | np.ndarray, 'd k']
 ) -> Float[Array, ' n']:
-    """max_j |d_j' x|: from this penalty on the L1 codes of a signal are exactly 0.
+    """max_j |d_j' x|: at this penalty and above, the L1 codes of a signal are exactly 0.
 
     Raises:
       TypeError: As in `loss`.
@@ -157,7 +157,7 @@ def proximal_residual(
 
 
 def product(a: Num[ArrayLike, '*batch n d'], b: Num[ArrayLike, 'd k']) -> Num[Array, '*batch n k']:
-    """A matrix product at full precision, whatever the accelerator's default."""
+    """A matrix product at full precision, independent of the accelerator's default."""
     return jnp.matmul(a, b, precision='highest')
 
 
@@ -172,11 +172,11 @@ def check_inputs(
     D: Float[ArrayLike, 'd k'],
     penalty_weight: Real[ArrayLike, '...'],
 ) -> tuple[Float[Array, 'n d'], Float[Array, 'd k'], Float[Array, '_ _']]:
-    """x, D and the weight as arrays, the weight with two axes: [1, 1], [1, k], [n, 1] or [n, k].
+    """Check x, D and the weight; returns arrays, the weight with two axes: [1, 1], [1, k], [n, 1] or [n, k].
 
     Raises:
-      TypeError: Integers, 16-bit floats, or x and D of different dtypes.
-      ValueError: Sizes disagree.
+      TypeError: Inputs are integers or 16-bit floats, or x and D are of different dtypes.
+      ValueError: The sizes disagree.
     """
     x, D = require_floating('x', x), require_floating('D', D)
     if x.ndim != 2 or D.ndim != 2 or x.shape[1] != D.shape[0]:
@@ -203,7 +203,7 @@ def check_inputs(
 
 
 def check_penalty_weight(weight: Any) -> None:
-    """Checks a penalty weight on the host; a solver marks signals of others as not converged.
+    """Check a penalty weight on the host; for traced weights a solver marks signals as not converged.
 
     Raises:
       ValueError: A weight of 0 or less, or infinite, that is a Python number or a NumPy array.
@@ -218,7 +218,7 @@ def check_penalty_weight(weight: Any) -> None:
         )
     if np.isinf(weight).any():
         raise ValueError(
-            'penalty weight inf; expected a finite number. From max_l1_penalty(x, D) on all codes '
+            'penalty weight inf; expected a finite number. At max_l1_penalty(x, D) and above all codes '
             'are 0'
         )
 
@@ -226,10 +226,10 @@ def check_penalty_weight(weight: Any) -> None:
 def check_codes(
     a: Float[ArrayLike, 'n k'], x: Float[Array, 'n d'], D: Float[Array, 'd k']
 ) -> Float[Array, 'n k']:
-    """The codes as an array.
+    """Check codes; returns them as an array.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: Another shape than [n, k].
     """
     a = require_floating('codes', a)

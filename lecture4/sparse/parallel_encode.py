@@ -1,4 +1,4 @@
-"""Codes of any number of signals: over all devices at once, and from sets larger than memory."""
+"""Codes of any number of signals: on all devices in parallel, and from sets larger than memory."""
 
 import concurrent.futures
 import functools
@@ -26,21 +26,20 @@ def over_devices(
     devices: Sequence[Any] | None = None,
     **options: Any,
 ) -> solvers.Solution:
-    """solvers.encode with the signals split over devices, or over a CPU's cores, each of which stops
-    independently.
+    """solvers.encode with the signals split over devices or over the cores of a CPU, each of which stops independently.
 
-    XLA's own threads make products this small slower: on two cores one call takes two to three times as
-    long as two calls, of half of the signals each, from two threads. The compiled program is reused by
-    the next call with the same shapes and options.
+    XLA's own threads slow down products this small: on two cores one call takes two to three times as long as two
+    calls from two threads, each with half of the signals. The compiled program is reused by the next call with the
+    same shapes and options.
 
     Args:
-      x: Any number of signals.
+      x: Signals, any number of them.
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar, [k], [n, 1] or [n, k].
       init: Initial codes, or 'l1' (see fista).
       parallel: 'threads': one for every core of a CPU; 'pmap'; 'jit': the same program over a mesh.
         None: threads where the only device is a CPU, else pmap.
-      devices: All of this process where None. Threads use the first.
+      devices: Devices to use; None takes all of this process. Threads use the first.
       **options: Options of solvers.encode, as Python values: they are part of the program.
 
     Returns:
@@ -70,7 +69,7 @@ def over_devices(
     count = min(n_cores(), n) if parallel == 'threads' else len(devices)
     n_rows = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
-    # The last device repeats the last signal where signals run out.
+    # If signals run out, the last device repeats the last one.
     place = jnp.minimum(jnp.arange(n_rows * count), n - 1)
     rows = jax.tree.map(lambda v: jnp.asarray(v)[place].reshape(count, n_rows, *v.shape[1:]), rows)
     run = _compiled(devices, parallel, tuple(sorted(options.items())))
@@ -134,16 +133,16 @@ def stream(
 ) -> Iterator[solvers.Solution]:
     """Codes of signals that do not fit in memory, batch by batch: yields NumPy Solutions.
 
-    While the host processes one batch the devices compute the next. Batches have one size (the last
-    is padded, and cut again), so that one program serves all.
+    While the host processes one batch, the devices compute the next. All batches have the same size (the last is
+    padded, and its result truncated), so that one program serves all.
 
     Args:
       signals: An array or np.memmap [n, d], or an iterable of arrays [m, d] of any m.
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar or [k].
-      batch_size: At least 1.
-      out: Where codes are written: an array or np.memmap [n, k], filled from the top; None keeps none.
-      progress_fn: Called with (signals done, signals in all or None) after every batch.
+      batch_size: Signals per batch, at least 1.
+      out: Array or np.memmap [n, k] into which codes are written, from the first row on; None writes none.
+      progress_fn: Function called with (number of signals done, total number or None) after every batch.
       **options: Options of over_devices.
 
     Raises:

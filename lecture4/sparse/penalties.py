@@ -16,8 +16,8 @@ class Penalty(NamedTuple):
     Attributes:
       value: a -> phi(a).
       prox: (v, t) -> the proximal operator of t phi at v.
-      gap: (residual [n, d], correlation [n, k], a, weight) -> [n], for a convex penalty: a bound of
-        how far the objective of a lies above the minimum. None: solvers use stationarity instead.
+      gap: (residual [n, d], correlation [n, k], a, weight) -> [n], for a convex penalty: an upper bound of the
+        distance of a's objective from the minimum. With None solvers use stationarity instead.
     """
 
     value: Callable[[Any], Any]
@@ -48,7 +48,7 @@ def l1_gap(
 
 
 def _nonnegative_gap(residual, correlation, a, weight):
-    """As l1_gap; the dual is bounded on one side only: d_j' s r <= weight_j, s >= 0."""
+    """As l1_gap, but the dual is bounded on one side only: d_j' s r <= weight_j, s >= 0."""
     energy = jnp.sum(residual * residual, axis=1, keepdims=True)
     agreement = jnp.sum(a * correlation, axis=1, keepdims=True)
     load = jnp.where(correlation > 0, correlation / weight, 0)
@@ -62,9 +62,9 @@ def _nonnegative_gap(residual, correlation, a, weight):
 
 
 def _elastic_net_gap(ridge, residual, correlation, a, weight):
-    """The residual itself is the dual point: an elastic net bounds no correlation.
+    """The residual itself is the dual point, since an elastic net does not bound correlations.
 
-    What is left of Fenchel's inequality is a square and a product of one sign, atom by atom.
+    Fenchel's inequality leaves a square and a product of one sign for each atom.
     """
     inside = jnp.clip(correlation, -weight, weight)
     curvature = ridge * weight
@@ -90,7 +90,7 @@ def elastic_net(ridge: float) -> Penalty:
     that a compiled solver is reused.
 
     Args:
-      ridge: Positive, a Python number.
+      ridge: Weight of the squared term relative to the l1 norm, a positive Python number.
 
     Raises:
       ValueError: `ridge` is not positive.

@@ -1,8 +1,8 @@
-"""Images recovered from few components: denoising, inpainting, compression of patches.
+"""Recovery of images from few components: denoising, inpainting, compression of patches.
 
-An image is cut into patches, every patch is explained by few atoms of a dictionary, and where
-patches overlap their explanations are averaged. The mean of a patch is always kept separately:
-atoms describe what varies. Images are grayscale, [h, w], usually with values in [0, 1].
+An image is split into patches, every patch is approximated by few atoms of a dictionary, and where patches overlap
+the approximations are averaged. The mean of a patch is always handled separately; atoms describe the deviations from
+it. Images are grayscale, [h, w], usually with values in [0, 1].
 """
 
 import functools
@@ -30,7 +30,7 @@ def extract_signals(
     """All patches of an image [h, w] at multiples of stride, as signals [n, patch_size^2].
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: Another rank, or no patch fits.
     """
     image = require_floating('image', image)
@@ -50,19 +50,18 @@ def learn_dictionary(
     batch_size: int = 1024,
     init: Float[Array | np.ndarray, '_ _'] | None = None,
 ) -> Float[Array, 'd {n_atoms}']:
-    """Atoms for these signals: n_steps of online learning on random batches.
+    """Learn atoms for signals by n_steps of online learning on random batches.
 
-    What `dictionary.online` does in a training loop, in one call, for images with a dictionary of
-    their own.
+    This does in one call what `dictionary.online` does in a training loop, for a dictionary of a single image.
 
     Args:
       key: Random key of the initialization and the batches.
-      signals: To learn from.
+      signals: Signals to learn from.
       n_atoms: Number of atoms.
-      l1_penalty: Positive; it may be traced.
-      n_steps: Static.
-      batch_size: Static.
-      init: Initial atoms [d, n_atoms]; random signals where None.
+      l1_penalty: Weight of the l1 penalty, positive; it may be traced.
+      n_steps: Number of steps; static.
+      batch_size: Signals per step; static.
+      init: Initial atoms [d, n_atoms]; None takes random signals.
 
     Raises:
       TypeError: As in online.step.
@@ -105,24 +104,24 @@ def denoise(
     max_atoms: int = 32,
     tile: int | None = TILE,
 ) -> Float[Array, 'h w']:
-    """An image without its noise: overlapping patches, each approximated as far as the noise allows.
+    """Denoise an image by approximating its overlapping patches up to the noise.
 
-    A patch is approximated until its residual is no more than noise, gain^2 noise_std^2 per pixel,
-    and the approximations are averaged, together with `noisy_weight` copies of the noisy image.
+    A patch is approximated until its residual is at most gain^2 noise_std^2 per pixel, and the approximations are
+    averaged, together with `noisy_weight` copies of the noisy image.
 
     Args:
-      image: With noise.
+      image: Noisy image.
       D: Dictionary [patch_size * patch_size, k].
-      noise_std: In the unit of the pixels, nonnegative; it may be traced.
-      patch_size: Static.
-      stride: Static. With stride > 1, pixels that no patch covers stay unchanged.
-      gain: Positive; it may be traced.
-      noisy_weight: Nonnegative.
+      noise_std: Standard deviation of the noise in the unit of the pixels, nonnegative; it may be traced.
+      patch_size: Height and width of the patches; static.
+      stride: Distance in pixels between patches; static. With stride > 1, pixels that no patch covers stay unchanged.
+      gain: Factor on the noise level, positive; it may be traced.
+      noisy_weight: Weight of the noisy image, nonnegative.
       max_atoms: Largest number of atoms for each patch; static.
-      tile: Patches approximated together; static.
+      tile: Number of patches approximated together; static.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: The dictionary, the patches and the image do not fit.
 
     References:
@@ -166,23 +165,23 @@ def inpaint(
     max_iterations: Int[ArrayLike, ''] = 200,
     tile: int = TILE,
 ) -> Float[Array, 'h w']:
-    """An image with its missing pixels filled in, by patches coded on their known pixels alone.
+    """Fill in the missing pixels of an image by patches coded on their known pixels alone.
 
-    Known pixels keep their values; a missing one is the mean over the patches that cover it, each
-    weighted by its number of known pixels. Where no patch has any it is the image's mean.
+    Known pixels keep their values; a missing pixel becomes the mean over the patches that cover it, each weighted by
+    its number of known pixels, or the image's mean if no such patch has known pixels.
 
     Args:
-      image: Its values where `known` is False are never used, and may be NaN.
-      known: False where a pixel is missing.
+      image: Image; values where `known` is False are never used, and may be NaN.
+      known: Mask, False where a pixel is missing.
       D: Dictionary [patch_size * patch_size, k].
-      l1_penalty: Positive.
-      patch_size: Static.
-      stride: Static.
+      l1_penalty: Weight of the l1 penalty, positive.
+      patch_size: Height and width of the patches; static.
+      stride: Distance in pixels between patches; static.
       max_iterations: Largest number of iterations of masked_codes.
-      tile: Patches coded together; static.
+      tile: Number of patches coded together; static.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: The dictionary, the patches and the image do not fit, or the penalty is not positive.
 
     References:
@@ -224,11 +223,11 @@ def compress(
     *,
     patch_size: int,
 ) -> tuple[Float[Array, 'h2 w2'], Float[Array, 'h2 w2']]:
-    """The image reconstructed from non-overlapping patches, each stored as its mean and few numbers.
+    """The image reconstructed from non-overlapping patches, each stored as its mean and few coefficients.
 
     Args:
-      image: Rows and columns beyond whole patches are cropped.
-      approximate_fn: Signals [n, d] without mean -> their approximations by few numbers, [n, d].
+      image: Image; rows and columns beyond whole patches are cropped.
+      approximate_fn: Signals [n, d] with mean 0 -> their approximations by few coefficients, [n, d].
       patch_size: Height and width of a patch.
 
     Returns:
@@ -245,7 +244,7 @@ def compress(
 def keep_largest(
     x: Float[Array, 'n d'], basis: Float[Array, 'd m'], n_nonzero: int
 ) -> Float[Array, 'n d']:
-    """Signals by their n_nonzero largest coefficients in an orthonormal basis: the best there are."""
+    """The best approximations of signals by n_nonzero coefficients in an orthonormal basis: the largest ones."""
     codes = product(x, basis)
     if n_nonzero < basis.shape[1]:
         at = lax.top_k(jnp.abs(codes), n_nonzero)[1]
@@ -258,7 +257,7 @@ def cosine_dictionary(patch_size: int, n_frequencies: int | None = None) -> Floa
     """Discrete cosines of square patches without the constant one, unit norm and mean 0.
 
     With n_frequencies = patch_size (None) the orthonormal basis of the cosine transform; with more,
-    the frequencies are closer: a redundant dictionary, the baseline of learned ones.
+    the frequencies are closer: a redundant dictionary, the baseline for learned ones.
 
     Returns:
       [patch_size^2, n_frequencies^2 - 1].

@@ -1,8 +1,8 @@
-"""Sets of images corrupted and recovered through a dictionary: what `recovery` reaches, in PSNR.
+"""Sets of images, corrupted and recovered with a dictionary: the PSNR of `recovery`.
 
 Images are grayscale [h, w] with values in [0, 1], of any sizes; noise and missing pixels are
-functions of the seed and the image's index in the set. Recovered images are clipped to [0, 1]
-before they are measured, as papers do.
+functions of the seed and the image's index in the set. Recovered images are clipped to [0, 1] before PSNR is
+computed, as in papers.
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ from lecture4.sparse import parallel_encode, recovery
 from lecture4.sparse.solvers.automatic import platform_of
 
 LOG = logging.getLogger(__name__)
-GRAY_LEVELS = 255  # noise is given in steps of 8 bits
+GRAY_LEVELS = 255  # noise levels are in units of 8-bit pixel values
 
 Image = Float[Array | np.ndarray, '_ _']
 Restored = dict[str, Sequence[Image]]  # method -> images
@@ -41,11 +41,11 @@ PUBLISHED_DENOISING = {
 
 
 def published_denoising(test_set: str, noise_stds: Sequence[int]) -> list[dict[str, Any]]:
-    """Records like those of `measure_denoising` of what others reached on a whole test set.
+    """Published results on a whole test set as records like those of `measure_denoising`.
 
     Args:
-      test_set: 'bsd68' or 'set12'; of others nothing is known.
-      noise_stds: In steps of 8 bits.
+      test_set: 'bsd68' or 'set12'; there are no records for others.
+      noise_stds: Standard deviations of the noise for pixels in 0..255.
     """
     return [
         {
@@ -87,7 +87,7 @@ def add_noise(images: Sequence[Image], noise_std: int, seed: int) -> list[Float[
 def remove_pixels(
     images: Sequence[Image], fraction: float, seed: int
 ) -> list[Float[np.ndarray, '_ _']]:
-    """The images with that fraction of pixels, chosen at random, missing: NaN there."""
+    """The images with a random fraction of the pixels missing, as NaN."""
     return [
         np.where(
             np.random.default_rng((seed, i, round(1000 * fraction))).uniform(size=image.shape)
@@ -111,12 +111,12 @@ def denoise(
     """recovery.denoise of every image.
 
     Args:
-      images: With noise.
+      images: Noisy images.
       D: One dictionary [patch_size^2, k], or a list with one for each image.
-      noise_std: In steps of 8 bits.
+      noise_std: Standard deviation of the noise for pixels in 0..255.
       gain: The argument of recovery.denoise.
       patch_size: Height and width of the patches.
-      stride: Pixels between patches.
+      stride: Distance in pixels between patches.
     """
     own = D if isinstance(D, list) else [D] * len(images)
 
@@ -139,17 +139,17 @@ def adapt_dictionaries(
     seed: int,
     batch_size: int = 1024,
 ) -> list[Float[Array, 'd k']]:
-    """For every noisy image the dictionary D trained further on its own patches.
+    """For every noisy image, the dictionary D trained further on the image's patches.
 
     Args:
-      images: With noise.
+      images: Noisy images.
       D: Initial dictionary.
-      noise_std: In steps of 8 bits.
+      noise_std: Standard deviation of the noise for pixels in 0..255.
       patch_size: Height and width of the patches.
-      l1_penalty: In standard deviations of the noise.
+      l1_penalty: Weight of the l1 penalty in standard deviations of the noise.
       n_steps: Number of steps of online learning.
       seed: Seed of the batches.
-      batch_size: Patches in a step.
+      batch_size: Number of patches per step.
 
     References:
       Elad & Aharon 2006, section IV; with L1 codes and online steps instead of K-SVD.
@@ -186,9 +186,9 @@ def gain_curve(
     seed: int,
     stride: int = 1,
 ) -> list[float]:
-    """Mean PSNR for every gain, of clean images that are corrupted for it.
+    """Mean PSNR for every gain, on clean images to which noise is added.
 
-    Images to choose a gain by must not be those it is evaluated on. Arguments as in `denoise`.
+    Choose a gain on images other than those it is evaluated on. Arguments as in `denoise`.
     """
     noisy = add_noise(images, noise_std, seed)
     return [
@@ -229,16 +229,16 @@ def measure_compression(
     *,
     patch_size: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Float[np.ndarray, '_ _']]]:
-    """PSNR of images of which every patch is stored as its mean and few numbers.
+    """PSNR of images whose patches are each stored as their mean and few coefficients.
 
-    By a learned dictionary with orthogonal matching pursuit, by the largest coefficients in the
-    principal components of `signals`, and by those in the cosine basis.
+    Methods: a learned dictionary with orthogonal matching pursuit, the largest coefficients in the principal
+    components of `signals`, and those in the cosine basis.
 
     Args:
-      images: To be compressed.
+      images: Images to compress.
       D: The learned dictionary [patch_size^2, k].
-      signals: To take the principal components of.
-      counts: Numbers per patch.
+      signals: Signals whose principal components are used.
+      counts: Numbers of coefficients per patch.
       patch_size: Height and width of the patches.
 
     Returns:
@@ -284,19 +284,19 @@ def measure_denoising(
     adapt_steps: int = 0,
     adapt_l1_penalty: float = 1.5,
 ) -> tuple[list[dict[str, Any]], dict[int, Restored]]:
-    """PSNR of images with noise, denoised through several dictionaries with the same gain.
+    """PSNR of noisy images, denoised with several dictionaries and the same gain.
 
     Args:
-      images: Clean; noise is added to them.
-      valid: Other clean images, on which the gain is chosen for each noise.
+      images: Clean images, to which noise is added.
+      valid: Other clean images, on which the gain is chosen for each noise level.
       D: Learned dictionary.
-      noise_stds: In steps of 8 bits.
+      noise_stds: Standard deviations of the noise for pixels in 0..255.
       patch_size: Height and width of the patches.
       seed: Seed of the noise of `images`; the noise of `valid` has seed + 1.
-      gains: Candidates.
-      stride: Pixels between patches.
-      cosines: Denoise through a redundant cosine dictionary too.
-      adapt_steps: Steps of learning from D on each noisy image; 0 leaves this method out.
+      gains: Candidate gains.
+      stride: Distance in pixels between patches.
+      cosines: Whether to denoise with a redundant cosine dictionary too.
+      adapt_steps: Number of steps of further learning on each noisy image, starting from D; 0 omits this method.
       adapt_l1_penalty: As l1_penalty of `adapt_dictionaries`.
 
     Returns:
@@ -348,13 +348,13 @@ def measure_inpainting(
     """PSNR of images whose missing pixels are filled in.
 
     Args:
-      images: Whole ones; pixels are removed from them.
+      images: Complete images, from which pixels are removed.
       D: Learned dictionary.
       fractions: Fractions of pixels that are missing.
       l1_penalty: As in `inpaint`.
       patch_size: Height and width of the patches.
       seed: Seed of the choice of the pixels.
-      stride: Pixels between patches.
+      stride: Distance in pixels between patches.
 
     Returns:
       Records with the entries method, missing (a percentage as text) and psnr, and the images
@@ -371,7 +371,7 @@ def measure_inpainting(
 
 
 def _map_images(run, *lists):
-    """Results for every image, on a CPU as many at a time as it has cores; see parallel_encode."""
+    """Results for every image; a CPU processes as many images at a time as it has cores, see parallel_encode."""
     n_threads = parallel_encode.n_cores() if platform_of(*lists) == 'cpu' else 1
     with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(lambda *args: jax.block_until_ready(run(*args)), *lists))

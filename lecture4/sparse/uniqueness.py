@@ -1,9 +1,10 @@
-"""Whether codes are unique: all codes that reconstruct a signal, and what chooses one among them.
+"""Uniqueness of codes: all codes that reconstruct a signal, and how a penalty chooses one of them.
 
 With more atoms than dimensions, k > d, the exact codes {a : D a = x} are an affine space of dimension k - rank D:
 any of them plus the null space of D. A penalty chooses one of them. The smallest L2 norm (the pseudo-inverse)
 uses all atoms; the smallest L1 norm is reached with at most rank D of them. The minimizer of the L1 objective is
-unique for atoms in general position, whatever the solver starts from; a repeated atom makes it a set again.
+unique for atoms in general position, from any starting point of the solver; with a repeated atom there is a set of
+minimizers again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def smallest_l2(
 
     Args:
       x: Signals.
-      D: Atoms in columns, that span the signals.
+      D: Dictionary, atoms in columns, which span the signals.
     """
     x, D = (np.asarray(part, np.float64) for part in (x, D))
     return x @ np.linalg.pinv(D).T
@@ -46,7 +47,7 @@ def smallest_l1(
 
     Args:
       x: Signals, one linear program each.
-      D: Atoms in columns, that span the signals.
+      D: Dictionary, atoms in columns, which span the signals.
 
     Raises:
       ValueError: The atoms do not span a signal.
@@ -70,13 +71,13 @@ def smallest_l1(
 def random_exact(
     key: PRNGKeyArray, a: Shaped[ArrayLike, 'n k'], D: Shaped[ArrayLike, 'd k'], length: float
 ) -> Float[np.ndarray, 'n k']:
-    """Codes of the same reconstruction: a plus a random vector of the null space.
+    """Codes with the same reconstruction: a plus a random vector of the null space.
 
     Args:
       key: A random key.
       a: Codes.
       D: Atoms in columns.
-      length: Of the random vector.
+      length: Norm of the random vector.
     """
     basis = null_space(D)
     shape = (len(np.asarray(a)), basis.shape[1])
@@ -119,13 +120,13 @@ def disagreement(
     starts: Mapping[str, Float[Array | np.ndarray, 'n k']],
     iterations: Sequence[int],
 ) -> dict[str, Float[np.ndarray, ' t']]:
-    """How far ISTA's codes from different starts are from one another, by the number of iterations.
+    """Distance between ISTA's codes from different starts, by the number of iterations.
 
     Args:
       x: Signals.
       D: Atoms in columns.
       l1_penalty: Positive.
-      starts: Name -> initial codes; the first is the one that others are compared with.
+      starts: Name -> initial codes; the others are compared with the first.
       iterations: Numbers of iterations, ascending.
 
     Returns:
@@ -157,17 +158,18 @@ def rescaled_objective(
     l1_penalty: Real[ArrayLike, ''],
     factors: Sequence[float],
 ) -> Float[np.ndarray, ' t']:
-    """Mean objective of the atoms c D with the codes a / c: the reconstruction stays, the penalty falls as 1 / c.
+    """Mean objective of the atoms c D with the codes a / c: the reconstruction is equal, the penalty decreases as 1 /
+    c.
 
     So the codes of c D at penalty weight w are those of D at w / c, divided by c: without a bound on the norms,
-    the weight means nothing.
+    the weight has no meaning.
 
     Args:
       x: Signals.
       D: Atoms in columns.
       a: Codes.
       l1_penalty: Positive.
-      factors: The c.
+      factors: The factors c.
     """
     x, D, a = (np.asarray(part, np.float64) for part in (x, D, a))
     error = 0.5 * np.mean(np.sum((x - a @ D.T) ** 2, axis=1))
@@ -183,7 +185,7 @@ def exact_records(
     Args:
       key: A random key.
       x: Signals.
-      D: Atoms in columns, that span the signals.
+      D: Dictionary, atoms in columns, which span the signals.
 
     Returns:
       Records, named by their entry `codes`.
@@ -206,7 +208,7 @@ def agreement(
     l1_penalty: Real[ArrayLike, ''],
     iterations: Sequence[int],
 ) -> dict[str, Float[np.ndarray, ' t']]:
-    """`disagreement` with the start from zeros: of two other starts, and where the most used atom is repeated.
+    """`disagreement` with the start from zeros: for two other starts, and with the most used atom repeated.
 
     Args:
       key: A random key.
@@ -216,8 +218,8 @@ def agreement(
       iterations: Numbers of iterations, ascending.
 
     Returns:
-      'smallest L2 norm', 'random' and 'an atom repeated' -> relative distances. The last does not vanish: the start
-      has all in the copy, from zeros both get the same.
+      'smallest L2 norm', 'random' and 'an atom repeated' -> relative distances. The last does not vanish: that start
+      puts the whole coefficient on the copy, whereas from zeros both atoms get the same.
     """
     x, D = jnp.asarray(x), jnp.asarray(D)
     zeros = jnp.zeros((len(x), D.shape[1]), x.dtype)

@@ -1,7 +1,7 @@
 """Dictionary initialization from data, and replacement of atoms that hardly any signal uses.
 
-Every dictionary learner starts here. An atom initialized at random stays unused in many dimensions;
-a signal that is badly coded is used at once, by itself.
+Every dictionary learner starts here. In many dimensions an atom initialized at random stays unused; a badly coded
+signal is used at once, at least by itself.
 """
 
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from lecture4.ops.prox import require_floating
 from lecture4.ops.reduce import Reduce
 from lecture4.sparse.objective import product
 
-MAX_REPLACED = 32  # atoms replaced in one step; the others wait for the next
+MAX_REPLACED = 32  # largest number of atoms replaced in one step; the others wait for the next
 UNUSED_FRACTION = 0.01  # an atom used this much less often than the average one counts as unused
-MIN_USES = 10.0  # of an average atom, before another is called unused
+MIN_USES = 10.0  # uses of an average atom before another atom can count as unused
 JITTER = 0.01  # relative noise that separates atoms initialized from equal signals
 
 
@@ -27,18 +27,18 @@ def from_signals(
     n_atoms: int,
     norm_bound: Real[ArrayLike, ''] = 1.0,
 ) -> Float[Array, 'd {n_atoms}']:
-    """Random signals of norm sqrt(norm_bound), no signal twice while there are enough.
+    """Random signals scaled to norm sqrt(norm_bound), without repetition if there are enough signals.
 
     Noise replaces zero signals, and is added to repeated ones (n < n_atoms, or equal signals).
 
     Args:
       key: Random key of the choice and the noise.
-      signals: n >= 1.
-      n_atoms: At least 1.
+      signals: Signals, n >= 1.
+      n_atoms: Number of atoms, at least 1.
       norm_bound: The C of ||d_j||^2 <= C, positive; it may be traced.
 
     Raises:
-      TypeError: Integers.
+      TypeError: An input is an integer array.
       ValueError: A wrong rank, no signals or n_atoms < 1.
     """
     signals = require_floating('signals', signals)
@@ -69,7 +69,7 @@ class Replacement(NamedTuple):
       atoms: [d, k].
       usage: [k].
       replaced: [k], which atoms are new.
-      n_dead: How many were unused, before replacement; a scalar of the atoms' dtype.
+      n_dead: Number of unused atoms before replacement; a scalar of the atoms' dtype.
     """
 
     atoms: Float[Array, 'd k']
@@ -89,19 +89,19 @@ def replace_unused_atoms(
     norm_bound: Real[ArrayLike, ''] = 1.0,
     reduce: Reduce = Reduce(),
 ) -> Replacement:
-    """Replaces atoms that hardly any signal uses by the worst-coded signals of a batch.
+    """Replace atoms that hardly any signal uses by the worst-coded signals of a batch.
 
     At most MAX_REPLACED atoms in one call, and none before an average atom has had MIN_USES uses.
 
     Args:
       atoms: [d, k].
       usage: Fraction of signals that use each atom.
-      n_signals: Over about how many signals.
-      x: The batch, this device's part of it.
+      n_signals: Approximate number of signals over which `usage` is averaged.
+      x: This device's part of the batch.
       losses: Losses of the batch.
       key: Random key of the jitter; it may differ between devices.
       norm_bound: The C of ||d_j||^2 <= C.
-      reduce: Over devices.
+      reduce: Reduction over devices.
 
     References:
       Mairal et al. 2009, section 3.4 (unused atoms); badly coded signals instead of random ones.
@@ -118,7 +118,7 @@ def replace_unused_atoms(
     radius = jnp.sqrt(jnp.asarray(norm_bound, dtype))
     return Replacement(
         jnp.where(replaced[None, :], radius * new, atoms),
-        # Some credit, or an atom that the next batch happens not to use would be replaced at once.
+        # New atoms get some usage, or one that the next batch happens not to use would be replaced at once.
         jnp.where(replaced, 0.1 * typical, usage),
         replaced,
         jnp.sum(dead).astype(dtype),

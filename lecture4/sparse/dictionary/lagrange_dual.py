@@ -1,14 +1,12 @@
 """Dictionary learning in whole batches: the best atoms for the codes, by the Lagrange dual (Lee 2006).
 
 At fixed codes the best dictionary under ||d_j||^2 <= C is a least squares problem with k bounds.
-Its dual has one multiplier for each atom, whatever the dimension of the atoms, and Newton's method
-finds them in a few steps of k x k systems: D = B (A + diag(multipliers))^-1. A step is one
-alternation: codes of all signals, then the atoms that are best for them; nothing of other batches
-is kept.
+Its dual has one multiplier for each atom, whatever the dimension of the atoms, and Newton's method finds them in a
+few steps, each a k x k system: D = B (A + diag(multipliers))^-1. A step is one
+alternation: codes of all signals, then the best atoms for these codes; nothing is carried over from other batches.
 
 When to use it: for the alternation of Lee et al. itself, where all signals fit in one batch, or to
-solve for a dictionary of given codes to a certified gap (`solve`). For streams of batches `online`
-is faster by far.
+solve for a dictionary of given codes to a certified gap (`solve`). For streams of batches `online` is much faster.
 """
 
 import functools
@@ -30,13 +28,13 @@ from lecture4.sparse.penalties import Penalty
 
 
 class State(NamedTuple):
-    """What the learner carries from one alternation to the next; the same on every device.
+    """The learner's state between alternations; the same on every device.
 
     Attributes:
       atoms: [d, k], ||d_j||^2 <= C.
-      multipliers: [k], where Newton's method starts the next time; negative: not known yet.
-      usage: [k] fraction of the signals that use the atom.
-      step: int32, alternations done.
+      multipliers: [k], starting point of Newton's method in the next alternation; negative values are not known yet.
+      usage: [k] fraction of the signals that use each atom.
+      step: int32, number of alternations done.
     """
 
     atoms: Float[Array, 'd k']
@@ -72,24 +70,23 @@ def step(
 ) -> tuple[State, dict[str, Float[Array, '']]]:
     """One alternation: codes of the batch, then the best dictionary for them, unused atoms replaced.
 
-    Pass all signals, or so many that their codes determine the atoms: a batch that uses an atom
-    only now and then would discard what earlier ones determined (`online` keeps it). Arguments and
-    errors are those of online.step.
+    Pass all signals, or enough that their codes determine the atoms: a batch that rarely uses an atom would discard
+    what earlier batches determined about it (`online` keeps it). Arguments and errors are those of online.step.
 
     Args:
       state: As `init` or `step` returns it.
-      signals: A batch, on each device its part.
+      signals: A batch; on each device, its part.
       key: Random key of the replacement.
-      penalty_weight: Scalar, [k] or [n, 1], positive.
+      penalty_weight: Weight of the penalty, a scalar, [k] or [n, 1], positive.
       penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
       n_iterations: Number of iterations of solvers.approximate; static.
       max_newton_steps: Largest number of Newton steps in `solve`.
-      reduce: Over devices.
+      reduce: Reduction over devices.
 
     Returns:
-      (State, metrics): those of online.step, and dual_gap: how far, at most and relative to the
-      fit's energy, the atoms are from the best for these codes.
+      (State, metrics): the metrics of online.step, and dual_gap, an upper bound of the distance of the atoms'
+        objective from the minimum for these codes, relative to the energy of the fit.
 
     References:
       Lee et al. 2006, section 4.
@@ -169,18 +166,18 @@ def solve(
     """The best dictionary for codes of second moments A = mean(a a') and B = mean(x a').
 
     Newton's method on the dual -0.5 tr(B (A + L)^-1 B') - 0.5 C tr(L), L = diag(l), l >= 0, which is
-    concave: multipliers at 0 whose slope points outside stay there, the step is halved until the
-    dual rises. Without initial multipliers l_j = max(0, ||b_j|| / sqrt(C) - A_jj), exact for a
+    concave: multipliers at 0 whose slope points outside stay there, and the step is halved until the dual increases.
+      Without initial multipliers l_j = max(0, ||b_j|| / sqrt(C) - A_jj), exact for a
     diagonal A.
 
     Args:
-      A: Symmetric.
+      A: mean(a a'), symmetric.
       B: mean(x a').
       norm_bound: C, positive.
-      atoms: Replace those with A_jj = 0, which no signal uses; zeros where None.
-      init_multipliers: Negative entries are not known.
-      tolerance: On the gap; None: 100 eps.
-      max_newton_steps: At most.
+      atoms: Atoms to return where A_jj = 0, which no signal uses; None returns zeros there.
+      init_multipliers: Starting point; negative entries are not known.
+      tolerance: Tolerance of the gap; None takes 100 eps.
+      max_newton_steps: Largest number of Newton steps.
 
     References:
       Lee et al. 2006, eq. 8-11, with the bound C and both signs of the slack handled.
@@ -207,7 +204,7 @@ def _solve(A, B, norm_bound, atoms, init_multipliers, tolerance, max_newton_step
     diagonal = jnp.diagonal(A)
     used = diagonal > 1e-10 * jnp.max(diagonal)
     both = used[:, None] & used[None, :]
-    # Unused atoms: a row of the identity and no target, so that they come out as zero.
+    # # Unused atoms get a row of the identity and target 0, so that they are returned as zero.
     A = jnp.where(both, A, 0)
     B = jnp.where(used[None, :], B, 0)
     unused = jnp.where(used, 0, 1).astype(dtype)

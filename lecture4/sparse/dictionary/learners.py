@@ -1,4 +1,4 @@
-"""The dictionary learners by name, as pairs (init, step) that iterate alike.
+"""The dictionary learners by name, as pairs (init, step) with one interface.
 
 `online` (Mairal et al. 2009) learns most per batch and is the default everywhere; `lagrange_dual` (Lee
 et al. 2006) is the alternation of the self-taught learning papers, for batches so large that their
@@ -25,14 +25,14 @@ def make(
     optimizer: optax.GradientTransformation | None = None,
     **options: Any,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The learner of that name for `n_atoms` atoms.
+    """The learner with a name, for `n_atoms` atoms.
 
     Args:
       name: 'online', 'lagrange_dual' or 'projected_gradient'.
       n_atoms: Number of atoms.
       penalty_weight: Weight of the penalty on the codes, positive.
       optimizer: Optimizer for projected_gradient, which needs one; the others have none.
-      **options: The step's own, such as `penalty` and `n_iterations`.
+      **options: Options of the step, such as `penalty` and `n_iterations`.
 
     Returns:
       init(key, signals) -> state, and step(state, signals, key, *, reduce) -> (state, metrics); every

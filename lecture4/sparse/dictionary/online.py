@@ -1,8 +1,8 @@
 """Online dictionary learning: one pass over signals, a batch at a time (Mairal et al. 2009).
 
-The state holds what past batches determine about the atoms: the sums over batches of mean(a a') in A
-and of mean(x a') in B, both fading. A step codes a batch, adds it to A and B, and moves every atom
-in turn to the minimum of the surrogate 0.5 tr(D'D A) - tr(D'B) under ||d_j||^2 <= C.
+The state holds what past batches determine about the atoms: the exponentially forgotten sums over batches of mean(a
+a') in A and of mean(x a') in B. A step codes a batch, adds it to A and B, and moves every atom in turn to the minimum
+of the surrogate 0.5 tr(D'D A) - tr(D'B) under ||d_j||^2 <= C.
 """
 
 import functools
@@ -23,14 +23,14 @@ from lecture4.sparse.penalties import Penalty
 
 
 class State(NamedTuple):
-    """What the learner carries from batch to batch; a pytree, the same on every device.
+    """The learner's state between batches; a pytree, the same on every device.
 
     Attributes:
       atoms: [d, k], ||d_j||^2 <= C.
-      A: [k, k].
-      B: [d, k].
-      usage: [k] running fraction of signals that use the atom.
-      step: int32, batches seen.
+      A: [k, k] statistics of the codes.
+      B: [d, k] statistics of signals and codes.
+      usage: [k] running fraction of signals that use each atom.
+      step: int32, number of batches seen.
     """
 
     atoms: Float[Array, 'd k']
@@ -72,12 +72,12 @@ def step(
     block_size: int = 1,
     reduce: Reduce = Reduce(),
 ) -> tuple[State, dict[str, Float[Array, '']]]:
-    """One batch: codes, statistics, every atom once, unused atoms replaced.
+    """One batch: codes, statistics, one update of every atom, replacement of unused atoms.
 
-    Statistics fade by 1 - forgetting / (t + 1) per batch (0 forgets nothing, the paper's plain rule;
-    the first batches fade entirely). An atom that hardly any signal uses is replaced by one of the
-    worst-coded signals of the batch. A signal that is not finite is not left out: the metrics show
-    it, and a training loop stops there. Compiled once per shapes and static arguments.
+    Statistics are multiplied by 1 - forgetting / (t + 1) in each batch (0 forgets nothing, the paper's basic rule;
+    the first batches are forgotten entirely). An atom that hardly any signal uses is replaced by one of the
+    worst-coded signals of the batch. A signal that is not finite is not left out: the metrics show it, and a training
+    loop stops. Compiled once per shapes and static arguments.
 
     Args:
       state: As `init` or `step` returns it.
@@ -86,10 +86,10 @@ def step(
       penalty_weight: Scalar, [k] or [n, 1], positive; it may be traced.
       penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
-      forgetting: Nonnegative.
+      forgetting: Rate of forgetting, nonnegative.
       n_iterations: Number of iterations of solvers.approximate, at least 1; static.
-      block_size: Atoms that move at once (see update_atoms); 32 on an accelerator; static.
-      reduce: Over devices (pmap, shard_map): statistics are averaged, so that the state stays the
+      block_size: Number of atoms that are updated at once (see update_atoms); 32 on an accelerator; static.
+      reduce: Reduction over devices (pmap, shard_map): statistics are averaged, so that the state stays the
         same on all of them.
 
     Returns:
@@ -98,12 +98,12 @@ def step(
       atoms before replacement; replaced, how many were replaced.
 
     Raises:
-      TypeError: Integers.
-      ValueError: Sizes disagree, or a concrete penalty weight is not positive.
+      TypeError: An input is an integer array.
+      ValueError: The sizes disagree, or a concrete penalty weight is not positive.
 
     References:
       Mairal et al. 2009, algorithms 1 and 2 and section 3.4 (batches, forgetting, unused atoms);
-      the fading is not theirs but close to (1 - 1/t)^forgetting of their 2010 paper.
+      this forgetting is not theirs, but close to the factor (1 - 1/t)^forgetting of their 2010 paper.
     """
     check_penalty_weight(penalty_weight)
     signals, _, weight = check_inputs(signals, state.atoms, penalty_weight)
@@ -143,7 +143,7 @@ def _step(
     keep = jnp.clip(1 - forgetting / (t + 1), 0, 1)
     A = keep * state.A + batch.A
     B = keep * state.B + batch.B
-    # The sum of the weights of the batches so far, by which A and B are not normalized.
+    # Sum of the weights of the batches so far; A and B are not normalized by it.
     n_batches = jnp.maximum(1, (t + 2) / (1 + forgetting))
     usage = state.usage + (batch.usage - state.usage) / n_batches
 
@@ -173,20 +173,20 @@ def update_atoms(
     *,
     block_size: int = 1,
 ) -> Float[Array, 'd k']:
-    """Block coordinate descent on 0.5 tr(D'D A) - tr(D'B): each atom once, some of them at a time.
+    """Block coordinate descent on 0.5 tr(D'D A) - tr(D'B): each atom once, a block at a time.
 
-    Atoms in turn (block_size=1, the paper's order) are k small sequential steps, which leave a GPU
-    idle. The atoms of a block J move together, each by the curvature sum_(i in J) |A_ij| >= A_jj: as
-    A_JJ <= diag(sum_i |A_ij|) no block raises the surrogate, and the bound on norms stays a
-    projection of each atom. Sparse codes have little outside the diagonal: with 32 at once a pass
-    learns nearly as much, in k / 32 steps. An atom with A_jj = 0, used by no signal, stays.
+    One atom after another (block_size=1, as in the paper) means k small sequential steps, which leave a GPU idle. The
+    atoms of a block J are updated together, each by the curvature sum_(i in J) |A_ij| >= A_jj: as A_JJ <= diag(sum_i
+    |A_ij|) no block increases the surrogate, and the bound on norms remains a projection of each atom. For sparse
+    codes A is nearly diagonal: with 32 atoms at once a pass learns nearly as much, in k / 32 steps. An atom with A_jj
+    = 0, used by no signal, is unchanged.
 
     Args:
       D: Dictionary, atoms in columns.
       A: Symmetric.
       B: mean(x a').
       norm_bound: The C of ||d_j||^2 <= C.
-      block_size: Static.
+      block_size: Number of atoms updated at once; static.
 
     References:
       Mairal et al. 2009, algorithm 2; the norm is bounded by sqrt(norm_bound), not 1. The bound

@@ -1,7 +1,7 @@
-"""Dictionary learning by gradient steps: any optax optimizer, each atom projected on its ball.
+"""Dictionary learning by gradient steps: any optax optimizer, with each atom projected onto its norm ball.
 
-The rule of Olshausen & Field with today's step sizes. Of past batches it keeps what the optimizer
-does (momentum, scales) and needs no k x k statistics.
+The rule of Olshausen & Field with adaptive step sizes. Past batches enter only through the optimizer's state
+(momentum, scales); no k x k statistics are needed.
 
 When to use it: for dictionaries whose Gram matrix does not fit in memory, or that are part of a
 larger model trained by the same optimizer. Otherwise `online` learns more per batch.
@@ -48,7 +48,7 @@ def init(
     optimizer: optax.GradientTransformation,
     norm_bound: Real[ArrayLike, ''] = 1.0,
 ) -> State:
-    """Atoms are random signals of norm sqrt(norm_bound), as init.from_signals; optimizer as in step."""
+    """Initialize atoms with random signals of norm sqrt(norm_bound), as in init.from_signals; optimizer as in step."""
     atoms = initialization.from_signals(key, signals, n_atoms, norm_bound)
     usage = jnp.zeros(n_atoms, atoms.dtype)
     return State(atoms, optimizer.init(atoms), usage, jnp.zeros((), jnp.int32))
@@ -69,7 +69,7 @@ def step(
 ) -> tuple[State, dict[str, Float[Array, '']]]:
     """One batch: codes, the gradient D A - B of the mean objective, one update, the projection.
 
-    The optimizer's statistics of a replaced atom stay: they fade as others do. Compiled once per
+    The optimizer's statistics of a replaced atom are kept, and are forgotten like all others. Compiled once per
     shapes, optimizer object and static arguments. Metrics and errors are those of online.step.
 
     Args:
@@ -81,8 +81,8 @@ def step(
       penalty: Penalty on the codes; static.
       norm_bound: The C of ||d_j||^2 <= C, positive.
       n_iterations: Number of iterations of solvers.approximate; static.
-      usage_window: Batches over which the use of atoms is averaged before one counts as unused.
-      reduce: Over devices.
+      usage_window: Number of batches over which the use of atoms is averaged.
+      reduce: Reduction over devices.
 
     References:
       Olshausen & Field 1996 (the gradient); the projection is that of Mairal et al. 2009.

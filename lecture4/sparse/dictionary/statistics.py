@@ -1,8 +1,8 @@
-"""What a batch of signals determines about a dictionary: its codes' second moments, over all devices.
+"""Sufficient statistics of a batch for a dictionary: second moments of its codes, over all devices.
 
 Every learner's step starts here. At fixed codes the objective of a dictionary D is, up to a
-constant, 0.5 tr(D'D A) - tr(D'B) with A = mean(a a') and B = mean(x a'): all a learner needs of the
-signals, however many there are and on whatever device.
+constant, 0.5 tr(D'D A) - tr(D'B) with A = mean(a a') and B = mean(x a'): this is all that a learner needs of the
+signals, for any number of signals and devices.
 """
 
 from typing import NamedTuple
@@ -31,9 +31,9 @@ class Statistics(NamedTuple):
       B: [d, k] mean(x a').
       usage: [k] fraction of signals that use each atom.
       metrics: objective, reconstruction, density: scalars.
-      n_signals: On all devices.
-      x: [n, d].
-      losses: [n].
+      n_signals: Number of signals on all devices.
+      x: [n, d] signals.
+      losses: [n] losses.
     """
 
     A: Float[Array, 'k k']
@@ -56,7 +56,7 @@ def collect(
 ) -> Statistics:
     """Codes of a batch by a fixed number of iterations, and their statistics.
 
-    No converged solver: that changes what is learned by less than the batches differ.
+    The solver need not converge: the effect on what is learned is smaller than the differences between batches.
 
     Args:
       x: Signals, at least one.
@@ -64,15 +64,15 @@ def collect(
       penalty_weight: Scalar, [k] or [n, 1], positive.
       penalty: Penalty on the codes.
       n_iterations: Number of iterations of solvers.approximate.
-      reduce: Over devices.
+      reduce: Reduction over devices.
 
     Returns:
       Statistics; its metrics are per signal, of the codes before the atoms change: objective,
       reconstruction (its first term), density (fraction of codes that are not zero).
 
     Raises:
-      TypeError: Integers.
-      ValueError: Sizes disagree, the batch is empty, or the penalty weight is not positive.
+      TypeError: An input is an integer array.
+      ValueError: The sizes disagree, the batch is empty, or the penalty weight is not positive.
     """
     check_penalty_weight(penalty_weight)
     x, D, weight = check_inputs(x, D, penalty_weight)

@@ -1,13 +1,12 @@
 """Codes of many signals through one dictionary, each returned with a certificate.
 
-encode chooses a solver, and finishes what it leaves. coordinate_descent is the fastest on a CPU;
+encode chooses a solver, and finishes the signals that it leaves. coordinate_descent is the fastest on a CPU;
 admm on an accelerator, and for other convex penalties; fista works for every penalty and needs no
 tuning; feature_sign is exact; matching_pursuit takes a number of atoms in place of a penalty
-weight; ista is the plain reference. path follows a descending weight. All run on a batch of signals
-at once and stop each signal by its own duality gap: no signal influences another (with systems
-solved on the support, up to rounding: the fullest support of a group decides how they are blocked).
-All are compiled inside, once per shapes and static options, and run under jit, vmap, pmap and
-shard_map.
+weight; ista is the basic reference. path follows a descending weight. All run on a batch of signals
+at once and stop each signal by its own duality gap: no signal influences another (with systems solved on the support,
+up to rounding: the largest support of a group determines how they are blocked). All are jitted internally, once per
+shapes and static options, and can be used under jit, vmap, pmap and shard_map.
 """
 
 from lecture4.sparse.solvers.admm import admm as admm

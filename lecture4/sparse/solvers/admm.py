@@ -43,13 +43,13 @@ def admm(
     polish: bool = False,
     tile: int | None = None,
 ) -> Solution:
-    """Alternating directions, over-relaxed, one factorization for all signals, any convex penalty.
+    """Over-relaxed alternating directions with one factorization for all signals, for any convex penalty.
 
-    The factorization is the eigendecomposition of DD' or D'D, the smaller one. It serves any rho,
-    so each signal has its own:
+    The factorization is the eigendecomposition of DD' or D'D, whichever is smaller. It serves any rho, so each signal
+    has its own:
         rho_i = 2 * mean ||d_j||^2 * sqrt(min(1, weight / max_l1_penalty_i)),
-    small for a signal that many atoms will contribute to, and unchanged when signals and weight are
-    scaled together. Codes are the thresholded variable: zeros are exact.
+    small for a signal to which many atoms will contribute, and invariant when signals and weight are scaled together.
+    Codes are the thresholded variable, so zeros are exact.
 
     In float32 a relative gap below about 1e-6 may be out of reach; fista goes lower, and so does
     `polish`, which at every check solves for the codes that are not zero (L1 and non-negative
@@ -60,17 +60,17 @@ def admm(
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
-      penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
-      penalty: Convex, with a gap.
-      init: Initial codes, zeros where None.
-      rho: Positive, a scalar or [n, 1]; None for the rule above.
-      relaxation: Between 0 and 2, a Python number.
-      tolerance: On the relative gap.
+      penalty_weight: Weight of the penalty, a scalar, [k], [n, 1] or [n, k], positive.
+      penalty: Convex penalty with a gap.
+      init: Initial codes; None takes zeros.
+      rho: Step size, positive, a scalar or [n, 1]; None takes the rule above.
+      relaxation: Over-relaxation, a Python number between 0 and 2.
+      tolerance: Tolerance of the relative duality gap.
       max_iterations: Largest number of iterations for each signal.
-      check_every: Iterations between two checks.
-      bfloat16_iterations: First iterations with products in bfloat16, for accelerators; 10 to 15
-        lose nothing. The others and every check are at full precision.
-      polish: Solve for the codes on their support at every check.
+      check_every: Number of iterations between two checks.
+      bfloat16_iterations: Number of first iterations with products in bfloat16, for accelerators; 10 to 15 lose
+        nothing. The others and every check are at full precision.
+      polish: Whether to solve for the codes on their support at every check.
       tile: As in fista.
 
     Raises:
@@ -198,17 +198,17 @@ def admm_steps(
     penalty: Penalty = L1,
     times: Callable[..., Any] = product,
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Any]:
-    """One iteration (state -> state), state -> codes, and the first state.
+    """One iteration (state -> state), state -> codes, and the initial state.
 
     Args:
       x: Signals.
       D: Dictionary.
       weight: Weight of the penalty, [1 or n, 1 or k].
-      init: Initial codes, zeros where None.
-      rho: None for the rule in `admm`.
+      init: Initial codes; None takes zeros.
+      rho: Step size; None takes the rule in `admm`.
       factors: Factors of D.
-      relaxation: Between 0 and 2.
-      penalty: Convex.
+      relaxation: Over-relaxation, between 0 and 2.
+      penalty: Convex penalty.
       times: Matrix product.
     """
     # The usual pair (z, scaled dual v) is carried as s = z + v: z is the soft threshold of s and v
@@ -238,6 +238,6 @@ def admm_steps(
     v = product(x - product(z, D.T), D) / rho
     if penalty != L1:
         return step, codes, z + v
-    # The dual that belongs to the codes: on the boundary where they are not zero.
+    # The dual variable of the codes: on the boundary where they are not zero.
     v = jnp.clip(v, -threshold, threshold)
     return step, codes, z + jnp.where(z == 0, v, jnp.sign(z) * threshold)

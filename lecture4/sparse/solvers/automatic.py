@@ -1,4 +1,4 @@
-"""The solver that is fastest for a penalty and a platform, and fixed iterations for learners."""
+"""Choice of the fastest solver for a penalty and a platform, and a fixed number of iterations for learners."""
 
 import functools
 from collections.abc import Callable
@@ -47,18 +47,17 @@ STATIC = (
 def choose(penalty: Penalty, n_atoms: int, platform: str) -> tuple[str, int | None]:
     """The method and tile for a penalty, a number of atoms and a platform, as measured.
 
-    On a CPU coordinate descent leads for L1 and non-negative codes at the densities that are common
-    and whatever the conditioning (1 to 9 % non-zero, whitened patches and raw digits;
-    tests/benchmarks/sparse_codes.py), as long as the Gram matrix fits in memory. At 20 % admm
-    certifies 1e-4 in three quarters of its time: name it for codes that dense. A choice by the
-    signals would compile both, and under vmap run both. An accelerator is fastest with few large
-    products: admm, which is also the faster for other convex penalties. For penalties that are not
-    convex there is fista.
+    On a CPU coordinate descent is fastest for L1 and non-negative codes at common densities and any conditioning (1
+    to 9 % non-zero, whitened patches and raw digits; tests/benchmarks/sparse_codes.py), as long as the Gram matrix
+    fits in memory. At 20 % admm certifies 1e-4 in three quarters of its time: select it for codes that dense. A
+    choice by the signals would compile both, and under vmap run both. An accelerator is fastest with few large
+    products: admm, which is also the faster for other convex penalties. For penalties that are not convex fista is
+      chosen.
 
     Args:
       penalty: Penalty on the codes.
-      n_atoms: k.
-      platform: That the program is compiled for: 'cpu', 'gpu', 'tpu', ...
+      n_atoms: Number of atoms k.
+      platform: Platform that the program is compiled for: 'cpu', 'gpu', 'tpu', ...
     """
     tile = CPU_TILE if platform == 'cpu' else None
     if penalty.gap is None:
@@ -68,7 +67,7 @@ def choose(penalty: Penalty, n_atoms: int, platform: str) -> tuple[str, int | No
 
 
 def platform_of(*arrays: Any) -> str:
-    """The platform of the devices that hold the arrays; of the default device where none is known."""
+    """The platform of the devices that hold the arrays; that of the default device if none is known."""
     for array in jax.tree.leaves(arrays):
         if isinstance(array, jax.Array) and not isinstance(array, core.Tracer):
             return next(iter(array.devices())).platform
@@ -90,11 +89,11 @@ def encode(
     platform: str | None = None,
     **options: Any,
 ) -> Solution:
-    """Codes of signals by the solver named, or by the fastest one for the platform (see choose).
+    """Codes of signals by a named solver, or by the fastest one for the platform (see choose).
 
-    Signals that do not converge, because of the number of iterations or because the solver's
-    rounding is too coarse for them, are finished by feature_sign from where they are (L1 and
-    non-negative codes; finish=False leaves them). Compiled once per shapes, dtype and options.
+    Signals that do not converge, because of the number of iterations or of the solver's rounding, are finished by
+    feature_sign from their current codes (L1 and non-negative codes only; finish=False leaves them). Compiled once
+    per shapes, dtype and options.
 
     Args:
       x: Signals.
@@ -104,9 +103,9 @@ def encode(
       tile: 'auto', None or a number of signals, see fista.
       penalty: Penalty on the codes.
       finish: Whether to finish by feature_sign.
-      platform: That the program is compiled for: 'cpu', 'gpu', 'tpu', ...; None takes that of
+      platform: Platform that the program is compiled for: 'cpu', 'gpu', 'tpu', ...; None takes that of
         the devices of x and D, or of the default device where they are traced.
-      **options: The solver's own.
+      **options: Options of the solver.
 
     Returns:
       Solution; iterations of different solvers are summed.
@@ -180,16 +179,15 @@ def approximate(
 ) -> Float[Array, 'n k']:
     """Codes after a fixed number of iterations from zero, without a certificate.
 
-    For the inner loop of a learner: admm for convex penalties, fista for others. The cost is known
-    in advance, vmap costs nothing, and it is differentiable. Compiled once per shapes, dtype,
-    penalty and n_iterations.
+    For the inner loop of a learner: admm for convex penalties, fista for others. The cost is known in advance, vmap
+    adds none, and the result is differentiable. Compiled once per shapes, dtype, penalty and n_iterations.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
-      penalty_weight: Scalar, [k] or [n, 1].
+      penalty_weight: Weight of the penalty, a scalar, [k] or [n, 1].
       penalty: Penalty on the codes.
-      n_iterations: Static.
+      n_iterations: Number of iterations; static.
 
     Raises:
       TypeError: As in fista.

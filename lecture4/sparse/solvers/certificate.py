@@ -1,4 +1,4 @@
-"""The check that certifies codes, and what a solver keeps of it for every signal."""
+"""The check that certifies codes, and its results for every signal."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from lecture4.sparse.penalties import NONNEGATIVE, Penalty
 
 # A gap below this multiple of eps ||x||^2 is rounding: no iteration lowers it.
 ROUNDING = 2.0
-# A signal is given up after so many checks in a row without progress.
+# A signal is given up after this many consecutive checks without progress.
 PATIENCE = 50
 
 
@@ -39,12 +39,12 @@ class SolverStatus(NamedTuple):
 
     @property
     def done(self) -> Bool[Array, ' n']:
-        """Signals whose gap is within the tolerance, or as small as rounding lets it be."""
+        """Signals whose gap is within the tolerance, or as small as rounding permits."""
         return self.converged | self.limited_by_precision
 
 
 class Certifier(NamedTuple):
-    """What it takes to certify codes of the signals x.
+    """Everything needed to certify codes of the signals x.
 
     Attributes:
       x: [n, d].
@@ -52,7 +52,7 @@ class Certifier(NamedTuple):
       weight: [1 or n, 1 or k].
       penalty: Penalty on the codes.
       L: Lipschitz constant of the gradient, for penalties without a gap.
-      tolerance: On the relative gap.
+      tolerance: Tolerance of the relative duality gap.
     """
 
     x: Float[Array, 'n d']
@@ -78,7 +78,7 @@ class Certifier(NamedTuple):
         a: Float[Array, 'n k'],
         iterations: Int32[Array, ' n'],
     ) -> SolverStatus:
-        """Status of codes whose residual (or its norm, [n, 1]) and correlation are known."""
+        """The status of codes with known residual (or its norm, [n, 1]) and correlation."""
         tiny, eps = (getattr(jnp.finfo(a.dtype), name) for name in ('tiny', 'eps'))
         value = objective_of_residual(residual, a, self.weight, self.penalty)
         if self.penalty.gap is None:
@@ -110,7 +110,7 @@ class Certifier(NamedTuple):
 def is_unfinished(status: SolverStatus, max_iterations: Int[ArrayLike, '']) -> Bool[Array, ' n']:
     """Signals that need more iterations.
 
-    Not those whose gap stopped falling: in floats it does, now and then above the tolerance.
+    Signals whose gap has stopped decreasing are excluded: in floating point this may happen above the tolerance.
     """
     running = (status.iterations < max_iterations) & (status.stalled_checks < PATIENCE)
     return status.valid & ~status.done & running
@@ -119,7 +119,7 @@ def is_unfinished(status: SolverStatus, max_iterations: Int[ArrayLike, '']) -> B
 def update_status(new: SolverStatus, old: SolverStatus) -> SolverStatus:
     """The new status, with the best gap so far and the number of checks without progress.
 
-    Progress is a gap that falls by a tenth, or an objective that falls by more than its rounding.
+    Progress means that the gap decreases by a tenth, or the objective by more than its rounding.
     """
     rounding = 4 * jnp.finfo(new.objective.dtype).eps * jnp.abs(old.objective)
     progress = (new.gap < 0.9 * old.best_gap) | (new.objective < old.objective - rounding)
@@ -136,10 +136,10 @@ def warm_start(
     weight: Float[Array, '_ _'],
     penalty: Penalty,
 ) -> Float[Array, 'n k']:
-    """Initial codes: of the penalty's sign, and zeros where zeros are the minimum.
+    """Initial codes with signs that the penalty allows, and zeros for signals whose minimum is zero.
 
-    That is where every |d_j'x| is at most its weight; from elsewhere iterations may never reach
-    zeros exactly.
+    The minimum is zero if every |d_j'x| is at most its weight; from other codes iterations may never reach zeros
+    exactly.
     """
     correlation = product(x, D)
     correlation = correlation if penalty == NONNEGATIVE else jnp.abs(correlation)

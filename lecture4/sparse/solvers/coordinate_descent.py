@@ -24,8 +24,12 @@ from lecture4.sparse.solvers.polish import bits_for, maximum_of_slices, polish, 
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import by_groups, check_tile, no_iterations, solve_in_tiles
 
-STEP_TOLERANCE_DECAY = 0.25  # of the step at which a chunk ends, from one chunk to the next
-GROUP_SIZE = 16  # signals that step together: their codes and correlations fit a core's inner cache
+STEP_TOLERANCE_DECAY = (
+    0.25  # factor on the step size at which a chunk ends, from one chunk to the next
+)
+GROUP_SIZE = (
+    16  # signals updated together: their codes and correlations fit in a core's inner cache
+)
 
 
 def coordinate_descent(
@@ -41,18 +45,18 @@ def coordinate_descent(
     stop: Literal['gap', 'step'] = 'gap',
     tile: int | None = 128,
 ) -> Solution:
-    """Always updates the code that would change most, tracking D'(x - D a) by the Gram matrix.
+    """Coordinate descent on the code that would change most, tracking D'(x - D a) by the Gram matrix.
 
     An update costs one row of D'D instead of two products with D. The atom is found by one maximum
     over integers, the bits of |step| with the atom's index in place of the lowest ones. When no code
     would change by more than a fraction of its weight, the codes are solved for on their support (see
-    polish) and certified; a signal that does not pass continues with a smaller fraction. k^2 numbers
-    are in memory. Compiled once per shapes, dtype, penalty, stop and tile.
+    polish) and certified; a signal that does not pass continues with a smaller fraction. The Gram matrix takes k^2
+    numbers of memory. Compiled once per shapes, dtype, penalty, stop and tile.
 
     With stop='gap' a signal stops as in fista, or after max_iterations updates. With stop='step' it
-    stops where no code would change by more than tolerance * weight. The excess over the minimum is
-    of the order of that squared (on patches 1e-4 of it for 0.05). The gap is of its own order, and
-    computed from the tracked correlations: the cost of a certificate is saved.
+    stops where no code would change by more than tolerance * weight. The excess over the minimum is of the order of
+    its square (on patches a relative 1e-4 for 0.05). The gap is then computed from the tracked correlations, which
+    saves the cost of a certificate.
 
     Args:
       x: Signals.
@@ -60,8 +64,8 @@ def coordinate_descent(
       penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
       penalty: L1 or NONNEGATIVE.
       init: Initial codes, zeros where None.
-      tolerance: On the relative gap, or on the step.
-      max_iterations: Updates of single codes, of each signal.
+      tolerance: Tolerance of the relative gap, or of the step.
+      max_iterations: Largest number of updates of single codes for each signal.
       first_step_tolerance: The fraction of the weight at which the first chunk ends; None derives
         it from the tolerance.
       stop: 'gap' or 'step'.
@@ -159,17 +163,17 @@ def _coordinate_descent(
 class _Units(NamedTuple):
     """Codes in units in which every weight is 1 and every atom of norm 1.
 
-    y_j = a_j |d_j|^2 / weight_j, c_j = d_j'r / weight_j: the best y_j is the soft threshold at 1 of
-    y_j + c_j whatever atoms and weights are, and a step s of it takes s times row j off c.
+    y_j = a_j |d_j|^2 / weight_j, c_j = d_j'r / weight_j: the best y_j is the soft threshold at 1 of y_j + c_j for all
+    atoms and weights, and a step s in y_j subtracts s times row j from c.
     """
 
     rows: jax.Array  # [k', k'], k' = k padded to whole slices
     curvature: jax.Array  # [1, k] |d_j|^2
-    penalty_weight: jax.Array  # [1, k] the part of the weights that belongs to the atoms
-    is_nonzero: jax.Array  # [1, k] bool, of atoms
+    penalty_weight: jax.Array  # [1, k] the atoms' factor of the weights
+    is_nonzero: jax.Array  # [1, k] bool, mask of atoms
 
     def split(self, weight):
-        """The part of the weights that belongs to signals [n or 1, 1], and the remaining one."""
+        """The signals' factor of the weights [n or 1, 1], and the remaining factor."""
         if weight.shape[1] == 1:
             return weight, None
         ones = jnp.ones((1, 1), weight.dtype)
@@ -207,7 +211,7 @@ def _make_units(D, weight):
 
 
 def _descend(y, c, step_tolerance, budget, penalty_weight, rows, penalty):
-    """Greedy updates until every signal's largest step is below step_tolerance, or out of budget.
+    """Greedy updates until every signal's largest step is below step_tolerance or its budget is used up.
 
     y, c [n, k] in units of weights; penalty_weight 1 or [n, k]; step_tolerance (a fraction of the
     weight), budget [n]; rows [k, k]. Returns y, c, the number of updates [n] and who is done [n].

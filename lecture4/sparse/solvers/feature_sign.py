@@ -1,4 +1,4 @@
-"""Feature-sign search: the exact solver, by guesses of the codes' signs."""
+"""Feature-sign search: the exact solver, which guesses the signs of the codes."""
 
 import functools
 
@@ -23,7 +23,7 @@ from lecture4.sparse.solvers.polish import GROUP_SIZE, solve_on_support
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import by_groups, check_tile, no_iterations, solve_in_tiles
 
-CHECK_EVERY = 16  # guesses between two certificates
+CHECK_EVERY = 16  # number of steps between two certificates
 
 
 def feature_sign(
@@ -37,16 +37,16 @@ def feature_sign(
     max_iterations: Int[ArrayLike, ''] = 1000,
     tile: int | None = 128,
 ) -> Solution:
-    """Guesses which codes are not zero, with their signs, and solves for them: exact, and finite.
+    """Guess which codes are not zero, and their signs, and solve for them: exact, in finitely many steps.
 
     A step adds the atom whose correlation exceeds its weight by most, once the codes so far are at
     their minimum; moves the codes towards the minimum for the guessed signs, no farther than where
     the objective is least among the points at which one changes sign and that minimum; and removes
-    codes that reached 0 from the guess. The objective falls at every step, so no guess occurs
-    twice. From zero it takes as many steps as codes are in use, from codes nearby a few: it
-    finishes what other solvers leave. Supports have up to 512 atoms; k^2 numbers are in memory.
+    codes that reached 0 from the guess. The objective decreases at every step, so no guess occurs twice. From zero it
+    takes about as many steps as there are non-zero codes, from nearby codes a few: it finishes the signals that other
+    solvers leave. Supports have at most 512 atoms; the Gram matrix takes k^2 numbers of memory.
 
-    Stops as fista, checked every few steps; the default tolerance is about what float32 can
+    Stops as in fista, checked every few steps; the default tolerance is about what float32 can
     certify. Compiled once per shapes, dtype, penalty and tile.
 
     Args:
@@ -55,8 +55,8 @@ def feature_sign(
       penalty_weight: Scalar, [k], [n, 1] or [n, k], positive.
       penalty: L1 or NONNEGATIVE.
       init: Initial codes, zeros where None.
-      tolerance: On the relative gap.
-      max_iterations: Steps, of each signal.
+      tolerance: Tolerance of the relative duality gap.
+      max_iterations: Largest number of steps for each signal.
       tile: As in fista.
 
     Returns:
@@ -113,7 +113,7 @@ def _search(a, c, weight, budget, gram, penalty):
 
     def body(carry):
         a, c, signs, at_minimum, steps, active = carry
-        # Activate: the zero code along which the objective falls fastest.
+        # Activate the zero code along which the objective decreases fastest.
         descent = c if penalty == NONNEGATIVE else jnp.abs(c)
         excess = jnp.where(signs == 0, descent / weight - 1, -1)
         best = jnp.argmax(excess, axis=1)
@@ -121,7 +121,7 @@ def _search(a, c, weight, budget, gram, penalty):
         new_sign = jnp.where(add, jnp.sign(c[signals, best]), 0)
         signs = signs.at[signals, best].add(new_sign)
         active = active & (add | ~at_minimum)
-        # Move towards the minimum for these signs, as far as the objective falls.
+        # Move towards the minimum for these signs, as far as the objective decreases.
         targets = jnp.where(active[:, None], signs, 0)
         new, new_at_minimum = solve_on_support(a, targets, c, weight, gram)
         c = c - product(new - a, gram)

@@ -22,16 +22,16 @@ def weights_from_max(
     *,
     min_fraction: float = 0.01,
 ) -> Float[Array, ' {n_weights}']:
-    """Penalty weights from max |D'x|, where all codes are 0, down, evenly spaced in the logarithm.
+    """Logarithmically spaced penalty weights, descending from max |D'x|, where all codes are 0.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
-      n_weights: At least 1.
+      n_weights: Number of weights, at least 1.
       min_fraction: Smallest weight, as a fraction of the largest, in (0, 1).
 
     Returns:
-      Descending, the same for all signals.
+      Weights in descending order, the same for all signals.
     """
     largest = jnp.max(max_l1_penalty(x, D), initial=0)
     return largest * jnp.geomspace(1, min_fraction, n_weights, dtype=largest.dtype)
@@ -45,17 +45,17 @@ def path(
 ) -> Solution:
     """The Solution for every penalty weight, each started from the codes of the previous one.
 
-    Descending weights are the fast order: codes then enter a few at a time. A vmap over weights
-    gives the same, and is slower: every weight starts from zero, and waits for the smallest.
+    Descending weights are fast, since a few codes enter at a time. A vmap over weights gives the same result more
+    slowly: every weight starts from zero, and waits for the smallest.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns.
-      penalty_weights: [p].
+      penalty_weights: Weights [p].
       **options: Options of encode.
 
     Returns:
-      A Solution whose arrays have a first axis of p.
+      A Solution whose arrays have a leading axis of length p.
 
     Raises:
       TypeError: As in encode.
@@ -77,7 +77,7 @@ def path(
 def _path(x, D, weights, traced, *, static):
     def next_weight(codes, weight):
         solution = encode(x, D, weight, init=codes, **dict(static), **traced)
-        # A signal that is not finite stays marked, and starts the next weight from zero.
+        # A signal that is not finite remains marked, and starts from zero at the next weight.
         return jnp.where(jnp.isfinite(solution.codes), solution.codes, 0), solution
 
     start = vary_like(jnp.zeros((x.shape[0], D.shape[1]), x.dtype), (x, D, weights))

@@ -1,10 +1,10 @@
-"""Codes solved for exactly on their support: in one step, what an iteration only approaches.
+"""Exact solution for codes on their support: in one step, what iterations only approach.
 
 Once an iterative method has identified which codes are zero and the signs of the others, those
-solve the normal equations G_SS a_S = D_S'x - weight_S sign(a_S). The residual of that point is also
-the best dual point there is: it meets the constraints of the support with equality, where the
-residual of the iterate misses them by as much as the iterate is still away. So one small system per
-signal replaces the last iterations and makes the certificate tight.
+solve the normal equations G_SS a_S = D_S'x - weight_S sign(a_S). The residual at that point is also the best dual
+point: it satisfies the constraints of the support with equality, whereas the residual of an iterate misses them in
+proportion to its distance from the minimum. So one small system per signal replaces the last iterations and makes the
+certificate tight.
 """
 
 import math
@@ -21,26 +21,26 @@ from lecture4.sparse.penalties import Penalty
 from lecture4.sparse.solvers.certificate import SolverStatus
 from lecture4.sparse.solvers.tiling import by_groups, select
 
-SIZES = (16, 32, 64, 128, 256, 512)  # systems have the smallest sufficient size
+SIZES = (16, 32, 64, 128, 256, 512)  # sizes of systems; the smallest sufficient one is used
 GROUP_SIZE = 32  # signals whose systems have the same size
-MAX_ATOMS = 8192  # no Gram matrix beyond
+MAX_ATOMS = 8192  # largest number of atoms with a Gram matrix
 
 
 def gram_for(D: Float[Array, 'd k'], penalty: Penalty) -> Float[Array, 'k k'] | None:
-    """D'D where a support can be solved for under this penalty, else None."""
+    """D'D if codes can be solved for on their support under this penalty, else None."""
     return product(D.T, D) if penalty in (L1, NONNEGATIVE) and D.shape[1] <= MAX_ATOMS else None
 
 
 def slices_of(k: int) -> int:
-    """Into how many slices a row of k is cut, so that one is some vector registers wide."""
+    """Number of slices into which a row of k is split, so that a slice fills a few vector registers."""
     return 8 if k <= 256 else 16
 
 
 def maximum_of_slices(part: Callable[[int], Any], n_slices: int) -> Num[Array, 'n width']:
     """Elementwise maximum of part(0), ..., part(n_slices - 1).
 
-    A row's maximum of integers is computed this way: XLA's own along a row is scalar on the CPU,
-    half the time of a pass over k = 512.
+    A row's maximum of integers is computed this way because XLA's reduction along a row is scalar on the CPU and
+    takes half the time of a pass over k = 512.
     """
     best = part(0)
     for i in range(1, n_slices):
@@ -54,7 +54,7 @@ def support(a: Num[Array, 'n k'], size: int, max_count: Int[Array, '']) -> Int32
     Args:
       a: Codes, or their signs.
       size: Length of the lists.
-      max_count: How many the fullest row has (traced): the loop is no longer than that.
+      max_count: Number of non-zero codes of the fullest row (traced), the length of the loop.
     """
     n, k = a.shape
     n_slices = slices_of(k)
@@ -81,10 +81,10 @@ def polish(
     weight: Float[Array, '_ _'],
     gram: Float[Array, 'k k'],
 ) -> Float[Array, 'n k']:
-    """Codes replaced by the minimum on their support where that lowers the objective.
+    """Replace codes by the minimum on their support where that decreases the objective.
 
-    Codes that would change sign become 0; a signal with too large a support, or whose objective
-    would not fall, keeps its codes.
+    Codes that would change sign become 0; a signal whose support is too large or whose objective would not decrease
+    keeps its codes.
 
     Args:
       a: Codes.
@@ -114,9 +114,9 @@ def solve_on_support(
     weight: Float[Array, 'n _'],
     gram: Float[Array, 'k k'],
 ) -> tuple[Float[Array, 'n k'], Bool[Array, ' n']]:
-    """Codes moved towards the minimum for these signs, as far as the objective falls.
+    """Move codes towards the minimum for given signs, as far as the objective decreases.
 
-    The best of the points on the way at which a code becomes 0, and that minimum.
+    The result is the best of that minimum and the points on the way at which a code becomes 0.
 
     Args:
       a: Codes.
@@ -137,7 +137,7 @@ def solve_on_support(
         slope = jnp.sum(step * correlation, axis=1, keepdims=True)
         at = jnp.concatenate([crossing, jnp.ones_like(slope)], axis=1)
         length = jnp.abs(old[:, None, :] + at[:, :, None] * step[:, None, :])
-        # Change of the penalty, atom by atom: the difference of two sums would be rounding.
+        # Change of the penalty per atom: the difference of two sums would be dominated by rounding.
         gain = jnp.sum(weight[:, None, :] * (length - jnp.abs(old)[:, None, :]), axis=2)
         change = 0.5 * at * at * curvature - at * slope + gain
         best = jnp.argmin(change, axis=1)
@@ -179,12 +179,12 @@ def _on_support(choose, a, signs, correlation, weight, gram):
             w = jnp.where(used, weight, 0) if weight.shape[1] == 1 else pick(weight)
             gram_part = jnp.take(flat, at[:, :, None] * k + at[:, None, :], mode='clip')
             gram_part = jnp.where(used[:, :, None] & used[:, None, :], gram_part, 0)
-            # A correction, not the codes themselves: its rounding is relative to its own size.
+            # Solve for the correction rather than the codes: its rounding is relative to its own size.
             new = old + _conjugate_gradients(gram_part, c - w * pick(signs))
             finite = jnp.all(jnp.isfinite(new), axis=1, keepdims=True)
             new = jnp.where(finite, new, old)
             chosen = choose(old, new, gram_part, c, w)
-            # No change is the minimum too, up to rounding.
+            # No change is also the minimum, up to rounding.
             is_minimum = jnp.all(chosen == new, axis=1) | jnp.all(chosen == old, axis=1)
             return a.at[rows, index].set(chosen, mode='drop', unique_indices=True), is_minimum
 
@@ -195,7 +195,7 @@ def _on_support(choose, a, signs, correlation, weight, gram):
 
 
 def _objective_change(old, step, gram_part, correlation, weight):
-    """By how much the objective changes, [n]."""
+    """Change of the objective, [n]."""
     change = 0.5 * jnp.sum(step * _rows_times(gram_part, step), axis=1)
     change = change - jnp.sum(step * correlation, axis=1)
     return change + jnp.sum(weight * (jnp.abs(old + step) - jnp.abs(old)), axis=1)
@@ -208,12 +208,12 @@ def _rows_times(gram_part, v):
 def _conjugate_gradients(gram_part, b):
     """Solutions of gram_part [n, m, m] s = b [n, m], to a hundredth of sqrt(eps), in at most m + 2 steps.
 
-    Where a Cholesky factorization costs m^3, this costs some ten products with atoms that are not
-    much correlated; and it tolerates rows of zeros and singular systems.
+    A Cholesky factorization costs m^3; this costs about ten products if atoms are not strongly correlated, and
+    tolerates rows of zeros and singular systems.
     """
     m = b.shape[1]
-    # Atoms that depend on each other leave directions in which nothing determines the codes: a
-    # ridge below the accuracy that a correction needs bounds them.
+    # Linearly dependent atoms leave directions in which the codes are not determined: a ridge below the accuracy that
+    # a correction needs bounds them.
     diagonal = jnp.max(jnp.einsum('nii->ni', gram_part), axis=1, keepdims=True, initial=0)
     ridge = (0.1 * jnp.sqrt(jnp.finfo(b.dtype).eps)).astype(b.dtype) * diagonal
     enough = jnp.sum(b * b, axis=1) * (1e-4 * jnp.finfo(b.dtype).eps)
@@ -243,14 +243,14 @@ def certify_and_polish(
     weight: Float[Array, '_ _'],
     iterations: Int32[Array, ' n'],
 ) -> tuple[Float[Array, 'n k'], SolverStatus]:
-    """(codes, status), polished where they do not pass unchanged and that makes their gap smaller.
+    """(codes, status); codes that do not pass are polished if that reduces their gap.
 
     Args:
       certify: The method of a Certifier.
       gram: D'D, or None to leave the codes unchanged.
-      codes: To be certified.
+      codes: Codes to certify.
       weight: [1 or n, 1 or k].
-      iterations: So far.
+      iterations: Number of iterations so far.
     """
     status, correlation = certify(codes, iterations)
     if gram is None:
@@ -266,5 +266,5 @@ def certify_and_polish(
 
 
 def bits_for(k: int) -> int:
-    """Low bits that hold an index below k."""
+    """Number of low bits that hold an index below k."""
     return max(1, math.ceil(math.log2(max(k, 2))))

@@ -1,4 +1,4 @@
-"""Proximal gradient: fista for every penalty, ista as the plain reference."""
+"""Proximal gradient: fista for every penalty, ista as the basic reference."""
 
 import functools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from lecture4.sparse.solvers.polish import certify_and_polish, gram_for
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import check_tile, no_iterations, run_chunk, solve_in_tiles
 
-L1_INIT_ITERATIONS = 30  # of L1 that init='l1' runs
+L1_INIT_ITERATIONS = 30  # number of L1 iterations with init='l1'
 
 
 def fista(
@@ -44,10 +44,10 @@ def fista(
     polish: bool = False,
     tile: int | None = None,
 ) -> Solution:
-    """Accelerated proximal gradient; each signal's momentum restarts when it points uphill.
+    """Accelerated proximal gradient; a signal's momentum is restarted when it points uphill.
 
-    For a penalty other than L1 a step that would raise the objective is replaced by a plain one, so
-    the objective never rises; the result is a stationary point that depends on `init`.
+    For a penalty other than L1, a step that would increase the objective is replaced by a step without momentum, so
+    the objective never increases; the result is a stationary point that depends on `init`.
 
     Stops at gap <= tolerance * objective, or <= 2 eps ||x||^2 (limited by precision), checked every
     `check_every` iterations. For penalty_weight >= max_l1_penalty(x, D) the L1 codes are exactly 0.
@@ -57,21 +57,21 @@ def fista(
       x: Signals; n may be 0.
       D: Dictionary, atoms in columns.
       penalty_weight: Scalar, [k], [n, 1] or [n, k], positive; it may be traced.
-      penalty: Any.
-      init: Initial codes, zeros where None. 'l1' starts from a few iterations of L1 codes: for
+      penalty: Any penalty.
+      init: Initial codes; None takes zeros. 'l1' starts from a few iterations of L1 codes: for
         the log penalty at weights where it is not convex this reaches a lower objective than
         zeros, as a rule.
-      tolerance: On the relative gap.
+      tolerance: Tolerance of the relative duality gap.
       max_iterations: Largest number of iterations for each signal.
-      check_every: Iterations between two checks.
-      bfloat16_iterations: First iterations in bfloat16, see admm.
-      polish: Solve for the codes on their support at every check, see admm.
-      tile: Signals solved together; None takes all of them, for accelerators. About 128 fit into
-        a CPU core's cache.
+      check_every: Number of iterations between two checks.
+      bfloat16_iterations: Number of first iterations in bfloat16, see admm.
+      polish: Whether to solve for the codes on their support at every check, see admm.
+      tile: Number of signals solved together; None takes all of them, for accelerators. About 128 fit in a CPU core's
+        cache.
 
     Raises:
-      TypeError: Integers or 16-bit floats.
-      ValueError: Sizes disagree, or a concrete penalty weight is not positive.
+      TypeError: An input is an array of integers or 16-bit floats.
+      ValueError: The sizes disagree, or a concrete penalty weight is not positive.
 
     References:
       Beck & Teboulle 2009, eq. 4.1-4.3; O'Donoghue & Candes 2015, section 3.2 (gradient).
@@ -104,7 +104,7 @@ def ista(
     check_every: Int[ArrayLike, ''] = 10,
     tile: int | None = None,
 ) -> Solution:
-    """Proximal gradient of constant step size: the slow reference whose objective falls every step.
+    """Proximal gradient with constant step size: the slow reference, whose objective decreases in every step.
 
     Arguments, stopping and errors are those of `fista`.
 
@@ -193,7 +193,7 @@ def _proximal(
 def gradient_operator(
     D: Float[Array, 'd k'],
 ) -> tuple[Float[Array, ''], Float[Array, 'k k'] | None]:
-    """The Lipschitz constant, and the Gram matrix where a product with it is the cheaper one."""
+    """The Lipschitz constant, and the Gram matrix if a product with it is cheaper than two with D."""
     L = lipschitz(D)
     d, k = D.shape
     return jnp.where(L > 0, L, 1), product(D.T, D) if k < 2 * d else None
@@ -209,7 +209,7 @@ def proximal_steps(
     momentum: bool,
     times: Callable[..., Any] = product,
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any], Any]:
-    """One iteration (state -> state), state -> codes, and the first state.
+    """One iteration (state -> state), state -> codes, and the initial state.
 
     Args:
       x: Signals.
@@ -218,7 +218,7 @@ def proximal_steps(
       init: Initial codes, zeros where None.
       penalty: Penalty on the codes.
       gradient_operator: As the function of that name returns it.
-      momentum: FISTA's steps, else ISTA's.
+      momentum: Whether steps are FISTA's; otherwise ISTA's.
       times: Matrix product.
     """
     L, gram = gradient_operator
@@ -237,7 +237,7 @@ def proximal_steps(
             return moved, moved, t, value
         restart = jnp.sum((y - moved) * (moved - a), axis=1, keepdims=True) > 0
         if penalty.gap is None:
-            # Rejected: keep a, and leave the next step to the plain map, which cannot rise.
+            # Rejected: keep a, and take the next step without momentum, which cannot increase the objective.
             residual = x - product(moved, D.T)
             risen = objective_of_residual(residual, moved, weight, penalty)[:, None]
             eps = 8 * jnp.finfo(x.dtype).eps
@@ -269,11 +269,11 @@ def initial_codes(
     init: Float[Array, 'n k'] | None,
     penalty: Penalty,
 ) -> Float[Array, 'n k']:
-    """Codes to start from; zeros where zeros are known to be the solution."""
+    """Initial codes; zeros where zeros are known to be the solution."""
     if init is None:
         return jnp.zeros_like(correlation)
     if penalty != L1:
         return init
-    # A warm start at a solution that is 0 would approach it without ever reaching it.
+    # From a warm start, iterations would approach a zero solution without ever reaching it.
     zero = load(correlation, weight) <= 1 + 8 * jnp.finfo(correlation.dtype).eps
     return jnp.where(zero, 0, init)

@@ -1,4 +1,4 @@
-"""Matching pursuit: codes of a given number of atoms, or of as few as approximate a signal."""
+"""Matching pursuit: codes with a given number of atoms, or with as few as approximate a signal."""
 
 import functools
 
@@ -13,9 +13,9 @@ from lecture4.sparse.objective import check_inputs, product
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import check_tile
 
-TILE = 128  # signals that a core works on together: their state stays in its cache
-VECTORS_AT_A_TIME = 4  # of a basis, read together
-# An atom of unit norm with less outside the span of the others than this is inside, up to rounding.
+TILE = 128  # signals that a core processes together: their state stays in its cache
+VECTORS_AT_A_TIME = 4  # vectors of a basis that are read together
+# A unit-norm atom whose component outside the span of the others is smaller than this lies inside it, up to rounding.
 IN_SPAN = 1e-4
 
 
@@ -29,26 +29,26 @@ def matching_pursuit(
 ) -> Solution:
     """Codes of at most n_nonzero atoms, chosen one at a time: orthogonal matching pursuit.
 
-    A signal is done when |x - D a|^2 <= residual_energy, when n_nonzero atoms are in use, or when
-    no atom outside their span is left. Each atom is the one most correlated with the residual,
-    norms apart; all codes are then fitted again. No minimum is claimed: the gap certifies the fit,
-    it is the largest |d_j'(x - D a)| / (|d_j| |x|) of the atoms used, rounding where it is right.
+    A signal is done when |x - D a|^2 <= residual_energy, when n_nonzero atoms are in use, or when no atom is left
+    outside their span. Each step adds the normalized atom that is most correlated with the residual; all codes are
+    then refitted. The gap does not certify a minimum but the fit: it is the largest |d_j'(x - D a)| / (|d_j| |x|) of
+    the atoms in use, of the order of rounding if the fit is exact.
 
     Compiled once per shapes, dtype, n_nonzero and tile.
 
     Args:
-      x: Signals. One with a NaN or an infinity gets NaN codes.
+      x: Signals. A signal with a NaN or an infinity gets NaN codes.
       D: Dictionary, atoms in columns, at least one.
-      n_nonzero: At least 1.
-      residual_energy: Nonnegative, a scalar or [n].
-      tile: Signals solved together; None for all.
+      n_nonzero: Largest number of atoms, at least 1.
+      residual_energy: Squared norm of the residual at which a signal is done, nonnegative, a scalar or [n].
+      tile: Number of signals solved together; None for all.
 
     Returns:
       Solution: iterations count atoms, objective is 0.5 |x - D a|^2.
 
     Raises:
-      TypeError: Integers or 16-bit floats.
-      ValueError: Sizes disagree, there is no atom, or n_nonzero or tile is below 1.
+      TypeError: An input is an array of integers or 16-bit floats.
+      ValueError: The sizes disagree, there is no atom, or n_nonzero or tile is below 1.
 
     References:
       Pati, Rezaiifar & Krishnaprasad 1993; by orthogonal bases as in Rubinstein et al. 2008.
@@ -67,7 +67,7 @@ def _matching_pursuit(x, D, energy, *, m, tile):
 
     def code(x, energy):
         _, count, chosen, basis, coordinates = _pursue(x, unit, energy, m)
-        # The atoms' coordinates in the basis: upper triangular, and 1 where there is no atom.
+        # Coordinates of the atoms in the basis: upper triangular, with 1 on the diagonal where there is no atom.
         used = jnp.arange(m, dtype=jnp.int32)[None, :] < count[:, None]
         atoms = unit.T[chosen]
         R = jnp.einsum('tid,tjd->tij', basis, atoms, precision='highest')
@@ -108,17 +108,17 @@ def pursue(
     max_atoms: int = 32,
     tile: int | None = TILE,
 ) -> tuple[Float[Array, 'n d'], Int32[Array, ' n']]:
-    """The approximation of every signal by as few atoms as leave |x - D a|^2 <= residual_energy.
+    """Approximation of every signal by as few atoms as leave |x - D a|^2 <= residual_energy.
 
-    matching_pursuit without its codes: the approximation is x minus its part orthogonal to the
+    This is matching_pursuit without its codes: the approximation is x minus its part orthogonal to the
     chosen atoms, which is enough for denoising.
 
     Args:
       x: Signals.
       D: Dictionary, atoms in columns, at least one.
-      residual_energy: Nonnegative, a scalar or [n].
+      residual_energy: Squared norm of the residual at which a signal is done, nonnegative, a scalar or [n].
       max_atoms: Largest number of atoms of each approximation; static.
-      tile: Signals solved together; None for all.
+      tile: Number of signals solved together; None for all.
 
     Returns:
       The approximations, and the number of atoms of each.
@@ -156,7 +156,7 @@ def _check(x, D, residual_energy, tile):
 
 
 def _by_energy(solve, x, energy, tile):
-    """solve(x, energy) by tiles of similar norms: a tile takes as long as its longest signal."""
+    """solve(x, energy) on tiles of signals of similar norm: a tile takes as long as its slowest signal."""
     n = x.shape[0]
     if n == 0:
         return solve(x, energy)
@@ -176,7 +176,7 @@ def _unit_atoms(D):
 
 
 def _pursue(x, unit, energy, m):
-    """Pursuit by m unit atoms [d, k] at most of signals [t, d].
+    """Pursuit of signals [t, d] by at most m of the unit atoms [d, k].
 
     Returns the residuals [t, d], the number of atoms [t], their indices [t, m], the orthonormal
     basis of their span [t, m, d] and the signals' coordinates in it [t, m].
@@ -190,7 +190,9 @@ def _pursue(x, unit, energy, m):
         n, residual, count, chosen, basis, coordinates = state
         best = jnp.argmax(jnp.abs(product(residual, unit)), axis=1)
         v = unit.T[best]
-        for _ in range(2):  # once leaves rounding of the size of the atoms' common part
+        for _ in range(
+            2
+        ):  # orthogonalizing once leaves rounding of the size of the atoms' common part
             v = v - _within(basis, v, n)
         size = jnp.linalg.norm(v, axis=1, keepdims=True)
         use = unexplained(residual)[:, None] & (size > IN_SPAN)
@@ -225,9 +227,9 @@ def _pursue(x, unit, energy, m):
 
 
 def _within(basis, v, n):
-    """The part of v [t, d] in the span of the first n vectors of a basis [t, m, d].
+    """The projection of v [t, d] onto the span of the first n vectors of a basis [t, m, d].
 
-    A few at a time: most signals have few atoms, and the rest of the basis is not read.
+    Vectors are read a few at a time: most signals have few atoms, and the rest of the basis is not read.
     """
 
     def add(i, total):

@@ -1,4 +1,4 @@
-"""What every solver returns, and its summary over many signals."""
+"""The result of every solver, and its summary over many signals."""
 
 import warnings
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int32
 class Solution(NamedTuple):
     """Codes and, per signal, their certificate.
 
-    For a convex penalty the gap is the duality gap divided by the objective: the codes are at most
-    that far, in relative terms, above the minimum. For another it is the norm of the proximal
-    gradient divided by that of D'x: it certifies stationarity, not a global minimum.
+    For a convex penalty the gap is the duality gap divided by the objective: the objective is at most that far, in
+    relative terms, above the minimum. For other penalties it is the norm of the proximal gradient divided by that of
+    D'x: it certifies stationarity, not a global minimum.
 
     A solver stops at a signal in one of three states: converged; limited by precision, where the
     gap is above the tolerance but no larger than the rounding of ||x||^2, so that more iterations
@@ -21,7 +21,7 @@ class Solution(NamedTuple):
     neither, where the number of iterations was not enough.
 
     A signal with a NaN or an infinity, or whose numbers overflow, has NaN codes, gap and objective,
-    and is in neither state.
+    and is in none of these states.
 
     Attributes:
       codes: [n, k].
@@ -44,13 +44,13 @@ class Summary(NamedTuple):
     """Counts over many signals, and their typical and worst gaps.
 
     Attributes:
-      n_signals: In all.
-      n_unconverged: Finite, but neither converged nor limited by precision.
-      n_limited_by_precision: See Solution.
-      n_invalid: Not finite, or of a penalty weight that is not positive.
-      mean_gap: Over finite signals, as the next two.
-      gap_99: 99th percentile.
-      worst_gap: Largest.
+      n_signals: Number of signals.
+      n_unconverged: Number of finite signals that are neither converged nor limited by precision.
+      n_limited_by_precision: Number of signals limited by precision, see Solution.
+      n_invalid: Number of signals that are not finite or whose penalty weight is not positive.
+      mean_gap: Mean gap over finite signals, as the next two.
+      gap_99: 99th percentile of the gap.
+      worst_gap: Largest gap.
       worst_signal: Row of the largest gap; -1 where there is none.
       worst_limited_gap: Largest gap of a signal limited by precision; 0 where there is none.
     """
@@ -88,7 +88,7 @@ def summarize(solution: Solution) -> Summary:
 
 
 def warn_if_unconverged(solution: Solution) -> str:
-    """Warns of signals that are not converged, with their worst gaps; on the host.
+    """Warn of signals that are not converged, with their worst gaps; on the host.
 
     Returns:
       The text of the warning, '' where all signals are converged.

@@ -1,4 +1,4 @@
-"""Loops over tiles of signals: each signal stops by its own certificate, tiles fit a core's cache."""
+"""Loops over tiles of signals: each signal stops by its own certificate, and tiles fit in a core's cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from lecture4.ops.varying import vary_like
 from lecture4.sparse.solvers.certificate import SolverStatus, is_unfinished, update_status
 from lecture4.sparse.solvers.solution import Solution
 
-# Tiles among which the unfinished signals are gathered: their codes stay in a core's outer cache.
+# Number of tiles among which the unfinished signals are regrouped: their codes stay in a core's outer cache.
 TILES_PER_BLOCK = 32
 
 
@@ -46,9 +46,9 @@ def run_chunk(
 
 
 def by_groups(solve: Callable[..., PyTree], size: int, *signals: Shaped[Array, 'n ...']) -> PyTree:
-    """`solve` applied to the arrays' rows, `size` of them at a time: no group waits for another.
+    """Apply `solve` to the arrays' rows, `size` of them at a time, so that no group waits for another.
 
-    Where the program is compiled for an accelerator, to all at once.
+    If the program is compiled for an accelerator, it is applied to all rows at once.
     """
     n = signals[0].shape[0]
     if n <= size:
@@ -65,10 +65,10 @@ def by_groups(solve: Callable[..., PyTree], size: int, *signals: Shaped[Array, '
 
 
 def check_tile(tile: int | None) -> None:
-    """Checks a number of signals solved together.
+    """Check the number of signals solved together.
 
     Raises:
-      ValueError: Below 1.
+      ValueError: It is below 1.
     """
     if tile is not None and tile < 1:
         raise ValueError(f'tile={tile}; expected at least 1 signal, or None for all at once')
@@ -82,18 +82,16 @@ def solve_in_tiles(
     tile: int | None,
     max_iterations: Int[ArrayLike, ''],
 ) -> Solution:
-    """Runs a method on all signals, a tile at a time, and regroups the tiles after every chunk.
+    """Run a method on all signals, a tile at a time, and regroup the tiles after every chunk.
 
-    Between chunks the unfinished signals move together, so that no tile waits for its hardest
-    signal.
+    Unfinished signals are regrouped between chunks, so that no tile waits for its slowest signal.
 
     Args:
       init: (x, weight, *others) -> (state, status).
       advance: ((x, weight, *others), state, status) -> (state, status) after one chunk of
         iterations; its result counts for unfinished signals only.
       codes: state -> [n, k].
-      data: x, weight, *others: each an array with a row per signal, one with one row for all, or
-        None.
+      data: x, weight, *others: each is an array with a row per signal or one row for all, or None.
       tile: Signals solved together; None for all.
       max_iterations: Largest number of iterations for each signal.
     """
@@ -152,7 +150,7 @@ def solve_in_tiles(
             carry, rows, place = lax.cond(
                 gathered, lambda v: v, lambda v: jax.tree.map(lambda u: u[order], v), everything
             )
-            # A map writes its output once; updating the block in place, XLA copies all of it.
+            # A map writes its output once; an update of the block in place makes XLA copy all of it.
             return together(lax.map(one_tile, in_tiles((carry, rows)))), rows, place
 
         everything = lax.while_loop(
@@ -164,7 +162,7 @@ def solve_in_tiles(
         return _solution(codes(state), status), place
 
     (solved, moved) = lax.map(solve_block, (rows, place))
-    # Where the block's rows ended up, and the block's own order, undone together.
+    # Undo the regrouping of the block's rows and the block's own order together.
     moved = (moved + size * jnp.arange(n_blocks)[:, None]).reshape(-1)
     back = jnp.argsort(moved)[jnp.argsort(order)]
     return jax.tree.map(lambda v: v.reshape(n_blocks * size, *v.shape[2:])[back], solved)
