@@ -1,4 +1,4 @@
-"""Binary images from gray ones: the protocols under which log-likelihoods in nats are compared."""
+"""Binarization of gray images: the protocols under which log-likelihoods in nats are compared."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ from lecture4.ops.losses import check_unit_interval
 
 
 def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '*shape']:
-    """Pixels 0 or 1, each 1 with probability x: dynamic binarization with a new key at every visit.
+    """Pixels 0 or 1, each 1 with probability x: dynamic binarization if the key is new in every batch.
 
     Args:
       key: A random key.
-      x: In [0, 1]; a traced value outside counts as 0 or 1.
+      x: Probabilities in [0, 1]; a traced value outside counts as 0 or 1.
 
     Raises:
       TypeError: x is an integer array.
@@ -30,12 +30,12 @@ def binarize_once(
     protocol: Literal['dynamic', 'static', 'threshold', 'gray'],
     seed: int,
 ) -> Float[np.ndarray, '*shape']:
-    """A data set as a binarization protocol evaluates it: the same pixels at every visit.
+    """A data set binarized for evaluation by a protocol: the same pixels every time.
 
     Args:
-      x: In [0, 1].
-      protocol: 'dynamic' and 'static' sample every pixel once, as `binarize`; 'threshold' cuts at
-        0.5; 'gray' leaves x as it is.
+      x: Gray levels in [0, 1].
+      protocol: 'dynamic' and 'static' sample every pixel once, like `binarize`; 'threshold' thresholds at 0.5; 'gray'
+        leaves x unchanged.
       seed: Seed of the samples.
     """
     if protocol == 'gray':
@@ -46,16 +46,18 @@ def binarize_once(
 
 
 def independent_pixels(train: Shaped[ArrayLike, 'n d'], test: Shaped[ArrayLike, 'm d']) -> float:
-    """Mean log p(test) of independent Bernoulli pixels with train's rates: a baseline.
+    """Baseline: mean log p(test) under independent Bernoulli pixels with the rates of `train`.
 
     Args:
-      train: Values 0 or 1.
-      test: Values 0 or 1.
+      train: Training images with values 0 or 1.
+      test: Test images with values 0 or 1.
 
     Returns:
       Nats per example.
     """
     train, test = np.asarray(train), np.asarray(test)
-    rate = (np.sum(train, axis=0, dtype=np.float64) + 0.5) / (len(train) + 1)  # never 0 or 1
+    rate = (np.sum(train, axis=0, dtype=np.float64) + 0.5) / (
+        len(train) + 1
+    )  # smoothed, so never 0 or 1
     mean = np.mean(test, axis=0, dtype=np.float64)
     return float(np.sum(mean * np.log(rate) + (1 - mean) * np.log1p(-rate)))

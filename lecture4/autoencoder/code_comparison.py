@@ -15,8 +15,8 @@ from lecture4.sparse import solvers
 # Caption of a table of `compare_codes`, with fields l1_penalty, coupling and n_steps.
 CAPTION = (
     'Energy: ||x - D h||^2 + {l1_penalty} |h|_1 + {coupling} ||h - f(x)||^2, its excess over the exact '
-    'minimum; lasso: the same without the last term, its excess over the least value; inferred: '
-    '{n_steps} steps from the prediction. Signal to noise of D h; times: median of 3 in turns.'
+    'minimum; lasso: the energy without the last term, its excess over the least value; inferred: '
+    '{n_steps} steps from the prediction. Signal-to-noise ratio of D h; times: median of 3, alternating.'
 )
 
 
@@ -29,19 +29,19 @@ def encoders(
     tolerance: float = 1e-4,
     tile: int = 128,
 ) -> dict[str, Callable[[psd.Params, Any], Any]]:
-    """Ways to codes of the same signals: predicted, inferred, and exact ones.
+    """Methods that compute codes of signals: predicted, inferred, and exact codes.
 
     Args:
       l1_penalty: As in `psd.energy`.
       coupling: As in `psd.energy`.
       activation: As in `psd.energy`.
-      n_steps: Proximal gradient steps of 'inferred'.
-      tolerance: Relative duality gap of the exact ones.
-      tile: Signals that exact solvers code at a time.
+      n_steps: Number of proximal gradient steps of 'inferred'.
+      tolerance: Relative duality gap of the exact codes.
+      tile: Number of signals that exact solvers code at a time.
 
     Returns:
-      {method: (params, signals [n, d]) -> codes [n, k]}, fastest first. The objective of the exact ones
-      is half the energy, and so is their penalty.
+      {method: (params, signals [n, d]) -> codes [n, k]}, fastest first. For exact codes the objective is half the
+      energy, and the penalty weight half of l1_penalty.
     """
     terms = {'l1_penalty': l1_penalty, 'coupling': coupling, 'activation': activation}
     exact = {'tolerance': tolerance, 'tile': tile}
@@ -71,21 +71,21 @@ def compare_codes(
     seconds: Mapping[str, float],
     **terms: Any,
 ) -> list[dict[str, Any]]:
-    """Energy, objective of sparse coding, signal to noise and density of several encoders.
+    """Energy, objective of sparse coding, signal-to-noise ratio and density of several encoders.
 
     Args:
       methods: Name -> (params, x) -> codes [n, k], traceable by jax.jit.
       params: Atoms and encoder.
       x: Signals.
-      minimum: The method whose codes minimize the energy.
+      minimum: Name of the method whose codes minimize the energy.
       seconds: Name -> running time of each method on all signals.
       **terms: `l1_penalty`, `coupling` and `activation`, as `psd.energy` takes them.
 
     Returns:
       A record per method: `codes` (its name), `energy`, the mean over signals; `excess`, relative to
-      the energy of `minimum`; `lasso_excess`, that of the energy without the coupling term over the
-      least of all methods; `snr` of D h in dB; `density`, the fraction of non-zero coefficients;
-      `time_per_patch` in microseconds.
+      the energy of `minimum`; `lasso_excess`, the excess of the energy without the coupling term over the smallest
+      among all methods; `snr` of D h in dB; `density`, the fraction of non-zero coefficients; `time_per_patch` in
+      microseconds.
     """
     codes = {name: jax.jit(encode)(params, x) for name, encode in methods.items()}
     energy = {name: float(psd.energy(params, x, h, **terms).mean()) for name, h in codes.items()}
@@ -118,7 +118,7 @@ def excess_by_steps(
       params: Atoms and encoder.
       x: Signals.
       num_steps: Numbers of steps, each nonnegative.
-      minimum: The least mean energy.
+      minimum: Minimum of the mean energy.
       **terms: `l1_penalty`, `coupling` and `activation`, as `psd.energy` takes them.
 
     Returns:

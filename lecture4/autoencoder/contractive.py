@@ -1,11 +1,11 @@
 """Penalized derivatives: lambda sum_i ||grad_x h_i||^2, the squared Frobenius norm of df/dx.
 
-Three computations that agree: in closed form for one layer (the cost of a forward pass), exactly by
-Jacobian-vector products for any encoder, and by random probes, unbiased, for wide and deep ones.
-"An encoder" is a function of ONE example, f: [d] -> [k]; the functions map it over x [n, d].
+Three computations: in closed form for one layer (at the cost of a forward pass), exactly by Jacobian-vector products
+for any encoder, and unbiased estimates by random probes for wide and deep encoders. "An encoder" is a function of ONE
+example, f: [d] -> [k]; the functions map it over x [n, d].
 
-Tie the weights of a contractive autoencoder: an untied decoder can grow while the encoder shrinks,
-and the penalty then costs nothing.
+Tie the weights of a contractive autoencoder: with untied weights the decoder can grow while the encoder shrinks,
+which evades the penalty.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def layer_penalty(
     Args:
       layer: The encoder's layer.
       x: Examples.
-      activation: Elementwise.
+      activation: Elementwise activation.
 
     References:
       Rifai et al. 2011, eq. 3.
@@ -49,13 +49,12 @@ def layer_curvature(
 ) -> Float[Array, ' n']:
     """E ||J(x) - J(x + e)||_F^2 of one layer, e ~ N(0, std^2 I): the H of CAE+H, per example.
 
-    In closed form for each sample of e. Divided by std^2 it tends to the squared norm of the
-    Hessian as std falls.
+    In closed form for each sample of e. Divided by std^2 it tends to the squared norm of the Hessian as std goes to 0.
 
     Args:
       layer: The encoder's layer.
       x: Examples.
-      activation: Elementwise.
+      activation: Elementwise activation.
       key: A random key.
       std: Standard deviation of the noise.
       n_samples: Number of samples of the noise.
@@ -104,9 +103,9 @@ def estimated_penalty(
       encode: An encoder [d] -> [k].
       x: Examples.
       key: A random key.
-      n_probes: Probes per example.
+      n_probes: Number of probes per example.
       direction: 'forward' takes v in the input space (one Jacobian-vector product per probe),
-        'backward' u in the latent space (one vector-Jacobian product).
+        'backward' takes u in the latent space (one vector-Jacobian product).
       probes: 'rademacher' (+-1) or 'gaussian'; the first has the smaller variance. Gaussian probes
         have a standard deviation of sqrt(2 ||J J'||_F^2 / n_probes).
 
@@ -151,7 +150,7 @@ def estimated_curvature(
       x: Examples.
       key: A random key.
       std: Standard deviation of the noise.
-      n_samples: Samples per example.
+      n_samples: Number of samples per example.
     """
     std = jnp.asarray(std, x.dtype)
 

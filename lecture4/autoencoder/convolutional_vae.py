@@ -1,7 +1,7 @@
 """A variational autoencoder of convolutional networks: every layer halves height and width.
 
-Convolutions are written as matrix products: XLA's, on a CPU and inside a scan of steps, spend
-nearly all of a step on their gradients.
+Convolutions are written as matrix products, because on a CPU and inside a scan of steps XLA spends nearly all of a
+step on the gradients of its convolutions.
 """
 
 import math
@@ -27,7 +27,7 @@ class Conv(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """Convolutional layers, and the dense layers between the smallest feature map and the code."""
+    """Convolutional layers, and the dense layers between the smallest feature map and the latent variables."""
 
     conv: tuple[Conv, ...]
     dense: tuple[network.Dense, ...]
@@ -53,8 +53,8 @@ def downsample(layer: Conv, x: Float[Array, 'n h w c_in']) -> Float[Array, 'n h/
 def upsample(layer: Conv, x: Float[Array, 'n h w c_in']) -> Float[Array, 'n 2*h 2*w c_out']:
     """Transposed convolution with stride 2 and SAME padding.
 
-    Of the positions between the zeros that dilate x, an output covers 2 x 2, in one of four ways by
-    whether its row and column are odd.
+    In the zero-dilated input an output covers 2 x 2 values of x, in one of four ways that depend on the parity of its
+    row and column.
     """
     n, h, w, c = x.shape
     kernel = layer.kernel.reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 4, 1, 3, 5)
@@ -86,13 +86,13 @@ def convolutional(
     learn_std: bool = False,
     activation: Callable = jax.nn.relu,
 ) -> Model:
-    """Convolutions, a hidden layer, the latent variables; and the mirror image as decoder.
+    """A model with convolutions, a hidden layer and latent variables as encoder, and the mirror image as decoder.
 
     Args:
       shape: (h, w, c) of the images, which are passed as vectors [n, h * w * c].
       channels: Channels of the layers, from the image inwards; each layer halves height and width.
       latent_dim: Number of latent variables.
-      hidden_dim: Units of the layer between the smallest feature map and the latent variables.
+      hidden_dim: Number of units of the layer between the smallest feature map and the latent variables.
       pixels: As in `vae.mlp`; a Gaussian's log standard deviations are further channels of the last
         layer.
       latent: As in `vae.mlp`.
@@ -146,7 +146,7 @@ def convolutional(
         for layer in inner:
             features = activation(upsample(layer, features))
         outputs = upsample(last, features)
-        # Channels that mean one kind of output (means, then log deviations) stay together.
+        # Channels of one kind of output (means, then log standard deviations) are contiguous.
         outputs = outputs.reshape(len(z), h * w, c_out // c, c).swapaxes(1, 2)
         return append_log_std(params, outputs.reshape(len(z), -1))
 

@@ -1,9 +1,8 @@
-"""Deep autoencoders, trained at once or stacked: layer by layer first, then together.
+"""Deep autoencoders, trained end to end, or stacked: layer by layer first, then together.
 
-Layer i of a stack is an autoencoder of its own: encoder layer i with the decoder layer at its
-mirror. Its data are the uncorrupted codes of the layers below; with corruption it is a stacked
-denoising autoencoder. There is no corruption when all layers are trained together, nor in the
-classifier that shares the encoder.
+Layer i of a stack is an autoencoder: encoder layer i with the mirrored decoder layer. Its data are the uncorrupted
+codes of the layers below; with corruption of these the stack is a stacked denoising autoencoder. There is no
+corruption when all layers are trained together, nor in the classifier that shares the encoder.
 """
 
 import functools
@@ -63,7 +62,7 @@ def loss(
 
 
 def layer(params: Autoencoder, i: int) -> Autoencoder:
-    """Layer i as an autoencoder of its own: encoder layer i and the decoder layer at its mirror.
+    """Layer i as an autoencoder: encoder layer i and the mirrored decoder layer.
 
     Raises:
       ValueError: The decoder is not as deep as the encoder, or there is no layer i.
@@ -90,8 +89,8 @@ def layer_loss(
 ) -> Float[Array, ' n']:
     """The loss of layer i on the uncorrupted codes of the layers below, per example.
 
-    The first layer has the data's nll; a higher one reconstructs activations, by the squared error.
-    No gradient reaches the layers below.
+    The first layer uses the data's nll; a higher layer reconstructs activations with the squared error. No gradient
+    reaches the layers below.
 
     Args:
       params: Encoder and decoder of equal depth.
@@ -136,11 +135,11 @@ def stage_losses(
       activation: Activation of the hidden layers.
       latent_activation: Activation of the last encoder layer.
       nll: (output [n, d], x [n, d]) -> [n].
-      corrupt: (key, codes) -> codes, in the layers' stages; None for none.
+      corrupt: (key, codes) -> codes, corruption in the stages of single layers; None for no corruption.
 
     Returns:
-      n_layers + 1 functions (params, x [n, d], key) -> (mean loss, {}), as training in phases takes
-      them: `layer_loss` of layers 0, 1, ..., then `loss`.
+      n_layers + 1 functions (params, x [n, d], key) -> (mean loss, {}), as `train.phases` takes them: `layer_loss` of
+      layers 0, 1, ..., then `loss`.
     """
 
     def layer_stage(params, x, key, i):
@@ -203,11 +202,11 @@ def fine_tune(
     optimizer: optax.GradientTransformation,
     activation: Callable = jax.nn.sigmoid,
 ) -> tuple[tuple[Dense, ...], Float[Array, '']]:
-    """Train the classifier and keep the epoch with the least error on `valid`.
+    """Train the classifier and return it after the epoch with the smallest error on `valid`.
 
     Args:
       layers: From `init_classifier`.
-      train: Examples and labels; the last n % batch_size of every permutation are left out.
+      train: Examples and labels; in every epoch the last n % batch_size of the permutation are left out.
       valid: Held-out examples and labels.
       key: A random key for the permutations.
       n_epochs: Number of epochs.
@@ -260,7 +259,7 @@ def error_rate(
     labels: Int[ArrayLike, ' n'],
     activation: Callable = jax.nn.sigmoid,
 ) -> Float[Array, '']:
-    """Fraction of the examples whose most likely class is not their label."""
+    """Fraction of the examples whose most probable class is not their label."""
     labels = jnp.asarray(labels)
     predicted = jnp.argmax(classify(layers, x, activation), axis=1).astype(labels.dtype)
     return jnp.mean(predicted != labels, dtype=layers[-1].bias.dtype)

@@ -1,8 +1,8 @@
 """Denoising autoencoders: the input is corrupted, the target is the clean example.
 
-    min E -log p(x | g(f(x~))),   x~ sampled from q(x~ | x) again at every visit.
+    min E -log p(x | g(f(x~))),   x~ ~ q(x~ | x), sampled in every batch.
 
-A corruption is any function (key, x) -> x~ of x's shape; those of the papers are here. With squared
+A corruption is any function (key, x) -> x~ of x's shape; this module has those of the papers. With squared
 error and Gaussian noise of variance s^2 the best reconstruction r gives the score of the SMOOTHED
 density p_s, p convolved with the noise, exactly at every s: r(x~) - x~ = s^2 grad log p_s(x~)
 (Tweedie). The score of the data's own density is its limit for small s. Neither holds for masking
@@ -51,7 +51,7 @@ def masking(
     Args:
       key: A random key.
       x: Clean values.
-      mask_rate: In [0, 1]; may be traced.
+      mask_rate: Probability in [0, 1]; may be traced.
 
     Raises:
       TypeError: x is an integer array.
@@ -78,9 +78,9 @@ def salt_and_pepper(
     Args:
       key: A random key.
       x: Clean values.
-      flip_rate: In [0, 1]; may be traced.
-      low: The least value.
-      high: The greatest value.
+      flip_rate: Probability in [0, 1]; may be traced.
+      low: Smallest value.
+      high: Largest value.
 
     Raises:
       TypeError: x is an integer array.
@@ -104,7 +104,7 @@ def corruption(
 
     Args:
       name: Name of one of the functions above.
-      level: Standard deviation of 'gaussian', else the fraction of values that are corrupted.
+      level: Standard deviation of 'gaussian'; for the others, the fraction of values that are corrupted.
     """
     function = {'gaussian': gaussian, 'masking': masking, 'salt_and_pepper': salt_and_pepper}[name]
     return lambda key, x: function(key, x, level)
@@ -128,12 +128,12 @@ def loss(
       corrupt: (key, x) -> x~.
       x: Clean examples.
       key: A random key for the corruption.
-      emphasis: (alpha, beta): the terms of values that were changed have weight alpha, the others
-        beta; None gives all weight 1.
+      emphasis: (alpha, beta): weights of the terms of changed values (alpha) and of the others (beta); None weights
+        all by 1.
 
     Raises:
-      ValueError: The corruption changes the shape, or `emphasis` meets a decoder whose outputs do
-        not correspond to the values of x one to one.
+      ValueError: The corruption changes the shape, or `emphasis` is given for a decoder whose outputs do not
+        correspond to the values of x one to one.
 
     References:
       Vincent et al. 2008, 2010 (emphasis: section 4.5).
@@ -164,8 +164,8 @@ def smoothed_score(
     """(reconstruct(x) - x) / std^2: the score of the data's density smoothed by the noise.
 
     Args:
-      reconstruct: A network trained with squared error and Gaussian noise of that std.
-      x: Points near the noisy data, where it was trained.
+      reconstruct: A network trained with squared error and Gaussian noise of standard deviation `std`.
+      x: Points near the noisy data, where the network was trained.
       std: Standard deviation of the noise.
 
     References:
@@ -189,7 +189,7 @@ class Affine(NamedTuple):
 def best_linear(
     clean: Shaped[ArrayLike, 'n d'], noisy: Shaped[ArrayLike, 'n d'], ridge: float = 1e-6
 ) -> Affine:
-    """The baseline: the least-squares affine map from noisy to clean, computed on the host.
+    """Baseline: the least-squares affine map from noisy to clean examples, computed on the host.
 
     A linear denoising autoencoder converges to it. For Gaussian noise of variance s^2 on data of
     covariance C it is x -> mean + C (C + s^2 I)^-1 (x - mean).
@@ -197,7 +197,7 @@ def best_linear(
     Args:
       clean: Clean examples.
       noisy: The same examples, corrupted.
-      ridge: Fraction of the mean variance that is added to every direction's.
+      ridge: Fraction of the mean variance that is added to the variance of every direction.
     """
     clean, noisy = (np.asarray(part, np.float64) for part in (clean, noisy))
     target, mean = clean.mean(0), noisy.mean(0)
@@ -217,7 +217,7 @@ def wiener(clean: Shaped[ArrayLike, 'n d'], std: float) -> Affine:
 
 
 def _check(name, value, low, high):
-    """ValueError where a known level is outside its domain, NaN included."""
+    """Raise a ValueError if a known level is outside its domain, or NaN."""
     if isinstance(value, Tracer):
         return
     value = np.asarray(value)

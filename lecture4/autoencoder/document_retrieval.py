@@ -1,4 +1,4 @@
-"""Retrieval of documents by codes, compared with their words and latent semantic analysis; word vectors."""
+"""Retrieval of documents by codes, compared with word counts and latent semantic analysis; word vectors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -10,14 +10,14 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from lecture4.autoencoder import linear, semantic_hashing
 
-COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)  # documents retrieved, of curves
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of documents retrieved, for curves
 # Captions of tables of `precision_records` and `word_records`.
 DOCUMENTS = (
-    'Held-out documents are queries for the training documents. By cosine; in two dimensions by Euclidean '
+    'Held-out documents are queries for the training documents, by cosine; in two dimensions by Euclidean '
     'distance; bits by Hamming distance.'
 )
 WORDS = (
-    'How many of the nearest 5 are of the same class, for words that are in 10 documents or more; the class of '
+    'Fraction of the nearest 5 words of the same class, for words in 10 or more documents; the class of '
     'a word is the one in which it is most over-represented.'
 )
 
@@ -25,11 +25,11 @@ Metric = Literal['cosine', 'euclidean', 'hamming']
 
 
 class Space(NamedTuple):
-    """A representation of all documents, and how it is searched.
+    """A representation of all documents, with the metric by which it is searched.
 
     Attributes:
       points: A vector for every document, or bits.
-      metric: What the nearest documents are nearest by.
+      metric: Metric of nearest documents.
     """
 
     points: Shaped[np.ndarray | Array, 'n k']
@@ -44,10 +44,10 @@ def spaces(
     *,
     seed: int,
 ) -> dict[str, Space]:
-    """Words, latent semantic analysis and codes of the same documents.
+    """Representations of the same documents: words, latent semantic analysis and codes.
 
-    LSA has the dimensions of the two real codes. Two dimensions, a map, are searched by distance, as
-    a map is read; bits by the number that differ; the others by cosine.
+    LSA has the dimensions of the two real codes. Two dimensions, a map, are searched by Euclidean distance, as a map
+    is read; bits by the number that differ; the others by cosine.
 
     Args:
       tfidf: Weighted counts.
@@ -80,8 +80,8 @@ def rank(
 
     Args:
       space: A representation of all documents.
-      queries: Numbers of the queries.
-      rows: Numbers of the documents to rank.
+      queries: Row numbers of the queries.
+      rows: Row numbers of the documents to rank.
     """
     own, others = np.asarray(space.points)[queries], np.asarray(space.points)[rows]
     if space.metric == 'cosine':
@@ -108,7 +108,7 @@ def search(
       rows: As in `rank`.
 
     Returns:
-      ({name: documents, nearest first}, {name: whether each is of the query's class}).
+      ({name: documents, nearest first}, {name: whether each document is of the query's class}).
     """
     ranked = {name: rank(space, queries, rows) for name, space in spaces.items()}
     classes = labels[queries][:, None]
@@ -118,15 +118,15 @@ def search(
 def precision_records(
     hits: Mapping[str, Bool[np.ndarray, 'q m']], counts: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Fraction of the nearest documents that are of the query's class, and that of all documents.
+    """Fraction of the nearest documents that are of the query's class, and the fraction among all documents.
 
     Args:
       hits: Representation -> whether each document, nearest first, is of the query's class.
       counts: Numbers of documents retrieved.
 
     Returns:
-      A record per representation and count: `representation`, `retrieved`, `precision`; last those
-      of 'chance', the fraction among all documents.
+      A record per representation and count: `representation`, `retrieved`, `precision`; the last ones are of
+      'chance', the fraction among all documents.
     """
     chance = next(iter(hits.values()))
     records = [
@@ -159,10 +159,10 @@ def word_spaces(
     seed: int,
     n_iterations: int = 60,
 ) -> dict[str, Shaped[np.ndarray, 'V _k']]:
-    """Vectors of words: the autoencoder's, those of their co-occurrences, and random ones.
+    """Word vectors: the autoencoder's weights, vectors from co-occurrences, and random vectors.
 
-    Those of co-occurrences are of a linear autoencoder of positive pointwise mutual information, which
-    is latent semantic analysis of words.
+    Those from co-occurrences belong to a linear autoencoder of positive pointwise mutual information, which is latent
+    semantic analysis of words.
 
     Args:
       params: An autoencoder of bags of words.
@@ -195,13 +195,13 @@ def word_records(
     words: Int[np.ndarray, ' m'],
     n: int = 5,
 ) -> list[dict[str, Any]]:
-    """Fraction of the n nearest words by cosine that have the class of the word itself.
+    """Fraction of the n nearest words by cosine that have the same class as the word.
 
     Args:
       vectors: Kind of vectors -> a vector for every word.
       classes: A class for every word.
-      words: Numbers of the words that are compared with one another.
-      n: Neighbors of each.
+      words: Row numbers of the words to compare with one another.
+      n: Number of neighbors of each word.
 
     Returns:
       A record per kind: `word vectors`, `word_precision`.
@@ -225,8 +225,8 @@ def named_neighbors(
     Args:
       vectors: Kind of vectors -> a vector for every word.
       words: The words.
-      rows: Numbers of those whose neighbors are returned.
-      n: Neighbors of each.
+      rows: Row numbers of the words whose neighbors are returned.
+      n: Number of neighbors of each word.
 
     Returns:
       Kind of vectors -> [(word, [(neighbor, cosine), ...]), ...].

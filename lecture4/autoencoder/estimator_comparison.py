@@ -13,9 +13,9 @@ from lecture4.autoencoder import stochastic, vae
 
 # Caption of a table of `compare`, with fields num_gradients, num_images and reference.
 CAPTION = (
-    'Gradient in all parameters, {num_gradients} samples of it at the trained parameters, {num_images} images. '
+    'Gradient with respect to all parameters, {num_gradients} samples, trained parameters, {num_images} images. '
     'Noise: root of the total variance over the norm of the gradient. Deviation: squared distance of the mean '
-    'from {reference}, over what its variance predicts; near 1 if the estimator is unbiased.'
+    'from {reference}, relative to its expectation by the variance; near 1 if the estimator is unbiased.'
 )
 
 
@@ -32,17 +32,17 @@ def compare(
 
     Args:
       model: The networks and distributions.
-      params: Where the gradient is taken.
+      params: Parameters at which the gradient is taken.
       x: Examples.
       samples: Numbers of latent samples per example, each at least 2.
-      num_gradients: Gradients from which the mean and the variance of an estimator are measured.
-      states: All latent states, over which the exact gradient is summed; None takes the mean of the least
-        noisy estimator in its place.
+      num_gradients: Number of gradients from which the mean and the variance of an estimator are estimated.
+      states: All latent states, over which the exact gradient is summed; None takes the mean of the least noisy
+        estimator as the reference.
 
     Returns:
-      (records, what the deviation is from). A record per estimator and number of samples: `estimator`,
+      (records, description of the reference). A record per estimator and number of samples: `estimator`,
       `samples`; `noise`, the root of the total variance over the norm of the exact gradient; `deviation`, the
-      squared distance of the mean from it over what the variance predicts, near 1 without bias.
+      squared distance of the mean from the reference divided by its expectation by the variance, near 1 without bias.
     """
     names: list[stochastic.Estimator] = ['score', 'leave-one-out']
     if model.latent.pathwise:

@@ -18,7 +18,7 @@ Denoiser = Callable[[Any], Any]  # noisy patches [n, d] -> clean ones
 def denoise_images(
     noisy: Float[Array | np.ndarray, 'n h w c'], patch_size: int, denoise: Denoiser
 ) -> Float[Array, 'n h w c']:
-    """Images of which every patch is denoised and the overlaps are averaged.
+    """Denoise every patch of images, and average overlapping patches.
 
     Args:
       noisy: Images.
@@ -35,11 +35,11 @@ def denoise_images(
 
 
 def best_linear(clean: Shaped[np.ndarray, 'n d'], noisy: Shaped[np.ndarray, 'n d']) -> Denoiser:
-    """The best linear denoiser of patches less their noisy means, which are kept.
+    """The best linear denoiser of patches after subtraction of their noisy means, which are added back.
 
     Args:
-      clean: Patches to fit it to.
-      noisy: The same, corrupted.
+      clean: Clean patches to fit the denoiser to.
+      noisy: The same patches, corrupted.
     """
     noisy = np.asarray(noisy, float)
     mean = noisy.mean(1, keepdims=True)
@@ -55,9 +55,9 @@ def best_linear(clean: Shaped[np.ndarray, 'n d'], noisy: Shaped[np.ndarray, 'n d
 def classical(
     noisy: Float[np.ndarray, 'n h w c'], corruption: str, level: float
 ) -> tuple[str, Float[np.ndarray, 'n h w c']]:
-    """(name, images) of the usual method without learning for a corruption.
+    """(name, images) of the standard method without learning for a corruption.
 
-    Non-local means of scikit-image for Gaussian noise, else a 3 x 3 median.
+    Non-local means of scikit-image for Gaussian noise, otherwise a 3 x 3 median.
 
     Args:
       noisy: Images in [0, 1].
@@ -87,11 +87,11 @@ def compare(
     corruption: str,
     level: float,
 ) -> tuple[list[dict[str, Any]], dict[str, Float[np.ndarray, 'n h w c']]]:
-    """PSNR of images denoised by several methods, by the classical one, and of the noisy images.
+    """PSNR of images denoised by several methods and by the classical one, and of the noisy images.
 
     Args:
       clean: Images in [0, 1].
-      noisy: The same, corrupted.
+      noisy: The same images, corrupted.
       denoisers: Name -> denoiser of patches.
       patch_size: As in `denoise_images`.
       corruption: As in `classical`.

@@ -19,7 +19,7 @@ def log_weights(
 ) -> Float[Array, ' n']:
     """Log p(x, z) - log q(z | x) at one z ~ q(z | x) for every example.
 
-    The mean of its exponential is p(x). Where q is the posterior it is log p(x) for every z.
+    The mean of its exponential is p(x). If q is the posterior, it equals log p(x) for every z.
     """
     outputs = model.encode(params, x)
     z = model.latent.sample(key, outputs)
@@ -37,19 +37,19 @@ def importance_bound(
     n_samples: int,
     chunk: int = 0,
 ) -> Float[Array, ' n']:
-    """E log 1/k sum_i w_i with k = n_samples: below log p(x), and closer the larger k.
+    """E log 1/k sum_i w_i with k = n_samples: a lower bound of log p(x), tighter for larger k.
 
-    k = 1 is the evidence lower bound with a sampled divergence. For pathwise distributions it may
-    be trained on (an importance-weighted autoencoder).
+    k = 1 is the evidence lower bound with a sampled divergence. For pathwise distributions it may be used as training
+    objective (an importance-weighted autoencoder).
 
     Args:
       model: The networks and distributions.
       params: Parameters of the model.
       x: Examples.
       key: A random key.
-      n_samples: Importance samples k per example.
-      chunk: Samples computed at a time; 0 computes all at once. Memory grows with n * chunk only,
-        as long as no gradient is taken.
+      n_samples: Number k of importance samples per example.
+      chunk: Number of samples computed at a time; 0 computes all at once. Memory is proportional to n * chunk, unless
+        a gradient is taken.
 
     Raises:
       ValueError: chunk does not divide n_samples.
@@ -88,7 +88,7 @@ def log_likelihood(
     chunk: int,
     tile: int = 1000,
 ) -> Float[Array, ' n']:
-    """`importance_bound` of many examples, `tile` at a time: an estimate of log p(x) from below.
+    """`importance_bound` of many examples, `tile` at a time: an estimated lower bound of log p(x).
 
     Examples of the last tile are padded by repeating the last one.
     """
@@ -116,7 +116,7 @@ def training_loss(
     beta: ScalarLike = 1.0,
     free_bits: ScalarLike = 0.0,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """What is minimized: the negative of the evidence lower bound, or of the importance-weighted one.
+    """The training loss: the negative evidence lower bound, or the negative importance-weighted bound.
 
     Args:
       model: The networks and distributions.
@@ -124,7 +124,7 @@ def training_loss(
       x: Examples.
       key: A random key.
       objective: 'elbo' for `vae.loss`, 'importance' for `importance_bound`.
-      n_samples: Latent samples per example.
+      n_samples: Number of latent samples per example.
       beta: As in `vae.loss`; not used by 'importance'.
       free_bits: As in `vae.loss`; not used by 'importance'.
 

@@ -16,14 +16,14 @@ def interpolate(
 ) -> Float[Array, 'm n_steps k']:
     """n_steps codes from a to b, both included.
 
-    'sphere' rotates at an even rate and changes the length linearly. In many dimensions Gaussian
-    codes lie near a sphere, and the middle of a straight line where the prior has no mass.
+    'sphere' rotates at a constant rate and changes the length linearly. In many dimensions Gaussian codes lie near a
+    sphere, and the middle of a straight line lies where the prior has almost no mass.
 
     Args:
       a: First codes.
       b: Last codes.
-      n_steps: At least 2.
-      path: Along which codes lie.
+      n_steps: Number of codes, at least 2.
+      path: Path along which the codes lie.
 
     Raises:
       ValueError: n_steps is below 2, or the path is unknown.
@@ -43,7 +43,9 @@ def interpolate(
     )
     cosine = jnp.clip(jnp.sum(u * v, axis=2, keepdims=True), -1, 1)
     angle = jnp.arccos(cosine)
-    turning = jnp.sin(angle) > 1e-4  # (nearly) one line: the arc is the line, or has no plane
+    turning = (
+        jnp.sin(angle) > 1e-4
+    )  # a and b are (nearly) collinear: the arc is the line, or has no plane
     safe = jnp.where(turning, jnp.sin(angle), 1)
     arc = (jnp.sin((1 - t) * angle) * u + jnp.sin(t * angle) * v) / safe
     return jnp.where(turning, arc * ((1 - t) * lengths[0] + t * lengths[1]), straight)
@@ -52,7 +54,7 @@ def interpolate(
 def survey(
     model: vae.Model, params: Any, x: Float[Array, 'n d'], key: PRNGKeyArray
 ) -> dict[str, Float[Array, '...']]:
-    """A variational autoencoder's latent space, as figures need it.
+    """Summary of a variational autoencoder's latent space for figures.
 
     Args:
       model: The networks and distributions.
@@ -61,7 +63,7 @@ def survey(
       key: A random key.
 
     Returns:
-      `means` [n, k] of the posteriors; `kl` [k] of every latent variable, mean over examples; `samples`
+      `means` [n, k] of the posteriors; `kl` [k] for every latent variable, mean over examples; `samples`
       [100, d], the decoder's means of samples of the prior; `paths` [6, 10, k] between pairs of examples.
     """
     outputs = model.encode(params, x)

@@ -3,10 +3,10 @@
 With x [n, d] centered, min over W [d, k], U [k, d] of mean ||x - x W U||^2 is reached exactly where
 W U projects on the k leading eigenvectors of the covariance: the subspace is PCA's, the weights
 are not. Any invertible G gives the same map, (W G)(G^-1 U), so that untied columns are neither
-orthogonal nor ordered; tied ones, U = W', end orthonormal, but rotated. k > d copies the input.
+orthogonal nor ordered; tied ones, U = W', become orthonormal, but rotated. With k > d the input is copied.
 
-The objective depends on the data through their mean and covariance only, so it can be computed and
-minimized exactly from those two.
+The objective depends on the data only through their mean and covariance, from which it can be computed and minimized
+exactly.
 """
 
 import warnings
@@ -36,8 +36,7 @@ def init(
 ) -> Autoencoder:
     """An autoencoder d -> k -> d of two linear layers, under- or overcomplete.
 
-    `network.init_autoencoder` makes encoders and decoders of other shapes, to be used with the
-    identity as activation.
+    `network.init_autoencoder` makes encoders and decoders of other shapes; use them with the identity as activation.
 
     Raises:
       ValueError: d or k is below 1.
@@ -87,18 +86,18 @@ def expected_loss(
 def alternating_least_squares(
     params: Autoencoder, mean: Float[Array, ' d'], covariance: Float[Array, 'd d']
 ) -> Autoencoder:
-    """The best decoder for the encoder, then the best encoder for that decoder (least squares).
+    """One iteration: the best decoder for the encoder, then the best encoder for that decoder (least squares).
 
-    It is orthogonal iteration in another basis: the tangents of the angles to the principal
-    subspace fall by lambda_(k+1) / lambda_k per call.
+    This is orthogonal iteration in another basis: the tangents of the angles to the principal
+    subspace decrease by lambda_(k+1) / lambda_k per call.
 
     Args:
-      params: One untied layer each, k <= d.
+      params: Encoder and decoder, one untied layer each, k <= d.
       mean: Mean of the data.
       covariance: Covariance of the data.
 
     Raises:
-      ValueError: The autoencoder is tied or deeper, or k > d.
+      ValueError: The autoencoder is tied or has more layers, or k > d.
     """
     encoder, decoder = params
     if len(encoder) != 1 or len(decoder) != 1 or not isinstance(decoder[0], Dense):
@@ -124,7 +123,7 @@ def converge(
     components: Float[Array | np.ndarray, 'd k'],
     n_iterations: int,
 ) -> tuple[Autoencoder, Float[Array, ' n_iterations']]:
-    """`alternating_least_squares` many times, and the worst angle to a subspace after each.
+    """Repeat `alternating_least_squares`, and return the worst angle to a subspace after each iteration.
 
     Args:
       params: As in `alternating_least_squares`.
@@ -213,14 +212,14 @@ class PrincipalComponents(NamedTuple):
         return self.mean + self.encode(x, k) @ self.components[:, :k].T
 
     def reconstruction_error(self, x: Shaped[np.ndarray, 'n d'], k: int) -> float:
-        """Mean over x of the squared error, summed over d, that the first k components leave."""
+        """Mean over x of the squared error, summed over d, of the reconstruction from the first k components."""
         return float(((x - self.reconstruct(x, k)) ** 2).sum(1).mean())
 
 
 def principal_components(x: Shaped[ArrayLike, 'n d']) -> PrincipalComponents:
-    """The baseline: principal components of x on the host, in float64.
+    """Baseline: principal components of x on the host, in float64.
 
-    In float32 the components of images are off by a few thousandths of a degree.
+    In float32 the components of images deviate by a few thousandths of a degree.
     """
     x = np.asarray(x)
     mean = np.asarray(np.mean(x, axis=0, dtype=np.float64))
@@ -232,7 +231,7 @@ def principal_components(x: Shaped[ArrayLike, 'n d']) -> PrincipalComponents:
 def baseline_directions(
     white: Float[np.ndarray, 'n r'], *, seed: int
 ) -> dict[str, Float[np.ndarray, 'r r']]:
-    """Directions in a whitened space to compare learned ones with.
+    """Baseline directions in a whitened space.
 
     Args:
       white: Whitened signals.
@@ -249,7 +248,7 @@ def baseline_directions(
     rank = white.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(rank, rank)))[0]
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about convergence, which the results show
+        warnings.simplefilter('ignore')  # warnings about convergence; the results show it
         fast = FastICA(whiten=False, max_iter=300, random_state=seed)  # pyright: ignore
         fast.fit(white)
     return {'random directions': rotation, 'PCA': np.eye(rank), 'FastICA': fast.components_}

@@ -2,9 +2,8 @@
 
 An autoencoder r = g(f(.)) that is trained to remove Gaussian noise of standard deviation s moves its
 input towards the data: r(x) - x = s^2 grad log p_s(x), where p_s is the data's density smoothed by that
-noise. That is exact for the best r at every s (Tweedie's formula); against the density itself,
-unsmoothed, it holds for small s only. It fails for masking noise, for the cross-entropy, and for x
-that p_s is unlikely to give.
+noise. That is exact for the best r at every s (Tweedie's formula); for the unsmoothed density it holds only as s goes
+to 0. It does not hold for masking noise, for the cross-entropy, or for x that are improbable under p_s.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ def _spiral(t):
 
 
 CIRCLE = Curve(_circle, closed=True)
-SPIRAL = Curve(_spiral, closed=False)  # two turns, 0.4 apart
+SPIRAL = Curve(_spiral, closed=False)  # two turns at a distance of 0.4
 
 
 def velocity(curve: Curve, t: Float[Array, ' n']) -> Float[Array, 'n 2']:
@@ -73,7 +72,7 @@ def evenly_spaced(curve: Curve, n: int, n_fine: int = 4096) -> Float[Array, ' n'
 
 
 def spaced_points(curve: Curve, n: int) -> Float[Array, '{n} 2']:
-    """N points at equal arc lengths along the curve."""
+    """Place n points at equal arc lengths along the curve."""
     return curve.point(evenly_spaced(curve, n))
 
 
@@ -86,12 +85,12 @@ def _log_responsibilities(x, centers, variance):
 def log_density(
     x: Float[Array, 'n d'], centers: Float[Array, 'm d'], std: ScalarLike
 ) -> Float[Array, ' n']:
-    """Log p_s(x) of equally likely points, each blurred by N(0, std^2).
+    """Log p_s(x) for equally probable points, each smoothed by N(0, std^2).
 
     Args:
-      x: Where the density is evaluated.
+      x: Points at which the density is evaluated.
       centers: The points.
-      std: Standard deviation of the blur, positive.
+      std: Standard deviation of the smoothing, positive.
     """
     d, variance = x.shape[1], jnp.asarray(std, x.dtype) ** 2
     squared_norm = jnp.sum(x**2, axis=1)[:, None]
@@ -109,7 +108,7 @@ def denoiser(
       x: Noisy points.
       centers: The clean points.
       std: Standard deviation of the noise, positive.
-      tile: Rows of x computed at a time.
+      tile: Number of rows of x computed at a time.
     """
     variance = jnp.asarray(std, x.dtype) ** 2
 
@@ -123,15 +122,14 @@ def denoiser(
 def score(
     x: Float[Array, 'n d'], centers: Float[Array, 'm d'], std: ScalarLike
 ) -> Float[Array, 'n d']:
-    """Grad log p_s(x) = (E[clean | x] - x) / std^2, in closed form; arguments as `log_density`."""
+    """Grad log p_s(x) = (E[clean | x] - x) / std^2, in closed form; arguments as in `log_density`."""
     return (denoiser(x, centers, std) - x) / jnp.asarray(std, x.dtype) ** 2
 
 
 def field_error(field: Float[Array, 'n d'], truth: Float[Array, 'n d']) -> Float[Array, '']:
-    """Relative error sqrt(sum |field - truth|^2 / sum |truth|^2); 1 is as good as no field.
+    """Relative error sqrt(sum |field - truth|^2 / sum |truth|^2); 1 is as good as a zero field.
 
-    Evaluate it at points that the noise produces; far from the data, where the autoencoder was not
-    trained, no agreement is claimed.
+    Evaluate it at noisy points; far from the data, where the autoencoder was not trained, no agreement is claimed.
     """
     return jnp.sqrt(jnp.sum((field - truth) ** 2) / jnp.sum(truth**2))
 
@@ -139,15 +137,15 @@ def field_error(field: Float[Array, 'n d'], truth: Float[Array, 'n d']) -> Float
 def init_autoencoder(
     key: PRNGKeyArray, x: Float[Array, 'n d'], hidden_dims: Sequence[int], std: ScalarLike
 ) -> network.Autoencoder:
-    """An autoencoder whose first units can tell a point from its noisy copy.
+    """An autoencoder whose first units can distinguish a point from its noisy copy.
 
-    The noise moves the input of each by about 0.7, and the slope of each is greatest at some point of the
-    data; with smaller weights the learned field is far too smooth.
+    The noise changes the input of each unit by about 0.7, and the slope of each is largest at some point of the data;
+    with smaller weights the learned field is far too smooth.
 
     Args:
       key: A random key.
       x: Points of the data.
-      hidden_dims: Units of the encoder's layers, the latent one last; the decoder is the mirror image.
+      hidden_dims: Numbers of units of the encoder's layers, the latent dimension last; the decoder mirrors them.
       std: Standard deviation of the noise, positive.
     """
     key, weight_key, center_key = jax.random.split(key, 3)
@@ -166,7 +164,7 @@ def encode(params: network.Autoencoder, x: Float[Array, 'n d']) -> Float[Array, 
 
 
 def reconstruct(params: network.Autoencoder, x: Float[Array, 'n d']) -> Float[Array, 'n d']:
-    """r(x) = g(f(x)) with tanh throughout: smooth, for the sake of its Jacobian."""
+    """r(x) = g(f(x)) with tanh in every layer, so that the Jacobian is smooth."""
     return network.decode(params, encode(params, x), jnp.tanh)
 
 
@@ -175,8 +173,8 @@ def tangents(
 ) -> tuple[Float[Array, 'n k d'], Float[Array, 'n values']]:
     """The k directions to which f is most sensitive at x, by its Jacobian's singular vectors.
 
-    For f a reconstruction, or an encoder, of data near a manifold of k dimensions they span its
-    tangent space: f follows x along the manifold and ignores directions away from it.
+    For a reconstruction or an encoder f of data near a manifold of k dimensions, they span its tangent space: f
+    follows x along the manifold and ignores directions away from it.
 
     Args:
       f: [n, d] -> [n, m], rows independently.
@@ -230,7 +228,7 @@ def tangent_walk(
 ) -> Float[Array, 'time n d']:
     """Steps along the tangent, each projected back onto the manifold by the autoencoder.
 
-    The direction of a step is that of the last one, projected onto the tangent space.
+    The direction of a step is that of the previous step, projected onto the tangent space.
 
     Args:
       reconstruct: The autoencoder, [n, d] -> [n, d].
@@ -238,7 +236,7 @@ def tangent_walk(
       n_steps: Number of steps.
       step_size: Length of a step.
       k: The manifold's dimension.
-      n_projections: Reconstructions after each step.
+      n_projections: Number of reconstructions after each step.
 
     Returns:
       The n_steps + 1 positions of every walk.

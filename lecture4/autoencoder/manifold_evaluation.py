@@ -1,4 +1,4 @@
-"""What an autoencoder knows of the manifold of its data: its denoising field, tangents and walks."""
+"""Evaluation of an autoencoder on the manifold of its data: denoising field, tangents and walks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,8 +22,7 @@ def denoising_records(
 ) -> list[dict[str, Any]]:
     """Errors of denoisers at noisy points, and of their fields relative to the closed form.
 
-    The closed form, the best denoiser of the training set, is compared too; point i of `points` gets the
-    noise of key i.
+    The closed form, the best denoiser of the training set, is included; set i of `points` uses the noise of key i.
 
     Args:
       denoisers: Name -> denoiser.
@@ -53,8 +52,8 @@ class OnCurve(NamedTuple):
     """Tangents and a walk of an autoencoder of points on a curve.
 
     Attributes:
-      points: Where tangents are taken, at equal distances on the curve.
-      directions: The Jacobian's first right singular vectors there.
+      points: Points at which tangents are computed, at equal distances on the curve.
+      directions: First right singular vectors of the Jacobian at these points.
       path: A walk along such directions.
       metrics: `tangent_error`, the median angle in degrees between directions and true tangents;
         `singular_value_ratio`, second over first, mean; `walk_length`; `walk_distance`, the largest
@@ -76,14 +75,14 @@ def on_curve(
     step_size: float,
     n_points: int = 25,
 ) -> OnCurve:
-    """Tangents of a curve by an autoencoder's Jacobian, and a walk that it keeps on the curve.
+    """Tangents of a curve from an autoencoder's Jacobian, and a walk that the autoencoder keeps on the curve.
 
     Args:
       reconstruct: The autoencoder.
       curve: The curve.
       clean: The training points.
-      n_steps: Steps of the walk.
-      step_size: Their length.
+      n_steps: Number of steps of the walk.
+      step_size: Length of a step.
       n_points: Number of tangents.
     """
     t = manifold.evenly_spaced(curve, n_points)
@@ -104,12 +103,12 @@ def on_curve(
 
 
 class Fields(NamedTuple):
-    """Denoising fields on a grid in the plane, where the smoothed density has points.
+    """Denoising fields on a grid in the plane, where the smoothed density is not negligible.
 
     Attributes:
       points: Positions.
-      autoencoder: r(x) - x there.
-      closed_form: s^2 grad log p_s(x) there.
+      autoencoder: r(x) - x at the positions.
+      closed_form: s^2 grad log p_s(x) at the positions.
       density: (x [w], y [h], p_s [h, w]) on a finer grid.
     """
 
@@ -133,11 +132,11 @@ def fields_on_grid(
     Args:
       reconstruct: The autoencoder.
       clean: The training points.
-      std: Standard deviation of the noise; points farther than 3.5 of it from the mean of what
-        the noise may have moved there are left out.
-      reach: The grid covers -reach to reach in both directions.
-      n: Grid points in a row.
-      n_fine: Points in a row of the density's grid.
+      std: Standard deviation of the noise; points farther than 3.5 standard deviations from their posterior mean are
+        left out.
+      reach: Extent of the grid, -reach to reach in both directions.
+      n: Number of grid points per row.
+      n_fine: Number of points per row of the density's grid.
     """
     marks, fine = jnp.linspace(-reach, reach, n), jnp.linspace(-reach - 0.05, reach + 0.05, n_fine)
     grid, dense = (jnp.stack(jnp.meshgrid(a, a), axis=-1).reshape(-1, 2) for a in (marks, fine))
@@ -152,11 +151,11 @@ class OnImages(NamedTuple):
     """Tangents and walks of an autoencoder of images.
 
     Attributes:
-      directions: [n, k, d], to which the reconstruction is most sensitive at each image.
+      directions: [n, k, d], the directions to which the reconstruction is most sensitive at each image.
       walks: Ten positions at equal distances of each walk along the tangents.
-      chains: Ten positions of each Markov chain of noise and denoising in turns.
+      chains: Ten positions of each Markov chain that alternates noise and denoising.
       metrics: `tangent_energy`, the fraction of the squared Jacobian in the directions;
-        `nearest_distance`, of the walks' ends to the nearest training image, mean.
+        `nearest_distance`, the mean distance of the walks' ends to the nearest training image.
     """
 
     directions: Float[Array, 'n k d']
@@ -175,15 +174,15 @@ def on_images(
     step_size: float,
     std: float,
 ) -> OnImages:
-    """Tangents of the first 10 images by an autoencoder's Jacobian; walks and chains from the first 6.
+    """Tangents of the first 10 images from an autoencoder's Jacobian; walks and chains from the first 6.
 
     Args:
       reconstruct: The autoencoder.
       x: Held-out images.
       clean: The training images.
       k: Number of tangent directions.
-      n_steps: Steps of the walks.
-      step_size: Their length.
+      n_steps: Number of steps of the walks.
+      step_size: Length of a step.
       std: Standard deviation of the chains' noise.
     """
     directions, values = manifold.tangents(reconstruct, x[:10], k)

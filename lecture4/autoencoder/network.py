@@ -1,8 +1,8 @@
-"""Fully connected encoders and decoders: weights in plain tuples, activations as functions.
+"""Fully connected encoders and decoders: weights in tuples, activations as functions.
 
-A network is a tuple of `Dense` layers. An `Autoencoder` is an encoder with a decoder that has either
-layers of its own or, tied, only biases: then its weights are the encoder's, transposed, and there is
-one array to learn, to which the gradients of both uses add up.
+A network is a tuple of `Dense` layers. An `Autoencoder` is an encoder with a decoder that has either its own layers
+or, if tied, only biases: then its weights are the encoder's, transposed, and the gradients of both uses add up in one
+array.
 """
 
 import itertools
@@ -33,7 +33,7 @@ class Autoencoder(NamedTuple):
 
     Attributes:
       encoder: Layers of the encoder.
-      decoder: Layers of the decoder; tied, only the biases [d] of its layers.
+      decoder: Layers of the decoder; if tied, only the biases [d] of its layers.
     """
 
     encoder: tuple[Dense, ...]
@@ -41,7 +41,7 @@ class Autoencoder(NamedTuple):
 
 
 def identity(x: Array) -> Array:
-    """The activation that changes nothing."""
+    """The identity as activation."""
     return x
 
 
@@ -68,7 +68,7 @@ def init(
       The layers, first to last.
 
     Raises:
-      ValueError: There are fewer than two dimensions, one is below 1, or the scale is unknown.
+      ValueError: There are fewer than two dimensions, a dimension is below 1, or the scale is unknown.
 
     References:
       Glorot & Bengio 2010, eq. 16; He et al. 2015.
@@ -112,7 +112,7 @@ def init_autoencoder(
     Args:
       key: A random key.
       layer_dims: (d, hidden, ..., k) of the encoder; the latent dimension k may exceed d.
-      decoder_dims: (k, hidden, ..., d) where the decoder is not the mirror image.
+      decoder_dims: (k, hidden, ..., d); None takes the mirror image of the encoder.
       tied: Whether the decoder's weights are the encoder's, transposed.
       scale: As in `init`.
       dtype: As in `init`.
@@ -121,7 +121,7 @@ def init_autoencoder(
       Encoder and decoder, biases 0.
 
     Raises:
-      ValueError: As in `init`; the decoder does not lead from k to d; a tied decoder is not the mirror
+      ValueError: As in `init`; the decoder does not map from k to d; a tied decoder is not the mirror
         image of the encoder.
     """
     layer_dims = tuple(layer_dims)
@@ -147,7 +147,7 @@ def init_autoencoder(
 def init_each(
     key: PRNGKeyArray, layer_dims: Mapping[str, Sequence[int]], **options: Any
 ) -> dict[str, Autoencoder]:
-    """Several autoencoders, each by `init_autoencoder` with a key of its own.
+    """Several autoencoders, each by `init_autoencoder` with a different key.
 
     Args:
       key: A random key.
@@ -162,7 +162,7 @@ def init_each(
 
 
 def transpose_layers(encoder: Sequence[Dense], biases: Sequence[Array]) -> tuple[Dense, ...]:
-    """The decoder of an encoder's weights, transposed and in reverse order, with these biases."""
+    """A decoder with an encoder's weights, transposed and in reverse order, and given biases."""
     return tuple(
         Dense(layer.weight.T, bias) for layer, bias in zip(encoder[::-1], biases, strict=True)
     )
@@ -179,7 +179,7 @@ def affine(layer: Dense, x: Shaped[ArrayLike, '*batch d_in']) -> Float[Array, '*
     """The layer before its activation, x @ weight + bias.
 
     Raises:
-      ValueError: x has another number of values than the layer's weight has rows.
+      ValueError: The number of values of x differs from the number of rows of the layer's weight.
     """
     x = jnp.asarray(x)
     if x.shape[-1] != layer.weight.shape[0]:
@@ -205,7 +205,7 @@ def apply(
       output_activation: Activation of the last layer.
 
     Raises:
-      ValueError: x does not fit the first layer, or the number of activations the hidden layers.
+      ValueError: x does not fit the first layer, or the number of activations does not fit the hidden layers.
     """
     return activations(layers, x, activation, output_activation)[-1]
 

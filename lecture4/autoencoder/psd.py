@@ -5,12 +5,12 @@ Per example x, with atoms of norm 1 in the columns of D and a code h,
     E(h) = ||x - D h||^2 + l1_penalty |h|_1 + coupling ||h - f(x)||^2,   f(x) = gain tanh(x W + b).
 
 Learning alternates: h begins at the encoder prediction f(x) and takes about ten proximal gradient
-steps on E (`infer`), then D and f take one gradient step with h fixed (`step`). Afterwards f(x)
-alone is the code: one product, where sparse coding solves an optimization problem per example.
+steps on E (`infer`), then D and f take one gradient step with h fixed (`step`). Afterwards f(x) alone is the code:
+one matrix product, where sparse coding solves an optimization problem per example.
 
-A plain gradient step on |h|_1 never gives a zero, and stalls above the minimum; the proximal step
-is that of `sparse.solvers`. E is a lasso in h (`as_lasso`), so that any of those solvers gives the
-exact minimum to compare with.
+A gradient step on |h|_1 never yields zeros, and stalls above the minimum; the proximal step is that of
+`sparse.solvers`. E is a lasso in h (`as_lasso`), so that any of those solvers computes the exact minimum for
+comparison.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def init(
     latent_dim: int,
     optimizer: optax.GradientTransformation,
 ) -> State:
-    """Atoms are random signals of norm 1; the encoder starts as their transpose, with gain 1.
+    """Initialize atoms with random signals of norm 1, and the encoder with their transpose and gain 1.
 
     Args:
       key: A random key.
@@ -75,7 +75,7 @@ def encode(
 ) -> Float[Array, 'n k']:
     """The encoder prediction f(x) = gain * activation(x W + b).
 
-    tanh is the paper's, and has no zeros. A soft threshold has; so do later learned encoders.
+    The paper's tanh yields no zeros; a soft threshold, used by later learned encoders, does.
     """
     return params.gain[None, :] * activation(affine(params.encoder, x))
 
@@ -91,13 +91,13 @@ def energy(
 ) -> Float[Array, ' n']:
     """E(h) of every example; with coupling 0 the objective of sparse coding.
 
-    It is in the lecture's form, without a half: twice `sparse.objective.loss` at half the penalty.
+    It has the lecture's form, without a half: twice `sparse.objective.loss` at half the penalty.
 
     Args:
       params: Atoms and encoder.
       x: Signals.
       h: Codes.
-      l1_penalty: Nonnegative.
+      l1_penalty: Weight of the l1 penalty, nonnegative.
       coupling: Weight of the coupling term, nonnegative.
       activation: Activation of the encoder.
 
@@ -125,7 +125,7 @@ def as_lasso(
     solvers' objective.
 
     Returns:
-      (signals, dictionary, weight): the extended signals and dictionary, and half the L1 penalty.
+      (signals, dictionary, weight): the extended signals and dictionary, and half of l1_penalty.
     """
     x, atoms = jnp.asarray(x), params.atoms
     root = jnp.sqrt(jnp.asarray(coupling, x.dtype))
@@ -147,15 +147,15 @@ def infer(
 ) -> Float[Array, 'n k']:
     """Inferred codes: n_steps proximal gradient steps on E from f(x), or from `start`.
 
-    With momentum the steps are FISTA's, without ISTA's, whose energy falls with every step. With
-    coupling 0 the encoder gives the start only.
+    With momentum the steps are FISTA's, without momentum ISTA's, whose energy decreases in every step. With coupling
+    0 the encoder provides only the starting point.
 
     Args:
       params: Atoms and encoder.
       x: Signals.
-      l1_penalty: Positive; may be traced.
-      coupling: Nonnegative; may be traced.
-      n_steps: Nonnegative; static.
+      l1_penalty: Weight of the l1 penalty, positive; may be traced.
+      coupling: Weight of the coupling term, nonnegative; may be traced.
+      n_steps: Number of steps, nonnegative; static.
       start: Codes to start from; None starts from the encoder prediction.
       momentum: Whether to use Nesterov's momentum; static.
       activation: Activation of the encoder.
@@ -172,7 +172,7 @@ def infer(
     first = encode(params, signals[:, : params.atoms.shape[0]], activation)
     if start is not None:
         first = check_codes(start, signals, D)
-    # The coupling shifts every eigenvalue of D'D: the bound is cheaper without its d + k rows.
+    # The coupling shifts every eigenvalue of D'D: the bound is cheaper to compute without the d + k rows.
     bound = lipschitz(params.atoms) + jnp.asarray(coupling, signals.dtype)
     step, codes, state = proximal_steps(
         signals, D, weight, first, L1, (bound, product(D.T, D)), momentum
@@ -197,16 +197,16 @@ def step(
 
     Args:
       state: State from `init` or the previous step.
-      x: The batch, on each device its part.
-      key: Not used; training loops pass one.
+      x: The batch; on each device, its part.
+      key: Not used; accepted because training loops pass one.
       optimizer: An optax gradient transformation.
-      l1_penalty: Positive; may be traced.
+      l1_penalty: Weight of the l1 penalty, positive; may be traced.
       coupling: Weight of the coupling term, nonnegative; may be traced.
-      n_steps: Proximal gradient steps.
-      uncoupled: Whether to infer h without the coupling term, as the authors' published code does;
-        the encoder still learns to predict h.
+      n_steps: Number of proximal gradient steps.
+      uncoupled: Whether to infer h without the coupling term, as the authors' published code does; the encoder is
+        still trained to predict h.
       activation: Activation of the encoder.
-      reduce: The devices that share the batch.
+      reduce: Reduction over the devices that share the batch.
 
     Returns:
       (state, metrics): means over the batch, before the update, of `energy`, `reconstruction`

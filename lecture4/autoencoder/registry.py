@@ -1,7 +1,6 @@
-"""The autoencoder variants behind one interface, as comparisons need it.
+"""The autoencoder variants with one interface, for comparisons.
 
-Every function makes a `Variant` from a latent dimension and the variant's own settings; data are
-pixels in [0, 1].
+Every function makes a `Variant` from a latent dimension and the settings of the variant; data are pixels in [0, 1].
 """
 
 import functools
@@ -61,7 +60,7 @@ def logistic(
       latent_dim: Number of units.
       corrupt: (key, x) -> x~, the corruption of a denoising autoencoder.
       weight_decay: Weight of the squared norm of the encoder's weights.
-      contraction_penalty: Weight of ||dh/dx||_F^2; tie the weights with it.
+      contraction_penalty: Weight of ||dh/dx||_F^2; use tied weights with it.
       curvature_penalty: Weight of E ||J(x) - J(x + e)||_F^2, two samples of e per example.
       curvature_std: Standard deviation of e.
       tied: Whether the decoder's weights are the encoder's, transposed.
@@ -104,11 +103,11 @@ def regularized(
     curvature_penalty: ScalarLike = 0.3,
     curvature_std: ScalarLike = 0.3,
 ) -> Variant:
-    """The tied logistic layer with one kind of regularization, by its name.
+    """The tied logistic layer with one kind of regularization, by name.
 
     Args:
-      method: 'decay', 'gaussian', 'salt_and_pepper', 'masking', 'contractive' or 'curvature' (which
-        contracts too); any other name has none.
+      method: 'decay', 'gaussian', 'salt_and_pepper', 'masking', 'contractive' or 'curvature' (which also contracts);
+        any other name has no regularization.
       latent_dim: Number of units.
       weight_decay: For 'decay', as in `logistic`.
       noise_std: Standard deviation of the noise of 'gaussian'.
@@ -134,13 +133,13 @@ def regularized(
 
 
 def masking_denoiser(latent_dim: int, mask_rate: ScalarLike) -> Variant:
-    """The logistic layer, trained to reconstruct pixels that are masked at this rate."""
+    """The logistic layer, trained to reconstruct masked pixels."""
     corrupt = functools.partial(denoising.masking, mask_rate=mask_rate)
     return logistic(latent_dim, corrupt=corrupt)
 
 
 def l1_sparse(latent_dim: int, l1_penalty: ScalarLike) -> Variant:
-    """ReLU codes with an L1 penalty, a linear decoder of unit rows."""
+    """ReLU codes with an L1 penalty, and a linear decoder with unit rows."""
     return Variant(
         lambda key, d: topk.init_params(key, jnp.zeros((1, d)), latent_dim),
         lambda params, x, key: sparse.l1_loss(params, x, l1_penalty)[0],
@@ -150,7 +149,7 @@ def l1_sparse(latent_dim: int, l1_penalty: ScalarLike) -> Variant:
 
 
 def top_k_sparse(latent_dim: int, k: int) -> Variant:
-    """The k largest of ReLU codes, a linear decoder."""
+    """The k largest ReLU codes, and a linear decoder."""
     return Variant(
         lambda key, d: topk.init_params(key, jnp.zeros((1, d)), latent_dim),
         lambda params, x, key: topk.loss(params, x, k)[0],
@@ -196,7 +195,7 @@ def by_name(
     mask_rate: ScalarLike,
     contraction_penalty: ScalarLike,
 ) -> Variant:
-    """A variant by one of `NAMES`.
+    """The variant with a name of `NAMES`.
 
     Args:
       name: Name of the variant.

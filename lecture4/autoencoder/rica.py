@@ -2,21 +2,21 @@
 
 Le et al., ICML 2012 (the "cat neuron"). A layer is three sublayers on images [n, h, w, c]:
 
-    filters    h = W x: `num_filters` filters of its own at every position, each over a receptive
+    filters    h = W x: separate `num_filters` filters at every position, each over a receptive
                field of field_size x field_size pixels of all channels. Positions do not share
                weights.
     pooled     sqrt(epsilon + sum h^2) over pool_size x pool_size neighboring positions of one
                feature map, fixed
     contrast   local contrast normalization over space and feature maps
 
-A layer is learned without labels, on the outputs of the layers below: it is to reconstruct its input
-while few pooling units are active,
+A layer is learned without labels, on the outputs of the layers below: it learns to reconstruct its input with few
+active pooling units,
 
     ||V h - x||^2 + sparsity_penalty sum_pools sqrt(epsilon + sum h^2),
 
 where V maps back to the receptive fields, summed where they overlap; tied, V = W'. With whitened
-input and one receptive field over all of it that is reconstruction ICA, in which the first term
-stands for the orthonormality of W: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
+input and one receptive field over all of it that is reconstruction ICA, in which the first term replaces the
+constraint that W is orthonormal: E||W'Wx - x||^2 = ||W W' - I||^2 + d - k.
 """
 
 import functools
@@ -30,18 +30,20 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
 from lecture4.ops import norm, patches, pool
 from lecture4.ops.prox import require_floating
 
-EPSILON = 1e-4  # inside the root of a pool, small relative to the square of a typical response
+EPSILON = (
+    1e-4  # added inside the root of a pool, small relative to the square of a typical response
+)
 
 
 class Stage(NamedTuple):
-    """The sizes of one layer, in units of its own input.
+    """The sizes of one layer, in units of its input.
 
     Attributes:
       field_size: Height and width of a receptive field.
-      num_filters: Filters at every position.
-      stride: Between neighboring positions.
+      num_filters: Number of filters at every position.
+      stride: Distance between neighboring positions.
       pool_size: Height and width of a pool, in positions.
-      pool_stride: Between neighboring pools.
+      pool_stride: Distance between neighboring pools.
       contrast_window: Height and width of the window of the contrast normalization, odd.
     """
 
@@ -54,17 +56,17 @@ class Stage(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Learned weights of every position; d = field_size^2 * c. Tied, the decoder is None."""
+    """Learned weights of every position; d = field_size^2 * c. If tied, the decoder is None."""
 
     encoder: Float[Array, 'rows cols d num_filters']
     decoder: Float[Array, 'rows cols num_filters d'] | None
 
 
 def shapes(image_shape: Sequence[int], stages: Sequence[Stage]) -> list[tuple[int, int, int]]:
-    """The input's shape (h, w, c), then each layer's output's.
+    """The shape (h, w, c) of the input, then that of each layer's output.
 
     Raises:
-      ValueError: A receptive field or a pool does not fit; names the layer.
+      ValueError: A receptive field or a pool does not fit; the message names the layer.
     """
     h, w, c = image_shape
     result = [(h, w, c)]
@@ -83,10 +85,10 @@ def shapes(image_shape: Sequence[int], stages: Sequence[Stage]) -> list[tuple[in
 def init(
     key: PRNGKeyArray, x: Float[ArrayLike, 'n h w c'], stage: Stage, *, tied: bool = True
 ) -> Layer:
-    """Filters are patches of random examples in the receptive fields, scaled to reconstruct best.
+    """Initialize filters with patches of random examples in the receptive fields, scaled to reconstruct best.
 
-    Random numbers would do for white input; for other input they keep, for long, directions that it
-    hardly has, and respond to those most. One scale is common to all filters.
+    Random numbers would suffice for white input; for other input they retain, for a long time, directions in which
+    the input hardly varies, and respond to those most. All filters share one scale.
 
     Args:
       key: A random key.
@@ -96,7 +98,7 @@ def init(
 
     Raises:
       TypeError: x is an integer array.
-      ValueError: There are no filters; as `shapes`.
+      ValueError: There are no filters; or as in `shapes`.
     """
     x = require_floating('x', x)
     if stage.num_filters < 1:
@@ -107,7 +109,7 @@ def init(
     example_key, noise_key = jax.random.split(key)
     example = jax.random.randint(example_key, (rows, cols, stage.num_filters), 0, len(x))
     W = fields[example, jnp.arange(rows)[:, None, None], jnp.arange(cols)[None, :, None]]
-    # A little noise, for receptive fields that are empty.
+    # Add a little noise for empty receptive fields.
     scale = jnp.sqrt(jnp.mean(x * x)) + jnp.finfo(x.dtype).eps
     W = W + 0.01 * scale * jax.random.normal(noise_key, W.shape, x.dtype)
     W = (W / jnp.linalg.norm(W, axis=3, keepdims=True)).swapaxes(2, 3)
@@ -125,7 +127,7 @@ def filter_responses(
 
     Raises:
       TypeError: x is an integer array.
-      ValueError: x has another size than the layer was made for.
+      ValueError: x has another size than the layer was initialized for.
     """
     x = require_floating('x', x)
     fields = patches.extract(x, stage.field_size, stage.stride)
@@ -133,7 +135,7 @@ def filter_responses(
         raise ValueError(
             f'x {x.shape} has receptive fields {fields.shape[1:]}, the layer weights for '
             f'{layer.encoder.shape[:3]}; positions do not share weights: expected images of the '
-            'size that the layer was made for'
+            'size that the layer was initialized for'
         )
     return jnp.einsum('nrcd,rcdm->nrcm', fields, layer.encoder)
 
@@ -173,8 +175,8 @@ def loss(
       layer: The layer's weights.
       x: The layer's input.
       stage: Sizes of the layer.
-      sparsity_penalty: Nonnegative, relative to the scale of x; may be traced.
-      epsilon: Inside the root of a pool.
+      sparsity_penalty: Weight of the sum over pools, nonnegative, relative to the scale of x; may be traced.
+      epsilon: Constant added inside the root of a pool.
 
     Returns:
       (loss, metrics): `reconstruction` and `sparsity` (without its weight), means over the batch.
@@ -204,9 +206,8 @@ def apply(
       layers: Weights of the layers.
       x: Images.
       stages: Sizes of the layers.
-      min_std: The least divisor of the contrast normalization, which else amplifies faint
-        positions.
-      epsilon: Inside the root of a pool.
+      min_std: Smallest divisor of the contrast normalization, which otherwise amplifies faint positions.
+      epsilon: Constant added inside the root of a pool.
 
     Returns:
       One dict per layer of 'filters', 'pooled' and 'contrast'; the last is the next layer's input.
@@ -228,7 +229,7 @@ def init_layers(
     tied: bool = True,
     min_std: ScalarLike = 0.01,
 ) -> tuple[Layer, ...]:
-    """All layers before learning, each by `init` on the outputs of those below.
+    """Initialize all layers, each by `init` on the outputs of those below.
 
     Args:
       key: A random key.
@@ -266,11 +267,11 @@ def stage_losses(
     *,
     min_std: ScalarLike = 0.01,
 ) -> list[Callable[..., tuple[Float[Array, ''], dict[str, Float[Array, '']]]]]:
-    """The mean `layer_loss` of every layer, as training in phases takes them.
+    """The mean `layer_loss` of every layer, as `train.phases` takes them.
 
     Args:
       stages: Sizes of the layers.
-      sparsity_penalties: One for each layer.
+      sparsity_penalties: One penalty weight for each layer.
       min_std: As in `apply`.
 
     Returns:

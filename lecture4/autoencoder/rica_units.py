@@ -44,11 +44,11 @@ def sublayer_outputs(
 
 
 def filters_on_grid(layer: rica.Layer, every: int = 4) -> Float[np.ndarray, 'd _n']:
-    """The filters at every so many positions in both directions, one in each column.
+    """The filters at every `every`-th position in both directions, in columns.
 
     Args:
       layer: The layer's weights.
-      every: Distance in positions; the first is at position 1.
+      every: Distance in positions; the first one is at position 1.
     """
     W = np.asarray(layer.encoder)
     return W[1::every, 1::every].transpose(2, 0, 1, 3).reshape(W.shape[2], -1)
@@ -107,8 +107,8 @@ def central_units(
 def receptive_field(stages: Sequence[rica.Stage], position: Sequence[int]) -> tuple[slice, slice]:
     """The pixels on which a pool of the last layer depends: (rows, cols) slices.
 
-    Contrast normalization of layers below widens the region of influence, by half a window each;
-    the slices are those of filters and pools alone.
+    Contrast normalization of layers below widens the region of influence by half a window each; the slices cover
+    filters and pools alone.
 
     Args:
       stages: Sizes of the layers.

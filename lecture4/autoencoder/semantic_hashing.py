@@ -1,15 +1,15 @@
 """Semantic codes of text: an autoencoder of bags of words, binary codes, word vectors.
 
-A document is its word counts v [V]. The encoder receives them scaled to norm 1, the decoder is a
-softmax over the vocabulary, and the loss is that of drawing every word of the document from it,
+A document is its word counts v [V]. The encoder receives them scaled to norm 1, the decoder is a softmax over the
+vocabulary, and the loss is the negative log-likelihood of sampling every word of the document from it,
 
     -sum_i v_i log p_i(code),
 
-so that a document's weight is its number of words. Documents with nearby codes are about the same
-subjects, also where they share no word; words with nearby weights are used alike.
+so that a document's weight is its number of words. Documents with nearby codes are about the same subjects even if
+they share no word; words with nearby weights are used in similar ways.
 
-Semantic hashing needs binary codes: logistic units with Gaussian noise on their input, which they
-can overcome only by being far from 1/2 (`loss` with noise; `to_bits`, `hamming_distance`).
+Semantic hashing needs binary codes: logistic units with Gaussian noise on their input, against which they are robust
+only far from 1/2 (`loss` with noise; `to_bits`, `hamming_distance`).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,14 +29,14 @@ def bag_of_words(documents: Sequence[Sequence[int] | np.ndarray], n_words: int) 
     """Word counts of documents.
 
     Args:
-      documents: Each a sequence of word numbers.
+      documents: Documents, each a sequence of word indices.
       n_words: Size of the vocabulary.
 
     Returns:
       float32 counts [n, n_words].
 
     Raises:
-      ValueError: A number lies outside 0 .. n_words - 1; names the document.
+      ValueError: A word index lies outside 0 .. n_words - 1; the message names the document.
     """
     counts = np.zeros((len(documents), n_words), np.float32)
     for i, numbers in enumerate(documents):
@@ -56,7 +56,7 @@ def init(
     *,
     dtype: DTypeLike = jnp.float32,
 ) -> Autoencoder:
-    """An autoencoder n_words - layer_dims - n_words and its mirror image.
+    """An autoencoder with encoder n_words - layer_dims, and its mirror image as decoder.
 
     Args:
       key: A random key.
@@ -116,8 +116,7 @@ def loss(
       latent_activation: Activation of the encoder's last layer.
       noise_std: Standard deviation of the noise on the input of the latent units, for binary codes;
         may be traced.
-      encoder_counts: Counts that the encoder receives, where they are not the documents' own: a
-        corruption.
+      encoder_counts: Counts that the encoder receives, if they are corrupted; None takes `counts`.
 
     Raises:
       TypeError: The counts are integers.
@@ -154,7 +153,7 @@ def undecided_fraction(
 def hamming_distance(a: Bool[Array, 'n k'], b: Bool[Array, 'm k']) -> Int[Array, 'n m']:
     """Number of bits in which every code of a differs from every code of b.
 
-    By one product of matrices of +-1; exact for k up to 2^24.
+    Computed by one product of matrices of +-1; exact for k up to 2^24.
 
     Raises:
       ValueError: The codes have different numbers of bits.
@@ -169,15 +168,15 @@ def hamming_distance(a: Bool[Array, 'n k'], b: Bool[Array, 'm k']) -> Int[Array,
 
 
 def word_vectors(params: Autoencoder) -> Float[Array, 'V h']:
-    """A vector for every word, its weights to the first layer."""
+    """A vector for every word: its weights in the first layer."""
     return params.encoder[0].weight
 
 
 def cooccurrences(counts: Shaped[ArrayLike, 'n V']) -> Float[np.ndarray, 'V V']:
-    """How often two words occur in one document; on the diagonal, pairs of one word.
+    """Co-occurrence counts of words in documents; on the diagonal, pairs of one word.
 
-    A word that occurs v times makes v (v - 1) ordered pairs with itself, as v u with another that
-    occurs u times.
+    A word that occurs v times makes v (v - 1) ordered pairs with itself, and v u pairs with another word that occurs
+    u times.
     """
     counts = np.asarray(counts, np.float64)
     pairs = counts.T @ counts
@@ -191,7 +190,7 @@ def ppmi(pairs: Shaped[ArrayLike, 'V V']) -> Float[np.ndarray, 'V V']:
     of latent semantic analysis.
 
     Args:
-      pairs: Symmetric counts. Words without a pair have rows of 0.
+      pairs: Symmetric co-occurrence counts. Words without a pair have rows of 0.
 
     References:
       Church & Hanks 1990; Bullinaria & Levy 2007 for its positive part.
@@ -213,11 +212,10 @@ def nearest_by_cosine(
     """The n rows with the largest cosine to each query, nearest first, and the cosines.
 
     Args:
-      vectors: Rows of which `queries` may be numbers.
+      vectors: Vectors in rows.
       queries: Vectors [m, d], or row numbers [m] of `vectors`.
-      n: Rows per query.
-      others: Rows to choose from; None takes `vectors`, without the query's own row where queries
-        are row numbers.
+      n: Number of rows per query.
+      others: Vectors to search; None takes `vectors`, without the query's row if queries are row numbers.
     """
     vectors = np.asarray(vectors)
     table = np.asarray(vectors if others is None else others, np.float64)

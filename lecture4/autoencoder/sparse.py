@@ -3,15 +3,14 @@
 Two objectives, each of one hidden layer:
 
     l1_loss   ReLU codes, linear decoder with rows of norm 1, mean ||x - g(h)||^2 + l1_penalty |h|_1.
-              The norms are fixed because otherwise codes shrink while the decoder grows, and the
-              penalty costs nothing.
+              The norms are fixed because otherwise codes shrink while the decoder grows, which evades the penalty.
     kl_loss   logistic codes and outputs, 0.5 ||x - g(h)||^2, weight decay, and the divergence of
               each unit's mean activation from a small target.
 
 Codes with a fixed number of nonzero units are in `topk`.
 
 The lecture's slide calls Omega(h) of this formula the "DAE penalty". It is the sparse autoencoder's: a denoising
-autoencoder has no penalty, it corrupts the input (`denoising.loss`).
+autoencoder has no penalty; it corrupts the input (`denoising.loss`).
 """
 
 import jax
@@ -28,7 +27,7 @@ def l1(h: Float[ArrayLike, '*batch k'], weight: Shaped[ArrayLike, '...']) -> Flo
 
     Args:
       h: Codes.
-      weight: A scalar, or one weight per unit [k].
+      weight: Weight, a scalar or one value per unit [k].
     """
     h = jnp.asarray(h)
     weight = jnp.asarray(weight, h.dtype)
@@ -41,13 +40,13 @@ def laplace_nll(
 ) -> Float[Array, '*batch']:
     """-log p(h) of k independent Laplace variables, density s / 2 exp(-s |h_j|), s = inverse_scale.
 
-    It is the L1 penalty and a constant, s |h|_1 - k log(s / 2). The constant matters as soon as s is
-    learned or compared. With Gaussian noise of variance sigma^2, ||x - g(h)||^2 + lambda |h|_1 is
-    -2 sigma^2 log p(x, h) up to a constant, lambda = 2 sigma^2 s.
+    It is the L1 penalty plus a constant, s |h|_1 - k log(s / 2). The constant matters if s is learned or compared.
+    With Gaussian noise of variance sigma^2, ||x - g(h)||^2 + lambda |h|_1 is -2 sigma^2 log p(x, h) up to a constant,
+    lambda = 2 sigma^2 s.
 
     Args:
       h: Codes.
-      inverse_scale: Positive; a scalar, or one value per unit [k].
+      inverse_scale: Inverse scale s, positive; a scalar, or one value per unit [k].
 
     Returns:
       Nats per example.
@@ -63,18 +62,18 @@ def kl_penalty(
     """KL(target || mean activation) of Bernoulli variables, elementwise.
 
     The mean is over all data: the penalty is convex, so that means of small batches overstate it
-    (by Jensen's inequality). Take the whole set, or a running mean. The gradient is
+    (by Jensen's inequality). Use the whole set, or a running mean. The gradient is
     -target / m + (1 - target) / (1 - m), kept finite at m = 0 and 1.
 
     Args:
       mean_activation: Mean of each unit over the data, in [0, 1].
-      target: In (0, 1); a scalar, or one value per unit.
+      target: Target mean activation in (0, 1); a scalar, or one value per unit.
 
     Returns:
       Nats per unit.
     """
     target = jnp.broadcast_to(jnp.asarray(target, mean_activation.dtype), mean_activation.shape)
-    # Squeezed by a rounding error into the open interval: clipping would cut the gradient off.
+    # Shrunk by a rounding error into the open interval: clipping would set the gradient to 0.
     eps = jnp.finfo(mean_activation.dtype).eps
     m = eps + (1 - 2 * eps) * mean_activation
     return target * jnp.log(target / m) + (1 - target) * jnp.log((1 - target) / (1 - m))
@@ -101,7 +100,7 @@ def l1_loss(
     Args:
       params: One encoder and one decoder layer.
       x: Examples.
-      l1_penalty: Nonnegative; may be traced.
+      l1_penalty: Weight of the l1 penalty, nonnegative; may be traced.
 
     Returns:
       (loss, metrics): `reconstruction`, `l1` (without its weight) and `l0` (units that are not
@@ -134,7 +133,7 @@ def kl_loss(
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """Mean 0.5 ||x - g(h)||^2 + weight_decay / 2 (|W|^2 + |U|^2) + kl_weight sum_j KL_j.
 
-    Biases are not decayed.
+    Biases have no weight decay.
 
     Args:
       params: An encoder and a decoder of logistic units.
@@ -177,7 +176,7 @@ def count_active(
 def evaluate(
     x: Float[ArrayLike, 'n d'], code: Float[Array, 'n k'], reconstruction: Float[Array, 'n d']
 ) -> dict[str, Float[Array, '']]:
-    """How well and how sparsely codes describe examples.
+    """Explained variance and sparsity of codes.
 
     Args:
       x: Examples.
@@ -185,8 +184,8 @@ def evaluate(
       reconstruction: Reconstruction of the examples from the codes.
 
     Returns:
-      `explained`, the fraction of the variance of x; `l0`, units of an example that are not 0; `dead`,
-      the number of units that no example uses.
+      `explained`, the explained fraction of the variance of x; `l0`, the mean number of units per example that are
+      not 0; `dead`, the number of units that no example uses.
     """
     x = jnp.asarray(x)
     error = jnp.mean(squared_error(x, reconstruction))

@@ -7,7 +7,7 @@ directions of an autoencoder are then
     p_encoder(h | x)   distribution.log_prob(network.apply(encoder, x, tanh), h)
     p_decoder(x | h)   distribution.log_prob(network.apply(decoder, h, tanh), x)
 
-For every distribution outputs of 0 are the usual prior: fair coins, N(0, 1), equal probabilities.
+For every distribution, outputs of 0 give the usual prior: fair coins, N(0, 1), equal probabilities.
 """
 
 import itertools
@@ -25,8 +25,8 @@ from lecture4.ops.varying import vary_as_returned
 
 Estimator = Literal['pathwise', 'score', 'leave-one-out']
 
-# A network's log standard deviations are themselves up to +-6 and approach +-7 beyond: deviations
-# from 0.001, less than the rounding of 8-bit pixels in [0, 1], to 1100, more than pixels of 0..255.
+# Log standard deviations are unchanged up to +-6 and approach +-7 beyond: standard deviations from 0.001, less than
+# the rounding of 8-bit pixels in [0, 1], to 1100, more than pixels in 0..255.
 LOG_STD_IDENTITY = 6.0
 LOG_STD_LIMIT = 7.0
 
@@ -55,7 +55,7 @@ class Distribution(NamedTuple):
 
 def _bernoulli_kl(logits, others):
     # p log(p/q) + (1-p) log((1-p)/(1-q)) with p = sigmoid(logits): no logarithm of a rounded 0.
-    # Where both saturate, terms of the logits' size cancel; the sign is kept.
+    # Where both saturate, terms as large as the logits cancel; the sign is preserved.
     p = jax.nn.sigmoid(logits)
     divergence = p * (logits - others) - jax.nn.softplus(logits) + jax.nn.softplus(others)
     return jnp.maximum(divergence, 0)
@@ -79,8 +79,8 @@ BERNOULLI = Distribution(
 def bound_log_std(log_std: Float[Array, '*shape']) -> Float[Array, '*shape']:
     """Log standard deviations bounded to +-LOG_STD_LIMIT, unchanged within +-LOG_STD_IDENTITY.
 
-    Smooth, with a gradient on either side. Without a bound a network whose inputs are pixels of
-    0..255 starts with log standard deviations near 100, of which exp(2 log_std) overflows.
+    The bound is smooth, with a nonzero gradient everywhere. Without it a network whose inputs are pixels in 0..255
+    starts with log standard deviations near 100, and exp(2 log_std) overflows.
     """
     excess = jnp.maximum(jnp.abs(log_std) - LOG_STD_IDENTITY, 0)
     room = LOG_STD_LIMIT - LOG_STD_IDENTITY
@@ -112,7 +112,7 @@ def _gaussian_sample(key, mean, log_std):
 def _gaussian_kl(mean, log_std, other_mean, other_log_std):
     log_ratio = log_std - other_log_std
     distance = (mean - other_mean) * jnp.exp(-other_log_std)
-    # expm1 keeps the small values near equality, where 1 and the ratio's square would cancel.
+    # expm1 is accurate near equality, where 1 and the squared ratio would cancel.
     return 0.5 * (jnp.expm1(2 * log_ratio) + distance**2) - log_ratio
 
 
@@ -128,12 +128,12 @@ GAUSSIAN = Distribution(
 
 
 def gaussian(log_std: ScalarLike) -> Distribution:
-    """Gaussians of one known standard deviation exp(log_std); the outputs are the means.
+    """Gaussians with one known standard deviation exp(log_std); the outputs are the means.
 
-    Outputs of 0 are N(0, exp(log_std)^2).
+    Outputs of 0 give N(0, exp(log_std)^2).
 
     Args:
-      log_std: A scalar; may be traced, so that one number for all pixels can be learned.
+      log_std: Log standard deviation, a scalar; may be traced, so that one value for all pixels can be learned.
     """
 
     def full(mean):
@@ -154,7 +154,7 @@ def categorical(n_classes: int) -> Distribution:
     """Variables with n_classes states; outputs and one-hot values are [n, k * n_classes].
 
     Raises:
-      ValueError: n_classes is below 2, or (of its functions) the outputs are not a whole number of
+      ValueError: n_classes is below 2; or, in the functions of the result, the outputs are not a whole number of
         groups.
     """
     if n_classes < 2:
@@ -196,7 +196,7 @@ def enumerate_states(
 ) -> Float[np.ndarray, 'states v'] | None:
     """All values of discrete codes: 0 or 1 for two classes, else one-hot; None above max_states.
 
-    The values of `BERNOULLI` are those of two classes, those of `categorical` of the others.
+    The values for two classes are those of `BERNOULLI`, for more classes those of `categorical`.
     """
     if n_variables * math.log(n_classes) > math.log(max_states):
         return None
@@ -216,8 +216,7 @@ def gradient_moments(
       n_samples: Number of gradients, at least 2.
 
     Returns:
-      (mean, variance): a pytree and a scalar; divided by n_samples the variance is that of the
-      mean.
+      (mean, variance): a pytree and a scalar; the variance divided by n_samples is that of the mean.
     """
 
     def update(carry, inputs):
@@ -225,7 +224,7 @@ def gradient_moments(
         mean, squares = carry
         sample = gradient(key)
         new = jax.tree.map(lambda m, g: m + (g - m) / n, mean, sample)
-        # Welford's sum: squares less the square of the mean would cancel.
+        # Welford's algorithm: subtracting the square of the mean from the mean of squares would cancel.
         leaves = (jax.tree.leaves(tree) for tree in (sample, mean, new))
         squares += sum(jnp.sum((g - m) * (g - k)) for g, m, k in zip(*leaves, strict=True))
         return (new, squares), None
@@ -254,18 +253,18 @@ def expectation(
     n_samples: int = 1,
     estimator: Estimator | None = None,
 ) -> Float[Array, ' n']:
-    """Monte Carlo mean of f(h), h ~ distribution(outputs), whose gradient is unbiased too.
+    """Monte Carlo mean of f(h), h ~ distribution(outputs), with an unbiased gradient.
 
-    The gradient is right with respect to `outputs` and to whatever f closes over.
+    The gradient is correct with respect to `outputs` and everything that f closes over.
 
     Args:
       key: A random key.
       distribution: Distribution of h.
-      outputs: Its parameters.
+      outputs: Parameters of the distribution.
       f: Values [n, v] -> [n].
-      n_samples: Samples of h per row of outputs.
-      estimator: How the gradient is estimated.
-        'pathwise': through the sample, h = mean + std * noise; needs f differentiable in h;
+      n_samples: Number of samples of h per row of outputs.
+      estimator: Gradient estimator.
+        'pathwise': through the sample, h = mean + std * noise; requires f differentiable in h;
         'score': E[f(h) d log p(h)]: f and h may be discrete; the variance is large;
         'leave-one-out': score with the mean of the other samples subtracted from f(h): the same
         expectation, less variance;
@@ -301,7 +300,7 @@ def expectation(
 
     keys = jax.random.split(key, n_samples)
     samples: Any
-    if n_samples == 1:  # no batched matrix products where there is nothing to batch
+    if n_samples == 1:  # avoids batched matrix products where there is nothing to batch
         samples = jax.tree.map(lambda leaf: leaf[None], sample(keys[0]))
     else:
         samples = jax.vmap(sample)(keys)

@@ -2,7 +2,7 @@
 
     h = top_k(relu((x - b) W + c)),   reconstruction h U + b,   rows of U of norm 1.
 
-A unit outside every example's k largest gets no gradient and stays dead. Two remedies: an auxiliary
+A unit that is not among the k largest of any example gets no gradient and stays dead. Two remedies: an auxiliary
 loss, in which the best of the dead units model the residual of the reconstruction, and `revive`,
 which points dead units at the examples with the largest reconstruction error.
 
@@ -34,9 +34,8 @@ class State(NamedTuple):
     Attributes:
       params: The autoencoder.
       opt_state: State of the optimizer.
-      idle: Examples since each unit was last among an example's k largest; a revival does not
-        change it.
-      since_revival: Examples since each unit was last revived, or since the start.
+      idle: Number of examples since each unit was last among the k largest of an example; a revival does not change it.
+      since_revival: Number of examples since each unit was last revived, or since the start.
     """
 
     params: Autoencoder
@@ -46,10 +45,9 @@ class State(NamedTuple):
 
 
 def top_k(h: Float[ArrayLike, '*batch latent'], k: int) -> Float[Array, '*batch latent']:
-    """The k largest entries of every row, the others 0.
+    """The k largest entries of every row, with the others set to 0.
 
-    The gradient is that of the identity on the entries that are kept. Among equal entries the first
-    ones are kept.
+    The gradient is that of the identity on the entries that are kept. Among equal entries the first ones are kept.
 
     Args:
       h: Activations.
@@ -71,7 +69,7 @@ def top_k(h: Float[ArrayLike, '*batch latent'], k: int) -> Float[Array, '*batch 
 
 
 def init_params(key: PRNGKeyArray, x: Float[ArrayLike, 'n d'], latent_dim: int) -> Autoencoder:
-    """Unit decoder rows in random directions, encoder = decoder', output bias = mean of x.
+    """Initialize decoder rows with random unit vectors, encoder = decoder', output bias = mean of x.
 
     Args:
       key: A random key.
@@ -131,15 +129,14 @@ def loss(
     Args:
       params: The autoencoder.
       x: Examples.
-      k: Nonzero units per example.
-      dead: Units that model the residual; None omits the auxiliary loss.
-      k_auxiliary: Dead units per example in the auxiliary loss.
+      k: Number of nonzero units per example.
+      dead: Mask of the units that model the residual; None omits the auxiliary loss.
+      k_auxiliary: Number of dead units per example in the auxiliary loss.
       auxiliary_weight: Weight of the auxiliary loss; may be traced.
 
     Returns:
       (loss, (metrics, used, error)): metrics `reconstruction` and `auxiliary`, means over the
-      batch; used, whether some example of the batch uses a unit; error, each example's squared
-      error.
+      batch; used, whether an example of the batch uses a unit; error, the squared error of each example.
     """
     x = jnp.asarray(x)
     linear = pre_activations(params, x)
@@ -194,23 +191,23 @@ def step(
     revive_dead: bool = False,
     reduce: Reduce = Reduce(),
 ) -> tuple[State, dict[str, Float[Array, '']]]:
-    """One batch: gradient step, unit decoder rows, idle counts and, as an option, revival.
+    """One batch: gradient step, normalization of decoder rows, idle counts and, optionally, revival.
 
-    Whether a unit is dead is decided by its use alone. A revived unit counts as dead until an
+    A unit is dead or not by its use alone. A revived unit counts as dead until an
     example uses it, and is revived again if none does for another `patience` examples.
 
     Args:
       state: State from `init` or the previous step.
-      x: The batch, on each device its part.
+      x: The batch; on each device, its part.
       key: A random key, the same on all devices; used by revival only.
       optimizer: An optax gradient transformation.
-      k: Nonzero units per example.
+      k: Number of nonzero units per example.
       patience: Number of examples without use after which a unit is dead.
       auxiliary_weight: Weight of the auxiliary loss; may be traced.
-      k_auxiliary: Dead units per example in the auxiliary loss; None takes half the dimension of
-        the data, as Gao et al. do.
+      k_auxiliary: Number of dead units per example in the auxiliary loss; None takes half the dimension of the data,
+        as Gao et al. do.
       revive_dead: Whether to revive dead units in this step; static.
-      reduce: The devices that share the batch.
+      reduce: Reduction over the devices that share the batch.
 
     Returns:
       (state, metrics): `loss`, `reconstruction` and `auxiliary`, means over the batch before the
@@ -270,16 +267,16 @@ def revive(
     scale: ScalarLike = REVIVAL_SCALE,
     reduce: Reduce = Reduce(),
 ) -> Autoencoder:
-    """Re-aim dead units at examples sampled in proportion to their squared loss.
+    """Replace dead units by the directions of examples sampled in proportion to their squared loss.
 
-    A revived unit's decoder row is the direction of the example less the output bias; its encoder
+    A revived unit's decoder row is the direction of the example minus the output bias; its encoder
     is the same direction at `scale` times the mean norm of living units, its bias 0.
 
     The scale is a compromise: weaker units stay outside the k largest, stronger ones displace
-    trained units. Of 256 units, half of them out of reach at the start, after 800 steps of Adam at
+    trained units. Of 256 units, half of them initially never used, after 800 steps of Adam at
     learning rate 3e-3, batches of 256, patience 2560, no auxiliary loss, and 400 more without
-    revival: units that some example uses, and the fraction of the variance that is unexplained
-    (means over two seeds). Data: 4096 sums of 3 of 64 random sources in 16 dimensions, and
+    revival: the number of units in use, and the unexplained fraction of the variance (means over two seeds). Data:
+      4096 sums of 3 of 64 random sources in 16 dimensions, and
     scikit-learn's digits.
 
         scale        none       0.2        0.35       0.5        0.7        1.0
@@ -295,12 +292,12 @@ def revive(
     Args:
       key: A random key, the same on all devices.
       params: The autoencoder.
-      x: Examples, on each device its part.
+      x: Examples; on each device, its part.
       error: Squared reconstruction error of each example.
-      dead: Units to revive.
-      living: Units whose mean encoder norm is the unit of `scale`; None takes all but `dead`.
+      dead: Mask of the units to revive.
+      living: Mask of the units whose mean encoder norm is the unit of `scale`; None takes all except `dead`.
       scale: Encoder norm of a revived unit relative to living ones.
-      reduce: The devices that share the batch. Each samples from its own examples and the
+      reduce: Reduction over the devices that share the batch. Each samples from its own examples and the
         directions are averaged, so that parameters stay equal on all.
 
     Returns:
@@ -333,7 +330,7 @@ def revive(
 
 
 def _reset_moments(moments: Autoencoder, units) -> Autoencoder:
-    """An optimizer's moments with the entries of these units set to 0."""
+    """An optimizer's moments with the entries of some units set to 0."""
     encoder, decoder = moments.encoder[0], moments.decoder[0]
     return Autoencoder(
         (Dense(jnp.where(units[None, :], 0, encoder.weight), jnp.where(units, 0, encoder.bias)),),

@@ -1,9 +1,9 @@
 """Variational autoencoders: networks, the evidence lower bound, samples, active units.
 
-A `Model` pairs an encoder p_encoder(z | x), written q below, with a decoder p_decoder(x | z), each a
-network whose outputs are the parameters of a `stochastic.Distribution`; the prior p(z) is the latent
-distribution at outputs 0. Pixels and latent variables are summed over, never averaged: a mean over
-pixels is another objective, a beta-VAE whose beta is the number of pixels.
+A `Model` pairs an encoder p_encoder(z | x), written q below, with a decoder p_decoder(x | z); both are networks whose
+outputs are the parameters of a `stochastic.Distribution`; the prior p(z) is the latent distribution at outputs 0.
+Pixels and latent variables are summed over, never averaged: a mean over pixels would be another objective, a beta-VAE
+with beta equal to the number of pixels.
 """
 
 import warnings
@@ -43,7 +43,7 @@ class Params(NamedTuple):
     Attributes:
       encoder: Parameters of the encoder.
       decoder: Parameters of the decoder.
-      log_std: Log standard deviation of all pixels where one is learned, else None.
+      log_std: Log standard deviation of all pixels if it is learned, else None.
     """
 
     encoder: Any
@@ -64,7 +64,7 @@ class Bound(NamedTuple):
 
     @property
     def elbo(self) -> Float[Array, ' n']:
-        """The bound of log p(x) itself: no beta, no free bits."""
+        """The bound of log p(x), without beta and free bits."""
         return self.reconstruction - jnp.sum(self.kl, axis=1)
 
 
@@ -81,17 +81,17 @@ def mlp(
     """Fully connected encoder n_pixels - hidden - latent, and its mirror image as decoder.
 
     Args:
-      n_pixels: Values per example.
-      hidden_dims: Units of the hidden layers; () makes both networks affine.
+      n_pixels: Number of values per example.
+      hidden_dims: Numbers of units of the hidden layers; () makes both networks affine.
       latent_dim: Number of latent variables.
       pixels: Distribution of the pixels.
       latent: Distribution of the latent variables.
-      learn_std: Whether one standard deviation for all pixels is learned; `pixels` is GAUSSIAN then,
-        and the network gives the means only.
+      learn_std: Whether one standard deviation for all pixels is learned; then `pixels` is GAUSSIAN, and the network
+        outputs only the means.
       activation: Activation of the hidden layers.
 
     Raises:
-      ValueError: A dimension is below 1, or learn_std comes without GAUSSIAN.
+      ValueError: A dimension is below 1, or learn_std is set without GAUSSIAN.
     """
     check_options(latent_dim, pixels, learn_std)
     n_outputs = n_pixels if learn_std else pixels.n_outputs(n_pixels)
@@ -119,7 +119,7 @@ def pixel_options(
     """`pixels` and `learn_std` of a model by the name of its decoder.
 
     Args:
-      decoder: 'bernoulli', 'gaussian' of one known standard deviation, or of one that is learned.
+      decoder: 'bernoulli', 'gaussian' (known standard deviation) or 'gaussian_learned'.
       std: Standard deviation of 'gaussian'.
     """
     if decoder == 'gaussian':
@@ -130,7 +130,7 @@ def pixel_options(
 
 
 def check_options(latent_dim: int, pixels: stochastic.Distribution, learn_std: bool) -> None:
-    """ValueError unless there is a latent variable, and a learned std belongs to a Gaussian."""
+    """Raise a ValueError unless there is a latent variable, and a learned std belongs to a Gaussian."""
     if latent_dim < 1:
         raise ValueError(f'expected latent_dim to be at least 1, got {latent_dim}')
     if learn_std and pixels is not stochastic.GAUSSIAN:
@@ -141,7 +141,7 @@ def check_options(latent_dim: int, pixels: stochastic.Distribution, learn_std: b
 
 
 def append_log_std(params: Params, outputs: Float[Array, 'n d']) -> Float[Array, 'n outputs']:
-    """Means, followed by the log standard deviation of all pixels if one is learned."""
+    """The decoder's means, followed by the log standard deviation of all pixels if it is learned."""
     if params.log_std is None:
         return outputs
     return jnp.concatenate([outputs, jnp.broadcast_to(params.log_std, outputs.shape)], axis=1)
@@ -152,9 +152,9 @@ def kl_standard_normal(
 ) -> Float[ArrayLike, '*shape']:
     """KL(N(mean, std^2) || N(0, 1)) = 1/2 (std^2 + mean^2 - 1 - log std^2), elementwise, in nats.
 
-    The lecture's slide sums std^2 + mean^2 - log std - 1: log std where log std^2 belongs, and no
-    1/2. That is no divergence: it is smallest at std = 1/sqrt 2, where it is -0.153 at mean 0, and
-    it pulls every posterior there. With log std^2 but without the 1/2 it is a beta-VAE with
+    The lecture's slide sums std^2 + mean^2 - log std - 1: log std in place of log std^2, and no 1/2. That is not a
+    divergence: it is smallest at std = 1/sqrt 2, where it is -0.153 at mean 0, and it pulls every posterior there.
+      With log std^2 but without the 1/2 it is a beta-VAE with
     beta = 2.
 
     Args:
@@ -185,7 +185,7 @@ def bound(
       params: Parameters of the model.
       x: Examples.
       key: A random key.
-      n_samples: Latent samples per example.
+      n_samples: Number of latent samples per example.
       estimator: As in `stochastic.expectation`.
 
     Raises:
@@ -228,11 +228,12 @@ def enumerated_bound(
 
 
 def loss(parts: Bound, *, beta: ScalarLike = 1.0, free_bits: ScalarLike = 0.0) -> Float[Array, '']:
-    """What is minimized: -reconstruction + beta sum_j max(free_bits, KL_j), averaged over examples.
+    """The training loss -reconstruction + beta sum_j max(free_bits, KL_j), averaged over examples.
 
     Args:
       parts: From `bound`.
-      beta: 1 gives the bound, more a more factorial code; may be traced, as in warm-up.
+      beta: Weight of the KL divergence: 1 gives the bound, larger values a more factorial code; may be traced, as in
+        warm-up.
       free_bits: Nats per latent variable that are not penalized: KL_j is the mean over the batch,
         and below free_bits it has no gradient.
 
@@ -246,7 +247,7 @@ def loss(parts: Bound, *, beta: ScalarLike = 1.0, free_bits: ScalarLike = 0.0) -
 
 
 def warm_up(n: ScalarLike, n_steps: int) -> ScalarLike:
-    """The factor of beta at step n: from 0 linearly to 1 over n_steps, then 1.
+    """The factor on beta at step n: linear from 0 to 1 over n_steps, then 1.
 
     References:
       Bowman et al. 2016; Sonderby et al. 2016.
@@ -271,7 +272,8 @@ def reconstruct(model: Model, params: Any, x: Float[Array, 'n d']) -> Float[Arra
 def image_functions(
     model: Model, image_shape: Sequence[int]
 ) -> dict[str, Callable[[Any, Any], Any]]:
-    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all by means.
+    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all with the means of the
+    distributions.
 
     Args:
       model: The networks and distributions.
@@ -300,10 +302,10 @@ def sample_reconstructions(
       params: Parameters of the model.
       key: A random key.
       x: Examples.
-      n_samples: Latent samples of each example.
+      n_samples: Number of latent samples of each example.
 
     Returns:
-      Rows: the examples, the decoder's means of each sample, pixels sampled for the last.
+      Rows of images: the examples, the decoder's means for each sample, pixels sampled for the last.
     """
     outputs = model.encode(params, x)
     keys = jax.random.split(key, n_samples + 1)
@@ -313,7 +315,7 @@ def sample_reconstructions(
 
 
 def active_units(means: Float[Array, 'n k'], threshold: ScalarLike = 0.01) -> Bool[Array, ' k']:
-    """Latent variables that carry information: the variance over x of E[z | x] is > threshold.
+    """Mask of the latent variables that carry information: the variance over x of E[z | x] is > threshold.
 
     References:
       Burda, Grosse & Salakhutdinov 2016, section 5; 0.01 is theirs.
@@ -345,11 +347,11 @@ def evaluate(
 def warn_of_collapse(n_active: int, latent_dim: int, min_fraction: float = 0.5) -> str:
     """Warn where fewer than min_fraction of the latent variables are active.
 
-    Collapse may be the optimum: with a fixed standard deviation s a linear latent variable survives
-    only where its variance in the data exceeds s^2.
+    Collapse may be optimal: with a fixed standard deviation s a linear latent variable survives only if its variance
+    in the data exceeds s^2.
 
     Returns:
-      The text of the warning, '' where there is none.
+      The text of the warning, '' if there is none.
     """
     if n_active >= min_fraction * latent_dim:
         return ''
