@@ -21,18 +21,18 @@ PLANTED = [
     # sparse: certificates, warm starts, statistics of atoms
     ('lecture4/sparse/penalties.py', 'soft_threshold(v, t) / (1 + ridge * t)', 'soft_threshold(v, t) / (1 + ridge)', 'tests/sparse/test_penalties.py'),
     ('lecture4/sparse/penalties.py', 'lambda v, t: jnp.maximum(v - t, 0)', 'lambda v, t: jnp.where(v > t, v, 0)', 'tests/sparse/test_penalties.py'),
-    ('lecture4/sparse/solvers/certificate.py', 'valid = jnp.isfinite(gap) & jnp.isfinite(value)', 'valid = jnp.isfinite(value)', 'tests/sparse/test_solvers_input.py'),
+    ('lecture4/sparse/solvers/certificate.py', 'converged = gap <= self.tolerance * value', 'converged = gap <= self.tolerance * jnp.sum(self.x * self.x, axis=1)', 'tests/sparse/test_precision.py tests/sparse/test_penalties.py'),
     ('lecture4/sparse/solvers/certificate.py', 'stalled_checks=jnp.where(progress, 0, old.stalled_checks + 1)', 'stalled_checks=old.stalled_checks + 1', 'tests/sparse/test_solvers.py'),
     ('lecture4/sparse/dictionary/online.py', 'A = jnp.where(kept[:, None] & kept[None, :], A, 0)', 'A = jnp.where(kept[:, None] | kept[None, :], A, 0)', 'tests/sparse/test_dictionary.py'),
     ('lecture4/sparse/dictionary/online.py', 'keep = jnp.clip(1 - forgetting / (t + 1), 0, 1)', 'keep = jnp.clip(1 - forgetting / (t + 2), 0, 1)', 'tests/sparse/test_dictionary.py'),
-    ('lecture4/sparse/dictionary/init.py', 'rank = jnp.cumsum(replaced) - 1', 'rank = jnp.cumsum(dead) - 1', 'tests/sparse/test_dictionary.py'),
+    ('lecture4/sparse/dictionary/init.py', 'jnp.where(replaced, 0.1 * typical, usage)', 'usage', 'tests/sparse/test_dictionary.py'),
     ('lecture4/sparse/dictionary/lagrange_dual.py', 'free = used & ((l > 0) | (slope > 0))', 'free = used & (l > 0)', 'tests/sparse/test_lagrange_dual.py'),
     # features and classifiers: report statistics, folds, chance
     ('lecture4/features/label_efficiency.py', 'fold[rows] = (offset + np.arange(len(rows))) % n_folds', 'fold[rows] = np.arange(len(rows)) % n_folds', 'tests/features/test_label_efficiency.py'),
     ('lecture4/features/label_efficiency.py', 'jnp.where(correct == jnp.max(correct), distance, jnp.inf)', 'jnp.where(correct == jnp.max(correct), 0, jnp.inf) + 0 * distance', 'tests/features/test_label_efficiency.py'),
     ('lecture4/features/retrieval.py', 'kneighbors(return_distance=False)', 'kneighbors(points, return_distance=False)', 'tests/features/test_retrieval.py'),
-    ('lecture4/features/selectivity.py', 'np.maximum((h**2).mean(0) ** 2', 'np.maximum(h.var(0) ** 2', 'tests/features/test_selectivity.py'),
-    ('lecture4/features/orientation.py', 'angle = np.arctan2(f[:, None], f[None, :]) % np.pi', 'angle = np.arctan2(f[:, None], f[None, :])', 'tests/features/test_orientation.py'),
+    ('lecture4/features/selectivity.py', 'images[:, :size, s : s + size]', 'images[:, s : s + size, :size]', 'tests/features/test_selectivity.py'),
+    ('lecture4/features/orientation.py', 'return in_wedge.max(0) /', 'return in_wedge.mean(0) /', 'tests/features/test_orientation.py'),
     ('lecture4/features/active_learning.py', 'jnp.where(labeled, jnp.inf, best[:, 0] - best[:, 1])', 'best[:, 0] - best[:, 1]', 'tests/features/test_active_learning.py'),
     ('lecture4/features/stimulus.py', 'order = jnp.argsort(-values)', 'order = jnp.argsort(values)', 'tests/features/test_stimulus.py'),
     # data: second epochs, order, borders, statistics

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lecture4.data.dataset import DataError
-from lecture4.data.sources.decode import SUFFIXES, read_image
+from lecture4.data.sources.decode import SUFFIXES, image_size, read_image
 
 RAMP = np.arange(96, dtype=np.uint8).reshape(8, 12)
 COLORS = np.random.default_rng(0).integers(256, size=(8, 12, 3), dtype=np.uint8)
@@ -50,6 +50,7 @@ def test_every_orientation_agrees_with_pillow(tmp_path, orientation):
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(read_image(path), expected)
+    assert image_size(path, str(path)) == expected.shape[:2]  # from the header alone
 
 
 def exif_with(tag, kind, count, value):

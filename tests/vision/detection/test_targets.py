@@ -62,6 +62,16 @@ def test_matches_are_those_of_a_loop():
     np.testing.assert_array_equal(matches.indices[rows], overlaps[rows].argmax(1))
 
 
+def test_overlaps_at_the_thresholds():
+    """0.5 is at least 0.5, and 0.25 is not below 0.25."""
+    box = jnp.array([[0.0, 0, 4, 4]])
+    anchors = jnp.array([[0.0, 0, 4, 2], [0, 0, 4, 1], [0, 0, 4, 0.5]])
+    matches = targets.match(
+        anchors, box, jnp.ones(1, bool), high=0.5, low=0.25, best_of_each_box=False
+    )
+    assert matches.labels.tolist() == [1, -1, 0]
+
+
 def test_an_image_without_boxes_has_background_only():
     candidates, truth, valid = scene()
     result = targets.anchor_targets(
