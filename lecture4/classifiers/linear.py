@@ -1,10 +1,10 @@
-"""What the linear classifiers have in common: the fitted form, its scores, and their linear algebra.
+"""Shared parts of the linear classifiers: the fitted form, its scores, and the linear algebra.
 
 A weight vector that minimizes |w|^2 / 2 plus a loss of X w lies in the span of the samples, so it
 can be stored as w itself [d] or as coefficients p over the samples [n], w = X'p. `weight_space` and
 `sample_space` offer the same operations in either form; taking the smaller one bounds every
-factorization by min(n, d) (Woodbury's identity). The second form needs inner products alone, hence
-the `fit_gram` functions.
+factorization by min(n, d) (Woodbury's identity). The second form needs only inner products, hence the `fit_gram`
+functions.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, Real, Shaped
 class Fit(NamedTuple):
     """A linear classifier of c classes with the certificate of its solution.
 
-    The last four are [c] where every class is a problem of its own (svm, newton) and scalars where
-    the classes are solved together (softmax).
+    The last four are [c] where every class is a separate problem (svm, newton) and scalars where the classes are
+    solved together (softmax).
 
     Attributes:
       weights: [d, c]; [n, c] from a `fit_gram`, to be multiplied with inner products with its n samples.
       bias: [c].
-      gap: Relative duality gap, (primal - dual) / primal: bounds how far, relatively, the
-        objective lies above the minimum.
-      objective: The primal one.
-      iterations: int32.
+      gap: Relative duality gap, (primal - dual) / primal: bounds the relative excess of the objective over the minimum.
+      objective: Primal objective.
+      iterations: Number of iterations, int32.
       converged: bool, gap <= tolerance.
     """
 
@@ -51,7 +50,7 @@ def scores(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Float[Array,
       [*problems, m, c].
 
     Raises:
-      ValueError: The number of features is not that of the fit.
+      ValueError: The number of features differs from that of the fit.
     """
     features = jnp.asarray(features)
     if features.shape[-1] != fit.weights.shape[-2]:
@@ -63,7 +62,7 @@ def scores(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Float[Array,
 
 
 def predict(fit: Fit, features: Float[Array | np.ndarray, 'm p']) -> Int32[Array, '*problems m']:
-    """Predicted class: the one of the largest score, the first in a tie.
+    """Predicted class: the one with the largest score, the first in a tie.
 
     Args:
       fit: As in `scores`.
@@ -87,10 +86,10 @@ class Space(NamedTuple):
       adjoint: a [n] -> the form of X'a.
       dot: (p, o) -> inner product of two weight vectors. This one and the three above also take one
         column per class, [., c]; `dot` then sums over them.
-      factor: q [n] >= 0 -> what the next two need.
+      factor: q [n] >= 0 -> factorization for the next two.
       solve: (factor, h [n], r) -> dp, dr with dr = q (h - X dp) [n] and dp = X'dr + r, r in the
         weights' form.
-      precondition: (factor, r) -> dp alone for h = 0, without the corrections of rounding in `solve`.
+      precondition: (factor, r) -> only dp for h = 0, without the corrections of rounding in `solve`.
     """
 
     margins: Callable[[Any], Any]
@@ -136,7 +135,7 @@ def sample_space(gram: Float[Array, 'n n']) -> Space:
     # Written as dr = sqrt(q) u the system is symmetric, (I + sqrt(q) K sqrt(q)) u = sqrt(q) (h - K r),
     # with no eigenvalue below 1, and samples of q = 0 stay at an exact zero.
     # Inner products carry the rounding of the largest features, which can make the matrix indefinite:
-    # hence a larger ridge than above, most of which the one correction in solve undoes.
+    # hence a larger ridge than above, most of which the correction in solve undoes.
     def factor(q):
         root = jnp.sqrt(q)
         return root, _cholesky(root[:, None] * gram * root[None, :], ridge=4.0 * gram.shape[0])
@@ -176,9 +175,9 @@ def choose_space(features: Float[Array, 'n d']) -> Space:
 
 
 def _cholesky(matrix, ridge):
-    """Cholesky factor of I + matrix, the diagonal raised by `ridge` roundings so that it does not break down.
+    """Cholesky factor of I + matrix, with `ridge` roundings added to the diagonal so that it does not break down.
 
-    The ridge is relative to the diagonal: the factorization is indifferent to the scales of rows.
+    The ridge is relative to the diagonal: the factorization is invariant to the scales of rows.
     """
     ridge = jnp.finfo(matrix.dtype).eps * ridge
     matrix = matrix + jnp.diag(1 + ridge * (1 + jnp.diagonal(matrix)))
@@ -207,24 +206,24 @@ def check_inputs(
     *,
     name: str,
 ) -> tuple[Array, Array, Array]:
-    """The arrays of a fit, after refusing what cannot be fitted.
+    """Check the arrays of a fit, and return them.
 
     Args:
       matrix: Features [n, d], or inner products [n, n] where `name` is 'gram'.
-      labels: Integers [n].
-      n_classes: At least 2.
+      labels: Class indices [n].
+      n_classes: Number of classes, at least 2.
       C: Weight of the losses, a positive scalar.
-      sample_weight: [n], or None for all 1.
-      name: What the matrix is called in messages: 'features' or 'gram'.
+      sample_weight: Weights [n], or None for weights of 1.
+      name: Name of the matrix in messages: 'features' or 'gram'.
 
     Returns:
       (matrix, labels, C * sample_weight [n] in the matrix's dtype).
 
     Raises:
       TypeError: The matrix is not floating, of 32 bits or more, or the labels are not integers.
-      ValueError: Shapes disagree or there are fewer than two classes; and, for values that are concrete (not
-        traced), labels leave 0 .. n_classes - 1, a class has no sample of positive weight, C is not positive
-        or a weight is negative.
+      ValueError: Shapes disagree or there are fewer than two classes; and, for concrete (not traced) values, labels
+        lie outside 0 .. n_classes - 1, a class has no sample of positive weight, C is not positive or a weight is
+        negative.
     """
     dtype = jnp.result_type(matrix)
     if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 4:
@@ -269,7 +268,7 @@ def check_labels(
     n_classes: int,
     sample_weight: Real[Array | np.ndarray, ' n'] | None = None,
 ) -> None:
-    """Checks that labels are class indices and every class has a sample.
+    """Check that labels are class indices and every class has a sample.
 
     Args:
       labels: Concrete integers [n].

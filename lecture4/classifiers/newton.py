@@ -3,10 +3,10 @@
     min_w  |w|^2 / 2 + sum_i u_i max(0, 1 - y_i w'x_i)^2        for every column of (y, u),
 
 y_i = 1 or -1, u_i = C s_i, x extended by a constant. One problem for every class, C and fold is a
-column; a pass costs two products with the features for all of them, and nothing of size d^2 or n^2
-is formed. So tens of thousands of samples of thousands of features are a matter of seconds, and so
-is cross-validation on a thousand. `svm` factorizes instead: it is for the plain hinge loss, for
-features of very different scales, and for few samples.
+column; an iteration costs two products with the features for all of them, and no matrix of size d^2 or n^2 is formed.
+So tens of thousands of samples with thousands of features take seconds, and so does cross-validation on a thousand.
+`svm` uses factorizations instead: it is for the plain hinge loss, for features of very different scales, and for few
+samples.
 """
 
 import functools
@@ -42,7 +42,7 @@ LINE_SEARCH_STEPS = 8
 
 
 class Form(NamedTuple):
-    """Weights w as such, or as coefficients p of the samples, w = X'p; one column per problem.
+    """The form of the weights: w itself, or coefficients p of the samples, w = X'p; one column per problem.
 
     Attributes:
       margins: p -> X w [n, m].
@@ -56,13 +56,13 @@ class Form(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """What `minimize` returns for m problems.
+    """Result of `minimize` for m problems.
 
     Attributes:
       p: Weights in their form, [., m].
       objective: [m].
       gap: [m] relative duality gap.
-      iterations: int32 [m] Newton steps.
+      iterations: int32 [m], number of Newton steps.
     """
 
     p: Float[Array, 'p m']
@@ -72,7 +72,7 @@ class Minimum(NamedTuple):
 
 
 def weight_form(features: Float[Array | np.ndarray, 'n d']) -> Form:
-    """Weights as such, [d, m]."""
+    """The weights themselves, [d, m]."""
     return Form(
         margins=lambda p: features @ p,
         adjoint=lambda a: features.T @ a,
@@ -81,7 +81,7 @@ def weight_form(features: Float[Array | np.ndarray, 'n d']) -> Form:
 
 
 def sample_form(gram: Float[Array | np.ndarray, 'n n']) -> Form:
-    """Weights as coefficients of the samples, [n, m], from the inner products of the samples alone."""
+    """Weights as coefficients of the samples, [n, m]; needs only the inner products of the samples."""
     return Form(
         margins=lambda p: gram @ p,
         adjoint=lambda a: a,
@@ -98,7 +98,7 @@ def minimize(
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Minimum:
-    """Newton's method, its linear systems solved by conjugate gradients, with an exact line search.
+    """Newton's method with conjugate gradients for its linear systems and an exact line search.
 
     The gradient g is its own certificate: a_i = 2 u_i max(0, 1 - y_i w'x_i) is a feasible point of the
     dual, and its objective lies |g|^2 / 2 below the primal one, exactly.
@@ -107,10 +107,10 @@ def minimize(
       form: Form of the weights, `weight_form` or `sample_form`.
       signs: y, 1 and -1.
       upper: u >= 0; 0 leaves the sample out of this problem.
-      init: Weights to start from, in their form; zero if None.
-      tolerance: On the relative duality gap. A problem that does not reach it in float32 returns a
+      init: Initial weights in their form; None takes zeros.
+      tolerance: Tolerance of the relative duality gap. A problem that does not reach it in float32 returns a
         larger `gap`.
-      max_iterations: Newton steps at most.
+      max_iterations: Largest number of Newton steps.
 
     Returns:
       Minimum. Traceable; `fit` and `fit_gram` compile it.
@@ -185,7 +185,7 @@ def _newton_step(form, curvature, gradient, gradient_margins, accuracy):
 
 
 def _line_search(form, signs, upper, p, f, d, d_margins):
-    """The t >= 0 that minimizes the objective at p + t d: Newton on its derivative, kept in a bracket."""
+    """The t >= 0 that minimizes the objective at p + t d, by Newton's method on its derivative within a bracket."""
     along, square = form.dot(d, p, f), form.dot(d, d, d_margins)
 
     def body(_, state):
@@ -213,16 +213,17 @@ def fit(
     tolerance: Real[ArrayLike, ''] = 1e-3,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Fit:
-    """Fits one squared hinge SVM per class against the rest, all at once; bias as a feature of constant 1.
+    """Fit one squared hinge SVM per class against the rest, all at once; the bias is the weight of a constant feature
+    1.
 
     Args:
       features: Features of equal scale: standardize them, or the number of steps grows with the ratio of scales.
       labels: Class indices.
-      n_classes: At least 2.
+      n_classes: Number of classes, at least 2.
       C: Weight of the losses, positive.
       sample_weight: Nonnegative factors of C; 0 leaves a sample out.
-      tolerance: On the relative duality gap.
-      max_iterations: Newton steps at most.
+      tolerance: Tolerance of the relative duality gap.
+      max_iterations: Largest number of Newton steps.
 
     Returns:
       Fit with weights [d, c], bias [c] and per class gap, objective, iterations, converged [c].
@@ -247,9 +248,9 @@ def fit_gram(
     tolerance: Real[ArrayLike, ''] = 1e-3,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Fit:
-    """The same SVMs from the inner products of the samples alone.
+    """The same SVMs from only the inner products of the samples.
 
-    The other arguments and the errors are those of `fit`. The `gram` is without the constant feature.
+    The other arguments and the errors are those of `fit`. `gram` does not include the constant feature.
 
     Returns:
       Fit with weights [n, c]; a new sample is scored by its inner products with the n samples,
@@ -290,6 +291,6 @@ def _minimize_each(form, labels, upper, tolerance, max_iterations, n_classes):
 def one_vs_rest(
     labels: Int[Array | np.ndarray, ' n'], n_classes: int, dtype: DTypeLike
 ) -> Float[Array, 'n c']:
-    """Signs [n, c]: 1 where a sample is of the class, -1 elsewhere."""
+    """Signs [n, c]: 1 where a sample belongs to the class, -1 elsewhere."""
     own = jnp.asarray(labels)[:, None] == jnp.arange(n_classes)[None, :]
     return jnp.where(own, 1, -1).astype(dtype)

@@ -12,8 +12,8 @@ the two classifiers can be compared.
 Newton's method: the direction by conjugate gradients, preconditioned by the Hessian's diagonal blocks, one per
 class, factorized in min(n, d) dimensions; the step size is the best of a geometric sequence.
 
-When to use it: where class probabilities are needed, or a certified optimum under jit and vmap (values of C,
-folds); on the host, for one fit, scikit-learn's LogisticRegression does the same.
+When to use it: if class probabilities are needed, or a certified optimum under jit and vmap (values of C, folds); for
+a single fit on the host, scikit-learn's LogisticRegression does the same.
 """
 
 import functools
@@ -39,7 +39,7 @@ from lecture4.ops.varying import vary_together
 __all__ = ['Fit', 'fit', 'fit_gram', 'predict', 'scores']
 
 STEP_SIZES = tuple(2.0**-k for k in range(16))
-PATIENCE = 8  # Newton steps without a gap below 0.7 of the lowest before the solver gives up
+PATIENCE = 8  # number of Newton steps without a gap below 0.7 of the lowest after which the solver gives up
 
 
 def fit(
@@ -54,33 +54,33 @@ def fit(
     max_iterations: Int[ArrayLike, ''] = 60,
     max_cg_steps: Int[ArrayLike, ''] = 400,
 ) -> Fit:
-    """Fits one weight vector per class under the softmax likelihood.
+    """Fit one weight vector per class under the softmax likelihood.
 
-    Compiled once per shapes, dtype and `n_classes`; vmaps over features, labels, C and sample_weight. 5 to 20
-    Newton steps, each c Cholesky factorizations of size min(n, d + 1) and at most `max_cg_steps` products with
+    Compiled once per shapes, dtype and `n_classes`; vmaps over features, labels, C and sample_weight. Takes 5 to 20
+    Newton steps, each with c Cholesky factorizations of size min(n, d + 1) and at most `max_cg_steps` products with
     the features.
 
-    A class without a sample would send a free bias to minus infinity: under jit, where it cannot be refused,
-    `converged` is False.
+    Without a sample of a class its free bias would diverge to minus infinity: under jit, where this cannot be
+    refused, `converged` is False.
 
     Args:
-      features: float32 or float64.
+      features: Features, float32 or float64.
       labels: Class indices.
-      n_classes: At least 2.
+      n_classes: Number of classes, at least 2.
       C: Weight of the losses, positive.
-      bias_scale: None (free bias) or the constant >= 0 of which the bias is the regularized weight.
+      bias_scale: None for a free bias, or the constant feature >= 0 whose regularized weight is the bias.
       sample_weight: Nonnegative factors of C; 0 leaves a sample out.
-      tolerance: On the relative duality gap.
-      max_iterations: Newton steps at most.
-      max_cg_steps: Conjugate gradient steps of one Newton step at most.
+      tolerance: Tolerance of the relative duality gap.
+      max_iterations: Largest number of Newton steps.
+      max_cg_steps: Largest number of conjugate gradient steps in one Newton step.
 
     Returns:
       Fit with weights [d, c], bias [c] (its mean over classes is zero where it is free) and scalar gap,
       objective, iterations, converged.
 
     Raises:
-      TypeError: Features that are not floating or labels that are not integers.
-      ValueError: Shapes that disagree, and concrete values out of their domain (see linear.check_inputs).
+      TypeError: Features are not floating-point or labels are not integers.
+      ValueError: Shapes disagree, or concrete values are out of their domain (see linear.check_inputs).
 
     References:
       Boehning 1992 (Newton for the multinomial); Nash & Sofer 1990 (truncated Newton).
@@ -106,9 +106,9 @@ def fit_gram(
     max_iterations: Int[ArrayLike, ''] = 60,
     max_cg_steps: Int[ArrayLike, ''] = 400,
 ) -> Fit:
-    """The same regression from the inner products of the samples alone.
+    """The same regression from only the inner products of the samples.
 
-    The other arguments and the errors are those of `fit`. The `gram` is without a constant feature.
+    The other arguments and the errors are those of `fit`. `gram` does not include a constant feature.
 
     Returns:
       Fit with weights [n, c]; a new sample is scored by its inner products with the n samples,
@@ -139,7 +139,7 @@ def _fit_features(
         weights, bias = solution.p, solution.bias
         if extended.shape[1] > n:
             weights = extended.T @ weights
-        # Certified again: the weights that are returned are these, rounded.
+        # Certified again, because the returned weights are rounded.
         objective, gap = _certify(
             weight_space(extended), onehot, upper, weights, bias, solution.dual, free
         )
@@ -189,8 +189,9 @@ class _State(NamedTuple):
     iteration: jax.Array
 
 
-# Probabilities are stored with a zero in the label's place. The label's own is 1 minus their sum, and what the
-# gradient needs of it is that sum: taken from 1 it would be rounded away on every sample that is fitted well.
+# Probabilities are stored with a zero in the label's place. The label's probability is 1 minus their sum, and the
+# gradient needs only that sum: computed from the label's probability it would be lost to rounding on every
+# well-fitted sample.
 
 
 def _own(logits, onehot):
@@ -232,11 +233,11 @@ def _divergence(q, p):
 
 
 def _certify(space, onehot, upper, p, bias, dual, free):
-    """Primal objective and duality gap; dual [n, c] are other classes' probabilities, of any origin.
+    """Primal objective and duality gap; dual [n, c] are probabilities of the other classes from any source.
 
     The gap is |W - X'(onehot - q) upper|^2 / 2 plus the divergence of every sample's q from the model's
     probabilities: a sum of nonnegative terms. A free bias requires of the dual sum_i upper_i (q_ij - onehot_ij) = 0
-    for every class: q is mixed with the one distribution, the same for all samples, that makes it so.
+    for every class: q is mixed with the distribution, common to all samples, that satisfies this.
     """
     logits = space.margins(p) + bias[None, :]
     loss, others = _likelihood(logits, onehot)
@@ -345,7 +346,7 @@ def _solve(space, onehot, upper, free, tolerance, max_iterations, max_cg_steps):
             return (squares[0] + 2 * t * squares[1] + t * t * squares[2]) / 2 + upper @ loss
 
         values = jax.vmap(objective_at)(step_sizes)
-        # The longest step whose value equals the best up to rounding: at the end rounding would decide.
+        # The longest step whose value equals the best up to rounding: near convergence rounding would decide otherwise.
         good = values <= jnp.min(values) * (1 + 4 * jnp.finfo(values.dtype).eps)
         t = step_sizes[jnp.argmax(good)]
         # The dual follows on the same line, from where X'(onehot - q) upper = W holds to where Newton's
@@ -368,7 +369,7 @@ def _solve(space, onehot, upper, free, tolerance, max_iterations, max_cg_steps):
         )
 
     def unfinished(state):
-        # Half the tolerance: the last rounding of the weights must not undo what is certified here.
+        # Half the tolerance: the final rounding of the weights must not invalidate the certificate.
         above = ~(state.gap <= 0.5 * tolerance * state.objective)
         return above & (state.stalled < PATIENCE) & (state.iteration < max_iterations)
 

@@ -6,8 +6,8 @@ Per class, with y = 1 for its samples and -1 for the others and x extended by th
 
 This is the objective of LIBLINEAR and of scikit-learn's LinearSVC(intercept_scaling=bias_scale): the bias is
 regularized, as the weight of a feature. The dual, over 0 <= a (<= C s for the plain hinge), is solved by a
-primal-dual interior point method; the primal weights are iterated with it, so that their digits do not
-depend on cancellation in X'a.
+primal-dual interior point method; the primal weights are iterated too, so that their accuracy does not suffer from
+cancellation in X'a.
 
 When to use it: for the plain hinge loss, for features of very different scales, for few samples, and where a
 tight certificate is needed. For the squared hinge loss on many samples or many problems at once (values of C,
@@ -43,8 +43,10 @@ RESCALINGS = (
     0.0,
     *(sign * 10.0**-k for k in (2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6) for sign in (1, -1)),
 )
-PATIENCE = 8  # iterations without a gap below 0.7 of the best before the solver gives up
-# Of the largest intermediate array: bounds how many classes are solved at the same time.
+PATIENCE = (
+    8  # number of iterations without a gap below 0.7 of the best after which the solver gives up
+)
+# Size of the largest intermediate array: bounds the number of classes solved at the same time.
 MAX_ELEMENTS = 2**26
 
 
@@ -60,33 +62,33 @@ def fit(
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
 ) -> Fit:
-    """Fits one linear SVM per class against the rest.
+    """Fit one linear SVM per class against the rest.
 
     Compiled once per shapes, dtype, `n_classes` and `loss`; vmaps over features, labels, C and sample_weight.
-    10 to 25 iterations, each one Cholesky factorization of size min(n, d + 1) per class.
+    Takes 10 to 25 iterations, each with one Cholesky factorization of size min(n, d + 1) per class.
 
-    Two classes give two mirrored SVMs. Float32 reaches 1e-4 on features of one scale; where columns differ by
-    1e6 and C is large it may stop short, `converged` is then False, and the objective is often better than its
-    gap; standardize the features, or pass them in float64. With d >= n the inner products are formed, which
-    float32 resolves to 1e-7 of the largest column only.
+    Two classes give two mirrored SVMs. Float32 reaches 1e-4 on features of equal scale; if columns differ by 1e6 and
+    C is large it may stop early: then `converged` is False, and the objective is often better than its gap;
+    standardize the features, or pass them in float64. With d >= n the inner products are formed, which float32
+    resolves to 1e-7 of the largest column only.
 
     Args:
-      features: float32 or float64.
+      features: Features, float32 or float64.
       labels: Class indices.
-      n_classes: At least 2.
+      n_classes: Number of classes, at least 2.
       C: Weight of the losses, positive.
       loss: 'squared_hinge' or 'hinge'.
-      bias_scale: The constant that x is extended by.
+      bias_scale: Constant by which x is extended.
       sample_weight: Nonnegative factors of C; 0 leaves the sample out, with the same solution as without it.
-      tolerance: On the relative duality gap.
-      max_iterations: Interior point iterations at most.
+      tolerance: Tolerance of the relative duality gap.
+      max_iterations: Largest number of interior point iterations.
 
     Returns:
       Fit with weights [d, c], bias [c] and per class gap, objective, iterations, converged [c].
 
     Raises:
-      TypeError: Features that are not floating or labels that are not integers.
-      ValueError: Shapes that disagree, an unknown loss, and concrete values out of their domain (see
+      TypeError: Features are not floating-point or labels are not integers.
+      ValueError: Shapes disagree, the loss is unknown, or concrete values are out of their domain (see
         linear.check_inputs).
 
     References:
@@ -114,9 +116,9 @@ def fit_gram(
     tolerance: Real[ArrayLike, ''] = 1e-4,
     max_iterations: Int[ArrayLike, ''] = 60,
 ) -> Fit:
-    """The same SVMs from the inner products of the samples alone.
+    """The same SVMs from only the inner products of the samples.
 
-    The other arguments and the errors are those of `fit`. The `gram` is without the constant feature.
+    The other arguments and the errors are those of `fit`. `gram` does not include the constant feature.
 
     Returns:
       Fit with weights [n, c]; a new sample is scored by its inner products with the n samples,
@@ -143,7 +145,7 @@ def _fit(features, labels, upper, bias_scale, tolerance, max_iterations, *, n_cl
         def solve_class(signs):
             solution = _solve(space, signs, upper, loss, tolerance, max_iterations)
             weights = solution.p if in_weights else solution.p @ extended
-            # Certified again: the weights that are returned are these, rounded.
+            # Certified again, because the returned weights are rounded.
             objective, gap, rescaling = _certify(
                 weight_space(extended), signs, upper, weights, solution.alpha, loss
             )
@@ -204,7 +206,7 @@ class _State(NamedTuple):
     alpha: jax.Array
     objective: jax.Array
     gap: jax.Array
-    lowest_gap: jax.Array  # of the iterates themselves: it starts far above that of w = 0
+    lowest_gap: jax.Array  # gap of the iterates themselves: it starts far above that of w = 0
     stalled: jax.Array  # iterations without progress
     iteration: jax.Array
 
@@ -247,7 +249,7 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
     n_used = jnp.maximum(jnp.sum(used), 1).astype(signs.dtype)
     smallest = jnp.finfo(signs.dtype).tiny * 1e8
     # margins + slack - surplus = 1; alpha * surplus -> 0; hinge: room = C - alpha, room * slack -> 0;
-    # squared hinge: slack = alpha / 2C, so that room and slack need no variables of their own.
+    # squared hinge: slack = alpha / 2C, so that room and slack need no separate variables.
     curvature = jnp.zeros_like(positive_upper) if hinge else 0.5 / positive_upper
 
     def mean_product(alpha, surplus, room, slack):
@@ -319,7 +321,7 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
         )
 
     def unfinished(state):
-        # Half the tolerance: the last rounding of the weights must not undo what is certified here.
+        # Half the tolerance: the final rounding of the weights must not invalidate the certificate.
         above = ~(state.gap <= 0.5 * tolerance * state.objective)
         return above & (state.stalled < PATIENCE) & (state.iteration < max_iterations)
 
@@ -331,7 +333,7 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
         p=zero,
         alpha=jnp.zeros_like(signs),
         objective=total,
-        gap=total,  # of w = 0, alpha = 0
+        gap=total,  # gap at w = 0, alpha = 0
         lowest_gap=jnp.full_like(total, jnp.inf),
         stalled=jnp.int32(0),
         iteration=jnp.int32(0),

@@ -1,9 +1,9 @@
 """Boxes [x1, y1, x2, y2]: areas, overlaps, regression targets, clipping, non-maximum suppression.
 
-Coordinates are pixels, x to the right, y down. `extent` says what they mean: 'continuous' has width x2 - x1
-(torchvision, COCO), 'inclusive' has x2 the index of the last pixel, so that the width is x2 - x1 + 1 (PASCAL VOC
-and the code of R-CNN, Fast and Faster R-CNN). All shapes are static: what is absent is masked, so that every
-function works under jit and vmap.
+Coordinates are pixels, x to the right, y down. `extent` is their convention: 'continuous' means width x2 - x1
+(torchvision, COCO); 'inclusive' means that x2 is the index of the last pixel, so that the width is x2 - x1 + 1
+(PASCAL VOC and the code of R-CNN, Fast and Faster R-CNN). All shapes are static and absent boxes are masked, so that
+every function works under jit and vmap.
 """
 
 import math
@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 from lecture4.ops.varying import vary_like
 
 Extent = Literal['inclusive', 'continuous']
-# Bound of log(width / anchor width) in `decode`: torchvision's and Detectron's.
+# Upper bound of log(width / anchor width) in `decode`, as in torchvision and Detectron.
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
@@ -26,7 +26,7 @@ def area(boxes: Num[ArrayLike, '*n 4'], extent: Extent = 'continuous') -> Float[
 
     Args:
       boxes: Boxes.
-      extent: See the module.
+      extent: See the module's docstring.
 
     Raises:
       ValueError: `boxes` does not end in 4 coordinates, or `extent` is unknown.
@@ -44,7 +44,7 @@ def iou(
     Args:
       a: Boxes.
       b: Boxes.
-      extent: See the module.
+      extent: See the module's docstring.
 
     Raises:
       ValueError: As in `area`.
@@ -61,7 +61,7 @@ def giou(
     Args:
       a: Boxes.
       b: Boxes.
-      extent: See the module.
+      extent: See the module's docstring.
 
     Returns:
       Values in [-1, 1].
@@ -103,9 +103,9 @@ def encode(
     Args:
       boxes: Ground truth of each anchor.
       anchors: Anchors or proposals.
-      std: What targets are divided by: (.1, .1, .2, .2) in py-faster-rcnn's head, torchvision's weights
+      std: Divisors of the targets: (0.1, 0.1, 0.2, 0.2) in py-faster-rcnn's head, torchvision's weights
         (10, 10, 5, 5).
-      extent: See the module.
+      extent: See the module's docstring.
 
     Raises:
       ValueError: As in `area`.
@@ -130,15 +130,15 @@ def decode(
 ) -> Float[Array, '*n 4']:
     """Boxes of regression outputs: the inverse of `encode`.
 
-    With extent 'inclusive' x2 and y2 come out one pixel too large, as in py-faster-rcnn, whose decoding lacks
-    the -1 that its encoding implies.
+    With extent 'inclusive' x2 and y2 are one pixel too large, as in py-faster-rcnn, whose decoding lacks the -1 that
+    its encoding implies.
 
     Args:
       deltas: As `encode` returns them.
       anchors: Anchors or proposals.
       std: As in `encode`.
-      extent: See the module.
-      max_log_scale: Bound of dw and dh from above; None sets none, as the papers' code.
+      extent: See the module's docstring.
+      max_log_scale: Upper bound of dw and dh; None sets none, as in the papers' code.
 
     Raises:
       ValueError: As in `area`.
@@ -162,7 +162,7 @@ def clip(
     Args:
       boxes: Boxes.
       size: (height, width) of the image.
-      extent: See the module.
+      extent: See the module's docstring.
 
     Raises:
       ValueError: As in `area`.
@@ -189,11 +189,11 @@ def is_at_least(
 
 
 class Selection(NamedTuple):
-    """Boxes that a suppression keeps, best first, padded.
+    """The boxes kept by a suppression, best first, padded.
 
     Attributes:
       indices: Positions in the input, int32 [k]; 0 where not valid.
-      valid: Whether there is such a box, [k].
+      valid: False for padding, [k].
       scores: Scores, which soft-NMS has decreased, [k]; 0 where not valid.
     """
 
@@ -213,21 +213,21 @@ def nms(
     extent: Extent = 'continuous',
     tile_size: int = 64,
 ) -> Selection:
-    """Greedy non-maximum suppression: a box goes where a better one overlaps it by IoU > threshold.
+    """Greedy non-maximum suppression: a box is removed if a better one overlaps it by IoU > threshold.
 
-    Boxes are visited by decreasing score, equal scores in the order of the input. The result is the sequential
-    algorithm's, computed tile by tile: no array has more than tile_size x tile_size overlaps, and the boxes that
-    are kept, not all boxes, are what a tile is compared with. It stops at `max_outputs`.
+    Boxes are visited by decreasing score, equal scores in the order of the input. The result is that of the
+    sequential algorithm, computed tile by tile: no array has more than tile_size x tile_size overlaps, and a tile is
+    compared only with the boxes that are kept. It stops at `max_outputs`.
 
     Args:
       boxes: Boxes.
       scores: Scores.
-      threshold: In [0, 1].
-      valid: Boxes that take part; those with NaN in coordinates or score never do.
-      labels: Classes: boxes suppress boxes of their own class only (class-wise NMS).
-      max_outputs: Number of boxes that are returned; None is n.
-      extent: See the module.
-      tile_size: Boxes per tile.
+      threshold: IoU threshold in [0, 1].
+      valid: Mask of the boxes to consider; those with NaN in coordinates or score are never kept.
+      labels: Classes; boxes suppress only boxes of the same class (class-wise NMS).
+      max_outputs: Number of returned boxes; None returns n.
+      extent: See the module's docstring.
+      tile_size: Number of boxes per tile.
 
     Raises:
       ValueError: As in `area`.
@@ -325,13 +325,13 @@ def soft_nms(
     Args:
       boxes: Boxes.
       scores: Scores, positive.
-      method: The decay.
+      method: Form of the decay.
       threshold: IoU above which the linear decay applies.
       sigma: Width of the Gaussian decay.
       min_score: Boxes with a decreased score at or below it are dropped.
       valid: As in `nms`.
       max_outputs: As in `nms`.
-      extent: See the module.
+      extent: See the module's docstring.
 
     Raises:
       ValueError: As in `area`.
@@ -365,7 +365,7 @@ def flip(
     width: float | int | Num[Array, ''],
     extent: Extent = 'continuous',
 ) -> Float[Array, '*n 4']:
-    """Boxes of the mirrored image of that width: twice is the identity.
+    """Boxes of the mirrored image with a given width; applied twice, the identity.
 
     Raises:
       ValueError: As in `area`.

@@ -1,8 +1,8 @@
 """Convolution and cross-correlation in any number of dimensions, and their exact adjoints.
 
-Channels come last: x [n, h, w, ..., c], kernels [kh, kw, ..., c / groups, o]. XLA's convolution
-does the work. What networks call convolution is the cross-correlation; the true convolution flips
-the kernel first, and is what commutes.
+Channels come last: x [n, h, w, ..., c], kernels [kh, kw, ..., c / groups, o]. Everything is computed by XLA's
+convolution. The convolution of networks is the cross-correlation; the true convolution flips the kernel first, and is
+commutative.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,17 @@ def cross_correlate(
 
     Args:
       x: Input.
-      kernel: Filters of x's dtype. Filter o sees the channels of its group only, c / groups
-        consecutive ones.
-      stride: One number, or one per axis.
-      padding: One number, one per axis, or (low, high) per axis.
+      kernel: Filters of x's dtype. Filter o reads only the channels of its group, c / groups consecutive ones.
+      stride: Stride: one number, or one per axis.
+      padding: Zeros added at the border: one number, one per axis, or (low, high) per axis.
       groups: Number of groups of channels.
       precision: As in lax: float32 products are rounded to TF32 or bfloat16 on accelerators unless
         it is 'highest'.
 
     Raises:
-      TypeError: Integers, or two dtypes.
-      ValueError: Channels that do not fit (the message has the shapes, and the transposition where
-        x is NCHW or the kernel OIHW), a window that does not fit the padded input, a stride below
-        1, negative padding.
+      TypeError: An input is an integer array, or the dtypes differ.
+      ValueError: The channels do not fit (the message has the shapes, and the transposition where x is NCHW or the
+        kernel OIHW), a window does not fit the padded input, a stride is below 1, or padding is negative.
     """
     x, kernel = _operands(x, kernel, groups)
     placed = windows(x.shape[1:-1], kernel.shape[:-2], stride, padding, name='kernel')
@@ -67,14 +65,14 @@ def convolve(
     """True convolution: cross-correlation with the kernel rotated by 180 degrees, `flip(kernel)`.
 
     y[i] = sum_f x[i * stride + window - 1 - f - padding] kernel[f]; with stride 1 and padding
-    window - 1 that is the full convolution, which is commutative in x and kernel. Theano's conv2d is
-    this one; Caffe, torch and JAX have the other.
+    window - 1 that is the full convolution, which is commutative in x and kernel. Theano's conv2d is a true
+    convolution; those of Caffe, torch and JAX are cross-correlations.
 
     Args:
       x: This and the others as in `cross_correlate`.
       kernel: Filters.
-      stride: One number, or one per axis.
-      padding: One number, one per axis, or (low, high) per axis.
+      stride: Stride: one number, or one per axis.
+      padding: Zeros added at the border: one number, one per axis, or (low, high) per axis.
       groups: Number of groups of channels.
       precision: As in lax.
 
@@ -103,19 +101,18 @@ def adjoint(
     """The adjoint of x -> cross_correlate(x, kernel, ...): <A x, y> = <x, A' y>.
 
     It is the full true convolution of y, with stride - 1 zeros between its values, with the kernel:
-    what carries a delta back to the input, and what is called transposed convolution or
-    deconvolution. With size None it has the output size of torch.nn.functional.conv_transpose2d.
+    it carries a delta back to the input, and is called transposed convolution or deconvolution. With size None it has
+    the output size of torch.nn.functional.conv_transpose2d.
 
     Args:
       y: Array in the output space of the cross-correlation.
       kernel: Filters. A torch weight [o, c / groups, kh, kw] of conv_transpose2d is this kernel
         after transpose(2, 3, 1, 0).
       stride: This and the next two as in `cross_correlate`.
-      padding: One number, one per axis, or (low, high) per axis.
+      padding: Zeros added at the border: one number, one per axis, or (low, high) per axis.
       groups: Number of groups of channels.
-      size: Size (h, w, ...) of the input of the cross-correlation. None is the smallest that gives
-        y, (out - 1) stride - padding + window. Rows that the forward pass does not read (a ragged
-        edge) get 0.
+      size: Size (h, w, ...) of the input of the cross-correlation. None takes the smallest size that gives y, (out -
+        1) stride - padding + window. Rows that the forward pass does not read (an incomplete window) get 0.
       precision: As in lax.
 
     Raises:
@@ -167,19 +164,19 @@ def kernel_adjoint(
       y: Array in its output space.
       window: Size of the kernel.
       stride: This and the others as in `cross_correlate`.
-      padding: One number, one per axis, or (low, high) per axis.
+      padding: Zeros added at the border: one number, one per axis, or (low, high) per axis.
       groups: Number of groups of channels.
       precision: As in lax.
 
     Raises:
       TypeError: As in `cross_correlate`.
-      ValueError: As in `cross_correlate`, and where x and y do not belong together.
+      ValueError: As in `cross_correlate`, and where x and y do not fit together.
     """
     x, y = require_floating('x', x), require_floating('y', y)
     placed = _checked(y, x.shape[1:-1], window, stride, padding)
     if x.ndim != y.ndim or x.shape[0] != y.shape[0] or x.shape[-1] % groups or y.shape[-1] % groups:
         raise ValueError(
-            f'x {x.shape} and y {y.shape} with {groups} groups do not belong together; expected '
+            f'x {x.shape} and y {y.shape} with {groups} groups do not fit together; expected '
             '[n, *size, c] and [n, *out, o], c and o divisible by groups'
         )
     axes = tuple(range(1, x.ndim - 1))
@@ -224,7 +221,7 @@ def _numbers(rank):
 
 
 def _operands(x, kernel, groups, transposed=False):
-    """Both arrays, or an error that says which axis does not fit. `transposed`: x has o channels."""
+    """Both arrays, after a check that names the axis that does not fit. `transposed`: x has o channels."""
     name = 'y' if transposed else 'x'
     x, kernel = require_floating(name, x), require_floating('kernel', kernel)
     if x.dtype != kernel.dtype:

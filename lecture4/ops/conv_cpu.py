@@ -1,7 +1,7 @@
-"""A network's convolution whose gradients are fast on a CPU too; on other devices XLA's own.
+"""A convolution for networks whose gradients are fast on a CPU too; on other devices it is XLA's.
 
 XLA's CPU backend computes a gradient with respect to the kernel at a tenth of the speed of the
-forward pass, and a 1 x 1 convolution at half the speed of the matrix product that it is (measured in
+forward pass, and a 1 x 1 convolution at half the speed of the equivalent matrix product (measured in
 tests/benchmarks/vision_speed.py). `conv_general_dilated` replaces lax's in flax's Conv:
 
     nn.Conv(64, (3, 3), conv_general_dilated=conv_cpu.conv_general_dilated)
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from lecture4.ops.varying import vary_like, vary_together
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
-CHUNK_POSITIONS = 2048  # of the output, in one matrix product
+CHUNK_POSITIONS = 2048  # positions of the output in one matrix product
 FEW_CHANNELS = 4
 
 
@@ -36,8 +36,8 @@ def conv_general_dilated(
 ) -> Float[Array, 'n *out o']:
     """`lax.conv_general_dilated` of images [n, h, w, c] and kernels [kh, kw, c, o], same values.
 
-    Gradient: reverse mode only, unless the kernel is as large as the image. Convolutions that are
-    dilated or in groups, of another rank or layout, or with padding given as a string, are lax's own.
+    Gradient: reverse mode only, unless the kernel is as large as the image. Convolutions that are dilated or grouped,
+    of another rank or layout, or with padding given as a string, are computed by lax.
 
     Args:
       x: Images.
@@ -69,7 +69,7 @@ def conv_general_dilated(
     strides, pairs = tuple(window_strides), tuple((low, high) for low, high in padding)
     if kernel.shape[:2] == x.shape[1:3] and not any(map(any, pairs)):
         return _one_window(x, kernel, precision)
-    # In a user's shard_map a custom gradient is of the operands as they are: both vary, or none.
+    # In a user's shard_map a custom gradient needs operands that both vary, or both do not.
     x, kernel = vary_together(x, kernel)
     return _conv(x, kernel, strides, pairs, precision)
 
@@ -81,7 +81,7 @@ def _is_nhwc(numbers, x, kernel):
 
 
 def _one_window(x, kernel, precision):
-    """A kernel as large as the image is a dense layer, and faster as such on every device."""
+    """A kernel as large as the image is a dense layer, and computed faster as one on every device."""
     columns = kernel.reshape(-1, kernel.shape[-1])
     y = jnp.matmul(x.reshape(len(x), len(columns)), columns, precision=precision)
     return y[:, None, None, :]
@@ -147,7 +147,7 @@ def _input_gradient(g, kernel, size, strides, padding, precision):
         )
     ]
     flipped = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    # Inside a loop XLA, seeing where it comes from, would read the kernel transposed, its slowest way.
+    # Without the barrier XLA would, inside a loop, read the kernel transposed, which is its slowest way.
     flipped = lax.optimization_barrier(flipped)
     return lax.conv_general_dilated(
         g, flipped, (1, 1), pads, strides, dimension_numbers=NUMBERS, precision=precision
@@ -157,10 +157,9 @@ def _input_gradient(g, kernel, size, strides, padding, precision):
 def _kernel_gradient(x, g, shape, strides, padding, precision):
     """Sums of x's windows times g, as matrix products over a few images at a time.
 
-    A chunk has to stay in the cache: CHUNK_POSITIONS or one image. Its windows are written out, kh kw c
-    numbers per position; or, where that is less, kw c numbers of x next to kh o of g shifted by rows;
-    or, with at most FEW_CHANNELS, a plane for each of the kh kw c: the numbers of one position would
-    be copied one by one.
+    A chunk has to stay in the cache: CHUNK_POSITIONS or one image. Its windows are materialized, kh kw c numbers per
+    position; or, if that is less, kw c numbers of x and kh o of g shifted by rows; or, with at most FEW_CHANNELS, one
+    plane for each of the kh kw c numbers, since the numbers of one position would be copied one by one.
     """
     kh, kw, c, o = shape
     n, *out = g.shape[:3]
@@ -170,7 +169,7 @@ def _kernel_gradient(x, g, shape, strides, padding, precision):
     by_rows = not planes and strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if by_rows:
-        x = x[:, : out[0] + kh - 1]  # beyond it no window reaches
+        x = x[:, : out[0] + kh - 1]  # no window reaches beyond it
 
     def add(total, chunk):
         x, g = chunk

@@ -1,13 +1,13 @@
-"""Sampling grids: where each output point reads its input, for a transformation given by a few parameters.
+"""Sampling grids: the input position of each output point, for a transformation with a few parameters.
 
-A `Transformation` takes parameters, which a localization network predicts for each example, and points of the
-output to points of the input, both normalized as in `ops.sampling`: (x, y) from -1 to 1. Grids of equal
-parameters agree in either convention of `align_corners`, which only says where the output's pixels are.
+A `Transformation` maps parameters, which a localization network predicts for each example, and points of the output
+to points of the input, both normalized as in `ops.sampling`: (x, y) from -1 to 1. Grids of equal parameters agree in
+either convention of `align_corners`, which only says where the output's pixels are.
 
     affine()              6  [[t1, t2, t3], [t4, t5, t6]] row by row, times (x, y, 1); 12 in a volume
-    attention()           3  (s, tx, ty): a scale, and a place. The crop that the paper's section 3.2 names
+    attention()           3  (s, tx, ty): a scale and a translation, the crop of the paper's section 3.2
     projective()          8  the 3 x 3 matrix row by row, its last entry 1; divided by the third coordinate
-    thin_plate_spline()   2 K  where K control points read the input, (x1, y1, x2, y2, ...)
+    thin_plate_spline()   2 K  the input positions of K control points, (x1, y1, x2, y2, ...)
 """
 
 import itertools
@@ -22,15 +22,15 @@ from jaxtyping import Array, ArrayLike, Float
 
 from lecture4.ops.prox import require_floating
 
-HORIZON = 1e-6  # smallest third coordinate of a projection that still is in front
+HORIZON = 1e-6  # smallest third coordinate of a projection that still lies in front of the camera
 
 
 class Transformation(NamedTuple):
     """A family of maps from the output's points to the input's.
 
     Attributes:
-      name: For messages.
-      identity: Parameters [t] of the map that changes nothing, float64.
+      name: Name for error messages.
+      identity: Parameters [t] of the identity, float64.
       apply: (theta [*batch, t], points [p, axes] of numpy) -> points [*batch, p, axes]; use `grid` or
         `transform`, which check their arguments.
       axes: 2 for images, 3 for volumes.
@@ -48,21 +48,22 @@ def grid(
     size: tuple[int, ...],
     align_corners: bool = True,
 ) -> Float[Array, '*grid']:
-    """The input point of every output pixel: what `sampling.grid_sample` takes.
+    """The input point of every output pixel, for `sampling.grid_sample`.
 
-    Parameters that are not numbers mark the points of their own example. Degenerate ones (of zero area) are
-    allowed: all points lie on a line, or in one place.
+    Parameters that are NaN make only the points of their example NaN. Degenerate maps (of zero area) are allowed: all
+    points lie on a line, or coincide.
 
     Args:
-      transformation: One of this module's, or another.
-      theta: Its parameters, in float32 or wider; for affine ones [*batch, 2, 3] as in torch's affine_grid has
-        to be brought to [*batch, 6] first.
+      transformation: A transformation of this module, or another one.
+      theta: Parameters of the transformation, in float32 or wider; affine matrices [*batch, 2, 3] as in torch's
+        affine_grid have to be reshaped to [*batch, 6].
       size: Height and width of the output; depth, height and width in a volume.
       align_corners: Whether -1 and 1 are the centers of the corner pixels, or their outer edges.
 
     Raises:
       TypeError: `theta` is an integer array.
-      ValueError: Wrong number of parameters; a size of 0, or of other than the transformation's axes.
+      ValueError: The number of parameters is wrong; a size is 0, or the number of sizes differs from the number of
+        axes.
 
     References:
       Jaderberg et al. 2015, section 3.2.
@@ -77,15 +78,15 @@ def transform(
     theta: Float[ArrayLike, '*batch t'],
     points: Float[ArrayLike, 'p d'],
 ) -> Float[Array, '*batch p d']:
-    """Where the input is read for points of the output, both (x, y) or (x, y, z) from -1 to 1.
+    """The input positions for points of the output, both (x, y) or (x, y, z) from -1 to 1.
 
     Args:
       transformation: As in `grid`.
       theta: As in `grid`.
-      points: Points of the output, known when the program is made (numpy).
+      points: Points of the output, a NumPy array (not traced).
 
     Raises:
-      TypeError, ValueError: As `grid`.
+      TypeError, ValueError: As in `grid`.
     """
     theta = require_floating('theta', theta)
     wanted = len(transformation.identity)
@@ -110,7 +111,7 @@ def pixel_centers(size: tuple[int, ...], align_corners: bool = True) -> np.ndarr
     """Normalized points [p, d] of the pixels of an image, (x, y[, z]), in the order of its rows; float64.
 
     Raises:
-      ValueError: A size below 1, or other than two or three axes.
+      ValueError: A size is below 1, or there are not two or three axes.
     """
     if len(size) not in (2, 3) or min(size) < 1:
         raise ValueError(
@@ -121,16 +122,16 @@ def pixel_centers(size: tuple[int, ...], align_corners: bool = True) -> np.ndarr
         i = np.arange(n)
         if not align_corners:
             axes.append((2 * i + 1) / n - 1)
-        else:  # a single pixel is in the middle, as in torch
+        else:  # a single pixel lies at the center, as in torch
             axes.append(2 * i / (n - 1) - 1 if n > 1 else np.zeros(1))
     mesh = np.meshgrid(*axes, indexing='ij')
     return np.stack([a.ravel() for a in reversed(mesh)], axis=-1)
 
 
 def outline(n: int = 1) -> np.ndarray:
-    """Points [4 n, 2] on the border of the plane's output, clockwise from (-1, -1): n from each corner on.
+    """Points [4 n, 2] on the border of a 2-D output, clockwise from (-1, -1): n per side.
 
-    What `transform` makes of them bounds the region that is sampled.
+    `transform` maps them to the outline of the sampled region.
     """
     side = np.linspace(-1, 1, n, endpoint=False)
     end = np.ones(n)
@@ -162,8 +163,8 @@ def attention() -> Transformation:
 def projective() -> Transformation:
     """All projective maps of the plane, [[t1, t2, t3], [t4, t5, t6], [t7, t8, 1]].
 
-    The third coordinate is that of a camera in front of the plane: where it is below HORIZON, points are
-    infinite, so that a sampler sees what is outside the image, and not the image once more, mirrored.
+    The third coordinate is that of a camera in front of the plane: where it is below HORIZON, points are infinite, so
+    that a sampler reads the padding and not the image mirrored a second time.
     """
 
     def apply(theta, points):
@@ -180,18 +181,18 @@ def projective() -> Transformation:
 def thin_plate_spline(
     control_points: Float[np.ndarray, 'k 2'] | int = 4,
 ) -> Transformation:
-    """The smoothest maps that take control points of the output to points of the input given by theta.
+    """The smoothest maps from control points of the output to points of the input given by theta.
 
     f minimizes the integral of f_xx^2 + 2 f_xy^2 + f_yy^2 among all maps with f(control point k) =
-    (theta[2 k], theta[2 k + 1]). It is linear in theta: a matrix [p, k] that depends on nothing else is made
-    when the program is. Its kernel r^2 log r^2 may be in any unit or base, f is the same.
+    (theta[2 k], theta[2 k + 1]). It is linear in theta: a matrix [p, k] that depends on nothing else is computed at
+    tracing time. The unit and base of its kernel r^2 log r^2 do not affect f.
 
     Args:
-      control_points: Points (x, y) of the output; an int k stands for k x k of them from -1 to 1, row by row
-        (the paper has 4 x 4), the identity's theta in the same order.
+      control_points: Points (x, y) of the output; an int k stands for k x k points from -1 to 1, row by row (4 x 4 in
+        the paper); theta has the same order.
 
     Raises:
-      ValueError: Fewer than three points, equal points, or all on a line.
+      ValueError: There are fewer than three points, points are equal, or all lie on a line.
 
     References:
       Bookstein 1989; Jaderberg et al. 2015, section 3.2.
@@ -228,9 +229,9 @@ def thin_plate_spline(
 def compose_affine(
     first: Float[ArrayLike, '*batch 6'], second: Float[ArrayLike, '*batch 6']
 ) -> Float[Array, '*batch 6']:
-    """Parameters of sampling by `first`, and what comes out by `second`: the map first(second(x)).
+    """Parameters of the map first(second(x)): sampling by `first`, then sampling the result by `second`.
 
-    Of grids, not of images: one interpolation instead of two.
+    It composes grids rather than images, so that one interpolation suffices instead of two.
     """
     a, b = _matrices(first), _matrices(second)
     linear = jnp.matmul(a[..., :2], b[..., :2], precision=lax.Precision.HIGHEST)
@@ -239,9 +240,9 @@ def compose_affine(
 
 
 def invert_affine(theta: Float[ArrayLike, '*batch 6']) -> Float[Array, '*batch 6']:
-    """Parameters of the inverse map: where a point of the input is seen in the output.
+    """Parameters of the inverse map: the output position of a point of the input.
 
-    A map of zero area has none: its row is not a number, and no other row is changed.
+    A map of zero area has none: its row is NaN, and no other row is affected.
     """
     matrix = _matrices(theta)
     (a, b), (c, d) = (tuple(jnp.moveaxis(matrix[..., i, :2], -1, 0)) for i in (0, 1))

@@ -1,10 +1,9 @@
-"""Weighted sums of pixels, the operation under every sampler, in the form that suits the target.
+"""Weighted sums of pixels, the operation of every sampler, in the form that suits the target platform.
 
 A point's value is the sum over its taps of weight * pixel, where taps and weights are products over the axes.
-As gathers that is a few operations a pixel on every device. XLA's CPU backend transposes several gathers into as
-many scatters over whole images and sums those; here the gradient goes once through the points, in parts that
-stay in the cache. A TPU has no fast gather of single numbers: small images are multiplied there by the
-matrices of weights.
+With gathers this takes a few operations per pixel on every device. XLA's CPU backend transposes several gathers into
+as many scatters over whole images and sums those; here the gradient passes once over the points, in chunks that stay
+in the cache. A TPU has no fast gather of single numbers: there small images are multiplied by the matrices of weights.
 """
 
 import functools
@@ -23,8 +22,8 @@ from lecture4.ops.varying import vary_like, vary_together
 
 Method = Literal['auto', 'gather', 'matrix']
 METHODS = ('auto', 'gather', 'matrix')
-PART = 2**17  # numbers of the signal in a part of the CPU's gradient
-# Pixels of an image up to which 'auto' multiplies matrices on a TPU (tests/benchmarks/sampling_speed.py).
+PART = 2**17  # size of a chunk in the CPU's gradient
+# Number of pixels of an image up to which 'auto' uses matrix products on a TPU (tests/benchmarks/sampling_speed.py).
 MATRIX_PIXELS = 2**14
 
 
@@ -34,20 +33,20 @@ def interpolate(
     weights: Sequence[Sequence[Float[Array, 'n p']]],
     method: Method = 'auto',
 ) -> Float[Array, 'n p c']:
-    """Sum over all combinations of an axis' taps of the product of their weights and the pixel there.
+    """Sum over all combinations of the axes' taps of the product of their weights and the pixel.
 
-    Reverse-mode gradients only, by images and weights (twice, if wanted), unless `method` is 'matrix'.
+    Gradients: reverse mode only, with respect to images and weights (twice differentiable), unless `method` is
+    'matrix'.
 
     Args:
       images: Images of any number of axes.
-      indices: For every axis of the images its taps, an array for each of them: int32, within the image (not
-        checked).
-      weights: Their weights, of the dtype of `images`.
+      indices: Taps of every axis of the images, one int32 array for each tap, within the image (not checked).
+      weights: Weights of the taps, of the dtype of `images`.
       method: 'gather' reads each tap; 'matrix' multiplies by the matrix of each axis' weights (size x p
         numbers an image); 'auto' chooses by the target the program is compiled for.
 
     Raises:
-      ValueError: Another method.
+      ValueError: The method is unknown.
     """
     if method not in METHODS:
         raise ValueError(f'expected method to be one of {", ".join(METHODS)}, got {method!r}')
@@ -135,9 +134,9 @@ def _sum_taps(pixels, positions, weights):
 
 
 def _sum_taps_transposed(total, pixels, positions, weights, g):
-    """Total [m, c] plus the gradient by the pixels, and the gradients [p] by the weights, for g [p, c].
+    """`total` [m, c] plus the gradient with respect to the pixels, and the gradients [p] with respect to the weights.
 
-    One channel may do without its axis: total [m], g [p].
+    g is [p, c]; a single channel may lack its axis: total [m], g [p].
     """
     axes = (slice(None), *[None] * (g.ndim - 1))
     for at, w in zip(positions, weights, strict=True):
@@ -167,7 +166,7 @@ def _pixels(images):
 
 
 def _gather_flat(images, indices, weights):
-    """All images as one: gathers without a batch are quicker on a CPU."""
+    """All images as one array: gathers without a batch axis are faster on a CPU."""
     c = images.shape[-1]
     positions, products = _flat_positions(images, indices), _products(weights)
     shape = products[0].shape
@@ -183,16 +182,16 @@ def _flat_positions(images, indices):
 
 def _gather_flat_transposed(images, indices, weights, g):
     c, shape = images.shape[-1], g.shape[:-1]
-    # Or else XLA computes them from the points once more for every read and every scatter.
+    # Otherwise XLA would recompute them from the points for every read and every scatter.
     indices, weights = lax.optimization_barrier((indices, weights))
     products, products_vjp = jax.vjp(_products, weights)
     pixels, n_points = images.reshape(-1, c), math.prod(shape)
-    if c == 1:  # a scatter of numbers is quicker than one of rows of one number
+    if c == 1:  # a scatter of scalars is faster than one of rows of length 1
         pixels, g = pixels[:, 0], g[..., 0]
     n_parts = max(1, n_points * c // PART)
     length = -(-n_points // n_parts)
 
-    def parts(a):  # points of weight 0 make the last part whole
+    def parts(a):  # points of weight 0 fill the last chunk
         a = a.reshape(n_points, *a.shape[2:])
         a = jnp.pad(a, [(0, n_parts * length - n_points)] + [(0, 0)] * (a.ndim - 1))
         return a.reshape(n_parts, length, *a.shape[1:])

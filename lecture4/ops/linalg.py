@@ -17,10 +17,9 @@ def lipschitz(D: Float[ArrayLike, 'd k'], n_iterations: int = 7) -> Float[Array,
     The power method on all start vectors at once: the Gram matrix G is squared n_iterations times,
     and with p = 2^n_iterations and m = min(d, k)
         largest <= (tr G^2p)^(1/2p) <= largest * m^(1/2p).
-    So the bound is certain (no unlucky start vector, no gap in the spectrum required), and even if
-    all m eigenvalues were equal it would be only m^(1/2p) too large: 1.9 % for m = 128 and the
-    default, typically less than 0.1 %. It is inflated by 4 eps m for the rounding of the squares.
-    A zero D gives 0.
+    So the bound always holds (for any spectrum, without a start vector), and even if all m eigenvalues are equal it
+    is too large by a factor of only m^(1/2p): 1.9 % for m = 128 and the default, typically less than 0.1 %. It is
+    increased by 4 eps m for the rounding of the squares. A zero D gives 0.
 
     Args:
       D: Dictionary with its atoms in columns.
@@ -78,7 +77,7 @@ def apply(affine: Affine, x: Float[ArrayLike, '*batch d']) -> Float[Array, '*bat
       x: Signals.
 
     Raises:
-      ValueError: The last axis of x is not the map's d.
+      ValueError: The last axis of x differs from the map's d.
     """
     x = jnp.asarray(x)
     if x.shape[-1] != affine.mean.shape[0]:
@@ -123,12 +122,11 @@ def pca(
       n_components: Number of components, 1 <= n_components <= d.
 
     Returns:
-      The map, matrix [d, n_components], and the components' variances, descending; the variance
-      divides by n.
+      The map, matrix [d, n_components], and the components' variances, descending; the variance has divisor n.
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: Another rank, no signals, or too many components.
+      ValueError: x has another rank, there are no signals, or too many components.
     """
     mean, values, vectors = _spectrum(x)
     if not 1 <= n_components <= mean.shape[0]:
@@ -143,12 +141,12 @@ def pca(
 
 
 def zca(x: Float[ArrayLike, 'n d'], epsilon: Real[ArrayLike, '']) -> Affine:
-    """Whitening that stays closest to the signals: U diag(1 / sqrt(lambda_i + r)) U'.
+    """The whitening closest to the identity (ZCA): U diag(1 / sqrt(lambda_i + r)) U'.
 
     lambda and U are the eigenvalues and eigenvectors of the covariance (which divides by n), and
     r = epsilon * mean(lambda): epsilon has no unit, it is relative to the mean variance of a
     coordinate. The covariance of the result is U diag(lambda_i / (lambda_i + r)) U'.
-    Directions of no variance (below d eps times the largest) are mapped to 0 where r = 0.
+    Directions without variance (below d eps times the largest) are mapped to 0 if r = 0.
 
     Args:
       x: Signals.
@@ -159,7 +157,7 @@ def zca(x: Float[ArrayLike, 'n d'], epsilon: Real[ArrayLike, '']) -> Affine:
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: Another rank, or no signals.
+      ValueError: x has another rank, or there are no signals.
 
     References:
       Bell & Sejnowski 1997; the regularization as in Coates, Lee & Ng 2011.

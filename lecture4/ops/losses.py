@@ -1,8 +1,7 @@
 """Reconstruction losses and likelihoods: one value per example, summed over everything else.
 
-Sums, not means, over pixels: a likelihood is a sum, and its mean next to a KL divergence that is a
-sum is another objective, a beta-VAE whose beta is the number of pixels. Average over the batch
-outside.
+Sums, not means, over pixels: a likelihood is a sum, and its mean combined with a summed KL divergence is another
+objective, a beta-VAE whose beta is the number of pixels. The average over the batch is left to the caller.
 """
 
 import math
@@ -29,7 +28,7 @@ def squared_error(
 
     Raises:
       TypeError: An input is an integer array.
-      ValueError: Shapes that differ.
+      ValueError: The shapes differ.
     """
     x, y = _same_shape('x', x, 'y', y)
     return _sum((x - y) ** 2)
@@ -40,18 +39,18 @@ def bernoulli_nll(
 ) -> Float[Array, 'n']:
     """-log p(x) of independent Bernoulli pixels with p = sigmoid(logits), in nats.
 
-    With x strictly between 0 and 1 (gray levels) it is the cross-entropy of papers, not a likelihood:
+    With x strictly between 0 and 1 (gray levels) it is a cross-entropy, as in papers, not a likelihood:
     its minimum over logits is the sum of the pixels' entropies, not 0.
 
     Gradient: sigmoid(logits) - x; value and gradient are finite at every finite logit.
 
     Args:
       logits: Outputs of the decoder.
-      x: Pixels in [0, 1]; values outside raise where they are known (not traced).
+      x: Pixels in [0, 1]; values outside raise an error unless they are traced.
 
     Raises:
       TypeError: An input is an integer array.
-      ValueError: Shapes that differ, or as `check_unit_interval`.
+      ValueError: The shapes differ, or as `check_unit_interval`.
     """
     logits, x = _same_shape('logits', logits, 'x', x)
     x = check_unit_interval(x)
@@ -69,7 +68,7 @@ def _cross_entropy(logits, x):
 def _cross_entropy_jvp(primals, tangents):
     logits, x = primals
     logits_dot, x_dot = tangents
-    # The derivative of the formula itself is wrong at 0, where the kinks of its two parts cancel.
+    # Differentiating the formula itself is wrong at 0, where the kinks of its two terms cancel.
     slope = jax.nn.sigmoid(logits) - x
     return _cross_entropy(logits, x), slope * logits_dot - logits * x_dot
 
@@ -79,16 +78,17 @@ def gaussian_nll(
     mean: Float[ArrayLike, 'n *shape'],
     log_std: Real[ArrayLike, '...'],
 ) -> Float[Array, 'n']:
-    """-log N(x; mean, exp(log_std)^2), in nats; of a density, so that it may be negative.
+    """-log N(x; mean, exp(log_std)^2), in nats; for a density, so that it may be negative.
 
     Args:
       x: Examples.
       mean: Means, of x's shape.
-      log_std: Broadcastable to x: a scalar, a value per coordinate, or one for each value of x.
+      log_std: Log standard deviations, broadcastable to x: a scalar, a value per coordinate, or one for each value of
+        x.
 
     Raises:
       TypeError: An input is an integer array.
-      ValueError: Shapes that do not fit.
+      ValueError: The shapes do not fit.
     """
     x, mean = _same_shape('x', x, 'mean', mean)
     log_std = jnp.asarray(log_std, x.dtype)
@@ -108,11 +108,11 @@ def categorical_nll(
 
     Args:
       logits: Scores per class.
-      labels: Classes in 0 .. c - 1; others raise where they are known, and pass where traced.
+      labels: Classes in 0 .. c - 1; others raise an error unless they are traced.
 
     Raises:
-      TypeError: Integer logits, or labels that are not integers.
-      ValueError: Shapes that do not fit, or a known label outside its domain.
+      TypeError: Logits are integers, or labels are not integers.
+      ValueError: The shapes do not fit, or a label that is not traced is outside its domain.
     """
     logits, labels = require_floating('logits', logits), jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -124,9 +124,7 @@ def categorical_nll(
         )
     n_classes = logits.shape[-1]
     if _known(labels) and labels.size:
-        known = np.asarray(
-            labels
-        )  # not jnp, which would trace the check where labels are closed over
+        known = np.asarray(labels)  # not jnp, which would trace the check if labels are closed over
         low, high = int(known.min()), int(known.max())
         if low < 0 or high >= n_classes:
             raise ValueError(
@@ -137,17 +135,17 @@ def categorical_nll(
 
 
 def check_unit_interval(x: Float[ArrayLike, '*shape'], name: str = 'x') -> Float[Array, '*shape']:
-    """The pixels; an error where known ones lie outside [0, 1] or are NaN.
+    """Check pixels, and return them; values outside [0, 1] or NaN raise an error unless they are traced.
 
     Traced values pass: check the data before it enters a compiled step.
 
     Args:
       x: Pixels.
-      name: What the error message calls them.
+      name: Name of the pixels in the error message.
 
     Raises:
-      TypeError: Integers (bytes 0..255 are no probabilities).
-      ValueError: Values outside; the message has their range and the fix.
+      TypeError: The pixels are integers (bytes 0..255 are not probabilities).
+      ValueError: Values lie outside [0, 1]; the message has their range and the fix.
     """
     x = require_floating(name, x)
     if _known(x) and x.size:

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Integer, Real
 def ranks(
     scores: Real[np.ndarray | Array, 'n c'], labels: Integer[np.ndarray | Array, 'n']
 ) -> Int[np.ndarray, 'n']:
-    """Rank of each example's true class among all, 0 for the highest score; ties by class number.
+    """Rank of each example's true class among all classes, 0 for the highest score; ties by class index.
 
     The top-k accuracy is the mean of `ranks(scores, labels) < k`.
 
@@ -17,7 +17,7 @@ def ranks(
       labels: True classes.
 
     Raises:
-      ValueError: Labels outside 0 .. c - 1, other shapes, or scores that are NaN.
+      ValueError: Labels lie outside 0 .. c - 1, the shapes do not fit, or scores are NaN.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
@@ -39,7 +39,7 @@ def ranks(
 def wilson_interval(n_correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's confidence interval for a fraction, inside [0, 1] and never empty.
 
-    It holds the fractions p whose own standard error sqrt(p (1 - p) / n) explains the observation.
+    It contains the fractions p that agree with the observation within their standard error sqrt(p (1 - p) / n).
 
     Args:
       n_correct: Number of successes, 0 <= n_correct <= n.
@@ -50,7 +50,7 @@ def wilson_interval(n_correct: int, n: int, confidence: float = 0.95) -> tuple[f
       (low, high), fractions.
 
     Raises:
-      ValueError: Counts outside their domain.
+      ValueError: The counts are outside their domain.
 
     References:
       Wilson 1927.
@@ -131,7 +131,7 @@ def recall_record(
     """Mean recalls of an imbalanced set, as a record of a table.
 
     Args:
-      recall: Per class, see `recall_per_class`; the frequent classes come first.
+      recall: Recall per class, see `recall_per_class`; the frequent classes come first.
       num_frequent: Number of frequent classes.
 
     Returns:
@@ -155,9 +155,9 @@ def psnr(
 
     Args:
       x: Image.
-      reference: The clean image. Equal images give inf.
+      reference: Reference image. Equal images give inf.
       peak: Largest possible value, 1 for pixels in [0, 1].
-      axis: Axes of the mean; None is all, (1, 2, 3) gives one value per image of a batch.
+      axis: Axes of the mean; None takes all, (1, 2, 3) gives one value per image of a batch.
     """
     x, reference = jnp.asarray(x), jnp.asarray(reference)
     mse = jnp.mean((x - reference) ** 2, axis=axis)

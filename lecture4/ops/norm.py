@@ -12,10 +12,10 @@ from lecture4.ops.prox import require_floating
 
 
 class Convention(NamedTuple):
-    """How local response normalization reads its constants.
+    """Convention of the constants of local response normalization.
 
     Attributes:
-      k: The additive constant, where the caller gives none.
+      k: Default of the additive constant.
       per_value: Whether alpha multiplies the mean of the window's squares, not their sum.
     """
 
@@ -38,23 +38,23 @@ def local_response(
     k: Real[ArrayLike, ''] | None = None,
     convention: Literal['paper', 'cuda_convnet', 'caffe'] = 'paper',
 ) -> Float[Array, '*batch c']:
-    """Divides x by (k + alpha * S)^beta, S from the squares of `size` neighboring channels.
+    """Divide x by (k + alpha * S)^beta, with S computed from the squares of `size` neighboring channels.
 
-    Beyond the first and the last channel zeros are assumed, and the sum is still divided by `size`.
+    Channels beyond the first and the last count as zeros; a mean of squares is still over `size` channels.
 
     Args:
       x: Activations.
-      size: Channels in a window, at least 1. An even window reaches one channel further down: from
-        c - size // 2 to c + (size - 1) // 2, as torch's.
-      alpha: Nonnegative; alpha, beta and k may be traced.
+      size: Number of channels in a window, at least 1. An even window extends one channel further down: from c - size
+        // 2 to c + (size - 1) // 2, as in torch.
+      alpha: Factor on S, nonnegative; alpha, beta and k may be traced.
       beta: Exponent.
-      k: Positive; None is the convention's.
+      k: Additive constant, positive; None takes that of the convention.
       convention: 'paper': k = 2, S the sum of squares. 'cuda_convnet': k = 2, S their sum / size.
         'caffe': k = 1, S their sum / size; also torch.nn.LocalResponseNorm.
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: A size below 1, or an unknown convention.
+      ValueError: The size is below 1, or the convention is unknown.
 
     References:
       Krizhevsky, Sutskever & Hinton 2012, section 3.3.
@@ -69,7 +69,9 @@ def local_response(
     k = jnp.asarray(chosen.k if k is None else k, x.dtype)
     alpha = jnp.asarray(alpha, x.dtype) / (size if chosen.per_value else 1)
     scale = k + alpha * _window_sum(x * x, size)
-    if isinstance(beta, float) and beta == 0.75:  # two roots are several times faster than a power
+    if (
+        isinstance(beta, float) and beta == 0.75
+    ):  # two square roots are several times faster than a power
         root = lax.rsqrt(scale)
         return x * (root * jnp.sqrt(root))
     return x * scale ** -jnp.asarray(beta, x.dtype)
@@ -97,18 +99,18 @@ def local_contrast(
 
     v = x - sum_w w x, then v / max(min_std, s) with s = sqrt(sum_w w v^2), the same s for all
     channels of a position. At the border the weights are those inside the image, normalized to sum
-    to 1, so that a constant image becomes 0 everywhere. A position with v = 0 all around becomes 0,
-    even for min_std = 0.
+    to 1, so that a constant image becomes 0 everywhere. A position with v = 0 in the whole window becomes 0, even for
+    min_std = 0.
 
     Args:
       x: Images or feature maps.
       size: Size of the window, odd.
-      sigma: Standard deviation of the window in pixels, positive; None is size / 4.
-      min_std: Nonnegative, in the unit of x; None is the mean of s over each image.
+      sigma: Standard deviation of the window in pixels, positive; None takes size / 4.
+      min_std: Smallest divisor, nonnegative, in the unit of x; None takes the mean of s over each image.
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: Another rank, an even size, sigma <= 0.
+      ValueError: x has another rank, the size is even, or sigma <= 0.
 
     References:
       Jarrett, Kavukcuoglu, Ranzato & LeCun 2009, section 2.1, up to the border and sigma.

@@ -25,11 +25,10 @@ def extract(
 
     Returns:
       Patches of the images' dtype, rows = (h - patch_size) // stride + 1; each flattened in the order
-      (row, column, channel), d = patch_size * patch_size * c. Pixels beyond the last whole stride
-      are in no patch.
+      (row, column, channel), d = patch_size * patch_size * c. Pixels beyond the last patch are in no patch.
 
     Raises:
-      ValueError: Images that are not NHWC or smaller than a patch; patch_size or stride below 1.
+      ValueError: Images are not NHWC or are smaller than a patch; patch_size or stride is below 1.
     """
     images = jnp.asarray(images)
     if images.ndim != 4:
@@ -76,7 +75,7 @@ def reassemble(
     patch_size: int,
     stride: int = 1,
 ) -> Shaped[Array, 'n h w c']:
-    """The adjoint of extract: every patch is added at its position, overlaps sum.
+    """The adjoint of extract: every patch is added at its position, and overlaps are summed.
 
     Args:
       patches: Patches, d = patch_size * patch_size * c.
@@ -85,7 +84,7 @@ def reassemble(
       stride: Distance between patches.
 
     Raises:
-      ValueError: Patches that are not those of such images; the message has both shapes.
+      ValueError: The patches do not fit such images; the message has both shapes.
     """
     patches = jnp.asarray(patches)
     height, width, channels = image_shape
@@ -103,7 +102,7 @@ def reassemble(
 
 
 def counts(image_shape: Sequence[int], patch_size: int, stride: int = 1) -> Int32[Array, 'h w']:
-    """Number of patches that each pixel lies in; 0 beyond the last whole stride.
+    """Number of patches that contain each pixel; 0 beyond the last patch.
 
     Args:
       image_shape: Shape (h, w, ...) of the image.
@@ -129,9 +128,9 @@ def average(
     patch_size: int,
     stride: int = 1,
 ) -> Float[Array, 'n h w c']:
-    """Images whose pixels are the mean over the patches that cover them; 0 where none does.
+    """Images whose pixels are the mean over the patches that contain them; 0 where there is none.
 
-    average(extract(x)) is x on every covered pixel.
+    average(extract(x)) equals x on every covered pixel.
 
     Args:
       patches: This and the others as in `reassemble`.
@@ -152,13 +151,12 @@ def average(
 def normalize_contrast(
     x: Float[ArrayLike, '*batch d'], contrast_epsilon: Real[ArrayLike, '']
 ) -> Float[Array, '*batch d']:
-    """Subtracts the mean of every signal and divides by sqrt(variance + contrast_epsilon^2).
+    """Subtract the mean of every signal and divide by sqrt(variance + contrast_epsilon^2).
 
     Args:
       x: Signals.
-      contrast_epsilon: Nonnegative, in the unit of x: the standard deviation below which a signal
-        counts as flat (pixels in [0, 1]: about 0.04); may be traced. A constant signal becomes 0,
-        even for 0.
+      contrast_epsilon: Standard deviation below which a signal counts as flat (for pixels in [0, 1] about 0.04),
+        nonnegative, in the unit of x; may be traced. A constant signal becomes 0, even for 0.
 
     Raises:
       TypeError: x is not floating point.
@@ -174,7 +172,7 @@ def normalize_contrast(
 
 
 def _overlap_add(pieces, axis, stride, length):
-    """Sum of the pieces, the i-th placed along the axis at i, i + stride, ... of that length."""
+    """Sum of the pieces along an axis of a given length, the i-th placed at i, i + stride, ...."""
 
     def place(i, piece):
         used = i + (piece.shape[axis] - 1) * stride + 1
@@ -198,7 +196,7 @@ def whiten(
       signals: Patches.
       contrast_epsilon: As in `normalize_contrast`.
       zca_epsilon: As in `linalg.zca`.
-      num_held_out: The first patches, which are whitened but do not enter the whitening.
+      num_held_out: Number of first patches, which are whitened but do not determine the whitening.
     """
     normalized = normalize_contrast(jnp.asarray(signals), contrast_epsilon)
     whitening = linalg.zca(normalized[num_held_out:], zca_epsilon)

@@ -1,13 +1,12 @@
-"""Pooling over windows: maximum, mean, plain subsampling; switches, and unpooling by them.
+"""Pooling over windows: maximum, mean, subsampling; switches, and unpooling by them.
 
 x is [n, h, w, ..., c] with any number of spatial axes; channels are pooled one by one. `window`,
-`stride` and `dilation` are numbers, or one per axis; stride None is the window's. `edge` is the
-treatment of a ragged right edge, see `receptive_field.windows`: 'floor' drops it, 'caffe' and
-'torch' keep it.
+`stride` and `dilation` are numbers, or one per axis; stride None takes the window. `edge` is the treatment of
+incomplete windows at the end, see `receptive_field.windows`: 'floor' drops them, 'caffe' and 'torch' keep them.
 
 Windows are products of intervals, so one axis is pooled after the other, as whole-array operations
-on strided slices. On a CPU that is several times faster than XLA's reduce_window, most of all its
-gradient (tests/benchmarks/conv_speed.py).
+on strided slices. On a CPU this is several times faster than XLA's reduce_window, in particular for the gradient
+(tests/benchmarks/conv_speed.py).
 """
 
 import functools
@@ -42,8 +41,8 @@ def max_pool(
       x: Input.
       window: Window size.
       stride: Distance between windows.
-      padding: Smaller than the (dilated) window, so that every window sees a value.
-      edge: Treatment of a ragged right edge.
+      padding: Padding, smaller than the (dilated) window, so that every window contains a value.
+      edge: Treatment of incomplete windows at the end.
       dilation: Distance between the positions of a window, as torch.nn.MaxPool2d's.
 
     Returns:
@@ -51,7 +50,7 @@ def max_pool(
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: As in `receptive_field.windows`; a window that sees no value; a dilation below 1.
+      ValueError: As in `receptive_field.windows`; a window contains no value; a dilation is below 1.
     """
     x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
     y = _cover(x, placed, -jnp.inf)
@@ -68,14 +67,14 @@ def max_pool_with_switches(
     edge: Edge = 'floor',
     dilation: PerAxis = 1,
 ) -> tuple[Float[Array, 'n *out c'], Int[Array, 'n *out c']]:
-    """`max_pool`, and where each maximum came from.
+    """`max_pool`, with the position of each maximum.
 
     Args:
       x: Input with fewer than 2^31 positions.
       window: This and the others as in `max_pool`.
       stride: Distance between windows.
-      padding: Smaller than the (dilated) window.
-      edge: Treatment of a ragged right edge.
+      padding: Padding, smaller than the (dilated) window.
+      edge: Treatment of incomplete windows at the end.
       dilation: Distance between the positions of a window.
 
     Returns:
@@ -96,7 +95,7 @@ def max_pool_with_switches(
             strict=True,
         )
         y, switches = functools.reduce(_larger_with_position, pairs)
-    # Windows of 1 compare nothing, and leave the positions without batch and channels.
+    # Windows of 1 involve no comparison, and would leave the positions without batch and channel axes.
     return y, jnp.broadcast_to(switches, y.shape)
 
 
@@ -106,21 +105,20 @@ def unpool(
     shape: Sequence[int],
     mode: Literal['assign', 'accumulate'] = 'assign',
 ) -> Float[Array, 'n *size c']:
-    """Puts every value back at its switch, zeros elsewhere.
+    """Put every value back at its switch, with zeros elsewhere.
 
     Args:
       y: Pooled values.
-      switches: Positions in 0 .. prod(size) - 1, as `max_pool_with_switches` returns; values with
-        another are dropped.
+      switches: Positions in 0 .. prod(size) - 1, as `max_pool_with_switches` returns them; values with other
+        positions are dropped.
       shape: Shape (n, *size, c) of the pooled input.
       mode: Treatment of windows that overlap and point to one position. 'assign' keeps the value of
-        the last window in row-major order, on every device (what a loop in that order, as torch's
-        max_unpool2d on one thread, leaves there); 'accumulate' adds them, which is the adjoint of
-        max pooling at fixed switches.
+        the last window in row-major order, on every device (the result of a loop in that order, such as torch's
+        max_unpool2d on one thread); 'accumulate' adds them, which is the adjoint of max pooling at fixed switches.
 
     Raises:
       TypeError: y is not floating point, or switches are.
-      ValueError: Shapes that do not fit; an unknown mode.
+      ValueError: The shapes do not fit; the mode is unknown.
     """
     y, switches = require_floating('y', y), jnp.asarray(switches)
     shape = tuple(shape)
@@ -129,7 +127,7 @@ def unpool(
     fits = y.shape == switches.shape and len(shape) == y.ndim
     if not fits or (shape[0], shape[-1]) != (y.shape[0], y.shape[-1]):
         raise ValueError(
-            f'y {y.shape}, switches {switches.shape} and shape {shape} do not belong together; '
+            f'y {y.shape}, switches {switches.shape} and shape {shape} do not fit together; '
             "expected [n, *out, c] twice and the pooled input's (n, *size, c)"
         )
     n, c = shape[0], shape[-1]
@@ -160,27 +158,26 @@ def mean_pool(
     edge: Edge = 'floor',
     count: Count = 'padded',
 ) -> Float[Array, 'n *out c']:
-    """Sum of every window over the number of values in it.
+    """Sum of every window divided by the number of values in it.
 
     Args:
       x: Input.
       window: This and the next three as in `max_pool`.
       stride: Distance between windows.
-      padding: Smaller than the window.
-      edge: Treatment of a ragged right edge.
-      count: What counts as a value. 'window': the whole window, always. 'padded': positions inside
+      padding: Padding, smaller than the window.
+      edge: Treatment of incomplete windows at the end.
+      count: Values to count. 'window': the whole window, always. 'padded': positions inside
         the padded input: Caffe, and torch's count_include_pad=True. 'valid': positions inside the
-        input: torch's count_include_pad=False. They agree where nothing is padded and no ragged
-        edge kept.
+        input: torch's count_include_pad=False. They agree without padding and incomplete windows.
 
     Raises:
       TypeError: As in `max_pool`.
-      ValueError: As in `max_pool`; an unknown count.
+      ValueError: As in `max_pool`; or `count` is unknown.
     """
     x, placed, _ = _arguments(x, window, stride, padding, edge)
     y = _cover(x, placed, 0)
     if all(S >= F for F, S in zip(placed.window, placed.stride, strict=True)):
-        # For windows that do not overlap the gradient of XLA's own sum is faster.
+        # For windows that do not overlap the gradient of XLA's sum is faster.
         shape, strides = (1, *placed.window, 1), (1, *placed.stride, 1)
         y = lax.reduce_window(y, np.zeros((), y.dtype), lax.add, shape, strides, 'VALID')
     else:
@@ -190,7 +187,7 @@ def mean_pool(
 
 
 def divisors(placed: Windows, count: Count = 'padded') -> Float[np.ndarray, '1 *out 1']:
-    """What `mean_pool` divides the sum of each window by, float64.
+    """The divisors of each window's sum in `mean_pool`, float64.
 
     Args:
       placed: The windows.
@@ -217,16 +214,16 @@ def divisors(placed: Windows, count: Count = 'padded') -> Float[np.ndarray, '1 *
 def subsample(
     x: Shaped[ArrayLike, 'n *size c'], stride: PerAxis, window: PerAxis = 1, edge: Edge = 'floor'
 ) -> Shaped[Array, 'n *out c']:
-    """The first value of every window, the rest dropped.
+    """The first value of every window.
 
-    With window 1 it is x[:, ::stride, ::stride], which keeps a ragged edge; with window = stride,
-    edge 'floor' drops the cells that are not whole.
+    With window 1 it is x[:, ::stride, ::stride], which keeps incomplete windows; with window = stride, edge 'floor'
+    drops them.
 
     Args:
       x: Input of any dtype.
       stride: Distance between windows.
       window: Window size.
-      edge: Treatment of a ragged right edge.
+      edge: Treatment of incomplete windows at the end.
 
     Raises:
       ValueError: As in `receptive_field.windows`.
@@ -252,8 +249,8 @@ def pooling_windows(
       shape: Shape of the input.
       window: This and the others as in `max_pool`.
       stride: Distance between windows.
-      padding: Smaller than the (dilated) window.
-      edge: Treatment of a ragged right edge.
+      padding: Padding, smaller than the (dilated) window.
+      edge: Treatment of incomplete windows at the end.
       dilation: Distance between the positions of a window.
 
     Returns:
@@ -279,7 +276,7 @@ def _windows(shape, window, stride, padding, edge, dilation):
         sees_value = ((positions >= 0) & (positions < W)).any(1)
         if max(low, high) >= F or not sees_value.all():
             raise ValueError(
-                f'pool: a window may hold nothing but padding: padding {placed.padding} is not '
+                f'pool: a window may contain only padding: padding {placed.padding} is not '
                 f'smaller than the window {placed.window}, or dilation {dilations} steps over the '
                 f'input {tuple(size)}; pad or dilate less'
             )
@@ -292,7 +289,7 @@ def _arguments(x, window, stride, padding, edge, dilation: PerAxis = 1):
 
 
 def _cover(x, placed: Windows, value):
-    """Pads, or crops, x to exactly what the windows cover."""
+    """Pad or crop x to exactly the positions that the windows cover."""
     config = [(0, 0, 0)]
     for W, F, S, (low, _), m in zip(*placed, strict=True):
         config.append((low, (m - 1) * S + F - W - low, 0))
@@ -306,7 +303,7 @@ def _slices(y, placed: Windows, axis, dilation=1):
 
 
 def _larger(y, v):
-    # A select, for its gradient: that of jnp.maximum is divided among equal values.
+    # A select because of its gradient: that of jnp.maximum is divided among equal values.
     return jnp.where((v > y) | (v != v), v, y)
 
 

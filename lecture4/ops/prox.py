@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real, Shaped
 
-# Newton converges from both ends in 5 or 6 steps; the rest serve the neighborhood of the triple
-# root (scale = 4, v = 3 sqrt 3), where the error falls by only a third per step.
+# Newton converges from both ends in 5 or 6 steps; more are needed near the triple root (scale = 4, v = 3 sqrt 3),
+# where the error decreases by only a third per step.
 N_NEWTON = 16
 
 
@@ -18,7 +18,7 @@ def soft_threshold(
 
     Args:
       v: Input of any shape.
-      threshold: Nonnegative, a scalar or broadcastable to v; a traced negative value is not detected.
+      threshold: Threshold, nonnegative, a scalar or broadcastable to v; a traced negative value is not detected.
 
     Raises:
       TypeError: v is not floating point.
@@ -36,17 +36,16 @@ def log_threshold(
 ) -> Float[Array, '*batch']:
     """Proximal operator of scale * log(1 + x^2): argmin_x 0.5 (x - v)^2 + scale * log(1 + x^2), elementwise.
 
-    A stationary point is a root of x^3 - v x^2 + (1 + 2 scale) x - v. There are up to three where
-    scale > 4 (below, the objective is convex); the global minimizer then jumps from the smallest root
-    to the largest as |v| grows. The map is odd, and unlike the soft threshold it shrinks a large v by
-    only about 2 scale / v.
+    A stationary point is a root of x^3 - v x^2 + (1 + 2 scale) x - v. There are up to three if scale > 4 (otherwise
+    the objective is convex); the global minimizer then jumps from the smallest root to the largest as |v| grows. The
+    map is odd, and unlike the soft threshold it shrinks a large v by only about 2 scale / v.
 
     Gradient: by the implicit function theorem, with respect to v and scale; that of the chosen branch
     at a jump.
 
     Args:
       v: Input of any shape, finite (float32: |v| and scale below 1e18).
-      scale: Nonnegative and finite, a scalar or broadcastable to v.
+      scale: Weight of the penalty, nonnegative and finite, a scalar or broadcastable to v.
 
     Raises:
       TypeError: v is not floating point.
@@ -62,9 +61,9 @@ def log_threshold(
 @jax.custom_jvp
 def _log_threshold(v, t):
     # For w = |v| the derivative g(x) = x - w + t h(x), h(x) = 2 x / (1 + x^2), is negative at 0 and
-    # positive at w; h is concave below sqrt 3 and convex above. So Newton from 0 climbs to a root
-    # below sqrt 3 without passing it, and Newton from w descends to a root above. Where one of them
-    # does not exist its candidate ends somewhere that is no minimum and loses the comparison.
+    # positive at w; h is concave below sqrt 3 and convex above. So Newton from 0 ascends to a root below sqrt 3
+    # without passing it, and Newton from w descends to a root above. If one of them does not exist, its candidate
+    # ends at a point that is not a minimum and loses the comparison.
     w = jnp.abs(v)
     inflection = jnp.asarray(3**0.5, v.dtype)
 
@@ -103,13 +102,13 @@ def _log_threshold_jvp(primals, tangents):
 def project_ball(
     D: Float[ArrayLike, '*shape'], norm_bound: Real[ArrayLike, ''] = 1.0, axis: int = 0
 ) -> Float[Array, '*shape']:
-    """Projects every vector along `axis` whose squared norm exceeds norm_bound onto that sphere.
+    """Project every vector along `axis` whose squared norm exceeds norm_bound onto the sphere of that squared norm.
 
     Gradient: 1 inside, that of the projection outside; finite at a zero vector.
 
     Args:
       D: Array of any shape, by default a dictionary [d, k] with its atoms in columns.
-      norm_bound: Positive: the bound C of ||d_j||^2 <= C, not its root. May be traced.
+      norm_bound: The bound C of ||d_j||^2 <= C, not its root; positive, may be traced.
       axis: Axis along which the norms are taken.
 
     Raises:
@@ -124,10 +123,10 @@ def project_ball(
 
 
 def require_floating(name: str, value: Shaped[ArrayLike, '*shape']) -> Float[Array, '*shape']:
-    """The value as a JAX array.
+    """The value as a JAX array, checked to be floating point.
 
     Args:
-      name: What the error message calls it.
+      name: Name of the value in the error message.
       value: Array or number.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Where windows lie: output sizes, and the geometry of a stack of layers.
+"""Geometry of windows: output sizes, and receptive fields of a stack of layers.
 
-Sizes, parameters, multiply-adds, receptive field, stride and center of every unit follow from a
-list of layers and the input's shape alone; nothing here touches an array on a device.
+Sizes, parameters, multiply-adds, receptive field, stride and center of every unit follow from a list of layers and
+the input's shape alone; no arrays on devices are involved.
 """
 
 import itertools
@@ -16,10 +16,10 @@ Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 
 
 class Windows(NamedTuple):
-    """Where windows lie along every axis of a grid: one entry per axis in each field.
+    """Positions of windows along every axis of a grid: one entry per axis in each field.
 
-    Window i of an axis covers positions i * stride - padding[0] to that + window - 1; positions
-    outside 0..size-1 are padding, or, where a ragged edge is kept, beyond it.
+    Window i of an axis begins at position i * stride - padding[0] and covers `window` positions; positions outside
+    0..size-1 are padding, or beyond it where incomplete windows are kept.
 
     Attributes:
       size: Input size.
@@ -44,24 +44,23 @@ def windows(
     edge: Edge = 'floor',
     name: str = 'windows',
 ) -> Windows:
-    """Windows on a grid of the given size: arguments checked, expanded to one per axis, and counted.
+    """Windows on a grid of a given size: checks arguments, expands them to one per axis, and counts windows.
 
     Args:
       size: Input size (h, w, ...).
       window: Window size, at least 1.
-      stride: At least 1.
+      stride: Distance between windows, at least 1.
       padding: One number, one per axis, or (low, high) per axis; nonnegative.
-      edge: Treatment of a ragged end, where (size + padding - window) is no multiple of stride.
-        'floor': its rows are dropped: floor((W - F + P) / S) + 1 windows.
-        'caffe': its rows are kept: ceil instead of floor; where any axis is padded, a last window
-        that begins beyond the input and its lower padding is dropped.
+      edge: Treatment of an incomplete last window, if (size + padding - window) is not a multiple of stride. 'floor':
+        it is dropped: floor((W - F + P) / S) + 1 windows. 'caffe': it is kept: ceil instead of floor; where any axis
+        is padded, a last window that begins beyond the input and its lower padding is dropped.
         'torch': ceil too (ceil_mode); that window is dropped with or without padding.
-      name: What error messages call the layer.
+      name: Name of the layer in error messages.
 
     Raises:
-      ValueError: A window or stride below 1, negative padding, a number of values that is not the
-        number of axes, no room for a window; for 'caffe' a window that begins beyond an unpadded
-        input (stride > window), which Caffe leaves empty. The message has `name` and the axis.
+      ValueError: A window or stride is below 1, padding is negative, the number of values differs from the number of
+        axes, or no window fits; for 'caffe' also if a window begins beyond an unpadded input (stride > window), which
+        Caffe leaves empty. The message has `name` and the axis.
 
     References:
       Caffe's pooling layer and torch.nn.MaxPool2d, by their documented sizes.
@@ -103,13 +102,13 @@ def per_axis(name: str, what: str, value: PerAxis, n_axes: int) -> tuple[int, ..
     """The value as one number per axis.
 
     Args:
-      name: What error messages call the layer.
-      what: What they call the value.
+      name: Name of the layer in error messages.
+      what: Name of the value in error messages.
       value: One number of at least 1, or one per axis.
       n_axes: Number of spatial axes.
 
     Raises:
-      ValueError: Another number of values, or one below 1.
+      ValueError: The number of values differs from the number of axes, or one is below 1.
     """
     values = tuple(value) if isinstance(value, Sequence) else (value,) * n_axes
     if len(values) != n_axes:
@@ -140,17 +139,17 @@ class Layer(NamedTuple):
 
     Attributes:
       name: Its name in summaries and error messages.
-      kind: 'conv': `features` filters of window x (channels / groups), with a bias each if `bias`.
+      kind: 'conv': `features` filters of window x (channels / groups), each with a bias if `bias`.
         'pool': any pooling or subsampling: channel by channel, no parameters.
         'dense': all values of its input to `features` values.
         'norm': a learned scale and shift per channel (batch normalization).
         'pointwise': every position separately, without parameters: ReLU, local response
-        normalization, dropout; `features`, where given, is the number of channels it makes.
+        normalization, dropout; `features`, if given, is the number of its output channels.
       features: Number of output channels.
       window: Window size; this and the next three as in `windows`.
       stride: Distance between windows.
       padding: Padding.
-      edge: Treatment of a ragged end.
+      edge: Treatment of an incomplete last window.
       groups: Number of groups of channels.
       bias: Whether there is a bias per filter.
     """
@@ -187,13 +186,13 @@ class LayerSummary(NamedTuple):
     """Sizes, counts and receptive field of one layer, as `summarize` computes them.
 
     Unit i of an axis sees `receptive_field` pixels around the coordinate start + i * stride, where
-    pixel j has its center at j. A receptive field is not cut off at the border of the input: what
-    lies outside is padding.
+    pixel j has its center at j. A receptive field is not truncated at the border of the input: positions outside are
+    padding.
 
     Attributes:
       name: Name of the layer.
       kind: Its kind, or how branches are merged.
-      input: Input shape (h, w, ..., c), or (c,) behind a dense layer.
+      input: Input shape (h, w, ..., c), or (c,) after a dense layer.
       output: Output shape, in the same form.
       parameters: Number of parameters.
       macs: Multiply-adds of one input, in convolutions and dense layers.
@@ -218,7 +217,7 @@ class LayerSummary(NamedTuple):
         return tuple(start + i * stride for start, i, stride in axes)
 
     def box(self, index: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """The pixels [low, high) of each axis that unit `index` sees, padding included."""
+        """The pixels [low, high) of each axis in the receptive field of unit `index`, padding included."""
         axes = zip(self.center(index), self.receptive_field, strict=True)
         lows = [round(center - (field - 1) / 2) for center, field in axes]
         return tuple((low, low + n) for low, n in zip(lows, self.receptive_field, strict=True))
@@ -227,16 +226,16 @@ class LayerSummary(NamedTuple):
 def summarize(stack: Sequence[Layer | Branches], shape: Sequence[int]) -> tuple[LayerSummary, ...]:
     """Sizes, counts and receptive fields of all layers, in order.
 
-    The layers of a path have entries of their own, named 'branches/layer'; behind them comes the
-    entry of the join, without parameters. So sums over all entries are those of the network.
+    The layers of a path have separate entries, named 'branches/layer', followed by the entry of the join, without
+    parameters. So sums over all entries are those of the network.
 
     Args:
       stack: The layers.
       shape: Shape (h, w, ..., c) of the input without its batch axis.
 
     Raises:
-      ValueError: As in `windows`; groups that do not divide the channels; a convolution or pooling
-        behind a dense layer; paths that do not fit. The message has the layer and the sizes.
+      ValueError: As in `windows`; or groups do not divide the channels; a convolution or pooling follows a dense
+        layer; paths do not fit together. The message has the layer and the sizes.
     """
     n_axes = len(shape) - 1
     shape = tuple(int(n) for n in shape)
@@ -314,7 +313,7 @@ def _layer(layer: Layer, before: LayerSummary, name: str) -> LayerSummary:
 
 
 def _span(row: LayerSummary):
-    """Coordinates of the first and the last pixel that any unit of the layer sees, by axis."""
+    """Coordinates of the first and the last pixel in the receptive field of any unit of the layer, by axis."""
     size = row.output[:-1] or (1,) * len(row.receptive_field)
     low = [
         start - (field - 1) / 2 for start, field in zip(row.start, row.receptive_field, strict=True)
@@ -382,7 +381,9 @@ def totals(rows: Sequence[LayerSummary]) -> tuple[int, int]:
 
 
 def collapse(rows: Sequence[LayerSummary]) -> tuple[LayerSummary, ...]:
-    """One entry for each name up to its first '/': counts summed, the input of the first, the rest of the last."""
+    """One entry for each name up to its first '/': counts are summed, the input is that of the first layer, the rest
+    that of the last.
+    """
     collapsed = []
     for name, group in itertools.groupby(rows, lambda row: row.name.partition('/')[0]):
         parts = list(group)

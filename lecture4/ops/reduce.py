@@ -1,8 +1,8 @@
 """Statistics over the devices of a mapped axis (pmap, shard_map), through one argument.
 
 Under `jax.jit` over a mesh a mean over the batch already is a mean over all devices, and the
-default `Reduce()` does nothing. Under pmap or shard_map each device sees its part of the batch, and
-`Reduce('data')` combines what the parts gave.
+default `Reduce()` does nothing. Under pmap or shard_map each device has its part of the batch, and `Reduce('data')`
+combines the results of the parts.
 """
 
 from typing import NamedTuple, TypeVar
@@ -15,10 +15,10 @@ Tree = TypeVar('Tree')
 
 
 class Reduce(NamedTuple):
-    """Collectives over a named axis of devices; without a name every one is the identity.
+    """Collectives over a named axis of devices; without a name each of them is the identity.
 
     Attributes:
-      axis_name: Name of the mapped axis, or None where the batch is whole.
+      axis_name: Name of the mapped axis, or None if every device has the whole batch.
     """
 
     axis_name: str | None = None
@@ -36,7 +36,7 @@ class Reduce(NamedTuple):
         return tree if self.axis_name is None else lax.pmax(tree, self.axis_name)
 
     def vary(self, tree: Tree) -> Tree:
-        """The same values as a copy of each device's own, to take gradients with respect to.
+        """The same values as a separate copy on each device, with respect to which gradients can be taken.
 
         With respect to a value that shard_map knows to be equal on all devices, the gradient is
         already summed over the devices, and its mean is too large by their number.
@@ -49,7 +49,7 @@ class Reduce(NamedTuple):
     def all_gather(self, tree: Tree) -> Tree:
         """The rows (leading axis) of all devices, in the order of the devices.
 
-        A sum of zeros and rows: shard_map knows a sum to be the same on all devices.
+        Computed as a sum of zeros and rows, because shard_map knows that a sum is the same on all devices.
         """
         if self.axis_name is None:
             return tree
@@ -62,7 +62,7 @@ class Reduce(NamedTuple):
         return jax.tree.map(gather, tree)
 
     def fold_in(self, key: jax.Array) -> jax.Array:
-        """A key of this device's own."""
+        """A different random key for each device."""
         if self.axis_name is None:
             return key
         return jax.random.fold_in(key, lax.axis_index(self.axis_name))

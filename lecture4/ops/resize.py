@@ -1,4 +1,4 @@
-"""Images at another size: whole, boxes of them, or their center.
+"""Resizing of images: whole images, boxes of them, or their center.
 
 Interpolation is (antialiased) bilinear. An image covers [0, h] x [0, w], pixel i the interval from i
 to i + 1, as in Pillow and in torch with align_corners=False.
@@ -16,7 +16,7 @@ def scaled_shape(shape: Sequence[int], shorter_side: int) -> tuple[int, int]:
 
     Args:
       shape: (height, width).
-      shorter_side: Its new value.
+      shorter_side: New length of the shorter side.
 
     References:
       torchvision's Resize rounds in this way.
@@ -30,13 +30,12 @@ def scaled_shape(shape: Sequence[int], shorter_side: int) -> tuple[int, int]:
 def resize(
     images: Float[np.ndarray | Array, 'n h w c'], shape: Sequence[int], antialias: bool = True
 ) -> Float[np.ndarray | Array, 'n h2 w2 c']:
-    """Images at another height and width; unchanged where they have these already.
+    """Resize images to a height and width; unchanged if they already have it.
 
     Args:
       images: Images.
       shape: New (height, width).
-      antialias: Where images shrink, whether a pixel is a mean over all that it covers, or of 4
-        neighbors.
+      antialias: Whether, if images shrink, a pixel is the mean over the area it covers, rather than of 4 neighbors.
     """
     n, h, w, c = images.shape
     if (h, w) == tuple(shape):
@@ -53,8 +52,8 @@ def crop_and_resize(
 ) -> Float[Array, 'n {image_size} {image_size} c']:
     """One box of every image, resized to image_size x image_size.
 
-    Interpolation at a box's edge reads the image beyond it: the result is a part of the resized
-    image, where Pillow's crop followed by resize repeats the edge.
+    Interpolation at the edge of a box reads the image beyond it, so that the result is a part of the resized image,
+    whereas Pillow's crop followed by resize repeats the edge.
 
     Args:
       images: Images.
@@ -82,7 +81,7 @@ def center_corner(shape: Sequence[int], crop_shape: Sequence[int]) -> tuple[int,
       crop_shape: (height, width) of the crop.
 
     Raises:
-      ValueError: A crop that is empty or larger than the image.
+      ValueError: The crop is empty or larger than the image.
     """
     (h, w), (crop_h, crop_w) = shape, crop_shape
     if not (1 <= crop_h <= h and 1 <= crop_w <= w):
@@ -105,7 +104,7 @@ def center_crop(
       height_axis: Axis of the height, the width is the next: -3 for NHWC, -2 without channels.
 
     Raises:
-      ValueError: A crop that is empty or larger than the image.
+      ValueError: The crop is empty or larger than the image.
     """
     crop_shape = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
     axis = height_axis % images.ndim

@@ -36,15 +36,15 @@ def roi_pool(
     Args:
       features: Feature map.
       rois: RoIs of at most twice the image's height and width; clip larger ones.
-      output_size: Bins along both axes, or (ph, pw).
+      output_size: Number of bins along both axes, or (ph, pw).
       spatial_scale: Cells per pixel.
 
     Raises:
-      TypeError: `features` is not floating point.
-      ValueError: The shapes are not [h, w, c] and [r, 4].
+        TypeError: `features` is not floating point.
+        ValueError: The shapes are not [h, w, c] and [r, 4].
 
     References:
-      Girshick 2015, section 2.1, and its roi_pooling_layer.cu.
+        Girshick 2015, section 2.1, and its roi_pooling_layer.cu.
     """
     features, rois = _arguments(features, rois)
     size = _pair(output_size)
@@ -59,7 +59,7 @@ def _bins(rois, shape, size, scale):
     first, last = [], []
     for axis, (length, bins) in enumerate(zip(shape, size, strict=True)):
         start, stop = corners[:, 1 - axis], corners[:, 3 - axis]
-        # A table, since XLA replaces a division by a product with the reciprocal, which gives other bins.
+        # A table, since XLA replaces a division by a product with the reciprocal, which yields different bins.
         sizes = np.arange(2 * length + 3, dtype=np.float32)[:, None] / np.float32(bins)
         i = np.arange(bins, dtype=np.float32)
         extent = jnp.clip(stop - start + 1, 1, len(sizes) - 1)
@@ -106,7 +106,7 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _levels(shape, size):
-    """Number of window sizes 1, 2, 4, ... along both axes that bins of a RoI of twice the map need."""
+    """Number of window sizes 1, 2, 4, ... along both axes needed for the bins of a RoI of twice the size of the map."""
     return [
         1 + int(math.log2(min(length, 2 * math.ceil(length / bins) + 1)))
         for length, bins in zip(shape, size, strict=True)
@@ -140,7 +140,7 @@ def _window_maxima(tree, size, combine, padding):
 
 
 def _corners(first, last, shape, size):
-    """Rows of the table of windows for the four windows that cover each bin; and whether a bin is empty."""
+    """Rows of the table of windows for the four windows that cover each bin, and whether the bin is empty."""
     h, w, _ = shape
     levels = _levels((h, w), size)
     starts, level_of = [], []
@@ -179,10 +179,10 @@ def roi_align(
       rois: RoIs.
       output_size: Bins along both axes, or (ph, pw).
       spatial_scale: Cells per pixel.
-      sampling_ratio: Samples per bin and axis; 0 takes ceil(RoI size / bins), which has another program, of
-        dense matrix products over the feature map: for small ones.
-      aligned: Shift by half a cell, so that the center of cell i is at i + 1/2; without it RoIs have sides of
-        at least one cell.
+      sampling_ratio: Number of samples per bin and axis; 0 takes ceil(RoI size / bins), computed by dense matrix
+        products over the feature map, for small maps.
+      aligned: Whether to shift by half a cell, so that the center of cell i is at i + 1/2; otherwise RoIs have height
+        and width of at least one cell.
 
     Raises:
       TypeError: `features` is not floating point.
@@ -199,7 +199,7 @@ def roi_align(
         lengths = (jnp.full(len(boxes), h), jnp.full(len(boxes), w))
         y, x = _axes(boxes, lengths, size, sampling_ratio, aligned)
         return _gather(features.reshape(-1, c), y, x, w)
-    # A RoI reaches outside by any amount, but samples there are 0: more are needed only for sides above h or w.
+    # A RoI may extend outside by any amount, but samples there are 0: more are needed only for RoIs larger than h or w.
     matrices = _dense_axes(boxes, (h, w), size, aligned)
     rows = jnp.einsum('rph,hwc->rpwc', matrices[0], features, precision='highest')
     return jnp.einsum('rqw,rpwc->rpqc', matrices[1], rows, precision='highest')
@@ -216,7 +216,7 @@ def multi_scale_roi_align(
 ) -> Float[Array, 'r ph pw c']:
     """RoIAlign of each RoI on the level of a feature pyramid that fits its size.
 
-    The level is floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6), bounded by the levels there are;
+    The level is floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6), clipped to the existing levels;
     level l has scale 2^-l. Equal to torchvision's MultiScaleRoIAlign; each RoI is sampled once.
 
     Args:
@@ -224,13 +224,13 @@ def multi_scale_roi_align(
       rois: RoIs.
       spatial_scales: Cells per pixel of each map, powers of 1/2.
       output_size: Bins along both axes, or (ph, pw).
-      sampling_ratio: Samples per bin and axis, at least 1.
-      canonical_size: Side of the RoI that goes to `canonical_level`.
+      sampling_ratio: Number of samples per bin and axis, at least 1.
+      canonical_size: Height and width of the RoI that is assigned to `canonical_level`.
       canonical_level: See above.
 
     Raises:
       TypeError: A feature map is not floating point.
-      ValueError: The shapes are not [h, w, c] and [r, 4]; or no sampling_ratio.
+      ValueError: The shapes are not [h, w, c] and [r, 4]; or sampling_ratio is below 1.
 
     References:
       Lin et al. 2017, eq. 1.
@@ -303,7 +303,7 @@ def _gather(flat, y, x, width, offset=None):
     (rows, weights_y), (columns, weights_x) = y, x
     if offset is not None:
         width, columns = width[:, None, None], columns + offset[:, None, None]
-    # One pair of corners after the other: a single gather would take their number times the memory.
+    # One pair of corners after the other: a single gather would multiply the memory by their number.
     pairs = [(i, j) for i in range(rows.shape[-1]) for j in range(columns.shape[-1])]
     i, j = (np.array(index) for index in zip(*pairs, strict=True))
     row, column = (jnp.moveaxis(cells, -1, 0) for cells in (rows * width, columns))
@@ -325,7 +325,7 @@ def _dense_axes(boxes, shape, size, aligned):
     result = []
     for axis, (length, bins) in enumerate(zip(shape, size, strict=True)):
         start, extent = _span(boxes, axis, aligned)
-        most = 2 * math.ceil(length / bins) + 1  # of RoIs up to twice the map
+        most = 2 * math.ceil(length / bins) + 1  # for RoIs of up to twice the size of the map
         count = jnp.clip(jnp.ceil(extent / bins), 1, most)[:, None, None]
         i = np.arange(most, dtype=np.float32)[None, None]
         step = (extent / bins)[:, None, None]

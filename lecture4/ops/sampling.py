@@ -2,14 +2,14 @@
 
 Points are (x, y) or (x, y, z): x along columns, y along rows, z along the first axis of a volume, the order of
 torch's grid_sample. In pixel coordinates pixel i of an axis lies at i. In normalized coordinates an axis runs
-from -1 to 1, and `align_corners` says where these ends are (the words are torch's):
+from -1 to 1, and `align_corners` (torch's term) says where these ends lie:
 
     True    at the centers of the first and the last pixel: x pixels = (x + 1) (w - 1) / 2. The paper's
             own code, and torch before 1.3.
     False   at their outer edges: x pixels = ((x + 1) w - 1) / 2. torch's default since.
 
-The paper only says that coordinates are normalized within the image's bounds. Layers that multiply by w / 2
-without the shift of half a pixel do not reproduce an image under the identity.
+The paper says only that coordinates are normalized within the image's bounds. Layers that multiply by w / 2 without
+the shift of half a pixel do not reproduce an image under the identity.
 """
 
 import functools
@@ -26,7 +26,7 @@ from lecture4.ops.prox import require_floating
 
 Padding = Literal['zeros', 'edge', 'reflect', 'symmetric']
 PADDINGS = ('zeros', 'edge', 'reflect', 'symmetric')
-FARTHEST = 2.0**30  # pixels: an int32 holds them
+FARTHEST = 2.0**30  # largest number of pixels, so that positions fit in int32
 TORCH_PADDINGS = {'border': 'edge', 'reflection': 'reflect'}
 
 
@@ -34,8 +34,8 @@ class Kernel(NamedTuple):
     """A separable sampling kernel: the k of the paper's equation 3.
 
     Attributes:
-      weight: Function of the distance from a point to a pixel, along one axis, in pixels, elementwise.
-      radius: Whole number of pixels beyond which `weight` is zero (or is taken to be).
+      weight: Weight as an elementwise function of the distance from a point to a pixel along one axis, in pixels.
+      radius: Integer number of pixels beyond which `weight` is zero (or treated as zero).
     """
 
     weight: Callable[[Array], Array]
@@ -79,12 +79,12 @@ def grid_sample(
 
     Args:
       images: [*batch, h, w, c], or volumes [*batch, d, h, w, c].
-      grid: [*batch, *out, 2], or [*batch, *out, 3] for volumes, of the same leading axes; see the module for
-        the order and the units of the last axis.
+      grid: [*batch, *out, 2], or [*batch, *out, 3] for volumes, with the same leading axes; see the module's
+        docstring for the order and units of the last axis.
       kernel: As in `sample`.
-      padding: As in `sample`, but that 'reflect' is about the ends of the normalized range: 'reflect' there
-        with align_corners, else 'symmetric'.
-      align_corners: Where -1 and 1 are, see the module.
+      padding: As in `sample`, except that 'reflect' is about the ends of the normalized range: `sample`'s 'reflect'
+        with align_corners, otherwise its 'symmetric'.
+      align_corners: Where -1 and 1 lie, see the module's docstring.
       antialias: As in `sample`.
       method: As in `interpolate`.
 
@@ -92,7 +92,7 @@ def grid_sample(
       [*batch, *out, c], of the dtype of `images`.
 
     Raises:
-      TypeError, ValueError: As `sample`.
+      TypeError, ValueError: As in `sample`.
 
     References:
       Jaderberg et al. 2015, section 3.3.
@@ -116,34 +116,33 @@ def sample(
 ) -> Float[Array, '*out']:
     """Values of images at points in pixel coordinates.
 
-    At whole positions within the image the values are the pixels, exactly. A point that is not a number gives
-    values that are not numbers, and leaves all other points as they are; an infinite one is outside.
+    At integer positions within the image the values are exactly the pixels. A point that is NaN yields NaN and does
+    not affect other points; an infinite point lies outside.
 
-    Gradients: by the images exactly. By positions, at a whole position (where the identity puts all points) of
-    the bilinear kernel the right-hand difference, pixel i + 1 less pixel i, and 0 at and beyond the first and
-    the last pixel with 'edge' and the reflections, all as in torch. (The paper's equation 7 would give pixel
-    i alone there, which lies between no two slopes.) They reach only pixels under the kernel: a point learns
-    nothing from beyond. 'nearest' gives positions no gradient. Reverse mode, unless method is 'matrix'.
+    Gradients: with respect to images, exact. With respect to positions, the bilinear kernel has at an integer
+    position (where the identity puts all points) the right-hand difference, pixel i + 1 minus pixel i, and 0 at and
+    beyond the first and the last pixel with 'edge' and the reflections, all as in torch. (The paper's equation 7
+    would give pixel i alone there, which is not between the two slopes.) Only pixels under the kernel contribute.
+    With 'nearest' positions have no gradient. Reverse mode only, unless method is 'matrix'.
 
     Args:
       images: [*batch, h, w, c], or volumes [*batch, d, h, w, c].
-      positions: [*batch, *out, 2 or 3] of the same leading axes, in pixels; float32 or wider, and not rounded
-        to the dtype of `images` (bfloat16 knows 256 positions).
+      positions: [*batch, *out, 2 or 3] with the same leading axes, in pixels; float32 or wider, not rounded to the
+        dtype of `images` (bfloat16 has exact integers only up to 256).
       kernel: 'bilinear'; 'nearest', halves to the even pixel; or a `Kernel`, whose weights are not normalized.
-      padding: What lies outside: 'zeros'; 'edge', the nearest pixel; 'reflect', the image mirrored about the
+      padding: Values outside the image: 'zeros'; 'edge', the nearest pixel; 'reflect', the image mirrored about the
         centers of its outermost pixels; 'symmetric', about their edges.
-      antialias: Largest factor of shrinking, a whole number, up to which the kernel is widened by what the
-        points' distances say of the scale, so that a sample is a mean over all that it stands for (as
-        jax.image.resize does). 1 is the paper's sampler, which then skips pixels. Needs (2 r antialias)^2
-        taps a point.
+      antialias: Largest shrinking factor, an integer, up to which the kernel is widened according to the local scale
+        of the points, so that a sample is a mean over the area it represents (as in jax.image.resize). 1 is the
+        paper's sampler, which skips pixels. Takes (2 r antialias)^2 taps per point.
       method: As in `interpolate`.
 
     Returns:
       [*batch, *out, c], of the dtype of `images`.
 
     Raises:
-      TypeError: Integer images or positions.
-      ValueError: Shapes that do not fit, an empty image or no points, unknown options.
+      TypeError: Images or positions are integers.
+      ValueError: The shapes do not fit, there are no pixels or no points, or an option is unknown.
 
     References:
       Jaderberg et al. 2015, eqs. 3 to 7.
@@ -175,15 +174,15 @@ def sample(
 def shrink(
     images: Float[ArrayLike, 'n h w c'], factor: int, antialias: int = 1
 ) -> Float[Array, 'n h2 w2 c']:
-    """Images sampled at h // factor x w // factor points, the corner pixels among them.
+    """Images sampled at h // factor x w // factor points, which include the corner pixels.
 
     Args:
       images: Images.
       factor: Factor by which the image shrinks, at least 1.
-      antialias: As in `sample`: 1 is what the paper's sampler does under a large scale, `factor` averages.
+      antialias: As in `sample`: 1 is the paper's sampler, which skips pixels under a large scale; `factor` averages.
 
     Raises:
-      ValueError: Nothing is left, or as `sample`.
+      ValueError: No pixel would be left, or as in `sample`.
     """
     images = require_floating('images', images)
     n, h, w, _ = images.shape
@@ -203,14 +202,14 @@ def to_pixels(
     Args:
       grid: [..., 2 or 3], (x, y[, z]).
       size: Height and width of the image, or depth, height and width of the volume.
-      align_corners: Where -1 and 1 are, see the module.
+      align_corners: Where -1 and 1 lie, see the module's docstring.
     """
     grid = require_floating('grid', grid)
     columns = []
     for axis, length in enumerate(reversed(size)):
         x = grid[..., axis]
         half, shift = ((length - 1) / 2, 0.0) if align_corners else (length / 2, -0.5)
-        # From the nearer end, where the difference is exact: far from it x + 1 would be rounded.
+        # Computed from the nearer end, where the difference is exact: far from it x + 1 would be rounded.
         columns.append(jnp.where(x < 0, (x + 1) * half + shift, 2 * half + shift - (1 - x) * half))
     return jnp.stack(columns, axis=-1)
 
@@ -219,7 +218,7 @@ def _taps(q, length, kernel, padding, scale, antialias):
     """Pixels and their weights, each [n, p], of one axis of `length` pixels, for points q [n, p]."""
     radius = 1 if isinstance(kernel, str) else kernel.radius
     reach = radius * antialias
-    if padding == 'zeros':  # beyond, the kernel sees only what is outside
+    if padding == 'zeros':  # beyond, the kernel covers only padding
         q = jnp.clip(q, -reach - 1, length + reach)
     elif padding == 'edge':
         q = jnp.clip(q, -FARTHEST, FARTHEST)
@@ -246,7 +245,7 @@ def _taps(q, length, kernel, padding, scale, antialias):
     first = jnp.where(is_nan, 0, first).astype(jnp.int32)
     indices = [first + tap for tap in range(len(weights))]
     if padding == 'zeros':
-        # Products, not selects: a weight that is not a number has to stay so.
+        # Products, not selects, so that NaN weights stay NaN.
         inside = [((i >= 0) & (i < length)).astype(q.dtype) for i in indices]
         weights = [w * factor for w, factor in zip(weights, inside, strict=True)]
     elif padding != 'edge':
@@ -255,7 +254,7 @@ def _taps(q, length, kernel, padding, scale, antialias):
 
 
 def _fold(q, length, padding):
-    """Points outside moved to points within the image that have the same value."""
+    """Points outside are moved to points within the image that have the same value."""
     if padding == 'zeros':
         return q
     if padding != 'edge':
@@ -277,7 +276,7 @@ def _mirror(index, length, padding):
 
 
 def _local_scales(q):
-    """Pixels of the image to a step of the points, at least 1, by axis: of q's shape [n, *out, axes]."""
+    """Distance in image pixels between neighboring points, at least 1, by axis: of q's shape [n, *out, axes]."""
     squares = jnp.zeros_like(q)
     for axis in range(1, q.ndim - 1):
         if q.shape[axis] > 1:
@@ -286,7 +285,7 @@ def _local_scales(q):
 
 
 def _spatial_size(images, points) -> tuple[int, ...]:
-    """(h, w) or (d, h, w) of the images, once shapes are known to fit."""
+    """(h, w) or (d, h, w) of the images, after a check that shapes fit."""
     axes = points.shape[-1] if points.ndim else 0
     if axes not in (2, 3):
         raise ValueError(
@@ -320,4 +319,4 @@ def _check_options(kernel, padding, antialias):
         hint = f"; torch's {padding!r} is {same!r}" if same else ''
         raise ValueError(f'expected padding one of {", ".join(PADDINGS)}, got {padding!r}{hint}')
     if not isinstance(antialias, int) or antialias < 1:
-        raise ValueError(f'expected antialias to be a whole number from 1, got {antialias!r}')
+        raise ValueError(f'expected antialias to be an integer of at least 1, got {antialias!r}')

@@ -22,7 +22,7 @@ def apply_gradients(
     Args:
       optimizer: An optax gradient transformation.
       grads: Gradient of the loss, a tree of the structure of `params`.
-      opt_state: State from `optimizer.init(params)` or from the step before.
+      opt_state: State from `optimizer.init(params)` or from the previous step.
       params: Parameters at which `grads` was taken.
       **extra_args: Further arguments of the transformation, such as `value`, `grad` and `value_fn` of `optax.lbfgs`.
 

@@ -1,9 +1,9 @@
-"""Arrays in a user's `jax.shard_map`, whose types say along which mesh axes they differ.
+"""Arrays in a user's `jax.shard_map`, whose types contain the mesh axes along which they vary.
 
-A loop in there wants its carry to have the same type before and after an iteration. A carry that
-starts from zeros is the same on every device, and after one iteration with that device's data it
-is not: JAX refuses the loop ("carry types differ"). Casting the start to the type of the data is
-all that is needed; outside `shard_map`, and with `check_vma=False`, these functions do nothing.
+A loop inside `shard_map` needs a carry of the same type before and after an iteration. A carry that starts from zeros
+is the same on every device, but not after an iteration with that device's data: JAX refuses the loop ("carry types
+differ"). Casting the start to the type of the data is all that is needed; outside `shard_map`, and with
+`check_vma=False`, these functions do nothing.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Tree = TypeVar('Tree')
 
 
 def vary_together(*trees: Any) -> tuple[Any, ...]:
-    """The pytrees, every leaf marked as varying along every axis along which one of them varies.
+    """The pytrees with every leaf marked as varying along every axis along which any leaf varies.
 
     For the arguments of a function with loops: data is split over the devices, a dictionary often
     is not. `None` stays `None`.
@@ -25,22 +25,22 @@ def vary_together(*trees: Any) -> tuple[Any, ...]:
 
 
 def vary_like(tree: Tree, reference: Any) -> Tree:
-    """The pytree, every leaf marked as varying along the axes of the arrays in `reference`.
+    """The pytree with every leaf marked as varying along the axes of the arrays in `reference`.
 
-    For the first carry of a loop whose body mixes it with `reference`.
+    For the initial carry of a loop whose body combines it with `reference`.
     """
     return _cast(tree, _axes(reference))
 
 
 def vary_as_returned(function: Callable[..., Tree], carry: Tree, *args: Any) -> Tree:
-    """The carry, marked as varying wherever `function(carry, *args)` returns what varies.
+    """The carry, marked as varying wherever the result of `function(carry, *args)` varies.
 
-    For the first carry of a loop whose body calls functions of the user: the data that those close over
-    cannot be named. `function` is traced once more, inside `shard_map` only.
+    For the initial carry of a loop whose body calls functions of the user, which may close over unknown data.
+    `function` is traced once more, inside `shard_map` only.
 
     Args:
-      function: From carry and `args` to the next carry.
-      carry: The first one.
+      function: (carry, *args) -> next carry.
+      carry: Initial carry.
       *args: Arrays, or their shapes.
     """
     while jax.sharding.get_abstract_mesh().manual_axes:
@@ -48,7 +48,7 @@ def vary_as_returned(function: Callable[..., Tree], carry: Tree, *args: Any) -> 
         cast = jax.tree.map(lambda leaf, new: _cast(leaf, _axes_of_leaf(new)), carry, returned)
         before, after = (list(map(_axes_of_leaf, jax.tree.leaves(c))) for c in (carry, cast))
         carry = cast
-        if before == after:  # a leaf may vary because of another one that was cast just now
+        if before == after:  # a leaf may vary because another one was just cast
             break
     return carry
 

@@ -212,7 +212,7 @@ X, K = np.ones((2, 8, 9, 3), np.float32), np.ones((5, 5, 3, 4), np.float32)
         (
             lambda: conv.kernel_adjoint(X, X[:1, :4, :5], (5, 5)),
             ValueError,
-            'do not belong together',
+            'do not fit together',
         ),
     ],
 )

@@ -263,7 +263,7 @@ def test_pooling_keeps_half_precision_and_needs_no_promotion():
         (lambda x: pool.max_pool(x, 2, edge='ceil'), ValueError, "'floor', 'caffe' or 'torch'"),
         (lambda x: pool.max_pool(x[0, :, 0], 2), ValueError, 'n, h, w, c'),
         (lambda x: pool.mean_pool(x, 2, count='all'), ValueError, "'window', 'padded' or"),
-        (lambda x: pool.unpool(x, x.astype(int), (1, 1, 1)), ValueError, 'belong together'),
+        (lambda x: pool.unpool(x, x.astype(int), (1, 1, 1)), ValueError, 'fit together'),
         (lambda x: pool.unpool(x, x, x.shape), TypeError, 'expected an integer dtype'),
         (lambda x: pool.unpool(x, x.astype(int), x.shape, 'add'), ValueError, "'assign' or"),
     ],

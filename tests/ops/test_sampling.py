@@ -293,7 +293,7 @@ IMAGES, GRID = np.zeros((2, 8, 9, 3), np.float32), np.zeros((2, 4, 5, 2), np.flo
         (IMAGES, GRID, {'padding': 'border'}, ValueError, "torch's 'border' is 'edge'"),
         (IMAGES, GRID, {'padding': 'wrap'}, ValueError, 'expected padding'),
         (IMAGES, GRID, {'kernel': 'bicubic'}, ValueError, 'expected kernel'),
-        (IMAGES, GRID, {'antialias': 0}, ValueError, 'whole number from 1'),
+        (IMAGES, GRID, {'antialias': 0}, ValueError, 'integer of at least 1'),
         (IMAGES, GRID, {'antialias': 2, 'kernel': 'nearest'}, ValueError, 'bilinear'),
         (IMAGES, GRID, {'method': 'scatter'}, ValueError, 'expected method'),
     ],
