@@ -166,7 +166,9 @@ def _close(a: float | None, b: float) -> bool:
 
 
 def thumbnail(run: runs.Run) -> bytes:
-    """A small PNG of the first figure that may be shown; empty if there is none. The run's data set decides: all
+    """A small PNG of the first figure that may be shown; empty if there is none.
+
+    The run's data set decides: all
     figures for generated sets, figures of learned filters for photographs, none for sets that were downloaded or
     belong to the user.
     """

@@ -213,9 +213,7 @@ def _wait(
 
 
 def _stall(heartbeats: list[pathlib.Path], start_time: float, timeout: float) -> str:
-    """A message about processes that have done no step for too long; the one with the fewest steps blocks the
-    others.
-    """
+    """A message about stalled processes; the one with the fewest steps blocks the others."""
     last: dict[int, tuple[float, int]] = {}
     for i, path in enumerate(heartbeats):
         try:

@@ -1,5 +1,4 @@
-"""Deep autoencoders compared with PCA and with a shallow autoencoder of equal latent dimension (Hinton &
-Salakhutdinov, 2006).
+"""Deep autoencoders compared with PCA and shallow ones of equal latent dimension (Hinton & Salakhutdinov, 2006).
 
 Logistic or other units, a linear code, the cross-entropy of pixels; the test error is squared and summed over
 pixels, as in the paper. With --pretraining_steps each layer is first trained on its own, as a denoising

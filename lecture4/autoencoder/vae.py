@@ -272,8 +272,7 @@ def reconstruct(model: Model, params: Any, x: Float[Array, 'n d']) -> Float[Arra
 def image_functions(
     model: Model, image_shape: Sequence[int]
 ) -> dict[str, Callable[[Any, Any], Any]]:
-    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all with the means of the
-    distributions.
+    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all by means.
 
     Args:
       model: The networks and distributions.

@@ -213,8 +213,7 @@ def fit(
     tolerance: Real[ArrayLike, ''] = 1e-3,
     max_iterations: Int[ArrayLike, ''] = 50,
 ) -> Fit:
-    """Fit one squared hinge SVM per class against the rest, all at once; the bias is the weight of a constant feature
-    1.
+    """Fit one squared hinge SVM per class against the rest; the bias is the weight of a constant feature.
 
     Args:
       features: Features of equal scale: standardize them, or the number of steps grows with the ratio of scales.

@@ -381,8 +381,9 @@ def totals(rows: Sequence[LayerSummary]) -> tuple[int, int]:
 
 
 def collapse(rows: Sequence[LayerSummary]) -> tuple[LayerSummary, ...]:
-    """One entry for each name up to its first '/': counts are summed, the input is that of the first layer, the rest
-    that of the last.
+    """One entry for each name up to its first '/'.
+
+    Counts are summed, the input is that of the first layer, the rest that of the last.
     """
     collapsed = []
     for name, group in itertools.groupby(rows, lambda row: row.name.partition('/')[0]):

@@ -158,11 +158,10 @@ def rescaled_objective(
     l1_penalty: Real[ArrayLike, ''],
     factors: Sequence[float],
 ) -> Float[np.ndarray, ' t']:
-    """Mean objective of the atoms c D with the codes a / c: the reconstruction is equal, the penalty decreases as 1 /
-    c.
+    """Mean objective of the atoms c D with the codes a / c.
 
-    So the codes of c D at penalty weight w are those of D at w / c, divided by c: without a bound on the norms,
-    the weight has no meaning.
+    The reconstruction is equal, and the penalty decreases as 1 / c. So the codes of c D at penalty weight w are those
+    of D at w / c, divided by c: without a bound on the norms, the weight has no meaning.
 
     Args:
       x: Signals.

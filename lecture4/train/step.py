@@ -88,9 +88,7 @@ class Compiled(NamedTuple):
 
 
 def check_divisible(batch_size: int, n_devices: int):
-    """Raise a ValueError if the batch size is not divisible by the number of devices, with the two nearest sizes that
-    are.
-    """
+    """Raise a ValueError, with the two nearest sizes, if the devices do not divide the batch size."""
     if batch_size % n_devices:
         lower = batch_size // n_devices * n_devices
         nearest = f'{lower} or {lower + n_devices}' if lower else f'{n_devices}'

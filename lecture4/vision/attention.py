@@ -1,4 +1,4 @@
-"""What the transformers at a network's input attend to, as arrays for figures and animations."""
+"""Sampling of the spatial transformers at a network's input, as arrays for figures and animations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class Attention(NamedTuple):
     Attributes:
       logits: Logits of the classes.
       theta: Parameters of the transformations.
-      warped: Warped images, the channels of one transformer after those of another.
+      warped: Warped images, with the channels of the transformers one after another.
     """
 
     logits: Float[Array | np.ndarray, '*batch n_classes']
@@ -29,14 +29,14 @@ class Attention(NamedTuple):
 
 
 class Views(NamedTuple):
-    """Images next to what is read of them: one row for each transformer and image.
+    """Images and the samples taken from them: one row for each transformer and image.
 
     Attributes:
       images: Inputs.
-      outlines: Border of what is sampled, normalized (x, y).
+      outlines: Border of the sampled region, normalized (x, y).
       warped: Samples.
-      predictions: Name of the predicted class of each.
-      is_correct: Whether it is the label.
+      predictions: Name of the predicted class of each image.
+      is_correct: Whether the prediction is the label.
     """
 
     images: Shaped[np.ndarray, 'n h w c']
@@ -53,7 +53,7 @@ def attend(
 
     Args:
       network: The network.
-      variables: Its variables.
+      variables: Variables of the network.
       x: Images.
     """
     outputs: Any = network.apply(variables, x)
@@ -69,18 +69,18 @@ def views(
     labels: Int[np.ndarray, ' n'],
     objects: int = 1,
 ) -> Views:
-    """The inputs and outputs of each transformer and the predictions, to be drawn.
+    """The inputs and outputs of each transformer and the predictions, for figures.
 
     Args:
       kind: Kind of the transformers.
-      images: What the network saw.
-      attention: What it made of them.
-      class_names: One per class.
+      images: Inputs of the network.
+      attention: Outputs of the network.
+      class_names: Names of the classes.
       labels: Labels of the images.
-      objects: Number of groups of channels that hold an image each; transformer k is shown on group k.
+      objects: Number of groups of channels, each of which is an image; transformer k is shown on group k.
 
     Raises:
-      ValueError: More transformers than groups of channels, where there are several groups.
+      ValueError: There are several groups of channels, and more transformers than groups.
     """
     count, channels = attention.theta.shape[-2], images.shape[-1]
     if objects > 1 and count > objects:
@@ -106,11 +106,11 @@ def views(
 def meshes(
     kinds: Mapping[str, st.Kind], attention: Mapping[str, Attention]
 ) -> dict[str, Float[np.ndarray, 'n rows columns 2']]:
-    """Where the first transformer of every network with thin plate splines reads a mesh over its output.
+    """Input positions of a mesh over the output of the first transformer, for every network with thin plate splines.
 
     Args:
       kinds: Network -> kind of its transformers.
-      attention: Network -> what it made of images.
+      attention: Network -> its outputs.
     """
     return {
         name: np.asarray(mesh(kind, attention[name].theta[:, 0]))

@@ -1,7 +1,7 @@
-"""Counts of the classic networks next to one another: what the papers say of their sizes, counted.
+"""Comparisons of the classic networks: the statements of the papers about their sizes, checked by counting.
 
 `comparisons` is a list of statements, each with the two counts it compares, their ratio, and the ratio that
-was published. Where the published ratio is of other counts, the note says of which.
+was published. If the published ratio is one of other counts, the note names these.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ class Counts(NamedTuple):
       parameters: Number of parameters.
       multiply_adds: Multiply-adds for one image, in convolutions and dense layers.
       dense_parameters: Parameters of the dense layers.
-      receptive_field: Pixels that a unit of the last feature maps before a dense layer or a global mean sees.
+      receptive_field: Receptive field in pixels of a unit of the last feature maps before a dense layer or a global
+        mean.
     """
 
     weight_layers: int
@@ -39,12 +40,12 @@ class Comparison(NamedTuple):
     """A statement with the two counts that it compares.
 
     Attributes:
-      statement: What is said.
-      quantity: What is counted.
-      first: Count of what is named first in `statement`.
-      second: Count of what it is compared with.
+      statement: The statement.
+      quantity: The counted quantity.
+      first: Count of the network or layer named first in `statement`.
+      second: Count of the one that it is compared with.
       published: The published ratio second / first, or None.
-      note: What the published number is of, where it is not the ratio of these counts.
+      note: Definition of the published number, if it is not the ratio of these counts.
     """
 
     statement: str
@@ -64,7 +65,7 @@ def count(stack: Stack, shape: Sequence[int] = IMAGENET_SHAPE) -> Counts:
     """Count a network.
 
     Args:
-      stack: Its layers.
+      stack: Layers of the network.
       shape: (h, w, c) of the input.
     """
     rows = receptive_field.summarize(stack, shape)
@@ -87,8 +88,8 @@ def comparisons(channels: int = 256) -> tuple[Comparison, ...]:
     """The statements of the lecture and of the papers about sizes.
 
     Args:
-      channels: Input and output channels of the convolutions in the comparison of 3 x 3 with 7 x 7; the ratio
-        does not depend on it.
+      channels: Number of input and output channels of the convolutions in the comparison of 3 x 3 with 7 x 7; the
+        ratio does not depend on it.
 
     References:
       Simonyan & Zisserman 2015, section 2.3 (81 % more parameters); Szegedy et al. 2015, section 1 (12 times
@@ -109,7 +110,7 @@ def comparisons(channels: int = 256) -> tuple[Comparison, ...]:
     )
     return (
         Comparison(
-            'three 3 x 3 layers see what one 7 x 7 sees',
+            'three 3 x 3 layers have the receptive field of one 7 x 7',
             'receptive field',
             three.receptive_field,
             seven.receptive_field,

@@ -1,11 +1,11 @@
-"""Visualizing what drives a unit: projections to pixels, strongest images, occlusion, correspondence.
+"""Visualization of what activates a unit: projections to pixels, strongest images, occlusion, correspondence.
 
     projection = deconvnet.project(vgg.VGG('d'), variables, images, 'conv5_3', channel=10)
 
-Zeiler & Fergus, ECCV 2014. A deconvnet sends one activation down through switches, rectification and
-transposed filters. That is the network's own backward pass with another rule at its ReLUs (and the identity
-at contrast normalization), so every network here has one: its field `backward_rule` says which, and units
-are addressed by the names of the network's activations.
+Zeiler & Fergus, ECCV 2014. A deconvnet propagates one activation back through switches, rectification and transposed
+filters. This is the network's backward pass with another rule at its ReLUs (and the identity at contrast
+normalization), so every network here has one: its field `backward_rule` selects the rule, and units are addressed by
+the names of the network's activations.
 """
 
 import functools
@@ -26,11 +26,11 @@ Variables = Mapping[str, Any]
 
 
 class Projection(NamedTuple):
-    """What drives a unit in each image.
+    """Projection of a unit to the pixels of each image.
 
     Attributes:
-      pixels: [n, h, w, c], the signal that arrives at the image.
-      value: [n], of the unit.
+      pixels: [n, h, w, c], the signal at the image.
+      value: [n], activation of the unit.
       position: int [n, 2], the unit's row and column in its feature map (0, 0 for a dense layer).
     """
 
@@ -47,24 +47,24 @@ def project(
     channel: int | Int[Array | np.ndarray, '*n'],
     backward_rule: BackwardRule = 'deconvnet',
 ) -> Projection:
-    """The strongest unit of one channel, alone, sent back to the pixels of each image. Traceable.
+    """Project the strongest unit of one channel to the pixels of each image. Traceable.
 
-    Where pooling windows overlap (3 x 3 of stride 2 in AlexNet, ZFNet, GoogLeNet and ResNet) several of them
-    can have their maximum at the same position. 'deconvnet' then adds their signals, as the gradient does;
-    'deconvnet_assign' keeps the last one in row-major order, as `ops.pool.unpool` does by default. The two
-    projections differ by up to a few times the largest value.
+    If pooling windows overlap (3 x 3 with stride 2 in AlexNet, ZFNet, GoogLeNet and ResNet), several of them can have
+    their maximum at the same position. 'deconvnet' then adds their signals, as the gradient does; 'deconvnet_assign'
+    keeps the last one in row-major order, as `ops.pool.unpool` does by default. The two projections differ by up to a
+    few times the largest value.
 
     Args:
       network: Any image network.
       variables: Variables of the network.
-      images: As the network takes them.
+      images: Inputs of the network.
       layer: Name of an activation.
-      channel: Index on the activation's last axis, or one per image, int [n].
-      backward_rule: 'deconvnet', 'deconvnet_assign', 'guided' (backpropagation), or 'gradient' of the unit,
-        times its value.
+      channel: Index on the activation's last axis, or one index per image, int [n].
+      backward_rule: 'deconvnet', 'deconvnet_assign', 'guided' (backpropagation), or 'gradient' of the unit times its
+        value.
 
     Raises:
-      KeyError: The network has no such activation; the message lists those it has.
+      KeyError: The network has no such activation; the message lists its activations.
       ValueError: The layer has no such channel.
     """
     network = network.clone(backward_rule=backward_rule)
@@ -86,7 +86,7 @@ def activation(
     images: Float[Array | np.ndarray, 'n h w c'],
     layer: str,
 ) -> Float[Array, 'n *shape']:
-    """The named activation of a network; errors as `project`."""
+    """A named activation of a network; errors as in `project`."""
     outputs: Any = network.apply(variables, images)
     _, activations = outputs
     if layer not in activations:
@@ -101,7 +101,7 @@ def strongest_unit(
 
     Args:
       a: Activations [n, h, w, c] or [n, c].
-      channel: One for all images, or one per image, int [n]. A traced channel out of range is not detected.
+      channel: One index for all images, or one per image, int [n]. A traced index out of range is not detected.
 
     Raises:
       ValueError: There is no such channel.
@@ -122,12 +122,12 @@ def strongest_unit(
 
 
 class TopImages(NamedTuple):
-    """The images of a set that drive each channel most.
+    """The images of a set with the strongest activation of each channel.
 
     Attributes:
-      indices: int [k, features] of the images, strongest first.
-      values: [k, features].
-      positions: int [k, features, 2].
+      indices: int [k, features], indices of the images, strongest first.
+      values: [k, features], activations.
+      positions: int [k, features, 2], row and column of the units.
     """
 
     indices: Int[np.ndarray, 'k features']
@@ -186,7 +186,7 @@ def receptive_field_patches(
     """The crop of each unit's receptive field, black outside the image.
 
     Args:
-      images: One per unit.
+      images: One image per unit.
       positions: Row and column of the units in their feature map.
       row: The layer's entry in `ops.receptive_field.summarize`.
 
@@ -211,7 +211,7 @@ class Occlusion(NamedTuple):
     """The network's output when a square at each position is occluded.
 
     Attributes:
-      probability: [rows, columns], of the given class.
+      probability: [rows, columns], probability of the given class.
       predicted: int [rows, columns], the most probable class.
       response: [rows, columns], sum of the feature map of the layer's channel that is strongest on the
         unoccluded image.
@@ -234,17 +234,17 @@ def occlude(
     fill: float = 0.0,
     batch_size: int = 32,
 ) -> Occlusion:
-    """Occludes one image by a gray square at every position, and records class and features.
+    """Occlude one image by a gray square at every position, and record class and features.
 
     Args:
       network: Any image network.
       variables: Variables of the network.
-      image: As the network takes it.
+      image: Input of the network.
       label: Class whose probability is recorded.
       layer: Name of an activation.
       occluder_size: Height and width of the square, clipped at the lower and right border.
-      stride: Between positions, in pixels.
-      fill: The gray, in the units of the normalized image (0 where the mean was subtracted).
+      stride: Distance between positions in pixels.
+      fill: Gray value in the units of the normalized image (0 if the mean is subtracted).
       batch_size: Number of occluded images per batch.
 
     References:
@@ -310,8 +310,8 @@ def correspondence(
       occluded: The same images with the part occluded.
 
     Returns:
-      Mean over pairs of images of the Hamming distance of the signs of their changes, as a fraction of the
-      features: 0 where the changes of all images have equal signs.
+      Mean over pairs of images of the Hamming distance of the signs of their changes, as a fraction of the features:
+      0 if the changes of all images have equal signs.
 
     Raises:
       ValueError: There are fewer than two images.

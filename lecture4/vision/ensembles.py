@@ -1,4 +1,4 @@
-"""Networks compared on one test set by several kinds of test crops, with the mean of their probabilities."""
+"""Comparison of networks and their ensemble on one test set by several kinds of test crops."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +26,8 @@ def compare(
       labels: True classes of the test set.
 
     Returns:
-      Records {'test_crops', 'network', those of `metrics.accuracy_record`, 'walltime' (seconds of all
-      networks together)}, the ensemble's last for each kind; and the probabilities of the last record.
+      Records {'test_crops', 'network', entries of `metrics.accuracy_record`, 'walltime' (seconds of all networks
+      together)}, with the ensemble last for each kind; and the probabilities of the last record.
 
     References:
       Krizhevsky et al. 2012, section 6: averaged probabilities of several networks.

@@ -22,10 +22,10 @@ def alexnet(groups: int = 2) -> Stack:
     """AlexNet on 227 x 227 x 3.
 
     Args:
-      groups: 2 as in the paper; 1 joins the two groups of feature maps, which the paper does not.
+      groups: Number of groups: 2 as in the paper; 1 joins the two groups of feature maps.
 
     References:
-      Krizhevsky, Sutskever & Hinton 2012, sections 3.2-3.5. Its text says 224, which gives no whole number
+      Krizhevsky, Sutskever & Hinton 2012, sections 3.2-3.5. Its text says 224, which does not give an integer number
       of windows.
     """
     return (
@@ -47,8 +47,7 @@ def alexnet_v2() -> Stack:
     """AlexNet without groups and normalization, on 224 x 224 x 3: torchvision's alexnet.
 
     References:
-      Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks', as torchvision
-      has it.
+      Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks', as implemented in torchvision.
     """
     return (
         Layer('conv1', 'conv', 64, 11, 4, 2),
@@ -64,7 +63,7 @@ def alexnet_v2() -> Stack:
 
 
 def zfnet() -> Stack:
-    """The network (a) of Zeiler & Fergus 2014, figure 3: the ragged edge of its pools is kept."""
+    """The network (a) of Zeiler & Fergus 2014, figure 3; incomplete windows of its pools are kept."""
     return (
         Layer('conv1', 'conv', 96, 7, 2, 1),
         _pool('pool1', 3, 2, edge='caffe'),
@@ -80,7 +79,7 @@ def zfnet() -> Stack:
     )
 
 
-# Convolutions of each block: the number of 3 x 3, and of the 1 x 1 after them.
+# Convolutions of each block: the number of 3 x 3 ones, and of the 1 x 1 ones after them.
 VGG_BLOCKS = {
     'a': ((1, 0), (1, 0), (2, 0), (2, 0), (2, 0)),
     'b': ((2, 0), (2, 0), (2, 0), (2, 0), (2, 0)),
@@ -95,7 +94,7 @@ def vgg(configuration: str, batch_norm: bool = False) -> Stack:
 
     Args:
       configuration: A letter of table 1. A-LRN has the counts of 'a'.
-      batch_norm: After every convolution; not in the paper.
+      batch_norm: Whether batch norm follows every convolution; not in the paper.
 
     Raises:
       KeyError: There is no such configuration.
@@ -233,7 +232,7 @@ def resnet(depth: int, shortcut: Shortcut = 'B', version: ResNetVersion = 'v1') 
       depth: 18, 34, 50, 101 or 152.
       shortcut: 'A' subsamples and appends zeros for the new channels (no parameters); 'B' projects by 1 x 1
         convolutions where the shape changes; 'C' always projects; None is the plain network.
-      version: Where a bottleneck strides: on its first 1 x 1 ('v1', the paper) or on its 3 x 3 ('v1.5').
+      version: Position of the stride of a bottleneck: its first 1 x 1 ('v1', the paper) or its 3 x 3 ('v1.5').
 
     Raises:
       KeyError: There is no ResNet of this depth.
@@ -287,6 +286,6 @@ def cifar_resnet(depth: int, shortcut: Shortcut = 'A') -> Stack:
 
 
 def check_cifar_depth(depth: int) -> None:
-    """Raises ValueError unless the depth is 6 n + 2."""
+    """Raise a ValueError unless the depth is 6 n + 2."""
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f'depth is {depth}; expected 6 n + 2: 20, 32, 44, 56, 110, ...')

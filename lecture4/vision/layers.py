@@ -1,4 +1,4 @@
-"""Building blocks of the image networks: convolutions, ReLU's backward rules, pooling, dense heads.
+"""Building blocks of the image networks: convolutions, backward rules of ReLU, pooling, dense heads.
 
 Every network is a linen module that returns (logits, activations): a dict of named activations in the
 order of the forward pass. Parameters are float32; `dtype` is the type of the computation. Layer names are
@@ -36,7 +36,7 @@ def relu(
     Args:
       x: Input, any shape.
       backward_rule: 'gradient' passes g where x > 0 (the derivative); 'deconvnet' and 'deconvnet_assign'
-        pass g where g > 0, whatever x was (Zeiler & Fergus); 'guided' passes g where both hold
+        pass g where g > 0, for any x (Zeiler & Fergus); 'guided' passes g where both hold
         (Springenberg et al.).
 
     Raises:
@@ -84,10 +84,10 @@ def max_pool(
     Args:
       x: Input, float.
       window: As in `ops.pool.max_pool`, like the next three.
-      stride: None is the window's.
-      padding: Zeros around the input, smaller than the window.
-      edge: What happens at a ragged edge.
-      backward_rule: Only matters where windows overlap and several have their maximum at the same position.
+      stride: Stride; None takes the window.
+      padding: Number of zeros around the input, smaller than the window.
+      edge: Treatment of incomplete windows at the end.
+      backward_rule: Matters only if windows overlap and several have their maximum at the same position.
         'deconvnet_assign' keeps the signal of the last of these windows in row-major order
         (`pool.unpool(..., 'assign')`); every other rule adds their signals, as the gradient does.
     """
@@ -103,7 +103,7 @@ def _max_pool_assign(x, window, stride, padding, edge):
 
 def _max_pool_assign_forward(x, window, stride, padding, edge):
     y, switches = pool.max_pool_with_switches(x, window, stride, padding, edge)
-    return y, (switches, jnp.zeros_like(x))  # zeros for their shape: residuals are arrays
+    return y, (switches, jnp.zeros_like(x))  # zeros carry the shape, since residuals are arrays
 
 
 def _max_pool_assign_backward(window, stride, padding, edge, residuals, g):
@@ -117,7 +117,7 @@ _max_pool_assign.defvjp(_max_pool_assign_forward, _max_pool_assign_backward)
 def identity_in_deconvnet(
     f: Callable[[Array], Array], x: Float[Array, '*shape'], backward_rule: BackwardRule
 ) -> Float[Array, '*shape']:
-    """f(x), whose backward pass is the identity in a deconvnet: it does not undo contrast normalization."""
+    """f(x) with the identity as backward pass in a deconvnet, which does not invert contrast normalization."""
     return x + lax.stop_gradient(f(x) - x) if backward_rule in DECONVNET else f(x)
 
 
@@ -127,15 +127,15 @@ def local_response_norm(
     backward_rule: BackwardRule = 'gradient',
     groups: int = 1,
 ) -> Float[Array, '*batch c']:
-    """`ops.norm.local_response`, through which a deconvnet's signal passes unchanged.
+    """`ops.norm.local_response`, with the identity as backward pass in a deconvnet.
 
     Args:
       x: Feature maps, channels last.
-      convention: How the constants are read: 'paper' has k = 2 and alpha times the sum of squares (Krizhevsky
+      convention: Convention of the constants: 'paper' has k = 2 and alpha times the sum of squares (Krizhevsky
         et al. 2012, as printed), 'cuda_convnet' k = 2 and alpha times their mean, 'caffe' k = 1 and alpha
         times their mean (BVLC's models, torch.nn.LocalResponseNorm).
       backward_rule: See `relu`.
-      groups: The channels are split into so many groups, each normalized separately.
+      groups: Number of groups into which the channels are split, each normalized separately.
     """
 
     def normalize(x):
@@ -146,7 +146,7 @@ def local_response_norm(
     return identity_in_deconvnet(normalize, x, backward_rule)
 
 
-# He et al. 2015 with the fan of the outputs, as in the reference code: N(0, 2 / (k * k * n_out)).
+# He et al. 2015 with fan-out, as in the reference code: N(0, 2 / (k * k * n_out)).
 he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # What Caffe calls xavier (Glorot & Bengio 2010): uniform with variance 1 / n_in.
 caffe_xavier = nn.initializers.lecun_uniform()
@@ -161,7 +161,7 @@ def conv(
       features: Number of output channels.
       kernel_size: Height and width of the kernels.
       stride: Stride along both axes.
-      padding: Zeros added at each end of both axes.
+      padding: Number of zeros added at each end of both axes.
       **options: Options of `nn.Conv`.
     """
     return nn.Conv(
@@ -202,7 +202,7 @@ def _bins(n, output_size):
 def check_images(
     x: Shaped[Array | np.ndarray, '...'], min_size: int, network: str, channels: int = 3
 ) -> None:
-    """Refuses images that the network cannot take.
+    """Refuse images that the network cannot take.
 
     Args:
       x: Images; accepted as float [n, h, w, channels].
@@ -212,7 +212,7 @@ def check_images(
 
     Raises:
       TypeError: The images are integers.
-      ValueError: `x` is not [n, h, w, channels] (with a hint where the channels come first), or smaller
+      ValueError: `x` is not [n, h, w, channels] (with a hint if the channels come first), or smaller
         than `min_size`.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -245,11 +245,11 @@ class FullyConnected(nn.Module):
       input_size: Height and width of the feature maps.
       kernel_std: Standard deviation of the initial kernels.
       hidden_bias: Initial biases of fc6 and fc7.
-      dropout_rate: After fc6 and fc7.
+      dropout_rate: Dropout rate after fc6 and fc7.
       dense: Whether to apply the layers to larger maps.
-      backward_rule: ReLU's, see `relu`.
+      backward_rule: Backward rule of ReLU, see `relu`.
       dtype: Dtype of the computation.
-      hidden_dim: Units of fc6 and fc7.
+      hidden_dim: Number of units of fc6 and fc7.
 
     References:
       Simonyan & Zisserman 2015, section 3.2 (dense evaluation).
@@ -272,7 +272,7 @@ class FullyConnected(nn.Module):
         """Logits, and the activations 'fc6' and 'fc7' after their ReLUs.
 
         Raises:
-          ValueError: The maps are not input_size x input_size, and `dense` is off.
+          ValueError: The maps are not input_size x input_size, and `dense` is False.
         """
         size = self.input_size
         if not self.dense and x.shape[1:3] != (size, size):
@@ -284,7 +284,7 @@ class FullyConnected(nn.Module):
         features = {'fc6': self.hidden_dim, 'fc7': self.hidden_dim, 'fc8': self.n_classes}
         for name, n_features in features.items():
             is_last = name == 'fc8'
-            # Parameters of a convolution in either case, so that one set serves both.
+            # Parameters of a convolution in both cases, so that the same parameters serve both.
             layer = conv(
                 n_features,
                 size if name == 'fc6' else 1,

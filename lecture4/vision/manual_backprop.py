@@ -1,9 +1,9 @@
 """Manual backpropagation: the delta rules of the layers of a convolutional network.
 
-The delta of a layer is the derivative of the loss with respect to its values. Each rule takes the delta
-after a layer to the one before it (`*_delta`, `upsample_*`), or to the gradient of the layer's parameters
-(`*_gradients`); an activation function multiplies it by its derivative. Nothing here uses automatic
-differentiation: that `jax.grad` gives the same is what the tests show.
+The delta of a layer is the derivative of the loss with respect to its values. Each rule maps the delta after a layer
+to the delta before it (`*_delta`, `upsample_*`), or to the gradient of the layer's parameters (`*_gradients`); an
+activation function multiplies it by its derivative. Nothing here uses automatic differentiation; tests compare the
+results with `jax.grad`.
 
 `a` is the input of a layer, `z` its output before the activation function. All arrays have a leading batch
 axis; images are [n, h, w, ..., c].
@@ -49,16 +49,16 @@ def conv_delta(
 ) -> Float[Array, 'n *size c']:
     """Delta before z = a * kernel + b: the full convolution of delta, dilated by the stride, with kernel.
 
-    Rows of a ragged edge that no window reads get 0.
+    Rows of an incomplete window that are not read get 0.
 
     Args:
-      delta: After the layer.
+      delta: Delta after the layer.
       kernel: [*window, c / groups, o].
       input_size: Spatial size (h, w, ...) of a.
       stride: As in `ops.conv.cross_correlate`.
       padding: As in `ops.conv.cross_correlate`.
       groups: As in `ops.conv.cross_correlate`.
-      true_convolution: Whether the forward pass flips the kernel; the backward pass then does not.
+      true_convolution: Whether the forward pass flips the kernel; if so, the backward pass does not.
     """
     kernel = conv.flip(kernel) if true_convolution else kernel
     return conv.adjoint(delta, kernel, stride, padding, groups, input_size)
@@ -77,8 +77,8 @@ def conv_gradients(
 
     Args:
       a: Input of the layer.
-      delta: After the layer.
-      kernel_size: (kh, kw, ...).
+      delta: Delta after the layer.
+      kernel_size: Size (kh, kw, ...) of the kernel.
       stride: As in `ops.conv.cross_correlate`.
       padding: As in `ops.conv.cross_correlate`.
       groups: As in `ops.conv.cross_correlate`.
@@ -111,19 +111,19 @@ def upsample_mean(
     edge: Edge = 'floor',
     count: Literal['window', 'padded', 'valid'] = 'padded',
 ) -> Float[Array, 'n *size c']:
-    """Delta before mean pooling: each delta, over its window's divisor, at every position of the window.
+    """Delta before mean pooling: each delta, divided by its window's divisor, at every position of the window.
 
-    Without overlap that is the lecture's `upsample`, a Kronecker product with ones / window^2; where windows
-    overlap the parts add up, and at a ragged edge the divisor differs between windows.
+    Without overlap this is the lecture's `upsample`, a Kronecker product with ones / window^2; where windows overlap
+    the parts add up, and for incomplete windows the divisor differs.
 
     Args:
-      delta: After the pooling.
-      input_shape: Shape (n, *size, c) of what was pooled.
+      delta: Delta after the pooling.
+      input_shape: Shape (n, *size, c) of the pooled input.
       window: As in `ops.pool.mean_pool`, like the rest.
-      stride: None is the window's.
-      padding: Zeros around the input.
-      edge: What happens at a ragged edge.
-      count: What counts in the divisor.
+      stride: Stride; None takes the window.
+      padding: Number of zeros around the input.
+      edge: Treatment of incomplete windows at the end.
+      count: Values that count in the divisor.
 
     Raises:
       ValueError: As in `ops.pool.mean_pool`, and where delta has another shape than the pooled input.
@@ -152,12 +152,12 @@ def upsample_max(
     switches: Int[Array | np.ndarray, 'n *out c'],
     input_shape: Sequence[int],
 ) -> Float[Array, 'n *size c']:
-    """Delta before max pooling: each delta at the position of its window's maximum, added where they meet.
+    """Delta before max pooling: each delta at the position of its window's maximum, added where they coincide.
 
     Args:
-      delta: After the pooling.
-      switches: From `ops.pool.max_pool_with_switches`.
-      input_shape: Shape (n, *size, c) of what was pooled.
+      delta: Delta after the pooling.
+      switches: Switches, as `ops.pool.max_pool_with_switches` returns them.
+      input_shape: Shape (n, *size, c) of the pooled input.
     """
     return pool.unpool(delta, switches, tuple(input_shape), 'accumulate')
 
@@ -165,12 +165,12 @@ def upsample_max(
 def upsample_subsample(
     delta: Float[Array | np.ndarray, 'n *out c'], input_shape: Sequence[int], stride: PerAxis
 ) -> Float[Array, 'n *size c']:
-    """Delta before `ops.pool.subsample(x, stride)`: each delta at the position that was kept, else zeros.
+    """Delta before `ops.pool.subsample(x, stride)`: each delta at the position that is kept, zeros elsewhere.
 
     Args:
-      delta: After the subsampling.
-      input_shape: Shape (n, *size, c) of what was subsampled.
-      stride: A number, or one per axis.
+      delta: Delta after the subsampling.
+      input_shape: Shape (n, *size, c) of the subsampled input.
+      stride: Stride, a number or one per axis.
     """
     strides = (stride,) * (len(input_shape) - 2) if isinstance(stride, int) else tuple(stride)
     axes = zip(delta.shape[1:-1], input_shape[1:-1], strides, strict=True)
@@ -183,7 +183,7 @@ def one_hot(
 ) -> Float[Array, 'n n_classes']:
     """Rows with a one at the label.
 
-    Where labels are traced a row of a label out of range is NaN, and so is the loss.
+    For traced labels the row of a label out of range is NaN, and so is the loss.
 
     Args:
       labels: Integers in 0 .. n_classes - 1.
@@ -199,7 +199,7 @@ def one_hot(
     if not isinstance(labels, core.Tracer):
         known = np.asarray(
             labels
-        )  # where a compiled function closes over them, their methods are traced
+        )  # if a compiled function closes over labels, their jnp methods are traced
         low, high = np.min(known, initial=0), np.max(known, initial=0)
         if low < 0 or high >= n_classes:
             raise ValueError(
@@ -240,6 +240,6 @@ def squared_delta(
 ) -> Float[Array, 'n k']:
     """Derivative of `squared_loss` with respect to a: (a - one_hot) / n.
 
-    The derivative of a's own activation function is a further factor.
+    The derivative of the activation function of a is a further factor.
     """
     return (a - one_hot(labels, a.shape[-1], a.dtype)) / len(a)

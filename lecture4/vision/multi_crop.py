@@ -1,10 +1,10 @@
-"""Multi-crop testing: predictions averaged over crops, mirror images, scales, or densely over whole images.
+"""Multi-crop testing: predictions averaged over crops, mirror images and scales, or densely over whole images.
 
     plan = ten_crop(images.shape[1:3], 224)
     probs = mean_probs(predict_fn, images, plan)
 
-predict_fn maps images [n, h, w, c] to logits, [n, n_classes] or a map of them. Everything is pure and may be
-jitted with the plan static.
+predict_fn maps images [n, h, w, c] to logits, [n, n_classes] or a map of them. All functions are pure and may be
+jitted with a static plan.
 """
 
 import functools
@@ -25,11 +25,11 @@ Size = tuple[int, int]
 
 
 class CropGroup(NamedTuple):
-    """Square crops of images that were resized to one size.
+    """Square crops of images that are resized to one size.
 
     Attributes:
       image_size: (h, w) that the images are resized to.
-      window: Height and width of the squares that are cut; resized to the plan's crop size where they differ.
+      window: Height and width of the extracted squares, which are resized to the plan's crop size if it differs.
       corners: (top, left) of the squares.
     """
 
@@ -39,7 +39,7 @@ class CropGroup(NamedTuple):
 
 
 class CropPlan(NamedTuple):
-    """The crops that are taken of every image.
+    """The crops taken from every image.
 
     Attributes:
       crop_size: Height and width of the crops.
@@ -92,10 +92,10 @@ def center_crop(image_size: Sequence[int], crop_size: int, scales: Sequence[int]
     Args:
       image_size: (h, w) of the images.
       crop_size: Height and width of the crop.
-      scales: Lengths that the shorter side of the images is resized to, in turn; () keeps their own.
+      scales: Lengths to which the shorter side of the images is resized, one after another; () keeps their size.
 
     Raises:
-      ValueError: A crop does not fit; also in the next three.
+      ValueError: A crop does not fit; the same holds for the next three functions.
     """
 
     def corners(size, crop_size):
@@ -123,7 +123,7 @@ def grid_crops(image_size: Sequence[int], crop_size: int, scales: Sequence[int] 
 
 
 def inception_crops(image_size: Sequence[int], crop_size: int, scales: Sequence[int]) -> CropPlan:
-    """Of three squares at each scale five crops and the square itself, mirrored too: 144 at four scales.
+    """Five crops of each of three squares at each scale, the squares themselves, and mirror images: 144 at four scales.
 
     The squares are the left, center and right one of a wide image, the top, center and bottom one of a tall
     image. The five crops are those of `ten_crop`; the square itself is resized to the crop size.
@@ -152,11 +152,11 @@ def plan_for(
     """The plan of a kind of test crops; None for 'dense', which has no crops.
 
     Args:
-      kind: 'center', or the number of crops.
+      kind: 'center', 'dense', or the number of crops.
       image_size: (h, w) of the images.
       crop_size: Height and width of the crops.
-      scales: Lengths that the shorter side of the images is resized to. () means those of the papers for '144'
-        and '150', in proportion to crops of 224, and otherwise the images' own.
+      scales: Lengths that the shorter side of the images is resized to. () means those of the papers for '144' and
+        '150', in proportion to crops of 224, and otherwise keeps the size of the images.
 
     Raises:
       KeyError: The kind is unknown.
@@ -177,12 +177,12 @@ def plan_for(
 
 
 def scales_for(kind: Kind, eval_resize: int, scales: Sequence[int]) -> tuple[int, ...]:
-    """The scales of a kind of test crops, of two options: one size, and several scales.
+    """The scales of a kind of test crops, from two options: one size, and several scales.
 
     Args:
       kind: As in `plan_for`.
-      eval_resize: Length of the shorter side for 'center' and '10'; 0 keeps the images' own.
-      scales: Lengths of the shorter side for the other kinds; () means their defaults.
+      eval_resize: Length of the shorter side for 'center' and '10'; 0 keeps the size of the images.
+      scales: Lengths of the shorter side for the other kinds; () takes their defaults.
     """
     if kind in ('center', '10'):
         return (eval_resize,) if eval_resize else ()
@@ -199,11 +199,11 @@ def check_sizes(
     scales: Sequence[int] = (),
     channels: int = 3,
 ) -> None:
-    """Raises ValueError, by shapes alone, if the network or some kind of test crops does not fit the images.
+    """Raise a ValueError, from shapes alone, if the network or a kind of test crops does not fit the images.
 
     Args:
       network: Any image network.
-      crop_size: Height and width of its input.
+      crop_size: Height and width of the network's input.
       image_size: (h, w) of the test images.
       kinds: Kinds of test crops.
       eval_resize: See `scales_for`.
@@ -233,7 +233,7 @@ def center_logits(
 def extract_crops(
     images: Float[Array | np.ndarray, 'n h w c'], plan: CropPlan
 ) -> Float[Array, 'n n_crops crop_size crop_size c']:
-    """The crops of every image, group after group, mirror images last."""
+    """The crops of every image, group by group, mirror images last."""
     images = jnp.asarray(images)
     n, channels, crop_size = images.shape[0], images.shape[-1], plan.crop_size
     crops = []
@@ -274,9 +274,9 @@ def dense_probs(
     (GoogLeNet, ResNet) do so themselves.
 
     Args:
-      predict_fn: Images to logits.
+      predict_fn: Images -> logits.
       images: Whole images.
-      scales: Lengths that the shorter side of the images is resized to; () keeps their own.
+      scales: Lengths to which the shorter side of the images is resized; () keeps their size.
       mirrored: Whether to use mirror images too.
 
     References:
@@ -313,7 +313,7 @@ def predict_probs(
     Args:
       network: Any image network.
       variables: Variables of the network.
-      images: [n, h, w, c], an array or what is indexed like one.
+      images: Images [n, h, w, c], an array or an object that is indexed like one.
       kind: See `plan_for`.
       crop_size: Height and width of the crops.
       scales: See `plan_for`, and `dense_probs` for 'dense'.
@@ -322,7 +322,7 @@ def predict_probs(
       progress_fn: As in `map_batches`.
 
     Raises:
-      KeyError, ValueError: As `plan_for`.
+      KeyError, ValueError: As in `plan_for`.
     """
     plan = plan_for(kind, images.shape[1:3], crop_size, scales)
     if plan is None and hasattr(network, 'dense'):
@@ -345,13 +345,13 @@ def predict_probs(
 def map_batches(
     fn: Callable[[Any], Any], images: Any, batch_size: int, progress_fn: ProgressFn = iter
 ) -> Shaped[np.ndarray, 'n *shape']:
-    """fn(batch) over a set on the host, jitted once: the last batch is padded, and its padding removed.
+    """Apply fn to batches of a set on the host, jitted once: the last batch is padded, and its padding removed.
 
     Args:
       fn: [b, ...] -> [b, ...].
-      images: [n, ...], an array or what is indexed like one.
-      batch_size: Rows per call.
-      progress_fn: Iterates over the batches' starts (a range), and may show progress.
+      images: Images [n, ...], an array or an object that is indexed like one.
+      batch_size: Number of rows per call.
+      progress_fn: Iterates over the first rows of the batches (a range), and may show progress.
     """
     run = jax.jit(fn)
     outputs = []

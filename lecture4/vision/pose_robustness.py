@@ -1,4 +1,4 @@
-"""Accuracy of networks on images in given poses, and the rotations that their spatial transformers undo."""
+"""Accuracy of networks on images in given poses, and the rotations that their spatial transformers invert."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,11 +22,11 @@ def accuracies(
 
     Args:
       networks: {name: images -> (logits, activations)}.
-      series: {what changes: (its values, the images in each of these poses)}.
+      series: {property of the pose: (its values, the images in each of these poses)}.
       labels: Classes of the images.
 
     Returns:
-      {what changes: (its values, {name: accuracies [k] as fractions})}.
+      {property of the pose: (its values, {name: accuracies [k] as fractions})}.
     """
     return {
         what: (
@@ -66,7 +66,7 @@ def rotations(
     posed: Sequence[Shaped[Any, 'n h w c']],
     theta: str = 'input/theta',
 ) -> Float[np.ndarray, 'n k']:
-    """By how much what an affine transformer samples turns with its input: equal angles undo the rotation.
+    """Rotation of the region that an affine transformer samples, by rotation of its input: equal angles invert it.
 
     Args:
       run: Images -> (logits, activations).
@@ -75,7 +75,7 @@ def rotations(
       theta: Name of the affine parameters [n, count, 6] among the activations; the first is measured.
 
     Returns:
-      Counterclockwise rotation of the sampled region against that of the unrotated image, degrees in
+      Counterclockwise rotation of the sampled region relative to that of the unrotated image, degrees in
       [-180, 180), for each image and angle.
     """
     turned = np.stack([-np.asarray(_angle(run(x)[1][theta][:, 0])) for x in posed], axis=1)

@@ -4,8 +4,8 @@
 
 The options are those of `train.LabeledImages` and `train.SGDRecipe`, and 'network', 'normalization',
 'max_filter_rms', 'polyak_start', 'eval_resize', 'test_crops' and 'scales' as
-experiments/convnets/image_classification.py defines them. Where a paper divides its learning rate when the
-validation error stops falling, they divide it at fixed fractions of the steps. Images are resized to squares.
+experiments/convnets/image_classification.py defines them. Where a paper divides its learning rate when the validation
+error stops decreasing, these recipes divide it at fixed fractions of the steps. Images are resized to squares.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Features of image regions by any of our networks, at any activation.
+"""Features of image regions from any activation of any image network.
 
 With `lecture4.data.captions.feature_cache` they are computed once, over all devices, and read by the
 experiments on descriptions as `--features npz:PATH`:
@@ -24,16 +24,16 @@ def activation_features(
     mean: Sequence[float] | Float[ArrayLike, ' 3'] = (0.485, 0.456, 0.406),
     std: Sequence[float] | Float[ArrayLike, ' 3'] = (0.229, 0.224, 0.225),
 ) -> Callable[[Mapping[str, Any], Float[Array, 'm h w 3']], Float[Array, 'm d']]:
-    """A function of the network's variables and of crops in [0, 1]: means over space of one activation.
+    """A function of the network's variables and of crops in [0, 1] that returns spatial means of one activation.
 
     Args:
       network: An image network whose outputs are logits and a dict of activations.
       activation: Name of the activation.
-      mean: Subtracted from the pixels; that of ImageNet by default.
-      std: Divides the pixels then.
+      mean: Mean to subtract from the pixels; by default that of ImageNet.
+      std: Standard deviation by which the pixels are then divided.
 
     Raises:
-      ValueError: (of the function) The network has no such activation; lists those that it has.
+      ValueError: Raised by the function: the network has no such activation; the message lists its activations.
     """
 
     def apply(variables: Mapping[str, Any], crops: Float[Array, 'm h w 3']) -> Float[Array, 'm d']:

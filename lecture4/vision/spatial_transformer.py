@@ -1,8 +1,8 @@
-"""Spatial transformers: a network's maps, seen where a localization network puts them (Jaderberg et al., NIPS 2015).
+"""Spatial transformers: maps resampled by a predicted transformation (Jaderberg et al., NIPS 2015).
 
-`SpatialTransformer` is a layer: x -> (warped x, theta). It undoes transformations (normalization) or crops
-(attention) with no labels but those of the task, since the sampler has gradients by where it reads.
-`Transformed` puts such layers before any named layers of a network of ours, at any depth.
+`SpatialTransformer` is a layer: x -> (warped x, theta). It learns to invert transformations (normalization) or to
+crop (attention) from the labels of the task alone, since the sampler is differentiable with respect to its sampling
+positions. `Transformed` puts such layers before any named layers of a network of this library, at any depth.
 
     network = Transformed(vgg.VGG('D'), {'input': SpatialTransformer(localization)})
     (logits, activations), theta = network.apply(...), activations['input/theta']
@@ -24,19 +24,22 @@ from lecture4.ops.prox import require_floating
 
 Kind = Literal['affine', 'attention', 'projective', 'tps']
 KINDS: tuple[Kind, ...] = ('affine', 'attention', 'projective', 'tps')
-LOCALIZATION = ('localization', 'theta')  # modules with the localization network's parameters
-INPUT = 'input'  # name of a network's images in `Transformed`
+LOCALIZATION = (
+    'localization',
+    'theta',
+)  # names of the modules with the localization network's parameters
+INPUT = 'input'  # name of the network's input in `Transformed`
 
 
 def transformation(kind: Kind, control_points: int = 4) -> grids.Transformation:
-    """The family of maps of that name.
+    """The transformation with a name.
 
     Args:
       kind: 'affine', 'attention' (a scale and a translation), 'projective' or 'tps' (thin plate spline).
-      control_points: Control points of the spline along each side.
+      control_points: Number of control points of the spline along each side.
 
     Raises:
-      ValueError: Another kind.
+      ValueError: The kind is unknown.
     """
     match kind:
         case 'affine':
@@ -53,12 +56,12 @@ def transformation(kind: Kind, control_points: int = 4) -> grids.Transformation:
 def outline(
     kind: Kind, theta: Float[ArrayLike, '*batch t'], n: int = 8
 ) -> Float[Array, '*batch p 2']:
-    """The border of what is sampled, normalized (x, y): 4 n points, straight between corners if affine.
+    """The border of the sampled region, normalized (x, y): 4 n points, on straight lines between corners if affine.
 
     Args:
       kind: As in `transformation`.
       theta: As a `SpatialTransformer` returns it.
-      n: Points for each side.
+      n: Number of points per side.
     """
     return grids.transform(transformation(kind), theta, grids.outline(n))
 
@@ -66,28 +69,28 @@ def outline(
 def mesh(
     kind: Kind, theta: Float[ArrayLike, '*batch t'], n: int = 9
 ) -> Float[Array, '*batch n n 2']:
-    """Where an n x n mesh over the output reads the input, normalized (x, y); arguments as in `outline`."""
+    """Input positions of an n x n mesh over the output, normalized (x, y); arguments as in `outline`."""
     return grids.grid(transformation(kind), theta, (n, n))
 
 
 class SpatialTransformer(nn.Module):
     """Localization network, grid and sampler; several in parallel read the same maps.
 
-    Starts as the identity (a zero kernel and the identity's parameters as bias), whatever the localization
-    network. Theta and the grid are float32 also where maps are bfloat16.
+    It is initialized as the identity (a zero kernel and the identity's parameters as bias), for any localization
+    network. Theta and the grid are float32 even if maps are bfloat16.
 
     Attributes:
-      localization: Any module from maps [n, h, w, c] to features; its output (the first, of several) is
-        flattened, and one dense layer makes theta of it. As always in flax, one instance given to two
-        transformers shares its parameters: make one for each.
+      localization: Any module from maps [n, h, w, c] to features; its output (the first of several) is flattened, and
+        a dense layer maps it to theta. As always in flax, one instance passed to two transformers shares its
+        parameters: make one for each.
       kind: See `transformation`.
-      output_size: Height and width of the warped maps; None keeps the input's.
+      output_size: Height and width of the warped maps; None keeps those of the input.
       count: Number of transformers in parallel, with one localization network (the paper's birds and sums).
       control_points: See `transformation`.
-      initial_theta: Parameters to start from instead of the identity, [t] or [count, t] as nested tuples.
-      padding: What lies outside the maps, see `ops.sampling.sample`.
-      align_corners: Which points of the maps are -1 and 1, see `ops.sampling`.
-      antialias: Largest factor of shrinking without aliasing, see `ops.sampling.sample`; 1 is the paper's.
+      initial_theta: Initial parameters instead of the identity, [t] or [count, t] as nested tuples.
+      padding: Values outside the maps, see `ops.sampling.sample`.
+      align_corners: Whether -1 and 1 are centers or edges of the outermost pixels, see `ops.sampling`.
+      antialias: Largest shrinking factor without aliasing, see `ops.sampling.sample`; 1 as in the paper.
     """
 
     localization: nn.Module
@@ -104,11 +107,11 @@ class SpatialTransformer(nn.Module):
     def __call__(
         self, x: Float[Array, 'n h w c'], *, train: bool = False
     ) -> tuple[Float[Array, 'n h2 w2 c2'], Float[Array, 'n count t']]:
-        """Warped maps, of `count` times the channels (those of the first transformer first), and theta.
+        """Warped maps with `count` times the channels (those of the first transformer first), and theta.
 
         Raises:
-          TypeError: Integer maps.
-          ValueError: Maps that are not [n, h, w, c] or have their channels first; an output size of 0.
+          TypeError: The maps are integers.
+          ValueError: The maps are not [n, h, w, c] or have their channels first; an output size is 0.
         """
         x = _check(x)
         family = transformation(self.kind, self.control_points)
@@ -136,16 +139,16 @@ class SpatialTransformer(nn.Module):
 
 
 class Transformed(nn.Module):
-    """A network of ours with spatial transformers before some of its layers.
+    """A network of this library with spatial transformers before some of its layers.
 
-    Returns what the network does, with 'NAME/theta' [n, count, t] and 'NAME/warped' for each transformed layer
-    NAME besides; the network's own activations keep their names.
+    It returns the network's outputs, with additional activations 'NAME/theta' [n, count, t] and 'NAME/warped' for
+    each transformed layer NAME; the network's activations keep their names.
 
     Attributes:
       network: A module that returns (logits, activations); its layers have the names of `layer_specs`.
-      transformers: {name of a module of the network, or 'input' for its images: the layer before it}. A
-        transformer in the middle has to keep size and number of the maps that the rest was made for.
-      axis_name: As the network's, where it has one.
+      transformers: {name of a module of the network, or 'input' for its images: the layer before it}. A transformer
+        inside the network has to preserve the size and number of the maps that the following layers expect.
+      axis_name: Device axis of the network's norm layers, if it has any.
     """
 
     network: nn.Module
@@ -153,7 +156,7 @@ class Transformed(nn.Module):
     axis_name: str | None = None
 
     def clone(self, **updates: Any) -> 'Transformed':  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A copy; a new `axis_name` is the network's too."""
+        """A copy; a new `axis_name` is also passed to the network."""
         if updates.get('axis_name') is not None and hasattr(self.network, 'axis_name'):
             updates['network'] = self.network.clone(axis_name=updates['axis_name'])
         return super().clone(**updates)
@@ -165,7 +168,7 @@ class Transformed(nn.Module):
         """Logits and activations.
 
         Raises:
-          ValueError: A name that is no layer of the network.
+          ValueError: A name is not a layer of the network.
         """
         added: dict[str, Array] = {}
         waiting = {name for name in self.transformers if name != INPUT}
@@ -198,7 +201,7 @@ class LocalizationMLP(nn.Module):
     """Dense layers with ReLU: the localization network of the paper's ST-FCN, 32 units each.
 
     Attributes:
-      hidden_dims: Units of each layer.
+      hidden_dims: Number of units of each layer.
     """
 
     hidden_dims: tuple[int, ...] = (32, 32, 32)
@@ -213,12 +216,12 @@ class LocalizationMLP(nn.Module):
 
 
 class LocalizationCNN(nn.Module):
-    """Pooling, then stages of convolution, ReLU and pooling, then a dense layer: that of the paper's ST-CNN.
+    """The localization network of the paper's ST-CNN: pooling, stages of convolution, ReLU and pooling, a dense layer.
 
     Attributes:
-      filters: Filters of each stage.
+      filters: Number of filters of each stage.
       kernel_size: Height and width of the filters, without padding.
-      units: Units of the dense layer.
+      units: Number of units of the dense layer.
       pool_first: Whether the maps are halved before the first stage.
     """
 
@@ -244,9 +247,9 @@ class LocalizationCNN(nn.Module):
 
 
 def localization_lr_multiplier(factor: float) -> optax.GradientTransformation:
-    """Updates of localization networks and their theta layers times a factor; put it last in a chain.
+    """Scale the updates of localization networks and their theta layers by a factor; put it last in a chain.
 
-    A network that moves its input faster than it learns to read it does not converge: 0.1 is common.
+    A network whose sampling changes faster than it learns to classify the samples does not converge: 0.1 is common.
     """
 
     def update(updates, state, params=None):
@@ -261,7 +264,7 @@ def localization_lr_multiplier(factor: float) -> optax.GradientTransformation:
 
 
 def _apply(module, x, train):
-    """The first output of a module that may or may not know of training."""
+    """The first output of a module that may or may not have a `train` argument."""
     options = inspect.signature(type(module).__call__).parameters
     y = module(x, train=train) if 'train' in options else module(x)
     return y[0] if isinstance(y, tuple) else y

@@ -1,4 +1,4 @@
-"""Training and evaluating an image network: losses, metrics, one training step."""
+"""Training and evaluation of an image network: losses, metrics, one training step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def loss(
 
     Args:
       outputs: (logits, activations) of a network.
-      batch: With int 'labels' [n].
+      batch: A batch with int 'labels' [n].
 
     Returns:
       The objective, and {'loss' (cross-entropy in nats), 'accuracy' (a fraction)}.
@@ -54,12 +54,11 @@ def train_step(
     Args:
       network: Any image network.
       optimizer: Optimizer of the parameters.
-      variables: {'params', and 'batch_stats' where the network has batch norm}.
+      variables: {'params', and 'batch_stats' if the network has batch norm}.
       opt_state: State of the optimizer.
       batch: {'images' [n, h, w, c], 'labels' int [n]}.
       key: Random key of the dropout.
-      reduce: Devices over which gradients, metrics and batch statistics are averaged; each has its own
-        dropout.
+      reduce: Reduction over devices of gradients, metrics and batch statistics; dropout differs between devices.
     """
     if reduce.axis_name is not None:
         key = reduce.fold_in(key)
@@ -94,7 +93,7 @@ def eval_metrics(logits: Float[Array, 'n n_classes'], labels: Int[Array, 'n']) -
     """Cross-entropy (nats) and top-k accuracies (fractions) of a batch.
 
     Returns:
-      {'loss', 'accuracy', and 'top5_accuracy' where there are more than five classes}. Equal logits are
+      {'loss', 'accuracy', and 'top5_accuracy' if there are more than five classes}. Equal logits are
       ranked by class index, as in `ops.metrics.ranks`.
     """
     logits = logits.astype(jnp.float32)
@@ -128,7 +127,7 @@ def evaluate_chunks(
 
 
 def error_of_chunks(predict_fn: Callable[[Any], Any], chunks: Any) -> Float[Array, '']:
-    """Fraction of examples whose largest prediction is not their label, one chunk in memory at a time.
+    """Error rate: fraction of examples whose predicted class is not their label, one chunk in memory at a time.
 
     Args:
       predict_fn: Images [n, ...] -> logits or probabilities [n, n_classes].

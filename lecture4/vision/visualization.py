@@ -1,9 +1,9 @@
-"""What Zeiler & Fergus (ECCV 2014) show of a trained network, as arrays for figures and tables.
+"""The visualizations of a trained network of Zeiler & Fergus (ECCV 2014), as arrays for figures and tables.
 
     shown = visualize(network, variables, inputs, images, labels, layers=('conv2', 'conv5'))
     shown.features['conv5'].patches, shown.by_rule['gradient'], shown.occlusions[0].probability, ...
 
-`images` are in [0, 1], `inputs` the same images as the network takes them.
+`images` are in [0, 1], `inputs` are the same images as inputs of the network.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +20,8 @@ from lecture4.vision.layers import BackwardRule
 from lecture4.vision.models import registry
 
 Variables = Mapping[str, Any]
-NUM_TOP = 9  # strongest images of a feature map, as in the paper
-CHUNK_SIZE = 50  # images per call
+NUM_TOP = 9  # number of strongest images of a feature map, as in the paper
+CHUNK_SIZE = 50  # number of images per call
 RULES: dict[str, BackwardRule] = {
     'deconvnet': 'deconvnet',
     'guided backpropagation': 'guided',
@@ -32,7 +32,7 @@ RULES: dict[str, BackwardRule] = {
 def choose_layers(
     network: nn.Module, shape: Sequence[int], names: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Layers to visualize, by shapes alone: activations [n, h, w, c] of a network outside of its blocks.
+    """Layers to visualize, from shapes alone: activations [n, h, w, c] of a network outside of its blocks.
 
     Args:
       network: Any image network.
@@ -63,8 +63,8 @@ class TopFeatures(NamedTuple):
     Attributes:
       top: Strongest inputs of every feature map, see `deconvnet.top_images`.
       active: Feature maps that are active in all of their strongest images, or else the first map.
-      channels: Those of them that are shown.
-      patches: Name of a map -> (what its strongest units see, in [0, 1]; the units' projections).
+      channels: The active maps that are shown.
+      patches: Name of a map -> (patches of its strongest units, in [0, 1]; projections of the units).
     """
 
     top: deconvnet.TopImages
@@ -81,15 +81,15 @@ def top_features(
     layer: str,
     num_maps: int,
 ) -> TopFeatures:
-    """The NUM_TOP images that drive each of some feature maps most, and the projections of their units.
+    """The NUM_TOP images with the strongest activation of each of some feature maps, and the projections of the units.
 
     Args:
       network: Any image network.
       variables: Variables of the network.
-      inputs: At least NUM_TOP images.
-      images: The same in [0, 1].
+      inputs: At least NUM_TOP inputs.
+      images: The same images in [0, 1].
       layer: Name of an activation.
-      num_maps: At most so many maps are shown, at even distances among the active ones.
+      num_maps: Largest number of maps to show, evenly spaced among the active ones.
 
     References:
       Zeiler & Fergus 2014, figure 2.
@@ -114,7 +114,7 @@ def top_features(
 
 
 def evenly(channels: Int[np.ndarray, ' n'], num: int) -> Int[np.ndarray, ' num']:
-    """`num` of the channels at even distances, the first and the last among them."""
+    """`num` evenly spaced channels, including the first and the last."""
     return channels[np.linspace(0, len(channels) - 1, num).astype(int)]
 
 
@@ -130,14 +130,14 @@ def project_by_rules(
     inputs: Float[np.ndarray, 'n h w c'],
     channels: Int[np.ndarray, ' n'],
 ) -> dict[str, Float[Array, 'n h w c']]:
-    """Projections of one unit of each image by the backward rules RULES.
+    """Projections of one unit for each image by the backward rules RULES.
 
     Args:
       network: Any image network.
       variables: Variables of the network.
       layer: Name of an activation.
       inputs: Images.
-      channels: A channel of the layer for each.
+      channels: A channel of the layer for each image.
     """
     return {
         name: _projector(network, layer, rule)(variables, inputs, channels).pixels
@@ -148,12 +148,12 @@ def project_by_rules(
 def least_certain(
     probs: Float[np.ndarray, 'n classes'], labels: Int[np.ndarray, ' n'], num: int
 ) -> list[int]:
-    """Rows of the correctly classified images with the least probability, one for each of `num` classes.
+    """Rows of the correctly classified images with the smallest probability, one for each of `num` classes.
 
     Args:
       probs: Predicted probabilities.
-      labels: True classes; wrongly classified images follow where there are too few correct ones.
-      num: At most so many rows.
+      labels: True classes; misclassified images follow if there are too few correct ones.
+      num: Largest number of rows.
     """
     predictions = probs.argmax(1)
     order = np.argsort(probs.max(1) + 2 * (predictions != labels))
@@ -175,9 +175,9 @@ def occlude_all(
       network: Any image network.
       variables: Variables of the network.
       inputs: Images.
-      classes: The class of each whose probability is recorded.
+      classes: Class of each image whose probability is recorded.
       layer: Name of an activation.
-      progress_fn: Iterates over the images' numbers, and may show progress.
+      progress_fn: Iterates over the indices of the images, and may show progress.
     """
     size, stride = occluder(inputs.shape[1])
     return [
@@ -196,7 +196,7 @@ def occlude_all(
 
 
 def occluder(image_size: int) -> tuple[int, int]:
-    """Size and stride of the occluding square in pixels: the paper's 50 and 10 of 224, in proportion."""
+    """Size and stride of the occluding square in pixels: 50 and 10 for images of 224 as in the paper, in proportion."""
     return max(image_size * 50 // 224, 1), max(image_size * 10 // 224, 1)
 
 
@@ -209,11 +209,10 @@ def sign_distances(
     channels: Iterable[int],
     seed: int,
 ) -> tuple[float, float]:
-    """Consistency of feature changes: occluding what drives a feature map, compared with random places.
+    """Consistency of feature changes: occlusion at the strongest unit of a feature map, compared with random positions.
 
-    For each channel its strongest images are occluded by a square of zeros (the mean color) of the size of
-    `occluder`, once at the unit that drives the channel and once at a random place; features are means of the
-    layer's maps over places.
+    The strongest images of each channel are occluded by a square of zeros (the mean color) of the size of `occluder`,
+    once at the strongest unit and once at a random position; features are spatial means of the layer's maps.
 
     Args:
       network: Any image network.
@@ -222,10 +221,10 @@ def sign_distances(
       layer: Name of an activation.
       top: Strongest inputs of the layer, as indices into `inputs`.
       channels: Feature maps.
-      seed: Seed of the random places.
+      seed: Seed of the random positions.
 
     Returns:
-      (at the unit, at random places): `deconvnet.correspondence`, means over channels.
+      (at the unit, at random positions): `deconvnet.correspondence`, means over channels.
     """
     field = registry.receptive_field_of(network, layer, inputs.shape[1:])
     size, _ = occluder(inputs.shape[1])
@@ -251,7 +250,7 @@ def sign_distances(
 
 
 def _occlude(images, corners, size):
-    """The images, each with a square of zeros."""
+    """The images, each with a square set to zero."""
     occluded = images.copy()
     for image, (top, left) in zip(occluded, corners, strict=True):
         image[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
@@ -259,12 +258,12 @@ def _occlude(images, corners, size):
 
 
 class Visualization(NamedTuple):
-    """All of this module for one network; `last` is the last of the layers.
+    """All visualizations of this module for one network; `last` is the last of the layers.
 
     Attributes:
       accuracy: Accuracy of the network on the images.
       features: Layer -> its top features.
-      rule_rows: An image for each of some feature maps of `last`, the one that drives it most.
+      rule_rows: For each of some feature maps of `last`, the image with the strongest activation.
       by_rule: Backward rule -> projections of these units.
       occluded_rows: The occluded images, see `least_certain`.
       occluded_classes: Their predicted classes.
@@ -285,7 +284,7 @@ class Visualization(NamedTuple):
 
     @property
     def probability_drop(self) -> float:
-        """Largest relative drop of the class probability by occlusion, mean over the images."""
+        """Largest relative decrease of the class probability by occlusion, mean over the images."""
         drops = [1 - one.probability.min() / one.probability.max() for one in self.occlusions]
         return float(np.mean(drops))
 
@@ -303,18 +302,18 @@ def visualize(
     seed: int = 0,
     progress_fn: Callable[[Sequence[Any], str], Iterable[Any]] = lambda items, title: items,
 ) -> Visualization:
-    """What the paper shows of a network, on one set of images.
+    """Compute the paper's visualizations of a network on one set of images.
 
     Args:
       network: Any image network.
       variables: Variables of the network.
-      inputs: At least NUM_TOP images.
-      images: The same in [0, 1].
-      labels: Their classes.
+      inputs: At least NUM_TOP inputs.
+      images: The same images in [0, 1].
+      labels: Classes of the images.
       layers: Names of activations.
-      num_maps: Feature maps shown of each layer.
-      num_occluded: Images that are occluded at every place.
-      seed: Seed of the random places that are occluded.
+      num_maps: Number of feature maps shown per layer.
+      num_occluded: Number of images that are occluded at every position.
+      seed: Seed of the random positions that are occluded.
       progress_fn: (items, title) -> the items; may show progress.
     """
     probs = multi_crop.map_batches(

@@ -117,8 +117,10 @@ def name(variant: dict[str, Any]) -> str:
 
 
 def variants(config, sweep) -> tuple[dict[str, Any], ...]:
-    """The sweep's variants, each checked as a config. A field that the config lacks, or a value outside its domain,
-    is a UsageError.
+    """The sweep's variants, each checked as a config.
+
+    Raises:
+      UsageError: The config lacks a field, or a value is outside its domain.
     """
     fields = [field.name for field in dataclasses.fields(config)]
     for variant in sweep:

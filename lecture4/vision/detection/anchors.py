@@ -11,7 +11,7 @@ def paper_anchors(
     ratios: Sequence[float | int] = (0.5, 1, 2),
     scales: Sequence[float | int] = (8, 16, 32),
 ) -> Float[np.ndarray, 'a 4']:
-    """Faster R-CNN's anchors about the first cell, inclusive: the default is the original table to the digit.
+    """Faster R-CNN's anchors about the first cell, inclusive: the default equals the original table digit by digit.
 
     Coordinates count from 0. The published table (first row -83, -39, 100, 56) is MATLAB's, which counts from 1;
     py-faster-rcnn's code gives -84, -40, 99, 55.
@@ -20,12 +20,12 @@ def paper_anchors(
     half to even, and then multiplied by each scale.
 
     Args:
-      base_size: The feature map's stride.
-      ratios: Height over width.
+      base_size: Stride of the feature map.
+      ratios: Ratios of height to width.
       scales: Multiples of the base window.
 
     Returns:
-      Boxes, ratio by ratio; 128, 256 and 512 pixels at the default scales.
+      Boxes, ratio by ratio; sizes are 128, 256 and 512 pixels at the default scales.
 
     References:
       Ren et al. 2015, section 3.1, and generate_anchors.py of py-faster-rcnn.
@@ -50,8 +50,8 @@ def centered_anchors(
 
     Args:
       sizes: Square roots of the areas, in pixels.
-      ratios: Height over width.
-      is_rounded: Round coordinates to integers, half to even, as torchvision does.
+      ratios: Ratios of height to width.
+      is_rounded: Whether to round coordinates to integers, half to even, as torchvision does.
     """
     h_ratios = np.sqrt(np.asarray(ratios, np.float32))
     w = (1 / h_ratios)[:, None] * np.asarray(sizes, np.float32)

@@ -13,19 +13,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 Rows = Mapping[str, Any]  # flat or padded arrays, see `flatten`
-BLOCK = 2**22  # overlaps held at a time
+BLOCK = 2**22  # number of overlaps in memory at a time
 
 
 class ClassResult(NamedTuple):
-    """One class: the curve over its detections in order of score, and what is below it.
+    """Precision and recall of one class over its detections in order of score, and average precision.
 
     Attributes:
-      ap_11_point: Mean of the largest precision at recall >= 0, .1, ..., 1; VOC 2007's measure.
-      ap_area: Area below the precision made monotone; the measure of VOC 2010 and later.
-      recall: [m], of objects that are not difficult, after each detection.
-      precision: [m].
-      num_objects: Objects that are not difficult. Without any, both APs are NaN.
-      num_detections: m.
+      ap_11_point: Mean of the largest precision at recall >= 0, 0.1, ..., 1; VOC 2007's measure.
+      ap_area: Area under the monotone precision; the measure of VOC 2010 and later.
+      recall: [m], recall of objects that are not difficult, after each detection.
+      precision: [m], precision after each detection.
+      num_objects: Number of objects that are not difficult. Without any, both APs are NaN.
+      num_detections: Number of detections m.
     """
 
     ap_11_point: float
@@ -37,14 +37,14 @@ class ClassResult(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What became of each detection of one class, in order of falling score.
+    """The matching of the detections of one class, in order of descending score.
 
     Attributes:
-      rows: Their rows in the flat detections.
-      is_correct: First to be matched to an object that is not difficult.
-      is_ignored: Matched to a difficult object: neither correct nor false.
+      rows: Rows of the flat detections.
+      is_correct: Whether it is the first to be matched to an object that is not difficult.
+      is_ignored: Whether it is matched to a difficult object: neither correct nor false.
       overlap: Largest IoU with an object of the class in its image, 0 without one.
-      object_row: Row in the flat ground truth of that object, -1 without one.
+      object_row: Row of that object in the flat ground truth, -1 without one.
     """
 
     rows: Int[np.ndarray, ' m']
@@ -55,7 +55,7 @@ class Matches(NamedTuple):
 
 
 def flatten(padded: Rows) -> dict[str, np.ndarray]:
-    """Padded batches as flat rows; rows that are flat already are returned as arrays.
+    """Padded batches as flat rows; rows that are already flat are returned as arrays.
 
     Args:
       padded: 'boxes' [n, g, 4], 'labels' [n, g], 'valid' [n, g], and any of 'scores', 'difficult', 'crowd',
@@ -78,24 +78,24 @@ def voc(
     """Precision, recall and average precision of each class.
 
     A detection is compared with the object of its class and image with the largest IoU (the first of equals),
-    which must exceed the threshold. If that object is difficult, the detection is ignored; if another detection
-    of higher score has it already, the detection is false, even where a second object overlaps enough.
-    Detections of equal score keep their order; the official code does not, which moves APs by about 1e-6.
+    which must exceed the threshold. If that object is difficult, the detection is ignored; if another detection of
+    higher score is already matched to it, the detection is false, even if a second object overlaps enough. Detections
+    of equal score keep their order; the official code does not, which moves APs by about 1e-6.
 
     Args:
       detections: 'image', 'boxes', 'scores', 'labels' (1 to num_classes), flat or padded.
       truth: 'image', 'boxes', 'labels' and optionally 'difficult', flat or padded.
       num_classes: K, without the background.
-      iou_threshold: On (0, 1).
+      iou_threshold: IoU threshold in (0, 1).
 
     Returns:
       Results of the classes 1 to K.
 
     Raises:
-      ValueError: A NaN box or score, or a label outside 1..K (says how many and the first).
+      ValueError: A box or score is NaN, or a label lies outside 1..K; the message has their number and the first.
 
     References:
-      Everingham et al. 2010; voc_eval.py of Fast R-CNN, whose list np.arange(0, 1.1, .1) of recalls holds
+      Everingham et al. 2010; voc_eval.py of Fast R-CNN, whose list np.arange(0, 1.1, .1) of recalls contains
       .30000000000000004, so that a recall of exactly .3 does not reach it.
     """
     detections, truth = check(detections, truth, num_classes)
@@ -110,7 +110,7 @@ def mean_ap(results: list[ClassResult], kind: str = 'ap_area') -> float:
 
     Args:
       results: Result of `voc`.
-      kind: 'ap_area' or 'ap_11_point'.
+      kind: Measure, 'ap_area' or 'ap_11_point'.
     """
     values = np.array([getattr(result, kind) for result in results])
     values = values[np.isfinite(values)]
@@ -118,11 +118,11 @@ def mean_ap(results: list[ClassResult], kind: str = 'ap_area') -> float:
 
 
 def match(detections: Rows, truth: Rows, label: int, iou_threshold: float) -> Matches:
-    """The detections of one class matched to its objects by the rules that `voc` states.
+    """Match the detections of one class to its objects by the rules of `voc`.
 
     Args:
-      detections: Flat, as `check` returns them.
-      truth: Flat, as `check` returns them.
+      detections: Flat detections, as `check` returns them.
+      truth: Flat ground truth, as `check` returns it.
       label: The class.
       iou_threshold: IoU that a match exceeds.
     """
@@ -150,17 +150,17 @@ def outcomes(
     iou_threshold: float = 0.5,
     min_score: float = -np.inf,
 ) -> tuple[Bool[np.ndarray, ' m'], Bool[np.ndarray, ' k']]:
-    """Which detections are correct and which objects are missed, for figures.
+    """Correct detections and missed objects, for figures.
 
     Args:
       detections: As in `voc`.
       truth: As in `voc`.
-      num_classes: K.
+      num_classes: Number of classes K.
       iou_threshold: IoU that a match exceeds.
       min_score: Detections of lower score are neither correct nor matched.
 
     Returns:
-      (is_correct of each detection, is_missed of each object: not difficult and matched by none), in the order of
+      (is_correct of each detection, is_missed of each object, i.e. not difficult and not matched), in the order of
       the flat rows.
 
     Raises:
@@ -198,7 +198,7 @@ def curve(matches: Matches, truth: Rows, label: int) -> ClassResult:
 
 
 def ap_11_point(recall: Float[np.ndarray, ' m'], precision: Float[np.ndarray, ' m']) -> float:
-    """Mean over the eleven recalls 0, .1, ..., 1 of the largest precision at that recall or a higher one.
+    """Mean over the eleven recalls 0, 0.1, ..., 1 of the largest precision at that recall or a higher one.
 
     The recalls are np.arange(0, 1.1, .1), whose fourth is .30000000000000004, as in VOC's code.
     """
@@ -210,7 +210,7 @@ def ap_11_point(recall: Float[np.ndarray, ' m'], precision: Float[np.ndarray, ' 
 
 
 def ap_area(recall: Float[np.ndarray, ' m'], precision: Float[np.ndarray, ' m']) -> float:
-    """Area below the precision-recall curve whose precision is made monotone from the right."""
+    """Area under the precision-recall curve after its precision is made monotone from the right."""
     r = np.concatenate([[0.0], recall, [1.0]])
     p = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]
     steps = np.flatnonzero(r[1:] != r[:-1])
@@ -223,16 +223,16 @@ def best_overlap(
     other_image: Int[np.ndarray, ' k'],
     other_boxes: Shaped[np.ndarray, 'k 4'],
 ) -> tuple[Float[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
-    """For each box the largest IoU with the others of its image, and which it is: the first of equals.
+    """For each box the largest IoU with the other boxes of its image, and the index of that box (the first of equals).
 
     Args:
       image: Image of each box.
-      boxes: Edges.
-      other_image: Image of each of the others.
-      other_boxes: Edges.
+      boxes: Edges of the boxes.
+      other_image: Image of each other box.
+      other_boxes: Edges of the other boxes.
 
     Returns:
-      (IoU, index into the others); (0, -1) where the image has no other box.
+      (IoU, index into the other boxes); (0, -1) if the image has no other box.
     """
     order = np.argsort(other_image, kind='stable')
     starts = np.searchsorted(other_image[order], image, 'left')
@@ -241,7 +241,7 @@ def best_overlap(
     by_count = np.argsort(counts, kind='stable')
     by_count = by_count[counts[by_count] > 0]
     start = 0
-    while start < len(by_count):  # blocks of boxes with about as many others each
+    while start < len(by_count):  # blocks of boxes with about equal numbers of other boxes
         widest = counts[by_count[min(start + 1024, len(by_count)) - 1]]
         block = by_count[start : start + max(1, min(1024, BLOCK // widest))]
         start += len(block)
@@ -268,7 +268,7 @@ def iou(a: Shaped[np.ndarray, '*#n 4'], b: Shaped[np.ndarray, '*#n 4']) -> Float
 def check(
     detections: Rows, truth: Rows, num_classes: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Both as flat rows, with 'difficult' and 'crowd' False in the truth where they are missing.
+    """Detections and ground truth as flat rows, after a check; 'difficult' and 'crowd' are False if they are missing.
 
     Raises:
       ValueError: As in `voc`.

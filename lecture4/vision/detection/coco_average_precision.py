@@ -24,17 +24,17 @@ SIZES = {
     'medium': (32.0**2, 96.0**2),
     'large': (96.0**2, 1e10),
 }  # areas in pixels, both bounds included
-MAX_DETECTIONS = (1, 10, 100)  # of an image and class
-CHUNK = 256  # pairs of an image and a class in one call
+MAX_DETECTIONS = (1, 10, 100)  # largest number of detections of an image and class
+CHUNK = 256  # number of pairs of an image and a class in one call
 
 
 class CocoResult(NamedTuple):
     """Precision and recall; -1 where a class has no object of a size.
 
     Attributes:
-      precision: By IoU threshold (10), recall (101), class and size (all, small, medium, large), of at most
-        100 detections.
-      recall: By IoU threshold, class, size and largest number of detections (1, 10, 100).
+      precision: Precision by IoU threshold (10), recall (101), class and size (all, small, medium, large), with at
+        most 100 detections.
+      recall: Recall by IoU threshold, class, size and largest number of detections (1, 10, 100).
     """
 
     precision: Float[np.ndarray, 't r k a']
@@ -44,10 +44,10 @@ class CocoResult(NamedTuple):
 def coco(detections: Rows, truth: Rows, num_classes: int) -> CocoResult:
     """COCO's evaluation of boxes.
 
-    Of each image and class the 100 detections of highest score count. In order of their score each takes the
-    object of the largest IoU that reaches the threshold and is not taken; objects of another size and crowd
-    regions come last, may be taken (crowd regions repeatedly, with intersection over the area of the detection
-    as IoU), and make the detection ignored; so is an unmatched detection of another size.
+    The 100 detections of highest score of each image and class count. In order of score, each is matched to the
+    unmatched object with the largest IoU that reaches the threshold; objects of another size and crowd regions are
+    matched last (crowd regions repeatedly, with intersection over the area of the detection as IoU), and then the
+    detection is ignored; so is an unmatched detection of another size.
 
     Args:
       detections: 'image', 'boxes', 'scores', 'labels' (1 to num_classes), flat or padded.
@@ -68,7 +68,7 @@ def coco(detections: Rows, truth: Rows, num_classes: int) -> CocoResult:
 
 
 def summary(result: CocoResult) -> dict[str, float]:
-    """COCO's twelve numbers: AP, AP at .5 and .75, AP by size, AR by number of detections and by size.
+    """COCO's twelve numbers: AP, AP at 0.5 and 0.75, AP by size, AR by number of detections and by size.
 
     NaN where no class has an object of the size.
     """
@@ -93,7 +93,7 @@ def _mean(values):
 
 
 class _Pairs:
-    """Detections and objects sorted by image and class, cut to 100 detections in each pair of them."""
+    """Detections and objects sorted by image and class, with at most 100 detections for each image and class."""
 
     def __init__(self, detections, truth, num_classes):
         def key(rows):
@@ -118,13 +118,13 @@ class _Pairs:
         self.object_area = truth['areas'][order].astype(float) if 'areas' in truth else box_area
 
     def outside(self, area):
-        """Bool [4, m]: not of a size."""
+        """Bool [4, m]: whether outside each range of sizes."""
         low, high = np.array(list(SIZES.values())).T[..., None]
         return (area < low) | (area > high)
 
 
 def _match_all(pairs):
-    """Bool [t, a, m] of the detections: matched to an object; to one that is ignored."""
+    """Two arrays bool [t, a, m] of the detections: matched to an object; matched to an ignored object."""
     shape = (len(IOU_THRESHOLDS), len(SIZES), len(pairs.key))
     matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     keys, starts, counts = np.unique(pairs.key, return_index=True, return_counts=True)
@@ -144,7 +144,7 @@ def _match_all(pairs):
             pairs.boxes[own][:, :, None], pairs.object_boxes[objects][:, None], crowd[:, None]
         )
         overlap = np.where(own_valid[..., None] & object_valid[:, None], overlap, -1.0)
-        # Ranks in place of overlaps: exact in integers; of equal overlaps the later object is larger.
+        # Integer ranks in place of overlaps are exact; among equal overlaps the later object ranks higher.
         ranks = overlap.argsort(-1, kind='stable').argsort(-1).astype(np.int32)
         thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None, None]
         reached = overlap[:, None] >= thresholds
@@ -159,7 +159,7 @@ def _match_all(pairs):
 
 
 def _chunks(counts, num_objects):
-    """(pairs, detections, objects) of like size; pairs without objects need no matching."""
+    """Chunks (pairs, detections, objects) of similar size; pairs without objects need no matching."""
     both = np.flatnonzero(num_objects > 0)
     if not both.size:
         return
@@ -180,7 +180,7 @@ def _power(n, base):
 
 
 def _coco_iou(boxes, objects, crowd):
-    """IoU; of a crowd region the intersection over the detection's area."""
+    """IoU; for a crowd region the intersection over the detection's area."""
     sides = np.minimum(boxes[..., 2:], objects[..., 2:]) - np.maximum(
         boxes[..., :2], objects[..., :2]
     )
@@ -201,7 +201,7 @@ def _match_pairs(
     """Whether each detection is matched, and to an ignored object, for every threshold and size."""
 
     def one(ranks, reached, ignored, crowd):
-        """Of one pair, threshold and size."""
+        """Match one pair, threshold and size."""
 
         def step(taken, detection):
             rank, reached = detection

@@ -8,7 +8,7 @@ from lecture4.vision.detection.average_precision import Rows
 
 TYPES = ('correct', 'duplicate', 'localization', 'confusion', 'background')
 IGNORED = -1  # matched to a difficult object
-LOW = 0.1  # IoU from which a detection touches an object
+LOW = 0.1  # smallest IoU at which a detection touches an object
 
 
 def classify(
@@ -16,10 +16,10 @@ def classify(
 ) -> Int[np.ndarray, ' m']:
     """The type of each detection, as index into TYPES, or IGNORED.
 
-    correct: matched as in `average_precision.voc`. duplicate: the object of the largest IoU in its class is
-    overlapped enough, but another detection of higher score has it. localization: the largest IoU in its class
-    lies between .1 and the threshold. confusion: none of those, but an IoU of at least .1 with an object of
-    another class. background: the rest.
+    correct: matched as in `average_precision.voc`. duplicate: the IoU with an object of its class exceeds the
+    threshold, but the object is matched to another detection of higher score. localization: the largest IoU in its
+    class lies between 0.1 and the threshold. confusion: none of these, but an IoU of at least 0.1 with an object of
+    another class. background: all others.
 
     Args:
       detections: As in `average_precision.voc`.
@@ -28,7 +28,7 @@ def classify(
       iou_threshold: IoU that a correct detection exceeds.
 
     Returns:
-      In the order of the (flat) detections.
+      Types in the order of the (flat) detections.
 
     Raises:
       ValueError: As in `average_precision.voc`.
@@ -57,10 +57,10 @@ def classify(
 def count_types(
     detections: Rows, truth: Rows, num_classes: int, *, iou_threshold: float = 0.5
 ) -> Int[np.ndarray, 'k t']:
-    """Detections of each class (rows) by type (columns, as in TYPES) among its N of highest score.
+    """Numbers of detections of each class (rows) by type (columns, as in TYPES) among the N of highest score.
 
-    N is the number of the class's objects that are not difficult, so that a perfect detector has correct ones
-    only; ignored detections are passed over.
+    N is the number of the class's objects that are not difficult, so that a perfect detector has only correct ones;
+    ignored detections are skipped.
 
     Args:
       detections: As in `average_precision.voc`.

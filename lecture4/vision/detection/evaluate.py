@@ -1,4 +1,4 @@
-"""A detector on a whole test set: padded batches of one shape, average precision, time."""
+"""Evaluation of a detector on a whole test set: padded batches of one shape, average precision, time."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,10 +23,10 @@ def predict_all(
     """Detections of all images, and seconds per image without compilation.
 
     Args:
-      predict: A batch -> detections; jitted.
-      arrays: Arrays [n, ...] that a batch is made of.
-      batch_size: Images per batch; the last one is filled up with the first image.
-      track: Shows progress over the first images of batches.
+      predict: Batch -> detections; jitted.
+      arrays: Arrays [n, ...] from which batches are taken.
+      batch_size: Number of images per batch; the last batch is padded with the first image.
+      track: Function that shows progress over the batches.
 
     Returns:
       ({'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}, seconds per image).
@@ -57,7 +57,7 @@ def mean_ap(
     Args:
       detections: Result of `predict_all`.
       truth: 'boxes', 'labels', 'valid' and 'difficult' of the same images.
-      num_classes: Without the background.
+      num_classes: Number of classes without the background.
     """
     own = {name: truth[name] for name in ('boxes', 'labels', 'valid', 'difficult')}
     results = average_precision.voc(dict(detections), own, num_classes)
@@ -83,14 +83,14 @@ def bootstrap_interval(
     num_trials: int = 100,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the mAP over test sets of as many images, drawn with replacement.
+    """Bootstrap 95 % interval of the mAP over resampled test sets of equal size.
 
     Args:
       detections: As in `mean_ap`.
       truth: As in `mean_ap`.
       num_classes: As in `mean_ap`.
-      num_trials: Sets drawn.
-      seed: Seed of the random draw.
+      num_trials: Number of resampled sets.
+      seed: Seed of the resampling.
     """
     rng, n = np.random.default_rng(seed), len(truth['labels'])
     values = []
@@ -114,15 +114,15 @@ def drawn(
     num_images: int = 8,
     min_score: float = 0.5,
 ) -> dict[str, Any]:
-    """What `figures.detection.detections` draws of the first images: correct, false and missed at a score.
+    """Arguments of `figures.detection.detections` for the first images: correct, false and missed boxes.
 
     Args:
-      images: uint8, padded.
+      images: Images, uint8, padded.
       detections: As in `mean_ap`.
       truth: As in `mean_ap`, with 'sizes'.
       num_classes: As in `mean_ap`.
-      num_images: Images to draw.
-      min_score: Score from which on a detection counts.
+      num_images: Number of images to draw.
+      min_score: Smallest score of a detection that counts.
     """
     n = min(num_images, len(images))
     own = {name: np.asarray(detections[name][:n]) for name in Detections._fields}

@@ -1,8 +1,8 @@
 """Fast R-CNN: one pass over the image, RoI pooling, a classifier and a regressor per RoI. Girshick, ICCV 2015.
 
 A batch is {'images' [n, h, w, 3] (normalized, padded) or 'features' (their feature maps, cached), 'sizes' [n, 2]
-(height and width without padding), 'boxes' [n, g, 4], 'labels' [n, g] (1 .. K), 'valid' [n, g]}, with the proposals
-'proposals' [n, p, 4] and 'proposals_valid' [n, p].
+(height and width without padding), 'boxes' [n, g, 4], 'labels' [n, g] (1 .. K), 'valid' [n, g], 'proposals' [n, p,
+4], 'proposals_valid' [n, p]}.
 """
 
 import functools
@@ -33,7 +33,7 @@ class Detections(NamedTuple):
       boxes: [n, d, 4].
       scores: [n, d].
       labels: 1 .. K, [n, d].
-      valid: Whether there is such a detection, [n, d].
+      valid: False for padding, [n, d].
     """
 
     boxes: Float[Array, 'n d 4']
@@ -43,7 +43,7 @@ class Detections(NamedTuple):
 
 
 def feature_maps(network: Detector, variables: Any, batch: Mapping[str, Any]) -> Features:
-    """The batch's cached feature maps, or those of its images."""
+    """The cached feature maps of a batch, or those computed from its images."""
     if 'features' in batch:
         cached = batch['features']
         levels = cached if isinstance(cached, tuple | list) else (cached,)
@@ -53,7 +53,7 @@ def feature_maps(network: Detector, variables: Any, batch: Mapping[str, Any]) ->
 
 
 def init(network: Detector, key: jax.Array, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Initial variables; without the backbone's where the batch has cached feature maps."""
+    """Initial variables, without those of the backbone if the batch has cached feature maps."""
     if 'features' in batch:
         return dict(network.init(key, feature_maps(network, {}, batch), method='from_features'))
     return dict(network.init(key, batch['images']))
@@ -65,8 +65,8 @@ def maps_by_frozen(
     """Feature maps of normalized images by convolutions that are not part of the state.
 
     Args:
-      network: With one feature map.
-      weights: Variables of its network, as `weights.convolutions.load` returns them.
+      network: A network with one feature map.
+      weights: Variables of the network, as `weights.convolutions.load` returns them.
       images: Normalized images.
     """
     variables = {kind: {'network': tree} for kind, tree in weights.items()}
@@ -75,7 +75,7 @@ def maps_by_frozen(
 
 
 def image_shape(recipe: Recipe, batch: Mapping[str, Any], levels: Features) -> tuple[int, int]:
-    """(height, width) of the padded images; of cached feature maps, by the recipe's strides.
+    """(height, width) of the padded images; for cached feature maps, computed from the recipe's strides.
 
     Raises:
       ValueError: There are no images, and the recipe has no strides.
@@ -90,7 +90,7 @@ def image_shape(recipe: Recipe, batch: Mapping[str, Any], levels: Features) -> t
 def pool_rois(
     recipe: Recipe, levels: Features, rois: Float[Array | np.ndarray, 'n r 4']
 ) -> Float[Array, 'm ph pw c']:
-    """Pooled features of the RoIs of a batch, m = n * r, images in order."""
+    """Pooled features of the RoIs of a batch, m = n * r, image by image."""
     size = recipe.pool_size
     if len(recipe.pool_scales) > 1:
         pool = functools.partial(
@@ -129,7 +129,7 @@ def head_loss(
       logits: Logits of background and classes.
       deltas: Regression outputs of every class.
       sampled: Labels and targets of the same m RoIs, [m] and [m, 4]; labels of -1 do not count.
-      beta: Where the smooth L1 loss turns linear.
+      beta: Threshold at which the smooth L1 loss becomes linear.
 
     Returns:
       The loss, and {'class_loss', 'box_loss', 'roi_accuracy'}.
@@ -152,7 +152,7 @@ def head_loss(
 
 
 def smooth_l1(x: Float[Array | np.ndarray, '*shape'], beta: float) -> Float[Array, '*shape']:
-    """x^2 / (2 beta) where |x| < beta, |x| - beta / 2 elsewhere; sigma of the papers' code is beta^(-1/2)."""
+    """x^2 / (2 beta) where |x| < beta, |x| - beta / 2 elsewhere; the papers' code has sigma = beta^(-1/2)."""
     size = jnp.abs(x)
     return jnp.where(size < beta, 0.5 * x**2 / beta, size - 0.5 * beta)
 
@@ -164,7 +164,7 @@ def sample_rois(
     proposals_valid: Bool[Array | np.ndarray, 'n p'],
     batch: Mapping[str, Any],
 ) -> RoITargets:
-    """`targets.roi_targets` of every image of a batch, with a key of its own; difficult boxes are left out."""
+    """`targets.roi_targets` of every image of a batch, each with a different random key, without difficult boxes."""
     sample = functools.partial(
         targets.roi_targets,
         num_samples=recipe.num_rois,
@@ -181,7 +181,7 @@ def sample_rois(
 
 
 def training_boxes(batch: Mapping[str, Any]) -> Bool[Array, 'n g']:
-    """Which boxes are trained on: valid, not difficult, finite, with x2 > x1 and y2 > y1."""
+    """Mask of the boxes to train on: valid, not difficult, finite, with x2 > x1 and y2 > y1."""
     boxes = batch['boxes']
     is_box = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
     valid = batch['valid'] & is_box & jnp.all(jnp.isfinite(boxes), axis=-1)
@@ -235,7 +235,7 @@ def predict(
 def classify(
     network: Detector, variables: Any, pooled: Float[Array | np.ndarray, 'm ph pw c']
 ) -> tuple[Float[Array, 'm k'], Float[Array, 'm k 4']]:
-    """The head's (logits, deltas) in testing; its dense layers may be decomposed by `truncated_svd`."""
+    """The head's (logits, deltas) in testing; the dense layers may be decomposed by `truncated_svd`."""
     head = variables['params']['head']
     dense = head.get('layers', {})
     if not any('kernel1' in layer for layer in dense.values()):
@@ -281,11 +281,11 @@ def detections_of(
     within their class, and the best of all classes are returned.
 
     Args:
-      recipe: Constants.
+      recipe: Constants of the detector.
       logits: Logits of background and classes.
       deltas: Box deltas for background and classes.
       proposals: Proposals.
-      proposals_valid: Which there are.
+      proposals_valid: Mask of the proposals, False for padding.
       size: (height, width) of the image.
 
     Returns:
@@ -323,11 +323,11 @@ def best_of_classes(
     Args:
       boxes: Boxes of classes 1 .. k.
       scores: Scores of classes 1 .. k; only those above min_score count.
-      valid: Which count.
+      valid: Mask of the proposals that count.
       min_score: See above.
       threshold: IoU above which a detection suppresses another of its class.
       max_detections: Number of detections, the best of all classes.
-      max_candidates: Boxes that enter the suppression, the best of all classes.
+      max_candidates: Number of boxes that enter the suppression, the best of all classes.
       extent: See `ops.boxes`.
 
     Returns:
@@ -355,18 +355,18 @@ def best_of_classes(
 def truncated_svd(
     head: Mapping[str, Any], ranks: Mapping[str, int]
 ) -> tuple[dict[str, Any], dict[str, Float[Array, '']]]:
-    """Dense layers of a head replaced by their truncated singular value decompositions.
+    """Replace dense layers of a head by their truncated singular value decompositions.
 
     The kernel W [d, k] becomes W1 W2 with W1 [d, t] = U sqrt(s) and W2 [t, k] = sqrt(s) V', two layers without a
     nonlinearity between them: t (d + k) parameters in place of d k. The paper has t = 1024 for fc6, 256 for fc7.
 
     Args:
       head: Parameters of the dense layers, {'fc6': {'kernel', 'bias'}, ...}.
-      ranks: t by layer.
+      ranks: Rank t of each layer.
 
     Returns:
-      The parameters with {'kernel1', 'kernel2', 'bias'} for these layers, for `apply_dense`; and the fraction of
-      the squared singular values that each keeps.
+      The parameters with {'kernel1', 'kernel2', 'bias'} for these layers, for `apply_dense`; and the fraction of the
+      squared singular values that each of them keeps.
 
     References:
       Girshick 2015, section 3.1.
@@ -389,7 +389,7 @@ def apply_dense(
     x: Float[Array | np.ndarray, 'r h w c'],
     names: Sequence[str] = ('fc6', 'fc7'),
 ) -> Float[Array, 'r d']:
-    """`networks.DenseLayers` in testing, of layers of which some are decomposed by `truncated_svd`."""
+    """`networks.DenseLayers` in testing, where some layers are decomposed by `truncated_svd`."""
     x = jnp.asarray(x).reshape(len(x), -1)
     for name in names:
         layer = layers[name]

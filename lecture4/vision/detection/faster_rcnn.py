@@ -31,8 +31,8 @@ def proposals_of(
 ) -> tuple[Float[Array, 'p 4'], Bool[Array, 'p'], Float[Array, 'p']]:
     """Proposals of one image: decoded, clipped, the best of each level, after non-maximum suppression.
 
-    Boxes suppress boxes of their own level only. In the papers' convention (extent 'inclusive') boxes below the
-    minimum size are removed before the best are taken, in torchvision's after that.
+    Boxes suppress only boxes of the same level. In the papers' convention (extent 'inclusive') boxes below the
+    minimum size are removed before the best are selected, in torchvision's after that.
 
     Args:
       recipe: Constants.
@@ -40,17 +40,17 @@ def proposals_of(
       deltas: Regression outputs of the anchors.
       anchors: As `Recipe.anchors` returns them.
       size: (height, width) of the image without padding.
-      train: Whether the numbers are those of training.
+      train: Whether the numbers of proposals are those of training.
 
     Returns:
-      (boxes, whether there is such a box, score in [0, 1]), best first.
+        (boxes, valid (False for padding), scores in [0, 1]), best first.
     """
     extent = recipe.extent
     boxes, scores, levels = [], [], []
     for i, (own_logits, own_deltas, own_anchors) in enumerate(
         zip(logits, deltas, anchors, strict=True)
     ):
-        # The gradient of joint training stops at coordinates.
+        # In joint training no gradient flows through coordinates.
         decoded = box_ops.decode(
             jax.lax.stop_gradient(own_deltas),
             jnp.asarray(own_anchors),
@@ -101,15 +101,15 @@ def propose(
 def rpn_loss(
     recipe: Recipe, outputs: Any, batch: Mapping[str, Any], key: jax.Array
 ) -> tuple[Float[Array, ''], Metrics]:
-    """Cross-entropy of object or not plus the smooth L1 loss of positive anchors' boxes.
+    """Cross-entropy of objectness plus the smooth L1 loss of the boxes of positive anchors.
 
     Both are divided by the number of sampled anchors, as in py-faster-rcnn and torchvision; the paper divides the
-    second by the number of positions and multiplies it by 10, about the same.
+    second by the number of positions and multiplies it by 10, which is about the same.
 
     Args:
       recipe: Constants.
       outputs: (logits, deltas, anchors) of `propose`.
-      batch: With 'boxes', 'valid', 'sizes'.
+      batch: A batch with 'boxes', 'valid', 'sizes'.
       key: Random key of the sampling.
 
     Returns:
@@ -186,9 +186,9 @@ def alternating_losses(
 ) -> tuple[Callable[..., tuple[Float[Array, ''], Metrics]], ...]:
     """The losses of 4-step alternating training, for `train.phases` over `alternating_init`.
 
-    1: the region proposal network with a backbone of its own; 2: the detector with another, on these proposals; 3: the
-    region proposal network on the detector's backbone, fixed; 4: the detector's head on these proposals, all else
-    fixed. The result is params['detector'], whose backbone both share.
+    1: the region proposal network with a separate backbone; 2: the detector with another backbone, on these
+    proposals; 3: the region proposal network on the fixed backbone of the detector; 4: the detector's head on these
+    proposals, with everything else fixed. The result is params['detector'], whose backbone both share.
 
     Args:
       network: The detector.

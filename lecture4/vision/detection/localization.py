@@ -1,7 +1,7 @@
 """Localization of a single object: its class, and its box by regression per class. Simonyan & Zisserman, ICLR 2015.
 
-The detector's head on one region, the whole image. A batch is that of `fast_rcnn`, whose first box in each image is the
-object.
+The detector's head is applied to one region, the whole image. Batches are those of `fast_rcnn`; the first box of each
+image is the object.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class Localized(NamedTuple):
     """One object per image.
 
     Attributes:
-      boxes: By the regression of the predicted class, [n, 4].
+      boxes: Boxes by the regression of the predicted class, [n, 4].
       labels: Predicted class, 1 .. K, [n].
-      boxes_of_true_class: By the regression of a class that is given, [n, 4].
+      boxes_of_true_class: Boxes by the regression of a given class, [n, 4].
     """
 
     boxes: Float[Array, 'n 4']
@@ -76,8 +76,8 @@ def predict(
       network: The detector.
       recipe: Constants.
       variables: Variables of the network.
-      batch: 'images' or 'features', and 'sizes'.
-      labels: Classes whose boxes are `boxes_of_true_class`; None takes the predicted ones.
+      batch: A batch with 'images' or 'features', and 'sizes'.
+      labels: Classes of `boxes_of_true_class`; None takes the predicted ones.
     """
     levels = fast_rcnn.feature_maps(network, variables, batch)
     rois = whole_images(batch['sizes'])

@@ -26,7 +26,7 @@ class SmallNetwork(nn.Module):
     """A few 3 x 3 convolutions with max pools between the stages: a backbone that trains in minutes on a CPU.
 
     Attributes:
-      features: Channels of each stage; the maps are halved after every stage but the last.
+      features: Channels of each stage; the maps are halved after every stage except the last.
       num_convolutions: Number of convolutions of each stage.
     """
 
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
     """Named feature maps of an image network, finest first. Batch norm is frozen: it uses its running averages.
 
     Attributes:
-      network: With features_only=True.
+      network: A network with features_only=True.
       names: Names of the activations.
     """
 
@@ -84,11 +84,11 @@ class Backbone(nn.Module):
 class FeaturePyramid(nn.Module):
     """A feature pyramid on the four stages of a ResNet, and a fifth map for the largest anchors.
 
-    Each level is its stage's maps by a 1 x 1 convolution, plus the coarser level upsampled (nearest), then smoothed
-    by a 3 x 3 convolution; the fifth takes every other cell of the fourth.
+    Each level is a 1 x 1 convolution of its stage's maps plus the upsampled (nearest) coarser level, smoothed by a 3
+    x 3 convolution; the fifth takes every other cell of the fourth.
 
     Attributes:
-      backbone: With the stages' maps.
+      backbone: Backbone that returns the maps of the stages.
       features: Channels of every level.
 
     References:
@@ -116,7 +116,7 @@ class FeaturePyramid(nn.Module):
 
 
 def _upsample(x, shape):
-    """Nearest neighbors, as torch's interpolate(mode='nearest') to a size."""
+    """Nearest-neighbor upsampling to a size, as by torch's interpolate(mode='nearest')."""
     for axis, length in zip((1, 2), shape, strict=True):
         n = x.shape[axis]
         if length == 2 * n:
@@ -129,10 +129,10 @@ def _upsample(x, shape):
 class RPNHead(nn.Module):
     """Scores and regression outputs of the anchors of every cell; the same weights for every level.
 
-    One logit per anchor, where the paper has a softmax of two: the same function.
+    One logit per anchor, equivalent to the paper's softmax of two.
 
     Attributes:
-      num_anchors: Anchors per cell.
+      num_anchors: Number of anchors per cell.
       features: Channels of the 3 x 3 convolution: 512 for VGG-16, 256 for ZF and pyramids.
     """
 
@@ -160,9 +160,9 @@ class DenseLayers(nn.Module):
     """Dense layers with ReLUs on pooled RoIs: VGG's and ZF's fc6 and fc7, torchvision's box head.
 
     Attributes:
-      hidden_dims: Units of fc6, fc7, ...: 4096 each in the papers, 1024 in torchvision.
-      dropout_rate: After each: 0.5 in the papers, 0 in torchvision.
-      kernel_std: Standard deviation of the initial kernels; None is He's.
+      hidden_dims: Numbers of units of fc6, fc7, ...: 4096 in the papers, 1024 in torchvision.
+      dropout_rate: Dropout rate after each layer: 0.5 in the papers, 0 in torchvision.
+      kernel_std: Standard deviation of the initial kernels; None takes He's initialization.
     """
 
     hidden_dims: tuple[int, ...] = (4096, 4096)
@@ -185,7 +185,7 @@ class DenseLayers(nn.Module):
 
 
 class LastStage(nn.Module):
-    """The last stage of a ResNet on pooled RoIs, then the mean: the head on conv4 maps. Batch norm is frozen.
+    """The last stage of a ResNet on pooled RoIs, followed by the mean: the head on conv4 maps. Batch norm is frozen.
 
     Attributes:
       num_blocks: Number of blocks of the stage.
@@ -219,11 +219,11 @@ class LastStage(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Class scores and regression outputs of every class of pooled RoIs.
+    """Class scores and regression outputs of every class for pooled RoIs.
 
     Attributes:
-      layers: Before the two outputs.
-      num_classes: Without the background.
+      layers: Layers before the two outputs.
+      num_classes: Number of classes without the background.
     """
 
     layers: nn.Module
@@ -242,13 +242,13 @@ class BoxHead(nn.Module):
 
 
 class Detector(nn.Module):
-    """The parts of Fast and of Faster R-CNN, by methods; `init` with images makes all parameters.
+    """The parts of Fast and Faster R-CNN as methods; `init` with images makes all parameters.
 
     Attributes:
       backbone: Normalized images -> feature maps, finest first.
       head: Pooled RoIs -> (logits, deltas).
       rpn: Feature maps -> (logits, deltas) of anchors; None in Fast R-CNN.
-      pool_size: Bins of a RoI along both axes.
+      pool_size: Number of bins of a RoI along both axes.
     """
 
     backbone: nn.Module
@@ -274,14 +274,14 @@ class Detector(nn.Module):
         return self.head(pooled, train)
 
     def from_features(self, levels: Sequence[Float[Array | np.ndarray, 'n _ _ _']]) -> Any:
-        """Everything but the backbone, once: what `init` needs where feature maps are cached."""
+        """Run everything except the backbone once, for `init` with cached feature maps."""
         outputs = self.rpn(levels) if self.rpn is not None else None
         channels = levels[0].shape[-1]
         size = (1, self.pool_size, self.pool_size, channels)
         return outputs, self.head(jnp.zeros(size, levels[0].dtype))
 
     def __call__(self, images: Float[Array | np.ndarray, 'n h w c']) -> Any:
-        """Everything once: what `init` needs."""
+        """Run everything once, for `init`."""
         return self.from_features(self.backbone(images))
 
 
@@ -300,12 +300,13 @@ def create(
     Args:
       name: 'vgg_d', 'zfnet', 'resnet_50_v1_5', 'resnet_101_v1_5' (conv4 maps and conv5 as the head),
         'resnet_50_fpn', 'resnet_101_fpn' (torchvision's), or 'small'.
-      num_classes: Without the background.
-      num_anchors: Per cell; 3 in torchvision's pyramids.
-      with_rpn: Whether it makes its own proposals.
-      hidden_dims: Dense layers of the head, where it has some; torchvision's pyramids have (1024, 1024).
+      num_classes: Number of classes without the background.
+      num_anchors: Number of anchors per cell; 3 in torchvision's pyramids.
+      with_rpn: Whether the detector makes its own proposals.
+      hidden_dims: Numbers of units of the dense layers of the head, if it has any; torchvision's pyramids have (1024,
+        1024).
       dropout_rate: Dropout rate of these layers; torchvision has no dropout.
-      small: The backbone of 'small'.
+      small: Backbone of 'small'.
 
     Raises:
       ValueError: There is no such detector.
@@ -338,15 +339,15 @@ def create(
 
 
 def freeze(variables: Any, layers: Sequence[str] = ()) -> Any:
-    """The same variables, through which no gradient goes where a layer is frozen.
+    """The same variables, with no gradient through those of frozen layers.
 
     Batch norm is always frozen, parameters and statistics. A backward pass is not even computed below the first
     layer that is trained.
 
     Args:
       variables: {'params', 'batch_stats'}, or gradients of their structure.
-      layers: What the names of frozen modules begin with: ('conv1', 'conv2') in Fast and Faster R-CNN with
-        VGG-16, ('backbone',) for all of it.
+      layers: Prefixes of the names of frozen modules: ('conv1', 'conv2') in Fast and Faster R-CNN with VGG-16,
+        ('backbone',) for the whole backbone.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jax.lax.stop_gradient(leaf) if is_frozen(path, layers) else leaf,
@@ -355,12 +356,12 @@ def freeze(variables: Any, layers: Sequence[str] = ()) -> Any:
 
 
 def is_frozen(path: Sequence[Any], layers: Sequence[str]) -> bool:
-    """Whether a leaf of that path belongs to a frozen layer, see `freeze`."""
+    """Whether the leaf at a path belongs to a frozen layer, see `freeze`."""
     names = [key.key for key in path]
     frozen = any(name.startswith(tuple(layers)) for name in names) if layers else False
     return frozen or names[0] == 'batch_stats' or 'bn' in names
 
 
 def trainable_mask(variables: Any, layers: Sequence[str] = ()) -> Any:
-    """A tree of booleans for optax.masked: True where `freeze` leaves a gradient."""
+    """A tree of booleans for optax.masked: True where `freeze` lets gradients pass."""
     return jax.tree_util.tree_map_with_path(lambda path, _: not is_frozen(path, layers), variables)

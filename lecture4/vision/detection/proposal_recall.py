@@ -1,4 +1,4 @@
-"""How well region proposals cover the objects: recall against IoU and number of proposals, MABO."""
+"""Coverage of objects by region proposals: recall against IoU and number of proposals, MABO."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ def best_overlaps(
     """The largest IoU of each object with the first proposals of its image.
 
     Args:
-      proposals: For each image, boxes in order of priority.
-      truth: 'image' and 'boxes', flat or padded.
-      numbers: How many of the first proposals of an image are taken, in ascending order.
+      proposals: Boxes of each image in order of priority.
+      truth: Ground truth with 'image' and 'boxes', flat or padded.
+      numbers: Numbers of proposals per image, the first ones, in ascending order.
 
     Returns:
       A row for each number, a column for each object in the order of the flat truth; 0 without a proposal.
@@ -39,7 +39,7 @@ def best_overlaps(
 def nearest(
     boxes: Shaped[np.ndarray, 'p 4'], objects: Shaped[np.ndarray, 'g 4']
 ) -> Shaped[np.ndarray, '_ 4']:
-    """The box of the largest IoU with each object of one image; none where there is no box.
+    """The box with the largest IoU with each object of one image; empty if there is no box.
 
     Args:
       boxes: Proposals.
@@ -53,7 +53,7 @@ def nearest(
 def recall(
     overlaps: Float[np.ndarray, 'c m'], thresholds: Float[np.ndarray, ' t'] | Sequence[float]
 ) -> Float[np.ndarray, 'c t']:
-    """Fraction of the objects that a proposal overlaps by at least each threshold.
+    """Fraction of the objects that a proposal overlaps with an IoU of at least each threshold.
 
     Args:
       overlaps: Result of `best_overlaps`, without the columns that should not count (difficult objects).
@@ -63,7 +63,7 @@ def recall(
 
 
 def average_recall(overlaps: Float[np.ndarray, 'c m']) -> Float[np.ndarray, ' c']:
-    """Twice the area below recall against IoU from .5 to 1 (Hosang et al. 2016)."""
+    """Twice the area under recall against IoU from 0.5 to 1 (Hosang et al. 2016)."""
     return 2 * np.maximum(overlaps - 0.5, 0).mean(1)
 
 
@@ -85,12 +85,12 @@ def mabo(
 def measure(
     proposals: Sequence[Shaped[np.ndarray, '_ 4']], truth: Rows, numbers: Sequence[int]
 ) -> list[dict[str, float]]:
-    """What a report says of proposals, for each number of them per image.
+    """Metrics of proposals for a report, for each number of proposals per image.
 
     Args:
-      proposals: For each image, boxes in order of priority.
-      truth: 'image', 'boxes', 'labels', without the objects that should not count.
-      numbers: How many of the first proposals of an image are taken, in ascending order.
+      proposals: Boxes of each image in order of priority.
+      truth: Ground truth with 'image', 'boxes', 'labels', without the objects that should not count.
+      numbers: Numbers of proposals per image, the first ones, in ascending order.
 
     Returns:
       A record for each number: 'at most', recall (IoU 0.5), recall_07, average_recall, mabo, num_proposals (mean

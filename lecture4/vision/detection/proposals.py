@@ -1,10 +1,10 @@
-"""Region proposals of a whole data set: computed by several processes, kept with the set's fingerprint.
+"""Region proposals of a whole data set: computed by several processes, stored with the set's fingerprint.
 
 A set of proposals is a list with float32 [m, 4] for each image, edges [x1, y1, x2, y2] in pixels of the image, in
 order of priority. The file that holds them has
 
-    boxes         float32 [all, 4], image after image
-    counts        integers [n], how many of them belong to each image
+    boxes         float32 [all, 4], image by image
+    counts        integers [n], number of boxes of each image
     fingerprint   optional: `fingerprint(dataset)` of the images that they were computed from
 
 and may come from any other method: write it with numpy.savez.
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float32, Shaped
 
 from lecture4.vision.detection import selective_search
 
-SAVE_EVERY = 10  # images between two saves of a file that is not complete
+SAVE_EVERY = 10  # number of images between two saves of an incomplete file
 
 
 def compute(
@@ -35,13 +35,13 @@ def compute(
     *,
     num_workers: int = 1,
 ) -> Iterator[Float32[np.ndarray, '_ 4']]:
-    """Proposals of each image, in order; no more than a few images are held at a time.
+    """Proposals of each image, in order, with only a few images in memory at a time.
 
     Args:
-      images: uint8; taken one after another.
-      propose: Image -> proposals, a function that can be pickled, such as a partial of
+      images: Images, uint8, read one after another.
+      propose: Image -> proposals, a picklable function such as a partial of
         `selective_search.propose`.
-      num_workers: Processes; 0 takes one for each core, 1 computes in this one.
+      num_workers: Number of processes; 0 takes one for each core, 1 computes in this process.
 
     Yields:
       Boxes of the next image, the same for any number of processes.
@@ -70,22 +70,22 @@ def cached(
     num_workers: int = 1,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> list[Float32[np.ndarray, '_ 4']]:
-    """The proposals in the file at `path`; computed and written first unless it is there.
+    """The proposals in the file at `path`, which is computed and written first if it does not exist.
 
-    A computation that was interrupted continues after the last of the images whose proposals were saved (every
-    ten, in PATH.partial.npz). The file is renamed when complete: another process never sees half of it.
+    An interrupted computation continues after the last image whose proposals were saved (every ten images, in
+    PATH.partial.npz). The file is renamed when complete, so that another process never reads an incomplete file.
 
     Args:
-      path: An .npz file. Its name should say the method and the settings, see `cache_name`.
+      path: An .npz file, whose name should contain the method and its settings, see `cache_name`.
       images: As in `compute`.
       fingerprint: Fingerprint of the images: `lecture4.data.detection.dataset.fingerprint`.
       propose: As in `compute`.
       num_workers: As in `compute`.
-      track: Iterates over the numbers of the images to do and shows how many are done, such as a partial of
+      track: Iterates over the indices of the remaining images and shows progress, such as a partial of
         `lecture4.train.track`.
 
     Raises:
-      ValueError: As in `load`: the file is of other images, or damaged. It is left as it is.
+      ValueError: As in `load`: the file is of other images, or damaged. The file is not changed.
     """
     path = pathlib.Path(path)
     if path.exists():
@@ -115,14 +115,14 @@ def prepare(
     min_size: int = 20,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> tuple[Float32[np.ndarray, 'n {number} 4'], Bool[np.ndarray, 'n {number}']]:
-    """Proposals of a set as padded arrays: those of a file, or of selective search in mode fast, kept in a folder.
+    """Proposals of a set as padded arrays: from a file, or from selective search in mode fast, stored in a folder.
 
     Args:
       images: As in `compute`; more than 50 are divided among all cores.
       fingerprint: Fingerprint of the images.
-      number: Proposals per image, the first ones.
-      file: Proposals of the user; '' computes selective search's.
-      folder: Where these are kept.
+      number: Number of proposals per image, the first ones.
+      file: File with the user's proposals; '' computes selective search's.
+      folder: Folder in which computed proposals are stored.
       width: As in `selective_search.propose`.
       min_size: As in `selective_search.propose`.
       track: As in `cached`.
@@ -144,7 +144,7 @@ def prepare(
 
 
 def seconds_per_image(images: Sequence[Any], propose: Callable[[Any], Any]) -> float:
-    """Mean time of proposing for the images, in this process."""
+    """Mean time per image of computing proposals, in this process."""
     start = time.perf_counter()
     for image in images:
         propose(image)
@@ -159,7 +159,7 @@ def cache_name(fingerprint: str, mode: str = 'fast', seed: int = 0) -> str:
 def save(
     path: str | PathLike[str], proposals: Sequence[Shaped[np.ndarray, '_ 4']], fingerprint: str
 ) -> None:
-    """Write a file of proposals; an old one is replaced at once or not at all."""
+    """Write a file of proposals; an existing file is replaced atomically."""
     path = pathlib.Path(path)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     boxes = [np.asarray(boxes, np.float32).reshape(-1, 4) for boxes in proposals]
@@ -179,8 +179,8 @@ def load(
     """The proposals in a file.
 
     Args:
-      path: An .npz file as the module describes it.
-      num_images: How many images there are; None takes any number.
+      path: An .npz file, see the module's docstring.
+      num_images: Number of images; None accepts any number.
       fingerprint: Fingerprint of the images; '' accepts any, and a file without one fits any.
 
     Raises:
@@ -192,7 +192,9 @@ def load(
         with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             boxes, counts = np.asarray(file['boxes'], np.float32), np.asarray(file['counts'])
             own = str(file['fingerprint']) if 'fingerprint' in file.files else ''
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
+    except (
+        Exception
+    ) as error:  # zipfile, zlib and numpy raise many kinds of exceptions on a broken file
         raise ValueError(
             f'{path} cannot be read as proposals ({type(error).__name__}: {error}); expected an .npz file with boxes '
             '[all, 4] and counts [n]; remove or replace it'
@@ -200,7 +202,7 @@ def load(
     if fingerprint and own and own != fingerprint:
         raise ValueError(
             f'{path} has proposals of another data set: its fingerprint is {own[:16]}, that of the images '
-            f'{fingerprint[:16]}; compute those of this set, or name their file'
+            f'{fingerprint[:16]}; compute the proposals of this set, or name their file'
         )
     if boxes.ndim != 2 or boxes.shape[1] != 4 or counts.ndim != 1 or counts.sum() != len(boxes):
         raise ValueError(
@@ -221,11 +223,11 @@ def load(
 def pad(
     proposals: Sequence[Shaped[np.ndarray, '_ 4']], number: int
 ) -> tuple[Float32[np.ndarray, 'n {number} 4'], Bool[np.ndarray, 'n {number}']]:
-    """The first proposals of each image, padded with zeros to one number, and which are real.
+    """The first proposals of each image, padded with zeros to one number, and the mask of those that are not padding.
 
     Args:
-      proposals: For each image.
-      number: How many.
+      proposals: Proposals of each image.
+      number: Number of proposals per image.
     """
     boxes = np.zeros((len(proposals), number, 4), np.float32)
     valid = np.zeros((len(proposals), number), bool)

@@ -1,7 +1,7 @@
 """R-CNN: a CNN's features of warped proposals, linear SVMs, box regression. Girshick et al., CVPR 2014.
 
 Training is in the paper's separate stages, on features that are computed once: `warp` proposals and run any network
-of ours on them, `fit_svms` with one pass of hard-negative mining, `fit_box_regression` per class, `detect`.
+of this library on them, `fit_svms` with one pass of hard-negative mining, `fit_box_regression` per class, `detect`.
 """
 
 import functools
@@ -34,17 +34,17 @@ def warp(
     crop_size: int = 227,
     context: int = 16,
 ) -> Float[Array, 'p {crop_size} {crop_size} c']:
-    """Boxes with context, warped to squares whatever their shape; outside the image is 0.
+    """Warp boxes with context to squares, whatever their shape; pixels outside the image are 0.
 
     A box is enlarged about its center so that `context` pixels of the square surround it, rounded to pixels, and
     clipped; bilinear interpolation without antialiasing reads only inside the clipped box. 0 is the mean color, since
-    images are normalized before.
+    images are already normalized.
 
     Args:
       image: Normalized image.
-      boxes: Continuous pixel coordinates.
+      boxes: Boxes in continuous pixel coordinates.
       crop_size: Height and width of the squares: 227 for AlexNet, 224 for VGG.
-      context: Pixels of context in the square.
+      context: Width in pixels of the context in the square.
 
     References:
       rcnn_im_crop.m of the R-CNN code.
@@ -87,12 +87,12 @@ def warp(
 
 
 class RegionNetwork(nn.Module):
-    """A small network with the interface of ours, for crops: a few convolutions, dense layers, a classifier.
+    """A small network for crops: a few convolutions, dense layers, a classifier.
 
     Attributes:
-      num_outputs: Classes and the background.
-      hidden_dims: Units of fc6, fc7, ...
-      dropout_rate: After each of them.
+      num_outputs: Number of classes plus one for the background.
+      hidden_dims: Numbers of units of fc6, fc7, ...
+      dropout_rate: Dropout rate after each dense layer.
       network: The convolutions.
     """
 
@@ -126,8 +126,8 @@ def loss(
     """Fine-tuning: cross-entropy over classes and background of warped, randomly mirrored proposals.
 
     Args:
-      network: Any network of ours with one output per class and one for the background, which is the first.
-      recipe: Its numbers of RoIs and IoUs: 25 % positive, IoU >= .5, background below.
+      network: Any image network with one output for the background, the first, and one per class.
+      recipe: Numbers of RoIs, and IoUs: 25 % positive, IoU >= 0.5, background below.
       variables: Variables of the network.
       batch: As in `fast_rcnn`, with 'images' and 'proposals'.
       key: Random key of sampling, mirroring and dropout.
@@ -169,16 +169,16 @@ def region_features(
     """Logits and named activations, flattened, of the warped boxes of one image.
 
     Args:
-      network: Any network of ours.
+      network: Any image network.
       variables: Variables of the network.
-      image: Normalized.
+      image: Normalized image.
       boxes: Proposals.
       names: Names of activations: ('fc7', 'pool5') in the paper.
       crop_size: See `warp`.
       context: See `warp`.
 
     Returns:
-      (logits, each of the activations [p, d]).
+      (logits, activations [p, d] by name).
     """
     outputs: Any = network.apply(variables, warp(image, boxes, crop_size, context))
     logits, activations = outputs
@@ -189,9 +189,9 @@ class SVMs(NamedTuple):
     """Linear SVMs, one class against the rest.
 
     Attributes:
-      weights: For unscaled features, [d, k].
-      bias: [k].
-      num_negatives: Hard negatives that each was last trained on, [k].
+      weights: Weights for unscaled features, [d, k].
+      bias: Biases [k].
+      num_negatives: Number of hard negatives that each SVM was last trained on, [k].
     """
 
     weights: Float[np.ndarray, 'd k']
@@ -212,15 +212,15 @@ def fit_svms(
     """SVMs with hard-negative mining: one pass over the images, as published.
 
     Positives of a class are its ground truth boxes only. Negatives are proposals whose IoU with every box of the class
-    in the image is below `negative_iou`; others are ignored. Image by image, negatives that score above -1.0001 join
-    the training set; after every 2000 new ones, and at the end, the SVM is retrained and negatives below -1.2 are
-    dropped. Features are scaled to a mean norm of 20.
+    in the image is below `negative_iou`; others are ignored. Image by image, negatives that score above -1.0001 are
+    added to the training set; after every 2000 new ones, and at the end, the SVM is retrained and negatives that
+    score below -1.2 are dropped. Features are scaled to a mean norm of 20.
 
     Args:
       features: Features of the proposals, one array per image.
       overlaps: Largest IoU of each proposal with a box of each class in its image, 0 without one.
       truth: Features of all ground truth boxes.
-      truth_labels: Their classes, 1 .. k.
+      truth_labels: Classes of these boxes, 1 .. k.
       C: Weight C of the hinge loss.
       negative_iou: See above.
       target_norm: See above.
@@ -259,7 +259,7 @@ def fit_svms(
 
 
 def _fit_one(positives, negatives, C):
-    """(weights, bias) of one class; rows are padded to a few numbers, so that few programs are compiled."""
+    """(weights, bias) of one class; the number of rows is padded to a few values, so that few programs are compiled."""
     n = len(positives) + len(negatives)
     size = max(64, 1 << (n - 1).bit_length())
     features = np.zeros((size, positives.shape[1]), np.float32)
@@ -302,18 +302,18 @@ def fit_box_regression(
     *,
     ridge: float = 1000.0,
 ) -> BoxRegression:
-    """Per class, regression from features of proposals to the targets of `ops.boxes.encode`.
+    """Regression per class from features of proposals to the targets of `ops.boxes.encode`.
 
     Targets are centered and whitened with (covariance + .001) before a ridge regression whose constant is penalized
-    too, as published. A class without proposals leaves boxes unchanged.
+    too, as published. For a class without proposals boxes are unchanged.
 
     Args:
-      features: pool5 features of proposals whose IoU with their box is at least .6.
-      proposals: Their boxes.
-      boxes: Their ground truth.
-      labels: Their classes, 1 .. num_classes.
-      num_classes: k.
-      ridge: lambda.
+      features: pool5 features of proposals whose IoU with their ground truth is at least 0.6.
+      proposals: Boxes of these proposals.
+      boxes: Ground truth of these proposals.
+      labels: Classes of these proposals, 1 .. num_classes.
+      num_classes: Number of classes k.
+      ridge: Ridge parameter lambda.
 
     References:
       Girshick et al. 2014, appendix C; rcnn_train_bbox_regressor.m.
@@ -335,7 +335,7 @@ def fit_box_regression(
         root = np.sqrt(values + 1e-3)
         whiten, color = vectors / root @ vectors.T, vectors * root @ vectors.T
         x = np.concatenate([features[rows].astype(np.float64), np.ones((rows.sum(), 1))], 1)
-        # With fewer samples than features, the same solution from the inner products of samples.
+        # With fewer samples than features, the same solution from inner products of samples.
         if len(x) <= d:
             solution = x.T @ np.linalg.solve(x @ x.T + ridge * np.eye(len(x)), y @ whiten)
         else:
@@ -358,18 +358,18 @@ def detect(
     threshold: float = 0.3,
     max_detections: int = 100,
 ) -> Detections:
-    """Detections of one image: SVM scores of its proposals, boxes regressed once, class-wise suppression.
+    """Detections of one image: SVM scores of its proposals, one regression of boxes, class-wise suppression.
 
     Args:
       svms: Result of `fit_svms`.
       regression: Result of `fit_box_regression`; None keeps the proposals.
-      features: That the SVMs see.
-      pool5: That the regression sees.
+      features: Features for the SVMs.
+      pool5: Features for the regression.
       proposals: Boxes, padded.
-      valid: Which there are.
+      valid: Mask of the boxes, False for padding.
       size: (height, width) of the image.
       threshold: IoU above which a detection suppresses another of its class.
-      max_detections: The best of all classes.
+      max_detections: Number of detections, the best of all classes.
     """
     scores = features @ svms.weights + jnp.asarray(svms.bias)[None]
     p, k = scores.shape

@@ -1,4 +1,4 @@
-"""R-CNN after fine-tuning, on whole sets of images: features once, SVMs, box regression; then detection, all timed."""
+"""R-CNN after fine-tuning, on whole sets of images: features, SVMs and box regression, then detection, all timed."""
 
 import functools
 import time
@@ -19,17 +19,17 @@ from lecture4.vision.detection.stages import median_seconds
 # An image [h, w, 3] and boxes [p, 4] -> (logits [p, 1 + k], features of the SVMs [p, d], of the regression [p, e]).
 Features = Callable[[Any, Any], Any]
 METHODS = ('softmax', 'SVM', 'SVM, box regression')
-REGRESSED_IOU = 0.6  # of the proposals that the regression is trained on
+REGRESSED_IOU = 0.6  # smallest IoU of the proposals that the regression is trained on
 
 
 class Trained(NamedTuple):
-    """R-CNN's parts behind the network.
+    """The parts of R-CNN after the network.
 
     Attributes:
       svms: See `rcnn.fit_svms`.
       regression: See `rcnn.fit_box_regression`.
       seconds: Time of each stage of the training.
-      num_bytes: Size of the features of the training set, which the SVMs go through.
+      num_bytes: Size of the stored features of the training set.
     """
 
     svms: SVMs
@@ -50,13 +50,13 @@ def fit(
     """SVMs and box regression on the features of the proposals and the objects of a training set.
 
     Args:
-      features: Jitted; its compilation is not part of the times.
-      images: 'images', 'boxes', 'labels', 'valid', 'difficult', 'proposals' and 'proposals_valid' of all images.
+      features: Function for features, jitted; its compilation is not part of the times.
+      images: Arrays 'images', 'boxes', 'labels', 'valid', 'difficult', 'proposals' and 'proposals_valid' of all images.
         Difficult objects are left out.
-      num_classes: Without the background.
+      num_classes: Number of classes without the background.
       C: Penalty parameter C of the SVMs.
       ridge: Ridge parameter of the regression.
-      track: Shows progress over the images.
+      track: Function that shows progress over the images.
     """
     num_objects = max(int(images['valid'].sum(1).max()), 1)
     objects_of = images['boxes'][:, :num_objects]
@@ -103,10 +103,10 @@ def predict_all(
     """Detections of all images by each of METHODS, and the seconds per image of each stage of the last.
 
     Args:
-      features: Jitted.
+      features: Function for features, jitted.
       trained: Result of `fit`.
-      images: 'images', 'sizes', 'proposals' and 'proposals_valid'.
-      track: Shows progress over the images.
+      images: Arrays 'images', 'sizes', 'proposals' and 'proposals_valid'.
+      track: Function that shows progress over the images.
 
     Returns:
       ({method: {'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}}, seconds by stage, without compilation,
@@ -142,7 +142,7 @@ def seconds_per_crop(network: nn.Module, crop_size: int = 224) -> float:
     """Time of the forward pass of a network on one crop, with parameters of 0.
 
     Args:
-      network: Any of ours.
+      network: Any image network.
       crop_size: Height and width of the crop.
     """
     crops = jnp.zeros((1, crop_size, crop_size, 3))
@@ -170,7 +170,7 @@ def _by_softmax(logits, boxes, valid, size):
 
 
 def _lap(seconds, stage, began):
-    """Record the time of a stage; the time at which the next begins."""
+    """Record the time of a stage; returns the time at which the next one begins."""
     now = time.perf_counter()
     seconds[stage] = now - began
     return now

@@ -12,38 +12,38 @@ from lecture4.vision.detection import anchors
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How proposals are made, sampled, pooled and turned into detections. The default is Faster R-CNN's.
+    """Constants of a detector, from proposals to detections. The default is Faster R-CNN's.
 
     Attributes:
-      extent: What box coordinates mean, see `ops.boxes`.
+      extent: Convention of box coordinates, see `ops.boxes`.
       anchor_sizes: Square roots of the anchors' areas in pixels, for each level of the feature maps.
-      anchor_ratios: Heights over widths of the anchors.
+      anchor_ratios: Ratios of height to width of the anchors.
       strides: Pixels per cell of each level; None divides the image by the feature map, as torchvision.
-      num_anchors: Anchors sampled for the loss of the region proposal network, per image.
-      anchor_fraction: Fraction of them that are positive, at most.
-      anchor_iou: IoU below which an anchor is background, and from which on it is an object.
-      anchor_border: Pixels by which a sampled anchor may leave the image; None is any.
-      anchor_beta: Where the smooth L1 loss of anchors turns linear: 1 / sigma^2.
-      pre_nms: Proposals per level before non-maximum suppression, in training and in testing.
-      post_nms: Proposals per image after it, in training and in testing.
+      num_anchors: Number of anchors sampled per image for the loss of the region proposal network.
+      anchor_fraction: Largest fraction of positive anchors among them.
+      anchor_iou: IoU below which an anchor is background, and smallest IoU of an object.
+      anchor_border: Number of pixels by which a sampled anchor may leave the image; None sets no limit.
+      anchor_beta: Threshold at which the smooth L1 loss of anchors becomes linear: 1 / sigma^2.
+      pre_nms: Number of proposals per level before non-maximum suppression, in training and in testing.
+      post_nms: Number of proposals per image after it, in training and in testing.
       proposal_nms: IoU above which a proposal suppresses another.
-      min_size: Sides of a proposal in pixels, at least.
-      num_rois: RoIs sampled for the loss of the head, per image.
-      roi_fraction: Fraction of them that are positive, at most.
-      positive_iou: IoU from which on a RoI is positive.
+      min_size: Smallest width and height of a proposal in pixels.
+      num_rois: Number of RoIs sampled per image for the loss of the head.
+      roi_fraction: Largest fraction of positive RoIs among them.
+      positive_iou: Smallest IoU of a positive RoI.
       negative_iou: IoU of background, [low, high).
       std: Divisors of the head's regression targets.
-      roi_beta: Where the smooth L1 loss of RoIs turns linear.
+      roi_beta: Threshold at which the smooth L1 loss of RoIs becomes linear.
       pooling: RoI pooling, or RoIAlign.
-      pool_size: Bins of a RoI along both axes.
+      pool_size: Number of bins of a RoI along both axes.
       pool_scales: Cells per pixel of the levels that RoIs are pooled from.
       sampling_ratio: Sampling ratio of RoIAlign.
       max_log_scale: See `ops.boxes.decode`.
       min_score: Detections of at most this score are dropped.
       detection_nms: IoU above which a detection suppresses another of its class.
-      max_detections: Per image.
-      max_candidates: Boxes of all RoIs and classes that enter the suppression, the best ones; only where more
-        have a score above min_score are results other than those of all boxes.
+      max_detections: Largest number of detections per image.
+      max_candidates: Number of boxes of all RoIs and classes that enter the suppression, the best ones; results
+        differ from those with all boxes only if more boxes have a score above min_score.
     """
 
     extent: Extent = 'inclusive'

@@ -15,11 +15,11 @@ from jaxtyping import Float, Float32, Int, UInt8
 
 Mode = Literal['single', 'fast', 'quality']
 COLOR_BINS, TEXTURE_BINS = 25, 10
-SIGMA = 0.8  # of the smoothing before segmentation
+SIGMA = 0.8  # standard deviation of the smoothing before segmentation
 
 
 class Strategy(NamedTuple):
-    """How the regions of an image are diversified.
+    """A combination of settings that diversifies the regions of an image.
 
     Attributes:
       color_spaces: 'hsv', 'lab', 'rgi' (normalized red, green; intensity), 'h' (hue), 'intensity'.
@@ -47,11 +47,11 @@ class Regions(NamedTuple):
     """Regions of a segmentation.
 
     Attributes:
-      histograms: float32 [r, d]: color then texture, each of sum 1.
-      num_color: Columns of the histograms that are color.
-      sizes: Pixels of each region.
-      boxes: Edges [x1, y1, x2, y2] of each.
-      neighbors: Indices of the regions that touch each.
+      histograms: float32 [r, d]: color, then texture, each with sum 1.
+      num_color: Number of columns of the histograms for color.
+      sizes: Number of pixels of each region.
+      boxes: Edges [x1, y1, x2, y2] of each region.
+      neighbors: Indices of the regions that touch each region.
     """
 
     histograms: Float32[np.ndarray, 'r d']
@@ -69,21 +69,21 @@ def propose(
     width: int = 500,
     min_size: int = 20,
 ) -> Float32[np.ndarray, 'm 4']:
-    """Proposals of an image in the order of their priority: a function of the image and the seed alone.
+    """Proposals of an image in order of priority: a function of the image and the seed alone.
 
     The priority of a region is its rank in its hierarchy (the whole image is 1) times a uniform random number, so
-    that large regions tend to come first and no strategy goes ahead of the others. Of equal boxes the first stays.
+    that large regions tend to come first and no strategy precedes the others. Of equal boxes the first one is kept.
 
     Args:
       image: The image.
       mode: 'single' (HSV, one segmentation: about 350 boxes of a photograph), 'fast' (about 2000; what R-CNN and
         Fast R-CNN use) or 'quality' (about 10,000).
       seed: Seed of the priorities.
-      width: Images are resized to this width before; 0 keeps them. R-CNN takes 500.
+      width: Width that images are resized to first; 0 keeps their size. R-CNN takes 500.
       min_size: Smallest width and height of a box, in pixels of the resized image.
 
     Returns:
-      Edges in pixels of the image as given; none for an image smaller than min_size.
+      Edges in pixels of the original image; none for an image smaller than min_size.
 
     References:
       selective_search_boxes.m of R-CNN for the settings. Implementations differ in detail: compare recall and
@@ -113,14 +113,14 @@ def propose(
 
 
 def convert(image: UInt8[np.ndarray, 'h w 3'], space: str) -> Float[np.ndarray, 'h w c']:
-    """The image in a color space, each channel on [0, 1].
+    """The image in a color space, each channel in [0, 1].
 
     Args:
-      image: sRGB.
-      space: One of those in `Strategy`.
+      image: Image in sRGB.
+      space: A color space of `Strategy`.
 
     Raises:
-      ValueError: Another one.
+        ValueError: The color space is unknown.
     """
     from skimage import color
 
@@ -143,7 +143,7 @@ def segment(image: Float[np.ndarray, 'h w c'], scale: int) -> Int[np.ndarray, 'h
     """Felzenszwalb and Huttenlocher's segmentation, labels 0 to r - 1.
 
     Args:
-      image: On [0, 1].
+      image: Image in [0, 1].
       scale: k for values of 0 to 255, and the smallest region in pixels.
     """
     from skimage import segmentation
@@ -158,8 +158,8 @@ def segment(image: Float[np.ndarray, 'h w c'], scale: int) -> Int[np.ndarray, 'h
 def texture_bins(image: Float[np.ndarray, 'h w c']) -> UInt8[np.ndarray, 't h w']:
     """Bins of the derivatives in eight directions of each channel, at sigma 1.
 
-    A derivative and its opposite are the positive and the negative part of one; bins are even between 0 and the
-    largest response of the image.
+    A derivative and its opposite are the positive and the negative part of one response; bins are equally spaced
+    between 0 and the largest response of the image.
     """
     from scipy import ndimage
 
@@ -187,8 +187,8 @@ def describe(
     """Histograms, sizes, boxes and neighbors of the regions of a segmentation.
 
     Args:
-      labels: 0 to r - 1, each present.
-      image: On [0, 1]; 25 bins per channel.
+      labels: Labels 0 to r - 1, each of which occurs.
+      image: Image in [0, 1]; histograms have 25 bins per channel.
       textures: Textures, as `texture_bins` returns them.
     """
     from scipy import ndimage

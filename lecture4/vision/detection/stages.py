@@ -1,6 +1,6 @@
-"""Testing a detector stage by stage, each compiled on its own: where the time per image goes.
+"""Tests of a detector stage by stage, each compiled separately, to measure where the time per image goes.
 
-A stage takes a batch and returns what it adds to it; the last adds 'detections'. The results are those of
+A stage takes a batch and returns its additions to it; the last stage adds 'detections'. The results are those of
 `fast_rcnn.predict` and `faster_rcnn.predict`.
 """
 
@@ -26,8 +26,8 @@ class Tested(NamedTuple):
 
     Attributes:
       detections: {'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}.
-      seconds: Per image, of every stage, without compilation.
-      num_bytes: What the stages hand on, per image.
+      seconds: Time per image of every stage, without compilation.
+      num_bytes: Bytes per image that the stages pass on.
     """
 
     detections: dict[str, np.ndarray]
@@ -86,7 +86,7 @@ def of_fast_rcnn(network: Detector, recipe: Recipe, variables: Any) -> Stages:
 
 
 def of_faster_rcnn(network: Detector, recipe: Recipe, variables: Any) -> Stages:
-    """Stages of Faster R-CNN: those of `of_fast_rcnn`, with proposals of its own after the convolutions."""
+    """Stages of Faster R-CNN: those of `of_fast_rcnn`, with a stage of region proposals after the convolutions."""
 
     def propose(batch):
         boxes, valid = _propose(network, recipe, variables, _inputs(batch), batch['levels'])
@@ -108,14 +108,14 @@ def predict_all(
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Tested:
-    """Detections of all images, and what each stage took.
+    """Detections of all images, and time and memory of each stage.
 
     Args:
-      stages: See the module.
-      arrays: Arrays [n, ...] that a batch is made of.
-      batch_size: Images per batch; the last one is filled up with the first image.
-      prepare: Makes a batch of rows of the arrays, such as by normalizing images; not timed.
-      track: Shows progress over the first images of batches.
+      stages: See the module's docstring.
+      arrays: Arrays [n, ...] from which batches are taken.
+      batch_size: Number of images per batch; the last batch is padded with the first image.
+      prepare: Function that makes a batch of rows of the arrays, for instance by normalizing images; not timed.
+      track: Function that shows progress over the batches.
     """
     n = len(next(iter(arrays.values())))
     parts, seconds, num_bytes = [], dict.fromkeys(stages, 0.0), 0
@@ -142,7 +142,7 @@ def predict_all(
 
 
 def median_seconds(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Median time of calls whose results are waited for, after one that compiles."""
+    """Median time of calls that wait for their results, after one call that compiles."""
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a detector is trained on: anchors or proposals matched to ground truth, sampled, with regression targets.
+"""Training targets of detectors: anchors or proposals matched to ground truth, sampled, with regression targets.
 
 One image at a time, padded to static shapes with a mask `valid`: vmap over a batch. Labels of boxes are 1 .. K, 0 is
 the background.
@@ -22,8 +22,8 @@ class Matches(NamedTuple):
 
     Attributes:
       labels: 1 positive, 0 negative, -1 neither, [n].
-      indices: Ground truth of each anchor, also where it is not positive, [n].
-      overlaps: IoU with it, [n]; 0 where there is no ground truth.
+      indices: Index of the ground truth of each anchor, also if it is not positive, [n].
+      overlaps: IoU with this ground truth, [n]; 0 without ground truth.
     """
 
     labels: Int[Array, 'n']
@@ -42,19 +42,19 @@ def match(
     best_of_each_box: bool = True,
     extent: Extent = 'continuous',
 ) -> Matches:
-    """Positive where the largest IoU is at least `high`, negative where it is below `low`.
+    """Match anchors: positive if the largest IoU is at least `high`, negative if it is below `low`.
 
-    With `best_of_each_box` the anchors that overlap a box most are positive too, however little: all of them where
-    several tie (py-faster-rcnn and torchvision), unless the overlap is 0. Positive wins over negative. Without
-    ground truth every anchor is negative.
+    With `best_of_each_box` the anchors that overlap a box most are positive too, however small the overlap: all of
+    them in a tie (py-faster-rcnn and torchvision), unless the overlap is 0. Positive takes precedence over negative.
+    Without ground truth every anchor is negative.
 
     Args:
       anchors: Anchors.
       boxes: Ground truth, padded.
-      valid: Which boxes there are.
-      high: IoU from which on an anchor is positive.
-      low: IoU below which it is negative.
-      eligible: Anchors that take part (those inside the image); the others are neither.
+      valid: Mask of the boxes, False for padding.
+      high: Smallest IoU of a positive anchor.
+      low: IoU below which an anchor is negative.
+      eligible: Mask of the anchors that take part (those inside the image); the others are neither.
       best_of_each_box: See above.
       extent: See `ops.boxes`.
 
@@ -79,14 +79,14 @@ def match(
 def sample(
     key: jax.Array, labels: Int[ArrayLike, 'n'], num_samples: int, positive_fraction: float
 ) -> Bool[Array, 'n']:
-    """Which of the positives and negatives a loss sees: a random subset, all pairs of a kind equally likely.
+    """Sample positives and negatives for a loss: a uniformly random subset of each.
 
-    At most positive_fraction * num_samples positives, and negatives to fill num_samples, as far as there are any.
+    There are at most positive_fraction * num_samples positives, and negatives fill up num_samples, as far as available.
 
     Args:
       key: Random key of the draw.
       labels: Above 0 positive, 0 negative, below 0 neither.
-      num_samples: 256 in Faster R-CNN's RPN.
+      num_samples: Number of samples, 256 in Faster R-CNN's RPN.
       positive_fraction: Largest fraction of positives among the samples; the count is rounded down.
     """
     labels = jnp.asarray(labels)
@@ -97,7 +97,7 @@ def sample(
 
 
 def _ranks(noise, takes_part):
-    """Rank of each entry among those that take part, by its noise; n for the others."""
+    """Rank by noise of each entry among those that take part; n for the others."""
     n = noise.shape[0]
     order = jnp.argsort(jnp.where(takes_part, noise, jnp.inf))
     ranks = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, dtype=jnp.int32))
@@ -105,7 +105,7 @@ def _ranks(noise, takes_part):
 
 
 class AnchorTargets(NamedTuple):
-    """What the region proposal network is trained on.
+    """Targets of the region proposal network.
 
     Attributes:
       labels: 1 object, 0 background, -1 not sampled, [n].
@@ -136,14 +136,14 @@ def anchor_targets(
       key: Random key of the sampling.
       anchors: Anchors in pixels.
       boxes: Ground truth, padded.
-      valid: Which boxes there are.
+      valid: Mask of the boxes, False for padding.
       size: (height, width) of the image without padding.
-      num_samples: Anchors that get a label.
+      num_samples: Number of anchors that get a label.
       positive_fraction: Largest fraction of positives among them.
       high: As in `match`.
       low: As in `match`.
-      border: Pixels by which an anchor may leave the image and still be sampled: 0 in the paper; None samples
-        all, as torchvision does.
+      border: Number of pixels by which a sampled anchor may leave the image: 0 in the paper; None sets no limit, as
+        in torchvision.
       extent: See `ops.boxes`.
     """
     anchors, boxes = jnp.asarray(anchors), jnp.asarray(boxes)
@@ -161,11 +161,11 @@ def anchor_targets(
 
 
 class RoITargets(NamedTuple):
-    """What a detector's head is trained on.
+    """Targets of a detector's head.
 
     Attributes:
       rois: Sampled RoIs, positives first, [r, 4].
-      labels: 0 background, 1 .. K, -1 where there were too few, [r].
+      labels: 0 background, 1 .. K, -1 for padding, [r].
       deltas: Regression targets of the RoI's class, [r, 4]; 0 where the label is not above 0.
     """
 
@@ -189,20 +189,20 @@ def roi_targets(
     std: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
     extent: Extent = 'continuous',
 ) -> RoITargets:
-    """Sampled RoIs of one image with classes and regression targets; ground truth joins the proposals.
+    """Sampled RoIs of one image with classes and regression targets; ground truth boxes are added to the proposals.
 
     Args:
       key: Random key of the sampling.
       proposals: Proposals, padded.
-      proposals_valid: Which proposals there are.
+      proposals_valid: Mask of the proposals, False for padding.
       boxes: Ground truth, padded.
       labels: Classes of the ground truth, 1 .. K.
-      valid: Which boxes there are; leave difficult ones out.
-      num_samples: RoIs per image: 64 in Fast R-CNN (two images), 128 or 256 in Faster R-CNN.
+      valid: Mask of the boxes, False for padding; exclude difficult ones.
+      num_samples: Number of RoIs per image: 64 in Fast R-CNN (two images), 128 or 256 in Faster R-CNN.
       positive_fraction: Largest fraction of positives among the RoIs.
-      positive_iou: IoU with a box from which on a RoI has its class.
-      negative_iou: [low, high) of the IoU of background: (.1, .5) in Fast R-CNN, which so prefers hard ones;
-        (0, .5) in end-to-end Faster R-CNN.
+      positive_iou: Smallest IoU with a box at which a RoI has its class.
+      negative_iou: Range [low, high) of the IoU of background: (0.1, 0.5) in Fast R-CNN, which prefers hard examples;
+        (0, 0.5) in end-to-end Faster R-CNN.
       std: Standard deviations of the targets, see `ops.boxes.encode`.
       extent: See `ops.boxes`.
 
@@ -227,7 +227,7 @@ def roi_targets(
     is_negative = (matches.overlaps >= low) & (matches.overlaps < high) & takes_part
     kind = jnp.where(is_positive, 1, jnp.where(is_negative, 0, IGNORED))
     is_sampled = sample(key, kind, num_samples, positive_fraction)
-    # Positives first, then negatives, then what fills the shape.
+    # Positives first, then negatives, then padding.
     order = jnp.argsort(jnp.where(is_sampled, 1 - kind, 2), stable=True)[:num_samples]
     matched = matches.indices[order]
     own = jnp.where(kind[order] > 0, labels[matched], 0)

@@ -1,6 +1,6 @@
-"""Windows of a few learned shapes on a regular grid: the proposals that need no image.
+"""Windows of a few learned shapes on a regular grid: proposals that do not depend on the image.
 
-The shapes are centroids of the objects' widths and heights under the distance 1 - IoU of boxes with one center.
+The shapes are centroids of the objects' widths and heights under the distance 1 - IoU of concentric boxes.
 """
 
 from typing import NamedTuple
@@ -20,12 +20,12 @@ class Shapes(NamedTuple):
 
 
 def init(key: Array, sides: Float[Array, 'm 2'], num_shapes: int) -> Shapes:
-    """Random objects' shapes.
+    """Initialize with the shapes of random objects.
 
     Args:
       key: Random key of the choice.
       sides: (width, height) of objects, as fractions of their image.
-      num_shapes: k.
+      num_shapes: Number of shapes k.
     """
     rows = jax.random.choice(key, len(sides), (num_shapes,), replace=num_shapes > len(sides))
     return Shapes(sides[rows])
@@ -41,15 +41,15 @@ def shape_iou(a: Float[Array, 'm 2'], b: Float[Array, 'k 2']) -> Float[Array, 'm
 def step(
     shapes: Shapes, sides: Float[Array, 'm 2'], *, reduce: Reduce = Reduce()
 ) -> tuple[Shapes, dict[str, Array]]:
-    """One iteration of Lloyd's algorithm; a shape without objects stays.
+    """One iteration of Lloyd's algorithm; a shape without objects is unchanged.
 
     Args:
-      shapes: The state.
+      shapes: Current shapes.
       sides: (width, height) of all objects.
-      reduce: Sums over devices.
+      reduce: Reduction over devices.
 
     Returns:
-      (new shapes, {'mean_iou': of each object with its nearest shape before the step}).
+      (new shapes, {'mean_iou': mean IoU of each object with its nearest shape before the step}).
 
     References:
       Redmon & Farhadi 2017, section 2 (dimension clusters).
@@ -67,15 +67,15 @@ def step(
 def windows(
     sides: Float[np.ndarray, 'k 2'], height: int, width: int, number: int, seed: int = 0
 ) -> Float32[np.ndarray, '{number} 4']:
-    """Windows of the shapes at evenly spread positions, in random order.
+    """Windows of the shapes at evenly spaced positions, in random order.
 
-    Each shape gets as many positions; their grid is as fine in both directions as that number allows.
+    Each shape gets the same number of positions, on a grid that is equally fine in both directions.
 
     Args:
-      sides: As fractions of the image.
+      sides: Widths and heights of the windows as fractions of the image.
       height: Height of the image in pixels.
       width: Width of the image in pixels.
-      number: How many windows.
+      number: Number of windows.
       seed: Seed of the order.
 
     Returns:
@@ -102,7 +102,7 @@ def random_windows(
     Args:
       height: Height of the image in pixels.
       width: Width of the image in pixels.
-      number: How many.
+      number: Number of boxes.
       seed: Seed of the corners.
     """
     corners = np.sort(np.random.default_rng(seed).uniform(size=(number, 2, 2)), 1)

@@ -1,7 +1,7 @@
 """AlexNet: five convolutions in two groups, three dense layers. Krizhevsky, Sutskever & Hinton, NIPS 2012.
 
-Convolutions 2, 4 and 5 read the feature maps of their own group only: grouped convolutions.
-`apply_on_two_devices` runs the same parameters as the paper did, one group per device.
+Convolutions 2, 4 and 5 are grouped: they read only the feature maps of their own group. `apply_on_two_devices` runs
+the same parameters as in the paper, with one group per device.
 
 The lecture's slide gives 1998 as its year, which is that of LeNet-5's paper (LeCun, Bottou, Bengio & Haffner), and
 AlexNet and ZFNet training sets of different sizes. Both learned from the 1.2 to 1.3 million images of ILSVRC-2012;
@@ -45,7 +45,7 @@ CONVOLUTIONS = (
     (384, 3, 1, 1, 1.0),
     (256, 3, 1, 1, 1.0),
 )
-GROUPED = (1, 3, 4)  # indices of the convolutions in two groups
+GROUPED = (1, 3, 4)  # indices of the convolutions with two groups
 NORMALIZED, POOLED = (0, 1), (0, 1, 4)
 
 
@@ -54,16 +54,16 @@ class AlexNet(nn.Module):
 
     Attributes:
       n_classes: Number of classes.
-      groups: 2 as in the paper; 1 joins the groups, which makes a larger network.
+      groups: Number of groups: 2 as in the paper; 1 joins the groups, which makes a larger network.
       convention: Convention of local response normalization, see `layers.local_response_norm`; 'paper' by default.
-      lrn_across_groups: Whether normalization reaches from the feature maps of one group into the other's, as
-        in Caffe's one-device version; each of the paper's devices normalized its own.
-      dropout_rate: After fc6 and fc7. The dropout is inverted: activations are scaled in training.
+      lrn_across_groups: Whether windows of normalization extend across the two groups, as in Caffe's one-device
+        version; in the paper each device normalizes its own feature maps.
+      dropout_rate: Dropout rate after fc6 and fc7. The dropout is inverted: activations are scaled in training.
       dense: Larger images give a map of logits [n, h, w, n_classes].
-      backward_rule: ReLU's, see `layers.relu`.
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
 
-    The text's 224 gives no whole number of windows; 227 does.
+    The image size 224 of the paper's text does not give an integer number of windows; 227 does.
     """
 
     n_classes: int = 1000
@@ -90,7 +90,7 @@ class AlexNet(nn.Module):
           pool5, fc6, fc7.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
         """
         check_images(x, 67 if self.dense else 227, 'AlexNet')
         x = jnp.asarray(x)
@@ -136,9 +136,9 @@ def apply_on_two_devices(
     *,
     convention: LRNConvention = 'paper',
 ) -> Float[Array, 'n n_classes']:
-    """Logits of AlexNet with one group on each of two devices, as it was trained.
+    """Logits of AlexNet with one group on each of two devices, as in the paper.
 
-    The feature maps of a group stay on its device; they meet before conv3 and in the dense layers, whose
+    The feature maps of a group stay on its device; they are joined before conv3 and in the dense layers, whose
     columns are split between the devices: the communication of figure 2 of the paper. Traceable.
 
     Args:
@@ -148,10 +148,10 @@ def apply_on_two_devices(
       convention: As in AlexNet.
 
     Returns:
-      The same numbers as AlexNet's, to rounding.
+      The same logits as AlexNet's, up to rounding.
 
     Raises:
-      ValueError: The mesh has another size or more axes.
+      ValueError: The mesh does not have two devices along one axis.
     """
     if mesh.size != 2 or len(mesh.axis_names) != 1:
         raise ValueError(f'expected a mesh of two devices along one axis, got {dict(mesh.shape)}')
@@ -200,10 +200,10 @@ class AlexNetV2(nn.Module):
 
     Attributes:
       n_classes: Number of classes.
-      dropout_rate: Before fc6 and fc7, not after them.
+      dropout_rate: Dropout rate before fc6 and fc7, not after them.
       dense: Larger images give a map of logits [n, h, w, n_classes].
-      features_only: End with pool5, in place of the logits: for detectors.
-      backward_rule: ReLU's, see `layers.relu`.
+      features_only: Whether to return pool5 in place of the logits, for detectors.
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
 
     References:
@@ -221,14 +221,14 @@ class AlexNetV2(nn.Module):
     def __call__(
         self, x: Float[Array | np.ndarray, 'n h w c'], *, train: bool = False
     ) -> tuple[Float[Array, '...'], Activations]:
-        """Logits and activations, as AlexNet's without norms.
+        """Logits and activations, as in AlexNet without norms.
 
         Args:
           x: Images [n, 224, 224, 3]; the feature maps of other sizes are pooled to 6 x 6 bins.
           train: Whether dropout is on.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
         """
         check_images(x, 223 if self.dense else 63, 'AlexNetV2')
         x = jnp.asarray(x)
@@ -252,7 +252,7 @@ class AlexNetV2(nn.Module):
 
 
 class DenseOrConv(nn.Module):
-    """A dense layer on [n, d]; on feature maps [n, h, w, c] the same weights as a convolution.
+    """A dense layer on [n, d]; on feature maps [n, h, w, c] the same weights are used as a convolution.
 
     Attributes:
       features: Number of outputs.

@@ -1,6 +1,6 @@
 """The lecture's convolutional network: stages of convolution, detector and pooling, then a dense layer.
 
-Gradients come in two ways: from `jax.grad` of `loss`, and from `manual_value_and_grad`, the delta rules of
+Gradients are computed by `jax.grad` of `loss` or by `manual_value_and_grad`, the delta rules of
 `manual_backprop` in the order of the lecture.
 """
 
@@ -24,11 +24,11 @@ class CNN(NamedTuple):
     Attributes:
       features: Number of filters of each stage.
       kernel_size: Height and width of the filters.
-      padding: Zeros around the input of every convolution.
-      activation: Between convolution and pooling: the lecture's detector stage.
+      padding: Number of zeros around the input of every convolution.
+      activation: Activation between convolution and pooling: the lecture's detector stage.
       pooling: 'none' leaves the feature maps unchanged, 'subsample' keeps one value per window.
       window: Size and stride of the pooling windows.
-      edge: What happens at a ragged edge: dropped ('floor') or kept ('subsample' keeps it always).
+      edge: Treatment of incomplete windows at the end: dropped ('floor') or kept ('subsample' always keeps them).
       n_classes: Number of classes.
       output: 'softmax' with its cross-entropy, or 'sigmoid' with the squared error.
     """
@@ -69,7 +69,7 @@ def layer_stack(network: CNN) -> receptive_field.Stack:
 def init(
     key: jax.Array, network: CNN, image_shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Params:
-    """Normal kernels of variance 2 / fan-in, biases 0.
+    """Initialize kernels from a normal distribution with variance 2 / fan-in, and biases with 0.
 
     Args:
       key: PRNG key.
@@ -103,7 +103,7 @@ def init(
 def apply(
     params: Params, x: Float[Array | np.ndarray, 'n h w c'], network: CNN
 ) -> tuple[Float[Array, 'n n_classes'], dict[str, Float[Array, '...']]]:
-    """The output layer's z before softmax or sigmoid, and the values of all layers by name.
+    """The output layer's z before softmax or sigmoid, and the outputs of all layers by name.
 
     Args:
       params: As `init` returns them.
@@ -129,7 +129,7 @@ def apply(
 def feature_maps(
     params: Params, x: Float[Array | np.ndarray, 'n h w c'], network: CNN
 ) -> dict[str, Float[Array, '_ _ _ _']]:
-    """The values of all layers of `apply` that are feature maps."""
+    """The feature maps among the layers' outputs in `apply`."""
     _, layers = apply(params, x, network)
     return {name: values for name, values in layers.items() if values.ndim == 4}
 
@@ -164,7 +164,7 @@ def manual_value_and_grad(
     labels: Int[Array | np.ndarray, 'n'],
     network: CNN,
 ) -> tuple[Float[Array, ''], Params]:
-    """The loss and its gradient with respect to every parameter, by the delta rules alone.
+    """The loss and its gradient with respect to all parameters, by the delta rules alone.
 
     Equal to `jax.value_and_grad(loss)` up to rounding.
     """
@@ -212,10 +212,10 @@ def accuracy(
 
 
 def check_fit(networks: Mapping[str, CNN], image_shape: tuple[int, ...]) -> None:
-    """Raises ValueError, with the name of the network and of the layer, if one does not fit the images.
+    """Raise a ValueError, with the names of network and layer, if a network does not fit the images.
 
     Args:
-      networks: By name.
+      networks: Networks by name.
       image_shape: (h, w, c).
     """
     for name, network in networks.items():
@@ -234,7 +234,7 @@ def classify(
 
 
 def loss_fn(network: CNN, manual: bool = False) -> Callable[[Params, Any, Any], Float[Array, '']]:
-    """`loss` of a network, (params, x, labels) -> value; `manual`: its `jax.grad` is that of the delta rules."""
+    """`loss` of a network, (params, x, labels) -> value; with `manual`, its gradient is by the delta rules."""
 
     def automatic(params, x, labels):
         return loss(params, x, labels, network)

@@ -2,8 +2,8 @@
 
 As in the paper's appendix A.4 (cited from memory, unverified): the FCN has two hidden layers, the CNN 9 x 9
 filters, pooling, 7 x 7 filters, pooling; localization networks are three dense layers of 32 units, or two stages
-of 20 filters of 5 x 5 and a dense layer of 20 units. Kernels scale with the digits where those are not 28 x 28.
-Widths are not known; here they follow from the number of parameters, "about 400k" in the paper.
+of 20 filters of 5 x 5 and a dense layer of 20 units. Kernels are scaled with digits of other sizes than 28 x 28. The
+paper's widths are not known; here they follow from the number of parameters, "about 400k" in the paper.
 """
 
 import functools
@@ -31,8 +31,8 @@ NAMES: tuple[Name, ...] = get_args(Name)
 DIGIT_SIZE = 28
 KERNEL_SIZES, LOCALIZATION_KERNEL = (9, 7), 5
 MAX_WIDTH = 4096
-# Test errors of tables 1 and 4 after 150,000 steps, cited from memory, unverified: of each distortion, of
-# cluttered translation, and of sums of two digits.
+# Test errors of tables 1 and 4 after 150,000 steps, cited from memory, unverified: for each distortion, for cluttered
+# translation, and for sums of two digits.
 _TABLE_1 = {
     'FCN': (0.021, 0.052, 0.031, 0.032),
     'CNN': (0.012, 0.008, 0.015, 0.014),
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
     Attributes:
       base: 'FCN' or 'CNN'.
-      width: Units of each hidden layer, or filters of each stage.
+      width: Number of units of each hidden layer, or of filters of each stage.
       n_classes: Number of classes.
       kernel_sizes: Height and width of the filters of each stage.
     """
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
 
 
 def kind_of(name: str) -> st.Kind | None:
-    """The kind of transformer of a network of that name, None where it has none."""
+    """The kind of transformer of a network by its name, None without one."""
     if 'ST-' not in name:
         return None
     for kind in st.KINDS:
@@ -121,7 +121,7 @@ def records(
       errors: {network: fraction of misclassified test images}.
       n: Number of test images.
       num_params: {network: number of parameters}.
-      published: {network: published error}; None has none.
+      published: {network: published error}; None if there are none.
     """
     rows = []
     for name, error in errors.items():
@@ -146,18 +146,18 @@ def create(
     n_classes: int = 10,
     num_params: int = 400_000,
 ) -> nn.Module:
-    """The network of that name, as wide as its number of parameters allows.
+    """The network with a name, as wide as its number of parameters allows.
 
     Args:
-      name: One of `NAMES`: the base, with 'ST-' before it and '-KIND' behind it where it has a transformer at
-        its input, '2xST-' two in parallel; 'ST-CNN-deep' has affine ones before both convolutions.
+      name: One of `NAMES`: the base, with the prefix 'ST-' and the suffix '-KIND' for a transformer at its input,
+        '2xST-' for two in parallel; 'ST-CNN-deep' has affine ones before both convolutions.
       shape: (h, w, c) of an image.
-      digit_size: Height and width of the digits in it before they were distorted.
+      digit_size: Height and width of the undistorted digits in the image.
       n_classes: Number of classes.
-      num_params: Largest number of parameters, those of a localization network included.
+      num_params: Largest number of parameters, including those of a localization network.
 
     Raises:
-      ValueError: Another name, or so few parameters that no width fits.
+      ValueError: The name is unknown, or there are too few parameters for any width.
     """
     if name not in NAMES:
         raise ValueError(f'expected one of {", ".join(NAMES)}, got {name!r}')
@@ -203,7 +203,7 @@ def create(
 
 
 def _quadratic(values):
-    """Coefficients of the polynomial with these values at 1, 2, 3, exact for whole numbers."""
+    """Coefficients of the polynomial with given values at 1, 2, 3, exact for integers."""
     first, second, third = values
     a = (third - 2 * second + first) / 2
     b = second - first - 3 * a

@@ -26,7 +26,7 @@ from lecture4.vision.layers import (
     relu,
 )
 
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss
+AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary loss
 
 
 class GoogLeNet(nn.Module):
@@ -35,16 +35,16 @@ class GoogLeNet(nn.Module):
     Attributes:
       n_classes: Number of classes.
       version: 'paper' has biases, local response normalization, 5 x 5 convolutions, no batch norm;
-        'torchvision' has batch norm in place of biases and response normalization, 3 x 3 where the paper has
-        5 x 5 (a slip that its weights depend on), and a last max pool of 2.
+        'torchvision' has batch norm in place of biases and response normalization, 3 x 3 where the paper has 5 x 5 (a
+        mistake that its weights depend on), and a last max pool of 2.
       convention: Convention of local response normalization, see `layers.local_response_norm`. The paper gives no
         constants: 'paper', the default, is Krizhevsky's (k = 2, alpha times the sum of squares);
         'caffe' (k = 1, alpha / 5) gives BVLC's GoogLeNet.
       auxiliary: Whether the two auxiliary classifiers exist: their logits are activations, 'auxiliary_4a' and
         'auxiliary_4d', whose losses are weighted by AUXILIARY_WEIGHT in training.
-      backward_rule: ReLU's, see `layers.relu`.
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
-      axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
+      axis_name: Under pmap or shard_map, the device axis over which batch statistics are averaged.
     """
 
     n_classes: int = 1000
@@ -64,7 +64,7 @@ class GoogLeNet(nn.Module):
         Args:
           x: Images [n, h, w, 3], 224 x 224 in the paper, any size from 32 (from 209 with the auxiliary
             classifiers of the paper, which have dense layers).
-          train: Whether dropout is on and batch norm takes the batch's statistics.
+          train: Whether dropout is on and batch norm uses the statistics of the batch.
 
         Returns:
           Logits [n, n_classes]; activations conv1, pool1, norm1, conv2_reduce, conv2, norm2, pool2,
@@ -72,7 +72,7 @@ class GoogLeNet(nn.Module):
           'inception_3a/3x3' and so on.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
         """
         paper = self.version == 'paper'
         check_images(x, 209 if self.auxiliary and paper else 32, 'GoogLeNet')
@@ -130,8 +130,8 @@ class ConvBlock(nn.Module):
       features: Number of output channels.
       kernel_size: Height and width of the kernels.
       stride: Stride along both axes.
-      batch_norm: Whether batch norm takes the place of the biases.
-      backward_rule: ReLU's.
+      batch_norm: Whether batch norm replaces the biases.
+      backward_rule: Backward rule of ReLU.
       dtype: Dtype of the computation.
       axis_name: Device axis over which batch norm averages its statistics.
     """
@@ -180,7 +180,7 @@ class Inception(nn.Module):
     Attributes:
       features: Numbers of filters of the convolutions, in the order of `layer_specs.INCEPTION`.
       large_kernel_size: 5, or 3 in torchvision's version.
-      block: Makes a convolution with its ReLU.
+      block: Function that makes a convolution with its ReLU.
       backward_rule: Backward rule of the pool.
     """
 
@@ -215,7 +215,7 @@ class Auxiliary(nn.Module):
     Attributes:
       n_classes: Number of classes.
       paper: Whether the pool is that of the paper; otherwise torchvision's adaptive one.
-      block: Makes a convolution with its ReLU.
+      block: Function that makes a convolution with its ReLU.
       dtype: Dtype of the computation.
     """
 

@@ -15,7 +15,7 @@ from lecture4.vision.models.vgg import VGG
 from lecture4.vision.models.zfnet import ZFNet
 
 _with = functools.partial
-_SHORTCUTS: tuple[layer_specs.Shortcut, ...] = ('A', 'C')  # other than B
+_SHORTCUTS: tuple[layer_specs.Shortcut, ...] = ('A', 'C')  # shortcuts other than B
 
 # Callables that take n_classes, dtype, ... and make the network.
 NETWORKS = {
@@ -43,7 +43,7 @@ NETWORKS = {
 
 
 def create(name: str, n_classes: int, **options: Any) -> nn.Module:
-    """The network of that name.
+    """The network with a name.
 
     Args:
       name: A key of NETWORKS.
@@ -97,15 +97,17 @@ def receptive_field_of(
 
     Args:
       network: One of these networks.
-      layer: Name of an activation. Units after the last feature maps (fc6, pool5 of GoogLeNet) see the whole
-        image.
+      layer: Name of an activation. Units after the last feature maps (fc6, pool5 of GoogLeNet) have the whole image
+        as receptive field.
       image_shape: (h, w, c), any size that the network takes.
 
     Raises:
       KeyError: The network has no layer of this name.
       TypeError: As in `layer_stack`.
     """
-    name = {'norm1_1': 'conv1_1'}.get(layer, layer)  # A-LRN's, which the stack of A does not list
+    name = {'norm1_1': 'conv1_1'}.get(
+        layer, layer
+    )  # norm of A-LRN, which the stack of A does not list
     h, w, _ = image_shape
     stack, outer = layer_stack(network), name.partition('/')[0]
     whole_image = receptive_field.LayerSummary(

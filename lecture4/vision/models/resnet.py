@@ -1,6 +1,6 @@
-"""ResNets and the plain networks they are compared with. He, Zhang, Ren & Sun, CVPR 2016.
+"""ResNets, and the plain networks that they are compared with. He, Zhang, Ren & Sun, CVPR 2016.
 
-imagenet(50)            ResNet-50 as in the paper; version='v1.5' strides on the 3 x 3, as torchvision's
+imagenet(50)            ResNet-50 as in the paper; version='v1.5' strides on the 3 x 3, as in torchvision
 imagenet(34, None)      plain-34
 cifar(20), cifar(20, None)
 """
@@ -28,8 +28,8 @@ from lecture4.vision.layers import (
     relu,
 )
 
-# Test errors on CIFAR-10 by depth, table 6; those of plain networks are curves only. 1202 layers overfit: their
-# training error is that of 110.
+# Test errors on CIFAR-10 by depth, table 6; the paper shows those of plain networks only as curves. 1202 layers
+# overfit: their training error is that of 110.
 CIFAR_ERRORS = {20: 0.0875, 32: 0.0751, 44: 0.0717, 56: 0.0697, 110: 0.0643, 1202: 0.0793}
 
 
@@ -37,23 +37,23 @@ class ResNet(nn.Module):
     """Stages of residual blocks; `imagenet` and `cifar` make the networks of the paper.
 
     Attributes:
-      blocks: Number of blocks of each stage; the first of every stage but the first halves the maps.
+      blocks: Number of blocks of each stage; the first block of every stage except the first halves the maps.
       features: Channels of each stage (of the 3 x 3 in a bottleneck, whose output has four times as many).
-      bottleneck: Blocks of 1 x 1, 3 x 3, 1 x 1 instead of two 3 x 3.
-      stem: 'imagenet': 7 x 7 of stride 2 and a max pool; 'cifar': 3 x 3.
+      bottleneck: Whether blocks are 1 x 1, 3 x 3, 1 x 1 instead of two 3 x 3.
+      stem: First layers: 'imagenet': 7 x 7 with stride 2 and a max pool; 'cifar': 3 x 3.
       n_classes: Number of classes.
       shortcut: 'A' subsamples and appends zeros for new channels, 'B' projects where the shape changes, 'C'
         always projects, None is a plain network.
-      version: Where a bottleneck strides: on its first 1 x 1 ('v1', the paper) or on its 3 x 3 ('v1.5').
-      backward_rule: ReLU's, see `layers.relu`.
+      version: Position of the stride of a bottleneck: its first 1 x 1 ('v1', the paper) or its 3 x 3 ('v1.5').
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
-      axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
-      features_only: End with the last block, in place of the logits: for detectors.
-      scan_blocks: Run a stage's equal blocks as one compiled loop: a deep network compiles many times faster.
-        Variables and numbers are the same (each call copies the blocks' variables).
+      axis_name: Under pmap or shard_map, the device axis over which batch statistics are averaged.
+      features_only: Whether to return the output of the last block in place of the logits, for detectors.
+      scan_blocks: Whether to run the equal blocks of a stage as one compiled loop: a deep network compiles many times
+        faster. Variables and results are the same (each call copies the blocks' variables).
 
-    Batch norm keeps running averages of momentum 0.9, with epsilon 1e-5; flax keeps the biased variance where
-    torch keeps the unbiased one. Convolutions have no bias.
+    Batch norm keeps running averages of momentum 0.9, with epsilon 1e-5; flax averages the biased variance, torch the
+    unbiased one. Convolutions have no bias.
     """
 
     blocks: tuple[int, ...]
@@ -77,14 +77,14 @@ class ResNet(nn.Module):
 
         Args:
           x: Images [n, h, w, 3], any size from 32 (from 8 with the stem 'cifar').
-          train: Whether batch norm takes the batch's statistics.
+          train: Whether batch norm uses the statistics of the batch.
 
         Returns:
           Logits [n, n_classes]; activations conv1, pool1, 'conv2_1' and so on after the ReLU of every block,
           pool.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
         """
         check_images(x, 32 if self.stem == 'imagenet' else 8, 'ResNet')
         x = jnp.asarray(x)
@@ -177,7 +177,7 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block, or its layers alone where shortcut is None; the fields are those of ResNet.
+    """One residual block, or only its layers if shortcut is None; the fields are those of ResNet.
 
     Attributes:
       features: Channels of the block (of the 3 x 3 in a bottleneck).
@@ -228,7 +228,7 @@ class Block(nn.Module):
         if not changes_shape:
             return x
         x = pool.subsample(x, self.stride)
-        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_out - x.shape[-1])))  # zeros appended
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_out - x.shape[-1])))  # append zeros
 
 
 def imagenet(
@@ -238,7 +238,7 @@ def imagenet(
 
     Args:
       depth: 18, 34, 50, 101 or 152.
-      shortcut: None is the plain network.
+      shortcut: Kind of shortcut; None is the plain network.
       version: See ResNet; torchvision's and timm's weights need 'v1.5' from depth 50 on.
       **options: Other fields of ResNet.
 
@@ -262,7 +262,7 @@ def cifar(depth: int, shortcut: Shortcut = 'A', n_classes: int = 10, **options: 
 
     Args:
       depth: 20, 32, 44, 56, 110, 1202, ...
-      shortcut: None is the plain network.
+      shortcut: Kind of shortcut; None is the plain network.
       n_classes: Number of classes.
       **options: Other fields of ResNet.
 
@@ -277,7 +277,7 @@ def cifar(depth: int, shortcut: Shortcut = 'A', n_classes: int = 10, **options: 
 
 
 def small(n_classes: int = 10, **options: Any) -> ResNet:
-    """Plain network of three stages of one block after 7 x 7 filters: quick to train, and its filters can be seen.
+    """Plain network with 7 x 7 filters and three stages of one block: quick to train, with visible filters.
 
     Args:
       n_classes: Number of classes.

@@ -26,7 +26,7 @@ from lecture4.vision.layers import (
     relu,
 )
 
-MEAN_RGB = (123.68, 116.779, 103.939)  # of pixels in 0..255: all the preprocessing there is
+MEAN_RGB = (123.68, 116.779, 103.939)  # mean of pixels in 0..255: the only preprocessing
 
 
 class VGG(nn.Module):
@@ -35,18 +35,18 @@ class VGG(nn.Module):
     Attributes:
       configuration: 'a' (11 layers), 'a_lrn', 'b' (13), 'c' (16, some of 1 x 1), 'd' (16), 'e' (19).
       n_classes: Number of classes.
-      batch_norm: After every convolution: not in the paper, but in torchvision's vgg16_bn and the like.
-      initializer: 'paper' draws from N(0, 0.01), the variance, as the training of A started; 'he' as
-        torchvision's does.
+      batch_norm: Whether batch norm follows every convolution: not in the paper, but in torchvision's vgg16_bn etc.
+      initializer: 'paper' samples from N(0, 0.01), where 0.01 is the variance, as for the training of A; 'he' as in
+        torchvision.
       convention: Convention of the local response normalization of 'a_lrn', see `layers.local_response_norm`; 'paper'
         (Krizhevsky's, which the paper cites) by default, 'caffe' as in torch and Caffe.
-      dropout_rate: After fc6 and fc7.
-      dense: Larger images give a map of logits [n, h, w, n_classes], whose mean is the paper's dense
-        evaluation; otherwise maps of another size than 7 x 7 are pooled to that.
-      features_only: End with pool5, in place of the logits: for detectors.
-      backward_rule: ReLU's, see `layers.relu`.
+      dropout_rate: Dropout rate after fc6 and fc7.
+      dense: Larger images give a map of logits [n, h, w, n_classes], whose mean is the paper's dense evaluation;
+        otherwise maps of another size are pooled to 7 x 7.
+      features_only: Whether to return pool5 in place of the logits, for detectors.
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
-      axis_name: Under pmap or shard_map, the axis of devices over which batch statistics are taken.
+      axis_name: Under pmap or shard_map, the device axis over which batch statistics are averaged.
     """
 
     configuration: Literal['a', 'a_lrn', 'b', 'c', 'd', 'e'] = 'd'
@@ -69,14 +69,14 @@ class VGG(nn.Module):
 
         Args:
           x: Images [n, 224, 224, 3].
-          train: Whether dropout is on and batch norm takes the batch's statistics.
+          train: Whether dropout is on and batch norm uses the statistics of the batch.
 
         Returns:
           Logits [n, n_classes]; activations conv1_1, conv1_2, ... after their ReLU, pool1 .. pool5, fc6, fc7,
           and norm1_1 of 'a_lrn'.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
           KeyError: There is no such configuration.
         """
         check_images(x, 224 if self.dense else 32, 'VGG')

@@ -26,26 +26,30 @@ from lecture4.vision.layers import (
     relu,
 )
 
-# Of the five convolutions: the network (a) of figure 3, and the wider (b) of table 2.
+# Features of the five convolutions: network (a) of figure 3, and the wider (b) of table 2.
 FEATURES = {'a': (96, 256, 384, 384, 256), 'b': (96, 256, 512, 1024, 512)}
 SHAPES = ((7, 2, 1), (5, 2, 0), (3, 1, 1), (3, 1, 1), (3, 1, 1))  # kernel size, stride, padding
-POOLS: dict[int, Edge] = {0: 'caffe', 1: 'caffe', 4: 'floor'}  # the ragged edge of two is kept
+POOLS: dict[int, Edge] = {
+    0: 'caffe',
+    1: 'caffe',
+    4: 'floor',
+}  # incomplete windows of two pools are kept
 NORMALIZED = (0, 1)
 MAX_FILTER_RMS = 0.1
 
 
 class ZFNet(nn.Module):
-    """The network of the paper: no groups, contrast normalized after the pools.
+    """The network of the paper: without groups, with contrast normalization after the pools.
 
     Attributes:
       n_classes: Number of classes.
       version: 'a', or 'b' with 512, 1024 and 512 features in convolutions 3 to 5.
       convention: Convention of local response normalization, see `layers.local_response_norm`; 'paper' (Krizhevsky's)
         by default.
-      dropout_rate: After fc6 and fc7.
+      dropout_rate: Dropout rate after fc6 and fc7.
       dense: Larger images give a map of logits [n, h, w, n_classes].
-      features_only: End with pool5, in place of the logits: for detectors.
-      backward_rule: ReLU's, see `layers.relu`.
+      features_only: Whether to return pool5 in place of the logits, for detectors.
+      backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
     """
 
@@ -73,7 +77,7 @@ class ZFNet(nn.Module):
           norm2, fc6, fc7.
 
         Raises:
-          TypeError, ValueError: As `layers.check_images`.
+          TypeError, ValueError: As in `layers.check_images`.
         """
         check_images(x, 75 if self.dense or self.features_only else 224, 'ZFNet')
         x = jnp.asarray(x)
@@ -112,12 +116,12 @@ class ZFNet(nn.Module):
 def renormalize_filters(
     params: Mapping[str, Any], max_filter_rms: float = MAX_FILTER_RMS
 ) -> dict[str, Any]:
-    """Scales convolution filters back to a bounded root mean square, after each training step.
+    """Rescale convolution filters to a bounded root mean square, after each training step.
 
     Args:
       params: Parameters of a network.
-      max_filter_rms: Bound of the root mean square of each filter, a kernel [h, w, c, features] having one
-        filter per feature; smaller filters, biases and layers not named conv... are unchanged.
+      max_filter_rms: Upper bound of the root mean square of each filter; a kernel [h, w, c, features] has one filter
+        per feature. Smaller filters, biases and layers not named conv... are unchanged.
 
     References:
       Zeiler & Fergus 2014, section 3.

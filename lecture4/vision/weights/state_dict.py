@@ -1,4 +1,4 @@
-"""Finds the model's state dict in what a training run saved."""
+"""Find the model's state dict in the file of a training run."""
 
 import pathlib
 from typing import Any
@@ -27,7 +27,7 @@ WRAPPERS = (
     'state_dict_ema',
     'ema',
 )
-MAX_DEPTH = 8  # of a state dict inside other dicts
+MAX_DEPTH = 8  # largest depth of a state dict inside other dicts
 
 
 class WeightsError(ValueError):
@@ -35,14 +35,14 @@ class WeightsError(ValueError):
 
 
 def find_state_dict(root: Any, path: str | pathlib.Path) -> StateDict:
-    """The model's state dict in what a file holds.
+    """The model's state dict in the contents of a file.
 
     Args:
-      root: What the file holds: a state dict, or dicts that nest one, or a module saved whole.
-      path: The file, for the messages.
+      root: Contents of the file: a state dict, nested dicts that contain one, or a whole module.
+      path: The file, for error messages.
 
     Raises:
-      WeightsError: There are no tensors, or several state dicts of which none lies under WRAPPERS.
+      WeightsError: There are no tensors, or several state dicts and none of them under a key of WRAPPERS.
     """
     candidates = _candidates(root)
     if not candidates:
@@ -61,7 +61,7 @@ def find_state_dict(root: Any, path: str | pathlib.Path) -> StateDict:
 
 
 def _innermost(wrapped):
-    """The keys that lead to the model: at every level the first in WRAPPERS."""
+    """The keys that lead to the model: at every level the first key in WRAPPERS."""
     keys = ()
     while True:
         n = len(keys)
@@ -72,7 +72,7 @@ def _innermost(wrapped):
 
 
 def _candidates(root):
-    """Tensors by name of every dict (or module) that holds some, by the keys that lead there."""
+    """Tensors by name of every dict (or module) that contains some, by the keys that lead to it."""
     candidates, seen, pending = {}, set(), [((), root)]
     while pending:
         keys, node = pending.pop(0)
@@ -81,7 +81,9 @@ def _candidates(root):
         seen.add(id(node))
         entries = _module_entries(node) if _is_module(node) else node
         tensors = {k: v for k, v in entries.items() if isinstance(k, str) and _is_tensor(v)}
-        if any(_n_axes(value) for value in tensors.values()):  # not only a step or an accuracy
+        if any(
+            _n_axes(value) for value in tensors.values()
+        ):  # not only a scalar such as a step or an accuracy
             candidates[keys] = tensors
         pending += [((*keys, key), value) for key, value in node.items() if isinstance(key, str)]
     return candidates
@@ -96,13 +98,13 @@ def _n_axes(value):
 
 
 def _is_module(node):
-    """Whether it was a torch.nn.Module, saved whole."""
+    """Whether it is a whole torch.nn.Module."""
     state = getattr(node, 'state', None)
     return isinstance(state, dict) and isinstance(state.get('_modules'), dict)
 
 
 def _module_entries(module):
-    """The state dict of a module: its parameters, persistent buffers, and those of its parts."""
+    """The state dict of a module: its parameters and persistent buffers, and those of its submodules."""
     entries, seen, pending = {}, set(), [('', module)]
     while pending:
         prefix, module = pending.pop(0)

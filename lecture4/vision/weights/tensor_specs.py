@@ -1,4 +1,4 @@
-"""The tensors of torchvision's and timm's networks: their names there, their paths and layouts here."""
+"""Tensors of torchvision's and timm's networks: names in these libraries, paths and layouts here."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -23,11 +23,11 @@ _MAP_SIZES = {9216: 6, 2048: 4, 12544: 7, 25088: 7}
 
 
 class TensorSpec(NamedTuple):
-    """One tensor in both places.
+    """One tensor in both libraries.
 
     Attributes:
-      name: In the state dict.
-      path: In the variables.
+      name: Name in the state dict.
+      path: Path in the variables.
       layout: 'conv' is OIHW there and HWIO here; 'dense' OI and 1 x 1 IO or IO; 'vector' the same in both;
         'map' is a dense layer on feature maps, which torch flattens channels first, [o, c * h * w], and
         which is kept as [h, w, c, o] (VGG's head) or flattened rows first, [h * w * c, o], here.
@@ -38,7 +38,7 @@ class TensorSpec(NamedTuple):
     layout: Layout
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape in the state dict of a variable of that shape."""
+        """Shape in the state dict of a variable of a given shape."""
         if self.layout == 'conv':
             return (shape[3], shape[2], shape[0], shape[1])
         if self.layout == 'dense':
@@ -81,12 +81,12 @@ def _map_shape(shape):
 
 
 def tensor_specs(network: nn.Module, library: Library = 'torchvision') -> list[TensorSpec]:
-    """Every tensor of a network in that library, the classifier's bias last.
+    """Every tensor of a network in a library, the classifier's bias last.
 
     Raises:
-      WeightsError: The library does not have the network, or only one with the same names and shapes and
-        other arithmetic (as ResNet-50 v1 and v1.5). To convert such weights all the same, pass the network
-        that they belong to: `network.clone(version='v1.5')` has the same variables.
+      WeightsError: The library does not have the network, or only one with the same names and shapes and different
+        arithmetic (such as ResNet-50 v1 and v1.5). To convert such weights nevertheless, pass the network that they
+        belong to: `network.clone(version='v1.5')` has the same variables.
     """
     match network:
         case AlexNetV2() if library == 'torchvision':

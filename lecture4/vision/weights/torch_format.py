@@ -1,9 +1,8 @@
-"""Reads state dicts of PyTorch without PyTorch: .safetensors, and .pth without running what is inside.
+"""Read state dicts of PyTorch without PyTorch: .safetensors, and .pth without running code in it.
 
-A .pth is a pickle, which can name any function to be called while it is read. This reader imports and calls
-nothing that a file names: tensors and containers are rebuilt by the code here, other classes (options,
-paths, scalars that training checkpoints hold too) become inert stand-ins, and names that no checkpoint needs
-are refused.
+A .pth file is a pickle, which can name any function to be called while it is read. This reader imports and calls
+nothing that a file names: tensors and containers are rebuilt by the code here, other classes (options, paths and
+scalars of training checkpoints) become inert stand-ins, and names that no checkpoint needs are refused.
 """
 
 import collections
@@ -26,7 +25,7 @@ from lecture4.vision.weights import inert
 from lecture4.vision.weights.lazy_tensor import LazyTensor, Storage
 from lecture4.vision.weights.state_dict import StateDict, WeightsError, find_state_dict
 
-MAGIC = 0x1950A86A20F9469CFC6C  # of files older than PyTorch 1.6
+MAGIC = 0x1950A86A20F9469CFC6C  # magic number of files older than PyTorch 1.6
 STORAGE_DTYPES = {
     'FloatStorage': np.float32,
     'DoubleStorage': np.float64,
@@ -40,7 +39,7 @@ STORAGE_DTYPES = {
     'BoolStorage': np.bool_,
     'UntypedStorage': np.uint8,
 }
-# Of tensors that PyTorch stores untyped; their dtype is a name in the module torch.
+# Dtypes of tensors that PyTorch stores untyped; they are named in the module torch.
 TORCH_DTYPES = {
     'uint16': np.uint16,
     'uint32': np.uint32,
@@ -68,7 +67,7 @@ SAFETENSORS_DTYPES = {
     'BOOL': np.bool_,
 }
 
-# What the standard library and NumPy raise on truncated, altered and hostile files.
+# Exceptions of the standard library and NumPy on truncated, altered and malicious files.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -88,7 +87,7 @@ UNREADABLE = (
 
 
 def read(path: str | pathlib.Path) -> StateDict:
-    """The tensors of a state dict by name, also where a training checkpoint wraps it.
+    """The tensors of a state dict by name, also if it is nested in a training checkpoint.
 
     The arrays are read-only views of the file's contents: a tensor of stride 0 takes no memory until it is
     copied.
@@ -97,8 +96,8 @@ def read(path: str | pathlib.Path) -> StateDict:
       path: .safetensors, .pth or .pt.
 
     Raises:
-      WeightsError: The file is missing, truncated, altered, or of another kind; it names what no checkpoint
-        needs; it holds no tensors, or several state dicts of which none is the model's by its key.
+      WeightsError: The file is missing, truncated, altered, or of another kind; it contains names that no checkpoint
+        needs; it has no tensors, or several state dicts and none of them with a key of the model.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -150,7 +149,7 @@ def _safetensors(path):
 
 
 class _StorageType(NamedTuple):
-    """A class of storages, by the type of its values."""
+    """A class of storages for one type of values."""
 
     dtype: Any
 
@@ -168,7 +167,7 @@ def _parameter(tensor, *_):
 
 
 def _subclass(function, kind, args, *_):
-    """A tensor of a subclass, or with attributes of its own: as the tensor alone."""
+    """A tensor of a subclass, or with extra attributes, as a tensor only."""
     return function(*args)
 
 
@@ -186,7 +185,7 @@ KNOWN_NAMES: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler of tensors, and of nothing that runs."""
+    """An unpickler of tensors that runs no code of the pickle."""
 
     def __init__(self, file, storage: Callable[[Any, str, int], Storage]):
         super().__init__(file, encoding='latin1')
@@ -245,7 +244,7 @@ def _legacy(path):
         return storages.setdefault(key, Storage(dtype))
 
     with path.open('rb') as opened:
-        # Its reads end where the file does, however much a pickle claims to follow.
+        # Reads stop at the end of the file, whatever length a pickle claims.
         file = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
     def load():

@@ -1,4 +1,4 @@
-"""Weights of a file as the initialization of a network with other classes."""
+"""Weights of a file as initialization of a network with other classes."""
 
 import pathlib
 from collections.abc import Mapping
@@ -21,19 +21,18 @@ def load(
     new_head: bool = False,
     image_shape: tuple[int, ...] = (224, 224, 3),
 ) -> dict[str, Any]:
-    """Variables of the network from a .pth or .safetensors file, or from a network of ours.
+    """Variables of the network from a .pth or .safetensors file, or from variables of the same kind of network.
 
     Args:
-      network: With the number of classes of the task.
+      network: A network with the number of classes of the task.
       source: The file, or variables of a network of the same kind, with any number of classes.
-      new_head: Leaves out the layers that end in the classes (the classifier, and GoogLeNet's auxiliary
-        ones): their leaves are None, which `train.supervised` initializes. The file need not have them.
-      image_shape: (h, w, c) of what the network sees, where the source is variables: dense layers
-        depend on it.
+      new_head: Whether to leave out the output layers (the classifier, and GoogLeNet's auxiliary ones): their leaves
+        are None, which `train.supervised` initializes. The file need not have them.
+      image_shape: (h, w, c) of the network's input, needed if the source is variables: dense layers depend on it.
 
     Raises:
       WeightsError: As in `pretrained.load`; or the source has another number of classes, or no classifier, and
-        `new_head` is off.
+        `new_head` is False.
     """
     if isinstance(source, Mapping):
         return _from_variables(network, source, new_head, image_shape)
@@ -84,12 +83,12 @@ def _check_classes(source, n_classes, network):
     if n_classes != network.n_classes:
         raise WeightsError(
             f'{source} has {n_classes} classes, this task has {network.n_classes}; use --new_head to '
-            'keep all layers but the classifier'
+            'keep all layers except the classifier'
         )
 
 
 def _shapes(network, image_shape):
-    """Path -> shape of every variable."""
+    """Shape of every variable by path."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     tree = jax.eval_shape(network.init, jax.random.key(0), x)
     return {_path(key): leaf.shape for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -115,7 +114,7 @@ def load_unchanged(
     """The network with the source's number of classes, and its variables, all from the source.
 
     Args:
-      network: With any number of classes.
+      network: A network with any number of classes.
       source: As in `load`.
       image_shape: As in `load`.
 
