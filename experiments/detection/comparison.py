@@ -43,7 +43,7 @@ PUBLISHED = {'R-CNN': '53 (CPU), 13 (GPU)', 'Fast R-CNN': '2.3', 'Faster R-CNN':
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.WithProposals):
-    steps: train.AtLeast1 = 1500
+    steps: train.AtLeast1 = 1200
     batch_size: train.AtLeast1 = 4
     num_train: train.AtLeast0 = 500
     num_eval: train.AtLeast0 = 100

@@ -34,7 +34,7 @@ from lecture4.vision.weights import convolutions
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.Detection):
-    steps: train.AtLeast1 = 1500
+    steps: train.AtLeast1 = 1200
     batch_size: train.AtLeast1 = 8
     num_train: train.AtLeast0 = 2000
     # Detector: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
@@ -74,7 +74,7 @@ PRESETS = {
         'num_convolutions': (1, 1, 1), 'hidden_dims': (16,), 'anchor_sizes': (16.0,), 'num_proposals': 10,
         'num_rois': 8,
     },
-    'alternating': {'training': 'alternating', 'steps': 3000},
+    'alternating': {'training': 'alternating', 'steps': 2400},
     'voc2012_animals': {
         'source': 'voc2012_animals', 'test_split': 'val', 'num_train': 0, 'num_eval': 0, 'shorter_side': 320,
         'longer_side': 448, 'network': 'vgg_d', 'hidden_dims': (512,), 'dropout_rate': 0.5,

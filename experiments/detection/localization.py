@@ -31,7 +31,7 @@ from lecture4.vision.weights import convolutions
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.Detection):
-    steps: train.AtLeast1 = 1000
+    steps: train.AtLeast1 = 600
     batch_size: train.AtLeast1 = 16
     num_train: train.AtLeast0 = 2000
     # Network before the dense layers: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
