@@ -1,7 +1,7 @@
 """Accuracy of linear classifiers on features of labeled images, with few labels and with all."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from lecture4.features import label_efficiency, self_taught
 FeatureFunctions = Mapping[str, Callable[[Any, Any], Any]]
 
 
+@runtime_checkable
 class LabeledImages(Protocol):
     """Training and test images with their classes, as lecture4.data.images.load returns them."""
 

@@ -1,7 +1,7 @@
 """Which data each learning setting may use: examples in a table."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Integer, Real
@@ -25,6 +25,7 @@ class Examples(NamedTuple):
     note: str = ''
 
 
+@runtime_checkable
 class LabeledSet(Protocol):
     """A set of labeled images, as lecture4.data.images.load returns it."""
 
