@@ -1,5 +1,6 @@
-"""One setting for all tests: four CPU devices, strict promotion, a compilation cache."""
+"""One setting for all tests: four CPU devices, strict promotion, checked annotations, a compilation cache."""
 
+import collections
 import os
 import pathlib
 
@@ -9,8 +10,15 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 # runs what users run, as the tests marked slow and the benchmarks should.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
+import inspect
+
 import jax
+import jaxtyping
 import pytest
+
+# Annotations of arrays are checked wherever tests call into the library, but not in tests of bad input: what
+# those expect is the library's own message.
+jaxtyping.install_import_hook('lecture4', 'beartype.beartype')
 
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
 
@@ -23,6 +31,18 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.devices()  # from here on a run with --devices 1 cannot change their number for other tests
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test marked `cases(n)` the first n parameter sets run by default; the others are slow."""
+    seen = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker('cases'):
+            name = item.nodeid.partition('[')[0]
+            seen[name] += 1
+            if seen[name] > mark.args[0]:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope='module', autouse=True)
 def programs_let_go():
     """Each compiled program holds memory maps; past Linux's 65,530 a process, XLA crashes."""
@@ -30,6 +50,14 @@ def programs_let_go():
     maps = pathlib.Path('/proc/self/maps')
     if maps.exists() and maps.read_bytes().count(b'\n') > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def annotations_unchecked_under_bad_input(request):
+    source = inspect.getsource(request.function) if hasattr(request, 'function') else ''
+    jaxtyping.config.update('jaxtyping_disable', 'pytest.raises' in source)
+    yield
+    jaxtyping.config.update('jaxtyping_disable', False)
 
 
 @pytest.fixture(scope='session')

@@ -6,8 +6,6 @@ import pathlib
 import re
 import tokenize
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(
     path
@@ -67,9 +65,10 @@ def violations(path):
     )
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_words_are_the_field_s(path):
-    assert not violations(path)
+def test_words_are_the_field_s():
+    found = {str(path.relative_to(ROOT)): violations(path) for path in FILES}
+    assert len(found) > 300
+    assert not {path: words for path, words in found.items() if words}
 
 
 def test_old_words_are_recognized(tmp_path):

@@ -114,7 +114,9 @@ def test_a_stalled_process_counts_as_failed(tmp_path):
 
 
 def test_a_usage_error_is_one_line_of_every_process(tmp_path):
-    code, _, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--batch_size', '18')
+    code, _, errors = run(
+        'launch.local', *TWO, '--workdir', tmp_path, '--batch_size', '18', '--parallel', 'pmap'
+    )
     assert code == 2
     lines = [line for line in errors.splitlines() if line.startswith('[0] toy:')]
     assert lines == ['[0] toy: batch_size 18 is not divisible by 4 devices; use 16 or 20']
