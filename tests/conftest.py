@@ -16,9 +16,11 @@ import jax
 import jaxtyping
 import pytest
 
+import tests.annotations  # noqa: F401, which the hook names
+
 # Annotations of arrays are checked wherever tests call into the library, but not in tests of bad input: what
 # those expect is the library's own message.
-jaxtyping.install_import_hook('lecture4', 'beartype.beartype')
+jaxtyping.install_import_hook('lecture4', 'tests.annotations.check')
 
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
 

@@ -113,13 +113,12 @@ def test_a_stalled_process_counts_as_failed(tmp_path):
     assert 'launch.local: no step for 15 s; process' in errors
 
 
-def test_a_usage_error_is_one_line_of_every_process(tmp_path):
-    code, _, errors = run(
-        'launch.local', *TWO, '--workdir', tmp_path, '--batch_size', '18', '--parallel', 'pmap'
-    )
+def test_a_usage_error_is_one_line(tmp_path):
+    code, _, errors = run('launch.local', *TWO, '--workdir', tmp_path, '--parallel', 'pmap')
     assert code == 2
-    lines = [line for line in errors.splitlines() if line.startswith('[0] toy:')]
-    assert lines == ['[0] toy: batch_size 18 is not divisible by 4 devices; use 16 or 20']
+    lines = [line for line in errors.splitlines() if 'toy:' in line]
+    expected = 'toy: --parallel pmap works in one process, not in 2; use --parallel jit'
+    assert {line[4:] for line in lines} == {expected}  # at least of the process that ended first
     assert 'Traceback' not in errors
 
 

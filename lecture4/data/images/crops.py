@@ -7,7 +7,7 @@ random choice is a function of its seed alone.
 from typing import overload
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped
+from jaxtyping import Float32, Int, Shaped
 
 from lecture4.data.dataset import DataError, Images
 from lecture4.ops.resize import center_crop
@@ -214,7 +214,7 @@ def trim(images: Images, margin: int) -> tuple[Shaped[np.ndarray, '_h _w _c'], .
 
 def random_crops(
     images: Images, crops_per_image: int, crop_size: int, seed: int
-) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int32[np.ndarray, ' m']]:
+) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int[np.ndarray, ' m']]:
     """Crops of each image at uniform positions, and which image each is from.
 
     Args:
@@ -242,7 +242,7 @@ def random_crops(
 
 def grid_crops(
     images: Images, crop_size: int, stride: int
-) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int32[np.ndarray, ' m']]:
+) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int[np.ndarray, ' m']]:
     """All crops at multiples of `stride`, row by row; they are disjoint if stride >= crop_size.
 
     Args:
@@ -268,7 +268,7 @@ def grid_crops(
 
 
 def labeled_crops_of_halves(
-    images: Images, labels: Int32[np.ndarray, ' n'], crop_size: int, stride: int
+    images: Images, labels: Int[np.ndarray, ' n'], crop_size: int, stride: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Crops of the left and of the right half of every image with its label; they share no pixel.
 
