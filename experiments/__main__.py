@@ -1,4 +1,4 @@
-"""Lists the experiments: `python -m experiments`."""
+"""Lists the experiments: `python -m experiments`; `--write_pages` writes README.md of each folder of them."""
 
 import ast
 import difflib
@@ -6,6 +6,9 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).parent
+PAGE = """What each experiment is about, how it is run, and its results: the docstrings of the files, copied by
+`python -m experiments --write_pages`. All results side by side: [experiments](../README.md).
+"""
 
 
 def listed() -> dict[str, str]:
@@ -42,8 +45,26 @@ def check_name(name: str) -> None:
     sys.exit(2)
 
 
+def write_pages() -> None:
+    """Write README.md of each folder: the docstrings of its experiments."""
+    for folder in sorted({path.parent for path in ROOT.glob('*/*.py')}):
+        parts = [f'# {folder.name.replace("_", " ").capitalize()}\n', PAGE]
+        for path in sorted(folder.glob('*.py')):
+            if path.name.startswith('_'):
+                continue
+            about = ast.get_docstring(ast.parse(path.read_text())) or ''
+            title, _, rest = about.partition('\n')
+            prose, _, record = rest.strip().partition('\nRun:')
+            parts.append(f'## [{path.stem}]({path.name})\n\n{title}\n\n{prose.strip()}\n')
+            parts.append(f'```text\nRun:{record.rstrip()}\n```\n')
+        (folder / 'README.md').write_text('\n'.join(parts))
+
+
 def main() -> None:
-    """Print each experiment's command and the first line of its docstring."""
+    """Print each experiment's command and the first line of its docstring; or write the pages."""
+    if sys.argv[1:] == ['--write_pages']:
+        write_pages()
+        return
     for name, about in listed().items():
         print(f'python -m {name:<47} {about}')
 

@@ -1,17 +1,46 @@
-"""What the README shows as complete runs as it stands there."""
+"""What the README shows runs as it stands there; its pages name every experiment and existing functions."""
 
+import importlib
 import json
 import pathlib
+import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import lecture4
+from experiments.__main__ import listed
+from lecture4.train import cli, experiment
+
 ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text()
+
+
+def block(name):
+    """The code block behind a mark of the README."""
+    (code,) = re.findall(rf'<!-- {name} -->\n```\w+\n(.*?)```', README, re.DOTALL)
+    return code
+
+
+def run_command(line, **changed):
+    """A command of the README in this process, with other values of some options."""
+    words = shlex.split(line)
+    assert words[:2] == ['python', '-m']
+    this = experiment.from_module(importlib.import_module(words[2]))
+    options = [changed.get(word, word) for word in words[3:]]
+    common = ['--progress', 'none', '--devices', '1']
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        return cli.run(this, cli.parse(this, [*options, *common]))
 
 
 def test_own_experiment_runs_as_printed(tmp_path):
-    text = (ROOT / 'README.md').read_text()
-    (code,) = re.findall(r'<!-- example -->\n```python\n(.*?)```', text, re.DOTALL)
+    code = block('example')
     assert len(code.splitlines()) < 100
     path = tmp_path / 'my_experiment.py'
     path.write_text(code)
@@ -22,3 +51,66 @@ def test_own_experiment_runs_as_printed(tmp_path):
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / 'run/results.json').read_text())['metrics']
     assert metrics['accuracy'] > 0.85
+
+
+def test_codes_of_patches_in_few_lines():
+    code = block('codes')
+    assert len(code.splitlines()) <= 14
+    scope = {}
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        exec(code, scope)
+    codes = np.asarray(scope['solution'].codes)
+    assert codes.shape == (1000, 128) and 0.01 < np.mean(codes != 0) < 0.3
+    assert np.asarray(scope['solution'].converged).all()
+    reconstruction = codes @ np.asarray(scope['state'].atoms).T
+    x = scope['signals'][:1000]
+    assert np.mean((reconstruction - x) ** 2) < 0.7 * np.mean(x**2)
+
+
+def test_a_network_for_own_images_predicts_new_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, level in (('dark', 40), ('light', 200)):
+        for i in range(10):
+            for folder in (f'own/{name}', 'new'):
+                (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(level, level + 50, (40, 36, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / f'{name}{i}.png')
+    train, predict = block('predict').splitlines()
+    short = ' --steps 30 --batch_size 8 --network small'
+    run_command(train + short, **{'dir:PHOTOS': f'dir:{tmp_path}/own'})
+    path = run_command(predict, **{'dir:NEW': f'dir:{tmp_path}/new'})
+    assert path == pathlib.Path('runs/own/predictions.csv')
+    assert len(path.read_text().splitlines()) == 21
+    scope = {'x': rng.random((5, 32, 32, 3), np.float32)}
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        exec(block('load'), scope)
+    assert scope['probabilities'].shape == (5, 2)
+
+
+def test_pages_name_every_experiment():
+    table = (ROOT / 'experiments/README.md').read_text()
+    for name in listed():
+        _, folder, last = name.split('.')
+        page = (ROOT / 'experiments' / folder / 'README.md').read_text()
+        assert f'[{last}]({last}.py)' in page, 'run python -m experiments --write_pages'
+        assert re.search(rf'`(?:{folder})?\.{last}`', table), (
+            f'{name} is not in experiments/README.md'
+        )
+    for path in re.findall(
+        r'`((?:ops|sparse|features|autoencoder|vision|language)/[a-z_/]+)`', table
+    ):
+        place = ROOT / 'lecture4' / path
+        assert place.is_dir() or place.with_suffix('.py').is_file(), path
+
+
+@pytest.mark.parametrize(
+    'package', [p.name for p in pkgutil.iter_modules(lecture4.__path__) if p.ispkg]
+)
+def test_packages_say_where_to_start(package):
+    about = importlib.import_module(f'lecture4.{package}').__doc__ or ''
+    named = re.findall(rf'^- `({package}\.[\w.]+)`', about, re.MULTILINE)
+    assert len(named) == 5, about
+    for name in named:
+        module, _, function = f'lecture4.{name}'.rpartition('.')
+        assert callable(getattr(importlib.import_module(module), function)), name

@@ -52,7 +52,7 @@ CAPTION = f'{jacobian.CAPTION} Published: Rifai et al. 2011, fine-tuned, from me
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 2000
     batch_size: train.AtLeast1 = 50
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.

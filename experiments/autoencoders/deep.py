@@ -42,7 +42,7 @@ PUBLISHED = {'PCA': 13.87, 'deep': 3.00}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     # Number of training steps, pretraining included.
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100

@@ -36,7 +36,7 @@ from lecture4.ops.resize import center_crop
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     steps: train.AtLeast1 = 6000
     batch_size: train.AtLeast1 = 256
     # Source of images: photos, textures, dir:PATH, npz:PATH.

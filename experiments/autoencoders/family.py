@@ -43,7 +43,7 @@ VARIANTS = registry.NAMES
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
@@ -65,7 +65,7 @@ class Config(train.Config):
     # Numbers of labels for the classifier; a number above the size of the training set means all of it.
     num_labels: train.Ints = (100, 1000, 10_000)
     # Number of labeled sets sampled for each number of labels except the whole set.
-    num_trials: train.AtLeast1 = 5
+    num_trials: train.Evaluation[train.AtLeast1] = 5
     # Candidate values of C for logistic regression, chosen on held-out images.
     Cs: train.Floats = (1e-3, 1e-2, 1e-1, 1.0)
     # Standard deviation of the noise added to images in the robustness test.

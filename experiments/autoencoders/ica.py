@@ -35,7 +35,7 @@ from lecture4.features import orientation, selectivity
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of L-BFGS iterations.
     steps: train.AtLeast1 = 200
     steps_per_call: train.AtLeast1 = 20

@@ -41,7 +41,7 @@ BORDER = 4  # border in pixels that whitening distorts, since it treats images a
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of training steps, divided equally among the layers.
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 64

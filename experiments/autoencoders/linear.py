@@ -34,7 +34,7 @@ PUBLISHED = '13.87 (Hinton & Salakhutdinov 2006, from memory, unverified)'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
     # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH.
     source: str = 'digits'

@@ -35,7 +35,7 @@ CURVES = {'circle': manifold.CIRCLE, 'spiral': manifold.SPIRAL}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 8000
     # Number of points per step, over all devices; each gets independent noise.
     batch_size: train.AtLeast1 = 256

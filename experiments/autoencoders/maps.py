@@ -32,7 +32,7 @@ from lecture4.features import retrieval
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 4000
     batch_size: train.AtLeast1 = 100
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.

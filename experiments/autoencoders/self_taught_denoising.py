@@ -44,7 +44,7 @@ from lecture4.ops.losses import squared_error
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100
     # Source of unlabeled images, resized to the labeled ones: digits, mnist, omniglot, dir:PATH, npz:PATH.
@@ -64,7 +64,7 @@ class Config(train.Config):
     # Peak learning rate, with cosine decay to 0.
     learning_rate: train.Positive = 1e-3
     # Numbers of labels per class.
-    labels_per_class: train.Ints = (1, 2, 5, 20)
+    labels_per_class: train.Evaluation[train.Ints] = (1, 2, 5, 20)
     # Number of training sets sampled for each number of labels.
     num_trials: train.AtLeast1 = 20
     # Number of labeled images per class from which small training sets are sampled.
@@ -94,9 +94,9 @@ def data(config):
     n, classes = config.candidates_per_class, config.labeled_classes
     task = images.load(config.labeled, classes=classes, candidates_per_class=n, **options)
     train.check_label_counts(task, config.labels_per_class, config.labeled)
-    options['classes'] = config.unlabeled_classes
-    like, n = task.train_images, config.num_signals
-    x = vectors.load_unlabeled_like(like, config.unlabeled, n, **options)
+    n, classes = config.num_signals, config.unlabeled_classes
+    options = train.ImageOptions.data_kwargs(config) | {'seed': config.seed, 'classes': classes}
+    x = vectors.load_unlabeled_like(task.train_images, config.unlabeled, n, **options)
     num_held_out, shape = max(len(x) // 10, 1), task.train_images.shape[1:3]
     return train.in_memory(
         x[num_held_out:],

@@ -36,7 +36,7 @@ CONTRAST_EPSILON = 0.04  # standard deviation of pixels in [0, 1] below which a 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 256
     # Source of images: photos, textures, digits, mnist, olshausen, omniglot, dir:PATH, npz:PATH.

@@ -29,7 +29,7 @@ from lecture4.features import orientation
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of L-BFGS iterations.
     steps: train.AtLeast1 = 400
     steps_per_call: train.AtLeast1 = 20

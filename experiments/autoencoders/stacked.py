@@ -41,7 +41,7 @@ PUBLISHED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     # Number of training steps of pretraining and fine-tuning together.
     steps: train.AtLeast1 = 2400
     batch_size: train.AtLeast1 = 50

@@ -44,7 +44,7 @@ NUM_IMAGES = 50  # number of test images on which gradients are measured
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 4000
     batch_size: train.AtLeast1 = 100
     steps_per_call: train.AtLeast1 = 100

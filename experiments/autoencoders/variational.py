@@ -43,7 +43,7 @@ TEST_SEED = 2**31 - 1  # seed of the binarization of the test set: the same in e
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 6000
     batch_size: train.AtLeast1 = 100
     steps_per_call: train.AtLeast1 = 100

@@ -38,7 +38,7 @@ from lecture4.vision.weights import pretrained, transfer
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of training steps; 1 with --init.
     steps: train.AtLeast1 = 400
     batch_size: train.AtLeast1 = 32
@@ -53,11 +53,11 @@ class Config(train.Config):
     # Layers to visualize, by the names of their activations. Default: three of them.
     layers: tuple[str, ...] = ()
     # Number of feature maps shown per layer.
-    num_maps: train.AtLeast1 = 6
+    num_maps: train.Evaluation[train.AtLeast1] = 6
     # Number of test images among which the strongest activations are searched.
-    num_candidates: Annotated[int, Ge(NUM_TOP)] = 500
+    num_candidates: train.Evaluation[Annotated[int, Ge(NUM_TOP)]] = 500
     # Number of images for which the class probability is mapped by occlusion at every position.
-    num_occluded: train.AtLeast1 = 3
+    num_occluded: train.Evaluation[train.AtLeast1] = 3
     # Initial learning rate, divided by 10 at 60 % and 85 % of the steps.
     learning_rate: train.Positive = 0.02
     # Weight decay of all parameters.
@@ -94,7 +94,7 @@ def data(config):
     network, weights = registry.create(config.network, len(names)), None
     if config.init:
         network, weights = transfer.load_unchanged(network, init.source, image_shape=shape)
-        names = init.class_names or tuple(f'class {i}' for i in range(network.n_classes))
+        names = init.class_names or pretrained.class_names(network.n_classes)
     published = pretrained.normalization(network)
     normalization = train.init_normalization('auto', init, published, x, config.seed)
     layers = visualization.choose_layers(network, shape, config.layers)

@@ -7,10 +7,10 @@ Augmentation runs inside the compiled step. With averaged parameters, batch stat
 Run:      python -m experiments.convnets.image_classification                      (digits, no download)
           ... --preset textures; or --preset cifar10 --manual_dir PATH
           ... --preset resnet --source dir:PATH --network resnet_50_v1_5 --init resnet50.pth --new_head
+          ... --network resnet_50_v1_5 --init resnet50.pth --stage predict --input dir:PATH      (no training)
           ... --ensemble runs/a runs/b --test_crops center 10       (with the networks of other finished runs)
 Hardware: 1 CPU core, digits and textures 30 s, cifar10 4 min (1 min of them for 11 crops of 10,000 images)
 Results:  test accuracy in %, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU cores
-
           | preset                     | center              | 10-crop             |
           |----------------------------|---------------------|---------------------|
           | digits                     | 97.8 (96.1 to 98.8) |                     |
@@ -20,7 +20,6 @@ Results:  test accuracy in %, with 95 % intervals; cifar_resnet_8, seed 0, 2 CPU
           | cifar10, 1000 steps of 64  | 60.3 (59.3 to 61.2) | 61.3 (60.3 to 62.2) |
 
           Published top-1 / top-5 errors on the ImageNet validation set in %; not run here
-
           | network   | test crops            | published   |
           |-----------|-----------------------|-------------|
           | alexnet   | 10                    | 40.7 / 18.2 |
@@ -66,15 +65,13 @@ class Config(train.LabeledImages, train.SGDRecipe):
     # Fraction of the steps after which parameters are averaged (Polyak) for testing; 1 never averages.
     polyak_start: train.Fraction = 1.0
     # Kinds of test crops, one row of the table each: the center, 10, 144, 150 crops, or the whole image (dense).
-    test_crops: Annotated[tuple[multi_crop.Kind, ...], MinLen(1)] = ('center',)
-    # Size that images are resized to for center and 10 crops and for evaluations during training; 0
-    # keeps their size.
-    eval_resize: train.AtLeast0 = 0
-    # Lengths of the shorter side for 144 and 150 crops and dense testing. Default: those of the papers; for dense
-    # testing the size of the images.
-    scales: tuple[train.AtLeast1, ...] = ()
+    test_crops: train.Evaluation[Annotated[tuple[multi_crop.Kind, ...], MinLen(1)]] = ('center',)
+    # Size that images are resized to for center and 10 crops and during training; 0 keeps their size.
+    eval_resize: train.Evaluation[train.AtLeast0] = 0
+    # Shorter sides for 144 and 150 crops and dense testing. Default: the papers', for dense testing the images'.
+    scales: train.Evaluation[tuple[train.AtLeast1, ...]] = ()
     # Directories of other finished runs whose probabilities are averaged with those of this one.
-    ensemble: tuple[str, ...] = ()
+    ensemble: train.Evaluation[tuple[str, ...]] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -114,14 +111,15 @@ def data(config):
     options = {'new_head': config.new_head, 'image_shape': (size, size, 3)}
     weights = transfer.load(network, init.source, **options) if config.init else None
     loaded = train.labeled_image_data(config, task, normalization, weights=weights)
-    crop_size, image_size = loaded.spec.shape[0], task.test_images.shape[1:3]
-    sizes = {'eval_resize': config.eval_resize, 'scales': config.scales}
+    shape, sizes = (
+        task.test_images.shape[1:3],
+        {'eval_resize': config.eval_resize, 'scales': config.scales},
+    )
     try:
-        multi_crop.check_sizes(network, crop_size, image_size, config.test_crops, **sizes)
+        multi_crop.check_sizes(network, size, shape, config.test_crops, **sizes)
     except ValueError as error:
-        raise ValueError(f'--network {config.network}, crop size {crop_size}: {error}') from None
-    for path in config.ensemble:
-        train.load_run(path, config)
+        raise ValueError(f'--network {config.network}, crop size {size}: {error}') from None
+    train.load_runs(config.ensemble, config)  # errors now, not after the training
     return loaded
 
 
@@ -155,27 +153,29 @@ def apply(config, spec):
     return {'predict': predict, 'state_dict': train.on_variables(to_torch)}
 
 
+def pretrained_model(config):
+    network = network_of(config, 1)
+    network, weights = transfer.load_unchanged(network, train.read_init(config.init).source)
+    names = pretrained.class_names(network.n_classes)
+    return train.pretrained_model(weights, pretrained.preprocessing(network), names)
+
+
 def predict_test_set(config, state, loaded, kind):
     """Class probabilities of all test images by one kind of test crops, [n, classes]."""
-    normalization = loaded.spec.constants['normalization']
-    return multi_crop.predict_probs(
-        network_of(config, loaded.spec.num_classes),
-        train.variables(state),
-        loaded.report_data.test_images,
-        kind,
-        crop_size=loaded.spec.shape[0],
-        scales=multi_crop.scales_for(kind, config.eval_resize, config.scales),
-        batch_size=config.batch_size,
-        normalize_fn=functools.partial(normalize.normalize, normalization=normalization),
-        progress_fn=lambda starts: train.track(config, starts, f'test crops {kind}'),
-    )
+    spec, images = loaded.spec, loaded.report_data.test_images
+    normalization = spec.constants['normalization']
+    options = {'crop_size': spec.shape[0], 'batch_size': config.batch_size}
+    options['scales'] = multi_crop.scales_for(kind, config.eval_resize, config.scales)
+    options['normalize_fn'] = functools.partial(normalize.normalize, normalization=normalization)
+    options['progress_fn'] = lambda starts: train.track(config, starts, f'test crops {kind}')
+    variables, network = train.variables(state), network_of(config, spec.num_classes)
+    return multi_crop.predict_probs(network, variables, images, kind, **options)
 
 
 def report(config, state, loaded):
     task, labels = loaded.report_data, loaded.report_data.test_labels
     runs = {'this network': (config, state, loaded)}
-    for path in config.ensemble:
-        model = train.load_run(path, config)
+    for path, model in train.load_runs(config.ensemble, config).items():
         runs[path] = (model.config, model.state, data(model.config))
         if not np.array_equal(runs[path][2].report_data.test_labels, labels):
             raise train.UsageError(f'--ensemble {path}: that run has different test images')

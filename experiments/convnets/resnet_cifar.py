@@ -42,7 +42,7 @@ SMOOTHING = 0.01  # weight of a batch in the running mean of the training error,
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     # Number of training steps; the learning rate is divided by 10 at half and three quarters of them.
     steps: train.AtLeast1 = 64_000
     steps_per_call: train.AtLeast1 = 100
@@ -64,8 +64,6 @@ class Config(train.Config):
     padding: train.AtLeast0 = 4
     # Compile the equal blocks of a stage once, as a loop, so that deep networks compile faster.
     scan: bool = False
-    # Fraction of the training images to test on in place of the test set (0.1 in the paper, to choose hyperparameters).
-    held_out: train.FractionBelow1 = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,7 +93,6 @@ SWEEPS = {
 def data(config):
     task = images.load(
         config.source,
-        held_out=config.held_out,
         pixels='stored',
         group_by_class=False,
         seed=config.seed,

@@ -42,7 +42,7 @@ MANUAL, IMBALANCED, BALANCED = 'manual_backprop', 'imbalanced', 'balanced'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 600
     batch_size: train.AtLeast1 = 64
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.

@@ -50,7 +50,7 @@ class Config(detection_data.Detection):
     # Aspect ratios of anchors, height over width.
     anchor_ratios: train.Floats = (1.0, 1.6)
     # Number of proposals per image in testing.
-    num_proposals: train.AtLeast1 = 50
+    num_proposals: train.Evaluation[train.AtLeast1] = 50
     # Number of regions of interest sampled per image for the loss of the head.
     num_rois: train.AtLeast1 = 32
     # Initial learning rate of Adam; it is divided by 10 after three quarters of the steps.
@@ -147,8 +147,10 @@ def trained(config, state):
 def apply(config, spec):
     network, recipe = parts(config, spec.num_classes)
 
-    def predict(state, images):
-        """Detections in images uint8 [n, h, w, 3] of one size."""
+    def predict(state, images, sizes=None):
+        """Detections in images uint8 [n, h, w, 3], of these sizes [n, 2] where they are padded."""
+        if sizes is None:
+            sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
         batch = {'images': detection_data.normalized(images)}
         if 'weights' in spec.constants:
             batch = {
@@ -156,7 +158,6 @@ def apply(config, spec):
                     network, spec.constants['weights'], batch['images']
                 )
             }
-        sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
         return faster_rcnn.predict(
             network, recipe, trained(config, state), batch | {'sizes': sizes}
         )

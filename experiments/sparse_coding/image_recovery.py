@@ -34,7 +34,7 @@ from lecture4.sparse.dictionary import learners, statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of steps of dictionary learning on clean patches.
     steps: train.AtLeast1 = 300
     batch_size: train.AtLeast1 = 1024

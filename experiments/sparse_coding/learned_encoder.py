@@ -43,7 +43,7 @@ Layers = Annotated[tuple[train.AtLeast0, ...], annotated_types.MinLen(1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     # Number of training steps of the encoders.
     steps: train.AtLeast1 = 2000
     batch_size: train.AtLeast1 = 256

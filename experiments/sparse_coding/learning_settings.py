@@ -69,8 +69,8 @@ class Config(train.PatchFeatures):
     # Number of test images; 0 takes all.
     num_eval: train.AtLeast0 = 0
     # Numbers of labels per class, increasing; averages over classes where an oracle is queried.
-    labels_per_class: train.Ints = (1, 2, 5, 10, 20)
-    num_trials: train.AtLeast1 = 20
+    labels_per_class: train.Evaluation[train.Ints] = (1, 2, 5, 10, 20)
+    num_trials: train.Evaluation[train.AtLeast1] = 20
 
     def __post_init__(self):
         super().__post_init__()

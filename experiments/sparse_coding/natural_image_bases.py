@@ -37,7 +37,7 @@ PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     steps: train.AtLeast1 = 1000
     batch_size: train.AtLeast1 = 512
     # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH.

@@ -17,6 +17,10 @@ class DataError(ValueError):
     """A data set is missing, damaged, misnamed or of the wrong form. The message says the fix."""
 
 
+class SplitError(DataError):
+    """A data set has no split of this name."""
+
+
 class Dataset(NamedTuple):
     """Labeled or unlabeled images in memory.
 
@@ -93,8 +97,8 @@ def _validate_images(name, images):
     shape = tuple(images.shape[1:])
     if images.ndim == 4 and shape[0] in (1, 3) and shape[-1] not in (1, 3):
         raise DataError(
-            f'{name}: images have shape {shape}, channels first; move the channels last with '
-            'images.transpose(0, 2, 3, 1)'
+            f'{name}: images have shape {shape}, channels first; store the channels last, '
+            '[n, height, width, channels]'
         )
     if images.ndim != 4 or shape[-1] not in (1, 3) or 0 in shape:
         raise DataError(
@@ -138,7 +142,7 @@ def _validate_labels(name, n, labels, class_names):
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f'{name}: expected one integer label per image, got shape {tuple(labels.shape)} and '
-            f'dtype {labels.dtype}; turn one-hot rows into integers with argmax'
+            f'dtype {labels.dtype}; store class numbers in place of one-hot rows'
         )
     if len(labels) != n:
         raise DataError(

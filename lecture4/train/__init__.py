@@ -1,4 +1,13 @@
-"""Public names for experiment files."""
+"""Training: what experiment files take from here, and what reads their runs.
+
+Start from:
+
+- `train.main`: the command line of an experiment.
+- `train.supervised`: a task of a flax network, a loss and an optax optimizer.
+- `train.optimize`: a task of any loss of parameters.
+- `train.in_memory`: batches of arrays.
+- `train.load`: the model of a finished run.
+"""
 
 from lecture4.train.caption_sources import (
     Captioned,
@@ -17,6 +26,7 @@ from lecture4.train.fields import (
     AtLeast4,
     AtLeast8,
     Classes,
+    Evaluation,
     Floats,
     Fraction,
     FractionBelow1,
@@ -28,6 +38,7 @@ from lecture4.train.fields import (
     PositiveFraction,
 )
 from lecture4.train.history import Recorded, entries, record, record_metrics
+from lecture4.train.image_options import ImageOptions, SquareImages
 from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
@@ -36,7 +47,12 @@ from lecture4.train.image_sources import (
     load_self_taught,
     self_taught_data,
 )
-from lecture4.train.initial_weights import Init, init_normalization, read_init
+from lecture4.train.initial_weights import (
+    Init,
+    init_normalization,
+    pretrained_model,
+    read_init,
+)
 from lecture4.train.labeled_images import (
     LabeledImages,
     image_batches,
@@ -59,7 +75,7 @@ from lecture4.train.optimizers import SGDRecipe, sgd_recipe
 from lecture4.train.parallel_tasks import parallel
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
-from lecture4.train.saved_model import Model, load, load_run
+from lecture4.train.saved_model import Model, load, load_runs
 from lecture4.train.sweep.variants import grid, vary_one
 from lecture4.train.tables import label_table
 from lecture4.train.task import (
@@ -87,10 +103,12 @@ __all__ = [
     'Config',
     'Data',
     'Distorted',
+    'Evaluation',
     'Figure',
     'Floats',
     'Fraction',
     'FractionBelow1',
+    'ImageOptions',
     'Init',
     'InsideUnit',
     'Ints',
@@ -109,6 +127,7 @@ __all__ = [
     'SGDRecipe',
     'SelfTaught',
     'Spec',
+    'SquareImages',
     'State',
     'Table',
     'Task',
@@ -134,7 +153,7 @@ __all__ = [
     'load',
     'load_captioned',
     'load_labeled_images',
-    'load_run',
+    'load_runs',
     'load_self_taught',
     'main',
     'measured_splits',
@@ -143,6 +162,7 @@ __all__ = [
     'optimize',
     'parallel',
     'phases',
+    'pretrained_model',
     'read_init',
     'record',
     'record_metrics',

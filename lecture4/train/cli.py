@@ -255,7 +255,11 @@ def run(experiment: Experiment, config: Config) -> pathlib.Path | None:
         print(f"weights under torchvision's names: {path}")
         return path
     if config.stage != 'table':
-        workdir.check_config(directory, config, config.overwrite)
+        changes = workdir.check_config(directory, config, config.overwrite)
+        if changes and config.stage == 'encode':
+            raise UsageError(f'--stage encode: {changes[0]}; run the command without --stage first')
+        for change in changes:
+            LOG.info('%s', change)
     if swept:
         path, report = runner.run(experiment, config, directory)
     else:

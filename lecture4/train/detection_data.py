@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from lecture4.data.detection.dataset import DetectionDataset, fingerprint, take
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.data.images import normalize
 from lecture4.train.config import Config, UsageError, require
-from lecture4.train.fields import AtLeast0, AtLeast1, Ints
+from lecture4.train.fields import AtLeast0, AtLeast1, Evaluation, Ints
 from lecture4.train.initial_weights import read_init
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
@@ -34,11 +34,13 @@ class Detection(Config):
     # Source of images with boxes: scenes, bccd, voc2012_animals, voc2007, voc:PATH, coco:PATH, npz:PATH.
     source: str = 'scenes'
     # Split of the source to test on.
-    test_split: str = 'test'
+    test_split: Evaluation[str] = 'test'
     # Number of training images; 0 takes all.
     num_train: AtLeast0 = 1000
     # Number of test images; 0 takes all.
-    num_eval: AtLeast0 = 200
+    num_eval: Evaluation[AtLeast0] = 200
+    # What to do with image files that cannot be read: stop with an error (refuse) or skip them.
+    unreadable: Literal['refuse', 'skip'] = 'refuse'
     # Length of the shorter side that images are resized to; 0 keeps their size.
     shorter_side: AtLeast0 = 0
     # Largest length of the longer side of the resized images.
@@ -57,6 +59,10 @@ class Detection(Config):
         super().__post_init__()
         fits = len(self.features) == len(self.num_convolutions)
         require(self, 'num_convolutions', fits, 'as many numbers as --features')
+
+    def data_kwargs(self) -> dict[str, Any]:
+        """Where data sets are and how their images are read, as the registry of detection sets takes them."""
+        return {**super().data_kwargs(), 'unreadable': self.unreadable}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +214,7 @@ def load_detection(
         config.batch_size,
         seed=config.seed,
         evaluation={name: test[name] for name in (inputs, *names)},
-        spec=Spec((*bucket, 3), sets[0].class_names, constants or {}),
+        spec=Spec((*bucket, 3), sets[0].class_names, {'scale_rule': rule, **(constants or {})}),
         report_data={
             **{name: test[name] for name in (inputs, *names)},
             'shown': shown,

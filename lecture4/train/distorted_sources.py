@@ -4,13 +4,13 @@ import dataclasses
 
 from lecture4.data import batches
 from lecture4.data.images import distort, distorted
-from lecture4.train.config import Config
-from lecture4.train.fields import AtLeast0
+from lecture4.train.fields import AtLeast0, FractionBelow1
+from lecture4.train.image_options import ImageOptions
 from lecture4.train.task import Data, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class Distorted(Config):
+class Distorted(ImageOptions):
     """Options of an experiment on labeled images that are distorted at random in every batch."""
 
     # Source of labeled images: digits, mnist, cluttered_mnist, gtsrb, dir:PATH, npz:PATH.
@@ -21,6 +21,8 @@ class Distorted(Config):
     distortion: distort.Distortion = 'RTS'
     # Classify pairs of digits, each in channels of its own, by their sum (MNIST addition).
     addition: bool = False
+    # Fraction of the training images to test on in place of the test split.
+    held_out: FractionBelow1 = 0.0
     # Number of training images, chosen at random; 0 takes all.
     num_train: AtLeast0 = 0
     # Number of test images, the first ones; 0 takes all.
@@ -41,7 +43,7 @@ def distorted_data(config: Distorted, *, num_posed: int = 200) -> Data:
     Raises:
       DataError: As in `sources.load`.
     """
-    fields = ('addition', 'image_size', 'num_train', 'num_test', 'seed')
+    fields = ('addition', 'image_size', 'num_train', 'num_test', 'seed', 'held_out')
     options = {name: getattr(config, name) for name in fields} | config.data_kwargs()
     task = distorted.load(config.source, config.distortion, **options)
     n_train = len(task.arrays['x'])

@@ -19,7 +19,7 @@ from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.metric_writer import read
 from lecture4.train.metrics import Metric
 from lecture4.train.step import bind, check_divisible
-from lecture4.train.task import Data, Task
+from lecture4.train.task import Data, PyTree, Spec, Task
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +57,11 @@ class Experiment(NamedTuple):
         """Name of the file's module, also where it runs as __main__; '' for a file run by its path."""
         spec = getattr(inspect.getmodule(self.data), '__spec__', None)
         return spec.name if spec else ''
+
+    @property
+    def pretrained_model(self) -> Callable[[Any], tuple[PyTree, Spec]] | None:
+        """The file's function config -> (state, spec) of the weights of `--init` alone, if it has one."""
+        return getattr(inspect.getmodule(self.data), 'pretrained_model', None)
 
     @property
     def about(self) -> str:

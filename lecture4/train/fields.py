@@ -14,7 +14,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -38,6 +38,21 @@ Classes = Annotated[tuple[AtLeast0, ...], MinLen(2)]
 Ints = Annotated[tuple[AtLeast1, ...], MinLen(1)]
 Floats = Annotated[tuple[Positive, ...], MinLen(1)]
 Names = Annotated[tuple[str, ...], MinLen(1)]
+
+
+class _EvaluationOnly:
+    """Marks fields that no training depends on."""
+
+
+T = TypeVar('T')
+# A field that evaluations and reports alone depend on: a finished run may be evaluated again with another value.
+Evaluation = Annotated[T, _EvaluationOnly()]
+
+
+def is_evaluation(hint: Any) -> bool:
+    """Whether a field's type is marked as `Evaluation`."""
+    is_annotated = typing.get_origin(hint) is Annotated
+    return is_annotated and any(isinstance(item, _EvaluationOnly) for item in hint.__metadata__)
 
 
 @functools.cache

@@ -9,8 +9,16 @@ import numpy as np
 
 from lecture4.data import images
 from lecture4.ops import linalg, patches
-from lecture4.train.config import Config
-from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast2, Ints, NonNegative
+from lecture4.train.fields import (
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    Evaluation,
+    FractionBelow1,
+    Ints,
+    NonNegative,
+)
+from lecture4.train.image_options import ImageOptions
 from lecture4.train.metrics import Metric
 from lecture4.train.task import Data, Spec, in_memory
 
@@ -25,7 +33,7 @@ DICTIONARY_METRICS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchFeatures(Config):
+class PatchFeatures(ImageOptions):
     """Features of dense patches, pooled, and the labeled sets that a classifier learns from."""
 
     # Number of labeled images per class to load, where they are not crops.
@@ -41,9 +49,9 @@ class PatchFeatures(Config):
     # Standard deviation (of pixels in [0, 1]) below which a patch counts as flat.
     contrast_epsilon: NonNegative = 0.04
     # Numbers of labels per class.
-    labels_per_class: Ints = (1, 2, 5, 20)
+    labels_per_class: Evaluation[Ints] = (1, 2, 5, 20)
     # Number of training sets sampled for each number of labels.
-    num_trials: AtLeast1 = 30
+    num_trials: Evaluation[AtLeast1] = 30
 
     def patch_options(self) -> dict[str, Any]:
         """Patches and pooling, as lecture4.features.self_taught.encode_images takes them."""
@@ -68,6 +76,10 @@ class SelfTaught(PatchFeatures):
     # Size of the crops that are the labeled examples, training and test ones from the two halves of
     # each image; 0 takes whole images and their own split.
     crop_size: AtLeast0 = 32
+    # Height and width to which labeled images are cropped and resized, with --crop_size 0; 0 keeps their size.
+    image_size: AtLeast0 = 0
+    # Fraction of the labeled training images to test on in place of their test split, with --crop_size 0.
+    held_out: FractionBelow1 = 0.0
     # Number of unlabeled signals; a tenth of them is held out for evaluation.
     num_signals: AtLeast2 = 40_000
 
@@ -120,6 +132,8 @@ def load_self_taught(
         config.labeled,
         classes=config.labeled_classes,
         crop_size=config.crop_size,
+        image_size=config.image_size,
+        held_out=config.held_out,
         candidates_per_class=0 if config.crop_size else config.candidates_per_class,
         seed=config.seed,
         pixels='float' if config.color else 'gray',

@@ -6,11 +6,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from lecture4.data.images import normalize
 from lecture4.train import checkpoint, saved_model
 from lecture4.train.config import UsageError
 from lecture4.train.learners import State, variables
-from lecture4.train.task import PyTree
+from lecture4.train.task import PyTree, Spec
 
 LOG = logging.getLogger(__name__)
 
@@ -80,6 +82,26 @@ def init_normalization(
             f'{images.shape[1]} x {images.shape[2]}; give --image_size {size[0]} or --normalization'
         )
     return own
+
+
+def pretrained_model(
+    variables: Mapping[str, PyTree], preprocessing: Any, class_names: tuple[str, ...]
+) -> tuple[State, Spec]:
+    """Published weights as the state and spec of a run, for `--stage predict` without one.
+
+    Args:
+      variables: {'params', 'batch_stats', ...}.
+      preprocessing: What they expect of images: resize, crop_size, mean and std.
+      class_names: One per class.
+    """
+    size, crop_size = preprocessing.resize, preprocessing.crop_size
+    constants = {
+        'normalization': normalize.from_mean_std(preprocessing.mean, preprocessing.std),
+        'image_shape': (size, size, 3),
+    }
+    statistics = {name: tree for name, tree in variables.items() if name != 'params'}
+    state = State(jnp.int32(0), variables['params'], (), {'network': statistics})
+    return state, Spec((crop_size, crop_size, 3), class_names, constants)
 
 
 def _model_of(directory: pathlib.Path) -> pathlib.Path:

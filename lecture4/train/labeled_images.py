@@ -11,15 +11,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from lecture4.data import batches, images
 from lecture4.data.images import normalize, prefetch, transforms
-from lecture4.train.config import Config, UsageError
-from lecture4.train.fields import AtLeast0, AtLeast1, FractionBelow1, NonNegative
+from lecture4.train.config import UsageError
+from lecture4.train.fields import AtLeast0, AtLeast1, Evaluation, FractionBelow1, NonNegative
+from lecture4.train.image_options import ImageOptions
 from lecture4.train.task import Data, Spec
 
 Placement = Literal['devices', 'host', 'disk']
 
 
 @dataclasses.dataclass(frozen=True)
-class LabeledImages(Config):
+class LabeledImages(ImageOptions):
     """Options of square images with labels, and of batches made of them."""
 
     # Source of labeled images: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
@@ -30,11 +31,9 @@ class LabeledImages(Config):
     # Train on crops of --image_size from the left half of each image and test on crops of the right half.
     split_crops_left_right: bool = False
     # Split of the source to test on.
-    test_split: str = 'test'
+    test_split: Evaluation[str] = 'test'
     # Fraction of the training images to test on in place of the test split.
     held_out: FractionBelow1 = 0.0
-    # What to do with images of a dir: source that cannot be read: stop with an error (refuse) or skip them.
-    unreadable: Literal['refuse', 'skip'] = 'refuse'
     # Where images are kept; disk (for a dir: source with --image_size) reads and resizes them per batch.
     data_placement: Placement = 'devices'
     # Sample classes equally often, by downsampling the frequent ones.
@@ -55,7 +54,7 @@ class LabeledImages(Config):
     # Largest relative change of contrast, brightness and saturation.
     color_jitter: FractionBelow1 = 0.0
     # Number of test images in evaluations during training.
-    num_eval: AtLeast1 = 256
+    num_eval: Evaluation[AtLeast1] = 256
 
 
 def load_labeled_images(config: LabeledImages) -> images.ImageTask:
@@ -75,7 +74,6 @@ def load_labeled_images(config: LabeledImages) -> images.ImageTask:
         held_out=config.held_out,
         on_disk=config.data_placement == 'disk',
         seed=config.seed,
-        unreadable=config.unreadable,
         **config.data_kwargs(),
     )
     height, width = task.train_images.shape[1:3]

@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -117,21 +117,27 @@ def load(path: str | os.PathLike[str], module: types.ModuleType | None = None) -
     return Model(config, state, spec, module.apply(config, spec))
 
 
-def load_run(path: str | os.PathLike[str], reader: Config) -> Model:
-    """Load the model of another run of the same experiment, for instance for an ensemble.
+def load_runs(paths: Sequence[str], reader: Config) -> dict[str, Model]:
+    """Load the models of other runs of the same experiment, for instance for an ensemble.
 
     Args:
-      path: As in `load`.
-      reader: A config of the experiment, whose `RunOptions` (data directories, devices, ...) replace those of the
-        other run.
+      paths: As in `load`.
+      reader: A config of the experiment, whose options of `RunOptions` (data directories, devices, ...)
+        take the place of the other runs'.
+
+    Returns:
+      Path -> model.
 
     Raises:
-      UsageError: As in `load`.
+      UsageError: As `load`.
     """
-    model = load(path, sys.modules[type(reader).__module__])
     names = [field.name for field in dataclasses.fields(RunOptions)]
     options = {name: getattr(reader, name) for name in names}
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, **options))
+    models = {path: load(path, sys.modules[type(reader).__module__]) for path in paths}
+    return {
+        path: dataclasses.replace(model, config=dataclasses.replace(model.config, **options))
+        for path, model in models.items()
+    }
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[PyTree, Spec]:

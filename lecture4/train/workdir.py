@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import lecture4
+from lecture4.train import fields as domains
 from lecture4.train.config import Config, RunOptions, UsageError, config_fingerprint
 from lecture4.train.distributed import processes
 
@@ -124,8 +125,11 @@ def add_defaults(
     return values
 
 
-def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> None:
-    """Check that a directory contains no run with another config. Writes nothing.
+def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> tuple[str, ...]:
+    """Check that a directory holds no run with another config. Write nothing.
+
+    Two changes are allowed: more steps, and values of fields that only evaluations depend on
+    (`fields.Evaluation`).
 
     Fields that the stored config lacks, because they were added later, count as their defaults; lists
     and tuples are equal.
@@ -135,23 +139,41 @@ def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> No
       config: The config of the run that is about to start.
       overwrite: Whether a run in the directory will be replaced; then nothing is checked.
 
+    Returns:
+      The allowed changes of the run that the directory holds, each as a sentence.
+
     Raises:
       UsageError: The directory holds a run with another config, of another experiment, or one written
         by lecture4 0.1.0 or older.
     """
     if overwrite or not (directory / 'config.json').exists():
-        return
+        return ()
     _, fields = read_config(directory)
     stored = _as_json(add_defaults(type(config), fields, directory))
     expected = _as_json(config_fingerprint(config))
     different = [name for name in expected if stored[name] != expected[name]]
-    if different:
-        name = different[0]
-        more = f' (and {len(different) - 1} more fields)' if different[1:] else ''
+    changes, refused = [], []
+    for name in different:
+        if name == 'steps' and stored[name] < expected[name]:
+            changes.append(
+                f'the run in {directory} of {stored[name]} steps goes on to {expected[name]}: schedules and phases '
+                f'that depend on the number of steps now end at step {expected[name]}'
+            )
+        elif domains.is_evaluation(domains.hints(type(config))[name]):
+            changes.append(
+                f'the run in {directory} is evaluated again, with {name}={expected[name]} in place of '
+                f'{stored[name]}'
+            )
+        else:
+            refused.append(name)
+    if refused:
+        name = refused[0]
+        more = f' (and {len(refused) - 1} more fields)' if refused[1:] else ''
         raise UsageError(
             f'{directory} holds a run with {name}={stored[name]}, expected {expected[name]}{more}; '
             'choose another --workdir, or replace that run with --overwrite'
         )
+    return tuple(changes)
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +315,9 @@ def acquire(
             f'another process is writing to {directory}; wait for it or choose another --workdir'
         ) from None
     try:
-        check_config(directory, config, overwrite)
+        if check_config(directory, config, overwrite):  # its results are no longer of this config
+            for entry in ('results.json', 'report.html'):
+                (directory / entry).unlink(missing_ok=True)
         if overwrite:
             for entry in ENTRIES:
                 path = directory / entry

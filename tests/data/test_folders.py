@@ -64,7 +64,7 @@ def test_unreadable_images_are_refused_or_skipped_by_name(tmp_path, caplog):
     (tmp_path / 'a/2.png').write_bytes(content[:40])
     with pytest.raises(
         DataError,
-        match=r'a/2\.png cannot be read .*remove or replace it, or skip .* unreadable="skip"',
+        match=r'a/2\.png cannot be read .*remove or replace it, or skip .* --unreadable skip',
     ):
         sources.load(f'dir:{tmp_path}')
     data = sources.load(f'dir:{tmp_path}', unreadable='skip')

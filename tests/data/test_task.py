@@ -44,7 +44,7 @@ def test_image_size_gives_the_center_square_of_the_resized_image(tmp_path):
     resized = np.asarray(Image.fromarray(high).resize((10, 15), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(squares.test_images[1], resized[2:12])
     assert list(squares.test_labels) == [0, 1] and squares.class_names == ('a', 'b')
-    with pytest.raises(DataError, match='several sizes; bring them to one with image_size'):
+    with pytest.raises(DataError, match='several sizes; bring them to one with --image_size'):
         task.load(source, pixels='stored')
     # Images are resized as they are read: no more than the squares are held.
     small = sources.load(source, transform=lambda image: image[:2, :2])
@@ -160,7 +160,7 @@ def test_unlabeled_sources_and_exclusive_options_are_refused():
         with pytest.raises(DataError, match='photos has no labels'):
             task.load('photos', **options)
     for options in ({'image_size': 32}, {'held_out': 0.5}):
-        with pytest.raises(DataError, match='it excludes image_size and held_out'):
+        with pytest.raises(DataError, match='it excludes --image_size and --held_out'):
             task.load('textures', crop_size=8, **options)
     with pytest.raises(DataError, match='image_size of at least 1, got -3'):
         task.load('digits', image_size=-3)

@@ -41,10 +41,10 @@ def test_a_run_leaves_a_model_that_computes(run):
 
 
 def test_models_of_other_runs_have_the_reader_s_options(run):
-    model = train.load_run(run, toy.Config(manual_dir='here', hidden=7))
+    (model,) = train.load_runs([str(run)], toy.Config(manual_dir='here', hidden=7)).values()
     assert model.config.hidden == 2 and model.config.manual_dir == 'here'
     with pytest.raises(UsageError, match='does not exist; expected the directory of a finished'):
-        train.load_run(run / 'checkpoints', toy.Config())
+        train.load_runs([str(run / 'checkpoints')], toy.Config())
 
 
 def test_own_modules_have_to_be_passed(run):

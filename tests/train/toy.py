@@ -39,6 +39,8 @@ class Config(train.Config):
     delay: float = 0.0
     # Step whose batch holds a NaN; -1 for none.
     bad_at: int = -1
+    # Factor of the error that is reported.
+    scale: train.Evaluation[float] = 1.0
     # Number of examples in the data set.
     examples: int = 64
 
@@ -122,7 +124,7 @@ def apply(config, spec):
 def report(config, state, data):
     error = train.evaluate(build(config, data.spec), state, data.evaluation)['error']
     return train.Report(
-        metrics={'final_error': error},
+        metrics={'final_error': config.scale * error},
         tables=(train.Table('Error', ({'hidden': config.hidden, 'error': error},), ('hidden',)),),
     )
 

@@ -1,5 +1,6 @@
 """Float images of a source, all or those of some classes."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from lecture4.data import sources
 from lecture4.data.dataset import DataError, Dataset
 from lecture4.data.images import crops
+from lecture4.data.images.squares import resize_to_square, square
 
 
 def load_images(
@@ -16,6 +18,7 @@ def load_images(
     *,
     classes: Sequence[int] = (),
     grayscale: bool = True,
+    image_size: int = 0,
     **data_kwargs: Any,
 ) -> Dataset:
     """Images, labels and class names of a source, as float32.
@@ -25,6 +28,7 @@ def load_images(
       split: As in `sources.load`.
       classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
       grayscale: Whether color images are converted to one channel.
+      image_size: Height and width to bring images to, see `resize_to_square`; 0 keeps them as they are.
       **data_kwargs: data_dir, manual_dir and download, as `sources.load`.
 
     Returns:
@@ -33,7 +37,11 @@ def load_images(
     Raises:
       DataError: As in `sources.load`, or the source does not have one of the classes.
     """
+    if image_size:
+        data_kwargs['transform'] = functools.partial(square, image_size=image_size)
     dataset = select_classes(source, sources.load(source, split, **data_kwargs), classes)
+    if image_size:
+        dataset = dataset._replace(images=resize_to_square(source, dataset.images, image_size))
     convert = crops.to_grayscale if grayscale else crops.to_floats
     return dataset._replace(images=convert(dataset.images))
 

@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from lecture4.data import sources, splits
-from lecture4.data.dataset import DataError, Dataset, Images
+from lecture4.data.dataset import DataError, Dataset, SplitError
 from lecture4.data.images import crops
 from lecture4.data.images.loading import select_classes
 from lecture4.data.images.on_disk import ImageFiles
+from lecture4.data.images.squares import resize_to_square, square
 from lecture4.data.sources import folders
-from lecture4.ops import resize
 
 Pixels = Literal['gray', 'float', 'stored']
+NO_TEST_SPLIT = 'or test on a part of the training images with --held_out 0.1'
 _CONVERSIONS = {'gray': crops.to_grayscale, 'float': crops.to_floats, 'stored': None}
 
 
@@ -100,13 +101,13 @@ def load(
         or classes
     ):
         raise DataError(
-            f'{source}: only stored pixels of dir:PATH, of all classes and with an image_size, can stay '
-            'on the disk; name such a source and an image_size, or keep the images in memory'
+            f'{source}: only stored pixels of dir:PATH, of all classes and with --image_size, can stay '
+            'on the disk; name such a source and an --image_size, or keep the images in memory'
         )
     if crop_size and (image_size or held_out):
         raise DataError(
-            f'{source}: crop_size {crop_size} takes training and test crops from the halves of each '
-            'image; it excludes image_size and held_out'
+            f'{source}: --crop_size {crop_size} takes training and test crops from the halves of each '
+            'image; it excludes --image_size and --held_out'
         )
     read = functools.partial(
         _list_files if on_disk else _read,
@@ -122,7 +123,11 @@ def load(
     elif held_out:
         task = _hold_out(source, select_classes(source, train, classes), held_out, seed)
     else:
-        task = _own_splits(source, train, read(test_split), test_split, classes)
+        try:
+            test = read(test_split)
+        except SplitError as error:
+            raise DataError(f'{error}; {NO_TEST_SPLIT}') from None
+        task = _own_splits(source, train, test, test_split, classes)
     if candidates_per_class or (group_by_class and not crop_size):
         return _grouped(task, candidates_per_class or None, seed)
     return task
@@ -198,49 +203,9 @@ def shuffled_splits(
     return [(images[part], labels[part]) for part in np.split(rows, np.cumsum(sizes)[:-1])]
 
 
-def resize_to_square(
-    name: str, images: Images, image_size: int
-) -> Shaped[np.ndarray, 'n {image_size} {image_size} c']:
-    """The center square of each image, resized by antialiased bilinear interpolation.
-
-    The shorter side is resized and the longer one cropped (Krizhevsky et al. 2012, section 2).
-
-    Args:
-      name: What error messages begin with.
-      images: [n, h, w, c], or a sequence of [h, w, c], uint8 or float.
-      image_size: Height and width of the result.
-
-    Returns:
-      In the images' dtype.
-
-    Raises:
-      DataError: image_size below 1.
-    """
-    if image_size < 1:
-        raise DataError(f'{name}: expected an image_size of at least 1, got {image_size}')
-    if isinstance(images, np.ndarray) and images.shape[1:3] == (image_size, image_size):
-        return images
-    return np.stack([_square(image, image_size) for image in images])
-
-
-def _square(image, image_size):
-    from PIL import Image
-
-    h, w = resize.scaled_shape(image.shape[:2], image_size)
-    top, left = (h - image_size) // 2, (w - image_size) // 2
-    if image.dtype == np.uint8 and image.shape[-1] == 3:
-        whole = Image.fromarray(np.ascontiguousarray(image))
-        resized = np.asarray(whole.resize((w, h), Image.Resampling.BILINEAR))
-    else:
-        planes = [Image.fromarray(np.ascontiguousarray(x)) for x in np.moveaxis(image, -1, 0)]
-        planes = [np.asarray(x.resize((w, h), Image.Resampling.BILINEAR)) for x in planes]
-        resized = np.stack(planes, -1)
-    return resized[top : top + image_size, left : left + image_size]
-
-
 def _read(source, split, *, image_size, convert, data_kwargs):
     """A split in memory; with an image_size no more than the resized images is ever held."""
-    transform = functools.partial(_square, image_size=image_size) if image_size else None
+    transform = functools.partial(square, image_size=image_size) if image_size else None
     dataset = sources.load(source, split, **data_kwargs, transform=transform)
     images = dataset.images
     if image_size:
@@ -251,7 +216,7 @@ def _read(source, split, *, image_size, convert, data_kwargs):
 def _list_files(source, split, *, image_size, convert, data_kwargs):
     folder = pathlib.Path(source.removeprefix('dir:')).expanduser()
     paths, labels, class_names = folders.list_folder(folder, split)
-    transform = functools.partial(_square, image_size=image_size)
+    transform = functools.partial(square, image_size=image_size)
     if labels is None:
         raise DataError(_unlabeled(source))
     unreadable = data_kwargs.get('unreadable', 'refuse')
@@ -267,7 +232,7 @@ def _crops_of_halves(source, train, crop_size):
 
 
 def _hold_out(source, train, fraction, seed):
-    labels, images = _labels(source, train), _one_size(source, train.images)
+    labels, images = _labels(source, train), one_size(source, train.images)
     rows, test_rows = splits.hold_out(np.arange(len(images)), fraction, seed)
     return ImageTask(
         _take(images, rows),
@@ -289,11 +254,15 @@ def _own_splits(source, train, test, test_split, classes):
     index = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
     test = Dataset(test.images, index[test_labels], train.class_names)
     train, test = (select_classes(source, part, classes) for part in (train, test))
-    images, test_images = _one_size(source, train.images), _one_size(source, test.images)
+    images, test_images = one_size(source, train.images), one_size(source, test.images)
+    if images.shape[-1] != test_images.shape[-1] and not isinstance(images, ImageFiles):
+        images, test_images = (
+            np.repeat(x, 3, -1) if x.shape[-1] == 1 else x for x in (images, test_images)
+        )
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f'{source}: training images are {_by(images)}, those of {test_split} '
-            f'{_by(test_images)}; bring them to one size with image_size'
+            f'{_by(test_images)}; bring them to one size with --image_size'
         )
     return ImageTask(
         images, _labels(source, train), test_images, _labels(source, test), train.class_names
@@ -304,11 +273,16 @@ def _take(images, rows) -> Any:
     return images.take(rows) if isinstance(images, ImageFiles) else images[rows]
 
 
-def _one_size(source, images):
+def one_size(source: str, images: Any) -> np.ndarray:
+    """The images, if they have one size.
+
+    Raises:
+      DataError: They have several.
+    """
     if isinstance(images, tuple):
         raise DataError(
-            f'{source}: images have several sizes; bring them to one with image_size, or take crops '
-            'of one size with crop_size'
+            f'{source}: images have several sizes; bring them to one with --image_size, or take crops '
+            'of one size with --crop_size'
         )
     return images
 
@@ -320,7 +294,7 @@ def _labels(source, dataset) -> np.ndarray:
 
 
 def _unlabeled(source):
-    return f'{source} has no labels; name a set that has, or dir: with class folders'
+    return f'{source} has no labels; name a set that has some, dir: with class folders, or csv: with a column label'
 
 
 def _by(images):

@@ -1,14 +1,17 @@
 """Images as vectors of pixels, as fully connected networks take them."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
-from lecture4.data.dataset import DataError
+from lecture4.data import splits
+from lecture4.data.dataset import DataError, SplitError
+from lecture4.data.images import crops
 from lecture4.data.images.loading import load_images
-from lecture4.data.images.task import load, shuffled_splits
+from lecture4.data.images.task import NO_TEST_SPLIT, load, one_size, shuffled_splits
 from lecture4.data.images.unlabeled import load_signals
 from lecture4.ops.losses import check_unit_interval
 
@@ -33,27 +36,58 @@ class Vectors(NamedTuple):
     image_shape: tuple[int, ...]
 
 
-def load_splits(source: str, *, in_unit_interval: bool = False, **data_kwargs: Any) -> Vectors:
+def load_splits(
+    source: str,
+    *,
+    in_unit_interval: bool = False,
+    image_size: int = 0,
+    crop_size: int = 0,
+    held_out: float = 0.0,
+    seed: int = 0,
+    **data_kwargs: Any,
+) -> Vectors:
     """The training and test images of a source, which may have no labels, in their order.
 
     Args:
       source: As in `load_images`.
       in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
+      image_size: As in `load_images`.
+      crop_size: Above 0, examples are crops of that size at every half crop, training ones from the left half of
+        each training image, test ones from the right.
+      held_out: Above 0, a random fraction of the training images takes the place of the test split.
+      seed: Seed of the random choice.
       **data_kwargs: Options of `load_images`.
 
     Raises:
-      DataError: As in `load_images`, or images of several sizes.
+      DataError: As in `load_images`, images of several sizes, or options that exclude one another.
       ValueError: Pixels outside [0, 1].
     """
-    x, labels, class_names, shape = [], [], (), ()
-    for split in ('train', 'test'):
-        part = load_images(source, split, **data_kwargs)
-        if isinstance(part.images, tuple):
-            raise DataError(f'{source} has images of several sizes; crop them to one')
-        name, class_names, shape = f'{source}, split {split},', part.class_names, part.images.shape
-        x.append(flatten(name, part.images, in_unit_interval=in_unit_interval))
-        labels.append(np.zeros(0, np.int32) if part.labels is None else part.labels)
-    return Vectors(x[0], labels[0], x[1], labels[1], class_names, shape[1:])
+    if crop_size and (image_size or held_out):
+        raise DataError(f'{source}: --crop_size excludes --image_size and --held_out')
+    read = functools.partial(load_images, source, image_size=image_size, **data_kwargs)
+    train = read('train')
+    labels = np.zeros(len(train.images), np.int32) if train.labels is None else train.labels
+    if crop_size:
+        stride = max(crop_size // 2, 1)
+        parts = crops.labeled_crops_of_halves(train.images, labels, crop_size, stride)
+    elif held_out:
+        images = one_size(source, train.images)
+        rows = splits.hold_out(np.arange(len(images)), held_out, seed)
+        parts = [(images[part], labels[part]) for part in rows]
+    else:
+        try:
+            test = read('test')
+        except SplitError as error:
+            raise DataError(f'{error}; {NO_TEST_SPLIT}') from None
+        parts = [(train.images, labels), (test.images, test.labels)]
+    x, y = [], []
+    for split, (images, own) in zip(('train', 'test'), parts, strict=True):
+        images = one_size(source, images)
+        x.append(flatten(f'{source}, split {split},', images, in_unit_interval=in_unit_interval))
+        y.append(np.zeros(0, np.int32) if own is None or train.labels is None else own)
+    return Vectors(
+        x[0], y[0], x[1], y[1], train.class_names, one_size(source, parts[0][0]).shape[1:]
+    )
 
 
 def load_labeled(source: str, *, in_unit_interval: bool = True, **options: Any) -> Vectors:

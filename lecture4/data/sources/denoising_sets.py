@@ -12,7 +12,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image
 
-from lecture4.data.dataset import DataError, Dataset, validate
+from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
 REPOSITORY = 'https://github.com/SaoYan/DnCNN-PyTorch'
@@ -66,7 +66,7 @@ def load(
     """
     pin = (pins or PINS)[name]
     if split != 'train':
-        raise DataError(f'{name} has no split {split!r}; it has train')
+        raise SplitError(f'{name} has no split {split!r}; it has train')
     path = archives.locate(manual_dir, 'bsd_denoising', [pin]).get(pin.file)
     if path is None:
         raise DataError(

@@ -6,14 +6,21 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
-from lecture4.data.dataset import DataError, Dataset, readable_name, sort_class_names, validate
+from lecture4.data.dataset import (
+    DataError,
+    Dataset,
+    SplitError,
+    readable_name,
+    sort_class_names,
+    validate,
+)
 from lecture4.data.sources.decode import SUFFIXES, read_image
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +65,7 @@ def read_folder(
     """
     name = f'dir:{path}'
     paths, labels, class_names = list_folder(path, split)
-    rows, images = _read_all(paths, unreadable, transform)
+    rows, images = read_files(paths, unreadable, transform)
     if labels is None:
         return validate(name, images)
     counts = np.bincount(labels[rows], minlength=len(class_names))
@@ -121,7 +128,7 @@ def _split_folder(path, split):
     reason = f'it has {", ".join(splits) or "train"}'
     if (path / split).is_dir():
         reason = f'{path / split} has no class folders'
-    raise DataError(f'dir:{path} has no split {split!r}; {reason}')
+    raise SplitError(f'dir:{path} has no split {split!r}; {reason}')
 
 
 class _Listing(NamedTuple):
@@ -200,8 +207,24 @@ def _warn_once(message):
     LOG.warning(message)
 
 
-def _read_all(paths, unreadable, transform):
-    """(indices of the paths that were read, their images)."""
+def read_files(
+    paths: Sequence[pathlib.Path],
+    unreadable: Unreadable,
+    transform: Callable[[np.ndarray], np.ndarray] | None,
+) -> tuple[Int[np.ndarray, ' m'], list[np.ndarray]]:
+    """Decode image files by several threads.
+
+    Args:
+      paths: The files.
+      unreadable: Whether files that cannot be read are left out and logged ('skip').
+      transform: Function applied to each image [h, w, c], or None.
+
+    Returns:
+      (indices of the paths that were read, their images).
+
+    Raises:
+      DataError: A file cannot be read.
+    """
 
     def read(path):
         try:
@@ -215,10 +238,10 @@ def _read_all(paths, unreadable, transform):
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         images = list(pool.map(read, paths))
-    rows = [i for i, image in enumerate(images) if image is not None]
-    return np.array(rows, int), [images[i] for i in rows]
+    decoded = [(i, image) for i, image in enumerate(images) if image is not None]
+    return np.array([i for i, _ in decoded], int), [image for _, image in decoded]
 
 
 def unreadable_error(error: DataError) -> DataError:
     """The error of an unreadable image in a set that must be complete, with the other fix."""
-    return DataError(f'{error}, or skip such images with unreadable="skip"')
+    return DataError(f'{error}, or skip such images with --unreadable skip')

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lecture4.data.dataset import DataError, Dataset, validate
+from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
 CHUNK = 4096  # records decoded at a time: bounds the memory on top of the result
@@ -125,7 +125,7 @@ def read_examples(builder: Any, name: str, split: str) -> Iterator[Mapping[str, 
     """
     splits = builder.info.splits
     if split not in splits:
-        raise DataError(f'{name} has no split {split!r}; it has {", ".join(sorted(splits))}')
+        raise SplitError(f'{name} has no split {split!r}; it has {", ".join(sorted(splits))}')
     return _examples(builder, split, splits[split].num_examples)
 
 

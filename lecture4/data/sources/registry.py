@@ -14,6 +14,7 @@
     olshausen   Olshausen and Field's ten whitened images, 512 x 512 x 1, float32
     dir:PATH    images in class folders; see `lecture4.data.sources.folders.read_folder`
     npz:PATH    arrays in one file; see `lecture4.data.sources.arrays.read_npz`
+    csv:PATH    a table of image files, or of pixels; see `lecture4.data.sources.tables.read_csv`
     tfds:NAME   a set that tensorflow-datasets has prepared in data_dir, read without TensorFlow; see
                 `lecture4.data.sources.tfds_sets.load`
 
@@ -26,13 +27,13 @@ import difflib
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Literal
 
 import numpy as np
 
-from lecture4.data.dataset import DataError, Dataset, validate
+from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
 SPLITS = {
@@ -43,7 +44,7 @@ SPLITS = {
 }
 PREPARED = ('mnist', 'cluttered_mnist', 'omniglot', 'cifar10')
 NAMES = (*SPLITS, *PREPARED, 'gtsrb', 'bsd400', 'set12', 'bsd68')
-FORMS = ('dir:PATH', 'npz:PATH', 'tfds:NAME')
+FORMS = ('dir:PATH', 'npz:PATH', 'csv:PATH', 'tfds:NAME')
 
 
 def load(
@@ -54,19 +55,23 @@ def load(
     manual_dir: str | PathLike[str] | None = None,
     download: bool = False,
     unreadable: Literal['refuse', 'skip'] = 'refuse',
+    image_shape: Sequence[int] = (),
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Dataset:
     """The split of a data set, in memory.
 
     Args:
-      source: A name, dir:PATH, npz:PATH or tfds:NAME, from the table above.
+      source: A name, dir:PATH, npz:PATH, csv:PATH or tfds:NAME, from the table above.
       split: One of the set's own; sets without splits have train only.
       data_dir: Where sets are prepared: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR. A file may be
         in manual_dir/NAME or in manual_dir.
       download: Whether missing files may be downloaded.
-      unreadable: What to do with images of a dir: source that cannot be read: 'refuse', or 'skip' to leave them out.
-      transform: Function applied to each image [h, w, c] of a dir: or tfds: source as soon as it is read.
+      unreadable: What to do with files of a dir: or csv: source that cannot be read: 'refuse', or 'skip' to leave
+        them out.
+      image_shape: (height, width) or (height, width, channels) of images that an npz: or csv: source stores as rows.
+      transform: Function applied to each image [h, w, c] of a dir:, csv: (of files) or tfds: source as soon as it
+        is read.
 
     Returns:
       The images, labels and class names.
@@ -83,7 +88,12 @@ def load(
     if kind == 'npz' and path:
         from lecture4.data.sources import arrays
 
-        return arrays.read_npz(pathlib.Path(path).expanduser(), split)
+        return arrays.read_npz(pathlib.Path(path).expanduser(), split, image_shape)
+    if kind == 'csv' and path:
+        from lecture4.data.sources import tables
+
+        options = {'image_shape': image_shape, 'unreadable': unreadable, 'transform': transform}
+        return tables.read_csv(pathlib.Path(path).expanduser(), split, **options)
     folder = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     folder = pathlib.Path(folder).expanduser()
     if kind == 'tfds' and path:
@@ -122,7 +132,7 @@ def load(
 
 def _load_array_set(source, split, manual_dir):
     if split not in SPLITS[source]:
-        raise DataError(f'{source} has no split {split!r}; it has {", ".join(SPLITS[source])}')
+        raise SplitError(f'{source} has no split {split!r}; it has {", ".join(SPLITS[source])}')
     if source == 'olshausen':
         return _olshausen(manual_dir)
     from lecture4.data.sources import bundled
@@ -134,10 +144,14 @@ def _unknown(source):
     near = difflib.get_close_matches(source, NAMES, n=1)
     hint = ''
     if pathlib.Path(source).expanduser().exists():
-        hint = f'did you mean {"npz" if source.endswith(".npz") else "dir"}:{source}? '
+        hint = f'did you mean {_form(source)}:{source}? '
     elif near and ':' not in source:
         hint = f'did you mean {near[0]}? '
     return f'unknown data set {source!r}; {hint}available are {", ".join((*NAMES, *FORMS))}'
+
+
+def _form(path):
+    return pathlib.Path(path).suffix[1:] if path.endswith(('.npz', '.csv')) else 'dir'
 
 
 def _olshausen(manual_dir):

@@ -24,7 +24,7 @@ from os import PathLike
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from lecture4.data.dataset import DataError, Dataset, validate
+from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
 IMAGE_SIZE, COLUMNS = 32, 50
@@ -67,7 +67,7 @@ def load(
       DataError: An unknown split; a file is missing (says which), altered, or cannot be read.
     """
     if split not in SPLITS:
-        raise DataError(f'gtsrb has no split {split!r}; it has {", ".join(SPLITS)}')
+        raise SplitError(f'gtsrb has no split {split!r}; it has {", ".join(SPLITS)}')
     known = [(pins or PINS)[f'{split}.{suffix}'] for suffix in ('zip', 'csv.gz')]
     paths = archives.locate(manual_dir, 'gtsrb', known)
     if missing := [pin.file for pin in known if pin.file not in paths]:

@@ -184,8 +184,9 @@ def _unfinished(directory, config, group) -> list[dict]:
 def _finished(directory, config, variant) -> bool:
     """Whether a variant has a report of the same config and needs no second run."""
     place = results.variant_dir(directory, variant)
-    workdir.check_config(place, dataclasses.replace(config, **variant), overwrite=False)
-    return (place / 'results.json').exists()
+    own = dataclasses.replace(config, **variant)
+    changes = workdir.check_config(place, own, overwrite=False)
+    return not changes and (place / 'results.json').exists()
 
 
 def _one_by_one(experiment, config, group, runtime: Runtime, directory):

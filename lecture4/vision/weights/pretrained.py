@@ -62,6 +62,14 @@ def normalization(network: nn.Module) -> Literal['torchvision', 'inception']:
     return 'inception' if isinstance(network, GoogLeNet) else 'torchvision'
 
 
+def class_names(n_classes: int) -> tuple[str, ...]:
+    """Names of the classes of published weights: ImageNet's 1000 as torchvision has them, else 'class 0', ..."""
+    if n_classes != 1000:
+        return tuple(f'class {i}' for i in range(n_classes))
+    path = pathlib.Path(__file__).parent / 'imagenet_classes.txt'
+    return tuple(path.read_text(encoding='utf-8').splitlines())
+
+
 def load(
     network: nn.Module, path: str | pathlib.Path, like: Variables | None = None
 ) -> dict[str, Any]:

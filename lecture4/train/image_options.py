@@ -1,0 +1,40 @@
+"""Options of experiments on images of any source: files that cannot be read, shapes, sizes, held-out images."""
+
+import dataclasses
+from typing import Any, Literal
+
+from lecture4.train.config import Config
+from lecture4.train.fields import AtLeast0, AtLeast1, FractionBelow1
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions(Config):
+    """Options of the images that a source has, whatever their sizes."""
+
+    # What to do with image files that cannot be read: stop with an error (refuse) or skip them.
+    unreadable: Literal['refuse', 'skip'] = 'refuse'
+    # Height and width, or height, width and channels, of images that an npz: or csv: source stores as rows.
+    image_shape: tuple[AtLeast1, ...] = ()
+
+    def data_kwargs(self) -> dict[str, Any]:
+        """Where data sets are and how their images are read, as `sources.load` takes them."""
+        own = {'unreadable': self.unreadable, 'image_shape': self.image_shape}
+        return {**super().data_kwargs(), **own}
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareImages(ImageOptions):
+    """Options of images that are brought to squares of one size and divided into training and test images."""
+
+    # Height and width to which images are cropped and resized; 0 keeps their size.
+    image_size: AtLeast0 = 0
+    # Height and width of crops, training ones from the left half of each image and test ones from the right; 0
+    # takes whole images.
+    crop_size: AtLeast0 = 0
+    # Fraction of the training images to test on in place of the test split.
+    held_out: FractionBelow1 = 0.0
+
+    def data_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `images.load` and `vectors.load_splits`."""
+        names = ('image_size', 'crop_size', 'held_out')
+        return {**super().data_kwargs(), **{name: getattr(self, name) for name in names}}
