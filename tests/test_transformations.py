@@ -89,9 +89,11 @@ FUNCTIONS = {
     'nms': lambda x: boxes.nms(edges(x), x[:, 4], 0.5, tile_size=2, max_outputs=3),
     'soft_nms': lambda x: boxes.soft_nms(edges(x), x[:, 4], max_outputs=3),
     'lipschitz': linalg.lipschitz,
-    'conv': grad(lambda x: conv.cross_correlate(images(x), jnp.ones((3, 3, 1, 2)))),
+    'conv': grad(lambda x: conv.cross_correlate(images(x), jnp.ones((3, 3, 1, 2), jnp.float32))),
     'conv kernels': grad(
-        lambda x: conv.cross_correlate(jnp.ones((2, 8, 8, 1)), x[:, :9].reshape(3, 3, 1, 4))
+        lambda x: conv.cross_correlate(
+            jnp.ones((2, 8, 8, 1), jnp.float32), x[:, :9].reshape(3, 3, 1, 4)
+        )
     ),
     'conv on a CPU, shared kernel': lambda x: jax.grad(
         lambda kernel: jnp.sum(
@@ -100,7 +102,7 @@ FUNCTIONS = {
             )
             ** 2
         )
-    )(jnp.ones((3, 3, 1, 2))),
+    )(jnp.ones((3, 3, 1, 2), jnp.float32)),
     'roi_pool, shared map': lambda x: jax.grad(
         lambda v: jnp.sum(roi.roi_pool(v, edges(x), 2, 1.0) ** 2)
     )(jnp.ones((4, 4, 2))),
@@ -171,7 +173,7 @@ FUNCTIONS = {
     'sample words': lambda x: decoding.sample(KEY, next_words, x, max_length=3),
     'beam_search': lambda x: decoding.beam_search(next_words, x, width=2, max_length=3),
     'recurrence': lambda x: recurrent.run(
-        'lstm', x[:, None].repeat(3, 1), jnp.ones((4, 3), bool), jnp.ones((4, 16))
+        'lstm', x[:, None].repeat(3, 1), jnp.ones((4, 3), bool), jnp.ones((4, 16), jnp.float32)
     ),
     'all_scores': lambda x: alignment.all_scores(
         x[:, None], x[:2, None], jnp.ones((2, 1), bool), chunk=2
@@ -233,6 +235,16 @@ def test_loops_work_inside_shard_map(name):
 @pytest.mark.parametrize('name', FUNCTIONS)
 def test_loops_work_within(name, context):
     check_types(name, context)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_float32_may_enter_where_float64_is_the_default(name):
+    """JAX_ENABLE_X64 makes 64 bits of every number that has no type of its own."""
+    alone = jax.eval_shape(FUNCTIONS[name], X)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion('standard'):
+        other = jax.eval_shape(lambda x: FUNCTIONS[name](x), X)
+    assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, alone)
 
 
 def check_types(name, context):
