@@ -14,16 +14,16 @@ def save(
     milliseconds: int = 250,
     dpi: int | float | None = None,
 ) -> None:
-    """Write an animation that is shown in a loop; its last frame stays for four times as long.
+    """Write an animation that loops; its last frame is shown four times as long.
 
     Args:
-      figures: In the order of time.
+      figures: Figures in the order of time.
       path: File to write.
-      milliseconds: How long each is shown.
-      dpi: Pixels per inch; the figures' own if None.
+      milliseconds: Duration of each frame.
+      dpi: Pixels per inch; None takes that of the figures.
 
     Raises:
-      ValueError: No figure.
+      ValueError: There is no figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -38,7 +38,7 @@ def save(
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())
         image = Image.fromarray(pixels[..., :3].copy())
-        # An octree keeps colors of few pixels, such as those of small text.
+        # An octree palette preserves colors of few pixels, such as those of small text.
         frames.append(image.quantize(method=Image.Quantize.FASTOCTREE))
     durations = [milliseconds] * (len(frames) - 1) + [4 * milliseconds]
     frames[0].save(

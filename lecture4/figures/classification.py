@@ -1,4 +1,4 @@
-"""Errors of a classifier: the classes that it confuses, the images of highest loss."""
+"""Errors of a classifier: the classes that it confuses, the images with the highest loss."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from PIL import Image
 from lecture4.figures import images as image_figures
 from lecture4.figures import style
 
-THUMBNAIL = 64  # longer side of an image in screen pixels; larger ones are reduced
+THUMBNAIL = 64  # longer side of an image in screen pixels; larger images are reduced
 
 
 @style.context()
@@ -23,8 +23,8 @@ def confusion_matrix(
 ) -> Figure:
     """Counts by true class (rows) and predicted class (columns), shaded by fraction of the row.
 
-    Of more than `max_classes` classes those with the most errors are drawn; the accuracy in the title
-    is that of the classes drawn.
+    If there are more than `max_classes` classes, those with the most errors are drawn; the accuracy in the title is
+    that of the drawn classes.
 
     Args:
       counts: Counts of examples.
@@ -33,7 +33,7 @@ def confusion_matrix(
       title: Title.
 
     Raises:
-      ValueError: Shapes that do not fit.
+      ValueError: The shapes do not fit.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(names), len(names)):
@@ -74,15 +74,15 @@ def top_losses(
     n: int = 12,
     columns: int = 6,
 ) -> Figure:
-    """The images whose true class has the least probability; under each its true and predicted class.
+    """The images whose true class has the lowest probability, with true and predicted class under each.
 
     Args:
-      images: uint8, or in [0, 1].
+      images: Images, uint8 or in [0, 1].
       probs: Predicted probabilities.
       labels: True classes.
       names: Names of the classes.
       n: Number of images.
-      columns: Images in a row.
+      columns: Number of images per row.
     """
     probs, labels = np.asarray(probs), np.asarray(labels)
     true_probs = probs[np.arange(len(labels)), labels]

@@ -1,4 +1,4 @@
-"""Holes in planes of codes: where a decoder makes something that is unlike every example."""
+"""Holes in planes of codes: regions in which decoded images are unlike every example."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from lecture4.figures import style
 
 @style.context()
 def planes(panels: Mapping[str, Mapping[str, Any]], classes: np.ndarray) -> Figure:
-    """One plane of codes for each autoencoder, shaded by the distance of what is decoded there.
+    """One plane of codes for each autoencoder, shaded by the distance of the decoded images to the examples.
 
     Args:
       panels: Name -> a dict with codes [n, 2] of examples; x [w], y [h] of a grid; distances [h, w] of the decoded
-        grid to the nearest example, 1 where 95 % of test examples are nearer; note, a text.
-      classes: Of the examples.
+        grid to the nearest example, in units of the distance below which 95 % of test examples lie; note, a text.
+      classes: Classes of the examples.
     """
     made = style.figure(4.2 * len(panels) + 0.8, 4.3, layout='constrained')
     grid = made.subplots(1, len(panels), squeeze=False)[0]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lecture4.figures import lines
 
 CAPTION = (
-    'A contractive code varies along few directions (left), at small and middle radii (center), because most '
+    'A contractive code varies along few directions (left), and little at small and medium radii (center), as most '
     'of its units are saturated (right).'
 )
 N_BINS = 25
@@ -27,7 +27,7 @@ def jacobian_panels(
     Args:
       singular_values: Name -> singular values of the Jacobian, descending, averaged over examples.
       contraction_ratios: Name -> (radii r, |f(x + r u) - f(x)| / r).
-      activations: Name -> activations in [0, 1], of any shape, of which a histogram is drawn.
+      activations: Name -> activations in [0, 1], of any shape, for a histogram.
     """
     spectra, densities = {}, {}
     for name, values in singular_values.items():

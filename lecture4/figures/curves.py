@@ -32,23 +32,22 @@ def learning_curves(
     """Small multiples of a run's metrics, one panel for each quantity.
 
     A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME, one color for each
-    qualifier, dashed in training where there are evaluations too. A metric that is positive
-    and spans more than a factor of 30 gets a log scale. Where a line has more than 200 points, their
-    running mean is drawn over them.
+    qualifier, dashed for training if there are evaluations too. A positive metric that spans more than a factor of 30
+    gets a log scale. If a line has more than 200 points, their running mean is drawn over them.
 
     Args:
-      rows: Dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (an
-        evaluation every so often) and may be None or not finite there (a gap in the line).
-      metrics: Keys to draw, in that order; None draws all that are numbers in some row, those of
-        `labels` first in their order, without counters that stayed 0.
-      labels: NAME -> title of its panel; the name without underscores where it is not listed.
-      percent: NAMEs that are fractions, with axes in percent.
+      rows: Dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (such as evaluations)
+        and may be None or not finite (a gap in the line).
+      metrics: Keys to draw, in this order; None draws all that are numbers in some row, those of `labels` first in
+        their order, without counters that are always 0.
+      labels: NAME -> title of its panel; by default the name without underscores.
+      percent: NAMEs of fractions, whose axes are in percent.
       x: Key of the horizontal axis.
-      columns: Most panels next to one another.
+      columns: Largest number of panels in a row.
       title: Title of the figure.
 
     Raises:
-      ValueError: No row holds `x` and a metric, or a key of `metrics` is in no row.
+      ValueError: No row has `x` and a metric, or a key of `metrics` is in no row.
     """
     labels = labels or {}
     points: dict[str, list] = {}
@@ -69,7 +68,7 @@ def learning_curves(
         if key not in points:
             raise ValueError(f'no row has the metric {key!r}; there are: {", ".join(points)}')
     if not metrics:
-        raise ValueError(f'no row holds {x!r} and a metric: nothing to draw')
+        raise ValueError(f'no row has {x!r} and a metric: nothing to draw')
     panels: dict[str, list[str]] = {}
     for key in metrics:
         panels.setdefault(_panel(key), []).append(key)
@@ -133,15 +132,15 @@ def label_curve(
     """Mean accuracy against the number of labels, with standard errors of the mean over trials.
 
     Args:
-      curves: Name -> accuracies in [0, 1], drawn in that order. The last means are written at the
-        right of the curves; a single trial has no error bar.
+      curves: Name -> accuracies in [0, 1], drawn in this order. The last means are printed at the right of the
+        curves; a single trial has no error bar.
       labels_per_class: The numbers of labels.
-      chance: Accuracy of guessing, drawn as a dashed line.
+      chance: Chance accuracy, drawn as a dashed line.
       title: Title.
       xlabel: Title of the horizontal axis.
 
     Raises:
-      ValueError: An array is not [len(labels_per_class), trials], or there is none.
+      ValueError: An array is not [len(labels_per_class), trials], or there is no curve.
     """
     labels = np.asarray(labels_per_class, float)
     curves = {name: np.asarray(values, float) for name, values in curves.items()}
@@ -203,15 +202,15 @@ def atom_usage(
     dead: Bool[np.ndarray | Array, 'k'] | Sequence[bool] | None = None,
     title: str = '',
 ) -> Figure:
-    """Fraction of the signals that use each atom, most used first; dead atoms marked at the right end.
+    """Fraction of the signals that use each atom, most used first, with dead atoms marked at the right end.
 
     Args:
       frequency: Fraction of the signals that use each atom, in [0, 1].
-      dead: Which atoms are dead; None: those of frequency 0.
+      dead: Mask of the dead atoms; None takes those of frequency 0.
       title: Title.
 
     Raises:
-      ValueError: frequency is not a vector, or dead has another length.
+      ValueError: `frequency` is not a vector, or `dead` has another length.
     """
     frequency = np.asarray(frequency, float)
     dead = frequency <= 0 if dead is None else np.asarray(dead, bool)
@@ -285,7 +284,7 @@ def _thousands(value, _):
 
 
 def _apart(heights, distance, high):
-    """The heights, shifted no further than needed to be `distance` apart, and up to `high`."""
+    """The heights, shifted as little as possible so that they are `distance` apart and at most `high`."""
     order = np.argsort(heights)
     shifted = np.asarray(heights, float)[order]
     for _ in range(100):
@@ -295,7 +294,7 @@ def _apart(heights, distance, high):
         push = np.maximum(short, 0) / 2
         shifted[:-1] -= push
         shifted[1:] += push
-    # From the top down, so that labels at the upper limit push the others down.
+    # From top to bottom, so that labels at the upper limit push the others down.
     for i in range(len(shifted) - 1, -1, -1):
         shifted[i] = min(shifted[i], high)
         high = shifted[i] - distance

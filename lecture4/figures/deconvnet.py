@@ -1,4 +1,4 @@
-"""What the features of a network respond to: top activations with their projections; occlusion."""
+"""Features of a network: top activations with their projections; occlusion."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ MARGIN, TITLE_HEIGHT = 8, 22  # screen pixels
 
 
 def signed_images(pixels: Real[np.ndarray | Array, 'n h w c']) -> Float[np.ndarray, 'n h w c']:
-    """Projections as images in [0, 1]: zero is mid gray, each one's largest |value| black or white.
+    """Projections as images in [0, 1]: zero is mid gray, the largest |value| of each is black or white.
 
     Args:
       pixels: Projections, c = 1 or 3.
@@ -33,15 +33,15 @@ def top_activations(
     columns: int = 2,
     width: int | float = 9.0,
 ) -> Figure:
-    """Features in a grid: a square of their top patches, and on its right the projections of these.
+    """Features in a grid: a square of top patches for each, and to its right their projections.
 
     Args:
       features: Title -> (patches in [0, 1], projections), all of one shape.
-      columns: Features in a row.
-      width: Width in inches, approximate.
+      columns: Number of features per row.
+      width: Approximate width in inches.
 
     Raises:
-      ValueError: There is none.
+      ValueError: There is no feature.
     """
     if not features:
         raise ValueError('no feature to draw')
@@ -53,7 +53,9 @@ def top_activations(
     columns = min(columns, len(features))
     pixels = round(width * style.DPI)
     zoom = max(1, min(8, int((pixels - (2 * columns + 1) * MARGIN) / columns / (2 * w))))
-    if 2 * columns * w * zoom > pixels:  # of large patches every second, third, ... pixel
+    if (
+        2 * columns * w * zoom > pixels
+    ):  # large patches are subsampled to every second, third, ... pixel
         thin = -(-2 * columns * w // pixels)
         squares = [[square[::thin, ::thin] for square in pair] for pair in squares]
         h, w = squares[0][0].shape[:2]
@@ -84,9 +86,9 @@ def occlusion(
     """One row per image: the image, and maps over the position of the occluder.
 
     Args:
-      images: In [0, 1].
-      maps: Title -> maps [n, rows, columns]; floating-point ones get a color bar of their own,
-        integer ones (classes) colors without one.
+      images: Images in [0, 1].
+      maps: Title -> maps [n, rows, columns]; each floating-point map gets a color bar, integer maps (classes) get
+        colors without one.
       titles: A short text for each image.
       width: Width in inches.
     """
@@ -121,7 +123,7 @@ def occlusion_maps(
     """`occlusion` of the class probability, the strongest feature map and the prediction.
 
     Args:
-      images: In [0, 1].
+      images: Images in [0, 1].
       results: Results for each image, with the fields of `vision.deconvnet.Occlusion`.
       titles: A short text for each image.
     """
@@ -138,10 +140,10 @@ def backward_rules(
     images: Shaped[np.ndarray | Array, 'n h w c'],
     projections: Mapping[str, Real[np.ndarray | Array, 'n h w c']],
 ) -> Figure:
-    """A row of images, and under them a row of projections for each backward rule; zero is mid gray.
+    """A row of images, and below a row of projections for each backward rule; zero is mid gray.
 
     Args:
-      images: In [0, 1].
+      images: Images in [0, 1].
       projections: Name of a rule -> projections of a unit of each image.
     """
     signed = {name: signed_images(pixels) for name, pixels in projections.items()}
@@ -155,8 +157,8 @@ def filters_before_and_after(
     """The first 16 filters of a layer before and after training, each on its own scale; zero is mid gray.
 
     Args:
-      before: Kernel with c = 1 or 3.
-      after: Likewise.
+      before: Kernel before training, with c = 1 or 3.
+      after: Kernel after training.
     """
     first = {'before': before, 'after': after}
     first = {name: np.moveaxis(np.asarray(k), -1, 0)[:16] for name, k in first.items()}

@@ -1,4 +1,4 @@
-"""Figures of images and sentences: segments joined to regions, samples with references, attention over regions."""
+"""Figures of images and sentences: segments aligned with regions, samples with references, attention over regions."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ def segments(
     title: str = '',
     scores: bool = True,
 ) -> Figure:
-    """Images with the regions that segments of a sentence are joined to, in the segments' colors.
+    """Images with the regions that segments of a sentence are aligned with, in the segments' colors.
 
     Args:
       images: Values in 0..255 (uint8) or [0, 1].
       boxes: Boxes of the regions of each image, [x1, y1, x2, y2] in pixels.
-      sentences: For each image its segments in order: (words, region, score).
-      columns: Images in a row.
+      sentences: Segments of each image in order: (words, region, score).
+      columns: Number of images per row.
       title: Title.
-      scores: Whether scores are written.
+      scores: Whether to print scores.
 
     Raises:
-      ValueError: No image, or lengths that differ.
+      ValueError: There is no image, or the lengths differ.
     """
     _check(images, boxes, sentences)
     longest = max(map(len, sentences))
@@ -74,12 +74,12 @@ def samples(
 
     Args:
       images: Values in 0..255 (uint8) or [0, 1].
-      texts: For each image its (label, text), the first one in bold.
-      columns: Images in a row.
+      texts: (label, text) pairs of each image, the first one in bold.
+      columns: Number of images per row.
       title: Title.
 
     Raises:
-      ValueError: No image, or lengths that differ.
+      ValueError: There is no image, or the lengths differ.
     """
     _check(images, texts)
     wrapped = [[_wrap(label, text) for label, text in own] for own in texts]
@@ -107,14 +107,14 @@ def attention(
     *,
     columns: int = 7,
 ) -> Figure:
-    """One image for every word, brighter where the regions that the word attends to lie.
+    """One image for every word, brighter in the regions that the word attends to.
 
     Args:
       image: Values in 0..255 (uint8) or [0, 1].
       boxes: Boxes of the regions, [x1, y1, x2, y2] in pixels.
       words: t words.
       weights: Attention of every word over the regions, summing to 1.
-      columns: Images in a row.
+      columns: Number of images per row.
     """
     pixels = np.asarray(image, float)
     pixels = pixels / 255 if pixels.max() > 1 else pixels
@@ -134,11 +134,11 @@ def attention(
 
 
 def beam_widths(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
-    """Measures against the width of the beam, one curve for each split.
+    """Metrics against beam width, one curve for each split.
 
     Args:
-      records: With 'split', 'beam_width' and the measures, fractions.
-      names: Names of the measures, one panel for each.
+      records: Records with 'split', 'beam_width' and the metrics, fractions.
+      names: Names of the metrics, one panel for each.
     """
     splits = dict.fromkeys(record['split'] for record in records)
     panels = {}
@@ -164,10 +164,10 @@ def lengths(sentences: Mapping[str, Sequence[Sequence[str]]]) -> Figure:
 
 
 def beta_sweep(records: Sequence[Mapping[str, float]]) -> Figure:
-    """Segment length and, where it is known, word accuracy against the reward beta of the random field."""
+    """Segment length and, if known, word accuracy against the reward beta of the random field."""
     titles = {
         'segment_length': 'words per segment',
-        'word_accuracy': 'words on their object (fraction)',
+        'word_accuracy': 'words aligned with their object (fraction)',
     }
     panels = {}
     for key, title in titles.items():

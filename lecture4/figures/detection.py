@@ -18,7 +18,7 @@ from lecture4.figures import style
 from lecture4.figures.images import as_tiles
 
 CORRECT, FALSE, MISSED = style.COLORS[2], style.COLORS[1], style.COLORS[5]
-IMAGE_SIZE = 2.6  # inches across an image
+IMAGE_SIZE = 2.6  # width of an image in inches
 TYPE_COLORS = (style.COLORS[2], style.COLORS[4], style.COLORS[0], style.COLORS[3], '#999999')
 
 Image = Shaped[np.ndarray | Array, '_h _w *_c']
@@ -43,19 +43,19 @@ def detections(
     """Images with their detections: correct ones green, false ones red, missed objects dashed in blue.
 
     Args:
-      images: [h, w, 3], [h, w, 1] or [h, w], uint8 or on [0, 1], of any sizes.
+      images: Images [h, w, 3], [h, w, 1] or [h, w], uint8 or in [0, 1], of any sizes.
       boxes: Detections of each image.
-      labels: Class of each, 1 to K.
-      scores: Score of each.
-      is_correct: Whether each is correct.
-      class_names: K names.
+      labels: Class of each detection, 1 to K.
+      scores: Score of each detection.
+      is_correct: Whether each detection is correct.
+      class_names: Names of the K classes.
       missed: Objects of each image that no detection matches; () draws none.
-      missed_labels: Their classes.
-      columns: Images in a row.
+      missed_labels: Classes of the missed objects.
+      columns: Number of images per row.
       title: Title.
 
     Raises:
-      ValueError: No image, or numbers that differ.
+      ValueError: There is no image, or the numbers differ.
     """
     counts = {len(part) for part in (images, boxes, labels, scores, is_correct)}
     if len(counts) != 1 or not len(images):
@@ -89,12 +89,12 @@ def precision_recall(
     Curves begin at recall 0 with the precision of the first detection.
 
     Args:
-      curves: Name of the class -> (recall, precision, average precision), the first two over detections in order
-        of score.
+      curves: Name of the class -> (recall, precision, average precision), the former two over detections in order of
+        score.
       title: Title.
 
     Raises:
-      ValueError: No class.
+      ValueError: There is no class.
     """
     if not curves:
         raise ValueError('expected precision and recall of at least one class, got none')
@@ -129,17 +129,16 @@ def error_types(
     *,
     title: str = '',
 ) -> Figure:
-    """What the detections of highest score of each class are: a stacked bar per class, and one of all.
+    """Types of the detections of highest score: a stacked bar per class, and one for all classes.
 
     Args:
-      counts: Detections by class and type, as many per class as it has objects; what is missing to that number
-        is not drawn.
-      class_names: K names.
+      counts: Numbers of detections by class and type, up to the number of objects of the class.
+      class_names: Names of the K classes.
       types: Names of the columns.
       title: Title.
 
     Raises:
-      ValueError: Shapes that do not fit.
+      ValueError: The shapes do not fit.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(class_names), len(types)):
@@ -215,13 +214,13 @@ def best_proposals(
     *,
     columns: int = 4,
 ) -> Figure:
-    """Objects dashed, and the proposals that overlap them most.
+    """Objects (dashed), and the proposals that overlap them most.
 
     Args:
       images: As in `detections`.
       objects: Objects of each image.
       proposals: Proposals of each image.
-      columns: Images in a row.
+      columns: Number of images per row.
     """
     made, grid = _image_grid(images, columns, '', legend=0.3)
     for axes, own, boxes in zip(grid, objects, proposals, strict=True):
@@ -243,13 +242,13 @@ def anchors(
     objects: Boxes | None = None,
     title: str = '',
 ) -> Figure:
-    """Anchors on an image, those of one size in one color; parts outside of the image are drawn too.
+    """Anchors on an image, one color per size; parts outside of the image are drawn too.
 
     Args:
       image: As in `detections`.
       boxes: Anchors, such as those of one position.
-      matched: Which are positive: drawn with thick lines.
-      objects: Objects, dashed.
+      matched: Mask of the positive anchors, drawn with thick lines.
+      objects: Objects, drawn dashed.
       title: Title.
     """
     boxes = np.asarray(boxes, float)
@@ -288,14 +287,13 @@ def objectness(
 
     Args:
       images: As in `detections`.
-      maps: Largest objectness on [0, 1] over the anchors of each position, [rows, columns]; the map covers its
-        image.
-      boxes: For each image, boxes to draw, such as the best proposals.
-      columns: Images in a row.
+      maps: Largest objectness in [0, 1] over the anchors of each position, [rows, columns]; a map covers its image.
+      boxes: Boxes to draw for each image, such as the best proposals.
+      columns: Number of images per row.
       title: Title.
 
     Raises:
-      ValueError: No image, or numbers that differ.
+      ValueError: There is no image, or the numbers differ.
     """
     if len(images) != len(maps) or not len(images):
         raise ValueError(
@@ -320,13 +318,13 @@ def objectness(
 def receptive_fields(
     images: Sequence[Image], regions: Sequence[Boxes], fields: Sequence[Boxes], *, columns: int = 4
 ) -> Figure:
-    """What the pooled features of a region depend on: its box, and dashed the receptive field of its cells.
+    """Regions and the receptive fields of their pooled features (dashed).
 
     Args:
       images: As in `detections`.
       regions: Regions of each image.
       fields: For each region, the box of all input pixels that its features depend on.
-      columns: Images in a row.
+      columns: Number of images per row.
     """
     made, grid = _image_grid(images, columns, '', legend=0.3)
     for axes, own, around in zip(grid, regions, fields, strict=True):
@@ -340,7 +338,7 @@ def receptive_fields(
 
 
 def _image_grid(images, columns, title, legend) -> tuple[Figure, list[Axes]]:
-    """A figure with axes for each image, each shown in its own shape."""
+    """A figure with axes for each image, with the aspect ratio of the image."""
     tiles = [_pixels(image) for image in images]
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -372,7 +370,7 @@ def _draw_box(axes, box, color, text, *, linestyle: Any = '-', linewidth=1.5, be
         )
     )  # fmt: skip
     if text:
-        bottom, top = axes.get_ylim()  # downward; a label above the border would be cut
+        bottom, top = axes.get_ylim()  # below the edge; a label above the border would be clipped
         inside = below or y1 - top < 0.07 * (bottom - top)
         axes.text(
             x1, y2 if below else y1, style.plain_text(text), fontsize=6.5, color='white',

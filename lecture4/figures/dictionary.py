@@ -1,7 +1,7 @@
 """Figures of dictionaries: atoms, signals as sums of atoms, Gabor fits.
 
-Every atom is scaled by its own largest absolute value, symmetrically about zero, so zero is mid
-gray and a flat tile is a dead atom. Atoms are the columns of D [d, k].
+Every atom is scaled by its largest absolute value, symmetrically about zero, so that zero is mid gray and a flat tile
+is a dead atom. Atoms are the columns of D [d, k].
 """
 
 import math
@@ -20,7 +20,7 @@ MINUS = '\N{MINUS SIGN}'
 
 @runtime_checkable
 class GaborFits(Protocol):
-    """Gabor fits of k atoms, as `features.gabor.fit_gabors` returns."""
+    """Gabor fits of k atoms, as `features.gabor.fit_gabors` returns them."""
 
     @property
     def orientation(self) -> Any:
@@ -44,15 +44,15 @@ def tiles(
     patch_shape: Sequence[int],
     scale: Real[np.ndarray | Array, 'k'] | None = None,
 ) -> Float[np.ndarray, 'k h w 3']:
-    """Columns of D as RGB images in [0, 1]: 0 -> 1/2, each one's largest |value| -> 0 or 1.
+    """Columns of D as RGB images in [0, 1]: 0 -> 1/2, the largest |value| of each -> 0 or 1.
 
     Args:
       D: Atoms as columns.
       patch_shape: (h, w) or (h, w, c) with c = 1 or 3.
-      scale: Replaces the largest |value|; larger values are clipped.
+      scale: Value that replaces the largest |value|; larger values are clipped.
 
     Raises:
-      ValueError: patch_shape does not hold d values, or has other than 1 or 3 channels.
+      ValueError: patch_shape does not have d values, or does not have 1 or 3 channels.
     """
     D = np.asarray(D, float)
     if D.ndim != 2:
@@ -87,15 +87,15 @@ def atoms(
     Args:
       D: Atoms as columns.
       patch_shape: (h, w) or (h, w, c).
-      order: Indices of the atoms to draw; None is all in their order in D
+      order: Indices of the atoms to draw; None draws all in the order of D
         (`features.atoms.display_order` gives a better one).
-      columns: Atoms in a row; None makes the mosaic about square.
-      n: Number of atoms; None is all.
+      columns: Number of atoms per row; None makes the mosaic about square.
+      n: Number of atoms; None draws all.
       title: Title.
-      width: Width in inches, approximate: every pixel of an atom is a whole number of pixels wide.
+      width: Approximate width in inches: every pixel of an atom is an integer number of screen pixels wide.
 
     Raises:
-      ValueError: As in `tiles`, and where there is no atom to draw.
+      ValueError: As in `tiles`, or there is no atom to draw.
     """
     images = tiles(D, patch_shape)
     indices = np.arange(len(images)) if order is None else np.asarray(order)
@@ -122,22 +122,22 @@ def codes(
 ) -> Figure:
     """Signals as sums: x = 0.8 atom + 0.3 atom - ..., and the whole code on the right.
 
-    One row per signal: the signal, its reconstruction with the fraction of energy it misses, the
-    atoms of largest contribution with the size of their coefficients, and all k coefficients as
-    stems, those atoms' in color. Signal and reconstruction have one gray scale; atoms have their own.
+    One row per signal: the signal, its reconstruction with the missing fraction of the energy, the atoms with the
+    largest contributions and their coefficients, and all k coefficients as stems, with those atoms in color. Signal
+    and reconstruction share one gray scale; each atom has its own.
 
     Args:
       signals: Signals.
-      codes: Their codes.
+      codes: Codes of the signals.
       D: Atoms as columns.
       reconstructions: Reconstructions of the signals.
       patch_shape: (h, w) or (h, w, c).
-      n: Number of signals drawn, the first.
-      n_atoms: Largest number of atoms drawn for each.
+      n: Number of signals to draw, the first ones.
+      n_atoms: Largest number of atoms to draw for each signal.
       title: Title.
 
     Raises:
-      ValueError: As in `tiles`, and where the shapes do not belong together.
+      ValueError: As in `tiles`, or the shapes do not fit together.
     """
     x, a, D = np.asarray(signals, float), np.asarray(codes, float), np.asarray(D, float)
     r = np.asarray(reconstructions, float)
@@ -145,7 +145,7 @@ def codes(
     if not fitting or x.shape[1] != D.shape[0] or a.shape != (len(x), D.shape[1]):
         raise ValueError(
             f'signals {x.shape}, reconstructions {r.shape}, codes {a.shape} and D {D.shape} do not '
-            'belong together; expected [m, d], [m, d], [m, k] and [d, k]'
+            'fit together; expected [m, d], [m, d], [m, k] and [d, k]'
         )
     x, r, a = x[:n], r[:n], a[:n]
     n = len(x)
@@ -154,7 +154,7 @@ def codes(
     reconstruction_tiles = tiles(r.T, patch_shape, scale)
     h, w = atom_tiles.shape[1:3]
 
-    # All in screen pixels, so that tiles stay crisp and their positions do not depend on the text.
+    # Everything is in screen pixels, so that tiles are crisp and their positions do not depend on the text.
     zoom = max(1, round(72 / max(h, w)))
     step, line, head, margin = w * zoom + 30, h * zoom + 52, 52 if title else 30, 14
     stems = margin + step * (2 + n_atoms) + 80
@@ -225,16 +225,16 @@ def gabors(
 ) -> Figure:
     """The fitted Gabors in the plane of orientation and frequency, and the best atoms with their fits.
 
-    Each atom is a dot of area proportional to its R^2: filled where the fit is good, otherwise a faint
-    ring. Orientation is that of the bars, counterclockwise.
+    Each atom is a dot with area proportional to its R^2: filled if the fit is good, otherwise a faint ring.
+    Orientation is that of the bars, counterclockwise.
 
     Args:
       D: Atoms as columns.
       fits: Orientation, frequency, R^2 and whether the fit is good, each [k].
-      fitted: The fitted Gabors in gray, [h * w, k].
+      fitted: Fitted Gabors in gray, [h * w, k].
       patch_shape: (h, w) or (h, w, c).
-      n: Largest number of atoms drawn with their fits.
-      title: Title; the number of good fits if empty.
+      n: Largest number of atoms to draw with their fits.
+      title: Title; if empty, the number of good fits.
 
     Raises:
       ValueError: As in `tiles`.

@@ -24,13 +24,13 @@ def scatter(
     Args:
       points: Method -> points.
       labels: Classes in 0 .. len(names) - 1.
-      names: Names of the classes, drawn at the medians.
+      names: Names of the classes, printed at the medians.
       notes: Method -> text after the title, such as the accuracy of nearest neighbors.
       columns: Largest number of panels in a row.
       size: Width of a panel in inches.
 
     Raises:
-      ValueError: points are not [n, 2] for the n labels.
+      ValueError: Points are not [n, 2] for the n labels.
     """
     labels = np.asarray(labels)
     notes = notes or {}

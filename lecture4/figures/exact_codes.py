@@ -1,4 +1,4 @@
-"""The codes that reconstruct a signal of the plane exactly from three atoms: a line, and what penalties choose."""
+"""The codes that reconstruct a signal in the plane exactly from three atoms: a line, and the choices of penalties."""
 
 import numpy as np
 from jaxtyping import Real
@@ -37,7 +37,7 @@ def solution_line(
     plane.text(x[0], x[1] + 0.06, 'x')
     span = 1.25 * max(np.abs(D).max(), np.abs(x).max())
     plane.set(xlim=(-span, span), ylim=(-span, span), aspect='equal')
-    plane.set_title('three atoms, a signal of the plane')
+    plane.set_title('three atoms and a signal in the plane')
     for j, values in enumerate(codes.T):
         coefficients.plot(t, values, color=style.COLORS[j], label=f'a{j + 1}')
     coefficients.set_title('coefficients of all exact codes')
@@ -51,5 +51,5 @@ def solution_line(
         axes.set_xlabel('position along the null space')
         axes.legend()
     norms.set_ylim(0, None)
-    norms.set_title('their norms: L1 is smallest where a coefficient is 0')
+    norms.set_title('norms of these codes: L1 is smallest where a coefficient is 0')
     return made

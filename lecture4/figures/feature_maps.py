@@ -1,4 +1,4 @@
-"""What a convolutional layer has learned and how it responds to an image: filters, feature maps."""
+"""Filters of a convolutional layer, and feature maps of images."""
 
 from collections.abc import Mapping
 
@@ -22,20 +22,20 @@ def filters(
     title: str = '',
     width: int | float = 7.0,
 ) -> Figure:
-    """The filters of a layer as tiles: zero is mid gray, each one's largest |weight| black or white.
+    """The filters of a layer as tiles: zero is mid gray, the largest |weight| of each is black or white.
 
-    Filters of 1 or 3 channels are one tile each. Others are a row of tiles each, one per channel, on
-    the filter's common scale, the first `n` // channels of them.
+    Filters with 1 or 3 channels are one tile each. Others are a row of tiles each, one per channel, on one scale per
+    filter; the first `n` // channels filters are drawn.
 
     Args:
       kernel: Filters.
       n: Number of tiles.
-      columns: Tiles in a row.
+      columns: Number of tiles per row.
       title: Title.
-      width: Width in inches, approximate.
+      width: Approximate width in inches.
 
     Raises:
-      ValueError: Another shape.
+        ValueError: The kernel has another shape.
     """
     kernel = np.asarray(kernel, float)
     if kernel.ndim != 4 or not kernel.size:
@@ -62,12 +62,11 @@ def activations(
 ) -> Figure:
     """Images, each with the feature maps of a network's layers.
 
-    One row per image: the image, then for each layer its first `n` feature maps, on that map's own
-    scale over all images drawn: black is its smallest value, white its largest; a constant map is
-    black.
+    One row per image: the image, then for each layer its first `n` feature maps, with one scale per map over all
+    drawn images: black is its smallest value, white its largest; a constant map is black.
 
     Args:
-      images: [m, h, w] or [m, h, w, 1 or 3] in [0, 1].
+      images: Images [m, h, w] or [m, h, w, 1 or 3] in [0, 1].
       layers: Name -> activations [m, h', w', c].
       n: Number of feature maps of each layer.
       width: Width in inches.

@@ -1,4 +1,4 @@
-"""Images next to one another: examples above what networks make of them, with crisp pixels."""
+"""Images next to one another, such as examples above their reconstructions, with crisp pixels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ def as_tiles(images: Images) -> Float[np.ndarray, 'n h w 3']:
     """Images as RGB tiles, clipped to [0, 1]; NaN becomes 0.
 
     Args:
-      images: [n, h, w] or [n, h, w, 1 or 3], n >= 1.
+      images: Images [n, h, w] or [n, h, w, 1 or 3], n >= 1.
 
     Raises:
-      ValueError: Another shape.
+        ValueError: The images have another shape.
     """
     images = np.nan_to_num(np.asarray(images, float))
     if images.ndim == 3:
@@ -34,10 +34,10 @@ def as_tiles(images: Images) -> Float[np.ndarray, 'n h w 3']:
 def around_gray(
     images: Shaped[np.ndarray | Array, 'n *shape'],
 ) -> Float[np.ndarray, 'n *shape']:
-    """Signed images brought to [0, 1]: 0 becomes 1/2, each one's largest |value| 0 or 1.
+    """Signed images mapped to [0, 1]: 0 becomes 1/2, the largest |value| of each becomes 0 or 1.
 
     Args:
-      images: One image for each entry of the first axis; one of zeros becomes NaN.
+      images: One image for each entry of the first axis; an image of zeros becomes NaN.
     """
     images = np.asarray(images)
     largest = abs(images).max(tuple(range(1, images.ndim)), keepdims=True)
@@ -52,16 +52,16 @@ def rows(
     title: str = '',
     width: int | float = 7.4,
 ) -> Figure:
-    """One row of images per name: originals, corrupted ones, reconstructions, in the same order.
+    """One row of images per name: originals, corrupted images, reconstructions, in the same order.
 
     Args:
       images: Name of the row -> images, all of one shape, values in [0, 1].
       notes: Name of the row -> a short text under each of its images.
       title: Title.
-      width: Width in inches, approximate: every pixel of an image is a whole number of pixels wide.
+      width: Approximate width in inches: every pixel of an image is an integer number of screen pixels wide.
 
     Raises:
-      ValueError: No row, or rows that differ in shape.
+      ValueError: There is no row, or the rows differ in shape.
     """
     tiles = {name: as_tiles(values) for name, values in images.items()}
     shapes = {tile.shape for tile in tiles.values()}
@@ -96,7 +96,7 @@ def rows(
 def spaced(
     images: Shaped[np.ndarray | Array, '_ *shape'], n: int = 12
 ) -> Shaped[np.ndarray, '{n} *shape']:
-    """Images at n equal distances in a set, which is often sorted by class."""
+    """N evenly spaced images of a set, which is often sorted by class."""
     return np.asarray(images)[np.linspace(0, len(images) - 1, n).astype(int)]
 
 
@@ -122,18 +122,18 @@ def grid(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Figure:
-    """Images in rows of `columns`, every pixel a whole number of screen pixels wide.
+    """Images in rows of `columns`, with every pixel an integer number of screen pixels wide.
 
     Args:
-      images: [n, h, w] or [n, h, w, 1 or 3], values in [0, 1].
-      columns: Images in a row; None makes the grid about square.
+      images: Images [n, h, w] or [n, h, w, 1 or 3], values in [0, 1].
+      columns: Number of images per row; None makes the grid about square.
       title: Title.
-      width: Width in inches, approximate.
+      width: Approximate width in inches.
       row_labels: A label on the left of each row.
       column_labels: A label above each column.
 
     Raises:
-      ValueError: No image, or labels that do not fit the rows and columns.
+      ValueError: There is no image, or the labels do not fit the rows and columns.
     """
     tiles = as_tiles(images)
     n, h, w, _ = tiles.shape
@@ -167,12 +167,12 @@ def reconstructions(
 
     Args:
       images: Originals.
-      reconstructed: Their reconstructions, of the same shape.
+      reconstructed: Reconstructions of the images, of the same shape.
       n: Number of images.
       title: Title.
 
     Raises:
-      ValueError: Shapes that differ.
+      ValueError: The shapes differ.
     """
     above, below = as_tiles(images)[:n], as_tiles(reconstructed)[:n]
     if above.shape != below.shape:

@@ -1,4 +1,4 @@
-"""Which data each learning setting may use: examples in a table."""
+"""A table of the data that each learning setting may use, with examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,11 +12,11 @@ from lecture4.figures import style
 
 
 class Examples(NamedTuple):
-    """A cell of the table: a few examples, what is known of each, and how many there are.
+    """A cell of the table: a few examples, their labels if known, and a note.
 
     Attributes:
       images: A handful of images [n, h, w] in [0, 1].
-      labels: Text under each image; '?' where its label is hidden.
+      labels: Text under each image; '?' if its label is hidden.
       note: A word or two under the labels, such as their number.
     """
 
@@ -40,12 +40,12 @@ def select(
     labels: Sequence[str],
     note: str,
 ) -> Examples:
-    """Some of the images, with what is written under each.
+    """Some of the images, with the text under each.
 
     Args:
       images: Images.
-      rows: Indices of those that are shown.
-      labels: Text under each of these.
+      rows: Indices of the images to show.
+      labels: Text under each of these images.
       note: Text under the labels.
     """
     return Examples(np.asarray(images)[np.asarray(rows)][..., 0], tuple(labels), note)
@@ -57,8 +57,8 @@ def evenly_spaced(
     """Evenly spaced images of a set, which is often sorted by class, and the size of the set.
 
     Args:
-      images: The set.
-      labels: One for each image; None: hidden.
+      images: Images of the set.
+      labels: Labels of the images; None hides them.
       n: Number of images.
     """
     rows = np.linspace(0, len(images) - 1, n).astype(int)
@@ -74,12 +74,12 @@ def data_table(
     image_size: int = 26,
     title: str = '',
 ) -> Figure:
-    """A table of settings by kinds of data, with examples where a setting may use that kind.
+    """A table of settings by kinds of data, with examples of the kinds that a setting may use.
 
     Args:
       rows: Setting -> a cell for each column: examples, a text, or None (a dash).
-      columns: What each column holds; line breaks are kept.
-      image_size: Approximate screen pixels of an example (a whole number for each of its pixels).
+      columns: Heading of each column; line breaks are kept.
+      image_size: Approximate screen pixels of an example (an integer number for each of its pixels).
       title: Title.
 
     Raises:
@@ -146,9 +146,9 @@ def learning_settings(
     """Learning settings by the data they use, with examples, and the accuracies they reach.
 
     Args:
-      accuracies: Setting -> accuracy; semi-supervised, transfer, self-taught and active settings use
-        more than the labeled examples of the task.
-      labels_per_class: Numbers of labels, of which accuracies of the first and the last are written.
+      accuracies: Setting -> accuracy; semi-supervised, transfer, self-taught and active settings use more than the
+        labeled examples of the task.
+      labels_per_class: Numbers of labels; accuracies for the first and the last are printed.
       task: The task: a few labeled examples, and unlabeled ones.
       others: Other classes, labeled.
       unlabeled: Other images, unlabeled.
@@ -161,7 +161,7 @@ def learning_settings(
     own = evenly_spaced(task.train_images)
     names = [others.class_names[c] for c in others.train_labels]
     transfer = evenly_spaced(others.train_images, names)
-    oracle = 'queries an oracle,\none label per class first'
+    oracle = 'queries an oracle, after\none label per class'
     uses = {
         'semi-supervised': (own, None, None, 'random'),
         'transfer': (None, transfer, None, 'random'),
@@ -174,7 +174,7 @@ def learning_settings(
         'the task, unlabeled',
         'other classes, labeled',
         'other images, unlabeled',
-        'how labels are chosen',
+        'choice of labels',
         f'accuracy (%) with\n{labels_per_class[0]} / {labels_per_class[-1]} labels per class',
     ]
     rows = {}
@@ -185,7 +185,7 @@ def learning_settings(
 
 
 def _thinned(image, image_size):
-    """Every second, third, ... pixel of an image that is larger than image_size."""
+    """Every second, third, ... pixel of images that are larger than image_size."""
     step = -(-max(image.shape) // image_size)
     return np.asarray(image, float)[::step, ::step]
 

@@ -25,16 +25,16 @@ def scatter(
     radius: int | float | None = None,
     max_points: int = 4000,
 ) -> Figure:
-    """The codes of a dataset as dots in the plane, the classes' names at their medians.
+    """The codes of a dataset as dots in the plane, with the names of the classes at their medians.
 
     Args:
-      codes: Codes, of which two coordinates are drawn.
+      codes: Codes; two of their coordinates are drawn.
       labels: Classes, or None.
-      names: Names of the classes; their numbers if empty.
-      axes: The two coordinates.
+      names: Names of the classes; if empty, their indices.
+      axes: Indices of the two coordinates.
       title: Title.
-      radius: Radius of a dashed circle around 0: within 2.45 lie 95 % of a two-dimensional N(0, 1).
-      max_points: Largest number of dots, evenly spaced among all.
+      radius: Radius of a dashed circle around 0; a radius of 2.45 contains 95 % of a two-dimensional N(0, 1).
+      max_points: Largest number of dots, evenly spaced among all codes.
 
     Raises:
       ValueError: The codes lack a coordinate, or differ in number from the labels.
@@ -77,7 +77,7 @@ def kl_per_variable(
     threshold: int | float = 0.01,
     title: str = '',
 ) -> Figure:
-    """KL divergence of every latent variable in nats, largest first; inactive ones in another color.
+    """KL divergence of every latent variable in nats, largest first, with inactive ones in another color.
 
     Args:
       kl: Mean divergence from the prior.
@@ -86,7 +86,7 @@ def kl_per_variable(
       title: Title.
 
     Raises:
-      ValueError: Shapes that differ.
+      ValueError: The shapes differ.
     """
     kl, variance = np.asarray(kl, float), np.asarray(variance, float)
     if kl.ndim != 1 or kl.shape != variance.shape:
@@ -123,7 +123,7 @@ def vector_fields(
     title: str = '',
     scale: int | float = 1.0,
 ) -> Figure:
-    """Vector fields in the plane, one panel each, over the data and, darker, their density.
+    """Vector fields in the plane, one panel each, over the data and their density (darker is denser).
 
     Args:
       points: Positions of the arrows.
@@ -132,7 +132,7 @@ def vector_fields(
       density: (x, y, values) of the data's density on a grid.
       titles: Titles of the panels in place of the names.
       title: Title of the figure.
-      scale: Arrows are drawn this many times their length.
+      scale: Factor on the length of the arrows.
 
     Raises:
       ValueError: A field has another shape than the points.
@@ -169,7 +169,7 @@ def tangents(
     length: int | float = 0.2,
     title: str = '',
 ) -> Figure:
-    """Short lines along the tangent of a manifold in the plane, and a walk on it.
+    """Short lines along the tangents of a manifold in the plane, and a walk on it.
 
     Args:
       points: Centers of the lines.
@@ -180,7 +180,7 @@ def tangents(
       title: Title.
 
     Raises:
-      ValueError: Shapes that differ.
+      ValueError: The shapes differ.
     """
     points, directions = np.asarray(points, float), np.asarray(directions, float)
     _check_plane('directions', directions, points)
@@ -213,11 +213,11 @@ def gallery(
     labels: Integer[np.ndarray | Array, 'n'] | None = None,
     class_names: Sequence[str] = (),
 ) -> dict[str, tuple[Figure, str]]:
-    """What a variational autoencoder of images makes of test images and of its prior.
+    """Figures of a variational autoencoder of images: test images, samples of the prior, the latent space.
 
     Args:
       x: Test images as vectors.
-      means: Their latent means.
+      means: Latent means of the test images.
       decode: Latent vectors [m, k] -> images [m, h, w].
       samples: The decoder's means of samples of the prior, as vectors.
       paths: Latent vectors between pairs of test images.
@@ -226,8 +226,8 @@ def gallery(
       class_names: Names of the classes.
 
     Returns:
-      Name -> (figure, caption): `reconstructions`, `samples`, `interpolations`, `units`; with two latent
-      variables or more `plane`, with two `decoded_plane`.
+      Name -> (figure, caption): `reconstructions`, `samples`, `interpolations`, `units`; with two or more latent
+      variables also `plane`, with exactly two also `decoded_plane`.
     """
     means, kl = np.asarray(means), np.asarray(kl)
     restored = np.asarray(decode(means[:12]))
@@ -236,7 +236,7 @@ def gallery(
     figures = {
         'reconstructions': (
             images.reconstructions(np.asarray(x[:12]).reshape(-1, *shape), restored),
-            "Test images, and the decoder's mean at the encoder's mean.",
+            "Test images, and their reconstructions: the decoder's mean at the encoder's mean.",
         ),
         'samples': (
             images.grid(np.asarray(samples).reshape(-1, *shape), 10),
@@ -246,7 +246,10 @@ def gallery(
             images.interpolations(between),
             "Spherical interpolation between two test images' latent vectors.",
         ),
-        'units': (kl_per_variable(kl, np.var(means, axis=0)), 'KL of every latent variable.'),
+        'units': (
+            kl_per_variable(kl, np.var(means, axis=0)),
+            'KL divergence of every latent variable from the prior.',
+        ),
     }
     if k > 1:
         axes = tuple(np.argsort(-kl)[:2].tolist())
@@ -258,7 +261,7 @@ def gallery(
     if k == 2:
         figures['decoded_plane'] = (
             images.grid(decode(latent_grid(16).astype(means.dtype)), 16),
-            'The latent plane, decoded in equal steps of probability.',
+            'The decoded latent plane, in equal steps of probability.',
         )
     return figures
 
@@ -267,8 +270,8 @@ def latent_grid(n: int, max_std: int | float = 2.0) -> Float[np.ndarray, '{n*n} 
     """An n x n grid of codes, equidistant in the ranks of a two-dimensional N(0, 1), top row first.
 
     Args:
-      n: Codes in a row.
-      max_std: The outermost codes, in standard deviations.
+      n: Number of codes per row.
+      max_std: Distance of the outermost codes from 0 in standard deviations.
     """
     from scipy.stats import norm
 

@@ -26,12 +26,12 @@ KINDS = {
 def network(rows: Sequence[LayerSummary], *, title: str = '') -> Figure:
     """Three panels over the same layers, input on the left.
 
-    On top every layer's output as a box: its height the height of the feature map (log scale), its
-    depth the number of channels. In the middle the layer's fraction of all parameters and of all
-    multiply-adds. Below the receptive field, compared with the size of the input.
+    At the top, every layer's output as a box: its height is the height of the feature map (log scale), its depth the
+    number of channels. In the middle, the layer's fraction of all parameters and of all multiply-adds. At the bottom,
+    the receptive field, compared with the size of the input.
 
     Args:
-      rows: From `ops.receptive_field.summarize`, or collapsed.
+      rows: Rows of `ops.receptive_field.summarize`, possibly collapsed.
       title: Title.
 
     Raises:
@@ -150,7 +150,7 @@ def comparison(
         sorted(networks.items(), key=lambda item: item[1])
     ):
         plane.scatter(macs, parameters, s=12 + 3 * math.sqrt(n_layers), color=style.COLORS[0])
-        # Neighbors in size get labels on different sides.
+        # Networks of similar size get labels on different sides.
         left = i % 2 == 0
         plane.annotate(
             f'{style.plain_text(name)} ({n_layers})',
@@ -163,7 +163,7 @@ def comparison(
         )
     plane.set(xscale='log', yscale='log', xlabel='multiply-adds of one image', ylabel='parameters')
     plane.set_xlim(2e6, 1.5e11)
-    plane.set_title('size and cost, with the number of layers with weights')
+    plane.set_title('size and cost, labeled with the number of layers with weights')
     at = np.arange(len(ratios))[::-1]
     values = [ratio for ratio, _ in ratios.values()]
     bars.barh(at, values, color=style.COLORS[5], label='counted')

@@ -21,15 +21,14 @@ def panels(
 
     Args:
       panels: Title -> options of the panel, a dict with
-        curves: name -> (x [m], y [m]), the same name in the same color in every panel;
-        xlabel, ylabel: texts;
+        curves: name -> (x [m], y [m]), one color per name in all panels; xlabel, ylabel: texts;
         xscale, yscale: 'linear' (default) or 'log';
         lines: name -> height of a dashed horizontal line (optional).
       columns: Largest number of panels in a row.
       size: Width and height of a panel in inches.
 
     Raises:
-      ValueError: No panel, or x and y of a curve that differ in length.
+      ValueError: There is no panel, or x and y of a curve differ in length.
     """
     if not panels:
         raise ValueError('no panel to draw')
@@ -83,13 +82,13 @@ def panels(
 def by_entry(
     records: Iterable[Mapping[str, Any]], x: str, by: str, entries: Sequence[str]
 ) -> Figure:
-    """Panels from the records of a table: one for each of some entries, with a curve for each name.
+    """Panels from the records of a table: one panel per entry, with one curve per name.
 
     Args:
       records: Dicts with the entries `x`, `by`, and some of `entries`.
       x: Entry on the horizontal axis, and its label.
       by: Entry that names the curves.
-      entries: On the vertical axes, and the titles of the panels.
+      entries: Entries on the vertical axes, and titles of the panels.
     """
     drawn: dict[str, Any] = {}
     records = list(records)
@@ -125,9 +124,9 @@ def coincidence(
 
     Args:
       names: Names of the two curves.
-      first: Drawn as a line.
-      second: Marked at 12 steps, since the curves cover one another.
-      smallest: Is added to the difference; it stands for none.
+      first: Losses drawn as a line.
+      second: Losses drawn as markers at 12 steps, since the curves coincide.
+      smallest: Constant added to the difference, drawn where there is none.
     """
     first, second = np.asarray(first), np.asarray(second)
     steps, some = np.arange(1, len(first) + 1), np.linspace(0, len(first) - 1, 12).astype(int)
@@ -158,10 +157,10 @@ def single(
     Args:
       title: Title of the panel.
       curves: Name -> (x [m], y [m]).
-      xlabel: Text of the horizontal axis.
-      ylabel: Text of the vertical axis.
-      xscale: 'linear' or 'log'.
-      yscale: 'linear' or 'log'.
+      xlabel: Title of the horizontal axis.
+      ylabel: Title of the vertical axis.
+      xscale: Scale of the horizontal axis, 'linear' or 'log'.
+      yscale: Scale of the vertical axis, 'linear' or 'log'.
       lines: Name -> height of a dashed horizontal line.
       size: Width and height in inches.
 

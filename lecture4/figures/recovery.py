@@ -25,12 +25,12 @@ def gallery(
     """Images in a table: one row for each image, one column for each processing step.
 
     Args:
-      rows: Name -> images, grayscale [h, w] or color [h, w, 3] in [0, 1] (clipped beyond). NaN is a
-        missing pixel, drawn in a color of its own; None leaves its cell empty.
-      columns: Headers, a word or two each.
+      rows: Name -> images, grayscale [h, w] or color [h, w, 3] in [0, 1] (clipped beyond). NaN is a missing pixel,
+        drawn in a special color; None leaves its cell empty.
+      columns: Headings, one or two words each.
       notes: Name -> texts under the images, such as their PSNR.
-      tile_size: Approximate screen pixels of a tile's longer side. A pixel of a smaller image is a
-        whole number of screen pixels; of larger images the center is drawn.
+      tile_size: Approximate screen pixels of a tile's longer side. A pixel of a smaller image is an integer number of
+        screen pixels; of larger images the center is drawn.
       title: Title.
 
     Raises:
@@ -58,7 +58,7 @@ def gallery(
     zooms = [max(tile_size // max(shape), 1) for shape in shapes]
     width = max(shape[1] * zoom for shape, zoom in zip(shapes, zooms, strict=True))
     texts = [*columns, *(note or '' for row in notes.values() for note in row)]
-    width = max(width, 7 * max(map(len, texts)))  # no text reaches the next column
+    width = max(width, 7 * max(map(len, texts)))  # so that no text extends into the next column
     across = left + len(columns) * (width + gap)
     down = head + sum(s[0] * zoom + gap + foot for s, zoom in zip(shapes, zooms, strict=True))
     made = style.figure(across / style.DPI, down / style.DPI)
@@ -92,11 +92,11 @@ def restorations(
     n: int = 3,
     title: str = '',
 ) -> Figure:
-    """The first images, what was made of them by each method, and the truth, with PSNR under each.
+    """The first images as recovered by each method, and the clean images, with PSNR under each.
 
     Args:
       restored: Name of a method -> an image for each of `truth`; NaN where a pixel is missing.
-      truth: The images themselves, in [0, 1].
+      truth: Clean images in [0, 1].
       n: Number of images.
       title: Title.
     """
@@ -117,16 +117,16 @@ def rate_distortion(
     title: str = '',
     xlabel: str = 'nonzeros per patch',
 ) -> Figure:
-    """PSNR against the number of coefficients that are kept.
+    """PSNR against the number of coefficients.
 
     Args:
-      curves: Name -> PSNR in dB, [counts] or [counts, images]; of several images the mean is drawn.
+      curves: Name -> PSNR in dB, [counts] or [counts, images]; for several images the mean is drawn.
       n_nonzero: Numbers of coefficients.
       title: Title.
       xlabel: Title of the horizontal axis.
 
     Raises:
-      ValueError: An array of another length, or no curve.
+      ValueError: An array has another length, or there is no curve.
     """
     counts = np.asarray(n_nonzero, float)
     curves = {name: np.asarray(values, float) for name, values in curves.items()}

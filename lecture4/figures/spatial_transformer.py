@@ -1,4 +1,4 @@
-"""What spatial transformers attend to: inputs with the sampled region, warped outputs, meshes, robustness."""
+"""Figures of spatial transformers: inputs with the sampled region, warped outputs, meshes, robustness."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,17 +24,17 @@ def attended(
     title: str = '',
     size: int | float = 1.0,
 ) -> Figure:
-    """Inputs with the outline of what is sampled above the sampler's outputs (the paper's figure 1).
+    """Inputs with the outline of the sampled region, above the sampler's outputs (the paper's figure 1).
 
     Args:
-      images: On [0, 1].
-      outlines: Where the output's border reads the input, normalized (x, y), -1 and 1 the centers of the
-        corner pixels; closed by the figure.
-      warped: On [0, 1].
-      titles: A short text for each, such as the prediction.
-      is_correct: Titles of False are in another color.
-      title: Above all of them.
-      size: Inches across a column.
+      images: Images in [0, 1].
+      outlines: Input positions of the output's border, normalized (x, y), where -1 and 1 are the centers of the
+        corner pixels; the figure closes them.
+      warped: Sampler outputs in [0, 1].
+      titles: A short text for each image, such as the prediction.
+      is_correct: Mask; titles of False are in another color.
+      title: Title of the figure.
+      size: Width of a column in inches.
 
     Raises:
       ValueError: Numbers of images, outlines and outputs differ.
@@ -72,10 +72,10 @@ def downscaled(
     sampled: Shaped[np.ndarray | Array, 'n h2 w2 c'],
     antialiased: Shaped[np.ndarray | Array, 'n h2 w2 c'],
 ) -> Figure:
-    """What a sampler makes of images that shrink a lot: it skips pixels, unless its kernel is widened.
+    """Samples of strongly shrunk images: the sampler skips pixels, unless its kernel is widened.
 
     Args:
-      images: On [0, 1], of a multiple of the outputs' size; what exceeds the largest one is cut.
+      images: Images in [0, 1]; they are cropped to a multiple of the outputs' size.
       sampled: Output of the paper's sampler.
       antialiased: Output of the same grid with antialiasing.
     """
@@ -101,13 +101,13 @@ def meshes(
     *,
     size: int | float = 1.7,
 ) -> Figure:
-    """Images with the lines of a grid where it reads them: the map of a thin plate spline as a warped mesh.
+    """Images with the lines of a sampling grid: the map of a thin plate spline as a warped mesh.
 
     Args:
-      images: On [0, 1].
+      images: Images in [0, 1].
       points: Grid points in normalized coordinates, as in `attended`.
-      titles: A short text for each.
-      size: Inches across an image.
+      titles: A short text for each image.
+      size: Width of an image in inches.
     """
     tiles = as_tiles(images)
     made = style.figure(max(len(tiles) * size, 2), size + 0.3, layout='constrained')
@@ -137,10 +137,10 @@ def robustness(
 
     Args:
       curves: {label of the horizontal axis: (its values [k], {network: accuracies [k] as fractions})}.
-      height: Inches.
+      height: Height in inches.
 
     Raises:
-      ValueError: No curve.
+        ValueError: There is no curve.
     """
     if not curves:
         raise ValueError('expected at least one panel of curves, got none')
@@ -160,12 +160,12 @@ def robustness(
 def equivariance(
     angles: Float[np.ndarray, ' k'], undone: Mapping[str, Float[np.ndarray, 'n k']]
 ) -> Figure:
-    """By how much the sampled region turns when the input is turned: a line of slope 1 undoes the rotation.
+    """Rotation of the sampled region against rotation of the input: a line of slope 1 inverts the rotation.
 
     Args:
-      angles: Rotation of the input, degrees.
-      undone: {network: rotation of what is sampled against that of the unrotated input, degrees, for each
-        image}: medians are drawn, and quartiles.
+      angles: Rotations of the input in degrees.
+      undone: {network: rotation of the sampled region relative to that of the unrotated input, in degrees, for each
+        image}; medians and quartiles are drawn.
     """
     made = style.figure(3.6, 3.0, layout='constrained')
     axes = made.subplots()
@@ -185,7 +185,7 @@ Captioned = dict[str, tuple[Figure, str]]
 
 
 def key(name: str) -> str:
-    """A network's name as a part of a file name."""
+    """A network's name as part of a file name."""
     return name.lower().replace('-', '_')
 
 
@@ -195,7 +195,7 @@ def of_networks(views: Mapping[str, Sequence[Any]]) -> Captioned:
     Args:
       views: Name -> the positional arguments of `attended`.
     """
-    caption = 'inputs and what is sampled, samples, predictions (in red if wrong).'
+    caption = 'inputs with the sampled region, samples, predictions (in red if wrong).'
     return {
         f'attention_{key(name)}': (attended(*own), f'{name}: {caption}')
         for name, own in views.items()
@@ -207,7 +207,7 @@ def of_meshes(
     points: Mapping[str, Float[np.ndarray, 'n rows columns 2']],
 ) -> Captioned:
     """{'mesh_NAME': (figure, caption)} of networks with thin plate splines, by the arguments of `meshes`."""
-    caption = 'where a mesh over the output reads the input.'
+    caption = 'input positions of a mesh over the output.'
     return {
         f'mesh_{key(name)}': (meshes(images, own), f'{name}: {caption}')
         for name, own in points.items()
@@ -218,21 +218,23 @@ def of_poses(
     curves: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray | Sequence[float]]]],
     turns: Mapping[str, Float[np.ndarray, 'n k']],
 ) -> Captioned:
-    """(figure, caption) of `robustness` and, where a network is affine, of `equivariance`.
+    """(figure, caption) of `robustness` and, if a network is affine, of `equivariance`.
 
     Args:
       curves: As in `robustness`; 'rotation' is one of them.
-      turns: The `undone` of `equivariance`, over the same rotations.
+      turns: Argument `undone` of `equivariance`, over the same rotations.
     """
     caption = 'Test accuracy against rotation (degrees), scale, and offset (of the width).'
     made = {'robustness': (robustness(curves), caption)}
     if turns:
-        caption = 'Rotation of the sampled region when the input turns: median and quartiles.'
+        caption = (
+            'Rotation of the sampled region against rotation of the input: median and quartiles.'
+        )
         made['equivariance'] = (equivariance(curves['rotation'][0], turns), caption)
     return made
 
 
 def of_shrinking(images: Shaped[np.ndarray | Array, 'n h w c'], *shrunk: Array) -> Captioned:
     """(figure, caption) of `downscaled`, by its arguments."""
-    caption = "Shrinking: the paper's sampler skips pixels, a widened kernel averages them."
+    caption = "Shrinking: the paper's sampler skips pixels; a widened kernel averages them."
     return {'antialiasing': (downscaled(images, *shrunk), caption)}

@@ -19,11 +19,11 @@ def gallery(
     tunings: Mapping[str, Mapping[str, Curve]],
     paths: Mapping[str, Path],
 ) -> dict[str, tuple[Figure, str]]:
-    """What the units of a layered network respond to, and what they are invariant to.
+    """Figures of the units of a layered network: filters, best stimuli, invariances.
 
     Args:
       filters: Filters of the first layer, square, in columns.
-      stimuli: Kind of unit -> best stimuli, signed images; as many as each kind has are drawn.
+      stimuli: Kind of unit -> best stimuli, signed images; equally many are drawn of each kind.
       tunings: As in `tuning_curves`.
       paths: As in `along_paths`, of a pooled unit of the first layer.
 
@@ -43,7 +43,7 @@ def gallery(
         ),
         'tuning': (
             tuning_curves(tunings),
-            'Responses to the best stimulus, shifted, rotated and scaled; means over units.',
+            'Responses to the shifted, rotated and scaled best stimulus; means over units.',
         ),
         'invariant_directions': (
             along_paths(paths),
@@ -72,7 +72,7 @@ def tuning_curves(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
 
 def along_paths(stimuli: Mapping[str, Path]) -> Figure:
-    """One row of stimuli for each path, the response in percent of the best one under each.
+    """One row of stimuli for each path, with the response in percent of the best one under each.
 
     Args:
       stimuli: Name -> (signed images, responses relative to the best one).

@@ -1,7 +1,7 @@
-"""The style of every figure: colors, sizes, names as they are, and mosaics of tiles with crisp pixels.
+"""The style of all figures: colors, sizes, literal text, and mosaics of tiles with crisp pixels.
 
-Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the settings
-hold only while a figure is being made.
+Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the settings apply only while a
+figure is being made.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 DPI = 110
 INK, FAINT, GRID = '#222222', '#777777', '#dddddd'
-# Okabe and Ito's colors, distinct to color-blind readers; the strongest contrast first.
+# Okabe and Ito's colors, distinct to color-blind readers, the strongest contrast first.
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 # Ten classes: without black, and with lighter colors that stay distinct from the others.
@@ -58,13 +58,13 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def context() -> Iterator[None]:
-    """The settings for the duration of a with block, or of a function it decorates."""
+    """The style settings for the duration of a with block, or of a decorated function."""
     with matplotlib.rc_context(_SETTINGS):
         yield
 
 
 def plain_text(text: object) -> str:
-    r"""Text for matplotlib that is drawn character by character, never as a formula.
+    r"""Text for matplotlib that is drawn literally, never as a formula.
 
     Every name that comes from data (classes, words, files, settings) passes through here. Two dollar
     signs would otherwise start mathtext, which raises on most names; characters that no font can draw
@@ -86,14 +86,14 @@ def _visible(character):
 
 
 def figure(width: int | float, height: int | float, **options: Any) -> Figure:
-    """An empty Figure that can be saved at once.
+    """An empty Figure with a canvas.
 
     Args:
-      width: In inches.
-      height: In inches.
+      width: Width in inches.
+      height: Height in inches.
       **options: Options of matplotlib's Figure.
     """
-    # A little more: Agg truncates a canvas of 626.9999 pixels to 626.
+    # Slightly larger, since Agg truncates a canvas of 626.9999 pixels to 626.
     size = ((width * DPI + 0.01) / DPI, (height * DPI + 0.01) / DPI)
     made = Figure(size, dpi=DPI, facecolor='white', **options)
     FigureCanvasAgg(made)
@@ -103,11 +103,11 @@ def figure(width: int | float, height: int | float, **options: Any) -> Figure:
 def mosaic(
     tiles: Float[np.ndarray, 'n h w 3'], columns: int
 ) -> Float[np.ndarray, 'height width 3']:
-    """Tiles in rows of `columns`, one pixel of background around each, as one image.
+    """Tiles in rows of `columns`, with one pixel of background around each, as one image.
 
     Args:
       tiles: At least one tile, values in [0, 1].
-      columns: Tiles in a row.
+      columns: Number of tiles per row.
 
     Returns:
       Image of height rows (h + 1) + 1 and width columns (w + 1) + 1.
@@ -130,12 +130,12 @@ def mosaic_figure(
 ) -> tuple[Figure, int]:
     """A figure of one image under a title.
 
-    Few tiles are not enlarged to the whole width: 12 screen pixels for one of theirs is enough.
+    Few tiles are not enlarged to the whole width: the zoom is at most 12 screen pixels for a pixel.
 
     Args:
       image: The mosaic.
       title: Title.
-      width: Width in inches, approximate: every pixel is a whole number of screen pixels wide.
+      width: Approximate width in inches: every pixel is an integer number of screen pixels wide.
       left: Screen pixels on the left of the image.
       top: Screen pixels above the image; None leaves room for the title.
 
@@ -168,8 +168,8 @@ def show_image(
       made: The figure.
       image: Values in [0, 1].
       left: Screen pixels from the figure's left edge.
-      top: Screen pixels from its upper edge. Whole numbers keep every pixel of the image the same
-        size at the figure's own dpi.
+      top: Screen pixels from its upper edge. With integers every pixel of the image has the same size at the figure's
+        dpi.
       zoom: Screen pixels for each pixel of the image.
     """
     across, down = made.bbox.width, made.bbox.height

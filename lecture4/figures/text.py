@@ -14,20 +14,20 @@ def top_ngrams(
     title: str = '',
     columns: int = 2,
 ) -> Figure:
-    """Panels of filters, each with its n-grams as bars: the longer, the larger the activation.
+    """Panels of filters, each with its n-grams as bars whose length is the activation.
 
     Args:
-      groups: Name -> filters, a filter being (label, [(text, activation), ...]) with the largest
-        activation first; one block of panels for each name, in a color of its own.
+      groups: Name -> filters, each of them (label, [(text, activation), ...]) with the largest activation first; one
+        block of panels and one color for each name.
       title: Title.
-      columns: Panels in a row.
+      columns: Number of panels per row.
 
     Raises:
       ValueError: There is no filter.
     """
     panels = [(name, label, rows) for name, filters in groups.items() for label, rows in filters]
     if not panels:
-        raise ValueError('no filter to draw; name some')
+        raise ValueError('no filter to draw; expected at least one')
     colors = {name: style.COLORS[i % 7] for i, name in enumerate(groups)}
     n_bars = max(max(len(rows) for *_, rows in panels), 1)
     n_rows = -(-len(panels) // columns)

@@ -1,4 +1,4 @@
-"""The variants of a sweep: how each of them learned, and a metric against what was swept."""
+"""The variants of a sweep: learning curves, and a metric against a swept field."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from matplotlib.ticker import FuncFormatter
 
 from lecture4.figures import style
 
-EVAL = 'eval/'  # prefix in metrics.jsonl of what was evaluated during training
+EVAL = 'eval/'  # prefix in metrics.jsonl of metrics evaluated during training
 
 
 def paired(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of metrics that were measured both while training and, as eval/NAME, in evaluations."""
+    """Names of metrics that are logged both in training and, as eval/NAME, in evaluations."""
     names = {name for row in rows for name in row}
     return sorted(name for name in names if EVAL + name in names)
 
@@ -30,13 +30,13 @@ def learning_curves(
 ) -> Figure:
     """Curves of one metric, dashed in training, solid in evaluations; one color for each name.
 
-    More names than there are colors have shades from the first (dark) to the last (bright), and no legend.
+    If there are more names than colors, they have shades from the first (dark) to the last (bright), and no legend.
 
     Args:
-      runs: (panel, name, rows) of each run, rows as in metrics.jsonl. The panels share one scale, which
-        ends above the largest value of the last half of all curves.
+      runs: (panel, name, rows) of each run, rows as in metrics.jsonl. The panels share one scale, which extends to
+        just above the largest value in the second half of all curves.
       metric: Key in the rows; `eval/` and the key are drawn too.
-      label: Title of the vertical axis; the key in words if empty.
+      label: Title of the vertical axis; if empty, the key in words.
       percent: Whether the values are fractions.
       size: Width and height of a panel, in inches.
 
@@ -91,11 +91,11 @@ def against(
     *,
     percent: bool = False,
 ) -> Figure:
-    """A metric against a swept field, a line for each setting of the other fields while they are few.
+    """A metric against a swept field, with one line for each setting of the other fields if they are few.
 
     Args:
-      lines: Name of the other fields' setting -> (value of the field, mean, standard deviation) of
-        each point; nan where there is none.
+      lines: Setting of the other fields -> (value of the field, mean, standard deviation) of each point; nan if there
+        is none.
       field: Title of the horizontal axis. Positive numbers over more than a factor of 30 get a log
         scale; values that are not numbers are equally spaced.
       label: Title of the vertical axis.

@@ -1,8 +1,8 @@
-"""Which words belong to which region: one embedding of image regions and words, learned from whole sentences.
+"""Alignment of words and image regions: one embedding of both, learned from whole sentences.
 
-Regions and words are vectors of one space; a word's score for a region is their inner product, and an
-image fits a sentence as far as every word finds a region. A ranking loss over images and sentences trains
-both embeddings; no word is ever labeled with a region. Karpathy & Fei-Fei, CVPR 2015, section 3.1.
+Regions and words are vectors in one space; a word's score for a region is their inner product, and the score of an
+image and a sentence sums the scores of the words for their best regions. A ranking loss over images and sentences
+trains both embeddings; no word is ever labeled with a region. Karpathy & Fei-Fei, CVPR 2015, section 3.1.
 """
 
 import functools
@@ -27,8 +27,8 @@ class RegionEncoder(nn.Module):
 
     Attributes:
       embed_dim: Dimension h of the embedding, 1000 to 1600 in the paper.
-      dropout_rate: Fraction of the features that a training step drops.
-      normalize: Whether embeddings have unit length; published ones have not.
+      dropout_rate: Dropout rate of the features.
+      normalize: Whether embeddings are normalized to unit length; the published ones are not.
     """
 
     embed_dim: int = 1000
@@ -49,14 +49,14 @@ class SentenceEncoder(nn.Module):
     """Word vectors to embeddings in context: a dense layer, a bidirectional recurrence, a dense layer.
 
     e = f(W_e x + b_e), h = forward(e) + backward(e), s = f(W_d h + b_d), f the ReLU. The cells 'gru' and 'lstm'
-    take x as it is and leave s linear.
+    take x unchanged and leave s linear.
 
     Attributes:
       embed_dim: Dimension h of the embedding.
       hidden_dim: Dimension of the recurrences; None takes embed_dim.
-      cell: Kind of the recurrences; the paper's is 'relu'.
-      dropout_rate: Fraction of the inputs and outputs, not of the recurrences, that a training step drops.
-      normalize: Whether embeddings have unit length; published ones have not.
+      cell: Kind of the recurrences; 'relu' in the paper.
+      dropout_rate: Dropout rate of inputs and outputs, not of recurrences.
+      normalize: Whether embeddings are normalized to unit length; the published ones are not.
     """
 
     embed_dim: int = 1000
@@ -77,8 +77,8 @@ class SentenceEncoder(nn.Module):
 
         Args:
           vectors: Word vectors.
-          mask: The words; embeddings of the others are zero.
-          train: Whether to drop inputs and outputs.
+          mask: Mask of the words, False for padding, whose embeddings are zero.
+          train: Whether dropout is on.
         """
         vectors, mask = jnp.asarray(vectors), jnp.asarray(mask)
         hidden_dim = self.hidden_dim or self.embed_dim
@@ -101,14 +101,15 @@ class AlignmentNetwork(nn.Module):
     """Both encoders, and the word vectors between word indices and the sentence encoder.
 
     Attributes:
-      num_words: Rows of the table of word vectors, the parameter 'word_vectors'; row 0 is the padding.
-      vector_dim: Numbers per word vector. Initial vectors are normal; given ones take their place in the parameters.
-      train_vectors: Whether they are trained; the paper's are not.
+      num_words: Number of rows of the table of word vectors, the parameter 'word_vectors'; row 0 is the padding.
+      vector_dim: Dimension of the word vectors. Initial vectors are normal; pretrained ones replace them in the
+        parameters.
+      train_vectors: Whether the word vectors are trained; not so in the paper.
       embed_dim: As in `RegionEncoder`.
       hidden_dim: As in `SentenceEncoder`.
       cell: As in `SentenceEncoder`.
-      dropout_rate: As both.
-      normalize: Whether regions have unit length; the length of a word is its weight.
+      dropout_rate: As in both encoders.
+      normalize: Whether regions are normalized to unit length; the length of a word is its weight.
     """
 
     num_words: int
@@ -128,12 +129,12 @@ class AlignmentNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, 'k r h'], Float[Array, 'l t h'], Bool[Array, 'l t']]:
-        """Embeddings of regions and of words, and which words are no padding.
+        """Embeddings of regions and of words, and the mask of words that are not padding.
 
         Args:
           features: Features of the regions of k images.
-          words: Word indices of l sentences, zeros behind the words.
-          train: Whether to drop inputs and outputs; needs the rng 'dropout'.
+          words: Word indices of l sentences, padded with zeros.
+          train: Whether dropout is on; needs the rng 'dropout'.
         """
         shape = (self.num_words, self.vector_dim)
         table = self.param('word_vectors', nn.initializers.normal(0.1), shape)
@@ -156,7 +157,7 @@ def embed(
     words: Int[ArrayLike, 'l t'],
     **options: Any,
 ) -> tuple[Float[Array, 'k r h'], Float[Array, 'l t h'], Bool[Array, 'l t']]:
-    """The network applied: embeddings of regions and words, and the mask of words; `options` as of flax's apply."""
+    """Apply the network: embeddings of regions and words, and the mask of words; `options` as in flax's apply."""
     outputs: Any = network.apply({'params': params}, features, words, **options)
     return outputs
 
@@ -172,16 +173,16 @@ def own_word_scores(
 
     Args:
       network: The network.
-      params: Its parameters.
+      params: Parameters of the network.
       features: Features of the regions of n images.
-      words: Word indices of a sentence of each, zeros behind the words.
+      words: Word indices of one sentence for each image, padded with zeros.
     """
     v, s, mask = embed(network, params, features, words)
     return jnp.einsum('nrh,nth->ntr', v, s), mask
 
 
 def unit_length(v: Float[Array, '*n h'], epsilon: float = 1e-8) -> Float[Array, '*n h']:
-    """Vectors divided by their lengths; zero stays zero, with a finite gradient."""
+    """Vectors divided by their norms; zero stays zero, with a finite gradient."""
     return v * jax.lax.rsqrt(jnp.sum(jnp.square(v), axis=-1, keepdims=True) + epsilon)
 
 
@@ -210,10 +211,10 @@ def image_sentence_scores(
     Args:
       regions: Embeddings v of k images.
       words: Embeddings s of l sentences.
-      mask: The words.
-      form: Which of the two.
-      region_mask: The regions of each image; None where all have r.
-      mean: Whether to divide by the number of words, so that long sentences have no larger scores.
+      mask: Mask of the words.
+      form: One of the two forms.
+      region_mask: Mask of the regions of each image; None if all have r.
+      mean: Whether to divide by the number of words, so that long sentences do not have larger scores.
     """
     mask = jnp.asarray(mask)
     scores = word_scores(regions, words)
@@ -245,9 +246,10 @@ def ranking_loss(
     a constant of 2 margin for each pair, which is left out here.
 
     Args:
-      scores: S, of image k (row) and sentence l (column).
-      is_same: Pairs k, l of which sentence l describes image k as well: no negatives. None: k = l only.
-      margin: Positive.
+      scores: Scores S of image k (row) and sentence l (column).
+      is_same: Mask of the pairs k, l for which sentence l also describes image k, which are not negatives. None: k =
+        l only.
+      margin: Margin, positive.
       negatives: 'all' as published, or the 'hardest' of each row and column (Faghri et al. 2018).
     """
     n = scores.shape[0]
@@ -268,12 +270,13 @@ def contrastive_loss(
     *,
     temperature: float | Float[Array, ''] = 0.1,
 ) -> Float[Array, '']:
-    """Cross-entropy of finding the own sentence of every image and the own image of every sentence, their mean.
+    """Mean of the cross-entropies of classifying the sentence of every image and the image of every sentence.
 
-    The smooth relative of `ranking_loss`: the hardest negatives weigh most (Oord et al. 2018; Radford et al. 2021).
+    This is a smooth version of `ranking_loss`: the hardest negatives have the largest weights (Oord et al. 2018;
+    Radford et al. 2021).
 
     Args:
-      scores: S, of image k (row) and sentence l (column).
+      scores: Scores S of image k (row) and sentence l (column).
       is_same: As in `ranking_loss`: other sentences of the same image are left out of both sums.
       temperature: Positive divisor of the scores.
     """
@@ -343,16 +346,16 @@ def retrieval_scores(
     mean: bool = False,
     size: int = 250,
 ) -> Float[np.ndarray, 'n m']:
-    """Scores of all images and all sentences of a split, compiled once for each length of sentences.
+    """Scores of all images and all sentences of a split, compiled once for each sentence length.
 
     Args:
       network: The network.
-      params: Its parameters.
+      params: Parameters of the network.
       features: Features of the regions of n images.
-      groups: (rows, padded words) of sentences of similar length; all rows together are 0..m - 1.
+      groups: (rows, padded words) of sentences of similar length; the rows of all groups are 0..m - 1.
       form: As in `image_sentence_scores`.
       mean: As in `image_sentence_scores`.
-      size: Sentences at a time.
+      size: Number of sentences at a time.
     """
     result = np.empty((len(features), sum(len(rows) for rows, _ in groups)), np.float32)
     for rows, words in groups:

@@ -1,6 +1,6 @@
 """BLEU of a corpus: n-gram precision against several references, closest length, unsmoothed.
 
-The definition of multi-bleu.perl, which the literature on image descriptions reports. coco-caption adds
+This is the definition of multi-bleu.perl, which the literature on image descriptions uses. coco-caption adds
 1e-15 to the matches and 1e-9 to the counts, so that an order without a match gives about 1e-5 there and 0 here.
 """
 
@@ -15,13 +15,13 @@ Sentence = Sequence[str]
 
 
 class Counts(NamedTuple):
-    """What BLEU needs of each of n candidates; sums over candidates are those of the corpus.
+    """The counts of n candidates for BLEU; sums over candidates are those of the corpus.
 
     Attributes:
       matches: Clipped n-gram matches for every order.
       totals: Number of n-grams of the candidate for every order.
-      lengths: Words of the candidate.
-      reference_lengths: Words of the reference closest in length, the shorter of two.
+      lengths: Number of words of the candidate.
+      reference_lengths: Number of words of the reference closest in length, in a tie the shorter one.
     """
 
     matches: Int[np.ndarray, 'n order']
@@ -42,12 +42,12 @@ def count(
     """Matches and lengths of every candidate against its own references.
 
     Args:
-      candidates: n sentences of words; one may be empty.
-      references: For each candidate one or more sentences.
-      max_order: Words of the longest n-gram.
+      candidates: n sentences of words, possibly empty.
+      references: One or more sentences for each candidate.
+      max_order: Number of words of the longest n-gram.
 
     Raises:
-      ValueError: The numbers differ, or a candidate has no reference (named by its index).
+      ValueError: The numbers differ, or a candidate has no reference (the message has its index).
     """
     check(candidates, references)
     matches = np.zeros((len(candidates), max_order), int)
@@ -74,10 +74,10 @@ def score(counts: Counts, rows: Int[np.ndarray, ' m'] | None = None) -> Float[np
 
     Args:
       counts: Counts of the candidates.
-      rows: Candidates that form the corpus, with repetitions in a bootstrap; None takes all.
+      rows: Indices of the candidates that form the corpus, with repetitions in a bootstrap; None takes all.
 
     Returns:
-      In [0, 1]; 0 from the first order on that has no match.
+      Values in [0, 1]; 0 from the first order without a match on.
     """
     if rows is not None:
         counts = Counts(*(array[rows] for array in counts))
@@ -93,16 +93,16 @@ def score(counts: Counts, rows: Int[np.ndarray, ' m'] | None = None) -> Float[np
 def bleu(
     candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]], max_order: int = 4
 ) -> Float[np.ndarray, ' order']:
-    """BLEU-1..max_order of a corpus; arguments and errors as `count`, result as `score`.
+    """BLEU-1..max_order of a corpus; arguments and errors as in `count`, result as in `score`.
 
     References:
-      Papineni et al. 2002; sacrebleu's corpus score with smoothing 'none' is the same number.
+      Papineni et al. 2002; equal to sacrebleu's corpus score with smoothing 'none'.
     """
     return score(count(candidates, references, max_order))
 
 
 def check(candidates: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> None:
-    """Raises ValueError unless every candidate has one or more references."""
+    """Raise a ValueError unless every candidate has one or more references."""
     if len(candidates) != len(references) or not len(candidates):
         raise ValueError(
             f'{len(candidates)} candidates and {len(references)} lists of references; expected at '

@@ -1,4 +1,4 @@
-"""Sentences and likelihoods of whole corpora by a caption network, with the measures of caption_metrics."""
+"""Sentences and likelihoods of whole corpora by a caption network, with the metrics of caption_metrics."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def describe_all(
       vocabulary: Word of every token.
       width: As in `describe`.
       max_length: As in `describe`.
-      size: Images at a time.
+      size: Number of images at a time.
     """
     sentences = []
     for start in range(0, len(features), size):
@@ -49,15 +49,15 @@ def corpus_likelihood(
     groups: Sequence[tuple[Int[np.ndarray, ' _k'], Int[np.ndarray, '_k _t']]],
     size: int = 250,
 ) -> tuple[float, int]:
-    """Log likelihood in nats and number of tokens of all sentences, compiled once for each length.
+    """Log-likelihood in nats and number of tokens of all sentences, compiled once for each length.
 
     Args:
       network: The network.
-      params: Its parameters.
+      params: Parameters of the network.
       features: Features of the regions of the images.
       image_of: Row of the image of each sentence.
       groups: (rows, padded words) of sentences of similar length.
-      size: Sentences at a time.
+      size: Number of sentences at a time.
     """
     total, count = 0.0, 0
     for rows, words in groups:
@@ -80,7 +80,7 @@ def describe_regions(
     max_length: int = 20,
     num_regions: int = 6,
 ) -> list[list[tuple[str, int, float]]]:
-    """Every region of an image described as if it were the image: for each image (sentence, region, 0).
+    """Describe every region of an image as if it were the image: for each image (sentence, region, 0).
 
     Args:
       network: As in `describe`.
@@ -88,7 +88,7 @@ def describe_regions(
       features: As in `describe`; the first region, the image, is left out.
       vocabulary: Word of every token.
       max_length: As in `describe`.
-      num_regions: Regions of each image at most.
+      num_regions: Largest number of regions per image.
     """
     described = []
     for own in features:
@@ -110,8 +110,8 @@ def attention(
     """Attention of every word of a sentence, and of END, over the regions of one image.
 
     Args:
-      network: One with attention.
-      params: Its parameters.
+      network: A network with attention.
+      params: Parameters of the network.
       features: Features of the regions.
       sentence: Words of the vocabulary.
       vocabulary: Word of every token.
@@ -134,7 +134,7 @@ def evaluate(
     max_length: int = 20,
     train_sentences: Sequence[Sequence[Sentence]] = (),
 ) -> tuple[list[tuple[str, ...]], dict[str, Any], list[dict[str, Any]]]:
-    """Sentences of the last width of the beam, their measures, and those of every width.
+    """Sentences for the last beam width, their metrics, and the metrics for every width.
 
     Args:
       network: As in `describe`.
@@ -144,13 +144,13 @@ def evaluate(
       groups: As in `corpus_likelihood`.
       references: One or more sentences of each image.
       vocabulary: Word of every token.
-      beam_widths: Widths, at least one.
+      beam_widths: Beam widths, at least one.
       max_length: As in `describe`.
       train_sentences: Sentences of each training image.
 
     Returns:
-      (sentences, the measures of `caption_metrics.evaluate` with the interval as text in percent, 'perplexity' of
-      the references and the fraction 'copied' from training sentences, records {'beam_width', measures}).
+      (sentences, the metrics of `caption_metrics.evaluate` with the interval as text in percent, 'perplexity' of the
+      references and the fraction 'copied' from training sentences, records {'beam_width', metrics}).
     """
     records, sentences, values = [], [], {}
     for width in beam_widths:

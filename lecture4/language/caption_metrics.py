@@ -11,7 +11,7 @@ from jaxtyping import ArrayLike, Float, Int, Num
 from lecture4.language import bleu
 from lecture4.language.bleu import Sentence, check, ngram_counts
 
-# Karpathy & Fei-Fei 2015, table 2: BLEU-1 to 4 of full images.
+# Karpathy & Fei-Fei 2015, table 2: BLEU-1 to BLEU-4 for full images.
 PUBLISHED = {
     'Flickr8k (Karpathy & Fei-Fei 2015)': (0.579, 0.383, 0.245, 0.160),
     'Flickr30k': (0.573, 0.369, 0.240, 0.157),
@@ -31,12 +31,12 @@ def rouge_l(
     corpus is the mean.
 
     Args:
-      candidates: n sentences of words; an empty one has 0.
-      references: For each candidate one or more sentences.
-      beta: Weight of the recall against the precision.
+      candidates: n sentences of words; an empty one scores 0.
+      references: One or more sentences for each candidate.
+      beta: Weight of recall relative to precision.
 
     Returns:
-      In [0, 1].
+        Scores in [0, 1].
 
     References:
       Lin 2004; coco-caption, rouge.py.
@@ -53,7 +53,7 @@ def rouge_l(
 
 
 def longest_common_subsequence(a: Sentence, b: Sentence) -> int:
-    """Number of words of the longest sequence that both contain in order, gaps allowed."""
+    """Number of words of the longest common subsequence (gaps allowed)."""
     best = [0] * (len(b) + 1)
     for word in a:
         diagonal = 0
@@ -71,19 +71,19 @@ def cider_d(
     max_order: int = 4,
     sigma: float | int = 6.0,
 ) -> Float[np.ndarray, ' n']:
-    """CIDEr-D of every candidate: similarity of tf-idf vectors of n-grams, clipped, length penalized.
+    """CIDEr-D of every candidate: clipped similarity of tf-idf vectors of n-grams with a length penalty.
 
-    Document frequencies are those of the references given, an image's references being one document;
-    so the score of a candidate depends on the set. That of a corpus is the mean.
+    Document frequencies are those of the given references, where the references of an image are one document; so the
+    score of a candidate depends on the set. The score of a corpus is the mean.
 
     Args:
       candidates: n sentences of words.
-      references: For each candidate one or more sentences.
-      max_order: Words of the longest n-gram.
+      references: One or more sentences for each candidate.
+      max_order: Number of words of the longest n-gram.
       sigma: Standard deviation of the Gaussian penalty on the difference in length.
 
     Returns:
-      In [0, 10].
+      Scores in [0, 10].
 
     References:
       Vedantam et al. 2015; coco-caption, cider_scorer.py, whose length is the number of bigrams.
@@ -124,11 +124,11 @@ def cider_d(
 
 
 def perplexity(log_likelihood: Float[ArrayLike, '...'], num_tokens: Num[ArrayLike, '...']) -> float:
-    """Exp of the mean negative log likelihood (nats) of a token, the END token being one.
+    """Exponential of the mean negative log-likelihood (nats) of a token, including END.
 
     Args:
       log_likelihood: Log-likelihood of the sentences in nats.
-      num_tokens: Tokens of the same sentences.
+      num_tokens: Number of tokens of the same sentences.
 
     Raises:
       ValueError: There is no token.
@@ -174,8 +174,8 @@ def evaluate(
 
     Args:
       candidates: n sentences of words.
-      references: For each candidate one or more sentences.
-      num_resamples: Bootstrap samples of the 95 % interval.
+      references: One or more sentences for each candidate.
+      num_resamples: Number of bootstrap samples of the 95 % interval.
 
     Returns:
       {'bleu_1', ..., 'bleu_4', 'rouge_l', 'cider_d', 'bleu_4_interval': (low, high)}.
@@ -193,7 +193,7 @@ def evaluate(
 
 
 def nearest_sentence(sentence: Sentence, others: Sequence[Sentence]) -> int:
-    """Row of the sentence with the most words in common, by the Jaccard index of the sets of words."""
+    """Row of the most similar sentence by the Jaccard index of the sets of words."""
     own = set(sentence)
     overlap = [len(own & set(other)) / len(own | set(other) or {''}) for other in others]
     return int(np.argmax(overlap))
@@ -204,7 +204,7 @@ def next_to_references(
     references: Sequence[Sequence[Sentence]],
     train_sentences: Sequence[Sequence[Sentence]],
 ) -> list[list[tuple[str, str]]]:
-    """For every generated sentence (label, text) of itself, a reference, and the nearest training sentence.
+    """For every generated sentence, (label, text) of the sentence, a reference, and the nearest training sentence.
 
     Args:
       generated: n sentences.
@@ -228,7 +228,7 @@ def baselines(
     references: Sequence[Sequence[Sentence]],
     features: Float[np.ndarray, 'n d'],
 ) -> list[dict[str, Any]]:
-    """Without a model: the sentence of the nearest training image, and one reference against the others.
+    """Baselines without a model: the sentence of the nearest training image, and one reference against the others.
 
     Args:
       train_sentences: Sentences of m training images.

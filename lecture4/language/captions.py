@@ -1,6 +1,6 @@
-"""Sentences from images: a recurrent network that predicts the next word, its context an image or a region.
+"""Sentences from images: a recurrent network that predicts the next word, given an image or a region.
 
-Token 0 is START before a sentence, END behind it and the padding, as neuraltalk's shared index; token 1,
+Token 0 is START before a sentence, END after it and the padding, as the shared index in neuraltalk; token 1,
 the unknown word, is never generated. Karpathy & Fei-Fei, CVPR 2015, section 3.2; the LSTM as in Vinyals
 et al. 2015 and neuraltalk; soft attention over regions as in Xu et al. 2015.
 """
@@ -24,11 +24,11 @@ ImageAt = Literal['first', 'every']
 
 
 class DecoderState(NamedTuple):
-    """What a network remembers between two words.
+    """State of the network between two words.
 
     Attributes:
       hidden: State of the recurrence.
-      image: Embedded image, where it is added to the inputs.
+      image: Embedded image, if it is added to the inputs.
       is_first: Whether START is the next input.
       regions: Embedded regions, with attention.
     """
@@ -43,16 +43,16 @@ class CaptionNetwork(nn.Module):
     """A multimodal recurrent network: next-word logits from an image and the words so far.
 
     Attributes:
-      num_tokens: Size of the vocabulary, tokens 0 and 1 included.
+      num_tokens: Size of the vocabulary, including tokens 0 and 1.
       embed_dim: Dimension of word and image embeddings.
       hidden_dim: Dimension of the hidden state, 512 in the paper.
-      cell: 'relu' is the paper's h_t = max(0, W_hx x_t + W_hh h_{t-1} + b_h + b_v); 'lstm' is neuraltalk's,
-        with a tanh behind its memory cell.
+      cell: Recurrence: 'relu' is the paper's h_t = max(0, W_hx x_t + W_hh h_{t-1} + b_h + b_v); 'lstm' is
+        neuraltalk's, with a tanh after its memory cell.
       image_at: Whether b_v, the embedded image, is added at the 'first' step only, as published, or at 'every'
-        step, neuraltalk's default for its RNN. The LSTM takes it, at 'first', in a step of its own before START.
-      attention: Whether every step sees a weighted mean of the regions besides, weights by the hidden state.
-      dropout_rate: Fraction of the embeddings and of the hidden states before the softmax that a training
-        step drops.
+        step, neuraltalk's default for its RNN. With 'first', the LSTM gets it in a separate step before START.
+        attention: Whether a weighted mean of the regions is a further input of every step, with weights that depend
+          on the hidden state.
+        dropout_rate: Dropout rate of the embeddings, and of the hidden states before the softmax.
     """
 
     num_tokens: int
@@ -64,7 +64,7 @@ class CaptionNetwork(nn.Module):
     dropout_rate: float = 0.5
 
     def setup(self) -> None:
-        """Layers with neuraltalk's initial values; the first embedding of the image has unit gain."""
+        """Layers with neuraltalk's initialization; the embedding of the image initially has unit gain."""
         weights, gates = symmetric_uniform(0.1), recurrent.NUM_GATES[self.cell] * self.hidden_dim
         self.image = nn.Dense(self.embed_dim, kernel_init=nn.initializers.lecun_normal())
         self.words = self.param('words', weights, (self.num_tokens, self.embed_dim))
@@ -82,7 +82,7 @@ class CaptionNetwork(nn.Module):
 
         Args:
           features: Features of regions; the first is the image that is described, and all are attended to.
-          train: Whether to drop; needs the rng 'dropout'.
+          train: Whether dropout is on; needs the rng 'dropout'.
         """
         features = jnp.asarray(features)
         n = features.shape[0]
@@ -126,12 +126,12 @@ class CaptionNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, 'n t+1 v'], Float[Array, 'n t+1 r'] | None]:
-        """Logits of every word and of END behind the last, given the words before; and attention weights.
+        """Logits of every word and of END after the last one, given the preceding words; and attention weights.
 
         Args:
           features: Features of regions; the first is the image that is described.
-          tokens: Words, zeros behind them.
-          train: Whether to drop; needs the rng 'dropout'.
+          tokens: Words, padded with zeros.
+          train: Whether dropout is on; needs the rng 'dropout'.
         """
         inputs = jnp.pad(jnp.asarray(tokens), ((0, 0), (1, 0)))
         x = self.drop(self.words[inputs], deterministic=not train)
@@ -160,11 +160,11 @@ class CaptionNetwork(nn.Module):
 def token_log_likelihood(
     logits: Float[Array, 'n s v'], tokens: Int[ArrayLike, 'n t']
 ) -> tuple[Float[Array, ' n'], Int[Array, ' n']]:
-    """Log likelihood of sentences in nats, and the number of their tokens, END included.
+    """Log-likelihood of sentences in nats, and the number of their tokens, including END.
 
     Args:
       logits: Logits of every word and of END, s = t + 1, as the network returns them.
-      tokens: Words, zeros behind them.
+      tokens: Words, padded with zeros.
     """
     targets = jnp.pad(jnp.asarray(tokens), ((0, 0), (0, 1)))
     length = jnp.sum(targets != PADDING, axis=1, dtype=jnp.int32)
@@ -174,7 +174,7 @@ def token_log_likelihood(
 
 
 def loss(logits: Float[Array, 'n s v'], tokens: Int[ArrayLike, 'n t']) -> Float[Array, '']:
-    """Mean negative log likelihood of a token in nats; the perplexity is its exponential."""
+    """Mean negative log-likelihood of a token in nats; the perplexity is its exponential."""
     log_likelihood, num_tokens = token_log_likelihood(logits, tokens)
     return -jnp.sum(log_likelihood) / jnp.sum(num_tokens).astype(logits.dtype)
 
@@ -186,12 +186,12 @@ def optimizer(
     epsilon: float = 1e-8,
     clip: float = 5.0,
 ) -> optax.GradientTransformation:
-    """RMSprop with neuraltalk's constants, gradients clipped elementwise.
+    """RMSprop with neuraltalk's constants and elementwise gradient clipping.
 
     Args:
-      learning_rate: Positive.
+      learning_rate: Learning rate, positive.
       decay: Decay rate of the mean of squared gradients.
-      epsilon: Added to it, under the root.
+      epsilon: Constant added to this mean under the root.
       clip: Bound on every entry of the gradient.
     """
     return optax.chain(
@@ -202,7 +202,7 @@ def optimizer(
 
 
 def decoder(network: CaptionNetwork, params: PyTree) -> decoding.Step:
-    """The network as a model of `decoding`, whose state before the first word is `network.start`'s."""
+    """The network as a model of `decoding`, whose initial state is that of `network.start`."""
 
     def step(state: Any, tokens: Array) -> tuple[Any, Array]:
         outputs: Any = network.apply({'params': params}, state, tokens, method='next_word')
@@ -220,14 +220,14 @@ def describe(
     width: int = 1,
     max_length: int = 20,
 ) -> decoding.Decoded:
-    """The most probable sentence of every image that a beam finds; compiled once for a shape and a width.
+    """The most probable sentence of every image by beam search; compiled once for each shape and width.
 
     Args:
       network: The network.
       params: Its parameters.
       features: Features of regions; the first is the image that is described.
       width: Beam width; 1 is greedy search.
-      max_length: Tokens of the longest sentence.
+      max_length: Largest number of tokens of a sentence.
 
     Returns:
       tokens [n, max_length] and log_probs [n].
@@ -249,7 +249,7 @@ def sample(
     temperature: float | Float[ArrayLike, ''] = 1.0,
     max_length: int = 20,
 ) -> decoding.Decoded:
-    """A sentence of every image, drawn word by word from the network's distribution.
+    """A sentence for every image, sampled word by word from the network's distribution.
 
     Args:
       network: As in `describe`.
@@ -271,6 +271,6 @@ def log_likelihood(
     features: Float[ArrayLike, 'n r d'],
     tokens: Int[ArrayLike, 'n t'],
 ) -> tuple[Float[Array, ' n'], Int[Array, ' n']]:
-    """Log likelihood of sentences given images, in nats, and their numbers of tokens, END included."""
+    """Log-likelihood of sentences given images, in nats, and their numbers of tokens, including END."""
     outputs: Any = network.apply({'params': params}, features, tokens)
     return token_log_likelihood(outputs[0], tokens)

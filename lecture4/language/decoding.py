@@ -1,8 +1,8 @@
 """Decoding of a language model: greedy, sampling, beam search; static shapes, so that one program serves all sentences.
 
-A model is `step(state, tokens) -> (state, log_probs)`: a pytree of arrays with leading axis n and the last
-tokens [n] in, the same and log probabilities [n, v] of the next token out. END ends a sentence; what follows
-it in the result is END as well.
+A model is `step(state, tokens) -> (state, log_probs)`: from a pytree of arrays with leading axis n and the last
+tokens [n] to a new state and log probabilities [n, v] of the next token. END ends a sentence, and all tokens after it
+are END as well.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Decoded(NamedTuple):
     """Sentences and their log probabilities.
 
     Attributes:
-      tokens: Words, END behind them.
+      tokens: Words, followed by END.
       log_probs: Log probability of the whole sentence, including END where it was reached.
     """
 
@@ -36,8 +36,8 @@ def greedy(step: Step, state: PyTree, *, max_length: int) -> Decoded:
 
     Args:
       step: The model.
-      state: Before the first word, leading axis n.
-      max_length: Number of steps; a sentence that has not ended is cut there.
+      state: State before the first word, with leading axis n.
+      max_length: Number of steps; a sentence that has not ended is truncated.
     """
     return _walk(step, state, max_length, lambda log_probs, i: jnp.argmax(log_probs, axis=1))
 
@@ -50,14 +50,14 @@ def sample(
     max_length: int,
     temperature: float | Float[ArrayLike, ''] = 1.0,
 ) -> Decoded:
-    """Tokens drawn from softmax(log_probs / temperature); log_probs returned are the model's own.
+    """Tokens sampled from softmax(log_probs / temperature); the returned log_probs are those of the model.
 
     Args:
       key: A random key.
       step: The model.
-      state: Before the first word, leading axis n.
+      state: State before the first word, with leading axis n.
       max_length: Number of steps.
-      temperature: Positive; near 0 the choice is greedy. May be traced, and a traced value of 0 or less is not
+      temperature: Positive; near 0 decoding is greedy. May be traced, and a traced value of 0 or less is not
         detected.
     """
 
@@ -85,19 +85,19 @@ def _walk(step, state, max_length, choose) -> Decoded:
 
 
 def beam_search(step: Step, state: PyTree, *, width: int, max_length: int) -> Decoded:
-    """The `width` most probable sentences that a beam of that width finds, the best first.
+    """The `width` most probable sentences of a beam search with that width, the best first.
 
-    Exact where the width is at least the number of prefixes of max_length - 1 tokens. A sentence that has
-    ended stays in the beam and competes with those that go on.
+    Exact if the width is at least the number of prefixes of max_length - 1 tokens. A sentence that has ended stays in
+    the beam and competes with unfinished ones.
 
     Args:
       step: The model.
-      state: Before the first word, leading axis n.
+      state: State before the first word, with leading axis n.
       width: Number of hypotheses kept for each of the n.
-      max_length: Number of steps; a sentence that has not ended is cut there.
+      max_length: Number of steps; a sentence that has not ended is truncated.
 
     Returns:
-      tokens [n, width, max_length] and log_probs [n, width]; -inf where there are fewer sentences.
+      tokens [n, width, max_length] and log_probs [n, width]; -inf if there are fewer sentences.
     """
     n = jax.tree.leaves(state)[0].shape[0]
 

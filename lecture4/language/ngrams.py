@@ -1,4 +1,4 @@
-"""What the filters of a sentence network fire on: the words under the windows of their features."""
+"""N-grams that activate the filters of a sentence network: the words under the windows of their features."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from lecture4.language import sentence_cnn, train_step
 
-OUTSIDE = '·'  # stands for the padding
+OUTSIDE = '·'  # symbol for the padding
 
 Ngram = tuple[str, ...]
 
@@ -31,8 +31,8 @@ def top_ngrams(
       features: The filter's feature in every text.
       starts: Position of the first word of the feature's window.
       texts: n sequences of words.
-      size: Words under the filter.
-      k: Number of n-grams; fewer come back where fewer have a positive feature.
+      size: Number of words under the filter.
+      k: Number of n-grams; fewer are returned if fewer have a positive feature.
 
     Returns:
       Pairs of n-gram and feature.
@@ -52,15 +52,15 @@ def indicative_filters(
 ) -> dict[int, Int[np.ndarray, ' per_class']]:
     """The filters that contribute most to each class's logit, the strongest first.
 
-    A filter's contribution is its softmax weight for the class, less the mean over classes, times its mean feature.
+    A filter's contribution is its softmax weight for the class, minus the mean over classes, times its mean feature.
 
     Args:
       features: Features of n texts.
       kernel: Softmax weights.
-      per_class: Filters per class.
+      per_class: Number of filters per class.
 
     Returns:
-      {class: numbers of its filters}.
+      {class: indices of its filters}.
     """
     centered = kernel - kernel.mean(1, keepdims=True)
     contribution = np.asarray(centered * np.asarray(features).mean(0)[:, None])
@@ -89,9 +89,9 @@ def ngrams_by_class(
       texts: n sequences of words.
       kernel: Softmax weights.
       class_names: Names of the c classes.
-      kernel_sizes: Words under each of the m filters.
-      per_class: Filters per class.
-      k: N-grams per filter.
+      kernel_sizes: Number of words under each of the m filters.
+      per_class: Number of filters per class.
+      k: Number of n-grams per filter.
 
     Returns:
       {name: [('3 words, filter 7', [('an n-gram', feature), ...]), ...]}.
@@ -117,13 +117,13 @@ def ngrams_of_network(
 
     Args:
       model: The network.
-      state: Its state of training.
-      groups: Sentences by length: (their rows in `texts`, words [n, t] as the network reads them).
+      state: State of training of the network.
+      groups: Sentences by length: (rows in `texts`, words [n, t] as inputs of the network).
       texts: Sequences of words.
-      class_names: Names of the classes; of up to three 4 filters each are returned, of more 2.
+      class_names: Names of the classes; 4 filters each are returned for up to three classes, otherwise 2.
 
     Returns:
-      As `ngrams_by_class`.
+      As in `ngrams_by_class`.
     """
     run = jax.jit(lambda state, words: train_step.apply(model, state, words)[1])
     groups = list(groups)

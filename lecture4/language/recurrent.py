@@ -1,6 +1,6 @@
 """Recurrent layers over padded sentences: ReLU recurrences, gated recurrent units, long short-term memory.
 
-What a layer returns for a sentence does not depend on the padding behind its words.
+The result for a sentence does not depend on its padding.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ State = tuple[Float[Array, 'n h'], ...]
 
 
 def initial_state(cell: Cell, n: int, hidden_dim: int, dtype=jnp.float32) -> State:
-    """Zeros: (hidden,), and the memory cell of an LSTM behind it."""
+    """Zeros: (hidden,), followed by the memory cell of an LSTM."""
     zeros = jnp.zeros((n, hidden_dim), dtype)
     return (zeros, zeros) if cell == 'lstm' else (zeros,)
 
@@ -38,8 +38,8 @@ def advance(
     Args:
       cell: Kind of the recurrence.
       state: As in `initial_state`.
-      inputs: The input's part of every gate, biases included; gates = h, 3 h or 4 h.
-      kernel: W, of all gates side by side.
+      inputs: Contribution of the input to every gate, including biases; gates = h, 3 h or 4 h.
+      kernel: W, concatenated over all gates.
     """
     h = state[0]
     recurrent = h @ kernel
@@ -70,10 +70,10 @@ def run(
     Args:
       cell: Kind of the recurrence.
       inputs: As in `advance`, for all words.
-      mask: The words.
+      mask: Mask of the words.
       kernel: As in `advance`.
-      reverse: From the last word to the first.
-      state: Initial state; None is zeros.
+      reverse: Whether to run from the last word to the first.
+      state: Initial state; None takes zeros.
     """
     if state is None:
         state = initial_state(cell, inputs.shape[0], kernel.shape[0], inputs.dtype)
@@ -97,8 +97,8 @@ class Recurrence(nn.Module):
       hidden_dim: Dimension of the hidden state.
       cell: Kind of the recurrence.
       bidirectional: Whether a second recurrence from the end is added: h = forward + backward.
-      project_inputs: Whether a dense layer maps the inputs to the gates; the published ReLU recurrence adds
-        the inputs as they are, and a bias for each direction.
+      project_inputs: Whether a dense layer maps the inputs to the gates; the published ReLU recurrence adds the
+        inputs unchanged, and a bias for each direction.
     """
 
     hidden_dim: int
@@ -124,7 +124,7 @@ class Recurrence(nn.Module):
         return total
 
     def _kernel_init(self, key, shape):
-        if self.cell == 'relu':  # a larger one explodes over long sentences
+        if self.cell == 'relu':  # with a larger scale the state explodes over long sentences
             return symmetric_uniform(1 / shape[0] ** 0.5)(key, shape)
         init = nn.initializers.orthogonal()
         keys = jax.random.split(key, NUM_GATES[self.cell])

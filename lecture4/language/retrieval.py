@@ -1,6 +1,6 @@
 """Image and sentence retrieval by scores: ranks, Recall@K and median rank, several sentences per image.
 
-Annotation: an image ranks all sentences; its rank is that of the best of its own sentences. Search: a
+Annotation: an image ranks all sentences; its rank is that of the best of its sentences. Search: a
 sentence ranks all images. Hodosh et al. 2013; Karpathy & Fei-Fei 2015, section 4.1.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike, Float, Int
 from lecture4.language.caption_metrics import bootstrap_interval
 
 MEASURES = ('recall_at_1', 'recall_at_5', 'recall_at_10', 'median_rank')
-# Karpathy & Fei-Fei 2015, table 1: the measures of annotation and of search.
+# Karpathy & Fei-Fei 2015, table 1: metrics of annotation and of search.
 PUBLISHED = {
     'BRNN, Flickr8k, 1000 images': ((0.165, 0.406, 0.542, 7.6), (0.118, 0.321, 0.447, 12.4)),
     'BRNN, Flickr30k, 1000 images': ((0.222, 0.482, 0.614, 4.8), (0.152, 0.377, 0.505, 9.2)),
@@ -24,16 +24,16 @@ PUBLISHED = {
 def annotation_ranks(
     scores: Float[ArrayLike, 'images sentences'], image_of: Int[ArrayLike, ' n']
 ) -> Int[np.ndarray, ' images']:
-    """Rank of the best own sentence of every image among all sentences; 1 is the top.
+    """Rank among all sentences of the best sentence that describes each image; 1 is the top.
 
-    Ties count against the model: a score for all pairs alike has the worst ranks, not the best.
+    Ties count against the model: equal scores for all pairs give the worst ranks, not the best.
 
     Args:
-      scores: Larger is more similar.
+      scores: Scores; larger is more similar.
       image_of: Row of the image that each sentence describes.
 
     Raises:
-      ValueError: Shapes that do not fit, or an image without a sentence (named by its row).
+      ValueError: The shapes do not fit, or an image has no sentence (the message has its row).
     """
     scores, image_of = _check(scores, image_of)
     own = image_of[None] == np.arange(len(scores))[:, None]
@@ -44,12 +44,12 @@ def annotation_ranks(
 def search_ranks(
     scores: Float[ArrayLike, 'images sentences'], image_of: Int[ArrayLike, ' n']
 ) -> Int[np.ndarray, ' sentences']:
-    """Rank of the own image of every sentence among all images; 1 is the top.
+    """Rank among all images of the image that each sentence describes; 1 is the top.
 
     Ties count against the model, as in `annotation_ranks`.
 
     Args:
-      scores: Larger is more similar.
+      scores: Scores; larger is more similar.
       image_of: Row of the image that each sentence describes.
 
     Raises:
@@ -77,12 +77,12 @@ def evaluate(
     *,
     num_resamples: int = 1000,
 ) -> list[dict[str, Any]]:
-    """Records of both directions: measures, and a bootstrap interval of Recall@1.
+    """Records of both directions: metrics, and a bootstrap interval of Recall@1.
 
     Args:
-      scores: Larger is more similar.
+      scores: Scores; larger is more similar.
       image_of: Row of the image that each sentence describes.
-      num_resamples: Bootstrap samples of the 95 % interval.
+      num_resamples: Number of bootstrap samples of the 95 % interval.
 
     Returns:
       Two dicts, 'direction' 'annotation' and 'search', with the `measures` and the interval as text in
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def published_records() -> list[dict[str, Any]]:
-    """Records of the published measures, as those of `evaluate` with 'method'."""
+    """Records of the published metrics, like those of `evaluate` with 'method'."""
     return [
         {'method': method, 'direction': direction, **dict(zip(MEASURES, values, strict=True))}
         for method, both in PUBLISHED.items()

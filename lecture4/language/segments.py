@@ -4,9 +4,9 @@ Energy of an assignment a_1..a_T of words to regions, to be maximized:
 
     E(a) = sum_t score[t, a_t] + beta sum_{t < T} [a_t = a_{t+1}]
 
-The paper says "minimize" and the lecture's slide repeats it, although the terms are similarities: minimized, they
-give every word to the region that fits it least. beta 0 assigns every word on its own, a
-large beta one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.1.5.
+The paper says "minimize" and the lecture's slide repeats it, although the terms are similarities: minimization would
+assign every word to the region that fits it least. beta = 0 assigns every word independently, a large beta assigns
+one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.1.5.
 """
 
 import itertools
@@ -43,12 +43,12 @@ def assign_regions(
     mask: Bool[ArrayLike, 'n t'],
     beta: float | Float[ArrayLike, ''] = 0.0,
 ) -> tuple[Int[Array, 'n t'], Float[Array, ' n']]:
-    """Assignments of maximal energy, by the Viterbi algorithm in O(t r): the pairwise term is a Potts model's.
+    """Assignments of maximal energy, by the Viterbi algorithm in O(t r), since the pairwise term is a Potts model.
 
     Args:
       scores: Scores of every word for every region.
-      mask: The words; what follows them is padding and changes nothing.
-      beta: Reward for two neighboring words of one region, nonnegative; may be traced, and a negative
+      mask: Mask of the words; padding has no effect.
+      beta: Reward for two neighboring words with the same region, nonnegative; may be traced, and a negative
         traced value is not detected.
 
     Returns:
@@ -85,12 +85,12 @@ def assign_regions(
 def segments(
     scores: Float[ArrayLike, 't r'], regions: Int[ArrayLike, ' t'], num_words: int
 ) -> list[Segment]:
-    """Runs of words of one region, in the sentence's order.
+    """Runs of words with the same region, in the order of the sentence.
 
     Args:
       scores: Scores of every word for every region.
       regions: Region of every word.
-      num_words: Words of the sentence; the rest is padding.
+      num_words: Number of words of the sentence; the rest is padding.
     """
     scores, regions = np.asarray(scores), np.asarray(regions)[:num_words]
     starts = [0, *(np.flatnonzero(np.diff(regions)) + 1).tolist(), num_words]
@@ -126,14 +126,14 @@ def sweep_beta(
     word_groups: Sequence[Int[np.ndarray, ' _t']] | None = None,
     region_groups: Int[np.ndarray, 'n r'] | None = None,
 ) -> list[dict[str, float]]:
-    """What the reward does: mean length of segments, and accuracy where the object of every word is known.
+    """Effect of the reward: mean length of segments, and accuracy if the object of every word is known.
 
     Args:
       scores: Scores of every word for every region of the sentence's own image.
-      mask: The words.
-      betas: Rewards to try.
-      word_groups: For every sentence the object that each word is about, -1 for none; None if unknown.
-      region_groups: For every image the object of each region, -1 for none.
+      mask: Mask of the words.
+      betas: Rewards to evaluate.
+      word_groups: Object that each word of every sentence refers to, -1 for none; None if unknown.
+      region_groups: Object of each region of every image, -1 for none.
 
     Returns:
       For each beta {'beta', 'segment_length' in words, 'word_accuracy' a fraction, of words about an object}.

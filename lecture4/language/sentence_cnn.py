@@ -1,12 +1,13 @@
 """A convolutional network for sentences: filters over n-grams, the maximum over time, softmax. Kim, EMNLP 2014.
 
-What it computes is a convolution over the sentence's word vectors. How: a filter of size h at position t is the sum
-of h products, one for each word under it, and a word occurs in many windows. So every distinct word is multiplied by
-every filter tap once, as one matrix product [words, d] x [d, sum(kernel_sizes) * num_filters], and a window's response
-is a sum of h rows of the result. The largest response is located without a gradient and then read again with one: its
-gradient is a few numbers to scatter, not a tensor of all windows.
+The network is a convolution over the sentence's word vectors, computed as follows: the response of a filter of size h
+at position t is the sum of h products, one for each word under it, and a word occurs in many windows. So every
+distinct word is multiplied by every filter tap once, as one matrix product [words, d] x [d, sum(kernel_sizes) *
+num_filters], and a window's response is a sum of h rows of the result. The largest response is located without a
+gradient and then recomputed with one, so that its gradient scatters a few numbers instead of a tensor of all windows.
 
-The convolution is the cross-correlation, as in all these networks (Kim's Theano flips the filter: the same models).
+The convolution is a cross-correlation, as in all these networks (Kim's Theano code flips the filters, which gives the
+same models).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PyTree, ScalarLike, Shaped
 
 
 def symmetric_uniform(scale: float) -> Callable[..., Array]:
-    """An initializer of values from U(-scale, scale); jax.nn.initializers.uniform starts at 0."""
+    """An initializer with values from U(-scale, scale); those of jax.nn.initializers.uniform are nonnegative."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -scale, scale)
@@ -33,14 +34,14 @@ class SentenceCNN(nn.Module):
 
     Attributes:
       n_classes: Number of classes.
-      kernel_sizes: Words under a filter, one number for each group of filters.
-      num_filters: Filters of each size.
-      dropout: Fraction of the features that a training step drops; may be traced. As in Kim's code the features are not
+      kernel_sizes: Number of words under a filter, one for each group of filters.
+      num_filters: Number of filters of each size.
+      dropout: Dropout rate of the features; may be traced. As in Kim's code the features are not
         scaled up in training, but down by 1 - dropout otherwise: the bound on the softmax weights holds for the former.
-      padding: Zero vectors on each side of a sentence that windows may reach into; None: as many as there is room for,
-        and one window of zeros only. That is Kim's network for all but the longest sentence of a set, whose own padding
-        is 4: a filter's feature is then at least ReLU(bias). With fewer, windows beyond are left out; where a sentence
-        has no window of a size, its response is that of the window of zeros.
+      padding: Number of zero vectors on each side of a sentence that windows may extend over; None sets no limit and
+        includes one window of zeros only. That is Kim's network for all except the longest sentence of a set, whose
+        padding is 4: a filter's feature is then at least ReLU(bias). With a limit, windows beyond it are left out; if
+        a sentence has no window of a size, its response is that of the window of zeros.
     """
 
     n_classes: int
@@ -57,23 +58,24 @@ class SentenceCNN(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, 'n c'], dict[str, Shaped[Array, 'n ...']]]:
-        """Logits of sentences, and the activations they come from.
+        """Logits of sentences, and the activations of the network.
 
-        The logits of a sentence depend on its words only: not on how many zeros follow, nor on other sentences.
+        The logits of a sentence depend only on its words, neither on the number of zeros that follow nor on other
+        sentences.
 
         Args:
-          vectors: Word vectors, or a sequence of such channels: each filter is applied to all, and the responses added
-            (Kim 2014, section 2.1). Row 0 is the padding and counts as zero, whatever it holds.
-          words: Rows of `vectors`, zeros after a sentence's words.
-          train: Whether to drop features; needs the rng 'dropout'.
+          vectors: Word vectors, or a sequence of such channels: each filter is applied to all of them, and the
+            responses are added (Kim 2014, section 2.1). Row 0 is the padding and counts as zero, whatever its values.
+          words: Rows of `vectors`, padded with zeros.
+          train: Whether dropout is on; needs the rng 'dropout'.
 
         Returns:
           (logits, activations): `response_H` [n, windows, num_filters] before bias and ReLU, for each kernel size H;
           `start_H` int [n, num_filters], the position of the strongest window's first word, negative in the padding;
-          `features` [n, len(kernel_sizes) * num_filters]; `logits`. What is not used is not computed under jit.
+          `features` [n, len(kernel_sizes) * num_filters]; `logits`. Unused activations are not computed under jit.
 
         Raises:
-          TypeError: words is no integer array.
+          TypeError: `words` is not an integer array.
           ValueError: Shapes do not fit, channels differ, a kernel size is below 1 or the padding below 0.
         """
         channels = vectors if isinstance(vectors, tuple | list) else (vectors,)
@@ -127,8 +129,9 @@ class SentenceCNN(nn.Module):
 
 
 def _inside(response, length, size, padding, largest):
-    """Responses with -inf where a window reaches past the padding; a sentence without a window keeps its first, which
-    lies in the padding, is zero, and so stands for it.
+    """Responses with -inf where a window extends past the padding.
+
+    A sentence without a window keeps its first one, which lies in the padding and is zero.
     """
     start = jnp.arange(response.shape[1], dtype=jnp.int32)[None] - largest
     inside = (start >= -padding) & (start + size <= length[:, None] + padding)
@@ -153,7 +156,7 @@ def _check(channels, words, sizes, padding):
 
 
 def num_params(params: PyTree) -> int:
-    """Number of parameters; word vectors are not among them."""
+    """Number of parameters, without word vectors."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -163,8 +166,8 @@ def loss(
     """Mean cross-entropy and accuracy.
 
     Args:
-      logits: From the network.
-      labels: 0 <= label < c; a label outside, which may be traced, makes the loss not-a-number.
+      logits: Logits of the network.
+      labels: Labels 0 <= label < c; a label outside makes the loss NaN.
 
     Returns:
       (loss, {'accuracy': fraction}).
@@ -178,16 +181,16 @@ def loss(
 
 
 def clip_column_norms(max_norm: ScalarLike) -> optax.GradientTransformation:
-    """Updates after which no column of a matrix has a norm above max_norm: longer ones are scaled down to it.
+    """Updates after which no column of a matrix has a norm above max_norm: longer columns are scaled down to it.
 
-    The norm is over the first axis, the inputs of an output unit. Comes last in a chain, since it depends on the
+    The norm is over the first axis, the inputs of an output unit. Put it last in a chain, since it depends on the
     parameters after the update.
 
     Args:
-      max_norm: Positive; may be traced.
+      max_norm: Largest norm, positive; may be traced.
 
     Raises:
-      ValueError: (of update) The parameters are missing.
+      ValueError: Raised by update: the parameters are missing.
 
     References:
       Hinton et al. 2012, Improving neural networks by preventing co-adaptation; Kim 2014, section 2.2.
@@ -215,13 +218,12 @@ def optimizer(
     max_norm: ScalarLike = 3.0,
     weight_decay: float | Array = 0.0,
 ) -> optax.GradientTransformation:
-    """Adadelta (rho 0.95, eps 1e-6), the norms of the softmax columns bounded.
+    """Adadelta (rho 0.95, eps 1e-6) with bounded norms of the softmax columns.
 
     Args:
-      learning_rate: Factor of Adadelta's updates.
-      max_norm: Bound on the norm of each class's softmax weights.
-      weight_decay: Times the filters and softmax weights, not the biases, it is added to their gradients: an L2
-        penalty.
+      learning_rate: Factor on Adadelta's updates.
+      max_norm: Largest norm of each class's softmax weights.
+      weight_decay: L2 penalty of filters and softmax weights, not of biases, added to their gradients.
 
     References:
       Kim 2014; Zeiler 2012.

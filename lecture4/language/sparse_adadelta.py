@@ -1,7 +1,7 @@
-"""Adadelta of a table of which a step uses few rows, at the cost of those rows, with the numbers of the dense rule.
+"""Adadelta for a table of which a step uses few rows, at the cost of these rows, equal to the dense rule.
 
-A row whose gradient is zero does not move under Adadelta, and its two running means only decay by rho per step. So a
-row that is used again after k steps is brought up to date with rho^k, and is not touched until then. A batch of 50
+A row whose gradient is zero is unchanged under Adadelta, and its two running means only decay by rho per step. So a
+row that is used again after k steps is updated with rho^k at that time, and not accessed in between. A batch of 50
 sentences uses about 600 of 19,000 words: the dense rule would read and write all of them.
 """
 
@@ -16,7 +16,7 @@ class LazyTable(NamedTuple):
 
     Attributes:
       table: The rows.
-      means: Running means of squared gradients and of squared updates, as of each row's last step.
+      means: Running means of squared gradients and of squared updates, at each row's last step.
       last_step: Number of the last step that used the row.
     """
 
@@ -26,7 +26,7 @@ class LazyTable(NamedTuple):
 
 
 def init(table: Float[ArrayLike, 'v d']) -> LazyTable:
-    """A table before the first step: means of zero."""
+    """The state before the first step, with means of zero."""
     table = jnp.asarray(table)
     v, d = table.shape
     return LazyTable(table, jnp.zeros((v, 2, d), table.dtype), jnp.zeros(v, jnp.int32))
@@ -46,12 +46,12 @@ def update(
 
     Args:
       state: The table.
-      rows: Rows that were used; one may occur twice only if its gradients are zero there (the padding does).
-      grads: Gradients of those rows.
-      count: Number of the step, an int32 scalar: 1 for the first, larger than at every call before.
-      learning_rate: Factor of the update.
-      rho: Decay of the running means, 0 < rho < 1.
-      eps: Positive.
+      rows: Rows that are used; a row may occur twice only if its gradients are zero (such as the padding).
+      grads: Gradients of these rows.
+      count: Number of the step, an int32 scalar: 1 for the first, and increasing from call to call.
+      learning_rate: Factor on the update.
+      rho: Decay rate of the running means, 0 < rho < 1.
+      eps: Constant added under the roots, positive.
 
     References:
       Zeiler 2012, algorithm 1; the lazy form is ours.

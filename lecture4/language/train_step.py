@@ -1,7 +1,7 @@
 """Training of a sentence network together with its word vectors: init, step, and evaluation on held-out sentences.
 
-The step works on the word vectors of the batch's words only (`vocabulary.distinct`), so that neither the network nor
-the update of the vectors touches the rest of the table. An evaluation keeps the results of the best epoch so far, which
+The step uses only the word vectors of the batch's words (`vocabulary.distinct`), so that neither the network nor the
+update of the vectors accesses the rest of the table. An evaluation stores the results of the best epoch so far, which
 is early stopping without a copy of the parameters.
 """
 
@@ -27,9 +27,9 @@ class State(NamedTuple):
 
     Attributes:
       params: Parameters of the network.
-      opt_state: State of their optimizer.
+      opt_state: State of the optimizer of these parameters.
       frozen: A channel of word vectors that is not trained, or None.
-      trained: A channel that is, or None.
+      trained: A channel of word vectors that is trained, or None.
       step: Number of steps so far.
     """
 
@@ -47,15 +47,15 @@ def init(
     table: Float[Array, 'v d'],
     variant: Variant = 'rand',
 ) -> State:
-    """A network with Kim's initial values over a table of word vectors.
+    """Initialize a network with Kim's initial values over a table of word vectors.
 
     Args:
       key: A random key.
       model: The network.
       optimizer: Optimizer of the network's parameters.
       table: Word vectors.
-      variant: 'rand' and 'non-static' train the vectors, 'static' freezes them, 'multichannel' has a channel of either
-        kind, both starting from the table.
+      variant: 'rand' and 'non-static' train the vectors, 'static' freezes them, 'multichannel' has one channel of
+        each kind, both initialized with the table.
     """
     vectors = jnp.zeros((1, table.shape[1]), table.dtype)
     params = model.init(key, vectors, jnp.zeros((1, 1), jnp.int32))['params']
@@ -82,13 +82,13 @@ def step(
 
     Args:
       state: State from `init` or the previous step.
-      batch: `rows` int [n, r] and `words` int [n, t] as `vocabulary.distinct` gives them, `labels` int [n]; on each
-        device its part.
+      batch: `rows` int [n, r] and `words` int [n, t] as `vocabulary.distinct` returns them, `labels` int [n]; on each
+        device, its part.
       key: A random key for the dropout.
       model: The network.
       optimizer: Optimizer of the network's parameters.
-      learning_rate: Factor of Adadelta's updates of the word vectors.
-      reduce: The devices that share the batch.
+      learning_rate: Factor on Adadelta's updates of the word vectors.
+      reduce: Reduction over the devices that share the batch.
 
     Returns:
       (state, metrics): `loss` and `accuracy`, means over the batch.
@@ -96,7 +96,7 @@ def step(
     words, labels = batch['words'], batch['labels']
     rows = reduce.all_gather(
         jnp.asarray(batch['rows'])
-    )  # words are numbered among all devices' rows
+    )  # words are indices into the rows of all devices
     rows = rows.reshape(rows.size)
     key = reduce.fold_in(key)
     frozen = () if state.frozen is None else (state.frozen[rows],)
@@ -125,7 +125,7 @@ def apply(
 ) -> tuple[Float[Array, 'n c'], dict[str, Shaped[Array, 'n ...']]]:
     """Logits and activations of sentences given by rows of the whole table, without dropout.
 
-    The whole table is multiplied by the filters once, so this is for many sentences at a time.
+    The whole table is multiplied by the filters once, so this is meant for many sentences at a time.
     """
     channels = (state.frozen, None if state.trained is None else state.trained.table)
     present = tuple(channel for channel in channels if channel is not None)
@@ -133,12 +133,12 @@ def apply(
 
 
 class Results(NamedTuple):
-    """Results of a cross-validation so far; a fold's entries are of its best epoch by development accuracy.
+    """Results of a cross-validation so far; the entries of a fold are those of its best epoch by development accuracy.
 
     Attributes:
       sums: Loss and accuracy summed over the batches since the last evaluation, and the number of batches.
       fold: Fold in training.
-      epoch: Evaluations of that fold so far.
+      epoch: Number of evaluations of this fold so far.
       best_epoch: Best epoch of each fold, 0 before its first evaluation.
       dev_accuracy: Development accuracy of each fold, a fraction.
       test_accuracy: Test accuracy of each fold, a fraction.
@@ -188,14 +188,14 @@ def evaluate(
       model: The network.
       state: State of training.
       results: Results so far.
-      batch: `words_dev_T`, `labels_dev_T`, `words_test_T`, `labels_test_T` for lengths T: words int [n, T], labels int
-        [n], -1 where a row only fills up; and `restart` bool [b], whether a new fold starts after this evaluation.
-      init_fn: () -> the state that the new fold starts with.
-      reduce: The devices that share the sentences.
+      batch: `words_dev_T`, `labels_dev_T`, `words_test_T`, `labels_test_T` for lengths T: words int [n, T], labels
+        int [n], -1 for padding rows; and `restart` bool [b], whether a new fold starts after this evaluation.
+      init_fn: () -> the initial state of the new fold.
+      reduce: Reduction over the devices that share the sentences.
 
     Returns:
-      (state, results, metrics): `loss` and `accuracy` over the batches of the epoch, `dev_accuracy` and
-      `test_accuracy` now.
+      (state, results, metrics): `loss` and `accuracy` over the batches of the epoch, the current `dev_accuracy` and
+        `test_accuracy`.
     """
     c = model.n_classes
     counts = {'dev': jnp.zeros((c, c)), 'test': jnp.zeros((c, c))}
@@ -238,17 +238,17 @@ def cross_validation(
     num_folds: int,
     learning_rate: ScalarLike = 1.0,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Training of one fold after another, each from new initial values.
+    """Training of one fold after another, each from a new initialization.
 
-    A batch is one of `data.text.cross_validation`, with 'table' [v, d] and 'given' bool [v], the word vectors that
-    are not random; with 'restart' it is the evaluation that ends an epoch.
+    A batch is one of `data.text.cross_validation`, with 'table' [v, d] and 'given' bool [v], the pretrained word
+    vectors and their mask; a batch with 'restart' is the evaluation that ends an epoch.
 
     Args:
       model: The network.
       optimizer: Optimizer of the network's parameters.
       variant: See `init`.
       num_folds: Number of folds.
-      learning_rate: Factor of Adadelta's updates of the word vectors; may be traced.
+      learning_rate: Factor on Adadelta's updates of the word vectors; may be traced.
 
     Returns:
       (init, step): init(key, batch) -> (State, Results); step(state, batch, key, reduce) -> (state, metrics).

@@ -4,8 +4,8 @@ word2vec text    a header 'COUNT SIZE', then lines of a word and SIZE numbers
 word2vec binary  the same header, then COUNT times: the word, a space, SIZE float32 (little endian), and in
                  some files a newline
 GloVe, fastText  lines of a word and its numbers, without a header (GloVe) or with one (fastText's .vec)
-NumPy (.npz)     `words` (UTF-8 bytes, one word a line) and `vectors` [n, SIZE], or `q` int8 [rows, SIZE] and `scale`
-                 [rows], vector = q * scale, and where words share rows `row` [n]
+NumPy (.npz)     `words` (UTF-8 bytes, one word per line) and `vectors` [n, SIZE], or `q` int8 [rows, SIZE] and `scale`
+                 [rows], vector = q * scale, and `row` [n] if words share rows
 
 Columns of text files are separated by spaces or tabs, any number of them; a byte-order mark is skipped.
 """
@@ -25,17 +25,17 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20
-LONGEST_WORD = 4096  # bytes; a binary file without a space within so many is not in the format
+LONGEST_WORD = 4096  # bytes; a binary file without a space within this number is not in the format
 BYTE_ORDER_MARK = b'\xef\xbb\xbf'
 GZIP = b'\x1f\x8b'
-# First bytes of files that are not in these formats, and what to do about them.
+# First bytes of files that are not in these formats, and the remedy.
 OTHER_FORMATS = (
     (b'PK\x03\x04', 'is a zip archive; unzip it and name the text file inside'),
     (b'BZh91AY&SY', 'is a bzip2 archive; unpack it'),
     (b'\xfd7zXZ', 'is an xz archive; unpack it'),
     (b'\xba\x16\x4f\x2f', "is a fastText model; name the text file of its vectors, '.vec'"),
     (b'version https://git-lfs', 'is a git-lfs pointer; fetch the file itself with git lfs pull'),
-    (b'<', 'is an HTML page or XML, not the file that was to be downloaded; download it again'),
+    (b'<', 'is an HTML page or XML, not the file to download; download it again'),
     (b'\x93NUMPY', 'is a NumPy array without words; export it in the text format'),
     (b'\x80', "is a Python pickle; export it with gensim's save_word2vec_format"),
     (b'\x89HDF', 'is an HDF5 file; export it in the text format'),
@@ -52,23 +52,23 @@ class WordVectors(NamedTuple):
 
 
 def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) -> WordVectors:
-    """The vectors of a file, or of those of its words that are in the vocabulary.
+    """The vectors of a file, or only those of the words in a vocabulary.
 
-    The format is recognized by the file's first bytes and lines. A word of a text file may hold spaces (GloVe's
-    largest has such): the numbers are the last SIZE fields of a line. Of words that occur twice the first one counts.
+    The format is recognized by the file's first bytes and lines. A word of a text file may contain spaces (as in
+    GloVe's largest file): the numbers are the last SIZE fields of a line. If a word occurs twice, the first one counts.
 
     Args:
-      path: The file; gzipped ones are unpacked on the fly.
-      vocabulary: Words to read; None reads all. Memory grows with these words only, and of lines of other words only
-        the number of fields is checked.
+      path: The file, possibly gzipped.
+      vocabulary: Words to read; None reads all. Memory is proportional to these words, and for lines of other words
+        only the number of fields is checked.
 
     Returns:
       The words that have a vector, in the order of the file, and their vectors, float32.
 
     Raises:
-      ValueError: The file is of a format that is not read (an archive, a fastText model, an HTML page, a git-lfs
-        pointer, ...), holds none of the vocabulary, or is broken: too few numbers, a field that is not a finite number,
-        an end before the count in the header. Names the file and the line, or in binary files the word.
+      ValueError: The file is in an unsupported format (an archive, a fastText model, an HTML page, a git-lfs pointer,
+        ...), contains no word of the vocabulary, or is broken: too few numbers, a field that is not a finite number,
+        an end before the count in the header. The message has the file and the line, or in binary files the word.
     """
     path = pathlib.Path(path).expanduser()
     vocabulary = None if vocabulary is None else frozenset(vocabulary)
@@ -92,10 +92,10 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
                 if word not in vectors and (vocabulary is None or word in vocabulary):
                     vectors[word] = _vector(where, word, numbers)
     except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f'{path} is cut short ({error}); download it again') from error
+        raise ValueError(f'{path} is truncated ({error}); download it again') from error
     if vocabulary and not vectors:
         raise ValueError(
-            f'{path} holds none of the {len(vocabulary):,} words of the vocabulary, such as '
+            f'{path} contains none of the {len(vocabulary):,} words of the vocabulary, such as '
             f'{", ".join(map(repr, sorted(vocabulary)[:3]))}; its first words are '
             f'{", ".join(map(repr, first_words))}: use vectors of the same language and letter case'
         )
@@ -105,7 +105,7 @@ def read(path: str | pathlib.Path, vocabulary: Collection[str] | None = None) ->
 
 def _read_npz(path: pathlib.Path, vocabulary: Collection[str] | None) -> WordVectors:
     try:
-        # numpy leaves a file open whose archive it cannot read, unless it is ours.
+        # numpy does not close a file whose archive it cannot read, so it is opened here.
         with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             words = file['words'].tobytes().decode('utf-8').split('\n')
             row = file['row'] if 'row' in file.files else np.arange(len(words))
@@ -121,26 +121,26 @@ def _read_npz(path: pathlib.Path, vocabulary: Collection[str] | None) -> WordVec
         ) from error
     if not keep:
         raise ValueError(
-            f'{path} holds none of the {len(vocabulary or ()):,} words of the vocabulary; use vectors of the '
+            f'{path} contains none of the {len(vocabulary or ()):,} words of the vocabulary; use vectors of the '
             'same language and letter case'
         )
     return WordVectors(tuple(words[i] for i in keep), vectors)
 
 
 def normalized(vectors: WordVectors, length: float | int = 1.0) -> WordVectors:
-    """The same words with vectors of one length; zero stays zero."""
+    """The same words with vectors of equal norm; zero stays zero."""
     norms = np.linalg.norm(vectors.vectors, axis=1, keepdims=True)
     return vectors._replace(vectors=vectors.vectors * (length / np.maximum(norms, 1e-12)))
 
 
 def coverage(vectors: WordVectors, vocabulary: Collection[str]) -> str:
-    """How many words of the vocabulary have a vector, as text: '16,639 of 18,765 words found'."""
+    """Number of words of the vocabulary that have a vector, as text: '16,639 of 18,765 words found'."""
     covered = len(frozenset(vectors.words) & frozenset(vocabulary))
     return f'{covered:,} of {len(vocabulary):,} words found'
 
 
 def _open(path: pathlib.Path) -> io.BufferedIOBase:
-    """The file's bytes, unpacked, after a byte-order mark."""
+    """The unpacked bytes of the file, after a byte-order mark."""
     with path.open('rb') as file:
         zipped = file.read(2) == GZIP or path.suffix == '.gz'
     file = gzip.GzipFile(path) if zipped else path.open('rb')
@@ -169,7 +169,7 @@ def _format(path, file) -> tuple[int | None, int, bool, bool]:
     if has_header:
         size = int(header[1])
         return int(header[0]), size, is_text or _size(second) >= size > 0, True
-    # A word may end in a number, and a line be broken: most of the first lines decide.
+    # A word may end in a number, and a line may be broken: the majority of the first lines decides.
     sizes = [_size(line) for line in lines if line.strip()]
     size = max(sizes, key=sizes.count, default=0)
     if size < 1 or not _size(first):
@@ -181,7 +181,7 @@ def _format(path, file) -> tuple[int | None, int, bool, bool]:
 
 
 def _size(line: bytes) -> int:
-    """How many numbers stand at the end of a line, its first field not counted."""
+    """Number of numbers at the end of a line, not counting its first field."""
     fields = line.split()
     size = 0
     for field in reversed(fields[1:]):
@@ -194,11 +194,11 @@ def _size(line: bytes) -> int:
 
 
 def _is_binary(sample: bytes) -> bool:
-    """Whether bytes are not those of a text: other control characters than tabs and line ends, or not UTF-8."""
+    """Whether bytes are not text: they have control characters other than tabs and line ends, or are not UTF-8."""
     if any(byte < 32 and byte not in b'\t\n\r' for byte in sample):
         return True
     try:
-        sample[:-4].decode('utf-8')  # the sample may end inside a character
+        sample[:-4].decode('utf-8')  # the sample may end in the middle of a character
     except UnicodeDecodeError as error:
         return error.start < len(sample) - 8
     return False
@@ -211,7 +211,7 @@ def _text(path, file, size, start, count) -> Iterator[tuple[str, str, list[bytes
             continue
         fields = line.rsplit(None, size)
         where = f'{path}, line {number}'
-        if len(fields) == size and line[:1].isspace():  # the word itself is white space
+        if len(fields) == size and line[:1].isspace():  # the word is white space
             fields = [b'', *fields]
         if len(fields) != size + 1:
             raise ValueError(
@@ -221,7 +221,7 @@ def _text(path, file, size, start, count) -> Iterator[tuple[str, str, list[bytes
         yield fields[0].strip().decode('utf-8', 'replace'), where, fields[1:]
     if count is not None and n_words != count:
         raise ValueError(
-            f'{path} holds {n_words} words, its header says {count}; download it again'
+            f'{path} contains {n_words} words, but its header says {count}; download it again'
         )
 
 
@@ -263,7 +263,7 @@ def _vector(where, word, numbers) -> np.ndarray:
 def random_table(
     key: PRNGKeyArray, n_words: int, size: int, *, scale: float = 0.25, n_special: int = 2
 ) -> Float[Array, 'n_words size']:
-    """A table of word vectors from U(-scale, scale); the first n_special, which stand for no word, are zero.
+    """A table of word vectors from U(-scale, scale); the first n_special rows, which are not words, are zero.
 
     References:
       Kim 2014, section 3.1: the scale that gives unknown words the variance of word2vec's.
@@ -280,11 +280,11 @@ def fill_table(
     Args:
       vectors: Words and vectors.
       word_index: The row of each word, below n_words.
-      n_words: Rows of the table.
-      size: Numbers per vector.
+      n_words: Number of rows of the table.
+      size: Dimension of the vectors.
 
     Returns:
-      (table, given): float32 rows, and which rows have a vector.
+      (table, given): float32 rows, and the mask of rows that have a vector.
 
     Raises:
       ValueError: The vectors have another size.
@@ -304,13 +304,13 @@ def fill_table(
 def load_table(
     path: str | pathlib.Path, word_index: Mapping[str, int], n_words: int, size: int
 ) -> tuple[Float[np.ndarray, 'n_words size'], Bool[np.ndarray, ' n_words']]:
-    """The vectors of a file in the rows of their words, as `fill_table`; logs how many words have one.
+    """The vectors of a file in the rows of their words, as in `fill_table`; logs the number of words that have one.
 
     Args:
-      path: See `read`; empty for no file: no word has a vector.
+      path: See `read`; empty if there is no file, so that no word has a vector.
       word_index: The row of each word, below n_words.
-      n_words: Rows of the table.
-      size: Numbers per vector.
+      n_words: Number of rows of the table.
+      size: Dimension of the vectors.
 
     Raises:
       ValueError: As in `read`; or the vectors have another size.
@@ -321,7 +321,7 @@ def load_table(
     LOG.info('%s: %s', path, coverage(vectors, word_index))
     if (found := vectors.vectors.shape[1]) != size:
         raise ValueError(
-            f'{path} holds vectors of {found} numbers, expected {size}; use --embedding_dim {found}'
+            f'{path} has vectors of {found} numbers, expected {size}; use --embedding_dim {found}'
         )
     return fill_table(vectors, word_index, n_words, size)
 
@@ -331,7 +331,7 @@ def initial_table(
     table: Float[Array | np.ndarray, 'n_words size'],
     given: Bool[Array | np.ndarray, ' n_words'],
 ) -> Float[Array, 'n_words size']:
-    """Given vectors where there are some, random ones elsewhere, see `random_table`."""
+    """Pretrained vectors if there are some, random ones elsewhere, see `random_table`."""
     random = random_table(key, *table.shape)
     return jnp.where(given[:, None], table, random)
 
@@ -345,13 +345,13 @@ def scaled_table(
     length: float | int = 2.0,
     seed: int = 0,
 ) -> Float[np.ndarray, 'n_words d']:
-    """Word vectors of about one length: those given, random ones for other words, zeros for the padding.
+    """Word vectors of about equal norm: pretrained ones, random ones for other words, zeros for the padding.
 
     Args:
       word_index: The row of each word.
-      n_words: Rows of the table; row 0 is the padding.
-      size: Numbers per vector where none are given.
-      vectors: Words and vectors, of their own size.
+      n_words: Number of rows of the table; row 0 is the padding.
+      size: Dimension of the vectors if none are given.
+      vectors: Pretrained words and vectors, which determine the dimension.
       length: Norm of each given vector, and expected norm of a random one.
       seed: Seed of the random vectors.
     """

@@ -65,7 +65,7 @@ def test_word_vectors_of_a_numpy_file_are_those_of_their_words(tmp_path):
     table = word_vectors.scaled_table({'a': 2, 'cat': 3}, 4, 9, found, length=2.0)
     np.testing.assert_allclose(np.linalg.norm(table[2]), 2.0, rtol=1e-6)
     assert table.shape == (4, 2) and not table[0].any() and table[3].any()
-    with pytest.raises(ValueError, match='holds none of the 1 words'):
+    with pytest.raises(ValueError, match='contains none of the 1 words'):
         word_vectors.read(path, {'cat'})
     path.write_bytes(b'PK\x03\x04')
     with pytest.raises(ValueError, match='expected arrays words and vectors'):

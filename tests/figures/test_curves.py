@@ -130,7 +130,7 @@ def test_counters_that_stayed_zero_have_no_panel():
 
 
 def test_learning_errors():
-    with pytest.raises(ValueError, match="no row holds 'step'"):
+    with pytest.raises(ValueError, match="no row has 'step'"):
         curves.learning_curves([{'loss': 1.0}])
     with pytest.raises(ValueError, match="no row has the metric 'lss'; there are: loss"):
         curves.learning_curves([{'step': 1, 'loss': 1.0}], metrics=['lss'])

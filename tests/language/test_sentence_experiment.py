@@ -87,7 +87,7 @@ def test_word_vectors_reach_the_network(source, tmp_path):
     rows = np.flatnonzero(data.device_arrays['given'])
     assert len(rows) == 1 and (data.device_arrays['table'][rows] == 0.5).all()
     with pytest.raises(
-        ValueError, match=r'holds vectors of 8 numbers, expected 300; use --embedding_dim 8'
+        ValueError, match=r'has vectors of 8 numbers, expected 300; use --embedding_dim 8'
     ):
         experiment.data(dataclasses.replace(chosen, embedding_dim=300))
     with pytest.raises(OSError, match='none'):

@@ -144,7 +144,7 @@ def test_words_like_markup_or_numbers_are_words(tmp_path):
         (text().replace(b'5.0', b'5.x'), r"v\.txt, line 3: could not convert .*5\.x.*fix"),
         (text().replace(b'5.0', b'nan'), r"v\.txt, line 3: the vector of 'cat' is not finite"),
         (b'4 3\n' + text().replace(b'8.0 9.0', b'8.0'), r'v\.txt, line 5: expected 3 numbers, got 2'),
-        (b'5 3\n' + text(), r'holds 4 words, its header says 5'),
+        (b'5 3\n' + text(), r'contains 4 words, but its header says 5'),
         (binary()[:-3], r'word 4 of 4: the file ends'),
         (binary(count=6), r'word 5 of 6: the file ends'),
         (b'', r'line 1: expected a header of count and size, or a word and its numbers'),
@@ -160,7 +160,7 @@ def test_broken_files_are_named_with_the_line(content, match, tmp_path):
 
 def test_a_cut_archive_and_a_missing_file(tmp_path):
     (tmp_path / 'v.txt.gz').write_bytes(gzip.compress(text())[:-9])
-    with pytest.raises(ValueError, match='cut short'):
+    with pytest.raises(ValueError, match='truncated'):
         word_vectors.read(tmp_path / 'v.txt.gz')
     with pytest.raises(FileNotFoundError):
         word_vectors.read(tmp_path / 'none.txt')
