@@ -55,7 +55,7 @@ CAPTION = f'{jacobian.CAPTION} Published: Rifai et al. 2011, fine-tuned, from me
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 2000
     batch_size: train.AtLeast1 = 50
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Methods to train and compare.
     methods: tuple[Method, ...] = Method.__args__

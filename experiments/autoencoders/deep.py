@@ -46,7 +46,7 @@ class Config(train.SquareImages):
     # Number of training steps, pretraining included.
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100
-    # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH.
+    # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Layer sizes of the encoder, the latent dimension last; the decoder mirrors them.
     hidden_dims: train.Ints = (256, 64, 6)

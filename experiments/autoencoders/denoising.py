@@ -39,7 +39,7 @@ from lecture4.ops.resize import center_crop
 class Config(train.ImageOptions):
     steps: train.AtLeast1 = 6000
     batch_size: train.AtLeast1 = 256
-    # Source of images: photos, textures, dir:PATH, npz:PATH.
+    # Source of images: photos, textures, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Number of images to denoise, the last ones of the source, excluded from training.
     num_eval: train.AtLeast1 = 2

@@ -46,7 +46,7 @@ VARIANTS = registry.NAMES
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Autoencoder variant.
     variant: Literal[VARIANTS] = 'plain'  # pyright: ignore[reportInvalidTypeForm]

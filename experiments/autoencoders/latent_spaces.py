@@ -37,11 +37,11 @@ METHODS = ('plain', 'denoising', 'variational')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 5000
     batch_size: train.AtLeast1 = 100
     steps_per_call: train.AtLeast1 = 100
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Units of the hidden layers of the encoders; the decoders are their mirror images.
     hidden_dims: train.Ints = (200,)

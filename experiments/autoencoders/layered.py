@@ -46,7 +46,7 @@ class Config(train.ImageOptions):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 64
     steps_per_call: train.AtLeast1 = 20
-    # Source of unlabeled images: photos, olshausen, textures, dir:PATH, npz:PATH.
+    # Source of unlabeled images: photos, olshausen, textures, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Whiten unlabeled images; those of olshausen are whitened already.
     whiten: bool = True

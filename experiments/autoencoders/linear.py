@@ -36,7 +36,7 @@ PUBLISHED = '13.87 (Hinton & Salakhutdinov 2006, from memory, unverified)'
 @dataclasses.dataclass(frozen=True)
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
-    # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH.
+    # Source of images: digits, mnist, omniglot, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Latent dimension; it may exceed the number of pixels.
     latent_dim: train.AtLeast1 = 10

@@ -19,7 +19,6 @@ Results:  relative error of the field at held-out points; walks of 120 steps
 
 import dataclasses
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +39,8 @@ class Config(train.SquareImages):
     # Number of points per step, over all devices; each gets independent noise.
     batch_size: train.AtLeast1 = 256
     steps_per_call: train.AtLeast1 = 100
-    # Data: a curve in the plane, or images.
-    source: Literal['circle', 'spiral', 'digits', 'mnist'] = 'spiral'
+    # Data: a curve in the plane (circle, spiral), or images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
+    source: str = 'spiral'
     # Number of training points on a curve, at equal distances.
     num_points: train.AtLeast1 = 1000
     # Standard deviation of the noise.

@@ -35,7 +35,7 @@ from lecture4.features import retrieval
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 4000
     batch_size: train.AtLeast1 = 100
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Sizes of the hidden layers of the encoders, before the code.
     hidden_dims: train.Ints = (256, 128)

@@ -47,7 +47,7 @@ from lecture4.ops.losses import squared_error
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 100
-    # Source of unlabeled images, resized to the labeled ones: digits, mnist, omniglot, dir:PATH, npz:PATH.
+    # Source of unlabeled images, resized to the labeled ones: digits, mnist, omniglot, dir:PATH, npz:PATH, csv:PATH.
     unlabeled: str = 'digits'
     # Source of labeled images, which have to be square.
     labeled: str = 'digits'

@@ -39,7 +39,7 @@ CONTRAST_EPSILON = 0.04  # standard deviation of pixels in [0, 1] below which a 
 class Config(train.ImageOptions):
     steps: train.AtLeast1 = 3000
     batch_size: train.AtLeast1 = 256
-    # Source of images: photos, textures, digits, mnist, olshausen, omniglot, dir:PATH, npz:PATH.
+    # Source of images: photos, textures, digits, mnist, olshausen, omniglot, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Size of the patches, which are whitened; 0 takes whole images, unchanged.
     patch_size: train.AtLeast0 = 10

@@ -45,7 +45,7 @@ class Config(train.SquareImages):
     # Number of training steps of pretraining and fine-tuning together.
     steps: train.AtLeast1 = 2400
     batch_size: train.AtLeast1 = 50
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Number of training images; all splits of the source are mixed first, and the rest are test images.
     num_train: train.AtLeast1 = 1000

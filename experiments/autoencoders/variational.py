@@ -47,7 +47,7 @@ class Config(train.SquareImages):
     steps: train.AtLeast1 = 6000
     batch_size: train.AtLeast1 = 100
     steps_per_call: train.AtLeast1 = 100
-    # Source of images, all of one size: digits, mnist, dir:PATH, npz:PATH.
+    # Source of images, all of one size: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Binarization of pixels; gray keeps their levels, as a Gaussian decoder needs.
     binarization: Literal['dynamic', 'static', 'threshold', 'gray'] = 'dynamic'

@@ -46,7 +46,7 @@ class Config(train.ImageOptions):
     network: str = 'small'
     # Weights that are visualized without training: a file of torchvision or timm, a run or a checkpoint of one.
     init: str = ''
-    # Source of images: photos, textures, cifar10, dir:PATH, npz:PATH.
+    # Source of images: photos, textures, cifar10, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Height and width of the crops; images of other sources are cropped and resized to it. 0 keeps their size.
     image_size: train.AtLeast0 = 64

@@ -46,7 +46,7 @@ class Config(train.SquareImages):
     # Number of training steps; the learning rate is divided by 10 at half and three quarters of them.
     steps: train.AtLeast1 = 64_000
     steps_per_call: train.AtLeast1 = 100
-    # Source of labeled square images: cifar10, digits, dir:PATH, npz:PATH.
+    # Source of labeled square images: cifar10, digits, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'cifar10'
     # Number of layers, 6 n + 2: 20, 32, 44, 56, 110, 1202.
     depth: train.AtLeast8 = 20

@@ -45,7 +45,7 @@ MANUAL, IMBALANCED, BALANCED = 'manual_backprop', 'imbalanced', 'balanced'
 class Config(train.SquareImages):
     steps: train.AtLeast1 = 600
     batch_size: train.AtLeast1 = 64
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Width in pixels of the zero border around every image, so that translations lose nothing.
     margin: train.AtLeast0 = 3

@@ -40,7 +40,7 @@ PUBLISHED = {'recall': '98.0', 'mabo': '80.4'}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageFiles):
     steps: train.AtLeast1 = 30
     # Source of images with boxes: scenes, bccd, voc2012_animals, voc2007, voc2012, voc:PATH, coco:PATH, npz:PATH.
     source: str = 'scenes'

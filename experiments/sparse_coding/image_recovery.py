@@ -38,9 +38,9 @@ class Config(train.ImageOptions):
     # Number of steps of dictionary learning on clean patches.
     steps: train.AtLeast1 = 300
     batch_size: train.AtLeast1 = 1024
-    # Source of clean images to learn from: photos, bsd400, dir:PATH, npz:PATH.
+    # Source of clean images to learn from: photos, bsd400, dir:PATH, npz:PATH, csv:PATH.
     clean: str = 'photos'
-    # Source of images to recover: photos, set12, bsd68, textures, dir:PATH, npz:PATH.
+    # Source of images to recover: photos, set12, bsd68, textures, dir:PATH, npz:PATH, csv:PATH.
     eval_source: str = 'photos'
     # Number of images to recover, the last ones, excluded from learning; 0 takes all.
     num_eval: train.AtLeast0 = 3

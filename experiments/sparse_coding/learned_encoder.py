@@ -47,7 +47,7 @@ class Config(train.ImageOptions):
     # Number of training steps of the encoders.
     steps: train.AtLeast1 = 2000
     batch_size: train.AtLeast1 = 256
-    # Source of images: photos, bsd400, textures, dir:PATH, npz:PATH.
+    # Source of images: photos, bsd400, textures, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Size of the patches, in pixels.
     patch_size: train.AtLeast1 = 10

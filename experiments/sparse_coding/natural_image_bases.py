@@ -40,7 +40,7 @@ PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 class Config(train.ImageOptions):
     steps: train.AtLeast1 = 1000
     batch_size: train.AtLeast1 = 512
-    # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH.
+    # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Whiten the images; those of olshausen are whitened already.
     whiten: bool = True

@@ -45,11 +45,11 @@ NAMES = ('bounded', 'unbounded')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.ImageOptions):
     steps: train.AtLeast1 = 1500
     batch_size: train.AtLeast1 = 256
     steps_per_call: train.AtLeast1 = 50
-    # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH.
+    # Source of images: photos, olshausen, textures, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'photos'
     # Size of the patches, in pixels.
     patch_size: train.AtLeast4 = 8

@@ -38,7 +38,7 @@ from lecture4.train.fields import (
     PositiveFraction,
 )
 from lecture4.train.history import Recorded, entries, record, record_metrics
-from lecture4.train.image_options import ImageOptions, SquareImages
+from lecture4.train.image_options import ImageFiles, ImageOptions, SquareImages
 from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
@@ -108,6 +108,7 @@ __all__ = [
     'Floats',
     'Fraction',
     'FractionBelow1',
+    'ImageFiles',
     'ImageOptions',
     'Init',
     'InsideUnit',

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +15,9 @@ from lecture4.data.detection.buckets import ScaleRule
 from lecture4.data.detection.dataset import DetectionDataset, fingerprint, take
 from lecture4.data.detection.scenes import SceneConfig
 from lecture4.data.images import normalize
-from lecture4.train.config import Config, UsageError, require
+from lecture4.train.config import UsageError, require
 from lecture4.train.fields import AtLeast0, AtLeast1, Evaluation, Ints
+from lecture4.train.image_options import ImageFiles
 from lecture4.train.initial_weights import read_init
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
@@ -28,7 +29,7 @@ TRUTH = ('sizes', 'boxes', 'labels', 'valid', 'difficult')
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection(Config):
+class Detection(ImageFiles):
     """Images with boxes to train and to test a detector on."""
 
     # Source of images with boxes: scenes, bccd, voc2012_animals, voc2007, voc:PATH, coco:PATH, npz:PATH.
@@ -39,8 +40,6 @@ class Detection(Config):
     num_train: AtLeast0 = 1000
     # Number of test images; 0 takes all.
     num_eval: Evaluation[AtLeast0] = 200
-    # What to do with image files that cannot be read: stop with an error (refuse) or skip them.
-    unreadable: Literal['refuse', 'skip'] = 'refuse'
     # Length of the shorter side that images are resized to; 0 keeps their size.
     shorter_side: AtLeast0 = 0
     # Largest length of the longer side of the resized images.
@@ -59,10 +58,6 @@ class Detection(Config):
         super().__post_init__()
         fits = len(self.features) == len(self.num_convolutions)
         require(self, 'num_convolutions', fits, 'as many numbers as --features')
-
-    def data_kwargs(self) -> dict[str, Any]:
-        """Where data sets are and how their images are read, as the registry of detection sets takes them."""
-        return {**super().data_kwargs(), 'unreadable': self.unreadable}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lecture4.train.task import Data, Spec
 class Distorted(ImageOptions):
     """Options of an experiment on labeled images that are distorted at random in every batch."""
 
-    # Source of labeled images: digits, mnist, cluttered_mnist, gtsrb, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, cluttered_mnist, gtsrb, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Height and width to resize the images to before they are distorted; 0 keeps their size.
     image_size: AtLeast0 = 0

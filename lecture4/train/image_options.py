@@ -8,18 +8,27 @@ from lecture4.train.fields import AtLeast0, AtLeast1, FractionBelow1
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageOptions(Config):
-    """Options of the images that a source has, whatever their sizes."""
+class ImageFiles(Config):
+    """Option of sources that read image files."""
 
     # What to do with image files that cannot be read: stop with an error (refuse) or skip them.
     unreadable: Literal['refuse', 'skip'] = 'refuse'
+
+    def data_kwargs(self) -> dict[str, Any]:
+        """Where data sets are, and what to do with unreadable files, as registries of data sets take them."""
+        return {**super().data_kwargs(), 'unreadable': self.unreadable}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions(ImageFiles):
+    """Options of the images that a source has, whatever their sizes."""
+
     # Height and width, or height, width and channels, of images that an npz: or csv: source stores as rows.
     image_shape: tuple[AtLeast1, ...] = ()
 
     def data_kwargs(self) -> dict[str, Any]:
         """Where data sets are and how their images are read, as `sources.load` takes them."""
-        own = {'unreadable': self.unreadable, 'image_shape': self.image_shape}
-        return {**super().data_kwargs(), **own}
+        return {**super().data_kwargs(), 'image_shape': self.image_shape}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ Placement = Literal['devices', 'host', 'disk']
 class LabeledImages(ImageOptions):
     """Options of square images with labels, and of batches made of them."""
 
-    # Source of labeled images: textures, digits, mnist, cifar10, dir:PATH, npz:PATH.
+    # Source of labeled images: textures, digits, mnist, cifar10, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Height and width to which images (or their crops, with --split_crops_left_right) are cropped and resized; 0
     # keeps their size.

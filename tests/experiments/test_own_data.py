@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
+from experiments.__main__ import listed
 from lecture4.train import cli, experiment
 from lecture4.train.config import UsageError
 
@@ -12,6 +13,7 @@ SQUARE = (
     'autoencoders.contractive',
     'autoencoders.deep',
     'autoencoders.family',
+    'autoencoders.latent_spaces',
     'autoencoders.linear',
     'autoencoders.manifolds',
     'autoencoders.maps',
@@ -22,6 +24,13 @@ SQUARE = (
     'convnets.small_network',
     'convnets.spatial_transformer',
     'convnets.image_classification',
+)
+# Experiments on sentences, and on images with sentences.
+NO_IMAGE_FILES = (
+    'experiments.autoencoders.semantic',
+    'experiments.convnets.sentence_classification',
+    'experiments.descriptions.alignment',
+    'experiments.descriptions.captions',
 )
 # Options without which 60 images are too few for an experiment's smoke preset.
 FEW = {
@@ -50,6 +59,13 @@ def test_rows_of_own_images_are_loaded(name, rows):
         'spatial_transformer',  # a larger canvas
         'small_network',  # a margin
     )
+
+
+@pytest.mark.parametrize('name', sorted(set(listed()) - set(NO_IMAGE_FILES)))
+def test_unreadable_files_can_be_skipped_everywhere(name):
+    this = experiment.from_module(importlib.import_module(name))
+    config = cli.parse(this, ['--unreadable', 'skip'])
+    assert config.data_kwargs()['unreadable'] == 'skip'
 
 
 def test_what_is_missing_is_named_by_its_option(rows):
