@@ -11,34 +11,34 @@ from jaxtyping import Int32
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
-    order.flags.writeable = False  # the cached array is handed to every later call
+    order.flags.writeable = False  # the cached array is returned to every later call
     return order
 
 
 def indices(
     seed: int, n: int, num_examples: int, batch_size: int
 ) -> Int32[np.ndarray, ' batch_size']:
-    """Rows of batch n, drawn without replacement within each epoch.
+    """Rows of batch n, sampled without replacement within each epoch.
 
     The stream is endless: epoch after epoch, each a permutation of all examples that depends on
     (seed, epoch) alone. Batch n is its positions n * batch_size to (n + 1) * batch_size - 1, and
     position p lies in epoch p // num_examples; so a batch may straddle epochs or be larger than the
     set, no example is ever dropped, and the order of the stream does not depend on the batch size.
 
-    The batch is the global one. Of P processes, process i takes its P-th part, the rows from
-    i * batch_size // P on: together they see what one process would.
+    The batch is the global one. With P processes, process i takes the i-th of P parts, the rows from i * batch_size
+    // P on: together they use the same batch as one process.
 
     Args:
-      seed: >= 0.
+      seed: Seed, >= 0.
       n: Number of the batch, >= 0.
-      num_examples: 1 to 2^31 - 1.
-      batch_size: >= 1.
+      num_examples: Number of examples, 1 to 2^31 - 1.
+      batch_size: Number of rows per batch, >= 1.
 
     Returns:
       [batch_size], values in 0..num_examples - 1.
 
     Raises:
-      ValueError: An argument outside its domain.
+      ValueError: An argument is outside its domain.
     """
     if seed < 0 or n < 0 or batch_size < 1 or not 1 <= num_examples < 2**31:
         raise ValueError(
@@ -59,21 +59,21 @@ def balanced(
 ) -> Callable[[int], np.ndarray]:
     """Batches in which all classes are equally frequent: frequent classes are downsampled.
 
-    An epoch holds m examples of every class, m the size of the rarest, in random order. It takes
-    the next m of each class's own endless stream (that of `indices`), so that over the epochs all
-    examples of a frequent class are seen, equally often; an example comes twice in an epoch only
-    where its class's stream starts a new permutation.
+    An epoch has m examples of every class, where m is the size of the rarest class, in random order. It takes the
+    next m of an endless stream for each class (that of `indices`), so that over the epochs all examples of a frequent
+    class are used equally often; an example occurs twice in an epoch only if the stream of its class starts a new
+    permutation.
 
     Args:
       labels: [n], integers >= 0; a class without an example is ignored.
-      batch_size: >= 1.
-      seed: >= 0.
+      batch_size: Number of rows per batch, >= 1.
+      seed: Seed, >= 0.
 
     Returns:
-      The function n -> int32 [batch_size] of rows, like `indices` pure in (seed, n).
+      The function n -> int32 [batch_size] of rows, pure in (seed, n) like `indices`.
 
     Raises:
-      ValueError: The labels are no integers [n], negative or empty, or as `indices`.
+      ValueError: The labels are not integers [n], negative or empty; or as in `indices`.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
@@ -102,19 +102,19 @@ def balanced(
         rows = np.concatenate([epoch(number) for number in epochs])
         return rows[positions - epochs[0] * length]
 
-    indices(seed, 0, len(labels), batch_size)  # its errors, before the first batch
+    indices(seed, 0, len(labels), batch_size)  # raises its errors before the first batch
     return batch
 
 
 def chunks(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Arrays [n, ...] as chunks [m, size, ...] of one shape, for evaluation piece by piece.
+    """Arrays [n, ...] as chunks [m, size, ...] of one shape, for evaluation chunk by chunk.
 
     Args:
       arrays: Name -> array, all of the same length n >= 1.
-      size: Rows per chunk; fewer where n is smaller.
+      size: Number of rows per chunk; fewer if n is smaller.
 
     Returns:
-      The chunks, the last one filled with first rows, and 'mask' bool [m, size]: which rows count.
+      The chunks, with the last one padded by first rows, and 'mask' bool [m, size], False for padding.
     """
     n = len(next(iter(arrays.values())))
     size = min(size, n)
@@ -129,9 +129,9 @@ def sample_chunks(
     """Random examples of a set as whole chunks [m, size, ...], for evaluations during training.
 
     Args:
-      arrays: Name -> array [n, ...], or what is indexed like one; all of the same length.
-      num_examples: At most so many; a last incomplete chunk is left out.
-      size: Rows per chunk; fewer where there are fewer examples.
+      arrays: Name -> array [n, ...], or an object indexed like one; all of the same length.
+      num_examples: Largest number of examples; a last incomplete chunk is left out.
+      size: Number of rows per chunk; fewer if there are fewer examples.
       seed: Seed of the random choice.
     """
     n = len(next(iter(arrays.values())))

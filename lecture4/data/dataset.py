@@ -1,4 +1,4 @@
-"""What every image source returns: images, their labels and the names of the classes."""
+"""The data set that every image source returns: images, their labels and the names of the classes."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Shaped
 
-MAX_CLASSES = 2**20  # a larger label is an identifier, not a class index
+MAX_CLASSES = 2**20  # larger labels are identifiers, not class indices
 
 # Images of one size in one array [n, h, w, c], or of several sizes as [h, w, c] each.
 Images = Shaped[np.ndarray, '_n _h _w _c'] | Sequence[Shaped[np.ndarray, '_h _w _c']]
 
 
 class DataError(ValueError):
-    """A data set is missing, damaged, misnamed or of the wrong form. The message says the fix."""
+    """A data set is missing, damaged, misnamed or of the wrong form. The message has the fix."""
 
 
 class SplitError(DataError):
@@ -25,7 +25,7 @@ class Dataset(NamedTuple):
     """Labeled or unlabeled images in memory.
 
     Attributes:
-      images: uint8 or float32 [n, h, w, c], or a tuple of [h, w, c] arrays where the sizes differ;
+      images: uint8 or float32 [n, h, w, c], or a tuple of [h, w, c] arrays if the sizes differ;
         c is 1 or 3 and the same for all.
       labels: int32 [n], values in 0..len(class_names) - 1; None for an unlabeled set.
       class_names: One name per class; () for an unlabeled set.
@@ -39,22 +39,22 @@ class Dataset(NamedTuple):
 def validate(
     name: str, images: Any, labels: Any = None, class_names: Iterable[Any] | None = None
 ) -> Dataset:
-    """The arrays as a `Dataset`.
+    """Check arrays, and return them as a `Dataset`.
 
     Args:
-      name: What error messages begin with, such as 'npz:digits.npz'.
+      name: Prefix of error messages, such as 'npz:digits.npz'.
       images: [n, h, w], [n, h, w, c], or a sequence of [h, w] or [h, w, c]; uint8, or floating
         (converted to float32) and finite. A grayscale image of a set that also has color images
         gets three equal channels.
       labels: Integers >= 0, [n] or [n, 1]; None for an unlabeled set.
-      class_names: One per class; None stands for '0', '1', ...
+      class_names: Names of the classes; None stands for '0', '1', ...
 
     Returns:
-      The data set in the form that `Dataset` states.
+        The data set, see `Dataset`.
 
     Raises:
-      DataError: Another shape or dtype, an empty set, NaN or infinity (with the index of the image),
-        a label that is missing, negative or without a name.
+      DataError: The shape or dtype is wrong, the set is empty, images contain NaN or infinity (the message has the
+        index of the image), or a label is missing, negative or without a name.
     """
     if isinstance(images, np.ndarray) and images.dtype != object:
         images = _validate_images(name, images)
@@ -75,16 +75,16 @@ def validate(
 
 
 def readable_name(name: str) -> str:
-    """A class name that can be compared, printed and drawn.
+    """Make a class name comparable and printable.
 
-    Composed and decomposed accents (Unicode NFC and NFD) become one name; what is not Unicode, such as
-    bytes of a file name that are not UTF-8, is escaped.
+    Composed and decomposed accents (Unicode NFC and NFD) are unified; characters that are not Unicode, such as bytes
+    of a file name that are not UTF-8, are escaped.
     """
     return unicodedata.normalize('NFC', name.encode('utf-8', 'backslashreplace').decode('utf-8'))
 
 
 def sort_class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in alphabetical order, or by value if all are whole numbers: 2 before 10."""
+    """Class names in alphabetical order, or by value if all are integers: 2 before 10."""
     names = sorted(names)
     if all(name.isascii() and name.isdigit() for name in names):
         names.sort(key=int)

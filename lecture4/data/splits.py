@@ -1,4 +1,4 @@
-"""Folds for cross-validation, and a held-out fraction of the rest, as functions of the seed."""
+"""Folds for cross-validation, and held-out fractions, as functions of the seed."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ def assign_folds(num_examples: int, num_folds: int, seed: int) -> Int32[np.ndarr
     """The fold of every example: a random partition into folds whose sizes differ by at most one.
 
     Args:
-      num_examples: n.
-      num_folds: 2 to n.
+      num_examples: Number of examples n.
+      num_folds: Number of folds, 2 to n.
       seed: Seed of the permutation.
 
     Returns:
       [n], values in 0..num_folds - 1.
 
     Raises:
-      ValueError: Fewer examples than folds, or fewer than two folds.
+      ValueError: There are fewer examples than folds, or fewer than two folds.
     """
     if not 2 <= num_folds <= num_examples:
         raise ValueError(

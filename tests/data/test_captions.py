@@ -155,7 +155,7 @@ def test_coco_captions_are_read(folder):
     [
         ({'annotations': [{'image_id': 0, 'caption': 'dog'}]}, 'image 01.png has no sentence'),
         ({'annotations': [{'image_id': 99, 'caption': 'dog'}]}, 'unknown 99'),
-        ({'annotations': [{'caption': 'dog'}]}, "without or of unknown 'image_id'"),
+        ({'annotations': [{'caption': 'dog'}]}, "missing or unknown 'image_id'"),
         ({'annotations': [{'image_id': i, 'caption': '.'} for i in range(20)]}, 'has no word'),
     ],
 )
@@ -314,7 +314,7 @@ def test_another_vocabulary_at_resume_is_refused(tmp_path):
     (tmp_path / 'run' / 'config.json').write_text('{}')
     task.check_vocabulary(tmp_path / 'run', words, False)
     other = vocabulary.build([('a', 'cat')])
-    with pytest.raises(DataError, match=r'began with a vocabulary of 4 words, .* --overwrite'):
+    with pytest.raises(DataError, match=r'started with a vocabulary of 4 words, .* --overwrite'):
         task.check_vocabulary(tmp_path / 'run', other, False)
     task.check_vocabulary(tmp_path / 'run', other, True)
     task.check_vocabulary('', other, False)
@@ -332,7 +332,7 @@ def test_segments_of_an_alignment_run_are_read(tmp_path):
     encoded, image_of, region_of = segments.read(tmp_path, loaded, 2)
     assert region_of[:2].tolist() == [0, 3] and image_of[-1] == 9
     assert np.concatenate(encoded[:2]).tolist() == part.encoded[0].tolist()
-    with pytest.raises(DataError, match='holds no codes of an alignment run'):
+    with pytest.raises(DataError, match='contains no codes of an alignment run'):
         segments.read(tmp_path / 'nowhere', loaded)
     (tmp_path / 'index.json').write_text('{"rows": 49, "block": 4096}')
     with pytest.raises(DataError, match='regions of 50 sentences, expected 50'):

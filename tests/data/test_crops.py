@@ -129,7 +129,7 @@ def test_images_are_split_and_the_last_ones_left_out():
     train, valid = crops.split_images(images, 2, 1)
     assert [part[0, 0, 0] for part in train] == [0, 1, 2]
     assert [part[0, 0, 0] for part in valid] == [3, 4]
-    with pytest.raises(DataError, match=r'more than 6 images .*got 6: none is left'):
+    with pytest.raises(DataError, match=r'more than 6 images .*got 6: no training image is left'):
         crops.split_images(images, 4, 2)
 
 

@@ -1,7 +1,7 @@
 """Batches of sentences of similar length, each a pure function of (seed, n), of few shapes.
 
-A program is compiled once for every length of a batch. Sentences are grouped by the smallest of a few
-lengths that holds them, and a batch is drawn from one group, so that little of it is padding.
+A program is compiled once for every length of a batch. Sentences are grouped by the smallest of a few lengths that
+fits them, and a batch comes from one group, so that it has little padding.
 """
 
 import functools
@@ -15,7 +15,7 @@ from lecture4.data.dataset import DataError
 from lecture4.data.text import vocabulary
 from lecture4.data.text.vocabulary import Vocabulary
 
-LENGTHS = (8, 12, 16, 24, 40)  # words of padded sentences
+LENGTHS = (8, 12, 16, 24, 40)  # lengths of padded sentences in words
 
 
 class Sampler(NamedTuple):
@@ -43,11 +43,11 @@ def encode(
     Args:
       words: The vocabulary.
       sentences: Sentences as lists of words.
-      drop_unknown: Whether words that are not in the vocabulary are left out, as neuraltalk does, or are
-        the index of the unknown word.
+      drop_unknown: Whether words that are not in the vocabulary are left out, as in neuraltalk, or become the unknown
+        word.
 
     Raises:
-      DataError: A sentence has no word, or none that is in the vocabulary (named by its index).
+      DataError: A sentence has no word, or none in the vocabulary (the message has its index).
     """
     encoded = vocabulary.encode(words, sentences)
     for i, sentence in enumerate(encoded):
@@ -72,8 +72,8 @@ def by_length(
     """Batches of sentences of one group of lengths, in random order.
 
     Args:
-      lengths: Number of words of m sentences.
-      batch_size: Sentences per batch.
+      lengths: Numbers of words of m sentences.
+      batch_size: Number of sentences per batch.
       seed: Seed of the order.
       buckets: Padded lengths, ascending.
 

@@ -1,4 +1,4 @@
-"""What every source of captioned images returns."""
+"""The data set that every source of captioned images returns."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,14 +17,13 @@ class CaptionedImages:
     """Images with sentences, and features of their regions.
 
     Attributes:
-      names: One per image, unique.
-      sentences: For each of n images one or more sentences of words.
-      read_image: Row -> pixels uint8 [h, w, 3]; None where the source has no pixels.
+      names: Unique names of the images.
+      sentences: One or more sentences of words for each of n images.
+      read_image: Row -> pixels uint8 [h, w, 3]; None if the source has no pixels.
       features: Features of r regions per image, of which the first is the whole image; None before they are computed.
       boxes: The regions [x1, y1, x2, y2] in pixels of the image.
-      word_groups: For every sentence the object group that each of its words is about, -1 for none; None
-        where that is not known.
-      region_groups: The object group of every region, -1 for none; None where that is not known.
+      word_groups: Object group that each word of every sentence refers to, -1 for none; None if unknown.
+      region_groups: Object group of every region, -1 for none; None if unknown.
     """
 
     names: tuple[str, ...]
@@ -40,7 +39,7 @@ class CaptionedImages:
 
 
 def words_of(text: str) -> Words:
-    """The words of a sentence: lower case, no punctuation; the endings 's and n't are words of their own."""
+    """The words of a sentence: lower case, no punctuation; the endings 's and n't are separate words."""
     return tuple(word for word in tokenize(text) if any(map(str.isalnum, word)))
 
 
@@ -50,14 +49,14 @@ def validate(
     """Names and tokenized sentences of images.
 
     Args:
-      source: What error messages begin with.
-      names: One per image.
-      texts: For each image its sentences as text.
-      max_words: Longest sentence; 0 for any.
+      source: Prefix of error messages.
+      names: Names of the images.
+      texts: Sentences of each image as text.
+      max_words: Largest number of words in a sentence; 0 for any.
 
     Raises:
-      DataError: No image, an image without a sentence, a sentence without a word, or one longer than
-        max_words; names the image.
+      DataError: There is no image, an image has no sentence, or a sentence has no word or more than max_words; the
+        message names the image.
     """
     if not len(names):
         raise DataError(f'{source} has no images with sentences; check its split and its captions')
@@ -81,7 +80,7 @@ def validate(
 def flatten(
     sentences: Sequence[Sequence[Words]],
 ) -> tuple[list[Words], Int[np.ndarray, ' m']]:
-    """All sentences in the order of their images, and the row of the image of each."""
+    """All sentences in the order of their images, and the row of each sentence's image."""
     counts = [len(own) for own in sentences]
     flat = [words for own in sentences for words in own]
     return flat, np.repeat(np.arange(len(counts)), counts)

@@ -1,7 +1,7 @@
-"""Features of images by a network, computed once over all devices and kept in a file with a fingerprint.
+"""Features of images by a network, computed once over all devices and stored in a file with a fingerprint.
 
-The fingerprint is a sum over the network's weights, its name and activation, the images and the regions:
-a file of other weights or other images is not taken for these.
+The fingerprint is a hash of the network's weights, its name and activation, the images and the regions, so that a
+file for other weights or other images is not used by mistake.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ def fingerprint(variables: Any, images: Iterable[np.ndarray], *settings: Any) ->
 
     Args:
       variables: Pytree of the network's arrays.
-      images: Pixels.
-      *settings: What else decides the features; hashed by their repr.
+      images: Pixels of the images.
+      *settings: Everything else that determines the features, hashed by repr.
     """
     digest = hashlib.sha256(repr(settings).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -51,7 +51,7 @@ def region_features(
     settings: Sequence[Any] = (),
     overwrite: bool = False,
 ) -> Float[np.ndarray, 'n r d']:
-    """Features of the regions of images, read from `path` if it has them, else computed and written there.
+    """Features of the regions of images, read from `path` if it has them, otherwise computed and written there.
 
     Args:
       apply: (variables, crops [m, size, size, 3] in [0, 1]) -> features [m, d], compiled once; each crop
@@ -62,12 +62,12 @@ def region_features(
       boxes: Regions [x1, y1, x2, y2] in pixels.
       path: The .npz file, which `registry.read_features` also reads.
       size: Size of the crops.
-      batch_size: Crops at a time; rounded up to a multiple of the devices.
-      settings: Name of the network and of the activation: what distinguishes `apply` from another.
-      overwrite: Whether a file with another fingerprint is replaced.
+      batch_size: Number of crops at a time, rounded up to a multiple of the number of devices.
+      settings: Name of the network and of the activation, which identify `apply`.
+      overwrite: Whether to replace a file with another fingerprint.
 
     Raises:
-      DataError: The file is damaged, or its fingerprint is another.
+      DataError: The file is damaged, or has another fingerprint.
     """
     path = pathlib.Path(path)
     n, r = boxes.shape[:2]
@@ -115,10 +115,10 @@ def _read(path: pathlib.Path, expected: str) -> np.ndarray:
         with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             found, features = str(file['fingerprint']), file['features']
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f'{path} is no file of cached features ({error}); remove it') from error
+        raise DataError(f'{path} is not a file of cached features ({error}); remove it') from error
     if found != expected:
         raise DataError(
-            f'{path} holds features of other weights, images or regions (fingerprint {found[:12]}, expected '
+            f'{path} has features of other weights, images or regions (fingerprint {found[:12]}, expected '
             f'{expected[:12]}); remove it, or name another file'
         )
     return features

@@ -1,4 +1,4 @@
-"""Captioned images in files of the user's: COCO's captions (`coco:PATH`), and a folder with a list (`folder:PATH`).
+"""Captioned images in the user's files: COCO's captions (`coco:PATH`), and a folder with a list (`folder:PATH`).
 
 coco:PATH     PATH or PATH/annotations has captions_train*.json and captions_val*.json in COCO's format,
 PATH/train*, PATH/val* the images. The dev and test images are the first and the second half
@@ -19,14 +19,14 @@ from lecture4.data.captions.dataset import CaptionedImages, validate
 from lecture4.data.dataset import DataError
 from lecture4.data.sources.decode import read_image, to_rgb
 
-MAX_HALF = 5000  # images of each half of COCO's val set, as Karpathy & Fei-Fei
+MAX_HALF = 5000  # number of images of each half of COCO's val set, as in Karpathy & Fei-Fei
 
 
 def load_coco(path: pathlib.Path, split: str, *, max_words: int = 0) -> CaptionedImages:
     """A split of a folder in COCO's layout.
 
     Raises:
-      DataError: A file is missing, is no JSON of captions (names the file and what is wrong), or as
+      DataError: A file is missing or is not a JSON of captions (the message has the file and the reason); or as in
         `validate`.
     """
     part = 'train' if split == 'train' else 'val'
@@ -34,7 +34,7 @@ def load_coco(path: pathlib.Path, split: str, *, max_words: int = 0) -> Captione
     found += sorted((path / 'annotations').glob(f'captions_{part}*.json'))
     if not found:
         raise DataError(
-            f'{path} has no captions_{part}*.json, nor has its folder annotations; name the folder that has'
+            f'neither {path} nor its folder annotations has captions_{part}*.json; name the folder that does'
         )
     names, texts = read_captions_json(found[0])
     if split != 'train':
@@ -55,7 +55,7 @@ def read_captions_json(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
     """File names and sentences of COCO's JSON: {'images': [...], 'annotations': [...]}.
 
     Raises:
-      DataError: The file is no such JSON, or an annotation is of an image that is not listed.
+      DataError: The file is not such a JSON, or an annotation is of an image that is not listed.
     """
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -69,16 +69,17 @@ def read_captions_json(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected {{'images': [{{'id', 'file_name'}}], 'annotations': [{{'image_id', "
-            f"'caption'}}]}}, got an entry without or of unknown {error}; use COCO's file of captions"
+            f"'caption'}}]}}, got an entry with missing or unknown {error}; use COCO's file of captions"
         ) from error
     return list(names.values()), [texts[image_id] for image_id in names]
 
 
 def load_folder(path: pathlib.Path, split: str, *, max_words: int = 0) -> CaptionedImages:
-    """A split of a folder of images with a list of sentences; which image is in which is a fixed choice.
+    """A split of a folder of images with a list of sentences; the assignment of images to splits is fixed.
 
     Raises:
-      DataError: There is no captions.txt, a line has no sentence, fewer than 10 images, or as `validate`.
+      DataError: There is no captions.txt, a line has no sentence, or there are fewer than 10 images; or as in
+        `validate`.
     """
     file = path / 'captions.txt'
     if not file.is_file():
@@ -125,6 +126,6 @@ def _reader(names: tuple[str, ...], folders: list[pathlib.Path]):
         for folder in folders:
             if (folder / names[row]).is_file():
                 return np.array(to_rgb(read_image(folder / names[row])))
-        raise DataError(f'{names[row]} is not in {folders[0]} nor in its folders of images')
+        raise DataError(f'{names[row]} is neither in {folders[0]} nor in its folders of images')
 
     return read

@@ -3,7 +3,7 @@
 Files are read from manual_dir and its folders flickr8k_text (Flickr8k.token.txt and the lists of names),
 flickr8k_features (features of EfficientNet-Lite0: of the whole image, and of nine windows by their 96
 principal components) and flickr8k_images (pixels, 224 x 224, of the official dev and test images and of
-1000 training images; only figures need them). Hodosh, Young & Hockenmaier, JAIR 2013.
+1000 training images, needed for figures only). Hodosh, Young & Hockenmaier, JAIR 2013.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ SPLITS = {
     ),
 }
 IMAGE_SIZE = 224
-NUM_WITH_PIXELS = 1000  # first images of each split
+NUM_WITH_PIXELS = 1000  # number of first images of each split
 WINDOWS = 'regions_3x3_pca96.npz'
 WHOLE = 'image_1280.npz'
 
@@ -65,13 +65,13 @@ def load(
 
     Args:
       split: 'train', 'dev' or 'test'.
-      manual_dir: The folder of the files: else $LECTURE4_MANUAL_DIR.
-      with_features: Whether the published features are read: float16 [n, 10, 1280], the whole image first.
-      with_pixels: Whether only the 1000 training images are taken whose pixels are in flickr8k_images.
-      max_words: Longest sentence; 0 for any.
+      manual_dir: Folder of the files; by default $LECTURE4_MANUAL_DIR.
+      with_features: Whether to read the published features: float16 [n, 10, 1280], the whole image first.
+      with_pixels: Whether to take only the 1000 training images whose pixels are in flickr8k_images.
+      max_words: Largest number of words in a sentence; 0 for any.
 
     Raises:
-      DataError: An unknown split, a file that is missing (says which) or altered, or as `validate`.
+      DataError: The split is unknown, or a file is missing (the message says which) or altered; or as in `validate`.
     """
     if split not in SPLITS:
         raise DataError(f'flickr8k has no split {split!r}; it has {", ".join(SPLITS)}')
@@ -99,7 +99,7 @@ def read_features(
 ) -> tuple[Float[np.ndarray, 'n 10 1280'], Float[np.ndarray, 'n 10 4']]:
     """Features of the whole image and of nine windows, float16, and their boxes.
 
-    Windows are stored by principal components and returned in the space of the whole image's features.
+    Windows are stored as principal components and returned in the space of the whole image's features.
 
     Raises:
       DataError: A file is missing, cannot be read, or lacks one of the images.
@@ -136,10 +136,10 @@ def read_features(
 
 
 def read_image(name: str, manual_dir: str | PathLike[str] | None) -> UInt8[np.ndarray, '224 224 3']:
-    """Pixels of an image, squashed to a square.
+    """Pixels of an image, resized to a square.
 
     Raises:
-      DataError: The image is in none of the archives; two thirds of the training images are not.
+      DataError: The image is in none of the archives, like most of the training images.
     """
     from PIL import Image
 
@@ -156,7 +156,7 @@ def read_image(name: str, manual_dir: str | PathLike[str] | None) -> UInt8[np.nd
 
 @functools.lru_cache(maxsize=3)
 def _archive(path: pathlib.Path) -> zipfile.ZipFile:
-    """An open archive: reading its table of contents for each image would take most of the time."""
+    """An open archive, cached because reading its table of contents for each image would take most of the time."""
     return zipfile.ZipFile(path)
 
 

@@ -1,7 +1,7 @@
-"""Regions of images and fixed descriptors of them, for sources without a detector and without a network.
+"""Regions of images and fixed descriptors of them, which need neither a detector nor a network.
 
-The descriptor of a region is its histogram of oriented gradients over 4 x 4 cells (Dalal & Triggs 2005,
-without blocks) and its mean color in each cell: shapes and colors are linear in it.
+The descriptor of a region is its histogram of oriented gradients over 4 x 4 cells (Dalal & Triggs 2005, without
+blocks) and its mean color in each cell, so that shapes and colors are linearly decodable.
 """
 
 import numpy as np
@@ -26,8 +26,8 @@ def crop(
     """Regions resized to squares: bilinear interpolation at twice the size, then means of 2 x 2; values in [0, 1].
 
     Args:
-      image: Pixels.
-      boxes: [x1, y1, x2, y2] in pixels; what lies outside the image repeats its border.
+      image: Pixels of the image.
+      boxes: Boxes [x1, y1, x2, y2] in pixels; outside the image its border is repeated.
       size: Size of the crops.
     """
     steps = (np.arange(2 * size) + 0.5) / (2 * size)
@@ -54,11 +54,11 @@ def crop(
 def describe(
     image: UInt8[np.ndarray, 'h w 3'], boxes: Float[np.ndarray, 'r 4']
 ) -> Float[np.ndarray, 'r 176']:
-    """Descriptors of regions: oriented gradients of unit length for each region, then colors.
+    """Descriptors of regions: oriented gradients, normalized for each region, then colors.
 
     Args:
-      image: Pixels.
-      boxes: [x1, y1, x2, y2] in pixels.
+      image: Pixels of the image.
+      boxes: Boxes [x1, y1, x2, y2] in pixels.
     """
     crops = crop(image, boxes)
     gray = crops.mean(3)

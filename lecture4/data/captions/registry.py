@@ -6,8 +6,8 @@
     coco:PATH         a folder in COCO's layout; see `lecture4.data.captions.files`
     folder:PATH       a folder of images with captions.txt
 
-All have the splits train, dev and test. Features: those that come with scenes and flickr8k; else `hog`,
-descriptors of the whole image and of 3 x 3 windows; or `npz:PATH`, any features of the same images.
+All have the splits train, dev and test. Features are those that come with scenes and flickr8k; otherwise `hog`,
+descriptors of the whole image and of 3 x 3 windows, or `npz:PATH`, any features of the same images.
 """
 
 import dataclasses
@@ -41,19 +41,18 @@ def load(
 
     Args:
       source: A name of the table above.
-      split: 'train', 'dev', 'test', and of scenes 'held_out'.
-      features: '' takes the source's own, else 'hog' or 'npz:PATH', where the arrays of the file (or of
+      split: 'train', 'dev', 'test', for scenes also 'held_out'.
+      features: '' takes those of the source; otherwise 'hog' or 'npz:PATH', where the arrays of the file (or of
         PATH/SPLIT.npz, if PATH is a folder) are those of `read_features`.
       num_images: Number of scenes.
-      max_words: Longest sentence; 0 for any.
-      manual_dir: A folder of downloaded files: else $LECTURE4_MANUAL_DIR.
-      data_dir: Not used: nothing is prepared.
-      download: Not used: nothing can be downloaded.
+      max_words: Largest number of words in a sentence; 0 for any.
+      manual_dir: Folder of downloaded files; by default $LECTURE4_MANUAL_DIR.
+      data_dir: Not used, since no set is prepared.
+      download: Not used, since nothing can be downloaded.
       seed: Seed of the scenes.
 
     Raises:
-      DataError: An unknown source or split, files that are missing or broken, or as `validate` and
-        `read_features`.
+      DataError: The source or split is unknown, files are missing or broken; or as in `validate` and `read_features`.
     """
     del data_dir, download
     kind, _, path = source.partition(':')
@@ -126,7 +125,7 @@ def read_features(path: pathlib.Path, data: CaptionedImages) -> CaptionedImages:
     lacking = [name for name in data.names if name not in rows]
     if lacking:
         raise DataError(
-            f'{path} holds features of other images: {len(lacking)} of {len(data)} are missing, such as '
+            f'{path} has features of other images: {len(lacking)} of {len(data)} are missing, such as '
             f'{lacking[0]}; compute them for this source and split'
         )
     at = [rows[name] for name in data.names]

@@ -1,9 +1,9 @@
-"""Scenes of colored shapes with sentences of a small grammar: no file, ground truth for every word.
+"""Scenes of colored shapes with sentences of a small grammar: no files, and ground truth for every word.
 
-A scene has two groups of one to three equal shapes, one left of or above the other, on a noisy background.
-Its five sentences name counts, colors, shapes and the relation; which group a word is about is known. Some
-combinations of color and shape occur in the split `held_out` only: what a model says of them it has not
-learned by heart. The regions are the whole image, the boxes of the shapes, and random boxes.
+A scene has two groups of one to three equal shapes, one left of or above the other, on a noisy background. Its five
+sentences name counts, colors, shapes and the relation; the group that each word refers to is known. Some combinations
+of color and shape occur only in the split `held_out`, so that a model cannot have memorized them. The regions are the
+whole image, the boxes of the shapes, and random boxes.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ OPPOSITE = {'left': 'right', 'above': 'below'}
 
 
 class Group(NamedTuple):
-    """Equal shapes: how many, and which."""
+    """A group of equal shapes: their number, color and shape."""
 
     number: int
     color: str
@@ -36,14 +36,14 @@ class Group(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A scene and what is known of it.
+    """A scene with its ground truth.
 
     Attributes:
       image: Pixels.
-      groups: The first is left of or above the second.
+      groups: Two groups; the first is left of or above the second.
       relation: 'left' or 'above'.
       boxes: Regions: the whole image, the shapes in random order, random boxes.
-      region_groups: 0 or 1 where a region is a shape of that group, else -1.
+      region_groups: 0 or 1 for regions that are shapes of this group, else -1.
     """
 
     image: UInt8[np.ndarray, '64 64 3']
@@ -60,10 +60,10 @@ def load(split: str, num_images: int, *, seed: int = 0) -> CaptionedImages:
       split: 'train', 'dev', 'test', or 'held_out', whose scenes have a combination of color and shape that
         is in no other split.
       num_images: Number of scenes.
-      seed: Scene n of a split is a function of (seed, split, n).
+      seed: Seed; scene n of a split is a function of (seed, split, n).
 
     Raises:
-      DataError: Another split.
+        DataError: The split is unknown.
     """
     if split not in SPLITS:
         raise DataError(f'scenes has no split {split!r}; it has {", ".join(SPLITS)}')
@@ -88,7 +88,7 @@ def load(split: str, num_images: int, *, seed: int = 0) -> CaptionedImages:
 
 
 def scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:
-    """A random scene; with `held_out` one of its groups has a combination of HELD_OUT, otherwise none has."""
+    """A random scene; with `held_out` one of its groups has a combination of HELD_OUT, otherwise none does."""
     every = [(color, shape) for color in COLORS for shape in SHAPES]
     seen = [pair for pair in every if pair not in HELD_OUT]
     first, second = (seen[i] for i in rng.choice(len(seen), 2, replace=False))
@@ -143,7 +143,7 @@ def _paint(image, low, size, group, rng):
 def describe(
     rng: np.random.Generator, scene: Scene
 ) -> list[tuple[tuple[str, ...], Int[np.ndarray, ' _t']]]:
-    """Five sentences of a scene: words, and for each the group it is about, -1 for neither."""
+    """Five sentences of a scene: words, and the group that each word refers to, -1 for neither."""
     relation, opposite = scene.relation, OPPOSITE[scene.relation]
     is_left = relation == 'left'
     before, behind = ('left of', 'right of') if is_left else (relation, opposite)
@@ -171,7 +171,7 @@ def _expand(rng, template, groups):
             number, color, shape = groups[group]
             plural = f'{shape}es' if shape == 'cross' else f'{shape}s'
             new = [COUNTS[number - 1], color, plural if number > 1 else shape]
-            if rng.random() < 0.15:  # a sentence need not say everything
+            if rng.random() < 0.15:  # sentences may omit attributes
                 del new[1]
         words += new
         about += [group] * len(new)

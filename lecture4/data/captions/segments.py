@@ -1,4 +1,4 @@
-"""Segments of sentences joined to regions, as an alignment run encodes them, as training data for region captions."""
+"""Segments of sentences with regions, as encoded by an alignment run, as training data for region captions."""
 
 import json
 import pathlib
@@ -19,8 +19,8 @@ def read(
     Args:
       directory: The codes of an alignment run (`--stage encode`): `regions` [n, t] of the words of every
         training sentence, in order.
-      loaded: The same source's splits, with unknown words kept in `sentences`.
-      min_words: Words of the shortest segment that is kept, known ones.
+      loaded: The splits of the same source, with unknown words kept in `sentences`.
+      min_words: Smallest number of known words of a segment to keep.
 
     Returns:
       (encoded, image_of, region_of): word indices, image and region of each segment.
@@ -35,12 +35,12 @@ def read(
         regions = np.concatenate(blocks)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
-            f'{directory} holds no codes of an alignment run ({error}); run it with --stage encode'
+            f'{directory} contains no codes of an alignment run ({error}); run it with --stage encode'
         ) from error
     train = loaded.splits['train']
     if len(regions) != index['rows'] or len(regions) != len(train.encoded):
         raise DataError(
-            f'{directory} holds regions of {len(regions)} sentences, expected {len(train.encoded)}; encode the '
+            f'{directory} has regions of {len(regions)} sentences, expected {len(train.encoded)}; encode the '
             'same source with as many images'
         )
     known = loaded.vocabulary.word_index

@@ -1,4 +1,4 @@
-"""Captioned images as a model trains on them: projected features, word indices, padded groups of sentences."""
+"""Captioned images as training data of a model: projected features, word indices, padded groups of sentences."""
 
 import pathlib
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from lecture4.data.text import vocabulary
 from lecture4.data.text.vocabulary import Vocabulary
 
 VOCABULARY_FILE = 'vocabulary.txt'
-CLIP = 6.0  # standard deviations of a whitened feature
+CLIP = 6.0  # bound of a whitened feature in standard deviations
 
 
 class Split(NamedTuple):
-    """A split with its features projected and its sentences encoded.
+    """A split with projected features and encoded sentences.
 
     Attributes:
       images: Names, sentences, pixels, boxes.
@@ -36,11 +36,11 @@ class Split(NamedTuple):
     def padded(
         self, rows: Sequence[int] | Int[np.ndarray, ' k'], length: int | None = None
     ) -> Int32[np.ndarray, 'k t']:
-        """Sentences, zeros after their words.
+        """Sentences padded with zeros.
 
         Args:
           rows: Rows of the sentences to pad.
-          length: Length of the result; None takes the smallest of `batches.LENGTHS` that holds all.
+          length: Length of the result; None takes the smallest of `batches.LENGTHS` that fits all.
         """
         chosen = [self.encoded[row] for row in rows]
         if length is None:
@@ -54,13 +54,13 @@ class Split(NamedTuple):
 
 
 class CaptionTask(NamedTuple):
-    """The splits of a source, over one vocabulary and one projection of features.
+    """The splits of a source, with one vocabulary and one projection of features.
 
     Attributes:
       splits: Name -> split.
       vocabulary: Vocabulary of the training sentences.
       mean: Mean of the features.
-      projection: Features minus mean to model inputs.
+      projection: Matrix from features minus mean to model inputs.
     """
 
     splits: dict[str, Split]
@@ -87,12 +87,13 @@ def load(
       source: As in `registry.load`.
       names: Names of the splits, training first.
       whiten_dim: As in `fit_whitening`.
-      min_count: Occurrences in training sentences below which a word is unknown.
-      drop_unknown: Whether unknown words are left out or are the index of the unknown word.
-      max_length: Longest sentence, a longer one is refused; 0 for the largest of `batches.LENGTHS`.
+      min_count: Number of occurrences in training sentences below which a word is unknown.
+      drop_unknown: Whether unknown words are left out, or become the unknown word.
+      max_length: Largest number of words in a sentence, longer ones are refused; 0 for the largest of
+        `batches.LENGTHS`.
       num_images: Number of scenes to train on; each other split has a quarter of it.
       features: As in `registry.load`.
-      **kwargs: manual_dir and the like, as `registry.load`.
+      **kwargs: Further options of `registry.load`, such as manual_dir.
 
     Raises:
       DataError: As in `registry.load` and `batches.encode`.
@@ -128,14 +129,14 @@ def fit_whitening(
 ) -> tuple[Float[np.ndarray, ' d'], Float[np.ndarray, 'd k']]:
     """Mean and projection to `dim` principal components of about unit variance.
 
-    The variance of a component is divided by itself plus `shrinkage` times the mean variance of those that
-    are kept, so that small ones are not amplified without bound.
+    The variance of a component is divided by itself plus `shrinkage` times the mean variance of the kept components,
+    so that small ones are not amplified without bound.
 
     Args:
       features: Features of the training images; those of the whole images (region 0) are compared.
       dim: Number of components; 0 keeps all dimensions and divides each by its standard deviation over all
         regions.
-      shrinkage: Nonnegative.
+      shrinkage: Relative regularization, nonnegative.
     """
     if not dim:
         every = np.asarray(features.reshape(-1, features.shape[2]), np.float32)
@@ -156,10 +157,10 @@ def project(
     mean: Float[np.ndarray, ' d'],
     projection: Float[np.ndarray, 'd k'],
 ) -> Float[np.ndarray, 'n r k']:
-    """Whitened features, bounded by CLIP; 500 images at a time, so that float16 inputs stay so.
+    """Whitened features, clipped to +-CLIP; 500 images at a time, so that float16 inputs are not converted as a whole.
 
     Raises:
-      DataError: The features have another dimension than the training images'.
+      DataError: The dimension of the features differs from that of the training images.
     """
     if features.shape[2] != len(mean):
         raise DataError(
@@ -168,22 +169,22 @@ def project(
         )
     n, r, d = features.shape
     result = np.empty((n, r, projection.shape[1]), np.float32)
-    for i in range(0, n, 500):  # one product of many rows, not one for each image
+    for i in range(0, n, 500):  # one product with many rows instead of one for each image
         rows = features[i : i + 500].reshape(-1, d).astype(np.float32) - mean
         result[i : i + 500] = (rows @ projection).reshape(-1, r, projection.shape[1])
     return np.clip(result, -CLIP, CLIP, out=result)
 
 
 def check_vocabulary(directory: str | PathLike[str], words: Vocabulary, overwrite: bool) -> None:
-    """Write the vocabulary into a run directory, or compare it with the one that is there.
+    """Write the vocabulary into a run directory, or compare it with the stored one.
 
     Args:
       directory: The run directory; '' checks nothing.
-      words: Vocabulary of the present sentences.
+      words: Vocabulary of the current sentences.
       overwrite: Whether a run in the directory will be replaced.
 
     Raises:
-      DataError: The run began with another vocabulary, whose parameters mean other words.
+        DataError: The run started with another vocabulary, so that its parameters belong to other words.
     """
     if not directory:
         return
@@ -192,8 +193,8 @@ def check_vocabulary(directory: str | PathLike[str], words: Vocabulary, overwrit
         stored = tuple(path.read_text(encoding='utf-8').split('\n'))
         if stored != words.words:
             raise DataError(
-                f'the run in {directory} began with a vocabulary of {len(stored)} words, the sentences now '
-                f'give {len(words)}, not the same; use the same sentences, or --overwrite'
+                f'the run in {directory} started with a vocabulary of {len(stored)} words, the current sentences '
+                f'give a different one of {len(words)}; use the same sentences, or --overwrite'
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,15 +17,20 @@ from lecture4.data.dataset import DataError
 from lecture4.data.detection.dataset import DetectionDataset, pad_boxes
 
 Bucket = tuple[int, int]
-RATIOS = (1.0, 1.25, 4 / 3, 1.5)  # longer to shorter side; the longest bucket takes what is longer
+RATIOS = (
+    1.0,
+    1.25,
+    4 / 3,
+    1.5,
+)  # ratios of the longer to the shorter side; the longest bucket takes longer images
 
 
 class ScaleRule(NamedTuple):
-    """How large images are made.
+    """Resizing rule of images.
 
     Attributes:
-      shorter: Length of the shorter side in pixels; 0 keeps the images' size.
-      longer: Bound of the longer side, which then decides.
+      shorter: Length of the shorter side in pixels; 0 keeps the size of the images.
+      longer: Upper bound of the longer side, which takes precedence.
       stride: Heights and widths of buckets are multiples of it.
     """
 
@@ -38,9 +43,9 @@ def resized_shape(height: int, width: int, rule: ScaleRule) -> tuple[int, int]:
     """Height and width after resizing by the rule, at least 1 pixel.
 
     Args:
-      height: In pixels.
-      width: In pixels.
-      rule: With shorter 0 the size stays, unless its longer side exceeds `longer`.
+      height: Height in pixels.
+      width: Width in pixels.
+      rule: Resizing rule; with shorter = 0 the size is kept, unless its longer side exceeds `longer`.
 
     References:
       Girshick 2015 (test.py, prep_im_for_blob).
@@ -55,15 +60,15 @@ def resized_shape(height: int, width: int, rule: ScaleRule) -> tuple[int, int]:
 def buckets_for(sizes: Int[np.ndarray, 'n 2'], rule: ScaleRule) -> tuple[Bucket, ...]:
     """The buckets that images of these sizes need, at most ten: shapes of the ratios in RATIOS and the longest.
 
-    A function of the rule and of which ratios occur, so that two splits share their buckets. With `shorter` 0:
-    one bucket of the largest height and width.
+    They depend only on the rule and the ratios that occur, so that two splits share buckets. With `shorter` 0 there
+    is one bucket with the largest height and width.
 
     Args:
       sizes: (height, width) of the images before resizing.
       rule: Resizing rule.
 
     Returns:
-      In ascending order of area.
+      Buckets in ascending order of area.
     """
     resized = np.array([resized_shape(h, w, rule) for h, w in np.asarray(sizes).tolist()])
     if not rule.shorter:
@@ -81,10 +86,10 @@ def buckets_for(sizes: Int[np.ndarray, 'n 2'], rule: ScaleRule) -> tuple[Bucket,
 
 
 def bucket_of(height: int, width: int, buckets: Sequence[Bucket]) -> int:
-    """Index of the smallest bucket that holds an image of this (resized) size.
+    """Index of the smallest bucket that fits an image of a (resized) size.
 
     Raises:
-      DataError: None does.
+      DataError: No bucket fits.
     """
     fitting = [i for i, (h, w) in enumerate(buckets) if height <= h and width <= w]
     if not fitting:
@@ -97,11 +102,11 @@ def bucket_of(height: int, width: int, buckets: Sequence[Bucket]) -> int:
 def resize(
     image: UInt8[np.ndarray, 'h w 3'], boxes: Float32[np.ndarray, 'g 4'], height: int, width: int
 ) -> tuple[UInt8[np.ndarray, '{height} {width} 3'], Float32[np.ndarray, 'g 4']]:
-    """An image resized by (where it shrinks, antialiased) bilinear interpolation, and its boxes.
+    """An image resized by bilinear interpolation (antialiased if it shrinks), and its boxes.
 
     Args:
       image: The image.
-      boxes: Edges in its pixels.
+      boxes: Edges in pixels of the image.
       height: Height of the result.
       width: Width of the result.
     """
@@ -145,14 +150,14 @@ def make_batch(
 
     Args:
       dataset: The images.
-      rows: Which.
-      bucket: (height, width); every one of the images has to fit.
+      rows: Rows of the images.
+      bucket: (height, width), which all images have to fit.
       rule: Resizing rule.
-      flips: Which to mirror; None mirrors none.
-      max_boxes: G, see `pad_boxes`.
-      for_training: Whether crowd regions, boxes of no area and, unless `use_difficult`, difficult objects are
-        left out, as Fast R-CNN and its successors train.
-      use_difficult: Whether difficult objects are trained on.
+      flips: Mask of the images to mirror; None mirrors none.
+      max_boxes: Number of boxes G per image, see `pad_boxes`.
+      for_training: Whether crowd regions, boxes without area and, unless `use_difficult`, difficult objects are left
+        out, as in the training of Fast R-CNN and its successors.
+      use_difficult: Whether to train on difficult objects.
 
     Returns:
       {'images': uint8 [n, H, W, 3], 'sizes': int32 [n, 2], (height, width) without the padding,
@@ -189,15 +194,15 @@ def make_batch(
 def bucketed_indices(
     bucket_numbers: Int[np.ndarray, ' n'], batch_size: int, *, seed: int
 ) -> Callable[[int], Int32[np.ndarray, ' b']]:
-    """Batches of which each has rows of one bucket; pure in (seed, n) like `batches.indices`.
+    """Batches whose rows are in one bucket each; pure in (seed, n) like `batches.indices`.
 
-    Each bucket has an endless stream of its own rows. An epoch takes ceil(m / batch_size) batches of a bucket
-    with m rows, in an order drawn for each epoch; so buckets occur about as often as their images.
+    Each bucket has an endless stream of its rows. An epoch takes ceil(m / batch_size) batches of a bucket with m
+    rows, in random order; so buckets occur about as often as their images.
 
     Args:
       bucket_numbers: Bucket of each row, >= 0.
-      batch_size: >= 1; the same for all buckets.
-      seed: >= 0.
+      batch_size: Number of rows per batch, >= 1, the same for all buckets.
+      seed: Seed, >= 0.
 
     Returns:
       The function n -> int32 [batch_size] of rows.
@@ -239,13 +244,13 @@ def training_batches(
 
     Args:
       dataset: The images.
-      batch_size: Images per batch.
+      batch_size: Number of images per batch.
       seed: Seed of the order and the flips.
       rule: Resizing rule.
       flip: Whether each image is mirrored with probability 1/2.
-      max_boxes: G.
-      use_difficult: Whether difficult objects are trained on.
-      keep_empty: Whether images without a box to train on are drawn; Fast R-CNN leaves them out.
+      max_boxes: Number of boxes G per image.
+      use_difficult: Whether to train on difficult objects.
+      keep_empty: Whether to keep images without a box to train on; Fast R-CNN leaves them out.
 
     Raises:
       DataError: No image has a box to train on.
@@ -279,9 +284,9 @@ def training_batches(
 def evaluation_batches(
     dataset: DetectionDataset, batch_size: int, *, rule: ScaleRule = ScaleRule()
 ) -> list[tuple[Int32[np.ndarray, ' b'], Bucket]]:
-    """(rows, bucket) of batches that together hold each image once, bucket after bucket.
+    """(rows, bucket) of batches that together contain each image once, bucket by bucket.
 
-    Only the last batch of a bucket is smaller; `make_batch` of rows padded with row 0 keeps its shape static.
+    Only the last batch of a bucket is smaller; pad its rows with row 0 for a static shape in `make_batch`.
     """
     buckets = buckets_for(dataset.sizes, rule)
     numbers = _bucket_numbers(dataset.sizes, buckets, rule)

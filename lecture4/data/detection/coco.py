@@ -36,24 +36,24 @@ PATTERNS = (
 def read_coco(
     path: str | PathLike[str], split: str = 'train', *, unreadable: Unreadable = 'refuse'
 ) -> DetectionDataset:
-    """A set in COCO's JSON format; images are decoded whenever they are taken.
+    """A set in COCO's JSON format; images are decoded on access.
 
-    Labels number the categories by ascending id from 1. Boxes without area are left out, boxes that reach beyond
-    their image are cut at its border; both are counted in a warning. Crowd regions are kept and marked; areas are
-    those that the file states (of outlines), else those of the boxes. Images without objects are kept.
+    Labels number the categories by ascending id from 1. Boxes without area are left out, boxes that extend beyond
+    their image are clipped to it; both are counted in a warning. Crowd regions are kept and marked; areas are those
+    in the file (of outlines), otherwise those of the boxes. Images without objects are kept.
 
     Args:
-      path: The JSON file or a folder, see the module.
+      path: The JSON file or a folder, see the module's docstring.
       split: Split of a folder; a JSON file counts as any split.
       unreadable: 'skip' leaves out images that cannot be decoded, and logs each by name.
 
     Returns:
-      In ascending order of the images' ids; names are the ids.
+      The set in ascending order of the images' ids; names are the ids.
 
     Raises:
-      DataError: No such file or split, a file that is no such JSON, an annotation of an unknown image or
-        category, a box with NaN, a negative side or outside its image, an image that is missing or of another
-        size than stated.
+      DataError: There is no such file or split, the file is not such a JSON, an annotation is of an unknown image or
+        category, a box has NaN, a negative width or height or lies outside its image, or an image is missing or has
+        another size than stated.
     """
     path = pathlib.Path(path).expanduser()
     file = _find_json(path, split)
@@ -97,7 +97,7 @@ def read_coco(
 
 
 def _objects(where, annotations, index, height, width):
-    """Arrays of one image's objects, and the numbers of boxes that were left out and cut."""
+    """Arrays of the objects of one image, and the numbers of boxes that are left out and clipped."""
     boxes = [annotation.get('bbox', ()) for annotation in annotations]
     if any(len(box) != 4 for box in boxes):
         raise DataError(
@@ -177,7 +177,7 @@ def _image_folder(path, file, split, images, where):
 
 
 def _size(where, folder, image):
-    """(height, width) of an image's file, which must be what the JSON file states."""
+    """(height, width) of an image file, which must agree with the JSON file."""
     file = folder / image['file_name']
     if not file.is_file():
         raise DataError(

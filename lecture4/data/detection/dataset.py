@@ -1,9 +1,9 @@
-"""What every source of images with boxes returns, and its batches as padded arrays of static shape.
+"""The data set that every source of images with boxes returns, and its batches as padded arrays of static shape.
 
 Boxes are the edges [x1, y1, x2, y2] of rectangles in pixels: the upper left corner of the image is (0, 0), its
 lower right corner (width, height), and a box is x2 - x1 wide. The first and last pixel in the papers' convention
-(inclusive, from 0) are x1 and x2 - 1, so that their `x2 - x1 + 1` and this `x2 - x1` are the same number. VOC's
-files count from 1, inclusive: x1 - 1, y1 - 1, x2, y2 in edges. Labels are 1 to K, 0 is the background.
+(inclusive, from 0) are x1 and x2 - 1, so that their `x2 - x1 + 1` and this `x2 - x1` are equal. VOC's files count
+from 1, inclusive: the edges are x1 - 1, y1 - 1, x2, y2. Labels are 1 to K, 0 is the background.
 """
 
 import functools
@@ -24,18 +24,18 @@ LOG = logging.getLogger(__name__)
 
 
 class DetectionDataset(NamedTuple):
-    """Images with labeled boxes; images may be of different sizes and may lie on the disk.
+    """Images with labeled boxes; images may have different sizes and may be on disk.
 
     Attributes:
-      images: Sequence of uint8 [h, w, 3]; a `LazyImages` decodes an image whenever it is taken.
+      images: Sequence of uint8 [h, w, 3]; a `LazyImages` decodes an image on access.
       sizes: (height, width) of each image.
       boxes: float32 [g, 4] for each image, edges as in this module's docstring, inside the image.
       labels: int32 [g] for each image, 1 to K.
-      difficult: bool [g] for each image: VOC's objects that neither count nor harm.
+      difficult: bool [g] for each image: VOC's objects that are ignored in evaluation.
       crowd: bool [g] for each image: COCO's regions of many objects.
-      areas: float32 [g] for each image: the area that COCO's sizes are measured by.
+      areas: float32 [g] for each image: the area that defines COCO's sizes.
       names: Identifier of each image, such as '2008_000008'.
-      class_names: K names; label k is class_names[k - 1].
+      class_names: Names of the K classes; label k is class_names[k - 1].
     """
 
     images: Sequence[np.ndarray]
@@ -50,16 +50,16 @@ class DetectionDataset(NamedTuple):
 
     @property
     def num_images(self) -> int:
-        """Number of images (the length of the tuple is that of its fields)."""
+        """Number of images (the length of the tuple is the number of its fields)."""
         return len(self.names)
 
 
 class LazyImages(Sequence):
-    """Encoded images that are decoded whenever they are taken, as uint8 [h, w, 3].
+    """Encoded images that are decoded on access, as uint8 [h, w, 3].
 
     Attributes:
-      names: What error messages call each image.
-      sources: What `read` takes: paths, members of an archive, rows of a prepared set.
+      names: Names of the images in error messages.
+      sources: Arguments of `read`: paths, members of an archive, rows of a prepared set.
       read: Source -> the bytes of an image file.
     """
 
@@ -70,7 +70,7 @@ class LazyImages(Sequence):
         return len(self.sources)
 
     def __getitem__(self, i: Any) -> Any:
-        """One image decoded; of a slice the images, still encoded."""
+        """One decoded image; for a slice the images, still encoded."""
         if isinstance(i, slice):
             return LazyImages(self.names[i], self.sources[i], self.read)
         return np.ascontiguousarray(
@@ -81,7 +81,7 @@ class LazyImages(Sequence):
         """The bytes of an image file.
 
         Raises:
-          DataError: It cannot be read.
+          DataError: The file cannot be read.
         """
         try:
             return self.read(self.sources[i])
@@ -92,7 +92,7 @@ class LazyImages(Sequence):
 def take(
     dataset: DetectionDataset, rows: Sequence[int] | Int[np.ndarray, ' m']
 ) -> DetectionDataset:
-    """The images of these rows only, in their order."""
+    """The images of some rows, in this order."""
     rows = [int(row) for row in rows]
     images = dataset.images
     if isinstance(images, LazyImages):
@@ -112,15 +112,15 @@ def take(
 def select_classes(
     name: str, dataset: DetectionDataset, class_names: Sequence[str]
 ) -> DetectionDataset:
-    """The boxes of some classes, numbered 1, 2, ... in the order given; images without any stay.
+    """The boxes of some classes, numbered 1, 2, ... in the given order; images without such boxes are kept.
 
     Args:
-      name: What error messages begin with.
+      name: Prefix of error messages.
       dataset: The data set.
       class_names: Classes to keep.
 
     Raises:
-      DataError: A class that the data set does not have.
+      DataError: The data set does not have one of the classes.
     """
     unknown = [c for c in class_names if c not in dataset.class_names]
     if unknown:
@@ -142,16 +142,16 @@ def select_classes(
 def clip_boxes(
     where: str, boxes: Shaped[np.ndarray, 'g 4'], height: int, width: int
 ) -> tuple[Float32[np.ndarray, 'g 4'], int]:
-    """Boxes cut at the border of their image, and how many were.
+    """Boxes clipped to their image, and the number of boxes that changed.
 
     Args:
-      where: What error messages begin with: the file of the annotation.
-      boxes: Edges; a box without area stays one.
+      where: Prefix of error messages: the file of the annotation.
+      boxes: Edges; boxes without area are kept.
       height: Height of the image.
       width: Width of the image.
 
     Raises:
-      DataError: A box with NaN or infinity, with x2 < x1 or y2 < y1, or wholly outside the image.
+      DataError: A box has NaN or infinity, has x2 < x1 or y2 < y1, or lies entirely outside the image.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     clipped = np.clip(boxes, 0, [width, height, width, height])
@@ -177,12 +177,12 @@ def clip_boxes(
 def check_images(
     name: str, dataset: DetectionDataset, unreadable: Unreadable = 'refuse'
 ) -> DetectionDataset:
-    """The data set, or with 'skip' what is left of it without the images that cannot be decoded.
+    """The data set; with 'skip' without the images that cannot be decoded.
 
     Args:
-      name: What messages begin with.
-      dataset: The data set. With 'refuse' no image is decoded: a broken one raises DataError when taken.
-      unreadable: 'skip' decodes each image once and logs each that is left out.
+      name: Prefix of messages.
+      dataset: The data set. With 'refuse' no image is decoded: a broken one raises DataError on access.
+      unreadable: 'skip' decodes each image once and logs those that are left out.
 
     Raises:
       DataError: No image can be read.
@@ -203,10 +203,10 @@ def check_images(
 
 
 def fingerprint(dataset: DetectionDataset) -> str:
-    """64 hexadecimal digits that depend on the names, sizes and contents of the images, and on nothing else.
+    """64 hexadecimal digits that depend only on the names, sizes and contents of the images.
 
-    What is computed from images alone, such as region proposals, is stored under it. Of files, the bytes
-    count: the same image encoded again is another one.
+    Results that are computed from images alone, such as region proposals, are stored under it. For files, the bytes
+    are hashed: the same image in another encoding has another fingerprint.
     """
     digest = hashlib.sha256()
     for i, name in enumerate(dataset.names):
@@ -218,7 +218,7 @@ def fingerprint(dataset: DetectionDataset) -> str:
 
 
 def annotations(dataset: DetectionDataset) -> dict[str, np.ndarray]:
-    """All boxes as flat arrays, in pixels of the images as they are: what evaluations compare with.
+    """All boxes as flat arrays, in pixels of the original images, for evaluations.
 
     Returns:
       {'image': int32 [m] row of the image, 'boxes': float32 [m, 4], 'labels': int32 [m],
@@ -238,7 +238,7 @@ def pad_boxes(
 ) -> dict[str, np.ndarray]:
     """Boxes of several images padded to one number, with zeros.
 
-    Of an image with more than `max_boxes` the largest are kept, in their order, and a warning is logged once.
+    If an image has more than `max_boxes`, the largest are kept, in their order, and a warning is logged once.
 
     Returns:
       {'boxes': float32 [n, max_boxes, 4], 'labels': int32 [n, max_boxes], 'valid': bool, 'difficult': bool}.

@@ -1,4 +1,4 @@
-"""Feature maps of a frozen backbone, computed once and kept on disk: a detector's training step then skips it."""
+"""Feature maps of a frozen backbone, computed once and stored on disk, so that training steps skip the backbone."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from jaxtyping import Float16, Shaped
 
 
 def fingerprint(*parts: Any) -> str:
-    """A digest of what feature maps depend on: names, numbers, and arrays of a tree of weights."""
+    """A digest of everything that feature maps depend on: names, numbers, and arrays of a tree of weights."""
     digest = hashlib.sha256()
     for part in parts:
         for leaf in _leaves(part):
@@ -36,17 +36,17 @@ def load_or_compute(
     *,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Float16[np.ndarray, 'n h w c']:
-    """Feature maps of all images, float16, from the folder's file of that key, or computed into it.
+    """Feature maps of all images, float16, from the folder's file for a key, which is computed if needed.
 
-    The number of images that are done is written after each; a run that is interrupted goes on from there, and a
-    file of another key is never touched.
+    The number of finished images is written after each image, so that an interrupted run continues from there; files
+    for other keys are never changed.
 
     Args:
-      folder: Created where missing.
+      folder: Folder, created if missing.
       key: A `fingerprint` of images, size and weights.
-      compute: Number of an image -> its feature maps, all of one shape.
-      num_images: n.
-      track: Shows progress over the images that are left.
+      compute: Index of an image -> its feature maps, all of one shape.
+      num_images: Number of images n.
+      track: Function that shows progress over the remaining images.
 
     Returns:
       A memory-mapped array, read-only.

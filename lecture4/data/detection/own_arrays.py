@@ -1,4 +1,4 @@
-"""Images with boxes in one .npz file of your own: `npz:PATH`."""
+"""Images with boxes in an .npz file of the user: `npz:PATH`."""
 
 import pathlib
 from os import PathLike
@@ -16,21 +16,21 @@ def read_npz(path: str | PathLike[str], split: str = 'train') -> DetectionDatase
 
         images         uint8 [n, h, w], [n, h, w, 1] or [n, h, w, 3]
         boxes          [m, 4], edges x1, y1, x2, y2 in pixels, see `lecture4.data.detection.dataset`
-        image          integers [m]: which image each box belongs to, from 0
+        image          integers [m]: index of the image of each box, from 0
         labels         integers [m], 1 to K
         sizes          optional, integers [n, 2]: (height, width) of each image, for images padded at the right and
                        below to one size
         difficult, crowd   optional, bool [m]
-        class_names    optional, K names; without, '1', '2', ...
-        names          optional, n names of the images; without, '0', '1', ...
+        class_names    optional, K names; by default '1', '2', ...
+        names          optional, n names of the images; by default '0', '1', ...
 
     Args:
       path: The file.
       split: 'train', or the prefix of the arrays' names.
 
     Raises:
-      DataError: No such file or split, arrays that do not fit, a label without a class, an index without an image,
-        a box with NaN, x2 < x1 or outside its image.
+      DataError: There is no such file or split, arrays do not fit, a label has no class, an index has no image, or a
+        box has NaN, x2 < x1 or lies outside its image.
     """
     path = pathlib.Path(path).expanduser()
     where = f'npz:{path}'
@@ -42,7 +42,9 @@ def read_npz(path: str | PathLike[str], split: str = 'train') -> DetectionDatase
             names = [name for name in file.files if name.startswith(prefix)]
             arrays = {name.removeprefix(prefix): file[name] for name in names}
             shared = file.get('class_names')
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
+    except (
+        Exception
+    ) as error:  # zipfile, zlib and numpy raise many kinds of exceptions on a broken file
         raise DataError(
             f'{path} cannot be read as .npz ({type(error).__name__}: {error}); save it again with numpy.savez, '
             'arrays of numbers only'
@@ -86,7 +88,7 @@ def read_npz(path: str | PathLike[str], split: str = 'train') -> DetectionDatase
 
 
 def _cut_to_sizes(images, sizes):
-    """Each image cut to its size, with three channels."""
+    """Each image cropped to its size, with three channels."""
     return tuple(
         np.ascontiguousarray(to_rgb(image[:h, :w]))
         for image, (h, w) in zip(images, sizes, strict=True)

@@ -1,4 +1,4 @@
-"""Whole sets of images with boxes as padded arrays of one shape, for what fits in memory."""
+"""Whole sets of images with boxes as padded arrays of one shape, if they fit in memory."""
 
 import functools
 import operator
@@ -20,13 +20,13 @@ def common_bucket(datasets: Sequence[DetectionDataset], rule: ScaleRule) -> Buck
 def padded_arrays(
     dataset: DetectionDataset, rule: ScaleRule, bucket: Bucket, *, max_boxes: int = 64
 ) -> dict[str, np.ndarray]:
-    """All images and boxes of a set, difficult objects included: see `buckets.make_batch`.
+    """All images and boxes of a set, including difficult objects, see `buckets.make_batch`.
 
     Args:
       dataset: The images.
       rule: Resizing rule.
       bucket: (height, width) of the arrays.
-      max_boxes: G.
+      max_boxes: Number of boxes G per image.
 
     Returns:
       {'images': uint8 [n, H, W, 3], 'sizes', 'original_sizes': int32 [n, 2], 'rows': int32 [n],

@@ -3,7 +3,7 @@
     scenes            digits pasted on photographs, made from the seed; splits train, test; 10 classes
     bccd              blood cells, 364 images of 640 x 480; splits train, val, trainval, test; 3 classes
     voc2012_animals   600 images of VOC 2012; splits train, val; six of its classes: SIX_CLASSES
-    voc2007, voc2012  PASCAL VOC; splits train, val, trainval and, of 2007, test; 20 classes
+    voc2007, voc2012  PASCAL VOC; splits train, val, trainval and, for 2007, test; 20 classes
     voc:PATH          a folder or zip archive in VOC layout; see `lecture4.data.detection.voc`
     coco:PATH         JSON in COCO's format; see `lecture4.data.detection.coco`
     npz:PATH          arrays in one file; see `lecture4.data.detection.own_arrays`
@@ -38,7 +38,7 @@ from lecture4.data.sources.folders import Unreadable
 SIX_CLASSES = ('cat', 'cow', 'dog', 'horse', 'person', 'sheep')
 NAMES = ('scenes', 'bccd', 'voc2012_animals', 'voc2007', 'voc2012')
 FORMS = ('voc:PATH', 'coco:PATH', 'npz:PATH')
-# Checksums of one zip archive of each set; any other has the same contents.
+# Checksums of one zip archive of each set; other archives are accepted by their contents.
 PINS = {
     'bccd': archives.Pin(
         'BCCD.zip',
@@ -72,19 +72,19 @@ def load(
 
     Args:
       source: A name or form from the table above.
-      split: One of the set's own.
-      classes: Names of the classes to keep, numbered in this order; () keeps all (of voc2012_animals the six).
-      num_images: Above 0, at most that many images, the first of the split; scenes has as many as this says, and
-        1000 for 0.
+      split: A split of the set.
+      classes: Names of the classes to keep, numbered in this order; () keeps all (for voc2012_animals the six).
+      num_images: Largest number of images, the first of the split, 0 for all; for scenes the number of images, 0 for
+        1000.
       seed: Seed of the scenes.
-      scene: How scenes are made; its split is replaced by `split`.
-      data_dir: Where sets are prepared: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR.
+      scene: Options of the scenes; the split is replaced by `split`.
+      data_dir: Directory of prepared sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      manual_dir: Directory of downloaded files, only read; by default $LECTURE4_MANUAL_DIR.
       download: Whether missing files may be downloaded.
       unreadable: 'skip' leaves out images that cannot be decoded, and logs each by name.
 
     Raises:
-      DataError: An unknown source, split or class; a set that is missing, altered or of the wrong form.
+      DataError: The source, split or class is unknown; or the set is missing, altered or of the wrong form.
     """
     manual_dir = manual_dir or os.environ.get('LECTURE4_MANUAL_DIR') or None
     kind, _, path = source.partition(':')
@@ -116,18 +116,18 @@ def load_prepared(
     download: bool = False,
     pins: tuple[archives.Pin, ...] | None = None,
 ) -> DetectionDataset:
-    """voc2007 or voc2012, prepared first unless it is there.
+    """voc2007 or voc2012, prepared first if needed.
 
     Args:
       name: The set.
-      split: One of its own.
-      data_dir: Where it is prepared.
-      manual_dir: Where its archives are, if they are.
+      split: A split of the set.
+      data_dir: Directory of prepared sets.
+      manual_dir: Directory of its archives, if any.
       download: Whether missing files may be downloaded.
-      pins: What the archives must be, where they are not the published ones.
+      pins: Checksums of the archives, if they are not the published ones.
 
     Raises:
-      DataError: No such split, or as `prepared.prepare`.
+        DataError: There is no such split; or as in `prepared.prepare`.
     """
     from lecture4.data.detection import voc
     from lecture4.data.sources import prepared

@@ -3,8 +3,8 @@
 Each scene is a random region of one of the photographs of `sources.load('photos')` with clutter (pieces of
 digits, as in cluttered MNIST) and digits of random size, tilt and color on top, which may cover one another.
 Scenes of split train take the left halves of the photographs and the training digits, those of split test the
-right halves and the test digits: they share neither pixels nor digits. Which digits there are, their colors
-and how they lie to one another is kept, so that sentences can describe a scene.
+right halves and the test digits: they share neither pixels nor digits. The digits, their colors and spatial relations
+are part of the ground truth, so that sentences can describe a scene.
 """
 
 import dataclasses
@@ -32,25 +32,27 @@ COLORS = {
     'black': (12, 12, 12),
 }
 RELATIONS = ('', 'left of', 'right of', 'above', 'below', 'overlapping')  # row i to column j
-HIDDEN = 0.5  # a digit of which less is visible is difficult
-MIN_CONTRAST = 110.0  # distance in RGB from the mean color under a digit, where a color has it
+HIDDEN = 0.5  # fraction of a digit; if less is visible, the digit is difficult
+MIN_CONTRAST = (
+    110.0  # smallest distance in RGB from the mean color under a digit, if a color has it
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneConfig:
-    """How scenes are made.
+    """Options of scenes.
 
     Attributes:
       sizes: (height, width) of the images in pixels; a scene has one of them at random.
-      num_digits: Fewest and most digits in a scene.
+      num_digits: Smallest and largest number of digits in a scene.
       digit_size: Smallest and largest height of a digit in pixels, uniform in the logarithm.
-      max_overlap: Largest part of a digit's box (as a fraction of the smaller one) that another's may
-        cover; a digit that finds no such place in 30 attempts is left out.
-      num_clutter: Most pieces of digits strewn under the digits.
+      max_overlap: Largest fraction (of the smaller box) by which boxes of two digits may overlap; a digit without
+        such a position after 30 attempts is left out.
+      num_clutter: Largest number of pieces of digits under the digits.
       max_tilt: Largest rotation of a digit in degrees.
-      noise_std: Standard deviation of the noise on pixel values, of 255.
+      noise_std: Standard deviation of the noise on pixel values in 0..255.
       digits: Source of the digits.
-      split: Which halves of the photographs and which digits.
+      split: Split that determines the halves of the photographs and the digits.
       manual_dir: Folder of downloaded files, for mnist.
       data_dir: Folder of prepared sets, for mnist.
     """
@@ -90,13 +92,13 @@ def scenes(
     """Scenes as a padded batch; each is a function of (seed, index, config) alone.
 
     Args:
-      seed: >= 0.
-      indices: Number of each scene, >= 0.
-      config: How they are made.
+      seed: Seed, >= 0.
+      indices: Index of each scene, >= 0.
+      config: Options of the scenes.
 
     Returns:
-      With H, W the largest height and width in config.sizes and G the most digits:
-      {'images': uint8 [n, H, W, 3], zero beyond a scene's own size,
+      With H, W the largest height and width in config.sizes and G the largest number of digits:
+      {'images': uint8 [n, H, W, 3], zero beyond the size of a scene,
        'sizes': int32 [n, 2], (height, width) of the scene,
        'boxes': float32 [n, G, 4], edges [x1, y1, x2, y2] of the whole digit, hidden parts included, see
          `lecture4.data.detection.dataset`; zeros where not valid,
@@ -139,7 +141,7 @@ def scenes(
 
 
 def dataset(seed: int, num_images: int, config: SceneConfig = SceneConfig()) -> DetectionDataset:
-    """The first scenes of a seed in the form of all detection data sets, images in memory.
+    """The first scenes of a seed as a detection data set with images in memory.
 
     Raises:
       DataError: As in `scenes`, or no image.
@@ -169,7 +171,7 @@ def dataset(seed: int, num_images: int, config: SceneConfig = SceneConfig()) -> 
 
 
 def relations(boxes: Shaped[np.ndarray, 'g 4']) -> Int[np.ndarray, 'g g']:
-    """How box i lies to box j, as indices into RELATIONS; y grows downward.
+    """Relation of box i to box j, as indices into RELATIONS; y increases downward.
 
     Args:
       boxes: Edges [x1, y1, x2, y2].
@@ -233,7 +235,7 @@ def _background(rng, h, w, split):
 
 
 def _render(glyph, size, tilt, h, w):
-    """Opacity on [0, 1], cut to what is at least half opaque; smooth strokes from few pixels."""
+    """Opacity in [0, 1], cropped to pixels that are at least half opaque; smooth strokes from few pixels."""
     from PIL import Image
 
     size = max(round(float(size)), 4)
@@ -256,7 +258,7 @@ def _cut(alpha, threshold=0.5):
 
 
 def _place(rng, shape, size, boxes, max_overlap):
-    """(top, left) where no box is covered too much, or None."""
+    """(top, left) at which no box is covered too much, or None."""
     for _ in range(30):
         top, left = (rng.integers(s - a + 1) for s, a in zip(size, shape, strict=True))
         own_area = shape[0] * shape[1]
@@ -272,7 +274,7 @@ def _place(rng, shape, size, boxes, max_overlap):
 
 
 def _choose_color(rng, under):
-    """Index of a random color that stands out from the pixels under it, else of the most distant one."""
+    """Index of a random color that contrasts with the pixels under it, or else of the most distant one."""
     distance = np.linalg.norm(np.array(list(COLORS.values())) - under.mean(0), axis=1)
     visible = np.flatnonzero(distance >= MIN_CONTRAST)
     return int(rng.choice(visible)) if len(visible) else int(distance.argmax())
@@ -302,7 +304,7 @@ def _photos(split):
 
 @functools.lru_cache(maxsize=4)
 def _glyphs(source, split, manual_dir, data_dir):
-    """Digits cut to their ink, float32 on [0, 1]; their labels."""
+    """Digits cropped to their ink, float32 in [0, 1], and their labels."""
     data = sources.load(source, split, manual_dir=manual_dir, data_dir=data_dir)
     assert data.labels is not None
     ink = crops.to_floats(data.images)

@@ -2,7 +2,7 @@
 
     PATH/Annotations/NAME.xml        objects of the image NAME
     PATH/JPEGImages/NAME.jpg         or another suffix of an image file
-    PATH/ImageSets/Main/SPLIT.txt    one NAME a line; without these files all images are split train
+    PATH/ImageSets/Main/SPLIT.txt    one NAME per line; without these files all images are in split train
 
 PATH may also hold that folder, as VOCdevkit/VOC2007 does, or be a zip archive of it. In the files boxes count
 pixels from 1, inclusively; here they are edges, see `lecture4.data.detection.dataset`.
@@ -46,9 +46,9 @@ class Annotation(NamedTuple):
 
     Attributes:
       class_names: Name of each object's class.
-      boxes: float64 [g, 4], edges, as written.
+      boxes: float64 [g, 4], edges, as in the file.
       difficult: bool [g].
-      size: (height, width) that the file states, or None.
+      size: (height, width) stated in the file, or None.
     """
 
     class_names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Files(NamedTuple):
     """The files of one set, in a folder or an archive.
 
     Attributes:
-      path: What messages call it.
+      path: Name of the set in messages.
       names: Names of all files, relative to the folder that has Annotations.
       read: Name -> bytes.
     """
@@ -78,24 +78,24 @@ def read_voc(
     class_names: Sequence[str] = (),
     unreadable: Unreadable = 'refuse',
 ) -> DetectionDataset:
-    """A split of a set in VOC layout; images are decoded whenever they are taken.
+    """A split of a set in VOC layout; images are decoded on access.
 
-    Objects whose box is a point (xmin = xmax and ymin = ymax) or has no area are left out, boxes that reach beyond
-    their image are cut at its border; both are counted in a warning. Images without objects are kept.
+    Objects whose box is a point (xmin = xmax and ymin = ymax) or has no area are left out, boxes that extend beyond
+    their image are clipped to it; both are counted in a warning. Images without objects are kept.
 
     Args:
-      path: A folder or zip archive, see the module.
+      path: A folder or zip archive, see the module's docstring.
       split: The name of a file in ImageSets/Main.
-      class_names: The classes; others are refused. Without, VOC's twenty where all names are among them, else
-        the names that occur in any split, sorted.
+      class_names: Names of the classes; others are refused. By default VOC's twenty classes if all names are among
+        them, otherwise the names that occur in any split, sorted.
       unreadable: 'skip' leaves out images that cannot be decoded, and logs each by name.
 
     Returns:
-      In the order of the split's file; names are those of the images without suffix.
+      The set in the order of the split's file; names are those of the images without suffix.
 
     Raises:
-      DataError: No such folder or split, an annotation that cannot be read, a class that is not in the list, a
-        box with NaN, x2 < x1 or outside the image, an image that is missing or of another size than annotated.
+      DataError: There is no such folder or split, an annotation cannot be read, a class is not in the list, a box has
+        NaN, x2 < x1 or lies outside the image, or an image is missing or has another size than annotated.
     """
     return from_files(open_files(path), split, class_names=class_names, unreadable=unreadable)
 
@@ -107,7 +107,7 @@ def from_files(
     class_names: Sequence[str] = (),
     unreadable: Unreadable = 'refuse',
 ) -> DetectionDataset:
-    """As `read_voc`, of files that are opened."""
+    """As `read_voc`, for opened files."""
     names = list_split(files, split)
     parsed = [_annotation(files, name) for name in names]
     class_names = tuple(class_names) or _class_names(files, parsed)
@@ -155,17 +155,17 @@ def from_files(
 
 
 def warn(path: str, num_empty: int, num_clipped: int) -> None:
-    """Log how many boxes were left out and cut, if any."""
+    """Log the numbers of boxes that are left out and clipped, if any."""
     if num_empty:
         LOG.warning('%s: %d boxes without area are left out', path, num_empty)
     if num_clipped:
         LOG.warning(
-            '%s: %d boxes reach beyond their image and are cut at its border', path, num_clipped
+            '%s: %d boxes extend beyond their image and are clipped to it', path, num_clipped
         )
 
 
 def open_files(path: str | PathLike[str]) -> Files:
-    """The files of the set at `path`: a folder, one that holds it, or a zip archive.
+    """The files of the set at `path`: a folder, a folder that contains it, or a zip archive.
 
     Raises:
       DataError: There is no Annotations folder, or more than one.
@@ -201,7 +201,7 @@ def _one_root(path, roots):
         return roots[0]
     if roots:
         raise DataError(
-            f'voc:{path} holds several sets ({", ".join(map(str, roots))}); name one of them'
+            f'voc:{path} contains several sets ({", ".join(map(str, roots))}); name one of them'
         )
     raise DataError(
         f'voc:{path} has no folder Annotations; name a folder (or zip archive) with Annotations, JPEGImages '
@@ -213,7 +213,7 @@ def list_split(files: Files, split: str) -> list[str]:
     """Names of the images of a split, in the order of its file.
 
     Raises:
-      DataError: No such split (lists those that exist), or an empty one.
+      DataError: There is no such split (the message lists the splits), or it is empty.
     """
     sets = sorted(
         n[len(SETS) : -4] for n in files.names if n.startswith(SETS) and n.endswith('.txt')
@@ -228,7 +228,7 @@ def list_split(files: Files, split: str) -> list[str]:
         names = sorted(n[len(ANNOTATIONS) : -4] for n in files.names if n.endswith('.xml'))
     else:
         raise DataError(
-            f'{files.path} has no split {split!r}; it has no ImageSets/Main, and so only train'
+            f'{files.path} has no split {split!r}; without ImageSets/Main it has only train'
         )
     if not names:
         raise DataError(f'{files.path}: split {split} has no images; name another')
@@ -239,11 +239,11 @@ def parse_annotation(where: str, content: bytes) -> Annotation:
     """The objects of an XML file; parts of objects, such as a person's head, are not read.
 
     Args:
-      where: What error messages begin with.
+      where: Prefix of error messages.
       content: The file.
 
     Raises:
-      DataError: It is no such file, or an object lacks its class or a number of its box.
+      DataError: The content is not such a file, or an object lacks its class or a number of its box.
     """
     try:
         root = ElementTree.fromstring(content)
@@ -274,7 +274,7 @@ def parse_annotation(where: str, content: bytes) -> Annotation:
 
 
 def _has_area(boxes):
-    """False for points: xmin = xmax and ymin = ymax, which annotation tools write for a mere click."""
+    """False for points, xmin = xmax and ymin = ymax, which annotation tools write for a single click."""
     return ~(boxes[:, 2:] - boxes[:, :2] == 1).all(1)
 
 

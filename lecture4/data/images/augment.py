@@ -1,6 +1,6 @@
-"""Random changes of a batch of images, on the device: pure functions of (key, batch).
+"""Random augmentations of a batch of images, on the device: pure functions of (key, batch).
 
-Each is drawn independently for every image of the batch, and may be called inside a compiled step (as
+Each is sampled independently for every image of the batch, and may be called inside a compiled step (as
 `Data.prepare` is). Images are floats [n, h, w, c]; sizes are static, so nothing is compiled twice.
 """
 
@@ -12,21 +12,21 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lecture4.data.images.crops import LUMA
 from lecture4.ops import resize
 
-# Of the covariance of ImageNet's red, green and blue on [0, 1]: a column of EIGENVECTORS for each of
-# EIGENVALUES. As fb.resnet.torch publishes them; Krizhevsky et al. do not print theirs.
+# Covariance of ImageNet's red, green and blue in [0, 1]: a column of EIGENVECTORS for each of EIGENVALUES, as
+# published by fb.resnet.torch; Krizhevsky et al. do not print theirs.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = (
     (-0.5675, 0.7192, 0.4009),
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
-ATTEMPTS = 10  # boxes that are drawn before the largest centered one is taken
+ATTEMPTS = 10  # number of random boxes before the largest centered one is taken
 
 Images = Float[Array | np.ndarray, 'n h w c']
 
 
 def flip(key: PRNGKeyArray, images: Images) -> Float[Array, 'n h w c']:
-    """Every image mirrored left to right with probability 1/2.
+    """Mirror every image left to right with probability 1/2.
 
     Args:
       key: Random key of the choice.
@@ -39,7 +39,7 @@ def flip(key: PRNGKeyArray, images: Images) -> Float[Array, 'n h w c']:
 def random_crop(
     key: PRNGKeyArray, images: Images, crop_size: int
 ) -> Float[Array, 'n {crop_size} {crop_size} c']:
-    """A crop of every image, all positions equally likely.
+    """A crop of every image at a uniformly random position.
 
     Args:
       key: Random key of the positions.
@@ -66,14 +66,14 @@ def random_crop(
 
 
 def pad_and_crop(key: PRNGKeyArray, images: Images, padding: int = 4) -> Float[Array, 'n h w c']:
-    """Every image shifted by up to `padding` pixels in each direction; zeros move in.
+    """Shift every image by up to `padding` pixels in each direction, with zeros at the border.
 
     Zeros should be the mean color, so normalize first.
 
     Args:
       key: Random key of the shifts.
       images: [n, s, s, c].
-      padding: In pixels.
+      padding: Padding in pixels.
 
     Raises:
       ValueError: The images are not square.
@@ -91,9 +91,9 @@ def pad_and_crop(key: PRNGKeyArray, images: Images, padding: int = 4) -> Float[A
 def scale_jitter(
     key: PRNGKeyArray, images: Images, crop_size: int, low: int, high: int
 ) -> Float[Array, 'n {crop_size} {crop_size} c']:
-    """Every image's shorter side resized to a length from low to high, then a random crop.
+    """Resize the shorter side of every image to a length from low to high, then take a random crop.
 
-    All integer lengths and all positions are equally likely.
+    All integer lengths and all positions have equal probability.
 
     Args:
       key: Random key of the lengths and positions.
@@ -135,11 +135,11 @@ def inception_crop(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Float[Array, 'n {crop_size} {crop_size} c']:
-    """A box of random area and aspect of every image, stretched to a square.
+    """A box of random area and aspect ratio of every image, resized to a square.
 
-    The area is uniform, a fraction of the image's; the logarithm of the aspect, width / height, is
-    uniform too, so that wide and high boxes are equally likely. A box that does not fit is drawn
-    again; after ATTEMPTS the largest centered box of an allowed aspect is taken.
+    The area is a uniform fraction of the image; the logarithm of the aspect ratio, width / height, is uniform too, so
+    that wide and tall boxes are equally likely. A box that does not fit is resampled; after ATTEMPTS the largest
+    centered box with an allowed aspect ratio is taken.
 
     Args:
       key: Random key of the boxes.
@@ -189,18 +189,18 @@ def _random_corners(key, sizes, h, w):
 def color_noise(
     key: PRNGKeyArray, images: Images, std: float | Float[Array, ''] = 0.1
 ) -> Float[Array, 'n h w c']:
-    """One color added to all pixels of an image, along the principal components of ImageNet's colors.
+    """Add one color to all pixels of an image, along the principal components of ImageNet's colors.
 
     The color is EIGENVECTORS @ (a * EIGENVALUES) with a ~ N(0, std^2) in three dimensions, so that
     its covariance is std^2 * EIGENVECTORS @ diag(EIGENVALUES^2) @ EIGENVECTORS'.
 
     Args:
       key: Random key of the colors.
-      images: Red, green and blue on [0, 1]; the result is not clipped.
+      images: Red, green and blue in [0, 1]; the result is not clipped.
       std: Standard deviation of a.
 
     Raises:
-      ValueError: Other than 3 channels.
+      ValueError: The number of channels is not 3.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
@@ -219,7 +219,7 @@ def color_jitter(
     images: Images,
     strength: float | Float[Array, ''] = 0.5,
 ) -> Float[Array, 'n h w c']:
-    """Contrast, brightness and saturation of every image changed, each by a factor of its own.
+    """Change contrast, brightness and saturation of every image, each by a separate factor.
 
     The factors are uniform in [1 - strength, 1 + strength]. An image is interpolated with its mean
     gray value, with black, and with its grayscale version, one after another, and clipped to [0, 1]
@@ -227,11 +227,11 @@ def color_jitter(
 
     Args:
       key: Random key of the factors.
-      images: Red, green and blue on [0, 1].
-      strength: 0 to 1.
+      images: Red, green and blue in [0, 1].
+      strength: Largest relative change, 0 to 1.
 
     Raises:
-      ValueError: Other than 3 channels.
+      ValueError: The number of channels is not 3.
 
     References:
       Howard 2013, section 2.2, which Szegedy et al. 2015 follow.

@@ -1,6 +1,6 @@
 """Crops and patches of images, on the host: grayscale values, random patches, disjoint halves.
 
-`images` is what a Dataset holds: an array [n, h, w, c] or a sequence of arrays [h, w, c]. Every
+`images` are those of a Dataset: an array [n, h, w, c] or a sequence of arrays [h, w, c]. Every
 random choice is a function of its seed alone.
 """
 
@@ -12,14 +12,14 @@ from jaxtyping import Float32, Int, Shaped
 from lecture4.data.dataset import DataError, Images
 from lecture4.ops.resize import center_crop
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of the stored (gamma-coded) red, green and blue
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for the stored (gamma-coded) red, green and blue
 
 
 def to_float(image: Shaped[np.ndarray, '*shape']) -> Float32[np.ndarray, '*shape']:
-    """float32 of the same shape: uint8 0..255 becomes 0..1, floating values stay as they are.
+    """float32 of the same shape: uint8 0..255 becomes 0..1, floating-point values are unchanged.
 
     Raises:
-      DataError: Another dtype.
+      DataError: The dtype is another one.
     """
     image = np.asarray(image)
     if image.dtype == np.uint8:
@@ -54,7 +54,7 @@ def to_grayscale(images: Images) -> np.ndarray | tuple[np.ndarray, ...]:
       float32 [n, h, w, 1], or a tuple of [h, w, 1].
 
     Raises:
-      DataError: Other than 1 or 3 channels, or another dtype.
+      DataError: The number of channels is not 1 or 3, or the dtype is another one.
 
     References:
       ITU-R BT.601; Pillow's convert('L') uses the same weights.
@@ -77,14 +77,14 @@ def _luma(image):
 def sample_patches(
     images: Images, num_patches: int, patch_size: int, seed: int
 ) -> Float32[np.ndarray, '{num_patches} d']:
-    """Random patches, each equally likely among all positions in all images.
+    """Random patches, uniform over all positions in all images.
 
-    Drawn with replacement; an image is chosen in proportion to its number of positions.
+    They are sampled with replacement; an image is chosen in proportion to its number of positions.
 
     Args:
       images: uint8 or float, all with c channels.
-      num_patches: How many.
-      patch_size: Height and width, in pixels.
+      num_patches: Number of patches.
+      patch_size: Height and width of the patches in pixels.
       seed: Seed of the random choice.
 
     Returns:
@@ -113,21 +113,21 @@ def sample_patches(
 def split_images(
     images: Images, num_valid: int, num_excluded: int = 0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images to learn from and images to validate on: the last ones of those that may be used.
+    """Training images and validation images; the latter are the last ones that are not excluded.
 
     Args:
       images: [n, h, w, c], or a sequence of n arrays [h, w, c].
-      num_valid: Images to validate on, >= 1.
-      num_excluded: Images at the end that are in neither part.
+      num_valid: Number of validation images, >= 1.
+      num_excluded: Number of images at the end that are in neither part.
 
     Raises:
-      DataError: No image is left to learn from.
+      DataError: No training image is left.
     """
     num_train = len(images) - num_valid - num_excluded
     if num_train < 1:
         raise DataError(
             f'expected more than {num_valid + num_excluded} images ({num_valid} to validate on, '
-            f'{num_excluded} excluded), got {len(images)}: none is left to learn from; use a larger set'
+            f'{num_excluded} excluded), got {len(images)}: no training image is left; use a larger set'
         )
     usable = list(images)[: num_train + num_valid]
     return usable[:num_train], usable[num_train:]
@@ -136,12 +136,12 @@ def split_images(
 def gray_centers(
     images: Images, crop_size: int, min_size: int = 1
 ) -> list[Shaped[np.ndarray, '_h _w']]:
-    """The centers of images of one channel, without the axis of the channel.
+    """The centers of images with one channel, without the channel axis.
 
     Args:
       images: [n, h, w, 1], or a sequence of arrays [h, w, 1].
-      crop_size: Height and width, in pixels; a side that is shorter is left as it is; 0: whole images.
-      min_size: Height and width that every crop has at least.
+      crop_size: Height and width in pixels; shorter sides are kept; 0 takes whole images.
+      min_size: Smallest height and width of a crop.
 
     Raises:
       DataError: A crop is smaller than min_size.
@@ -157,13 +157,12 @@ def gray_centers(
 def split_left_right(images: Images, *, margin: int = 0) -> tuple[Images, Images]:
     """The left and the right part of every image, with `margin` columns between them dropped.
 
-    Crops of the left and of the right parts share no pixel, whatever the margin; a margin also
-    separates them by that many pixels, because neighboring pixels are similar. An odd column goes to
-    the right part.
+    Crops of the left and of the right parts never share pixels; a margin also separates them by a number of pixels,
+    because neighboring pixels are similar. An odd column belongs to the right part.
 
     Args:
       images: [n, h, w, c], or a sequence of [h, w, c].
-      margin: In pixels, >= 0.
+      margin: Number of pixels, >= 0.
 
     Returns:
       Two arrays [n, h, about (w - margin) / 2, c], or two tuples.
@@ -192,11 +191,11 @@ def _middle(width, margin):
 
 
 def trim(images: Images, margin: int) -> tuple[Shaped[np.ndarray, '_h _w _c'], ...]:
-    """Images without `margin` pixels along their borders, which filters that wrap around distort.
+    """Images without `margin` pixels along their borders, which periodic filters distort.
 
     Args:
       images: [n, h, w, c], or a sequence of [h, w, c].
-      margin: In pixels, >= 0.
+      margin: Number of pixels, >= 0.
 
     Raises:
       DataError: An image is not larger than twice the margin.
@@ -215,17 +214,17 @@ def trim(images: Images, margin: int) -> tuple[Shaped[np.ndarray, '_h _w _c'], .
 def random_crops(
     images: Images, crops_per_image: int, crop_size: int, seed: int
 ) -> tuple[Shaped[np.ndarray, 'm {crop_size} {crop_size} c'], Int[np.ndarray, ' m']]:
-    """Crops of each image at uniform positions, and which image each is from.
+    """Crops of each image at uniform positions, and the index of each crop's image.
 
     Args:
       images: [n, h, w, c], or a sequence of n arrays [h, w, c].
-      crops_per_image: How many of each.
-      crop_size: Height and width, in pixels.
+      crops_per_image: Number of crops per image.
+      crop_size: Height and width of the crops in pixels.
       seed: Seed of the positions.
 
     Returns:
-      The m = n * crops_per_image crops in the images' dtype, image by image, and the index of each
-      one's image: `labels[index]` are the crops' labels.
+      The m = n * crops_per_image crops in the images' dtype, image by image, and the index of each crop's image:
+      `labels[index]` are the crops' labels.
 
     Raises:
       DataError: An image is smaller than the crop, or the channels differ.
@@ -247,11 +246,11 @@ def grid_crops(
 
     Args:
       images: [n, h, w, c], or a sequence of n arrays [h, w, c].
-      crop_size: Height and width, in pixels.
-      stride: In pixels, >= 1.
+      crop_size: Height and width of the crops in pixels.
+      stride: Distance between crops in pixels, >= 1.
 
     Returns:
-      The crops in the images' dtype, and the index of each one's image.
+      The crops in the images' dtype, and the index of each crop's image.
 
     Raises:
       DataError: An image is smaller than the crop, or the channels differ.
@@ -289,7 +288,7 @@ def labeled_crops_of_halves(
 
 
 def _validate_shapes(images, crop_size):
-    """The images' shapes, if all have the channels of the first and room for a crop."""
+    """The shapes of the images, after a check that all have the channels of the first and fit a crop."""
     shapes = [np.shape(image) for image in images]
     if not shapes:
         raise DataError('there are no images to take crops from')
@@ -321,10 +320,10 @@ def resize(images: Images, image_size: int) -> Float32[np.ndarray, 'n {image_siz
       image_size: Height and width of the result, >= 1.
 
     Returns:
-      On the scale of `to_float`.
+      Images on the scale of `to_float`.
 
     Raises:
-      DataError: Other than one channel, or image_size below 1.
+      DataError: The number of channels is not 1, or image_size is below 1.
     """
     from PIL import Image
 

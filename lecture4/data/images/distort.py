@@ -1,7 +1,7 @@
 """Distorted digits, made on the device: pure functions of (key, images), as `Data.prepare` calls them.
 
 The distortions of Jaderberg et al. 2015, appendix A.4 (cited from memory, unverified). The paper's lengths are in
-pixels of 28 x 28 digits; here they scale with the digits' size, so that digits of 8 x 8 are as hard.
+pixels of 28 x 28 digits; here they scale with the size of the digits, so that digits of 8 x 8 are equally difficult.
 
     'R'     rotated by up to 90 degrees either way
     'RTS'   rotated by up to 45 degrees, scaled by 0.7 to 1.2, anywhere on a canvas of 42 x 42
@@ -24,7 +24,7 @@ from lecture4.ops.prox import require_floating
 
 Distortion = Literal['none', 'R', 'RTS', 'P', 'E', 'TC']
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
-SIZE = 28  # of the digits in whose pixels the paper's lengths are
+SIZE = 28  # size of the digits in whose pixels the paper's lengths are given
 CANVAS = {'RTS': 42, 'TC': 60}
 CORNER_STD = 5.0
 CONTROL_STD = 1.5
@@ -33,13 +33,13 @@ Key = PRNGKeyArray | UInt32[Array, '2']
 
 
 class Pose(NamedTuple):
-    """Where a digit lies on its canvas: arrays [n], or numbers for all.
+    """Pose of a digit on its canvas: arrays [n], or numbers for all.
 
     Attributes:
       angle: Counterclockwise on the screen, radians.
       scale: Factor on the digit's size.
       x: Offset of its center from the canvas' center to the right, in canvas pixels.
-      y: The same downwards.
+      y: Offset downwards.
     """
 
     angle: Float[Array, 'n'] | float = 0.0
@@ -49,10 +49,10 @@ class Pose(NamedTuple):
 
 
 def canvas_size(distortion: Distortion, size: int) -> int:
-    """Height and width of what `distort` makes of digits of size x size.
+    """Height and width of the results of `distort` for digits of size x size.
 
     Raises:
-      ValueError: An unknown distortion.
+      ValueError: The distortion is unknown.
     """
     if distortion not in DISTORTIONS:
         raise ValueError(f'expected one of {", ".join(DISTORTIONS)}, got {distortion!r}')
@@ -62,19 +62,19 @@ def canvas_size(distortion: Distortion, size: int) -> int:
 def distort(
     key: Key, images: Float[Array | np.ndarray, 'n h w c'], distortion: Distortion
 ) -> Float[Array, 'n s s c']:
-    """Each image distorted independently; black beyond its border.
+    """Distort each image independently; beyond its border it is black.
 
     Args:
-      key: Randomness; equal keys give equal images.
-      images: Square, on [0, 1] with a black background.
-      distortion: One of the table above.
+      key: Random key; equal keys give equal images.
+      images: Square images in [0, 1] with a black background.
+      distortion: Name of a distortion in the table above.
 
     Returns:
-      Images of `canvas_size`, on [0, 1].
+      Images of `canvas_size`, in [0, 1].
 
     Raises:
-      TypeError: Integer images.
-      ValueError: Images that are not square, or an unknown distortion.
+      TypeError: The images are integers.
+      ValueError: The images are not square, or the distortion is unknown.
     """
     images = require_floating('images', images)
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
@@ -108,16 +108,16 @@ def digit_sums(
     permutation of the batch.
 
     Args:
-      key: Randomness.
+      key: Random key.
       images: As in `distort`.
       labels: The digits.
       distortion: As in `distort`.
 
     Returns:
-      Images of twice the channels, and int32 sums.
+      Images with twice the channels, and int32 sums.
 
     Raises:
-      TypeError, ValueError: As `distort`.
+      TypeError, ValueError: As in `distort`.
 
     References:
       Jaderberg et al. 2015, appendix A.1.
@@ -132,10 +132,10 @@ def digit_sums(
 def pose_series(
     images: Float[Array | np.ndarray, 'n h w c'], canvas: int
 ) -> dict[str, tuple[np.ndarray, list[Array]]]:
-    """The same images in series of poses, to measure robustness: one thing changes at a time.
+    """The same images in series of poses, to measure robustness: one property changes at a time.
 
     Args:
-      images: Square.
+      images: Square images.
       canvas: Height and width of the results.
 
     Returns:
@@ -169,17 +169,17 @@ def random_pose(key: Key, n: int, size: int, canvas: int) -> Pose:
 def place(
     images: Float[Array | np.ndarray, 'n h w c'], pose: Pose, canvas: int
 ) -> Float[Array, 'n s s c']:
-    """Images on black canvases of canvas x canvas, by antialiased interpolation where they shrink.
+    """Images on black canvases of canvas x canvas, by interpolation, antialiased if they shrink.
 
     Args:
-      images: Square.
-      pose: Where they lie.
+      images: Square images.
+      pose: Poses of the images.
       canvas: Height and width of the result.
     """
     images = require_floating('images', images)
     n, size = images.shape[:2]
     angle, scale, x, y = (jnp.broadcast_to(jnp.asarray(a, jnp.float32), (n,)) for a in pose)
-    # From canvas to image: back by the offset, turned back, in units of half the image.
+    # From canvas to image: inverse offset and inverse rotation, in units of half the image.
     cosine, sine, ratio = jnp.cos(angle), jnp.sin(angle), canvas / size / scale
     x, y = 2 * x / canvas, 2 * y / canvas
     theta = jnp.stack(
@@ -202,7 +202,7 @@ def _shrunk(key, n):
 
 
 def _projected(key, images):
-    """The projective map that reads the image's corners at the moved ones, inverted: canvas to image."""
+    """The projective map from canvas to image that maps the moved corners to the image's corners."""
     n, size = images.shape[:2]
     scale_key, corner_key = jax.random.split(key)
     corners = jnp.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])[None]
@@ -215,10 +215,10 @@ def _projected(key, images):
 def homography(
     sources: Float[Array, 'n 4 2'], targets: Float[Array, 'n 4 2']
 ) -> Float[Array, 'n 8']:
-    """Parameters of the projective map that takes four points to four others.
+    """Parameters of the projective map from four points to four others.
 
-    Not finite where three of the sources lie on a line; points may come to lie behind the horizon, where
-    images are black, if the quadrilaterals turn different ways round.
+    They are not finite if three of the sources lie on a line; if the quadrilaterals have different orientations,
+    points may lie behind the horizon, where images are black.
     """
     x, y = sources[..., 0], sources[..., 1]
     zero, one = jnp.zeros_like(x), jnp.ones_like(x)
@@ -240,12 +240,12 @@ def _warped(key, images):
 
 
 def _cluttered(key, images, canvas):
-    """The digit unchanged at a whole position, patches of other images of the batch, brightest on top."""
+    """The digit unchanged at an integer position, among patches of other images; the brightest is on top."""
     n, size, _, channels = images.shape
     patch = max(1, round(size * PATCH_SIZE / SIZE))
     digit_key, other_key, patch_key, place_key = jax.random.split(key, 4)
     at = jax.random.randint(digit_key, (n, 2), 0, canvas - size + 1)
-    # others of the batch: never the image itself, unless it is alone
+    # other images of the batch; the image itself only if it is alone
     shift = jax.random.randint(other_key, (n, NUM_PATCHES), 1, max(n, 2))
     others = (jnp.arange(n)[:, None] + shift) % n
     taken = jax.random.randint(patch_key, (n, NUM_PATCHES, 2), 0, size - patch + 1)

@@ -1,4 +1,4 @@
-"""A labeled task whose every training batch is distorted again on the device, and whose test set is distorted once."""
+"""A labeled task whose training batches are distorted at random on the device, and whose test set is distorted once."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,23 +12,23 @@ from lecture4.data import batches
 from lecture4.data.images import distort
 from lecture4.data.images.task import load as load_task
 
-TEST_SEED = 2**31 - 1  # one test set for all seeds of training
+TEST_SEED = 2**31 - 1  # seed of the distortion of the test set, for all seeds of training
 EVAL_BATCH, NUM_EXAMPLES = 500, 8
-DIGIT_SIZE = 28  # of MNIST's; larger images hold other things than one digit
+DIGIT_SIZE = 28  # size of MNIST's digits; larger images contain more than one digit
 
 
 class DistortedTask(NamedTuple):
-    """Training images as stored, and what makes distorted batches of them.
+    """Training images as stored, and the function that makes distorted batches of them.
 
     Attributes:
       arrays: {'x' [n, h, w, c], 'labels' [n]}.
       prepare: (arrays, rows, key) -> {'images' [b, s, s, c], 'labels' [b]}, pure.
       evaluation: Distorted test images in chunks: {'images' [m, b, s, s, c], 'labels', 'mask'}.
-      test_images: The same before they were distorted, on [0, 1].
-      test_labels: Their labels.
-      shape: (s, s, c) of what networks see.
-      class_names: One per class.
-      constants: What networks and figures need besides: 'digit_size', and 'examples' with 'labels' of the test
+      test_images: Undistorted test images in [0, 1].
+      test_labels: Labels of the test images.
+      shape: (s, s, c) of the distorted images.
+      class_names: Names of the classes.
+      constants: Further values for networks and figures: 'digit_size', and 'examples' with 'labels' of the test
         set.
     """
 
@@ -43,7 +43,7 @@ class DistortedTask(NamedTuple):
 
 
 def to_unit(x: Shaped[Array | np.ndarray, '*shape']) -> Float[Array, '*shape']:
-    """Images on [0, 1]: uint8 ones are divided by 255."""
+    """Images in [0, 1]: uint8 images are divided by 255."""
     x = jnp.asarray(x)
     return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
 
@@ -65,7 +65,7 @@ def load(
       source: As in `sources.load`.
       distortion: As in `distort.distort`.
       addition: Whether pairs are classified by their sum, see `distort.digit_sums`.
-      image_size: Height and width to bring images to before; 0 keeps them.
+      image_size: Height and width to resize images to first; 0 keeps their size.
       num_train: Number of training images, chosen at random; 0 takes all.
       num_test: Number of test images, the first ones; 0 takes all.
       seed: Seed of the random choice.
@@ -73,7 +73,7 @@ def load(
 
     Raises:
       DataError: As in `images.load`.
-      ValueError: Images that are not square, or fewer of them than `num_train`.
+      ValueError: The images are not square, or there are fewer than `num_train`.
     """
     task = load_task(source, image_size=image_size, pixels='stored', seed=seed, **data_kwargs)
     available = len(task.train_images)

@@ -29,7 +29,7 @@ def load_images(
       classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
       grayscale: Whether color images are converted to one channel.
       image_size: Height and width to bring images to, see `resize_to_square`; 0 keeps them as they are.
-      **data_kwargs: data_dir, manual_dir and download, as `sources.load`.
+      **data_kwargs: data_dir, manual_dir and download, as in `sources.load`.
 
     Returns:
       Images as `crops.to_float` scales them, [n, h, w, c] or a tuple of [h, w, c].
@@ -50,7 +50,7 @@ def select_classes(name: str, dataset: Dataset, classes: Sequence[int]) -> Datas
     """The images of some classes, renumbered 0, 1, ... in ascending order; () keeps all.
 
     Raises:
-      DataError: The data set does not have one of the classes; begins with `name`.
+      DataError: The data set does not have one of the classes; the message begins with `name`.
     """
     if not classes:
         return dataset

@@ -9,13 +9,15 @@ from jaxtyping import Array, Float, Float32, Int32, Shaped
 from lecture4.data.images.on_disk import ImageFiles
 
 Kind = Literal['standard', 'mean_color', 'mean_image', 'torchvision', 'inception', 'caffe']
-CHUNK_SIZE = 2**24  # numbers converted to float64 at a time
-NUM_SAMPLED = 4096  # images on disk from which means and standard deviations are estimated
-PIXEL = 1 / 255  # networks of 2012 to 2015 saw pixels of 0..255, less a mean
+CHUNK_SIZE = 2**24  # number of values converted to float64 at a time
+NUM_SAMPLED = (
+    4096  # number of images on disk from which means and standard deviations are estimated
+)
+PIXEL = 1 / 255  # inputs of networks of 2012 to 2015 are pixels in 0..255 minus a mean
 
 
 class Normalization(NamedTuple):
-    """x -> ((x - mean) / std)[..., channel_order] of images on [0, 1]; a pytree of arrays.
+    """x -> ((x - mean) / std)[..., channel_order] of images in [0, 1]; a pytree of arrays.
 
     Attributes:
       mean: [1, 1, c], or a mean image [h, w, c].
@@ -31,7 +33,7 @@ class Normalization(NamedTuple):
 def from_mean_std(
     mean: tuple[float, ...], std: tuple[float, ...], channel_order: tuple[int, ...] = (0, 1, 2)
 ) -> Normalization:
-    """From the means and standard deviations of red, green and blue on [0, 1]."""
+    """A normalization from the means and standard deviations of red, green and blue in [0, 1]."""
     return Normalization(
         np.asarray(mean, np.float32)[None, None, :],
         np.asarray(std, np.float32)[None, None, :],
@@ -39,10 +41,13 @@ def from_mean_std(
     )
 
 
-# What published weights were trained on, by where they come from.
+# Normalizations of published weights, by their source.
 PUBLISHED = {
-    'torchvision': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # and timm, and fb.resnet.torch
-    'inception': ((0.5,) * 3, (0.5,) * 3),  # GoogLeNet there, and timm's of TensorFlow
+    'torchvision': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # also timm and fb.resnet.torch
+    'inception': (
+        (0.5,) * 3,
+        (0.5,) * 3,
+    ),  # torchvision's GoogLeNet, and timm's networks from TensorFlow
     'caffe': ((123.68 / 255, 116.779 / 255, 103.939 / 255), (PIXEL,) * 3, (2, 1, 0)),
 }
 
@@ -57,20 +62,20 @@ def create(
     """The normalization of published weights, or one computed from a training set.
 
     Args:
-      kind: 'torchvision', 'inception' and 'caffe' (blue green red, 0..255 less means) are PUBLISHED;
+      kind: 'torchvision', 'inception' and 'caffe' (blue green red, 0..255 minus means) are PUBLISHED;
         'standard' gives mean 0 and std 1 of every channel over all pixels; 'mean_color' subtracts
-        each channel's mean from pixels of 0..255 (VGG); 'mean_image' subtracts each pixel's own mean
-        likewise (AlexNet, ZFNet, ResNet).
-      images: The training set, [n, h, w, 1 or num_channels], uint8, or float on [0, 1]; of more than
-        NUM_SAMPLED images on disk a random sample of so many is measured.
-      num_channels: That the network sees; a grayscale image counts as that many equal channels.
+        each channel's mean from pixels of 0..255 (VGG); 'mean_image' subtracts the mean of each pixel (AlexNet,
+        ZFNet, ResNet).
+      images: The training set, [n, h, w, 1 or num_channels], uint8, or float in [0, 1]; if there are more than
+        NUM_SAMPLED images on disk, a random sample of this size is used.
+      num_channels: Number of channels of the network's input; a grayscale image counts as that many equal channels.
       seed: Seed of the sample.
 
     Returns:
       The normalization; a constant channel has std 1.
 
     Raises:
-      ValueError: Another kind.
+      ValueError: The kind is unknown.
     """
     if kind in PUBLISHED:
         return from_mean_std(*PUBLISHED[kind])
@@ -83,7 +88,9 @@ def create(
         images = images.take(np.random.default_rng(seed).permutation(len(images))[:NUM_SAMPLED])
     scale = PIXEL if images.dtype == np.uint8 else 1.0
     total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
-    num_rows = max(1, CHUNK_SIZE // total.size)  # never the whole set as floats
+    num_rows = max(
+        1, CHUNK_SIZE // total.size
+    )  # the whole set is never converted to floats at once
     for start in range(0, len(images), num_rows):
         chunk = images[start : start + num_rows].astype(np.float64) * scale
         total += chunk.sum(0)
@@ -104,14 +111,14 @@ def create(
 def to_unit_interval(
     images: Shaped[Array | np.ndarray, 'n h w _c'], num_channels: int
 ) -> Float[Array, 'n h w {num_channels}']:
-    """Images as float32 on [0, 1]: uint8 is divided by 255, one channel repeated.
+    """Images as float32 in [0, 1]: uint8 is divided by 255, one channel repeated.
 
     Args:
-      images: [n, h, w, 1 or num_channels], uint8, or float on [0, 1].
+      images: [n, h, w, 1 or num_channels], uint8, or float in [0, 1].
       num_channels: Number of channels of the result.
 
     Raises:
-      ValueError: Another number of channels.
+      ValueError: The number of channels does not fit.
     """
     if images.shape[-1] not in (1, num_channels):
         raise ValueError(
@@ -127,11 +134,11 @@ def to_unit_interval(
 def normalize(
     images: Shaped[Array | np.ndarray, 'n h w _c'], normalization: Normalization
 ) -> Float[Array, 'n h w c']:
-    """Images as the network sees them.
+    """Normalized images, the network's input.
 
     Args:
-      images: [n, h, w, 1 or c], uint8, or float on [0, 1]; h and w are those of a mean image.
-      normalization: With c channels.
+      images: [n, h, w, 1 or c], uint8, or float in [0, 1]; h and w are those of a mean image.
+      normalization: Normalization with c channels.
 
     Raises:
       ValueError: As in `to_unit_interval`.

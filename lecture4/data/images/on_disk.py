@@ -1,4 +1,4 @@
-"""Images that stay on the disk: read whenever their rows are taken."""
+"""Images that stay on disk and are read on access."""
 
 import concurrent.futures
 import logging
@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 class ImageFiles:
-    """Stands in for an array uint8 [n, h, w, 3] of files: taking rows of it reads these files.
+    """Stand-in for an array uint8 [n, h, w, 3] of image files: indexing reads the files.
 
     Attributes:
       paths: The files, in the order of their rows.
@@ -38,11 +38,10 @@ class ImageFiles:
 
         Args:
           paths: Files, in the order of their rows.
-          labels: [n]; an image that is skipped is replaced by one of the same label.
-          transform: An image [h, w, 3] of a file -> [h, w, 3] of one size for all.
-          unreadable: 'refuse' raises DataError if a file cannot be read; 'skip' logs its name and
-            takes the next readable file of those with the same label, so that rows remain a
-            function of their index alone.
+          labels: Labels [n]; a skipped image is replaced by one with the same label.
+          transform: Image [h, w, 3] of a file -> image [h, w, 3] of one size for all.
+          unreadable: 'refuse' raises DataError if a file cannot be read; 'skip' logs its name and takes the next
+            readable file with the same label, so that rows remain a function of their index alone.
         """
         self.paths, self.labels = tuple(paths), np.asarray(labels)
         self._transform = transform
@@ -56,14 +55,14 @@ class ImageFiles:
     def __getitem__(
         self, rows: int | slice | Int[np.ndarray, '...'] | np.integer
     ) -> UInt8[np.ndarray, '... h w 3']:
-        """Rows as of an array, by an integer, a slice, or an array of integers."""
+        """Rows by an integer, a slice, or an array of integers, as for an array."""
         rows = np.arange(len(self))[rows]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             images = list(pool.map(self._read, rows.ravel()))
         return np.array(images, self.dtype).reshape(*rows.shape, *self.shape[1:])
 
     def take(self, rows: Sequence[int] | Int[np.ndarray, ' m']) -> 'ImageFiles':
-        """The images of these rows only, still on the disk."""
+        """The images of some rows, still on disk."""
         paths = [self.paths[row] for row in rows]
         return ImageFiles(paths, self.labels[rows], self._transform, self._unreadable)
 

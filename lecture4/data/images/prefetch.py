@@ -1,4 +1,4 @@
-"""Batches made ahead of the steps that use them."""
+"""Batches computed ahead of the steps that use them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 
 
 def prefetch(batch_fn: Callable[[int], Any], num_batches: int = 2) -> Callable[[int], Any]:
-    """The same pure function n -> batch, with the next batches made by threads while a step runs.
+    """The same pure function n -> batch, with the next batches computed by threads while a step runs.
 
-    A call for anything but the batch after the last one starts again from there. Errors of
+    A call for any batch other than the one after the last call restarts from there. Errors of
     `batch_fn` are raised by the call for their batch.
 
     Args:
       batch_fn: n -> batch.
-      num_batches: How many are made ahead, and by how many threads.
+      num_batches: Number of batches computed ahead, and of threads.
     """
     import grain
 

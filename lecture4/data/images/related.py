@@ -1,4 +1,4 @@
-"""A task with few labels, and other images that may help it: what learning settings differ in."""
+"""A task with few labels, and other images that may help: the data that learning settings differ in."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from lecture4.data.images.unlabeled import load_signals
 
 
 class RelatedSets(NamedTuple):
-    """Images of a task and related ones, all of one size, grayscale.
+    """Images of a task and related images, all of one size, grayscale.
 
     Attributes:
       task: The task itself.
       others: Labeled images of other classes of the same source.
-      unlabeled: [n, h, w, 1], of something else.
+      unlabeled: Unlabeled images [n, h, w, 1] of other things.
     """
 
     task: ImageTask
@@ -43,9 +43,9 @@ def load_related(
       classes: Classes of the task.
       other_classes: Other classes of the related task.
       unlabeled: Source of unlabeled images, as in `load_signals`; 'others': the images of other_classes.
-      candidates_per_class: Training images per class of the task, as in `load`.
-      num_eval: Test images of the task, chosen at random; 0 takes all.
-      num_unlabeled: Images of the source `unlabeled`.
+      candidates_per_class: Number of training images per class of the task, as in `load`.
+      num_eval: Number of test images of the task, chosen at random; 0 takes all.
+      num_unlabeled: Number of images of the source `unlabeled`.
       seed: Seed of every random choice.
       **data_kwargs: As in `load`.
 

@@ -15,7 +15,7 @@ def resize_to_square(
     The shorter side is resized and the longer one cropped (Krizhevsky et al. 2012, section 2).
 
     Args:
-      name: What error messages begin with.
+      name: Prefix of error messages.
       images: [n, h, w, c], or a sequence of [h, w, c], uint8 or float.
       image_size: Height and width of the result.
 

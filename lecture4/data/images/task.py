@@ -25,12 +25,12 @@ class ImageTask(NamedTuple):
     """Training and test examples of one size.
 
     Attributes:
-      train_images: [n, h, w, c], uint8, or float32 on [0, 1]; with `on_disk` an `ImageFiles`, which is
-        indexed alike.
+      train_images: [n, h, w, c], uint8, or float32 in [0, 1]; with `on_disk` an `ImageFiles`, which is indexed like
+        an array.
       train_labels: [n], values in 0..len(class_names) - 1.
       test_images: [m, h, w, c], of the same dtype.
       test_labels: [m].
-      class_names: One per class.
+      class_names: Names of the classes.
     """
 
     train_images: Shaped[np.ndarray, 'n h w c']
@@ -45,7 +45,7 @@ def subsample_test(task: ImageTask, n: int, seed: int) -> ImageTask:
 
     Args:
       task: Task; its training images are unchanged.
-      n: Test images; 0, or more than there are, shuffles all.
+      n: Number of test images; 0, or more than there are, shuffles all.
       seed: Seed of the random choice.
     """
     rows = np.random.default_rng(seed).permutation(len(task.test_labels))[: n or None]
@@ -71,27 +71,27 @@ def load(
 
     Args:
       source: As in `sources.load`.
-      image_size: Height and width to bring images to, see `resize_to_square`; 0 keeps them as they
-        are, and they must have one size.
+      image_size: Height and width to resize images to, see `resize_to_square`; 0 keeps them unchanged, and they must
+        have one size.
       crop_size: Above 0, examples are crops of that size at every half crop: training ones from the
         left half of each image, test ones from the right; they share no pixel.
       classes: Indices of the classes to keep, renumbered 0, 1, ... in ascending order; () keeps all.
-      pixels: 'gray' converts to float32 on [0, 1] with one channel, 'float' to float32 on [0, 1] with
+      pixels: 'gray' converts to float32 in [0, 1] with one channel, 'float' to float32 in [0, 1] with
         the channels that are stored; 'stored' keeps channels and dtype.
       group_by_class: Whether training examples are grouped by class, in random order within each;
-        else they keep the order of the source. Crops are grouped as their images are.
-      test_split: The source's split to test on.
-      held_out: Above 0, a random fraction of the training split is tested on instead.
-      candidates_per_class: Above 0, at most that many random training examples of each class are
-        kept, grouped by class.
+        otherwise they keep the order of the source. Crops are grouped like their images.
+        test_split: Split of the source to test on.
+        held_out: Fraction of the training split, chosen at random, to test on instead; 0 uses `test_split`.
+        candidates_per_class: Largest number of random training examples of each class to keep, grouped by class; 0
+          keeps all.
       on_disk: Whether the images of a dir: source with an image_size are read whenever rows are taken, for sets
         larger than memory.
       seed: Seed of the random choices.
-      **data_kwargs: data_dir, manual_dir, download and unreadable, as `sources.load`.
+      **data_kwargs: data_dir, manual_dir, download and unreadable, as in `sources.load`.
 
     Raises:
-      DataError: As in `sources.load`; no labels; classes of the test split that training does not have
-        (by name); images of several sizes; options that exclude one another.
+      DataError: As in `sources.load`; there are no labels; the test split has classes that training does not have
+        (the message names them); images have several sizes; options exclude one another.
     """
     if on_disk and (
         not source.startswith('dir:')
@@ -134,14 +134,14 @@ def load(
 
 
 def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
-    """Labeled square images as they are stored, also of sources that have few images or no labels.
+    """Labeled square images as stored, also for sources that have few images or no labels.
 
-    Of 'photos' and 'textures' they are crops at every half crop, the training ones from the left half of each image,
-    the test ones from the right half; photographs are their own classes. Images of other sources are whole.
+    For 'photos' and 'textures' they are crops at every half crop, training ones from the left half of each image,
+    test ones from the right half; each photograph is a class. Images of other sources are whole.
 
     Args:
       source: As in `sources.load`.
-      size: Height and width of the crops, or that whole images are brought to; 0 keeps that of whole images.
+      size: Height and width of the crops, or to which whole images are resized; 0 keeps that of whole images.
       **data_kwargs: Options of `load`.
 
     Raises:
@@ -182,7 +182,7 @@ def shuffled_splits(
     """All images of a task shuffled and split again.
 
     Args:
-      task: In memory.
+      task: A task in memory.
       sizes: Number of images in each part.
       seed: Seed of the shuffle.
 
@@ -204,7 +204,7 @@ def shuffled_splits(
 
 
 def _read(source, split, *, image_size, convert, data_kwargs):
-    """A split in memory; with an image_size no more than the resized images is ever held."""
+    """A split in memory; with an image_size only the resized images are ever in memory."""
     transform = functools.partial(square, image_size=image_size) if image_size else None
     dataset = sources.load(source, split, **data_kwargs, transform=transform)
     images = dataset.images

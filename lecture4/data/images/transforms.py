@@ -15,14 +15,14 @@ Kind = Literal['none', 'crop', 'pad', 'jitter', 'inception']
 
 
 class Augmentation(NamedTuple):
-    """How a training batch is made; all static.
+    """Options of training batches; all static.
 
     Attributes:
-      crop_size: Height and width of what the network sees, in pixels.
-      kind: 'none' the center; 'crop' a random crop; 'pad' a random crop of the image with a border
-        of `padding`; 'jitter' a crop of the image at a scale from `jitter`; 'inception' boxes of
-        random area and aspect.
-      padding: In pixels.
+      crop_size: Height and width of the network's input in pixels.
+      kind: 'none' takes the center; 'crop' a random crop; 'pad' a random crop of the image with a border
+        of `padding`; 'jitter' a crop of the image at a scale from `jitter`; 'inception' boxes of random area and
+        aspect ratio.
+        padding: Padding in pixels.
       jitter: Smallest and largest length of the shorter side, in pixels.
       flips: Whether images are mirrored at random.
       color_noise: The std of `augment.color_noise`; 0 for none.
@@ -44,16 +44,18 @@ def prepare(
     augmentation: Augmentation,
     normalization: Normalization,
 ) -> Float[Array, 'n crop_size crop_size c']:
-    """A batch as the network sees it, float32. Colors come first, so that a border is the mean color.
+    """A batch as input of the network, float32.
+
+    Colors are changed first, so that a border is the mean color.
 
     Args:
       key: Random key of all random choices.
-      images: [n, h, w, 1 or c], uint8, or float on [0, 1].
+      images: [n, h, w, 1 or c], uint8, or float in [0, 1].
       augmentation: The random changes.
-      normalization: With c channels.
+      normalization: Normalization with c channels.
 
     Raises:
-      ValueError: The crop does not fit, as the functions of `augment`.
+      ValueError: The crop does not fit; see the functions of `augment`.
     """
     jitter_key, noise_key, crop_key, flip_key = jax.random.split(key, 4)
     unit = to_unit_interval(images, len(normalization.channel_order))

@@ -25,17 +25,17 @@ def load_signals(
 
     Args:
       source: As in `sources.load`.
-      num_signals: How many patches; at most how many whole images.
+      num_signals: Number of patches, or largest number of whole images.
       patch_size: Height and width of the patches; 0 takes whole images.
-      image_size: Height and width to resize whole images to. There, dark strokes on a
-        light background are inverted to light on dark, as digits usually are.
+      image_size: Height and width to resize whole images to. Dark strokes on a light background are then inverted to
+        light on dark, as digits usually are.
       seed: Seed of the random choice.
       classes: As in `load_images`.
       grayscale: As in `load_images`; whole images are always grayscale.
       **data_kwargs: Options of `load_images`.
 
     Returns:
-      d = patch_size * patch_size * c, or image_size * image_size.
+      Signals [n, d] with d = patch_size * patch_size * c, or image_size * image_size.
 
     Raises:
       DataError: As in `load_images`, `crops.sample_patches` and `crops.resize`.

@@ -1,4 +1,4 @@
-"""Images as vectors of pixels, as fully connected networks take them."""
+"""Images as vectors of pixels, for fully connected networks."""
 
 import functools
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ class Vectors(NamedTuple):
     """Training and test images as vectors.
 
     Attributes:
-      train: [n, d], float32.
-      train_labels: [n]; empty where there are none.
-      test: [m, d].
-      test_labels: [m]; empty where there are none.
-      class_names: One per class.
+      train: Training images [n, d], float32.
+      train_labels: [n]; empty if there are no labels.
+      test: Test images [m, d].
+      test_labels: [m]; empty if there are no labels.
+      class_names: Names of the classes.
       image_shape: (height, width, channels) of the images, with product d.
     """
 
@@ -50,7 +50,7 @@ def load_splits(
 
     Args:
       source: As in `load_images`.
-      in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
+      in_unit_interval: Whether to refuse pixels outside [0, 1], as needed for a Bernoulli decoder.
       image_size: As in `load_images`.
       crop_size: Above 0, examples are crops of that size at every half crop, training ones from the left half of
         each training image, test ones from the right.
@@ -60,7 +60,7 @@ def load_splits(
 
     Raises:
       DataError: As in `load_images`, images of several sizes, or options that exclude one another.
-      ValueError: Pixels outside [0, 1].
+      ValueError: Pixels lie outside [0, 1].
     """
     if crop_size and (image_size or held_out):
         raise DataError(f'{source}: --crop_size excludes --image_size and --held_out')
@@ -95,12 +95,12 @@ def load_labeled(source: str, *, in_unit_interval: bool = True, **options: Any) 
 
     Args:
       source: As in `load`.
-      in_unit_interval: Whether pixels outside [0, 1] are refused, as a Bernoulli decoder needs.
+      in_unit_interval: Whether to refuse pixels outside [0, 1], as needed for a Bernoulli decoder.
       **options: Options of `load`.
 
     Raises:
       DataError: As in `load`.
-      ValueError: Pixels outside [0, 1].
+      ValueError: Pixels lie outside [0, 1].
     """
     task = load(source, **options)
     x, test = (
@@ -131,7 +131,7 @@ def load_shuffled(
 
     Raises:
       DataError: As in `load`, or the sizes exceed the number of images.
-      ValueError: Pixels outside [0, 1].
+      ValueError: Pixels lie outside [0, 1].
     """
     task = load(source, seed=seed, **data_kwargs)
     parts = shuffled_splits(task, tuple(sizes.values()), seed)
@@ -148,14 +148,14 @@ def load_unlabeled_like(
     """Unlabeled images of a source as vectors, resized to the size of others; pixels lie in [0, 1].
 
     Args:
-      images: The others, square.
+      images: The other images, square.
       source: As in `load_signals`.
-      num_signals: At most how many.
+      num_signals: Largest number of images.
       **options: Options of `load_signals`.
 
     Raises:
-      DataError: As in `load_signals`, or images that are not square.
-      ValueError: Pixels outside [0, 1].
+      DataError: As in `load_signals`, or the images are not square.
+      ValueError: Pixels lie outside [0, 1].
     """
     height, width = images.shape[1:3]
     if height != width:
@@ -172,12 +172,12 @@ def flatten(
     """Images as vectors.
 
     Args:
-      name: What error messages call them.
+      name: Name of the images in error messages.
       images: Float images.
-      in_unit_interval: Whether pixels outside [0, 1] are refused.
+      in_unit_interval: Whether to refuse pixels outside [0, 1].
 
     Raises:
-      ValueError: Pixels outside [0, 1].
+      ValueError: Pixels lie outside [0, 1].
     """
     x = images.reshape(len(images), -1)
     return np.asarray(check_unit_interval(x, name)) if in_unit_interval else x

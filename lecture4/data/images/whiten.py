@@ -24,14 +24,14 @@ def load_whitened(
 
     Args:
       source: As in `load_images`.
-      is_white: Whether they are whitened already, and are only standardized here.
+      is_white: Whether they are already whitened, and only standardized here.
       cutoff: As in `whiten`.
-      margin: Pixels to leave out along the borders, where whitening is unreliable.
+      margin: Number of pixels to leave out along the borders, where whitening is unreliable.
       **data_kwargs: Options of `load_images`.
 
     Returns:
-      Images of mean 0 and variance 1 before their borders are left out, as a tuple; labels and class
-      names where the source has them.
+      Images with mean 0 and variance 1 before their borders are removed, as a tuple; labels and class names if the
+      source has them.
 
     Raises:
       DataError: As in `load_images` and `crops.trim`.
@@ -42,22 +42,21 @@ def load_whitened(
 
 
 def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h _w 1']]:
-    """Each image filtered by |f| exp(-(|f| / cutoff)^4), then scaled to variance 1.
+    """Filter each image by |f| exp(-(|f| / cutoff)^4), and scale it to variance 1.
 
-    Natural images have amplitudes that fall about as 1 / |f|: the first factor levels them, the
-    second removes the corners of the spectrum, where the pixel grid and noise are. The mean is
-    removed, and with it the zero frequency. An image is treated as periodic: a band of about
-    1 / cutoff pixels along its border is unreliable.
+    Natural images have amplitudes that decrease about as 1 / |f|: the first factor makes them constant, the second
+    removes the corners of the spectrum, which contain the pixel grid and noise. The mean is removed, and with it the
+    zero frequency. An image is treated as periodic: a band of about 1 / cutoff pixels along its border is unreliable.
 
     Args:
       images: Float [n, h, w, 1], or a sequence of [h, w, 1].
       cutoff: > 0, in cycles per pixel (Nyquist's is 0.5).
 
     Returns:
-      [h, w, 1] each; a constant image becomes zero.
+      Images [h, w, 1]; a constant image becomes zero.
 
     Raises:
-      ValueError: The cutoff is not positive, or images of another shape.
+      ValueError: The cutoff is not positive, or the images have another shape.
 
     References:
       Olshausen & Field 1997, section 4, with cutoff 200 cycles per image of 512 pixels.
@@ -75,7 +74,7 @@ def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h
         response = frequency * np.exp(-((frequency / cutoff) ** 4))
         filtered = np.fft.irfft2(np.fft.rfft2(image[:, :, 0]) * response, (h, w))
         std = filtered.std()
-        # The rounding errors of a constant image are not amplified.
+        # Rounding errors of a constant image are not amplified.
         constant = std <= 1e-6 * max(float(np.abs(image).max()), 1e-30)
         filtered = np.zeros_like(filtered) if constant else filtered / std
         whitened.append(filtered.astype(np.float32)[:, :, None])
@@ -83,7 +82,7 @@ def whiten(images: Images, cutoff: float = 0.39) -> list[Float32[np.ndarray, '_h
 
 
 def standardize(images: Images) -> list[Float[np.ndarray, '_h _w _c']]:
-    """Each image minus its mean, divided by its standard deviation: for sets that are whitened already.
+    """Each image minus its mean, divided by its standard deviation, for sets that are already whitened.
 
     Args:
       images: Float [n, h, w, c], or a sequence of [h, w, c]; a constant image becomes zero.
@@ -101,7 +100,7 @@ def whitened_patches(
     contrast_epsilon: float,
     zca_epsilon: float,
 ) -> tuple[Float[Array, '{num_patches} d'], linalg.Affine]:
-    """Random patches, contrast-normalized and whitened by their own covariance.
+    """Random patches, contrast-normalized and whitened by their covariance.
 
     Args:
       images: As in crops.sample_patches.
@@ -112,7 +111,7 @@ def whitened_patches(
       zca_epsilon: As in ops.linalg.zca.
 
     Returns:
-      The patches, and the affine map that whitens contrast-normalized ones.
+      The patches, and the affine map that whitens contrast-normalized patches.
 
     Raises:
       DataError: As in crops.sample_patches.

@@ -1,19 +1,19 @@
-"""Files that data sets are made from: where they are, and whether they are the published ones.
+"""Files of data sets: where they are, and whether they are the published ones.
 
 Each builder keeps a `checksums.tsv` in the format of tensorflow-datasets, four columns separated by
 tabs:
 
     URL    size in bytes    sha256 of the file    file name
 
-and, for a compressed file, optionally a second line that pins what is inside it:
+and, for a compressed file, optionally a second line that pins its contents:
 
     zip-contents:FILE NAME     sum of the members' sizes    content digest         file name
     gzip-contents:FILE NAME    size without compression     sha256 of the content  file name
 
-A file is accepted if its size and sha256 are the pinned ones, or if its contents are: the same images
-zipped again (another compressor, other time stamps, other order of members) make another file and the
-same data; and the content of a gzip file may be there uncompressed, compressed again, or in a zip archive.
-A file of another name is found by its contents. See `content_digest`.
+A file is accepted if its size and sha256 are the pinned ones, or if its contents are: the same images zipped again
+(by another compressor, with other time stamps or order of members) are another file with the same data; and the
+content of a gzip file may be uncompressed, compressed again, or in a zip archive. A file with another name is
+recognized by its contents. See `content_digest`.
 """
 
 import collections
@@ -31,13 +31,13 @@ from typing import Any, NamedTuple
 
 from lecture4.data.dataset import DataError
 
-GZIP, ZIP = b'\x1f\x8b', b'PK\3\4'  # how such files start
+GZIP, ZIP = b'\x1f\x8b', b'PK\3\4'  # first bytes of such files
 CONTENTS = ('zip-contents:', 'gzip-contents:')
-MAX_CANDIDATES = 10_000  # files that are searched for contents
+MAX_CANDIDATES = 10_000  # suffixes of files whose contents are searched
 
 
 class Pin(NamedTuple):
-    """What is known of one file. `contents` is '' where the contents are not pinned."""
+    """Name, size and checksums of one file; `contents` is '' if the contents are not pinned."""
 
     file: str
     url: str
@@ -51,7 +51,7 @@ def read_pins(path: str | PathLike[str]) -> tuple[Pin, ...]:
     """The table at `path`: one Pin per file, in the table's order.
 
     Raises:
-      DataError: A line that is not four columns, or contents of a file that has no line.
+      DataError: A line does not have four columns, or has the contents of a file without a line.
     """
     pins = {}
     for number, line in enumerate(pathlib.Path(path).read_text(encoding='utf-8').splitlines(), 1):
@@ -73,11 +73,11 @@ def read_pins(path: str | PathLike[str]) -> tuple[Pin, ...]:
 
 
 def content_digest(path: str | PathLike[str]) -> tuple[int, str]:
-    """Total size and digest of a zip archive's members, however they are packed.
+    """Total size and digest of the members of a zip archive, independent of their compression.
 
     The digest is the sha256 over, for each file in order of its path, the path in UTF-8, a zero
-    byte and the 32 bytes of the sha256 of the file's bytes. Folders, time stamps, compression,
-    comments and the order of the members do not enter it.
+    byte and the 32 bytes of the sha256 of the file's bytes. Folders, time stamps, compression, comments and the order
+    of the members do not affect it.
 
     Returns:
       (bytes, hexadecimal digest).
@@ -106,12 +106,12 @@ def content_digest(path: str | PathLike[str]) -> tuple[int, str]:
 def locate(
     folder: str | PathLike[str] | None, name: str, pins: Iterable[Pin]
 ) -> dict[str, pathlib.Path]:
-    """Those of the pinned files that are in `folder`/`name`/ or `folder`/, by the name in their pin.
+    """The pinned files that are in `folder`/`name`/ or `folder`/, by the name in their pin.
 
-    Files of that name come first, whatever is in them; else any file with the pinned contents.
+    Files with this name take precedence, whatever their contents; otherwise any file with the pinned contents.
 
     Args:
-      folder: The user's folder of downloaded files; None has none.
+      folder: The user's folder of downloaded files, or None.
       name: Name of the data set.
       pins: The files.
 
@@ -141,7 +141,7 @@ def locate(
 
 
 def _candidate_sizes(folder, name):
-    """{size: files of that size, also without compression, or with a member of that size}."""
+    """{size: files of this size, also without compression, or with a member of this size}."""
     files = (path for path in (*(folder / name).rglob('*'), *folder.iterdir()) if path.is_file())
     sizes = collections.defaultdict(list)
     for path in sorted(itertools.islice(files, MAX_CANDIDATES)):
@@ -150,7 +150,7 @@ def _candidate_sizes(folder, name):
             sizes[size].append(path)
             if (
                 start.startswith(GZIP) and size > 4
-            ):  # whose last bytes are the size before compression
+            ):  # the last bytes of a gzip file are the size before compression
                 file.seek(-4, io.SEEK_END)
                 sizes[int.from_bytes(file.read(4), 'little')].append(path)
         if start == ZIP:
@@ -196,7 +196,7 @@ def verify(path: str | PathLike[str], pin: Pin) -> None:
     """Return if the file at `path` is the pinned one, or has its contents.
 
     Raises:
-      DataError: It is not; names the file, both sums and the fix.
+      DataError: It is not; the message has the file, both checksums and the fix.
     """
     path = pathlib.Path(path)
     with path.open('rb') as file:
@@ -231,7 +231,7 @@ def _contents(path, pin):
 
 
 def url_infos(pins: Iterable[Pin]) -> dict[str, Any]:
-    """The pins as the download manager of tensorflow-datasets takes them."""
+    """The pins in the form for the download manager of tensorflow-datasets."""
     from tensorflow_datasets.core.download import checksums
     from tensorflow_datasets.core.utils import Size
 
@@ -241,10 +241,10 @@ def url_infos(pins: Iterable[Pin]) -> dict[str, Any]:
 def obtain(
     dl_manager: Any, name: str, pins: tuple[Pin, ...], manual_dir: str | PathLike[str] | None
 ) -> dict[str, pathlib.Path]:
-    """Paths of all pinned files, verified: in `manual_dir` if they are there, else downloaded.
+    """Paths of all pinned files, verified: in `manual_dir` if they exist there, otherwise downloaded.
 
     Args:
-      dl_manager: That of tensorflow-datasets; keeps what it downloads under data_dir/downloads.
+      dl_manager: The download manager of tensorflow-datasets, which stores files under data_dir/downloads.
       name: Name of the data set.
       pins: The files.
       manual_dir: As in `locate`.

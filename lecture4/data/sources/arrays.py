@@ -11,7 +11,7 @@ import numpy as np
 
 from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 
-# Words of a key that say what its array holds, in order of preference.
+# Words in a key that identify its array, in order of preference.
 IMAGES = ('images', 'image', 'x', 'data', 'inputs')
 LABELS = ('labels', 'label', 'y', 'targets', 'target')
 CLASS_NAMES = ('class_names', 'names', 'target_names')
@@ -25,17 +25,17 @@ def read_npz(
         images, x, X, data, inputs          images of split train
         labels, y, target(s)                their labels, optional
         x_train, train_images, test_X, ...  the same with the name of a split
-        class_names, names, target_names    one name per class, optional; else '0', '1', ...
+        class_names, names, target_names    one name per class, optional; by default '0', '1', ...
 
     A single array under any other key, as numpy.savez(path, x) writes it, is the images of split train.
 
     Args:
-      path: The file. Labels are optional. Shapes and dtypes as `dataset.validate` accepts them.
-      split: One of those above.
+      path: The file. Labels are optional. Shapes and dtypes are those that `dataset.validate` accepts.
+      split: A split of the list above.
       image_shape: (height, width) or (height, width, channels) of images that are stored as rows [n, d].
 
     Raises:
-      DataError: No such file or split, rows without an image_shape, or a file that is truncated or holds Python
+      DataError: There is no such file or split, rows have no image_shape, or the file is truncated or contains Python
         objects.
     """
     path = pathlib.Path(path)
@@ -106,12 +106,14 @@ def _open(path: pathlib.Path) -> Iterator[Any]:
     """The arrays of an .npz file, read one by one with `_get`."""
     if not path.is_file():
         raise DataError(f'{path} is not a file; name an .npz file of images and labels')
-    with path.open('rb') as stream:  # numpy leaves a file open whose archive it cannot read
+    with path.open('rb') as stream:  # numpy does not close a file whose archive it cannot read
         try:
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError('it holds one array, as .npy')
-        except Exception as error:  # zipfile, zlib and numpy raise many kinds on a broken file
+        except (
+            Exception
+        ) as error:  # zipfile, zlib and numpy raise many kinds of exceptions on a broken file
             raise _unreadable(path, error) from error
         yield file
 
@@ -131,7 +133,7 @@ def _unreadable(path, error):
 
 
 def _splits(path, file) -> dict[str, tuple[str, str]]:
-    """The splits that the keys make up: {split: (key of its images, key of its labels or '')}."""
+    """The splits named by the keys: {split: (key of its images, key of its labels or '')}."""
     keys = file.files
     if len(keys) == 1 and not any(_split_of(keys[0], words) for words in (IMAGES, LABELS)):
         return {'train': (keys[0], '')} if _get(path, file, keys[0]).ndim > 1 else {}
@@ -165,7 +167,7 @@ def read_npy(path: str | PathLike[str]) -> np.ndarray:
     """The array in an .npy file.
 
     Raises:
-      DataError: The file is truncated or holds Python objects.
+      DataError: The file is truncated or contains Python objects.
     """
     try:
         return np.load(path, allow_pickle=False)

@@ -1,6 +1,6 @@
-"""Images that come inside scikit-learn and scikit-image: no files, no network.
+"""Images that come with scikit-learn and scikit-image: no downloads.
 
-Read as files, so that their packages are not imported (but for the digits).
+They are read as files, so that these packages are not imported (except for the digits).
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from lecture4.data.dataset import DataError, Dataset, validate
 from lecture4.data.sources.decode import read_image
 
-# Which of the bundled images: photographs of things in daylight or indoors. Left out: drawings, text,
+# Photographs among the bundled images, of things in daylight or indoors. Left out: drawings, text,
 # charts, microscopy and astronomy, and motorcycle_right (motorcycle_left from another viewpoint).
 PHOTOS = (
     ('sklearn', 'datasets/images/china.jpg'),
@@ -26,11 +26,11 @@ PHOTOS = (
     ('skimage', 'data/coins.png'),
 )
 TEXTURES = ('brick', 'grass', 'gravel')
-NUM_TEST_DIGITS = 500  # the last of the 1797 in scikit-learn's order
+NUM_TEST_DIGITS = 500  # number of test digits: the last of the 1797 in scikit-learn's order
 
 
 def photos() -> Dataset:
-    """Nine photographs, uint8, 300 pixels or more on a side, unlabeled."""
+    """Nine unlabeled photographs, uint8, at least 300 pixels high and wide."""
     return validate('photos', [_read(package, path) for package, path in PHOTOS])
 
 

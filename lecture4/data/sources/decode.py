@@ -21,10 +21,10 @@ COLOR_MODES = ('P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 
 
 def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
-    """Decode an image file and rotate it as its EXIF data says.
+    """Decode an image file and rotate it according to its EXIF data.
 
-    A palette becomes colors, transparency is dropped, of an animation the first frame is read. Of
-    channels of 16 bits the upper 8 are kept, in grayscale as in color.
+    A palette becomes colors, transparency is dropped, and of an animation the first frame is read. The upper 8 bits
+    of 16-bit channels are kept, in grayscale and in color.
 
     Args:
       path: A file in a format that Pillow reads.
@@ -33,7 +33,7 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
       [h, w, 1] if the image is grayscale, else [h, w, 3].
 
     Raises:
-      DataError: Not an image, truncated, or of 32 bits per channel; names the file.
+      DataError: The file is not an image, is truncated, or has 32 bits per channel; the message names the file.
     """
     return decode_image(path, str(path))
 
@@ -41,7 +41,7 @@ def read_image(path: str | PathLike[str]) -> UInt8[np.ndarray, 'h w c']:
 def decode_image(
     file: str | PathLike[str] | io.BufferedIOBase, name: str
 ) -> UInt8[np.ndarray, 'h w c']:
-    """As `read_image`, of a file or of its bytes; `name` is what error messages begin with."""
+    """As `read_image`, for a file or its bytes; `name` is the prefix of error messages."""
     from PIL import Image
 
     opened: Any = file
@@ -63,10 +63,10 @@ def decode_image(
 
 
 def image_size(file: str | PathLike[str] | io.BufferedIOBase, name: str) -> tuple[int, int]:
-    """(height, width) of what `decode_image` returns, from the header alone.
+    """(height, width) of the result of `decode_image`, from the header alone.
 
     Raises:
-      DataError: Not an image.
+      DataError: The file is not an image.
     """
     from PIL import Image
 
@@ -97,17 +97,19 @@ def _pixels(name, image):
     if image.mode in GRAYSCALE_MODES:
         return np.asarray(image.convert('L'))[..., None]
     if image.mode in ('P', 'PA'):
-        image = image.convert('RGBA')  # keeps the transparency of a palette out of the colors
+        image = image.convert(
+            'RGBA'
+        )  # so that the transparency of a palette does not affect the colors
     return np.asarray(image.convert('RGB'))
 
 
 def _orientation(name, image):
-    """1 to 8 as in EXIF; 1 where there is none. Other tags are not interpreted: they may be malformed."""
+    """Orientation 1 to 8 as in EXIF; 1 if there is none. Other tags are not interpreted: they may be malformed."""
     from PIL import ExifTags
 
     try:
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception as error:  # as a decoder
+    except Exception as error:  # may raise anything, like a decoder
         LOG.warning(
             '%s: the EXIF data cannot be read (%s: %s); the image is read as stored',
             name, type(error).__name__, error,

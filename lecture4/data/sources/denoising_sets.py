@@ -1,7 +1,7 @@
-"""The grayscale images that denoising papers report on: BSD400 to train on, Set12 and BSD68 to test.
+"""The grayscale images of denoising papers: BSD400 for training, Set12 and BSD68 for testing.
 
-Read from zip archives in manual_dir, which are the folders data/train, data/Set12 and data/Set68 of
-github.com/SaoYan/DnCNN-PyTorch, each zipped, and held in memory (40 MB at most).
+They are read from zip archives in manual_dir, which are the folders data/train, data/Set12 and data/Set68 of
+github.com/SaoYan/DnCNN-PyTorch, each zipped, and kept in memory (40 MB at most).
 """
 
 import io
@@ -16,7 +16,7 @@ from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
 REPOSITORY = 'https://github.com/SaoYan/DnCNN-PyTorch'
-# Checksums of one zip archive of each folder; any other has the same contents.
+# Checksums of one zip archive of each folder; other archives are accepted by their contents.
 PINS = {
     'bsd400': archives.Pin(
         'train.zip',
@@ -53,16 +53,16 @@ def load(
 ) -> Dataset:
     """The images of 'bsd400' (180 x 180), 'set12' (256 or 512 square) or 'bsd68' (481 x 321).
 
-    Unlabeled, uint8, one channel, in order of their names.
+    They are unlabeled, uint8, with one channel, in order of their names.
 
     Args:
-      name: One of the three.
-      split: 'train', as all sets that have no splits of their own.
-      manual_dir: The folder of the archives.
-      pins: What the archives must be; `PINS` unless given.
+      name: Name of one of the three sets.
+      split: 'train', as for all sets without splits.
+      manual_dir: Directory of the archives.
+      pins: Checksums of the archives; by default `PINS`.
 
     Raises:
-      DataError: The archive is missing (says which), altered, or has other contents.
+      DataError: The archive is missing (the message says which), altered, or has other contents.
     """
     pin = (pins or PINS)[name]
     if split != 'train':

@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 ANNOTATIONS = 'val_annotations.txt'
 SPLIT_NAMES = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
 SYSTEM_FILES = ('Thumbs.db', 'desktop.ini')
-Unreadable = Literal['refuse', 'skip']  # what to do with a set that has an unreadable image
+Unreadable = Literal['refuse', 'skip']  # treatment of a set that has an unreadable image
 
 
 def read_folder(
@@ -36,32 +36,31 @@ def read_folder(
     unreadable: Unreadable = 'refuse',
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Dataset:
-    """The images below a folder, sorted by name, decoded by several threads.
+    """The images in a folder, sorted by name, decoded by several threads.
 
-        PATH/CLASS/*.png            split train; classes are the folders in order of name, or of
-                                    number where all names are numbers
-        PATH/SPLIT/CLASS/*.png      the split of that name
+        PATH/CLASS/*.png            split train; classes are the folders in order of name, or of number if all names
+        are numbers PATH/SPLIT/CLASS/*.png      the split with this name
         PATH/*.png                  split train, unlabeled, if PATH has no folders
 
     A class has the images of its folder and of all folders inside it, as in torchvision's ImageFolder
     (tiny-imagenet: train/CLASS/images/*.JPEG, and val/images with val_annotations.txt). Files that end
-    in one of `decode.SUFFIXES` are read; others are counted and named once in a warning, and names that
-    begin with a dot are skipped. Names that differ in Unicode normalization are one class.
+    in one of `decode.SUFFIXES` are read; others are counted and reported once in a warning, and names that begin with
+    a dot are skipped. Names that differ in Unicode normalization are one class.
 
-    All images are held in memory; for a larger set see `images.on_disk.ImageFiles`.
+    All images are kept in memory; for a larger set see `images.on_disk.ImageFiles`.
 
     Args:
       path: The folder.
       split: 'train', or the name of a folder.
       unreadable: 'skip' leaves out images that cannot be read, and logs each by name.
-      transform: Applied to each image [h, w, c] as soon as it is read, to keep less in memory.
+      transform: Function applied to each image [h, w, c] as soon as it is read, to save memory.
 
     Returns:
-      The images and labels; grayscale images of a set with color ones get three equal channels.
+      The images and labels; grayscale images of a set that also has color images get three equal channels.
 
     Raises:
-      DataError: No such folder or split, a class without an image (that can be read), an image that
-        cannot be read (by name).
+      DataError: There is no such folder or split, a class has no (readable) image, or an image cannot be read (the
+        message names it).
     """
     name = f'dir:{path}'
     paths, labels, class_names = list_folder(path, split)
@@ -78,17 +77,17 @@ def read_folder(
 def list_folder(
     path: str | PathLike[str], split: str = 'train'
 ) -> tuple[list[pathlib.Path], Int32[np.ndarray, ' n'] | None, tuple[str, ...]]:
-    """The files of a folder in the layouts that `read_folder` takes, without reading them.
+    """The files of a folder in the layouts of `read_folder`, without reading them.
 
     Returns:
       (paths, labels [n] or None, class names).
 
     Raises:
-      DataError: No such folder or split, a class without an image.
+      DataError: There is no such folder or split, or a class has no image.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        raise DataError(f'{path} is not a folder; name one that holds images or class folders')
+        raise DataError(f'{path} is not a folder; name one that contains images or class folders')
     root = _split_folder(path, split)
     if (root / ANNOTATIONS).is_file():
         return _annotated(root)
@@ -118,7 +117,7 @@ def list_folder(
 
 
 def _split_folder(path, split):
-    """The folder that has the split's class folders; folders inside class folders are no splits."""
+    """The folder that has the split's class folders; folders inside class folders are not splits."""
     nested = {readable_name(f.name): f for f in _scan(path)[1] if _scan(f)[1]}
     if readable_name(split) in nested:
         return nested[readable_name(split)]
@@ -132,7 +131,7 @@ def _split_folder(path, split):
 
 
 class _Listing(NamedTuple):
-    """Files that are read, files that are not, and folders inside class folders that have images."""
+    """Files to read, files that are not read, and folders inside class folders that have images."""
 
     images: list[pathlib.Path]
     unread: list[pathlib.Path]
@@ -140,14 +139,14 @@ class _Listing(NamedTuple):
 
 
 def _list_files(folder, listing, *, nested, seen=frozenset()):
-    """Adds the files of a folder in order of name, then those of its folders."""
+    """Add the files of a folder in order of name, then those of its folders."""
     files, folders = _scan(folder)
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
     listing.images.extend(images)
     listing.unread.extend(file for file in files if file.suffix.lower() not in SUFFIXES)
     seen = seen | {folder.resolve()} if nested and folders else seen
     for inner in folders if nested else ():
-        if inner.resolve() in seen:  # a link that leads back
+        if inner.resolve() in seen:  # a link to a parent folder
             continue
         before = len(listing.images)
         _list_files(inner, listing, nested=True, seen=seen)
@@ -220,7 +219,7 @@ def read_files(
       transform: Function applied to each image [h, w, c], or None.
 
     Returns:
-      (indices of the paths that were read, their images).
+      (indices of the paths that can be read, their images).
 
     Raises:
       DataError: A file cannot be read.
@@ -243,5 +242,5 @@ def read_files(
 
 
 def unreadable_error(error: DataError) -> DataError:
-    """The error of an unreadable image in a set that must be complete, with the other fix."""
+    """The error of an unreadable image in a set that must be complete, with the alternative to skip it."""
     return DataError(f'{error}, or skip such images with --unreadable skip')

@@ -1,8 +1,7 @@
 """Prepare a tensorflow-datasets builder once, then read a split of it into memory.
 
-A set is prepared in a temporary folder and renamed when complete, so an interrupted preparation
-leaves nothing that a later load could take for the set. Nothing is downloaded without `download`, and
-manual_dir is only read.
+A set is prepared in a temporary folder and renamed when complete, so that an interrupted preparation cannot be
+mistaken for the set. Nothing is downloaded without `download`, and manual_dir is only read.
 """
 
 import contextlib
@@ -18,37 +17,39 @@ from absl import logging
 from lecture4.data.dataset import DataError, Dataset, SplitError, validate
 from lecture4.data.sources import archives
 
-CHUNK = 4096  # records decoded at a time: bounds the memory on top of the result
+CHUNK = (
+    4096  # number of records decoded at a time, which bounds the memory in addition to the result
+)
 
 
 def load(
     make_builder: Callable[[], Any], name: str, split: str, *, download: bool = False
 ) -> Dataset:
-    """The split of the set that `make_builder()` describes, prepared first unless it is there.
+    """A split of the set that `make_builder()` describes, prepared first if needed.
 
     Args:
       make_builder: A builder class of `lecture4.data.sources.builders` with its arguments bound:
-        data_dir, manual_dir, and pins where the files are not the published ones.
+        data_dir, manual_dir, and pins if the files are not the published ones.
       name: Name of the set, for messages and the folder in manual_dir.
-      split: One of the set's own.
+      split: A split of the set.
       download: Whether missing files may be downloaded.
 
     Raises:
       DataError: As in `prepare` and `read`.
     """
     prepare(make_builder(), name, download=download)
-    # A new builder reads what is on the disk, whoever prepared it.
+    # A new builder reads the prepared files, whichever process wrote them.
     return read(make_builder(), name, split)
 
 
 def prepare(builder: Any, name: str, *, download: bool = False) -> None:
-    """Write the set to the builder's data_dir, unless it is there.
+    """Write the set to the builder's data_dir, unless it is already there.
 
-    Files come from builder.manual_dir; those that are not there are downloaded if `download`.
+    Files are taken from builder.manual_dir; missing ones are downloaded if `download`.
 
     Raises:
-      DataError: A file is missing and `download` is False (says what to run), is not the pinned one,
-        or cannot be downloaded; the folder cannot be written, or is incomplete.
+      DataError: A file is missing and `download` is False (the message says what to run), is not the pinned one, or
+        cannot be downloaded; or the folder cannot be written, or is incomplete.
     """
     if is_prepared(builder, name):
         return
@@ -64,7 +65,7 @@ def prepare(builder: Any, name: str, *, download: bool = False) -> None:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     logging.info('Preparing %s in %s (only once).', name, builder.data_dir)
     try:
-        # It prints about downloads on stdout, whether there are any or not.
+        # It prints messages about downloads on stdout, even without downloads.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=config, file_format='array_record')
     except NonMatchingChecksumError as error:
@@ -73,7 +74,7 @@ def prepare(builder: Any, name: str, *, download: bool = False) -> None:
             'download the files yourself and name their folder with --manual_dir'
         ) from error
     except (OSError, tfds.download.DownloadError) as error:
-        # Another process may have been first; its complete set is as good as ours.
+        # Another process may have been first; its complete set is equally good.
         if not is_prepared(builder, name):
             raise DataError(
                 f'{name} could not be prepared in {builder.data_dir}: {_one_line(error)}. Check '
@@ -82,10 +83,10 @@ def prepare(builder: Any, name: str, *, download: bool = False) -> None:
 
 
 def is_prepared(builder: Any, name: str) -> bool:
-    """Whether the set is there.
+    """Whether the set is prepared.
 
     Raises:
-      DataError: Its folder is there, but not the complete set.
+      DataError: Its folder exists, but is incomplete.
     """
     folder = pathlib.Path(builder.data_dir)
     if (folder / 'dataset_info.json').is_file():
@@ -99,9 +100,9 @@ def read(builder: Any, name: str, split: str) -> Dataset:
     """A split of a prepared set whose features are image (a uint8 Tensor) and label.
 
     Raises:
-      DataError: No such split (lists those that exist), or records that cannot be read.
+      DataError: There is no such split (the message lists the splits), or records cannot be read.
     """
-    examples = read_examples(builder, name, split)  # its errors, before memory is taken
+    examples = read_examples(builder, name, split)  # raises its errors before memory is allocated
     count = builder.info.splits[split].num_examples
     shape = builder.info.features['image'].shape
     images = np.empty((count, *shape), np.uint8)
@@ -117,11 +118,10 @@ def read(builder: Any, name: str, split: str) -> Dataset:
 def read_examples(builder: Any, name: str, split: str) -> Iterator[Mapping[str, Any]]:
     """The features of each example of a prepared split, as protocol buffers, in the set's order.
 
-    Taking features out of the records is three times as fast as the general decoding that
-    as_data_source does by default.
+    Extracting features from the records is three times as fast as the general decoding of as_data_source.
 
     Raises:
-      DataError: No such split (lists those that exist).
+      DataError: There is no such split (the message lists the splits).
     """
     splits = builder.info.splits
     if split not in splits:
@@ -143,7 +143,7 @@ def _examples(builder, split, count):
 
 @contextlib.contextmanager
 def refuse_damaged(builder: Any, name: str) -> Iterator[None]:
-    """Turns what array_record and protobuf raise for broken records, which is of many kinds, into DataError."""
+    """Turn the many kinds of exceptions that array_record and protobuf raise for broken records into DataError."""
     try:
         yield
     except Exception as error:

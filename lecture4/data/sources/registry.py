@@ -1,6 +1,6 @@
 """Data sets by name: `load('textures')`, `load('mnist')`, `load('dir:PATH')`, ...
 
-    photos      nine photographs that come inside scikit-learn and scikit-image, uint8, unlabeled
+    photos      nine photographs that come with scikit-learn and scikit-image, uint8, unlabeled
     textures    brick, grass and gravel of scikit-image, uint8 512 x 512 x 1, labeled
     digits      scikit-learn's 1797 digits, 8 x 8 x 1, float32: the stored 0..16 divided by 16;
                 splits all, and train (the first 1297) and test (the last 500)
@@ -20,7 +20,7 @@
 
 The first three need no file and no network. mnist, cluttered_mnist, omniglot and cifar10 are prepared
 once in data_dir, from files in manual_dir or, with `download`, from the network; gtsrb, olshausen and
-the denoising sets are read from manual_dir. Importing this module loads numpy and no more.
+the denoising sets are read from manual_dir. Importing this module imports only numpy.
 """
 
 import difflib
@@ -62,10 +62,10 @@ def load(
 
     Args:
       source: A name, dir:PATH, npz:PATH, csv:PATH or tfds:NAME, from the table above.
-      split: One of the set's own; sets without splits have train only.
-      data_dir: Where sets are prepared: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR. A file may be
-        in manual_dir/NAME or in manual_dir.
+      split: A split of the set; sets without splits have only train.
+      data_dir: Directory of prepared sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      manual_dir: Directory of downloaded files, only read; by default $LECTURE4_MANUAL_DIR. A file may be in
+        manual_dir/NAME or in manual_dir.
       download: Whether missing files may be downloaded.
       unreadable: What to do with files of a dir: or csv: source that cannot be read: 'refuse', or 'skip' to leave
         them out.
@@ -77,7 +77,7 @@ def load(
       The images, labels and class names.
 
     Raises:
-      DataError: An unknown source or split, a set that is missing (says what to run), damaged,
+      DataError: The source or split is unknown, or the set is missing (the message says what to run), damaged,
         altered, or of the wrong form.
     """
     kind, _, path = source.partition(':')

@@ -17,7 +17,9 @@ from lecture4.data.dataset import DataError, Dataset, validate
 from lecture4.data.sources import prepared
 from lecture4.data.sources.decode import decode_image
 
-CHUNK = 512  # examples decoded at a time: bounds the memory on top of the result
+CHUNK = (
+    512  # number of examples decoded at a time, which bounds the memory in addition to the result
+)
 
 
 def load(
@@ -28,19 +30,19 @@ def load(
 ) -> Dataset:
     """The images and labels of a split of a set that is prepared in `data_dir`.
 
-    Nothing is downloaded or prepared. The image is the feature of that name or the first of the
-    supervised keys: uint8, encoded (png, jpeg) or a tensor. The label is the class label of that name or
-    the second of the supervised keys; a set without one, or with labels of -1 only, is unlabeled.
+    Nothing is downloaded or prepared. The image is the feature named image or the first of the supervised keys:
+    uint8, encoded (png, jpeg) or a tensor. The label is the class label named label or the second of the supervised
+    keys; a set without one, or with labels of -1 only, is unlabeled.
 
     Args:
-      name: NAME, NAME/CONFIG or either with :VERSION; without a version, the newest one that is there.
-      split: One of the set's own.
-      data_dir: Where sets are prepared, in the format of array_record.
-      transform: Applied to each image [h, w, c] as soon as it is read, to keep less in memory.
+      name: NAME, NAME/CONFIG or either with :VERSION; by default the newest prepared version.
+      split: A split of the set.
+      data_dir: Directory of sets prepared in the array_record format.
+      transform: Function applied to each image [h, w, c] as soon as it is read, to save memory.
 
     Raises:
-      DataError: The set is not there (says how to prepare it, and lists those that are), is in another
-        format, has no image and label, or is damaged; or there is no such split.
+      DataError: The set is not prepared (the message says how to prepare it, and lists the prepared ones), is in
+        another format, has no image and label, or is damaged; or there is no such split.
     """
     source = f'tfds:{name}'
     builder = _builder(name, pathlib.Path(data_dir).expanduser())
@@ -98,7 +100,7 @@ def _builder(name, data_dir):
         builder = tfds.builder_from_directory(folder)
     except (
         Exception
-    ) as error:  # a set may need TensorFlow, or a package of its own, to be described
+    ) as error:  # reading the description of a set may need TensorFlow or another package
         raise DataError(
             f'tfds:{name} in {folder} cannot be read without TensorFlow '
             f'({type(error).__name__}: {" ".join(str(error).split())[:300]})'
@@ -152,7 +154,7 @@ def _features(info: Any) -> dict[str, Any]:
 
 
 def _keys(source: str, features: dict[str, Any], supervised: Any) -> tuple[str, str]:
-    """The names of the features that are image and label; the label is '' where there is none."""
+    """The names of the features that are image and label; the label is '' if there is none."""
     import tensorflow_datasets as tfds
 
     supervised = supervised or ()

@@ -1,13 +1,14 @@
 """German traffic signs (GTSRB), 32 x 32 x 3: every second training frame, and the whole test set.
 
-Read from two zip archives and two tables in manual_dir, and held in memory (99 MB):
+They are read from two zip archives and two tables in manual_dir, and kept in memory (99 MB):
 
     {train,test}.zip      sheets of 50 columns and at most 20 rows of 32 x 32 pixels, AVIF (Pillow 11.3 or newer
                           reads it); image k is in row k // 50 and column k % 50 of all sheets in a row
     {train,test}.csv.gz   a line for each image, its last column the class
 
-The images are those of a copy that was resized to 32 x 32 (bilinear, aspect not kept, with the margin around
-the sign), compressed again at about 34 dB. Published results are of the original sizes and twice the training set.
+The images are from a copy that was resized to 32 x 32 (bilinear, without preserving the aspect ratio, including the
+margin around the sign) and compressed again at about 34 dB. Published results use the original sizes and twice the
+training set.
 
 References:
   Stallkamp et al., Neural Networks 32, 2012.
@@ -54,17 +55,17 @@ def load(
     manual_dir: str | PathLike[str] | None,
     pins: Mapping[str, archives.Pin] | None = None,
 ) -> Dataset:
-    """The images and labels of a split, in the order of the original (class, track, frame; test in its own).
+    """The images and labels of a split, in the original order (training: class, track, frame).
 
     Frames of one track are nearly equal: never divide a track between training and validation.
 
     Args:
       split: 'train' or 'test'.
-      manual_dir: The folder of the files.
-      pins: What the files must be; `PINS` unless given.
+      manual_dir: Directory of the files.
+      pins: Checksums of the files; by default `PINS`.
 
     Raises:
-      DataError: An unknown split; a file is missing (says which), altered, or cannot be read.
+      DataError: The split is unknown; or a file is missing (the message says which), altered, or cannot be read.
     """
     if split not in SPLITS:
         raise SplitError(f'gtsrb has no split {split!r}; it has {", ".join(SPLITS)}')

@@ -1,4 +1,4 @@
-"""All sentences of a labeled set: words, classes, and which rows each of its splits has."""
+"""All sentences of a labeled set: words, classes, and the rows of each split."""
 
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ class Corpus(NamedTuple):
     """The sentences of all splits of a set, one after another.
 
     Attributes:
-      texts: n sequences of words, truncated as the encoded ones are.
+      texts: n sequences of words, truncated like `encoded`.
       labels: [n], values in 0..len(class_names) - 1.
-      class_names: One per class.
+      class_names: Names of the classes.
       rows: {split: its rows}.
       vocabulary: Vocabulary of all sentences.
-      encoded: The sentences as indices into it.
+      encoded: The sentences as indices into the vocabulary.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -33,8 +33,8 @@ def load(source: str, *, max_length: int = 0, **data_kwargs: Any) -> Corpus:
 
     Args:
       source: As in `sentences.load`.
-      max_length: Number of words at which sentences are truncated; 0 keeps all. The vocabulary is of all words.
-      **data_kwargs: data_dir, manual_dir and download, as `sentences.load`.
+      max_length: Number of words at which sentences are truncated; 0 keeps all. The vocabulary has all words.
+      **data_kwargs: data_dir, manual_dir and download, as in `sentences.load`.
 
     Raises:
       DataError: As in `sentences.load`.

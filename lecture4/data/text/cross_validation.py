@@ -1,7 +1,7 @@
-"""Cross-validation over sentences: fold after fold, epoch after epoch, batches and then an evaluation.
+"""Cross-validation over sentences as a sequence of steps: in every epoch of every fold, batches and then an evaluation.
 
-Step n of the whole is a function of (seed, n): the last step of an epoch evaluates the held-out sentences,
-the others train. So one run covers a cross-validation, and may be interrupted and resumed at any step.
+Step n is a function of (seed, n): the last step of an epoch evaluates the held-out sentences,
+the others train. So one run covers a whole cross-validation, and may be interrupted and resumed at any step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ Rows = Int[np.ndarray, ' _n']
 
 
 class Fold(NamedTuple):
-    """Rows of the training, development and test sentences, and which words [v] are known."""
+    """Rows of the training, development and test sentences, and the mask of known words [v]."""
 
     train: Rows
     dev: Rows
@@ -35,8 +35,8 @@ class CrossValidation(NamedTuple):
         labels_test_T for some lengths T, words indexed in the whole vocabulary, label -1 in rows of
         padding, and `restart`: whether another fold follows, which starts from new parameters.
       folds: The folds.
-      batches_per_epoch: Training batches in an epoch.
-      num_steps: Steps of all folds.
+      batches_per_epoch: Number of training batches in an epoch.
+      num_steps: Number of steps of all folds.
     """
 
     batch: Callable[[int], dict[str, np.ndarray]]
@@ -73,7 +73,7 @@ def split(
 def known_words(
     encoded: Encoded, rows: Rows | Sequence[int], always_known: Bool[np.ndarray, ' v']
 ) -> Bool[np.ndarray, ' v']:
-    """Which words [v] occur in the sentences `rows` or are known in any case."""
+    """Mask of the words [v] that occur in the sentences `rows` or are always known."""
     known = always_known.copy()
     known[[vocabulary.PADDING, vocabulary.UNKNOWN]] = True
     for row in rows:
@@ -91,12 +91,12 @@ def assign(
     seed: int,
     all_known: bool = False,
 ) -> list[Fold]:
-    """The folds of a set, with the words that each knows: those of its training sentences, and some always.
+    """The folds of a set with their known words: those of the training sentences, and some that are always known.
 
     Args:
       encoded: All sentences.
       rows: Rows of the set's own splits; this and the next as in `split`.
-      always_known: Words [v] that are known in any case, such as those with a pretrained vector.
+      always_known: Mask of the words [v] that are always known, such as those with a pretrained vector.
       num_folds: See `split`.
       dev_fraction: See `split`.
       seed: See `split`.
@@ -111,7 +111,7 @@ def assign(
 def pad_by_length(
     encoded: Encoded, rows: Rows, known: Bool[np.ndarray, ' v']
 ) -> dict[int, tuple[Rows, Int32[np.ndarray, '_n _t']]]:
-    """Sentences by length, as a fold's network reads them: {T: (their rows, words [n, T])}."""
+    """Sentences by length, as inputs of a fold's network: {T: (their rows, words [n, T])}."""
     groups = {}
     for length, inside in vocabulary.group_by_length([encoded[row] for row in rows]).items():
         words = vocabulary.pad([encoded[row] for row in rows[inside]], length)
@@ -128,18 +128,18 @@ def create(
     batch_size: int,
     seed: int,
 ) -> CrossValidation:
-    """The steps of some folds. Words that a fold does not know are read as unknown.
+    """The steps of some folds.
 
-    An epoch shows every training sentence once; the last batch of an epoch reaches into the next epoch.
-    Evaluations have one shape for all folds.
+    Words that are not known in a fold become the unknown word. An epoch uses every training sentence once; the last
+    batch of an epoch extends into the next epoch. Evaluations have one shape for all folds.
 
     Args:
       encoded: n sentences, as `vocabulary.encode` returns them.
       labels: [n].
       folds: Rows and known words.
-      epochs: Per fold.
-      batch_size: Sentences in a batch.
-      seed: Seed of the batches; every fold has its own order.
+      epochs: Number of epochs per fold.
+      batch_size: Number of sentences per batch.
+      seed: Seed of the batches; every fold has a different order.
     """
     batches_per_epoch = max(-(-len(fold.train) // batch_size) for fold in folds)
     steps_per_fold = epochs * (batches_per_epoch + 1)
@@ -180,7 +180,7 @@ def create(
             restart = epoch == epochs - 1 and fold + 1 < len(folds)
             return cached[fold] | {'restart': np.full(batch_size, restart)}
         train = folds[fold].train
-        stream = (fold << 32) + seed  # an order of its own for every fold
+        stream = (fold << 32) + seed  # a different order for every fold
         rows = train[
             batches.indices(stream, epoch * batches_per_epoch + step, len(train), batch_size)
         ]

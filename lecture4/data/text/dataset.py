@@ -1,4 +1,4 @@
-"""What every source of sentences returns."""
+"""The data set that every source of sentences returns."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ class Sentences(NamedTuple):
     """Sentences as tuples of words, one label each, and the class names.
 
     Attributes:
-      texts: n tuples of words; () where a text has no word.
+      texts: n tuples of words; () if a text has no word.
       labels: [n], values in 0..len(class_names) - 1.
-      class_names: One per class.
+      class_names: Names of the classes.
     """
 
     texts: tuple[tuple[str, ...], ...]

@@ -1,9 +1,8 @@
 """A text classification set that every installation has: SciPy's docstrings, labeled by their subpackage.
 
-The sources are parsed, never imported. A text is what the docstring of a public function or class says
-before its first section (Parameters, Returns, ...). The names of SciPy's own modules are removed, since
-they give the label away; exact repetitions are dropped. A text is in the test split by a hash of its
-words, whatever SciPy's version.
+The sources are parsed, never imported. A text is the part of the docstring of a public function or class before its
+first section (Parameters, Returns, ...). The names of SciPy's modules are removed, since they would reveal the label;
+exact repetitions are dropped. A text is in the test split by a hash of its words, independent of SciPy's version.
 """
 
 import ast

@@ -9,20 +9,20 @@ from scipy import sparse
 
 from lecture4.data.text import sentences, vocabulary
 
-FREQUENT = 10  # documents that a word has to be in for its class to be compared
+FREQUENT = 10  # smallest number of documents with a word for its class to be compared
 
 
 class Documents(NamedTuple):
-    """All documents of a source, and which of them are for training.
+    """All documents of a source, and the rows of the training documents.
 
     Attributes:
-      counts: How often each word occurs in each document.
-      tfidf: The same with logarithmic counts, weighted by rarity among the training documents; rows have
-        length 1, or 0 where no word is known.
+      counts: Number of occurrences of each word in each document.
+      tfidf: Logarithmic counts, weighted by rarity among the training documents; rows have norm 1, or 0 if no word is
+        known.
       labels: Values in 0..len(class_names) - 1.
-      class_names: One per class.
-      words: One per column, by falling frequency in the training documents.
-      texts: The documents as all their words.
+      class_names: Names of the classes.
+      words: Words of the columns, by descending frequency in the training documents.
+      texts: All words of each document.
       train_rows: Rows of the training documents, ascending.
       test_rows: The others, ascending.
     """
@@ -44,8 +44,8 @@ def load(
 
     Args:
       source: As in `lecture4.data.text.sentences.load`.
-      held_out: Fraction of the documents to hold out, at random, where the source has no test split.
-      num_words: Number of most frequent words to count; what has no letter is no word.
+      held_out: Fraction of the documents to hold out, at random, if the source has no test split.
+      num_words: Number of most frequent words to count; tokens without a letter are not words.
       min_count: Smallest number of occurrences of a word in the training documents.
       seed: Seed of the choice of held-out documents.
       **data_kwargs: Keyword arguments of `lecture4.data.text.sentences.load`.
@@ -93,11 +93,11 @@ def word_classes(
     """The class in which each word is most over-represented, by a pseudo-count of 1.
 
     Args:
-      corpus: Documents, of which those for training count.
+      corpus: Documents, of which the training documents are used.
 
     Returns:
-      The class of every word; the words that are in 10 training documents or more; and all words, those
-      that indicate a class most first, the classes taking turns. Words are columns of corpus.counts.
+      The class of every word; the words that occur in 10 or more training documents; and all words, the most
+      indicative of a class first, alternating between classes. Words are columns of corpus.counts.
     """
     present = corpus.counts[corpus.train_rows] > 0
     labels = corpus.labels[corpus.train_rows]
@@ -106,7 +106,7 @@ def word_classes(
     )  # [classes, words]
     lift = documents / documents.sum(1, keepdims=True) * documents.sum() / documents.sum(0)
     frequent = np.flatnonzero(present.sum(0) >= FREQUENT)
-    # In standard deviations under chance, so that words of all documents with a slight bias do not come first.
+    # In standard deviations under chance, so that words of all documents with a slight bias do not rank first.
     order = np.argsort(-(np.sqrt(documents) * np.log(lift)), axis=1)
     return lift.argmax(0), frequent, list(dict.fromkeys(order.T.ravel().tolist()))
 
@@ -118,7 +118,7 @@ def nearest_examples(
 
     Args:
       corpus: Documents.
-      ranked: Representation -> numbers of documents for every test document, nearest first.
+      ranked: Representation -> row numbers of documents for every test document, nearest first.
       n: Largest number of classes.
 
     Returns:

@@ -13,7 +13,7 @@ from lecture4.data.text.dataset import Sentences
 from lecture4.data.text.tokens import Style, tokenize
 
 LOG = logging.getLogger(__name__)
-MAX_EMPTY_FRACTION = 0.1  # of sentences without a word, above which a set is refused
+MAX_EMPTY_FRACTION = 0.1  # fraction of sentences without a word above which a set is refused
 LONG_WORD = 20  # characters; a sentence of one such word is probably not segmented
 LABEL_HEADERS = ('label', 'labels', 'class', 'category', 'target', 'sentiment', 'polarity', 'y')
 TEXT_HEADERS = (
@@ -36,13 +36,13 @@ def read_tsv(
 ) -> Sentences:
     """The sentences of a file of label, tab, text.
 
-    In UTF-8, or UTF-16 with a byte order mark; lines end in LF, CR LF, or CR alone. A first line of
+    The encoding is UTF-8, or UTF-16 with a byte order mark; lines end in LF, CR LF, or CR alone. A first line of
     column names, such as label, tab, text, is skipped.
 
     Args:
       path: The file.
-      class_names: The labels of another split; None takes those of this file, in alphabetical order, or
-        by value if all are whole numbers.
+      class_names: The labels of another split; None takes those of this file, in alphabetical order, or by value if
+        all are integers.
       style: As in `tokenize`.
 
     Raises:
@@ -68,14 +68,14 @@ def read(
     Args:
       path: The file.
       encoding: Encoding of the file.
-      separator: Between label and text. Only a newline ends a line: texts have other separators.
-      index: From a label in the file to its class.
-      class_names: One per class.
+      separator: Separator of label and text. Only a newline ends a line, since texts may contain other line separators.
+      index: Label in the file -> class.
+      class_names: Names of the classes.
       style: As in `tokenize`.
 
     Raises:
-      DataError: The file is in another encoding or has no sentence, a line has no label, no text or
-        another label (named by its number), or too many sentences have no word.
+      DataError: The file is in another encoding or has no sentence, a line has no label, no text or an unknown label
+        (the message has its number), or too many sentences have no word.
     """
     try:
         content = pathlib.Path(path).read_bytes().decode(encoding)

@@ -24,7 +24,7 @@ _SST_SPLITS = ('train', 'dev', 'test')
 
 
 class Published(NamedTuple):
-    """The files of a set by split, its class names, and how a line is read."""
+    """The files of a set by split, its class names, and the format of its lines."""
 
     files: dict[str, str]
     class_names: tuple[str, ...]
@@ -70,7 +70,7 @@ def load(
     """A split of one of `SETS`; the arguments are those of `sentences.load`.
 
     Raises:
-      DataError: The file is missing (says what to run), cannot be downloaded, or is altered.
+      DataError: The file is missing (the message says what to run), cannot be downloaded, or is altered.
     """
     published = SETS[source]
     path = _obtain(source, published.files[split], data_dir, manual_dir, download)
@@ -117,7 +117,7 @@ def _obtain(source, file, data_dir, manual_dir, download) -> pathlib.Path:
 
 
 def _download(pin: archives.Pin, path: pathlib.Path):
-    """Download to a temporary name and rename: a file that is there is complete."""
+    """Download to a temporary name and rename, so that an existing file is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:

@@ -17,8 +17,8 @@
 Words are those of Kim's ASCII cleaning in the sets of his paper, sms_spam and docstrings, and Unicode's in
 tsv:PATH; see `lecture4.data.text.tokens.tokenize`.
 
-Files are read from manual_dir and its folders sentence_classification and sms_spam; all but sms_spam
-can be downloaded. They are accepted if their sha256 is the pinned one.
+Files are read from manual_dir and its folders sentence_classification and sms_spam; all except sms_spam can be
+downloaded. They are accepted if their sha256 is the pinned one.
 """
 
 import difflib
@@ -35,7 +35,7 @@ def splits(source: str) -> tuple[str, ...]:
     """The splits of a source: ('all',), ('train', 'test') or ('train', 'dev', 'test').
 
     Raises:
-      DataError: An unknown source, or a path that has none.
+      DataError: The source is unknown, or the path has no splits.
     """
     if source.startswith('tsv:') and source != 'tsv:':
         path = pathlib.Path(source[4:]).expanduser()
@@ -75,15 +75,15 @@ def load(
     Args:
       source: A name of the table above, or tsv:PATH.
       split: One of `splits(source)`.
-      data_dir: Where downloads are kept: else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      manual_dir: A folder of downloaded files, read only: else $LECTURE4_MANUAL_DIR.
+      data_dir: Directory of downloads; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      manual_dir: Directory of downloaded files, only read; by default $LECTURE4_MANUAL_DIR.
       download: Whether a missing file may be downloaded.
-      style: How text becomes words, as `tokenize`; None is the set's own (docstrings has no other).
+      style: Style of tokenization, see `tokenize`; None takes that of the set (the only one for docstrings).
 
     Raises:
-      DataError: An unknown source or split, a file that is missing (says what to run), altered, or has
-        a line without a label, without text or with an unknown label (named by its number), or more
-        than a tenth of sentences without a word.
+      DataError: The source or split is unknown, or a file is missing (the message says what to run), altered, has a
+        line without a label, without text or with an unknown label (the message has its number), or more than a tenth
+        of its sentences have no word.
     """
     known = splits(source)
     if split not in known:
@@ -94,7 +94,9 @@ def load(
         path, style = pathlib.Path(source[4:]).expanduser(), style or 'unicode'
         if path.is_file():
             return lines.read_tsv(path, style=style)
-        train = lines.read_tsv(path / 'train.tsv', style=style)  # whose classes are those of all
+        train = lines.read_tsv(
+            path / 'train.tsv', style=style
+        )  # the classes of this split are those of all
         if split == 'train':
             return train
         return lines.read_tsv(path / f'{split}.tsv', train.class_names, style)

@@ -26,14 +26,13 @@ def tokenize(text: str, style: Style | str = 'unicode') -> tuple[str, ...]:
     Args:
       text: Any text.
       style: 'unicode' keeps letters, accents and digits of all scripts, marks such as ( ) , ! ? and
-        symbols such as emoji as words of their own, and apostrophes; everything else separates words.
-        The endings n't 's 've 're 'd 'll are split off, capitals lowered, accents composed (NFC).
-        'kim' does the same for ASCII as Kim's published code does, which drops all other letters;
-        'kim_cased' keeps capitals (TREC); 'kim_tokenized' splits nothing off, for text that is
-        tokenized already (the Stanford treebank).
+        symbols such as emoji as separate words, and apostrophes; everything else separates words.
+        The endings n't 's 've 're 'd 'll are split off, capitals are lowered, accents composed (NFC). 'kim' does the
+        same for ASCII like Kim's published code, which drops all other letters; 'kim_cased' keeps capitals (TREC);
+        'kim_tokenized' splits nothing off, for text that is already tokenized (the Stanford treebank).
 
     Raises:
-      ValueError: Another style.
+          ValueError: The style is unknown.
 
     References:
       Kim 2014, his published preprocessing.
@@ -52,7 +51,7 @@ def tokenize(text: str, style: Style | str = 'unicode') -> tuple[str, ...]:
 
 
 class _Table(dict):
-    """What becomes of each character in the style 'unicode', for str.translate."""
+    """Replacement of each character in the style 'unicode', for str.translate."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)

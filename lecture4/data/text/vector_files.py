@@ -1,4 +1,4 @@
-"""Files of word vectors: where they are."""
+"""Location of files of word vectors."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ def locate(
 
     Args:
       vectors: Path, or name of a file in manual_dir.
-      manual_dir: A folder of downloaded files: else $LECTURE4_MANUAL_DIR.
+      manual_dir: Directory of downloaded files; by default $LECTURE4_MANUAL_DIR.
 
     Raises:
       DataError: There is no such file.

@@ -1,8 +1,7 @@
 """Words as integers, and sentences of many lengths as arrays of few shapes.
 
-0 is the padding, 1 the unknown word; words of the vocabulary follow. A program is compiled once for every
-shape that it sees, so sentences are padded to one of few lengths, and the distinct words of a batch to one
-of few counts.
+0 is the padding, 1 the unknown word; words of the vocabulary follow. A program is compiled once for every shape, so
+sentences are padded to one of few lengths, and the distinct words of a batch to one of few counts.
 """
 
 import collections
@@ -17,7 +16,7 @@ LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 512)
 
 
 class Vocabulary(NamedTuple):
-    """words[i] is the word of index i, word_index[word] its inverse. The first two are not words."""
+    """words[i] is the word with index i, and word_index is the inverse. The first two are not words."""
 
     words: tuple[str, ...]
     word_index: dict[str, int]
@@ -27,7 +26,7 @@ class Vocabulary(NamedTuple):
 
 
 def build(sentences: Iterable[Sequence[str]], min_count: int = 1) -> Vocabulary:
-    """The words that occur at least `min_count` times, by falling frequency, ties by first occurrence."""
+    """The words that occur at least `min_count` times, by descending frequency, ties by first occurrence."""
     counts = collections.Counter(word for sentence in sentences for word in sentence)
     frequent = [word for word, count in counts.most_common() if count >= min_count]
     words = ('<padding>', '<unknown>', *frequent)
@@ -41,16 +40,16 @@ def encode(
     max_length: int = 0,
     truncate: bool = False,
 ) -> list[Int32[np.ndarray, ' _length']]:
-    """Sentences as arrays of word indices; a word that is not in the vocabulary is 1.
+    """Sentences as arrays of word indices; a word that is not in the vocabulary has index 1.
 
     Args:
       vocabulary: The known words.
-      sentences: Words.
+      sentences: Sentences as sequences of words.
       max_length: Largest number of words in a sentence; 0 for any.
-      truncate: Whether words beyond max_length are dropped.
+      truncate: Whether to drop words beyond max_length.
 
     Raises:
-      ValueError: A sentence is longer than max_length (named by its index), unless `truncate`.
+      ValueError: A sentence is longer than max_length (the message has its index), unless `truncate`.
     """
     index = vocabulary.word_index
     encoded = []
@@ -66,10 +65,10 @@ def encode(
 
 
 def length_for(longest: int, lengths: Sequence[int] = LENGTHS) -> int:
-    """The smallest of `lengths` that holds `longest` words.
+    """The smallest of `lengths` that fits `longest` words.
 
     Raises:
-      ValueError: None does.
+      ValueError: None fits.
     """
     for length in lengths:
         if length >= longest:
@@ -83,7 +82,7 @@ def length_for(longest: int, lengths: Sequence[int] = LENGTHS) -> int:
 def pad(
     encoded: Sequence[Int[np.ndarray, ' _length']], length: int | None = None
 ) -> Int32[np.ndarray, 'n length']:
-    """Sentences as one array, zeros after their words.
+    """Sentences as one array, padded with zeros.
 
     Args:
       encoded: n sentences of any lengths.
@@ -109,11 +108,11 @@ def pad(
 def group_by_length(
     encoded: Sequence[Int[np.ndarray, ' _length']], lengths: Sequence[int] = LENGTHS
 ) -> dict[int, Int[np.ndarray, ' _n']]:
-    """Sentences by the smallest length that holds them.
+    """Sentences grouped by the smallest length that fits them.
 
     Args:
       encoded: Sentences of any lengths.
-      lengths: Ascending.
+      lengths: Lengths, ascending.
 
     Returns:
       {length: rows of its sentences}, lengths ascending.
@@ -128,18 +127,18 @@ def group_by_length(
 def distinct(
     words: Int[np.ndarray, 'n t'],
 ) -> tuple[Int32[np.ndarray, 'n r'], Int32[np.ndarray, 'n t']]:
-    """The distinct word indices of a batch, and the batch in terms of them.
+    """The distinct word indices of a batch, and the batch as indices into them.
 
-    rows.reshape(-1)[local] is `words`, and rows.reshape(-1)[0] is 0. The rows are distributed over the
-    batch's examples, r each, so that they have the batch's axis and are divided among devices as the
-    batch is; the rest is 0. r is one of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...: four sizes per
-    doubling, to bound the number of shapes.
+    rows.reshape(-1)[local] is `words`, and rows.reshape(-1)[0] is 0. The rows are distributed over the examples of
+    the batch, r each, so that they have a batch axis and are divided among devices like the batch; unused entries are
+    0. r is one of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...: four sizes per doubling, to bound the number of
+    shapes.
 
     Args:
-      words: [n, t], n >= 1.
+      words: Word indices [n, t], n >= 1.
 
     Returns:
-      (rows, local).
+        (rows, local).
     """
     n = len(words)
     values, local = np.unique(np.append(words.reshape(-1), PADDING), return_inverse=True)

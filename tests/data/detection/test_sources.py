@@ -81,7 +81,7 @@ def test_a_folder_around_it_and_a_zip_archive_read_the_same(folder, tmp_path):
 def test_without_image_sets_all_images_are_train(folder):
     shutil.rmtree(folder / 'ImageSets')
     assert detection.load(f'voc:{folder}').names == ('a', 'b', 'c')
-    with pytest.raises(DataError, match="no split 'val'; it has no ImageSets/Main"):
+    with pytest.raises(DataError, match="no split 'val'; without ImageSets/Main it has only train"):
         detection.load(f'voc:{folder}', 'val')
 
 
@@ -95,7 +95,7 @@ def test_points_are_left_out_and_boxes_cut_at_the_border(folder, caplog):
     annotate(folder, [('cat', 0, 7, 7, 7, 7), ('cat', 0, -4, 5, 40, 9)])
     data = detection.load(f'voc:{folder}')
     assert data.boxes[0].tolist() == [[0, 4, 30, 9]]
-    assert '1 boxes without area' in caplog.text and '1 boxes reach beyond' in caplog.text
+    assert '1 boxes without area' in caplog.text and '1 boxes extend beyond' in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_coco_boxes_crowds_and_areas(coco, caplog):
         assert data.labels[0].tolist() == [2, 1] and data.crowd[0].tolist() == [False, True]
         assert data.areas[0].tolist() == [44.5, 800] and data.boxes[1].shape == (0, 4)
         assert data.images[1].shape == (20, 30, 3)
-    assert '1 boxes without area' in caplog.text and '1 boxes reach beyond' in caplog.text
+    assert '1 boxes without area' in caplog.text and '1 boxes extend beyond' in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ class PinnedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder that reads its files from a folder of the user if they are there, else downloads them.
 
     Attributes:
-      manual_dir: Where the files are searched.
-      known_pins: What the files must be; the checksums.tsv next to the builder's module unless given.
+      manual_dir: Directory in which the files are searched.
+      known_pins: Checksums of the files; by default the checksums.tsv next to the builder's module.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -35,12 +35,12 @@ class PinnedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def pins(self) -> tuple[archives.Pin, ...]:
-        """The files that are read."""
+        """The files to read."""
         return self.known_pins
 
     @property
     def url_infos(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What the download manager verifies a download against."""
+        """The checksums by which the download manager verifies downloads."""
         return archives.url_infos(self.pins)
 
     def image_info(
@@ -52,12 +52,12 @@ class PinnedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         homepage: str,
         **features: Any,
     ) -> tfds.core.DatasetInfo:
-        """What is written of labeled images.
+        """The description of a set of labeled images.
 
         Args:
           shape: Height, width and channels of the uint8 images, which are stored as their raw bytes.
-          label: The classes.
-          description: One sentence.
+          label: Classes of the labels.
+          description: Description of the set, one sentence.
           homepage: Home page of the set.
           **features: Further features.
         """

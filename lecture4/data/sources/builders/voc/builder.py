@@ -1,8 +1,8 @@
 """PASCAL VOC 2007 and 2012: images with boxes of twenty classes. Everingham et al., IJCV 88(2), 2010.
 
 2007: splits train (2501), val (2510), trainval (5011), test (4952). 2012: train (5717), val (5823), trainval
-(11,540); the annotations of its test set are not public. Written without TensorFlow. An image is stored as the
-bytes of its JPEG file, so that it is decoded only when it is taken; objects as rows of numbers.
+(11,540); the annotations of its test set are not public. Written without TensorFlow. An image is stored as the bytes
+of its JPEG file, so that it is decoded only on access; objects are stored as rows of numbers.
 """
 
 import contextlib
@@ -94,7 +94,7 @@ class Voc(PinnedBuilder, skip_registration=True):
 
 @contextlib.contextmanager
 def open_archives(paths: list[pathlib.Path]) -> Iterator[Any]:
-    """The files of tar archives that together hold one VOCdevkit/VOCyyyy, as `voc.Files`, while they are open.
+    """The files of tar archives that together contain one VOCdevkit/VOCyyyy, as `voc.Files`, while they are open.
 
     Raises:
       DataError: One of them cannot be read.
