@@ -157,13 +157,14 @@ def report(config, state, data):
         evaluate.bootstrap_interval(detections, test, len(names)),
         evaluate.class_records(results, names),
         names,
-        drawn=evaluate.drawn(test['shown'], detections, test, len(names)),
+        drawn=evaluate.drawn(test['shown'], detections, test, len(names), min_score=0.3),
         curves=evaluate.curves(results, names),
         tables=(
             train.Table('Dense layers, whole and compressed', records, ('head',)),
             train.Table('Test time', times, ('head', 'stage'), pivot='stage'),
         ),
         num_images=len(test['labels']),
+        min_score=0.3,
     )
 
 

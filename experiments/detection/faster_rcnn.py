@@ -8,8 +8,11 @@ frozen, whose feature maps are computed once and stored in --feature_cache.
 Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
           python -m experiments.detection.faster_rcnn --preset alternating
           python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
-Hardware: 2 CPU cores; not timed yet
-Results:  mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
+Hardware: the default took 9 minutes on 2 CPU cores busy with other jobs (0.4 s of CPU time per step)
+Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0: mAP at IoU 0.5 35.6 % (95 % interval
+          33.8 to 39.4), digits AP 20.4 to 53.7 %; 16 ms per image. The boxes are right earlier than the classes: at
+          the end objectness_loss is 0.02 nats, class_loss 0.5 nats.
+          mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
           | network | ours | published |
           |---------|------|-----------|
           | ZF      | -    | 59.9      |
@@ -34,9 +37,8 @@ from lecture4.vision.weights import convolutions
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.Detection):
-    steps: train.AtLeast1 = 1200
+    steps: train.AtLeast1 = 600
     batch_size: train.AtLeast1 = 8
-    num_train: train.AtLeast0 = 2000
     # Detector: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
     # Joint training, or the four alternating steps of the paper, a quarter of the steps each.
@@ -74,7 +76,7 @@ PRESETS = {
         'num_convolutions': (1, 1, 1), 'hidden_dims': (16,), 'anchor_sizes': (16.0,), 'num_proposals': 10,
         'num_rois': 8,
     },
-    'alternating': {'training': 'alternating', 'steps': 2400},
+    'alternating': {'training': 'alternating', 'steps': 1200},
     'voc2012_animals': {
         'source': 'voc2012_animals', 'test_split': 'val', 'num_train': 0, 'num_eval': 0, 'shorter_side': 320,
         'longer_side': 448, 'network': 'vgg_d', 'hidden_dims': (512,), 'dropout_rate': 0.5,
@@ -183,11 +185,12 @@ def report(config, state, data):
         evaluate.bootstrap_interval(detections, test, len(names)),
         evaluate.class_records(results, names),
         names,
-        drawn=evaluate.drawn(test['shown'], detections, test, len(names)),
+        drawn=evaluate.drawn(test['shown'], detections, test, len(names), min_score=0.3),
         curves=evaluate.curves(results, names),
         metrics={'seconds_per_image': total},
         tables=(train.Table('Test time', times, ('stage',)),),
         num_images=len(test['labels']),
+        min_score=0.3,
         text=f', {1000 * total:.0f} ms per image',
     )
 
