@@ -34,6 +34,8 @@ from lecture4.data.images import crops
 from lecture4.ops.losses import squared_error
 from lecture4.ops.resize import center_crop
 
+NUM_FILTERS = 100  # drawn
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(train.ImageOptions):
@@ -150,6 +152,7 @@ def apply(config, spec):
 
 
 def report(config, state, data):
+    from lecture4.figures import dictionary
     from lecture4.figures import images as drawn
 
     (clean, noisy), x = data.report_data, np.asarray(data.device_arrays)
@@ -164,12 +167,23 @@ def report(config, state, data):
     means = {r['method']: r['mean_psnr'] for r in records if 'mean_psnr' in r}
     ours = means['autoencoder']
     start = clean.shape[1] // 3
-    part = slice(start, start + 110)
-    shown = np.stack([v[0, part, part] for v in (clean, *results.values())])
-    figure = train.Figure(
-        drawn.grid(shown, len(shown), width=10, column_labels=['clean', *results]),
-        'Part of a held-out image: clean, noisy and denoised.',
-    )
+    part = slice(start, start + 72)
+    columns = {'clean': clean, **results}
+    shown = [v[i, part, part] for i in range(len(clean)) for v in columns.values()]
+    rows = [f'image {i + 1}' for i in range(len(clean))]
+    options = {'row_labels': rows, 'column_labels': list(columns), 'width': 9.0}
+    figures = {
+        'denoised': train.Figure(
+            drawn.grid(np.stack(shown), len(columns), **options),
+            'Parts of the held-out images: clean, noisy and denoised.',
+        ),
+        'filters': train.Figure(
+            dictionary.atoms(
+                state.params.encoder[0].weight[:, :NUM_FILTERS], (config.patch_size,) * 2
+            ),
+            f'The first {NUM_FILTERS} filters of the encoder, each with its own scale.',
+        ),
+    }
     title = 'PSNR of held-out images'
     caption = f'Corruption {config.corruption} of level {config.level}, pixels in [0, 1].'
     table = train.Table(title, records, ('method',), caption=caption, pivot='image')
@@ -177,7 +191,7 @@ def report(config, state, data):
         f'PSNR of the autoencoder relative to the noisy images {ours - means["noisy"]:+.2f} dB, '
         f'relative to the best linear denoiser {ours - means["linear"]:+.2f} dB.'
     )
-    return train.Report({'mean_psnr': ours}, (table,), {'denoised': figure}, summary)
+    return train.Report({'mean_psnr': ours}, (table,), figures, summary)
 
 
 if __name__ == '__main__':

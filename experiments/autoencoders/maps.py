@@ -149,7 +149,7 @@ def report(config, state, data):
         for i, row in enumerate(queries)
         for name, found in nearest.items()
     }
-    notes = {name: f'{precision[f"{name}, 2"]:.0%}' for name in planes}
+    notes = {name: f'{precision[f"{name}, 2"]:.0%} of neighbors in class' for name in planes}
     records = [{'representation': name, 'precision': value} for name, value in precision.items()]
     title = f'Neighbors of the same class among the nearest {k}'
     caption = f'{len(x)} test images, each of them a query for the others by Euclidean distance.'

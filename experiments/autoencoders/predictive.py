@@ -176,7 +176,13 @@ def report(config, state, data):
     drawn = functools.partial(dictionary.atoms, patch_shape=shape, order=atoms.display_order(D))
     figures = {
         'excess': train.Figure(
-            lines.single('Proximal gradient steps', excess, ylabel='excess', yscale='log'),
+            lines.single(
+                'Energy above its minimum',
+                excess,
+                xlabel='proximal gradient steps',
+                ylabel='relative excess',
+                yscale='log',
+            ),
             'Relative excess of the energy over its minimum, from two starting points.',
         ),
         'accuracy': train.Figure(

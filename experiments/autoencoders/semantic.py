@@ -175,7 +175,7 @@ def report(config, state, data):
     )
     curves, axes = retrieval.precision_curves(hits), {'xscale': 'log', 'lines': {'chance': chance}}
     planes = {name: spaces[name].points[queries] for name in ('autoencoder, 2', 'LSA, 2')}
-    notes = {name: f'{precision[name]:.0%}' for name in planes}
+    notes = {name: f'{precision[name]:.0%} of neighbors in class' for name in planes}
     figures = {
         'retrieval': train.Figure(
             lines.single('Precision', curves, xlabel='retrieved', size=(8.2, 4.2), **axes),
@@ -187,7 +187,7 @@ def report(config, state, data):
         ),
         'map': train.Figure(
             embeddings.scatter(planes, labels[queries], corpus.class_names, notes=notes, size=4.2),
-            'Held-out documents in two latent variables; after the names, precision of retrieval.',
+            'Held-out documents in two latent variables, and precision of retrieval in them.',
         ),
     }
     summary = f'Precision {ours:.1%}; of LSA {lsa:.1%}, of tf-idf {tfidf:.1%}, chance {chance:.1%}.'

@@ -134,7 +134,7 @@ def apply(config, spec):
 
 
 def report(config, state, data):
-    from lecture4.figures import curves, dictionary
+    from lecture4.figures import dictionary, lines
 
     x, shape = jnp.asarray(data.device_arrays), (config.patch_size, config.patch_size)
     cost, parts = kl_loss(config, state.params, x)
@@ -164,7 +164,14 @@ def report(config, state, data):
                 'Input of norm 1 that activates each unit most: its normalized weights.',
             ),
             'activations': train.Figure(
-                curves.atom_usage(mean), f'Mean activations; the target is {config.target}.'
+                lines.single(
+                    'Mean activations',
+                    {'units': (np.arange(1, len(mean) + 1), np.sort(mean)[::-1])},
+                    xlabel='unit, by rank',
+                    ylabel='mean activation',
+                    lines={f'target {config.target:g}': config.target},
+                ),
+                f'Mean activations of all units; the target is {config.target:g}.',
             ),
         },
         summary=f'Cost {cost:.4f} after {config.steps} iterations, '

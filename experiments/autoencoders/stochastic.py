@@ -170,11 +170,11 @@ def report(config, state, data):
     caption = estimator_comparison.CAPTION.format(reference=reference, **counts)
     tiles = variational.sample_reconstructions(vae, state.params, jax.random.key(5), x[:12])
     tiles = np.asarray(tiles).reshape(-1, *data.spec.constants['image_shape'])
-    rows = ('image', *['mean of p(x | h)'] * 3, 'sample of p(x | h)')
+    rows = ('image', *(f'mean of p(x | h{i})' for i in (1, 2, 3)), 'sample of p(x | h3)')
     table = train.Table('Gradient estimators', records, ('estimator', 'samples'), caption=caption)
     figure = train.Figure(
         images.grid(tiles, 12, row_labels=rows),
-        'Means of p_decoder(x | h) for three samples of p_encoder(h | x) of each test image, and a '
+        'Means of p_decoder(x | h) for three samples h1, h2, h3 of p_encoder(h | x) of each test image, and a '
         'sample of pixels for the last.',
     )
     summary = (

@@ -1,12 +1,14 @@
 """How much a network's features change under small translations of an image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, Shaped
+
+MOVEMENT = 'Movement: distance of the features, relative to the distance to another image.'
 
 
 def translations(x: Num[Array | np.ndarray, '...'], pixels: int) -> Shaped[Array, '4 n h w c']:
@@ -113,3 +115,20 @@ def compare_translations(
         for name, run in {**runs, 'pixels': pixels}.items()
         for record in translation_records(run, x, labels, max_pixels)
     ]
+
+
+def moves_less(records: Sequence[Mapping[str, Any]], first: str, second: str) -> str:
+    """A sentence: by which translations the features of one network move less than those of another.
+
+    Args:
+      records: As `compare_translations` returns them.
+      first: Name of a network.
+      second: Name of another network.
+    """
+    moved = {(r['network'], r['pixels']): r['movement'] for r in records}
+    pixels = sorted(n for name, n in moved if name == first and n)
+    less = [str(n) for n in pixels if moved[first, n] < moved[second, n]]
+    return (
+        f"Features of '{first}' move less than those of '{second}' in translations by "
+        f'{", ".join(less) or "none"} of {", ".join(map(str, pixels))} pixels.'
+    )

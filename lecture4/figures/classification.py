@@ -54,7 +54,8 @@ def confusion_matrix(
         for j in range(c):
             ink = 'white' if fractions[i, j] > 0.55 else style.INK
             axes.text(j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8, color=ink)
-    rotation = {'rotation': 35, 'ha': 'right'} if c > 2 else {'rotation': 0, 'ha': 'center'}
+    is_long = c > 2 and max(map(len, labels)) > 4
+    rotation = {'rotation': 35, 'ha': 'right'} if is_long else {'rotation': 0, 'ha': 'center'}
     axes.set_xticks(range(c), labels, **rotation)
     axes.set_yticks(range(c), labels)
     axes.set_xlabel('predicted')

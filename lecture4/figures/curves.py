@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import textwrap
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,8 @@ def learning_curves(
             axes.yaxis.set_minor_formatter(FuncFormatter(_percent))
     for axes in grid[len(panels) :]:
         axes.remove()
+    for axes in grid[: len(panels)]:
+        axes.set_title('\n'.join(textwrap.wrap(axes.get_title('left'), 34)))
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(style.plain_text(x))

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from jaxtyping import Array, Float, Real, Shaped
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from lecture4.figures import style
 from lecture4.figures.images import as_tiles, rows
@@ -81,15 +83,17 @@ def occlusion(
     ],
     *,
     titles: Sequence[str] = (),
+    class_names: Sequence[str] = (),
     width: int | float = 8.4,
 ) -> Figure:
     """One row per image: the image, and maps over the position of the occluder.
 
     Args:
       images: Images in [0, 1].
-      maps: Title -> maps [n, rows, columns]; each floating-point map gets a color bar, integer maps (classes) get
-        colors without one.
+      maps: Title -> maps [n, rows, columns]; each floating-point map gets a color bar, integer maps (classes) get a
+        legend.
       titles: A short text for each image.
+      class_names: Of the classes in integer maps; their numbers if empty.
       width: Width in inches.
     """
     tiles = as_tiles(images)
@@ -102,7 +106,7 @@ def occlusion(
         for axes, (title, values) in zip(row[1:], maps.items(), strict=True):
             values = np.asarray(values[i])
             if np.issubdtype(values.dtype, np.integer):
-                axes.imshow(values, cmap='tab20', vmin=0, vmax=19)
+                _class_map(axes, values, class_names)
             else:
                 shown = axes.imshow(values, cmap='viridis')
                 made.colorbar(shown, ax=axes, shrink=0.8)
@@ -119,6 +123,7 @@ def occlusion_maps(
     results: Sequence[Any],
     *,
     titles: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """`occlusion` of the class probability, the strongest feature map and the prediction.
 
@@ -126,13 +131,27 @@ def occlusion_maps(
       images: Images in [0, 1].
       results: Results for each image, with the fields of `vision.deconvnet.Occlusion`.
       titles: A short text for each image.
+      class_names: Names of the predicted classes.
     """
     maps = {
         'class probability': [result.probability for result in results],
         'strongest feature map': [result.response for result in results],
         'prediction': [result.predicted for result in results],
     }
-    return occlusion(images, maps, titles=titles)
+    return occlusion(images, maps, titles=titles, class_names=class_names)
+
+
+def _class_map(axes, values, class_names):
+    """An image with a color for each class, and a legend of the most frequent ones below it."""
+    colors = matplotlib.colormaps['tab20']
+    axes.imshow(colors(values % 20))
+    present, counts = np.unique(values, return_counts=True)
+    frequent = present[np.argsort(-counts, kind='stable')][:4]
+    handles = [Patch(color=colors(int(c) % 20)) for c in frequent]
+    labels = [style.plain_text(class_names[c] if len(class_names) else c) for c in frequent]
+    axes.legend(
+        handles, labels, loc='upper left', bbox_to_anchor=(0, -0.02), fontsize=7, handlelength=1
+    )
 
 
 @style.context()

@@ -198,7 +198,8 @@ def proposal_recall(
                 markersize=3,
             )
         axes.legend(fontsize=7)
-    panels[0].set_xscale('log')
+    counts = [np.asarray(at, float) for at, _ in by_number.values()]
+    style.scale_axis(panels[0].xaxis, np.concatenate(counts), 'log')
     panels[0].set_xlabel('proposals per image')
     panels[0].set_ylabel('recall (%)')
     panels[0].set_ylim(0, 102)

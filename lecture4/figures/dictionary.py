@@ -123,8 +123,8 @@ def codes(
     """Signals as sums: x = 0.8 atom + 0.3 atom - ..., and the whole code on the right.
 
     One row per signal: the signal, its reconstruction with the missing fraction of the energy, the atoms with the
-    largest contributions and their coefficients, and all k coefficients as stems, with those atoms in color. Signal
-    and reconstruction share one gray scale; each atom has its own.
+    largest coefficients and these, and all k coefficients as stems, with those atoms in color. Signal and
+    reconstruction share one gray scale; each atom has its own.
 
     Args:
       signals: Signals.
@@ -157,7 +157,8 @@ def codes(
     # Everything is in screen pixels, so that tiles are crisp and their positions do not depend on the text.
     zoom = max(1, round(72 / max(h, w)))
     step, line, head, margin = w * zoom + 30, h * zoom + 52, 52 if title else 30, 14
-    stems = margin + step * (2 + n_atoms) + 80
+    n_shown = max(1, min(n_atoms, int((a != 0).sum(1).max(initial=0))))
+    stems = margin + step * (2 + n_shown) + 80
     across, down = stems + 300 + margin, head + n * line
     made = style.figure(across / style.DPI, down / style.DPI)
 
@@ -177,7 +178,7 @@ def codes(
 
     if title:
         write(margin, 14, title, fontsize=10, ha='left')
-    headers = (0, 'signal'), (1, 'reconstruction'), (2, 'largest atoms and their coefficients')
+    headers = (0, 'signal'), (1, 'reconstruction'), (2, 'atoms of the largest coefficients')
     for column, text in headers:
         alignment = {'ha': 'left'} if column == 2 else {'ha': 'center'}
         shift = 0 if column == 2 else w * zoom / 2
@@ -187,16 +188,18 @@ def codes(
     for i in range(n):
         top = head + i * line
         missed = ((x[i] - r[i]) ** 2).sum() / max((x[i] ** 2).sum(), 1e-30)
-        largest = np.argsort(-abs(a[i]) * np.linalg.norm(D, axis=0), kind='stable')[:n_atoms]
+        largest = np.argsort(-abs(a[i]), kind='stable')[:n_atoms]
         largest = largest[a[i][largest] != 0]
+        places = _places(abs(a[i]).max(initial=0.0))
         n_used = int(np.count_nonzero(a[i]))
         place(0, top, signal_tiles[i], '')
         place(1, top, reconstruction_tiles[i], '≈', f'misses {missed:.0%}')
         for column, j in enumerate(largest):
             sign = MINUS if a[i, j] < 0 else '+'
-            if column == 0:
-                sign = '=' + sign.strip('+')
-            place(2 + column, top, atom_tiles[j], sign, f'{abs(a[i, j]):.3g}', f'atom {j}')
+            size = f'{abs(a[i, j]):.{places}f}'
+            if column == 0:  # after the equals sign, the number has its own
+                sign, size = '=', size if a[i, j] > 0 else MINUS + size
+            place(2 + column, top, atom_tiles[j], sign, size, f'atom {j}')
         if n_used > len(largest):
             left = margin + (2 + len(largest)) * step - 22
             write(left, top + h * zoom / 2, f'+ {n_used - len(largest)} more', ha='left')
@@ -278,6 +281,11 @@ def _pairs(made, pairs, captions):
         top = 52 + i // 3 * ((h + 2) * zoom + 22)
         axes = style.show_image(made, style.mosaic(pair, 2), left, top, zoom)
         axes.set_title(captions[i], fontsize=7.5, pad=2, loc='center')
+
+
+def _places(largest: float) -> int:
+    """Digits behind the point with which the largest of some numbers shows three."""
+    return 0 if largest <= 0 else int(np.clip(2 - math.floor(math.log10(largest)), 0, 6))
 
 
 def _stems(axes, code, largest):

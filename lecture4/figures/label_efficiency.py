@@ -156,7 +156,8 @@ def learning_settings(
     """
     rng = np.random.default_rng(seed)
     few = [rng.choice(np.flatnonzero(task.train_labels == c)) for c in range(len(task.class_names))]
-    n_each = f'{min(labels_per_class)} to {max(labels_per_class)} per class'
+    few_to_many = dict.fromkeys((min(labels_per_class), max(labels_per_class)))
+    n_each = f'{" to ".join(map(str, few_to_many))} per class'
     labeled = select(task.train_images, few, task.class_names, n_each)
     own = evenly_spaced(task.train_images)
     names = [others.class_names[c] for c in others.train_labels]

@@ -22,7 +22,8 @@ def panels(
     Args:
       panels: Title -> options of the panel, a dict with
         curves: name -> (x [m], y [m]), one color per name in all panels; xlabel, ylabel: texts;
-        xscale, yscale: 'linear' (default) or 'log';
+        xscale, yscale: 'linear' (default) or 'log', which is used for values over more than a factor of 10 and
+        omits values that are not positive;
         lines: name -> height of a dashed horizontal line (optional).
       columns: Largest number of panels in a row.
       size: Width and height of a panel in inches.
@@ -39,12 +40,17 @@ def panels(
     grid = made.subplots(n_rows, columns, squeeze=False).ravel()
     handles = {}
     for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+        drawn = {'x': [], 'y': []}
         for name, (x, y) in panel['curves'].items():
-            x, y = np.asarray(x, float), np.asarray(y, float)
+            x, y = np.array(x, float), np.array(y, float)
             if x.shape != y.shape or x.ndim != 1:
                 raise ValueError(
                     f'curve {name!r}: expected x and y of one shape [m], got {x.shape} and {y.shape}'
                 )
+            for key, values in (('x', x), ('y', y)):
+                if panel.get(f'{key}scale') == 'log':
+                    values[values <= 0] = np.nan
+                drawn[key].append(values[np.isfinite(values)])
             i = names.index(name)
             marker = style.MARKERS[i % 7] if len(x) <= 12 else None
             dashes = '-' if i < 7 else '--'
@@ -53,17 +59,19 @@ def panels(
         for name, height in panel.get('lines', {}).items():
             axes.axhline(height, color=style.FAINT, linestyle='--', linewidth=1)
             axes.text(
-                0.99,
+                1.01,
                 height,
                 style.plain_text(name),
                 color=style.FAINT,
                 fontsize=8,
-                va='bottom',
-                ha='right',
+                va='center',
                 transform=axes.get_yaxis_transform(),
             )
-        axes.set_xscale(panel.get('xscale', 'linear'))
-        axes.set_yscale(panel.get('yscale', 'linear'))
+        for key, axis in (('x', axes.xaxis), ('y', axes.yaxis)):
+            if drawn[key]:
+                style.scale_axis(
+                    axis, np.concatenate(drawn[key]), panel.get(f'{key}scale', 'linear')
+                )
         axes.set_xlabel(style.plain_text(panel.get('xlabel', '')))
         axes.set_ylabel(style.plain_text(panel.get('ylabel', '')))
         axes.set_title(style.plain_text(title))

@@ -11,10 +11,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from cycler import cycler
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 DPI = 110
 INK, FAINT, GRID = '#222222', '#777777', '#dddddd'
@@ -83,6 +85,24 @@ def _visible(character):
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (os.fsdecode)
         return f'\\x{code - 0xDC00:02x}'
     return character.encode('unicode_escape').decode()
+
+
+def scale_axis(axis: Axis, values: Real[np.ndarray, ' n'], scale: str) -> None:
+    """A scale that the values need: logarithmic only over more than a factor of 10, with plain tick labels.
+
+    Args:
+      axis: An x or y axis.
+      values: What is drawn along it, without nan.
+      scale: 'linear', or 'log' for positive values.
+    """
+    if scale != 'log' or not len(values) or values.max() <= 10 * values.min():
+        if len(values) and (values == np.round(values)).all():
+            axis.set_major_locator(MaxNLocator('auto', integer=True, steps=[1, 2, 5, 10]))
+        return
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)('log')
+    if values.min() >= 1e-3 and values.max() <= 1e5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def figure(width: int | float, height: int | float, **options: Any) -> Figure:

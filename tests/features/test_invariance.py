@@ -55,3 +55,12 @@ def test_translation_records_of_invariant_features_and_of_pixels():
     moved = [r['movement'] for r in pixels]
     assert moved[0] == 0 and 0 < moved[1] < moved[2]
     assert all(r['network'] == 'pixels' and 'accuracy' not in r for r in pixels)
+
+
+def test_translations_in_which_features_move_less_are_named():
+    moved = {('a', 0): 0, ('a', 1): 1.0, ('a', 2): 3.0, ('b', 0): 0, ('b', 1): 2.0, ('b', 2): 2.0}
+    records = [{'network': n, 'pixels': p, 'movement': m} for (n, p), m in moved.items()]
+    assert invariance.moves_less(records, 'a', 'b') == (
+        "Features of 'a' move less than those of 'b' in translations by 1 of 1, 2 pixels."
+    )
+    assert 'by 2 of 1, 2 pixels' in invariance.moves_less(records, 'b', 'a')

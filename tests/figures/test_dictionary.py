@@ -121,11 +121,11 @@ def test_codes_are_drawn_as_sums():
     x[0] += 0.1
     figure = dictionary.codes(x, a, D, a @ D.T, (6, 6), n_atoms=2, title='sums')
     texts = collections.Counter(text.get_text() for text in figure.texts)
-    for text in ('0.8', '0.31', '2.5', 'atom 2', 'atom 5', 'atom 7', '+ 1 more'):
+    for text in ('0.800', '0.310', '\N{MINUS SIGN}2.50', 'atom 2', 'atom 5', 'atom 7', '+ 1 more'):
         assert texts[text] == 1, text
     assert texts['atom 6'] == 0
     minus = '\N{MINUS SIGN}'
-    assert (texts['='], texts['=' + minus], texts[minus], texts['+']) == (1, 1, 1, 0)
+    assert (texts['='], texts['=' + minus], texts[minus], texts['+']) == (2, 0, 1, 0)
     missed = 0.36 / (x[0] ** 2).sum()
     assert texts[f'misses {missed:.0%}'] == 1 and texts['misses 0%'] >= 1
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]

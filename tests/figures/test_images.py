@@ -91,7 +91,7 @@ def test_embeddings_show_every_point_in_the_color_of_its_class():
         {'ours': points, 'PCA': -points}, labels, 'xyz', notes={'ours': '80%'}
     )
     pixels(figure)
-    assert [axes.get_title('left') for axes in figure.axes] == ['ours   80%', 'PCA']
+    assert [axes.get_title('left') for axes in figure.axes] == ['ours\n80%', 'PCA']
     for c, dots in enumerate(figure.axes[0].collections):
         np.testing.assert_array_equal(dots.get_offsets(), points[labels == c])
     with pytest.raises(ValueError, match=r'ours: expected points \[60, 2\].* got \(60, 3\)'):
@@ -116,3 +116,15 @@ def test_rows_of_vectors_are_rows_of_images():
     x = np.random.default_rng(0).uniform(size=(3, 20))
     one, other = images.vector_rows({'a': x}, (4, 5)), images.rows({'a': x.reshape(3, 4, 5)})
     assert one.get_size_inches().tolist() == other.get_size_inches().tolist()
+
+
+def test_labels_of_classes_at_one_place_do_not_overlap():
+    points = np.repeat([[0.0], [0.0], [0.0], [1.0]], 2, axis=1)
+    names = ['a long name', 'another name', 'a third name', 'd']
+    figure = embeddings.scatter({'map': points}, np.arange(4), names)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    for i in range(len(boxes)):
+        for j in range(i):
+            assert not boxes[i].overlaps(boxes[j]), (names[i], names[j])

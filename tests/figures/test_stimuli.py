@@ -32,3 +32,17 @@ def test_single_panel_has_its_title_scales_and_lines():
         'log',
     )
     assert len(axes.lines) == 2
+
+
+def test_a_log_scale_needs_a_decade_and_has_plain_numbers():
+    x = np.arange(1, 6)
+    axis = {'xlabel': 'step', 'yscale': 'log'}
+    panels = {
+        'narrow': axis | {'curves': {'a': (x, 2 + x / 10)}},
+        'wide': axis | {'curves': {'a': (x, 10.0**x), 'b': (x, 0 * x)}},
+    }
+    narrow, wide = lines.panels(panels).axes
+    assert (narrow.get_yscale(), wide.get_yscale()) == ('linear', 'log')
+    assert wide.yaxis.get_major_formatter()(1000, 0) == '1000'
+    assert np.isnan(wide.lines[1].get_ydata()).all()  # zeros have no place on it
+    assert all(tick == round(tick) for tick in narrow.get_xticks())
