@@ -2,7 +2,7 @@
 
     python -m launch.compile --topology v5e:4x4 -- python -m experiments.sparse_coding.self_taught
     python -m launch.compile --topology v5e:8x8 --fit -- python -m experiments.convnets.resnet_cifar
-    python -m launch.compile --topology v5e:4x4 v5e:8x8 v5e:16x16 -- python -m experiments...     a scaling table
+    python -m launch.compile --sizes v5e -- python -m experiments...     a scaling table, 8 to 256 chips
 
 TPU programs need `pip install libtpu`, GPU programs (h200:8) `pip install "jax[cuda12]"`; no device is used.
 For each program (step, evaluate, encode) it prints the memory and memory traffic of a chip, every collective, and a
@@ -11,6 +11,7 @@ counts divided by the chips' peak rates, not measurements. The batch size is tha
 for each of several topologies.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 from launch import command
 from launch import experiment as launched
+
+SLICES = ('2x4', '4x4', '4x8', '8x8', '8x16', '16x16')  # of the chips with two-dimensional links
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +38,12 @@ def main(argv: list[str]) -> int:
     """
     parser = command.parser('launch.compile', __doc__ or '', dry_run=False)
     add = parser.add_argument
-    add('--topology', nargs='+', required=True, help='CHIP:SHAPE, such as v5e:4x4 or h200:8.')
+    add('--topology', nargs='+', default=[], help='CHIP:SHAPE, such as v5e:4x4 or h200:8.')
+    add(
+        '--sizes',
+        choices=['v5e', 'v6e'],
+        help='Compile for every slice of this chip, 8 to 256 chips, in place of --topology.',
+    )
     add(
         '--programs',
         nargs='+',
@@ -60,7 +68,7 @@ def main(argv: list[str]) -> int:
     try:
         this = experiment.from_module(launched.load_module(words))
         config = cli.parse(this, launched.arguments(words))
-        targets = [compiler.target(name) for name in options.topology]
+        targets = [compiler.target(name) for name in topologies(options)]
         data = experiment.load(this, config)
         records, programs = [], {}
         for on in targets:
@@ -76,6 +84,43 @@ def main(argv: list[str]) -> int:
     directory = pathlib.Path(options.workdir or f'runs/compile-{this.name}')
     write(directory, this.name, records)
     return int(any('does not fit' in note for entry in records for note in entry['notes']))
+
+
+def topologies(options: argparse.Namespace) -> list[str]:
+    """The names of the targets that --topology or --sizes asks for.
+
+    Raises:
+      LaunchError: Neither or both are given.
+    """
+    if bool(options.topology) == bool(options.sizes):
+        raise command.LaunchError('expected either --topology CHIP:SHAPE or --sizes CHIP')
+    return options.topology or [f'{options.sizes}:{shape}' for shape in SLICES]
+
+
+def scaling(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of a ladder of slices, for the same batch: how much of the chips' rate is left.
+
+    Args:
+      records: As `record` returns them.
+
+    Returns:
+      For each topology its chips, the least time of a step, the rate, and 'efficiency': the rate per chip as a fraction
+      of that of the smallest one.
+    """
+    steps = [r for r in records if r['name'] == 'step' and r['examples_per_second']]
+    steps.sort(key=lambda r: r['chips'])
+    first = steps[0]['examples_per_second'] / steps[0]['chips'] if steps else 1.0
+    return [
+        {
+            'topology': r['topology'],
+            'chips': r['chips'],
+            'ms per step': 1e3 * max(r['seconds'].values()),
+            'examples/s': r['examples_per_second'],
+            'efficiency': r['examples_per_second'] / r['chips'] / first,
+            'bound by': r['bound'],
+        }
+        for r in steps
+    ]
 
 
 def record(program: Any, on: Any) -> dict[str, Any]:
@@ -145,7 +190,7 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
       name: The experiment's name.
       records: As `record` returns them.
     """
-    from lecture4.train import Metric, Report, Table
+    from lecture4.train import Figure, Metric, Report, Table
     from lecture4.train import report as reports
 
     rows = [
@@ -179,9 +224,28 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
     (directory / 'compile.json').write_text(json.dumps(records, indent=2) + '\n')
     peak = max(r['peak_memory'] for r in records) / 1e9
     metrics = (Metric('peak_memory', 'GB', 'lower', 'peak memory of a chip', primary=True),)
-    report = Report({'peak_memory': peak}, tables=(table,), summary='; '.join(notes))
+    tables, figures = (table,), {}
+    if len(ladder := scaling(records)) > 1:
+        from lecture4.figures import lines
+
+        metrics += (Metric('efficiency', 'fraction', 'higher', 'efficiency'),)
+        caption = 'The same batch on all slices; a step that is bound by links gains nothing from more chips.'
+        tables += (Table('Scaling', ladder, ('topology',), caption=caption),)
+        chips, rates = zip(*[(r['chips'], r['examples/s']) for r in ladder], strict=True)
+        ideal = [rates[0] * n / chips[0] for n in chips]
+        curves = {'compiled': (chips, rates), 'proportional to the chips': (chips, ideal)}
+        panel = {'curves': curves, 'xlabel': 'chips', 'ylabel': 'examples/s, at most'}
+        drawn = lines.panels({'Scaling': panel | {'xscale': 'log', 'yscale': 'log'}})
+        figures = {'scaling': Figure(drawn, 'Largest rate of the training step.')}
+        limits = [r['chips'] for r in ladder if r['bound by'] == 'links']
+        if limits:
+            notes.append(
+                f'from {limits[0]} chips on, links bound the step; enlarge the batch or use fewer'
+            )
+    report = Report({'peak_memory': peak}, tables, figures, '; '.join(notes))
     reports.write(directory, report, metrics, title=f'compile {name}', about=__doc__ or '')
-    print(reports.text(table, metrics))
+    for each in tables:
+        print(reports.text(each, metrics))
     print('\n'.join(notes))
     print(f'report: {directory / "report.html"}')
 

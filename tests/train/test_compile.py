@@ -1,5 +1,6 @@
 """Programs compiled for absent accelerators: counts of flops, bytes and collectives, and what is refused."""
 
+import argparse
 import importlib.util
 import json
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from launch import command
 from launch import compile as launcher
 from lecture4.train import compile as compiler
 from lecture4.train import program_cost
@@ -108,3 +110,36 @@ def test_a_step_compiles_for_16_chips(tmp_path):
 def test_a_batch_that_chips_do_not_divide_compiles(tmp_path):
     argv = ['--topology', 'v5e:4x4', '--programs', 'step', '--workdir', str(tmp_path), '--']
     assert launcher.main([*argv, *TOY, '--batch_size', '20']) == 0
+
+
+def step_record(topology, chips, links):
+    """A step of 1024 examples whose products take 64 ms on one chip."""
+    seconds = {'matrix unit': 0.064 / chips, 'memory': 0.001, 'links': links}
+    time, bound = max((t, name) for name, t in seconds.items())
+    return {
+        'name': 'step', 'topology': topology, 'chips': chips, 'seconds': seconds, 'bound': bound,
+        'examples_per_second': 1024 / time, 'compile_seconds': 1.0, 'state': 8, 'temporaries': 8,
+        'peak_memory': 16, 'memory': 16e9, 'flops': 1e9, 'bytes': 8, 'collectives': [], 'notes': [],
+    }  # fmt: skip
+
+
+def test_scaling_says_where_more_chips_stop_paying(tmp_path, capsys):
+    records = [step_record(f'v5e:{n}', n, 0.004) for n in (8, 16, 32)]
+    ladder = launcher.scaling(records[::-1])
+    assert [r['chips'] for r in ladder] == [8, 16, 32]
+    np.testing.assert_allclose([r['efficiency'] for r in ladder], [1, 1, 0.5])
+    assert [r['bound by'] for r in ladder] == ['matrix unit', 'matrix unit', 'links']
+    launcher.write(tmp_path, 'toy', records)
+    assert 'from 32 chips on, links bound the step' in capsys.readouterr().out
+    assert (tmp_path / 'figures' / 'scaling.png').exists()
+
+
+def test_topologies_or_sizes_are_named():
+    parse = argparse.Namespace
+    assert launcher.topologies(parse(topology=[], sizes='v6e'))[-1] == 'v6e:16x16'
+    assert launcher.topologies(parse(topology=['h200:8'], sizes=None)) == ['h200:8']
+    for topology, sizes in (([], None), (['v5e:4x4'], 'v5e')):
+        with pytest.raises(
+            command.LaunchError, match='either --topology CHIP:SHAPE or --sizes CHIP'
+        ):
+            launcher.topologies(parse(topology=topology, sizes=sizes))
