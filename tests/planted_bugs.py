@@ -49,6 +49,7 @@ PLANTED = [
     ('lecture4/data/text/cross_validation.py', 'epoch * batches_per_epoch + step, len(train)', 'step, len(train)', 'tests/data/test_cross_validation.py'),
     ('lecture4/data/text/vocabulary.py', 'if length >= longest:', 'if length > longest:', 'tests/data/test_vocabulary.py'),
     ('lecture4/data/text/tokens.py', "text = unicodedata.normalize('NFC', text).translate(_TABLE)", 'text = text.translate(_TABLE)', 'tests/data/test_tokens.py'),
+    ('lecture4/data/images/on_disk.py', 'np.searchsorted(same_class, row))[:-1]', 'np.searchsorted(same_class, row))[:-2]', 'tests/data/test_on_disk.py'),
     # language: brevity, ranks, masks
     ('lecture4/language/bleu.py', 'key=lambda m: (abs(m - length), m)', 'key=lambda m: (abs(m - length), -m)', 'tests/language/test_bleu.py'),
     ('lecture4/language/bleu.py', 'limits |= ngram_counts(reference, order)', 'limits += ngram_counts(reference, order)', 'tests/language/test_bleu.py'),
