@@ -88,17 +88,31 @@ def test_a_network_for_own_images_predicts_new_ones(tmp_path, monkeypatch):
     assert scope['probabilities'].shape == (5, 2)
 
 
+TABLE = (ROOT / 'experiments/README.md').read_text()
+
+
+@pytest.mark.slow
 def test_pages_name_every_experiment():
-    table = (ROOT / 'experiments/README.md').read_text()
     for name in listed():
         _, folder, last = name.split('.')
         page = (ROOT / 'experiments' / folder / 'README.md').read_text()
         assert f'[{last}]({last}.py)' in page, 'run python -m experiments --write_pages'
-        assert re.search(rf'`(?:{folder})?\.{last}`', table), (
+        assert re.search(rf'`(?:{folder})?\.{last}`', TABLE), (
             f'{name} is not in experiments/README.md'
         )
+
+
+def test_pages_name_what_there_is():
+    last_words = {name.rpartition('.')[2] for name in listed()}
+    for page in (ROOT / 'experiments').glob('*/README.md'):
+        named = re.findall(r'\((\w+\.py)\)', page.read_text())
+        assert named and all((page.parent / file).is_file() for file in named)
+    named = re.findall(
+        r'`(?:sparse_coding|autoencoders|convnets|detection|descriptions)?\.(\w+)`', TABLE
+    )
+    assert len(named) > 25 and set(named) <= last_words
     for path in re.findall(
-        r'`((?:ops|sparse|features|autoencoder|vision|language)/[a-z_/]+)`', table
+        r'`((?:ops|sparse|features|autoencoder|vision|language)/[a-z_/]+)`', TABLE
     ):
         place = ROOT / 'lecture4' / path
         assert place.is_dir() or place.with_suffix('.py').is_file(), path

@@ -269,10 +269,10 @@ def reconstruct(model: Model, params: Any, x: Float[Array, 'n d']) -> Float[Arra
     return model.pixels.mean(model.decode(params, z))
 
 
-def image_functions(
-    model: Model, image_shape: Sequence[int]
-) -> dict[str, Callable[[Any, Any], Any]]:
-    """The trained model as functions (params, x): `encode`, `decode` and `reconstruct`, all by means.
+def image_functions(model: Model, image_shape: Sequence[int]) -> dict[str, Callable[..., Any]]:
+    """The trained model as functions: `encode`, `decode` and `reconstruct` (params, x), all by means, and `sample`.
+
+    `sample` (params, key, n) decodes n latent variables drawn from the prior, n static.
 
     Args:
       model: The networks and distributions.
@@ -288,7 +288,11 @@ def image_functions(
     def reconstruct(params, images):
         return decode(params, encode(params, images))
 
-    return {'encode': encode, 'decode': decode, 'reconstruct': reconstruct}
+    def sample_images(params, key, n):
+        return sample(model, params, key, n)[1].reshape(n, *image_shape)
+
+    functions = {'encode': encode, 'decode': decode, 'reconstruct': reconstruct}
+    return {**functions, 'sample': sample_images}
 
 
 def sample_reconstructions(

@@ -16,7 +16,7 @@ from lecture4.train import report as reports
 from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Runtime
-from lecture4.train.metric_writer import read
+from lecture4.train.metric_writer import read, write_hyperparameters
 from lecture4.train.metrics import Metric
 from lecture4.train.step import bind, check_divisible
 from lecture4.train.task import Data, PyTree, Spec, Task
@@ -201,6 +201,8 @@ def finalize(
             )
         except OSError as error:
             raise UsageError(_no_space(directory / 'report.html', error)) from error
+        fields = workdir.config_fingerprint(config)
+        write_hyperparameters(directory / 'events', fields, result.metrics)
         return result
 
     if runtime.is_primary:

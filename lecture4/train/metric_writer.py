@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -132,6 +133,35 @@ class MetricWriter:
         if self._events is not None:
             with contextlib.suppress(OSError):  # a copy of metrics.jsonl
                 self._events.close()
+
+
+def write_hyperparameters(
+    directory: str | os.PathLike, config: Mapping[str, Any], results: Mapping[str, Any]
+) -> None:
+    """Write config and results of a finished run for TensorBoard's page HPARAMS, where TensorBoard is installed.
+
+    Args:
+      directory: Folder of event files; earlier hyperparameters in it are replaced.
+      config: Field -> value; what is no number, text or bool is written as text.
+      results: Name -> value, of which scalars are written as result/NAME.
+    """
+    try:
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+        from tensorboardX.summary import hparams  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return
+    folder = pathlib.Path(directory) / 'hyperparameters'
+    shutil.rmtree(folder, ignore_errors=True)
+    fields = {
+        k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()
+    }
+    scalars = {f'result/{k}': float(v) for k, v in results.items() if np.ndim(v) == 0}
+    # A copy of config.json and results.json: its loss is no error.
+    with contextlib.suppress(OSError), SummaryWriter(str(folder)) as writer:
+        for summary in hparams(fields, scalars):
+            writer._get_file_writer().add_summary(summary)
+        for name, value in scalars.items():
+            writer.add_scalar(name, value)
 
 
 class NullWriter:

@@ -231,14 +231,14 @@ def evaluate(task: Task, state: PyTree, evaluation: PyTree) -> dict[str, float]:
     return {name: float(v) for name, v in jax.jit(task.evaluate)(state, evaluation).items()}
 
 
-def on_params(functions: Mapping[str, Callable[[PyTree, Any], Any]]) -> dict[str, Callable]:
-    """The functions that `apply` returns, made from functions of parameters: {name: (state, x) -> outputs}.
+def on_params(functions: Mapping[str, Callable[..., Any]]) -> dict[str, Callable]:
+    """The functions that `apply` returns, made from functions of parameters: {name: (state, *x) -> outputs}.
 
     Args:
-      functions: Name -> (params, x) -> outputs.
+      functions: Name -> (params, *x) -> outputs.
     """
 
     def of_state(function):
-        return lambda state, x: function(state.params, x)
+        return lambda state, *x: function(state.params, *x)
 
     return {name: of_state(function) for name, function in functions.items()}

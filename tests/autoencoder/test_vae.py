@@ -497,6 +497,9 @@ def test_latent_space_survey_and_functions_of_images():
     np.testing.assert_array_equal(functions['encode'](params, images), survey['means'])
     restored = functions['reconstruct'](params, images)
     np.testing.assert_array_equal(restored.reshape(14, 6), vae.reconstruct(model, params, x))
+    samples = functions['sample'](params, jax.random.key(4), 3)
+    _, expected = vae.sample(model, params, jax.random.key(4), 3)
+    np.testing.assert_array_equal(samples, expected.reshape(3, 2, 3))
     rows = vae.sample_reconstructions(model, params, jax.random.key(3), x)
     assert rows.shape == (5, 14, 6) and set(np.unique(rows[-1])) <= {0.0, 1.0}
     np.testing.assert_array_equal(rows[0], x)

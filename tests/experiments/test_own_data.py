@@ -1,11 +1,15 @@
 """Every experiment on images takes own data: one size, held-out images, rows, files that cannot be read."""
 
+import dataclasses
 import importlib
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.__main__ import listed
+from lecture4 import train
 from lecture4.train import cli, experiment
 from lecture4.train.config import UsageError
 
@@ -63,9 +67,26 @@ def test_rows_of_own_images_are_loaded(name, rows):
 
 @pytest.mark.parametrize('name', sorted(set(listed()) - set(NO_IMAGE_FILES)))
 def test_unreadable_files_can_be_skipped_everywhere(name):
-    this = experiment.from_module(importlib.import_module(name))
-    config = cli.parse(this, ['--unreadable', 'skip'])
-    assert config.data_kwargs()['unreadable'] == 'skip'
+    config_type = importlib.import_module(name).Config
+    if {'source', 'unlabeled', 'labeled'} & {f.name for f in dataclasses.fields(config_type)}:
+        assert config_type(unreadable='skip').data_kwargs()['unreadable'] == 'skip'
+
+
+def test_a_variational_autoencoder_of_own_photographs_samples_images(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / 'own').mkdir()
+    for i in range(120):
+        pixels = rng.integers(0, 256, (9 + i % 3, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'own/{i}.png')
+    (tmp_path / 'own/none.jpg').write_bytes(b'none')
+    this = experiment.from_module(importlib.import_module('experiments.autoencoders.variational'))
+    argv = ['--preset', 'smoke', '--source', f'dir:{tmp_path}/own', '--workdir', f'{tmp_path}/run']
+    argv += ['--image_size', '8', '--held_out', '0.1', '--unreadable', 'skip', '--devices', '1']
+    with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
+        cli.run(this, cli.parse(this, [*argv, '--progress', 'none']))
+        model = train.load(tmp_path / 'run')
+        samples = np.asarray(model.sample(jax.random.key(0), 5))
+    assert samples.shape == (5, 8, 8, 1) and 0 <= samples.min() < samples.max() <= 1
 
 
 def test_what_is_missing_is_named_by_its_option(rows):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lecture4.train import metric_writer
 from lecture4.train.config import UsageError
 from lecture4.train.metric_writer import MetricWriter, phase_seconds, read
 
@@ -72,6 +73,20 @@ def test_a_full_disk_is_reported_with_the_fix(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r'No space left on device; free .* command to resume'):
         writer.sync()
     writer.close()
+
+
+def test_hyperparameters_and_results_go_to_event_files(tmp_path):
+    pytest.importorskip('tensorboardX')
+    for depth in (20, 32):  # a second report replaces the first
+        metric_writer.write_hyperparameters(
+            tmp_path,
+            {'depth': depth, 'dims': (1, 2)},
+            {'error': np.float32(0.25), 'all': np.ones(3)},
+        )
+    (events,) = (tmp_path / 'hyperparameters').iterdir()
+    content = events.read_bytes()
+    assert b'depth' in content and b'(1, 2)' in content and b'result/error' in content
+    assert b'result/all' not in content
 
 
 def test_scalars_go_to_event_files_where_tensorboard_is(tmp_path):
