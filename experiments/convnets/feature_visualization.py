@@ -163,12 +163,8 @@ def report(config, state, data):
     shown = visualization.visualize(network, variables, x, images, labels, **options)
     titles = [spec.class_names[c] for c in shown.occluded_classes]
     rules = figures.backward_rules(images[shown.rule_rows], shown.by_rule)
-    maps = figures.occlusion_maps(
-        images[shown.occluded_rows],
-        shown.occlusions,
-        titles=titles,
-        class_names=spec.class_names,
-    )
+    occluded, labeled = images[shown.occluded_rows], {'class_names': spec.class_names}
+    maps = figures.occlusion_maps(occluded, shown.occlusions, titles=titles, **labeled)
     after = visualization.first_filters(variables['params'])
     filters = figures.filters_before_and_after(state.model_state['initial_filters'], after)
     drawn = {

@@ -17,9 +17,9 @@ Results:  seed 0
           | digits, accuracy, %                     | 92.2 | 91.6      | 90.4 | 92.8 |
           | translated by 1 pixel                   | 46.4 | 44.0      | 46.8 | 54.3 |
 
-          Features move less with pooling, on digits (8 x 8) only at 1 pixel: at 3, 1.81 with maxima, 1.63 without. Maxima
-          cost less accuracy than subsampling, on MNIST no more than no pooling. Losses of manual backpropagation differ
-          by 2e-6. Recall of rare classes: MNIST (1 %) 42.2, balanced 86.1; digits 61.6 and 79.3.
+          Features move less with pooling, on digits (8 x 8) only at 1 pixel: at 3, 1.81 with maxima, 1.63 without.
+          Maxima cost less accuracy than subsampling, on MNIST no more than no pooling. Losses of manual backpropagation
+          differ by 2e-6. Recall of rare classes: MNIST (1 %) 42.2, balanced 86.1; digits 61.6 and 79.3.
 """
 
 import dataclasses
