@@ -1,5 +1,6 @@
 """torchvision's Faster R-CNN on a feature pyramid, with random weights: the same boxes, scores and labels here."""
 
+import dataclasses
 import functools
 import importlib.util
 import sys
@@ -47,10 +48,12 @@ def test_detections_are_those_of_torchvision(torchvision, monkeypatch):
     if not torchvision.extension._has_ops():
         own = functools.partial(sequential_nms, torch, box_ops.box_iou)
         monkeypatch.setattr(box_ops, 'nms', own)
+        monkeypatch.setattr(torch, 'compile', lambda function, **options: function)
     torch.manual_seed(0)
     model = fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=4, min_size=160, max_size=256
-    ).eval()
+        weights=None, weights_backbone=None, num_classes=4, min_size=160, max_size=256,
+        rpn_post_nms_top_n_test=300,
+    ).eval()  # fmt: skip
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if 'running_mean' in name:
@@ -62,7 +65,7 @@ def test_detections_are_those_of_torchvision(torchvision, monkeypatch):
             elif name.startswith('rpn.head') and name.endswith('weight'):
                 value.normal_(0, 0.03)
             elif 'cls_score.weight' in name:
-                value.normal_(0, 0.2)
+                value.normal_(0, 1)
             elif 'bbox_pred.weight' in name:
                 value.normal_(0, 0.1)
         images = [torch.rand(3, 160, 224), torch.rand(3, 160, 192)]
@@ -79,12 +82,13 @@ def test_detections_are_those_of_torchvision(torchvision, monkeypatch):
         'images': prepared.tensors.numpy().transpose(0, 2, 3, 1),
         'sizes': np.array(prepared.image_sizes, np.int32),
     }
-    predict = jax.jit(functools.partial(faster_rcnn.predict, network, recipe.TORCHVISION_FPN))
+    constants = dataclasses.replace(recipe.TORCHVISION_FPN, post_nms=(2_000, 300))
+    predict = jax.jit(functools.partial(faster_rcnn.predict, network, constants))
     result = jax.device_get(predict(variables, batch))
     for i, theirs in enumerate(expected):
         valid = result.valid[i]
         scores = theirs['scores'].numpy()
-        assert valid.sum() == len(scores) > 20 and np.ptp(scores) > 0.1
+        assert valid.sum() == len(scores) > 20 and np.ptp(scores) > 0.05
         np.testing.assert_allclose(result.scores[i][valid], scores, atol=1e-5)
         np.testing.assert_array_equal(result.labels[i][valid], theirs['labels'].numpy())
         np.testing.assert_allclose(result.boxes[i][valid], theirs['boxes'].numpy(), atol=1e-3)
