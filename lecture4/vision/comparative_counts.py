@@ -4,6 +4,7 @@
 was published. If the published ratio is one of other counts, the note names these.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -169,6 +170,16 @@ def comparisons(channels: int = 256) -> tuple[Comparison, ...]:
             152 / 19,
         ),
         Comparison(
+            "AlexNet's first layer has fewer outputs than ZFNet's",
+            'outputs of the first layer',
+            *_first_outputs(),
+            None,
+            f'11 x 11, stride 4, and 7 x 7, stride 2, of {3 * 227**2:,} and {3 * 224**2:,} '
+            'input values: neither layer has fewer outputs than inputs, so '
+            'generic filters lose nothing before the ReLU. What stride 4 does is alias: above 1/8 cycles per pixel '
+            'frequencies fold, with stride 2 above 1/4',
+        ),
+        Comparison(
             'GoogLeNet has over 100 layers',
             'building blocks over layers with weights',
             googlenet.weight_layers,
@@ -179,6 +190,13 @@ def comparisons(channels: int = 256) -> tuple[Comparison, ...]:
             f'{len(receptive_field.summarize(layer_specs.googlenet(), IMAGENET_SHAPE))} without',
         ),
     )
+
+
+def _first_outputs() -> tuple[int, int]:
+    """Numbers of outputs of the first layers of AlexNet and ZFNet."""
+    alexnet = receptive_field.summarize(layer_specs.alexnet()[:1], (227, 227, 3))[0]
+    zfnet = receptive_field.summarize(layer_specs.zfnet()[:1], IMAGENET_SHAPE)[0]
+    return math.prod(alexnet.output), math.prod(zfnet.output)
 
 
 def _plain(channels: int, kernel_size: int, n_layers: int) -> Counts:
