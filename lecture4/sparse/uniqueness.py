@@ -82,7 +82,7 @@ def random_exact(
     basis = null_space(D)
     shape = (len(np.asarray(a)), basis.shape[1])
     direction = np.asarray(jax.random.normal(key, shape), np.float64)
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
     return np.asarray(a, np.float64) + length * direction @ basis.T
 
 

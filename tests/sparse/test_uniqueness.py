@@ -68,3 +68,12 @@ def test_starts_agree_unless_an_atom_is_repeated():
     starts = {name: jnp.pad(a, ((0, 0), (0, 1))) for name, a in starts.items()}
     starts['random'] = starts['random'].at[:, -1].set(5.0 * jnp.sign(codes[:, used]))
     assert uniqueness.disagreement(x, twice, 0.2, starts, (2000,))['random'][0] > 0.1
+
+
+def test_random_codes_where_float64_is_the_default(x64):
+    """NumPy reads arrays of that type in place, where they must not be written to."""
+    D = np.random.default_rng(0).normal(size=(3, 5))
+    a = np.ones((2, 5))
+    other = uniqueness.random_exact(jax.random.key(0), a, D, 2.0)
+    np.testing.assert_allclose(other @ D.T, a @ D.T, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(other - a, axis=1), 2)
