@@ -166,7 +166,7 @@ def overlaid(
 
     figures = {}
     for metric in metrics:
-        drawn = [
+        curves = [
             ('', name, run.rows)
             for name, run in zip(names, compared, strict=True)
             if any(
@@ -175,11 +175,11 @@ def overlaid(
                 for key in (metric.name, EVAL + metric.name)
             )
         ]
-        if len(drawn) > 1 and len(figures) < MOST_FIGURES:
+        if len(curves) > 1 and len(figures) < MOST_FIGURES:
             percent = metric.unit == 'fraction'
             label = metric.label if percent else metric.title
             figure = variants.learning_curves(
-                drawn, metric.name, label=label, percent=percent, size=(6.0, 3.3)
+                curves, metric.name, label=label, percent=percent, size=(6.0, 3.3)
             )
             caption = f'{metric.label[:1].upper()}{metric.label[1:]} during training.'
             figures[f'learning_{metric.name}'] = Figure(figure, caption)

@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int:
         help='Search for the largest batch whose step fits into memory, in powers of two.',
     )
     add('--workdir', default='', help='Directory for the report. Default: runs/compile-EXPERIMENT.')
-    own, words = command.split(argv)
-    options = parser.parse_args(own)
+    launcher_args, words = command.split(argv)
+    options = parser.parse_args(launcher_args)
     words = launched.command_line(words)
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
     from lecture4.train import cli, experiment

@@ -38,12 +38,12 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options, or the directory cannot be read or written.
     """
-    own, words = command.split(argv)
+    launcher_args, words = command.split(argv)
     parser = command.parser('launch.data', __doc__ or '')
     add = parser.add_argument
     add('--to', required=True, help='Directory, or gs://BUCKET/DIRECTORY, for the data sets.')
     add('--check', action='store_true', help='Compare the files there with their checksums.')
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     is_bucket = options.to.startswith('gs://')
     if options.check and is_bucket:
         raise command.LaunchError(

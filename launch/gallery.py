@@ -58,35 +58,37 @@ def main(argv: list[str]) -> int:
     add('--page', default=PAGE, help='Page with the markers. Default: %(default)s.')
     options = parser.parse_args(argv)
     page = pathlib.Path(options.page)
-    found = [runs.read(path) for path in options.runs]
-    for run in found:
+    finished = [runs.read(path) for path in options.runs]
+    for run in finished:
         if not run.results:
             raise command.LaunchError(f'{run.directory} has no results.json; finish the run first')
-    found.sort(key=lambda run: (run.module, shown_command(run)))
-    images = {run.directory: thumbnail(run) for run in found}
-    text = table(found, {run.directory: file_name(run) for run in found if images[run.directory]})
+    finished.sort(key=lambda run: (run.module, shown_command(run)))
+    images = {run.directory: thumbnail(run) for run in finished}
+    text = table(
+        finished, {run.directory: file_name(run) for run in finished if images[run.directory]}
+    )
     if options.dry_run:
         print(text)
         return 0
     replace(page, text)
     folder = page.parent / 'gallery'
     folder.mkdir(exist_ok=True)
-    for run in found:
+    for run in finished:
         if content := images[run.directory]:
             (folder / file_name(run)).write_bytes(content)
-    print(f'{len(found)} runs in {page}', file=sys.stderr)
+    print(f'{len(finished)} runs in {page}', file=sys.stderr)
     return 0
 
 
-def table(found: Sequence[runs.Run], thumbnails: dict[pathlib.Path, str]) -> str:
+def table(finished: Sequence[runs.Run], thumbnails: dict[pathlib.Path, str]) -> str:
     """The Markdown table of runs.
 
     Args:
-      found: Finished runs.
+      finished: Finished runs.
       thumbnails: Run directory -> file in gallery/, for runs that have one.
     """
     rows = [HEAD, ('---',) * len(HEAD)]
-    for run in found:
+    for run in finished:
         label, ours, published = result(run)
         image = ''
         if name := thumbnails.get(run.directory):
@@ -111,15 +113,15 @@ def name_of(run: runs.Run) -> str:
 def shown_command(run: runs.Run) -> str:
     """The command of a run without the options that do not affect results."""
     words = run.environment.get('command', '').split()
-    kept: list[str] = []
+    shown: list[str] = []
     skip = False
     for word in words:
         if word.startswith('--'):
             skip = word[2:].partition('=')[0].replace('-', '_') in LEFT_OUT
         if not skip:
-            kept.append(word)
+            shown.append(word)
         skip = skip and '=' not in word
-    return 'python ' + shlex.join(kept)
+    return 'python ' + shlex.join(shown)
 
 
 def duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options, or kubectl fails.
     """
-    own, words = command.split(argv)
+    launcher_args, words = command.split(argv)
     parser = command.parser('launch.gke', __doc__ or '')
     add = parser.add_argument
     add('--name', required=True, help='Name of the JobSet.')
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     add('--restarts', type=int, default=3, help='Number of restarts of the whole set. Default: 3.')
     add('--queue', default='', help='Local queue of Kueue.')
     add('--do', default='apply', choices=STEPS, help='Action. Default: apply.')
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     if not options.dry_run:
         command.require('kubectl', 'install it and point it at the cluster')
     name = f'jobset.sigs.k8s.io/jobset-name={options.name}'

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options.
     """
-    own, line = command.split(argv)
+    launcher_args, line = command.split(argv)
     parser = command.parser('launch.local', __doc__ or '')
     add = parser.add_argument
     add('--processes', type=int, default=2, help='Number of processes. Default: 2.')
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         'Default: 0, no limit.',
     )
     add('--port', type=int, default=0, help='Port of the coordinator. Default: 0, a free port.')
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     for name, least in (('processes', 1), ('restarts', 0), ('stall_timeout', 0)):
         if getattr(options, name) < least:
             raise command.LaunchError(

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options, the experiment refuses the sweep, or sbatch fails.
     """
-    own, words = command.split(argv)
+    launcher_args, words = command.split(argv)
     parser = command.parser('launch.slurm', __doc__ or '')
     add = parser.add_argument
     add('--nodes', type=int, default=1, help='Number of nodes. Default: 1.')
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
         default='',
         help='Directory shared by all nodes in which --workdir may be although it looks temporary.',
     )
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     for name in ('nodes', 'cpus_per_task', 'notice'):
         if getattr(options, name) < 1:
             raise command.LaunchError(f'--{name} {getattr(options, name)}: expected at least 1')
@@ -190,8 +190,8 @@ def check_directory(directory: pathlib.Path, shared: str) -> None:
     """
     if not str(directory).isprintable():
         raise command.LaunchError(f'--workdir {str(directory)!r}: expected printable characters')
-    own = {'/tmp', '/var/tmp', '/dev/shm', '/run', tempfile.gettempdir()}
-    local = next((root for root in sorted(own) if directory.is_relative_to(root)), None)
+    local_roots = {'/tmp', '/var/tmp', '/dev/shm', '/run', tempfile.gettempdir()}
+    local = next((root for root in sorted(local_roots) if directory.is_relative_to(root)), None)
     if local and not (shared and directory.is_relative_to(pathlib.Path(shared).absolute())):
         raise command.LaunchError(
             f'--workdir {directory}: each node has its own {local}, so the results would be lost; '

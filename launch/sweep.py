@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options, or the experiment refuses the sweep.
     """
-    own, words = command.split(argv)
+    launcher_args, words = command.split(argv)
     parser = command.parser('launch.sweep', __doc__ or '')
     add = parser.add_argument
     add('--jobs', type=int, default=1, help='Largest number of jobs at a time. Default: 1.')
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         metavar='OPTIONS',
         help='Submit the sweep as a Slurm array, with these options of launch.slurm.',
     )
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     if options.jobs < 1:
         raise command.LaunchError(f'--jobs {options.jobs}: expected at least 1')
     line = experiment.command_line(words)

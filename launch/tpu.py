@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     Raises:
       LaunchError: A mistake in the options, or gcloud fails.
     """
-    own, words = command.split(argv)
+    launcher_args, words = command.split(argv)
     parser = command.parser('launch.tpu', __doc__ or '')
     add = parser.add_argument
     add('--name', required=True, help='Name of the slice and of its queued resource.')
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
         default=30,
         help='Seconds between queries of the state. Default: 30.',
     )
-    options = parser.parse_args(own)
+    options = parser.parse_args(launcher_args)
     steps = options.do.split(',')
     if unknown := [step for step in steps if step not in STEPS]:
         raise command.LaunchError(f'--do {unknown[0]}: expected steps of {", ".join(STEPS)}')

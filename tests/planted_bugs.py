@@ -10,7 +10,7 @@ PLANTED = [
     # ops: ties, ends, sides that differ
     ('lecture4/ops/pool.py', 'n = np.minimum(first + F, W) - np.maximum(first, 0)', 'n = np.minimum(first + F, W) - first', 'tests/ops/test_pool.py'),
     ('lecture4/ops/pool.py', 'n = np.minimum(first + F, W + high) - first', 'n = np.minimum(first + F, W + low) - first', 'tests/ops/test_pool.py'),
-    ('lecture4/ops/metrics.py', '((scores == own) & before)', '((scores == own) & ~before)', 'tests/ops/test_metrics.py'),
+    ('lecture4/ops/metrics.py', '((scores == label_scores) & before)', '((scores == label_scores) & ~before)', 'tests/ops/test_metrics.py'),
     ('lecture4/ops/norm.py', 'below = min(size // 2, n - 1)', 'below = min((size - 1) // 2, n - 1)', 'tests/ops/test_norm.py'),
     ('lecture4/ops/boxes.py', "overlaps = inter / (a[4] + b[4] - inter) > threshold", "overlaps = inter / (a[4] + b[4] - inter) >= threshold", 'tests/ops/test_boxes.py'),
     ('lecture4/ops/boxes.py', '(y - y_a) / h_a', '(y - y_a) / w_a', 'tests/ops/test_boxes.py'),
@@ -53,7 +53,7 @@ PLANTED = [
     # language: brevity, ranks, masks
     ('lecture4/language/bleu.py', 'key=lambda m: (abs(m - length), m)', 'key=lambda m: (abs(m - length), -m)', 'tests/language/test_bleu.py'),
     ('lecture4/language/bleu.py', 'limits |= ngram_counts(reference, order)', 'limits += ngram_counts(reference, order)', 'tests/language/test_bleu.py'),
-    ('lecture4/language/retrieval.py', 'return (scores >= own[None]).sum(0)', 'return (scores > own[None]).sum(0) + 1', 'tests/language/test_retrieval.py'),
+    ('lecture4/language/retrieval.py', 'return (scores >= match_scores[None]).sum(0)', 'return (scores > match_scores[None]).sum(0) + 1', 'tests/language/test_retrieval.py'),
     ('lecture4/language/alignment.py', "images = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[None, :]))", "images = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[:, None]))", 'tests/language/test_alignment.py'),
     ('lecture4/language/train_step.py', 'is_better = is_first | (latest[0] > results', 'is_better = is_first | (latest[0] >= results', 'tests/language/test_train_step.py'),
     ('lecture4/language/word_vectors.py', 'if word not in vectors and (vocabulary is None', 'if (vocabulary is None', 'tests/language/test_word_vectors.py'),

@@ -130,10 +130,10 @@ def report(config, state, data):
     white, axes = data.report_data, data.spec.constants['axes']
     shape, rank = (config.patch_size, config.patch_size), axes.shape[1]
     W = np.asarray(state.params[0, 0], float).T
-    own = W @ axes  # filters in whitened coordinates
+    rows = W @ axes  # filters in whitened coordinates
     costs, parts = cost(config, state.params, jnp.asarray(data.device_arrays))
     name = f'reconstruction ICA, {config.latent_dim} units'
-    directions = linear.baseline_directions(white, seed=config.seed) | {name: own}
+    directions = linear.baseline_directions(white, seed=config.seed) | {name: rows}
     per_unit = {method: selectivity.kurtosis(white @ v.T) for method, v in directions.items()}
     records = [
         {'method': method, 'kurtosis': float(np.median(per_unit[method]))}
@@ -144,7 +144,7 @@ def report(config, state, data):
         'rica_kurtosis': records[-1]['kurtosis'],
         'loss': float(jnp.mean(costs)),
         'reconstruction': float(parts['reconstruction']),
-        'orthonormality': ((own @ own.T - np.eye(len(own))) ** 2).sum() + rank - len(own),
+        'orthonormality': ((rows @ rows.T - np.eye(len(rows))) ** 2).sum() + rank - len(rows),
         'whiteness': abs(np.cov(white.T, bias=True) - np.eye(rank)).max(),
     }
     curves = {m: (np.arange(1, len(v) + 1), np.sort(v)[::-1]) for m, v in per_unit.items()}

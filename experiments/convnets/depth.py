@@ -3,7 +3,7 @@
 "Many hidden layers are better even though one is theoretically sufficient." Networks of rectifiers of 1, 2, 4 and 8
 hidden layers with equal numbers of units learn a sawtooth, parity and a radial function, from many and from few
 examples; each is the better of several random starts. Networks written by hand say how many units suffice, and one
-growing layer that interpolates a sine is the universal approximation theorem as a curve.
+growing layer that interpolates a sine shows the universal approximation theorem as a curve.
 
 Run:      python -m experiments.convnets.depth
 Hardware: one core (AMD EPYC), 2 minutes
@@ -44,17 +44,17 @@ class Config(train.Config):
     depths: train.Ints = (1, 2, 4, 8)
     # Numbers of hidden units of a network, over all its layers.
     num_units: train.Ints = (8, 32, 128)
-    # Numbers of training examples; networks of fewer units see the largest.
+    # Numbers of training examples; networks with fewer units use the largest number.
     num_train: train.Ints = (128, 512, 8192)
-    # Times that the tent map is composed.
+    # Number of compositions of the tent map.
     compositions: train.AtLeast1 = 4
     # Bits of the parity; a power of 2.
     bits: train.AtLeast2 = 8
     # Dimension of the radial function.
     dim: train.AtLeast1 = 4
-    # Random starts of each network, of which the one with the lowest training error counts.
+    # Number of random starts of each network; the one with the lowest training error counts.
     num_starts: train.AtLeast1 = 2
-    # Peak learning rate of Adam; it falls to 0 along a half cosine.
+    # Peak learning rate of Adam, with cosine decay to 0.
     learning_rate: train.Positive = 5e-3
 
     def __post_init__(self):
@@ -137,8 +137,8 @@ def build(config, spec):
 def apply(config, spec):
     def predict(params, x):
         """Outputs [cases, n] of the networks of the first depth."""
-        own = params[f'{config.depths[0]}']
-        return depth.apply_stack(own, jnp.broadcast_to(x, (len(own.mask), *x.shape)))
+        stack = params[f'{config.depths[0]}']
+        return depth.apply_stack(stack, jnp.broadcast_to(x, (len(stack.mask), *x.shape)))
 
     return train.on_params({'predict': predict})
 

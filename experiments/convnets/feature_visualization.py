@@ -167,20 +167,20 @@ def report(config, state, data):
     maps = figures.occlusion_maps(occluded, shown.occlusions, titles=titles, **labeled)
     after = visualization.first_filters(variables['params'])
     filters = figures.filters_before_and_after(state.model_state['initial_filters'], after)
-    drawn = {
+    plots = {
         f'strongest_{layer}': train.Figure(
             figures.top_activations(features.patches),
             f'Image regions that most activate feature maps of {layer}, and their deconvnet projections.',
         )
         for layer, features in shown.features.items()
     }
-    drawn['rules'] = train.Figure(rules, f'Units of {layers[-1]} by backward rule (gray: zero).')
-    drawn['occlusion'] = train.Figure(
+    plots['rules'] = train.Figure(rules, f'Units of {layers[-1]} by backward rule (gray: zero).')
+    plots['occlusion'] = train.Figure(
         maps,
         f'A gray square of {shown.occluder_size} pixels with its upper left corner at each place: probability of the '
         f'class, sum of the strongest feature map of {layers[-1]}, and the prediction (one color per class).',
     )
-    drawn['filters'] = train.Figure(filters, 'Filters of the first layer (gray: zero).')
+    plots['filters'] = train.Figure(filters, 'Filters of the first layer (gray: zero).')
     part, random = shown.distances
     places = {'what drives one feature map in all of them': part, 'a random place': random}
     records = [{'occluded': place, 'sign_distance': value} for place, value in places.items()]
@@ -190,7 +190,7 @@ def report(config, state, data):
     return train.Report(
         metrics=metrics | ({} if config.init else {'accuracy': shown.accuracy}),
         tables=(train.Table(title, records, ('occluded',), caption=caption),),
-        figures=drawn,
+        figures=plots,
         summary=f'Occlusion lowers the class probability by up to {100 * shown.probability_drop:.0f} %; '
         f'signs of feature changes differ in {100 * part:.1f} % (random positions: {100 * random:.1f} %).',
     )

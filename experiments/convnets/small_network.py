@@ -113,8 +113,8 @@ def data(config):
     sample = partial(batches.indices, config.seed, batch_size=config.batch_size)
 
     def batch(n):
-        own = {IMBALANCED: kept[sample(n, num_examples=len(kept))], BALANCED: kept[balanced(n)]}
-        return dict.fromkeys((*POOLINGS, MANUAL), sample(n, num_examples=len(x))) | own
+        rows = {IMBALANCED: kept[sample(n, num_examples=len(kept))], BALANCED: kept[balanced(n)]}
+        return dict.fromkeys((*POOLINGS, MANUAL), sample(n, num_examples=len(x))) | rows
 
     return train.Data(
         batch,

@@ -174,26 +174,26 @@ def figures(config, model, params, data, generated, widths):
     images, features = splits['test'].images, splits['test'].features[:8]
     sentences = {'generated': generated, 'references': [own[0] for own in images.sentences]}
     beam = descriptions.beam_widths(widths, ('bleu_1', 'bleu_4'))
-    drawn = {
+    shown = {
         'beam': train.Figure(beam, 'BLEU against beam width.'),
         'lengths': train.Figure(descriptions.lengths(sentences), 'Number of words per sentence.'),
     }
     if images.read_image is None or images.boxes is None:
-        return drawn
+        return shown
     pixels, trained = [images.read_image(i) for i in range(len(features))], splits['train'].images
     texts = generated[:8], images.sentences[:8], trained.sentences
     samples = descriptions.samples(pixels, caption_metrics.next_to_references(*texts))
     regions = caption_evaluation.describe_regions(model, params, features, words)
     boxes = descriptions.segments(pixels, images.boxes[: len(pixels)], regions, scores=False)
-    drawn |= {
+    shown |= {
         'samples': train.Figure(samples, 'Generated, reference, and nearest training sentence.'),
         'regions': train.Figure(boxes, 'Regions described as images; --segments trains for that.'),
     }
     if config.attention:
         weights = caption_evaluation.attention(model, params, features[0], generated[0], words)
         maps = descriptions.attention(pixels[0], images.boxes[0], [*generated[0], 'END'], weights)
-        drawn['attention'] = train.Figure(maps, 'Attention of each generated word to the regions.')
-    return drawn
+        shown['attention'] = train.Figure(maps, 'Attention of each generated word to the regions.')
+    return shown
 
 
 if __name__ == '__main__':

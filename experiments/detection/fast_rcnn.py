@@ -157,7 +157,7 @@ def report(config, state, data):
         evaluate.bootstrap_interval(detections, test, len(names)),
         evaluate.class_records(results, names),
         names,
-        drawn=evaluate.drawn(test['shown'], detections, test, len(names), min_score=0.3),
+        panels=evaluate.panels(test['shown'], detections, test, len(names), min_score=0.3),
         curves=evaluate.curves(results, names),
         tables=(
             train.Table('Dense layers, whole and compressed', records, ('head',)),

@@ -148,8 +148,8 @@ def report(config, state, data):
 
     dataset, most = data.report_data, max(config.numbers)
     truth = annotations(dataset)
-    kept = ~truth['difficult'] & ~truth['crowd']
-    truth = {name: values[kept] for name, values in truth.items()}
+    counted = ~truth['difficult'] & ~truth['crowd']
+    truth = {name: values[counted] for name, values in truth.items()}
     sizes, sides = dataset.sizes.tolist(), np.asarray(state.params.sides)
     methods = {'selective search': searched(config, dataset)}
     seconds = proposals.seconds_per_image(dataset.images[:3], propose_of(config))
@@ -165,10 +165,10 @@ def report(config, state, data):
     ]
     records, by_number, by_overlap, thresholds = [], {}, {}, np.linspace(0.5, 1, 26)
     for name, boxes in methods.items():
-        own = proposal_recall.measure(boxes, truth, config.numbers)
-        records += [{'method': name} | record for record in own]
+        rows = proposal_recall.measure(boxes, truth, config.numbers)
+        records += [{'method': name} | record for record in rows]
         overlaps = proposal_recall.best_overlaps(boxes, truth, [most])
-        by_number[name] = (config.numbers, [record['recall'] for record in own])
+        by_number[name] = (config.numbers, [record['recall'] for record in rows])
         by_overlap[name] = (thresholds, proposal_recall.recall(overlaps, thresholds)[0])
     last = len(config.numbers) - 1  # of selective search
     records[last]['seconds_per_image'] = seconds

@@ -137,7 +137,7 @@ def report(config, state, data):
         evaluate.bootstrap_interval(detections, test, len(names)),
         evaluate.class_records(results, names),
         names,
-        drawn=evaluate.drawn(test['shown'], detections, test, len(names), min_score=-0.5),
+        panels=evaluate.panels(test['shown'], detections, test, len(names), min_score=-0.5),
         curves=evaluate.curves(results, names),
         min_score=-0.5,
         tables=(

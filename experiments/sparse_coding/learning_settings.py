@@ -140,9 +140,9 @@ def build(config, spec):
 
 def features(config, spec):
     """{setting: (learned filters, images [n, h, w, 1]) -> features [n, p]}."""
-    own = {name: getattr(config, name) for name in ('num_filters', 'l1_penalty', 'seed')}
+    options = {name: getattr(config, name) for name in ('num_filters', 'l1_penalty', 'seed')}
     whitening = spec.constants['whitening']
-    return learning_settings.feature_functions(whitening, **own, **config.patch_options())
+    return learning_settings.feature_functions(whitening, **options, **config.patch_options())
 
 
 def learned(state):

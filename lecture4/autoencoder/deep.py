@@ -112,12 +112,12 @@ def layer_loss(
     below = network.apply(params.encoder[:i], x, activation, activation) if i else x
     below = jax.lax.stop_gradient(below)
     noisy = below if corrupt is None else corrupt(key, below)
-    own = layer(params, i)
+    layer_params = layer(params, i)
     is_last = i == len(params.encoder) - 1
-    h = network.encode(own, noisy, identity, latent_activation if is_last else activation)
+    h = network.encode(layer_params, noisy, identity, latent_activation if is_last else activation)
     if i == 0:
-        return nll(network.decode(own, h, identity), below)
-    return squared_error(below, network.decode(own, h, identity, activation))
+        return nll(network.decode(layer_params, h, identity), below)
+    return squared_error(below, network.decode(layer_params, h, identity, activation))
 
 
 def stage_losses(

@@ -83,13 +83,13 @@ def rank(
       queries: Row numbers of the queries.
       rows: Row numbers of the documents to rank.
     """
-    own, others = np.asarray(space.points)[queries], np.asarray(space.points)[rows]
+    query_codes, others = np.asarray(space.points)[queries], np.asarray(space.points)[rows]
     if space.metric == 'cosine':
-        return rows[semantic_hashing.nearest_by_cosine(others, own, len(rows))[0]]
+        return rows[semantic_hashing.nearest_by_cosine(others, query_codes, len(rows))[0]]
     if space.metric == 'euclidean':
-        distances = ((own[:, None] - others[None]) ** 2).sum(2)
+        distances = ((query_codes[:, None] - others[None]) ** 2).sum(2)
     else:
-        distances = semantic_hashing.hamming_distance(jnp.asarray(own), jnp.asarray(others))
+        distances = semantic_hashing.hamming_distance(jnp.asarray(query_codes), jnp.asarray(others))
     return rows[np.argsort(np.asarray(distances), axis=1, kind='stable')]
 
 
@@ -130,8 +130,8 @@ def precision_records(
     """
     chance = next(iter(hits.values()))
     records = [
-        {'representation': name, 'retrieved': n, 'precision': float(own[:, :n].mean())}
-        for name, own in hits.items()
+        {'representation': name, 'retrieved': n, 'precision': float(is_relevant[:, :n].mean())}
+        for name, is_relevant in hits.items()
         for n in counts
     ]
     return records + [

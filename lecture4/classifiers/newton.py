@@ -291,5 +291,5 @@ def one_vs_rest(
     labels: Int[Array | np.ndarray, ' n'], n_classes: int, dtype: DTypeLike
 ) -> Float[Array, 'n c']:
     """Signs [n, c]: 1 where a sample belongs to the class, -1 elsewhere."""
-    own = jnp.asarray(labels)[:, None] == jnp.arange(n_classes)[None, :]
-    return jnp.where(own, 1, -1).astype(dtype)
+    is_class = jnp.asarray(labels)[:, None] == jnp.arange(n_classes)[None, :]
+    return jnp.where(is_class, 1, -1).astype(dtype)

@@ -252,8 +252,8 @@ def _certify(space, onehot, upper, p, bias, dual, free):
         dual = jnp.where(onehot > 0, 0, (1 - fraction) * dual + added[None, :])
         residual = _residual(dual, onehot, upper)
     mismatch = p + space.adjoint(residual)
-    own = _divergence(1 - jnp.sum(dual, axis=1), 1 - jnp.sum(others, axis=1))
-    divergence = jnp.sum(_divergence(dual, others), axis=1) + own
+    last = _divergence(1 - jnp.sum(dual, axis=1), 1 - jnp.sum(others, axis=1))
+    divergence = jnp.sum(_divergence(dual, others), axis=1) + last
     rounding = jnp.sum(jnp.abs(residual) * space.rounding_error(p))
     objective = space.dot(p, p) / 2 + upper @ loss
     gap = jnp.maximum(space.dot(mismatch, mismatch), 0) / 2 + upper @ divergence + rounding

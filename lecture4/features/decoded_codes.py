@@ -121,11 +121,13 @@ def spaces(
     """
     maps = {'pixels': np.asarray, 'features': classifier_features(x, labels, seed=seed)}
     examples = {name: function(x) for name, function in maps.items()}
-    own = {
+    distances = {
         name: nearest_distances(function(test), examples[name]) for name, function in maps.items()
     }
-    limits = {name: float(np.quantile(each, QUANTILE)) for name, each in own.items()}
-    return Spaces(maps, examples, limits, {name: float(each.mean()) for name, each in own.items()})
+    limits = {name: float(np.quantile(each, QUANTILE)) for name, each in distances.items()}
+    return Spaces(
+        maps, examples, limits, {name: float(each.mean()) for name, each in distances.items()}
+    )
 
 
 def different_pairs(
@@ -183,8 +185,8 @@ def survey(
     if has_prior:
         noise = np.random.default_rng(seed).normal(size=(n, z.shape[1]))
         codes['prior'] = noise.astype(np.float32)
-    decoded = {name: np.asarray(decode(own)) for name, own in codes.items()}
-    return [{'codes': name, **spaces.record(own)} for name, own in decoded.items()], decoded
+    decoded = {name: np.asarray(decode(values)) for name, values in codes.items()}
+    return [{'codes': name, **spaces.record(values)} for name, values in decoded.items()], decoded
 
 
 def plane(
@@ -263,16 +265,16 @@ def compare(
     t, planes, random = np.linspace(0, 1, 16)[:, None], {}, {}
     paths = {'pixels': (1 - t) * a[:1] + t * b[:1]}
     for name, (encode, decode, has_prior) in autoencoders.items():
-        own, decoded = survey(
+        of_autoencoder, decoded = survey(
             spaces, encode, decode, x, test, pairs, has_prior=has_prior, seed=seed
         )
-        records += [{'autoencoder': name, **record} for record in own]
+        records += [{'autoencoder': name, **record} for record in of_autoencoder]
         random[name] = decoded['random'][:16]
         first, second = (np.asarray(encode(end[:1])) for end in (a, b))
         line = ((1 - t) * first + t * second).astype(first.dtype)
         paths[name] = np.asarray(decode(line))
         if first.shape[1] == 2:
             planes[name] = plane(spaces, decode, encode(test), grid_size)
-            holes = own[1]['unlike_features']
+            holes = of_autoencoder[1]['unlike_features']
             planes[name]['note'] = f'{holes:.1%} of random codes in holes'
     return Decoded(records, random, paths, planes)

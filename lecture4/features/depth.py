@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
 
-# Weights and biases of layers; rectifiers between them, none behind the last.
+# Weights and biases of layers; rectifiers between them, none after the last.
 Layers = tuple[tuple[Array | np.ndarray, Array | np.ndarray], ...]
 
 
 class Target(NamedTuple):
-    """A function to be learned, of values of mean 0 and variance 1 (about).
+    """A function to be learned, whose values have a mean of about 0 and a variance of about 1.
 
     Attributes:
       dim: Number of inputs.
       sample: (key, n) -> inputs [n, dim].
-      function: Inputs [n, dim] -> values [n].
+      function: From inputs [n, dim] to values [n].
     """
 
     dim: int
@@ -109,11 +109,11 @@ def parity_network(n: int, deep: bool) -> Layers:
 
     Args:
       n: Number of bits; a power of 2 if `deep`.
-      deep: log2 n layers of pairwise XORs, xor(a, b) = relu(a + b) - 2 relu(a + b - 1): 2 (n - 1) rectifiers. Else one
-        layer of n rectifiers of the sum of all bits.
+      deep: Use log2 n layers of pairwise XORs, xor(a, b) = relu(a + b) - 2 relu(a + b - 1), 2 (n - 1) rectifiers;
+        otherwise one layer of n rectifiers of the sum of all bits.
 
     Raises:
-      ValueError: `deep`, and n is no power of 2.
+      ValueError: `deep` is set and n is not a power of 2.
     """
     if not deep:
         slopes = np.array([1, *([-2, 2] * n)[: n - 1]], np.float32)
@@ -138,7 +138,7 @@ def interpolation_network(function: Callable[[np.ndarray], np.ndarray], m: int) 
     approximation theorem for one input, with a rate.
 
     Args:
-      function: Values of points [k].
+      function: From points [k] to values [k].
       m: Number of rectifiers, at least 1.
     """
     knots = np.linspace(0, 1, m + 1)
@@ -174,9 +174,9 @@ def init_stack(key: PRNGKeyArray, depth: int, widths: Sequence[int], dims: Seque
     mask = (np.arange(width)[None] < np.array(widths)[:, None]).astype(np.float32)
     sizes = (max(dims), *[width] * depth, 1)
     layers = []
-    for i, own in enumerate(jax.random.split(key, depth + 1)):
+    for i, layer_key in enumerate(jax.random.split(key, depth + 1)):
         fan_in = jnp.asarray(dims if i == 0 else widths, jnp.float32)[:, None, None]
-        of_weight, of_bias = jax.random.split(own)
+        of_weight, of_bias = jax.random.split(layer_key)
         shape = (len(widths), sizes[i], sizes[i + 1])
         weight = jax.random.normal(of_weight, shape) * jnp.sqrt(2 / fan_in)
         bias = jax.random.uniform(of_bias, (shape[0], shape[2]), minval=-1.0, maxval=1.0)
@@ -196,12 +196,12 @@ def apply_stack(stack: Stack, x: Float[Array, 'cases n d']) -> Float[Array, 'cas
 def sample_targets(
     targets: Mapping[str, Target], n: int, seed: int
 ) -> dict[str, Float[np.ndarray, 'n targets ...']]:
-    """Examples of several functions side by side.
+    """Examples of several functions, stacked on the second axis.
 
     Args:
-      targets: Name -> function.
+      targets: Functions by name.
       n: Number of examples.
-      seed: Of the examples.
+      seed: Seed of the examples.
 
     Returns:
       `x` [n, targets, d], padded with zeros to the largest number of inputs; `y` [n, targets].
@@ -219,8 +219,8 @@ def units_that_suffice(compositions: int, bits: int) -> list[dict[str, Any]]:
     """Records of the networks written by hand: `target`, `hidden layers`, `units_needed`.
 
     Args:
-      compositions: Of the tent map.
-      bits: Of the parity, a power of 2.
+      compositions: Number of compositions of the tent map.
+      bits: Number of bits of the parity, a power of 2.
     """
     pairwise, flat = (n_units(parity_network(bits, deep)) for deep in (True, False))
     rows = (
@@ -239,11 +239,11 @@ def interpolation_errors(
     x = np.linspace(0, 1, n_points, dtype=np.float32)
     values = function(x)
     networks = [interpolation_network(function, m) for m in widths]
-    return np.array([np.abs(evaluate(own, x[:, None]) - values).max() for own in networks])
+    return np.array([np.abs(evaluate(network, x[:, None]) - values).max() for network in networks])
 
 
 class Case(NamedTuple):
-    """A network to be trained, among others of its depth.
+    """A network to be trained together with the others of its depth.
 
     Attributes:
       target: Name of the function.
@@ -259,13 +259,13 @@ class Case(NamedTuple):
 def cases(
     names: Sequence[str], units: Sequence[int], n_train: Sequence[int], n_starts: int
 ) -> list[Case]:
-    """Networks of every number of units on all examples, and of the most units on fewer; each start after the other.
+    """Networks with each number of units on all examples, and with the most units on fewer; once for each random start.
 
     Args:
-      names: Of the functions.
+      names: Names of the functions.
       units: Numbers of hidden units.
       n_train: Numbers of training examples.
-      n_starts: Random starts of each.
+      n_starts: Number of random starts of each network.
     """
     most, fewer = max(n_train), sorted(set(n_train) - {max(n_train)})
     each = [Case(name, m, most) for name in names for m in units]
@@ -284,17 +284,17 @@ def records(
     """Test error of every case by depth, of the start with the lowest training error.
 
     Args:
-      stacks: Depth -> networks of `cases`.
-      cases: Of `cases`.
-      names: Of the functions, in the order of the examples.
-      training: Training examples, of `sample_targets`.
+      stacks: Networks of `cases`, by depth.
+      cases: Result of `cases`.
+      names: Names of the functions, in the order of the examples.
+      training: Training examples, from `sample_targets`.
       test: Test examples.
-      n_starts: Starts of each case.
+      n_starts: Number of random starts of each case.
 
     Returns:
-      (by units, by examples): records {'target', 'units', 'depth', 'error'} of the cases of all examples, and
-      {'target', 'examples', 'depth', 'few_error'} of those of the most units. Errors are mean squares, at most 1,
-      that of a constant.
+      (by units, by examples): records {'target', 'units', 'depth', 'error'} of the networks trained on all examples,
+        and {'target', 'examples', 'depth', 'few_error'} of those with the most units. Errors are mean squared errors,
+        limited to 1, the error of a constant.
     """
     which = np.array([list(names).index(case.target) for case in cases])
     most_units, all_examples = (max(case[i] for case in cases) for i in (1, 2))

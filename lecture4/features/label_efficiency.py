@@ -216,11 +216,11 @@ def _accuracies(gram, cross, labels, test_labels, rows, held_out, *, n_classes, 
     def accuracy(training_set):
         chosen, folds = training_set
         inner, outer = center(gram[chosen][:, chosen], cross[:, chosen])
-        own = labels[chosen]
+        chosen_labels = labels[chosen]
         C: Any = jnp.asarray(DEFAULT_C, inner.dtype)
         if len(folds) > 1:
-            C = choose_C(inner, own, folds, n_classes=n_classes, Cs=Cs)
-        fit = newton.fit_gram(inner, own, n_classes=n_classes, C=C, tolerance=TOLERANCE)
+            C = choose_C(inner, chosen_labels, folds, n_classes=n_classes, Cs=Cs)
+        fit = newton.fit_gram(inner, chosen_labels, n_classes=n_classes, C=C, tolerance=TOLERANCE)
         return jnp.mean(linear.predict(fit, outer) == test_labels, dtype=inner.dtype)
 
     return lax.map(accuracy, (rows, held_out))

@@ -122,15 +122,15 @@ def best_neuron(
     levels = np.quantile(activations, QUANTILES, axis=0)
     accuracy = []
     for c in range(n_classes):
-        own, test_own = np.asarray(labels) == c, np.asarray(test_labels) == c
-        if not (own.any() and test_own.any()):
+        in_class, test_in_class = np.asarray(labels) == c, np.asarray(test_labels) == c
+        if not (in_class.any() and test_in_class.any()):
             raise ValueError(f'class {c} has no example; each needs at least one in both sets')
         # Fraction of the class above a level minus that of the others: 1 and -1 are perfect.
-        differences = np.stack([_difference(activations > level, own) for level in levels])
+        differences = np.stack([_difference(activations > level, in_class) for level in levels])
         level, unit = np.unravel_index(np.argmax(abs(differences)), differences.shape)
         above = test_activations[:, [unit]] > levels[level, unit]
         sign = np.sign(differences[level, unit])
-        accuracy.append(0.5 + 0.5 * _difference(above, test_own)[0] * sign)
+        accuracy.append(0.5 + 0.5 * _difference(above, test_in_class)[0] * sign)
     return np.array(accuracy)
 
 
@@ -161,5 +161,5 @@ def best_neurons(
     return records
 
 
-def _difference(above, own):
-    return above[own].mean(0) - above[~own].mean(0)
+def _difference(above, in_class):
+    return above[in_class].mean(0) - above[~in_class].mean(0)

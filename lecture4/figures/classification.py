@@ -46,8 +46,8 @@ def confusion_matrix(
     labels = [style.plain_text(names[i]) for i in drawn]
     fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 0.52 * c
-    made = style.figure(size + 2.0, size + 1.5, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(size + 2.0, size + 1.5, layout='constrained')
+    axes = fig.add_subplot()
     axes.imshow(fractions, cmap='Blues', vmin=0, vmax=1)
     axes.grid(visible=False)
     for i in range(c):
@@ -63,7 +63,7 @@ def confusion_matrix(
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     prefix = style.plain_text(f'{title}: ' if title else '')
     axes.set_title(f'{prefix}accuracy {100 * accuracy:.1f}%')
-    return made
+    return fig
 
 
 def top_losses(

@@ -18,8 +18,8 @@ def planes(panels: Mapping[str, Mapping[str, Any]], classes: np.ndarray) -> Figu
         grid to the nearest example, in units of the distance below which 95 % of test examples lie; note, a text.
       classes: Classes of the examples.
     """
-    made = style.figure(4.2 * len(panels) + 0.8, 4.3, layout='constrained')
-    grid = made.subplots(1, len(panels), squeeze=False)[0]
+    fig = style.figure(4.2 * len(panels) + 0.8, 4.3, layout='constrained')
+    grid = fig.subplots(1, len(panels), squeeze=False)[0]
     shown = None
     for axes, (name, panel) in zip(grid, panels.items(), strict=True):
         shade = {'levels': np.linspace(0, 2, 17), 'cmap': 'gray_r', 'extend': 'max', 'alpha': 0.8}
@@ -40,7 +40,7 @@ def planes(panels: Mapping[str, Mapping[str, Any]], classes: np.ndarray) -> Figu
         axes.set(xlim=panel['x'][[0, -1]], ylim=panel['y'][[0, -1]])
         axes.grid(visible=False)
     if shown is not None:
-        made.colorbar(
+        fig.colorbar(
             shown, ax=grid, label='distance to the nearest example, 95 % of test images = 1'
         )
-    return made
+    return fig

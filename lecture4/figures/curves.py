@@ -75,8 +75,8 @@ def learning_curves(
         panels.setdefault(_panel(key), []).append(key)
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
-    made = style.figure(2.9 * columns + 0.3, 2.0 * lines + 0.3, layout='constrained')
-    grid = made.subplots(lines, columns, squeeze=False, sharex=True).ravel()
+    fig = style.figure(2.9 * columns + 0.3, 2.0 * lines + 0.3, layout='constrained')
+    grid = fig.subplots(lines, columns, squeeze=False, sharex=True).ravel()
     for axes, (panel, keys) in zip(grid, panels.items(), strict=False):
         for key, (label, color, line) in zip(keys, _line_styles(keys), strict=True):
             at, value = np.array(sorted(points[key], key=lambda point: point[0]), float).T
@@ -99,8 +99,8 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig
 
 
 def _panel(key: str) -> str:
@@ -155,8 +155,8 @@ def label_curve(
                 f'curve {name!r} has shape {values.shape}, expected one row for each of the '
                 f'{len(labels)} label counts: [{len(labels)}, trials]'
             )
-    made = style.figure(6.4, 3.9, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(6.4, 3.9, layout='constrained')
+    axes = fig.add_subplot()
     ends = []
     for i, (name, values) in enumerate(curves.items()):
         mean = values.mean(1)
@@ -195,7 +195,7 @@ def label_curve(
     axes.legend(loc='best', title=note, title_fontsize=8, alignment='left')
     if title:
         axes.set_title(style.plain_text(title))
-    return made
+    return fig
 
 
 @style.context()
@@ -223,8 +223,8 @@ def atom_usage(
         )
     order = np.lexsort((-frequency, dead))
     frequency, n_dead, k = frequency[order], int(dead.sum()), len(frequency)
-    made = style.figure(6.4, 2.8, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(6.4, 2.8, layout='constrained')
+    axes = fig.add_subplot()
     used = frequency[: k - n_dead]
     edges, heights = np.arange(len(used) + 1), np.append(used, used[-1:])
     area = {'color': style.COLORS[0], 'alpha': 0.8, 'linewidth': 0}
@@ -243,7 +243,7 @@ def atom_usage(
         axes.set_ylim(0, max(1.05 * frequency.max(), 0.01))
     prefix = style.plain_text(f'{title}: ' if title else '')
     axes.set_title(f'{prefix}{n_dead} of {k} atoms dead')
-    return made
+    return fig
 
 
 def _is_number(value):

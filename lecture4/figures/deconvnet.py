@@ -64,15 +64,15 @@ def top_activations(
     n_rows = -(-len(features) // columns)
     step = 2 * w * zoom + 4 + 2 * MARGIN
     across, down = columns * step + MARGIN, n_rows * (h * zoom + TITLE_HEIGHT + MARGIN) + MARGIN
-    made = style.figure(across / style.DPI, down / style.DPI)
+    fig = style.figure(across / style.DPI, down / style.DPI)
     for i, (title, pair) in enumerate(zip(features, squares, strict=True)):
         left = MARGIN + i % columns * step
         top = i // columns * (h * zoom + TITLE_HEIGHT + MARGIN) + TITLE_HEIGHT
         for j, square in enumerate(pair):
-            style.show_image(made, square, left + j * (w * zoom + 4), top, zoom)
+            style.show_image(fig, square, left + j * (w * zoom + 4), top, zoom)
         text = style.plain_text(title)
-        made.text(left / across, 1 - (top - 5) / down, text, fontsize=9, va='bottom')
-    return made
+        fig.text(left / across, 1 - (top - 5) / down, text, fontsize=9, va='bottom')
+    return fig
 
 
 @style.context()
@@ -98,8 +98,8 @@ def occlusion(
     """
     tiles = as_tiles(images)
     n, columns = len(tiles), 1 + len(maps)
-    made = style.figure(width, n * width / columns * 0.86 + 0.2, layout='constrained')
-    grid = made.subplots(n, columns, squeeze=False)
+    fig = style.figure(width, n * width / columns * 0.86 + 0.2, layout='constrained')
+    grid = fig.subplots(n, columns, squeeze=False)
     for i, row in enumerate(grid):
         row[0].imshow(tiles[i])
         row[0].set_title(style.plain_text(titles[i] if len(titles) else 'image'))
@@ -109,13 +109,13 @@ def occlusion(
                 _class_map(axes, values, class_names)
             else:
                 shown = axes.imshow(values, cmap='viridis')
-                made.colorbar(shown, ax=axes, shrink=0.8)
+                fig.colorbar(shown, ax=axes, shrink=0.8)
             axes.set_title(style.plain_text(title))
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)
-    return made
+    return fig
 
 
 def occlusion_maps(

@@ -41,14 +41,16 @@ def segments(
     _check(images, boxes, sentences)
     longest = max(map(len, sentences))
     height = max(1.75, LINE_HEIGHT * 1.25 * (longest + 1))
-    made, cells = _grid(len(images), columns, height, title)
-    for (left, right), image, own, parts in zip(cells, images, boxes, sentences, strict=True):
+    fig, cells = _grid(len(images), columns, height, title)
+    for (left, right), image, image_boxes, parts in zip(
+        cells, images, boxes, sentences, strict=True
+    ):
         left.imshow(image)
         h, w = image.shape[:2]
         order = list(dict.fromkeys(region for _, region, _ in parts))
         colors = {r: style.CLASS_COLORS[i % 10] for i, r in enumerate(order)}
         for region in order:
-            (x1, y1), (x2, y2) = np.clip(own[region].reshape(2, 2), 0, (w - 0.5, h - 0.5))
+            (x1, y1), (x2, y2) = np.clip(image_boxes[region].reshape(2, 2), 0, (w - 0.5, h - 0.5))
             shape = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=2.2)
             shape.set_edgecolor(colors[region])
             left.add_patch(shape)
@@ -59,7 +61,7 @@ def segments(
             line = textwrap.shorten(text, 40, placeholder='…')
             line = f'{score:5.2f}  {line}' if scores else line
             right.text(0, y, style.plain_text(line), color=colors[region], fontsize=8.5)
-    return made
+    return fig
 
 
 @style.context()
@@ -84,7 +86,7 @@ def samples(
     _check(images, texts)
     wrapped = [[_wrap(label, text) for label, text in own] for own in texts]
     n_lines = max(sum(map(len, own)) for own in wrapped)
-    made, cells = _grid(len(images), columns, max(1.5, LINE_HEIGHT * (n_lines + 0.5)), title)
+    fig, cells = _grid(len(images), columns, max(1.5, LINE_HEIGHT * (n_lines + 0.5)), title)
     for (left, right), image, own in zip(cells, images, wrapped, strict=True):
         left.imshow(image)
         y = 0
@@ -95,7 +97,7 @@ def samples(
                 color = style.INK if i == 0 else style.FAINT
                 right.text(0, place, style.plain_text(line), fontsize=8, color=color, weight=weight)
                 y += 1
-    return made
+    return fig
 
 
 @style.context()
@@ -119,8 +121,8 @@ def attention(
     pixels = np.asarray(image, float)
     pixels = pixels / 255 if pixels.max() > 1 else pixels
     rows = -(-len(words) // columns)
-    made = style.figure(1.25 * columns, 1.5 * rows, layout='constrained')
-    grid = made.subplots(rows, columns, squeeze=False).ravel()
+    fig = style.figure(1.25 * columns, 1.5 * rows, layout='constrained')
+    grid = fig.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis('off')
     for axes, word, weight in zip(grid, words, np.asarray(weights), strict=False):
@@ -130,7 +132,7 @@ def attention(
             heat[max(y1, 0) : y2, max(x1, 0) : x2] += value / area
         axes.imshow(pixels * (0.25 + 0.75 * heat / max(heat.max(), 1e-12))[:, :, None])
         axes.set_title(style.plain_text(word), fontsize=8.5, loc='center')
-    return made
+    return fig
 
 
 def beam_widths(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
@@ -145,8 +147,8 @@ def beam_widths(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> F
     for name in names:
         curves = {}
         for split in splits:
-            own = [record for record in records if record['split'] == split]
-            curves[split] = ([r['beam_width'] for r in own], [100 * r[name] for r in own])
+            of_split = [record for record in records if record['split'] == split]
+            curves[split] = ([r['beam_width'] for r in of_split], [100 * r[name] for r in of_split])
         label = name.replace('_', '-').upper()
         panels[label] = {'curves': curves, 'xlabel': 'beam width', 'ylabel': f'{label} (%)'}
     return lines.panels(panels)
@@ -193,9 +195,9 @@ def _grid(n, columns, height, title):
     rows = -(-n // columns)
     head = 0.3 if title else 0.05
     total = rows * (height + 0.12) + head
-    made = style.figure(4.9 * columns, total)
+    fig = style.figure(4.9 * columns, total)
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, y=1 - 0.06 / total, ha='left')
+        fig.suptitle(style.plain_text(title), x=0.01, y=1 - 0.06 / total, ha='left')
     cells = []
     for i in range(n):
         row, column = divmod(i, columns)
@@ -203,11 +205,11 @@ def _grid(n, columns, height, title):
         left, size = column / columns, height / total
         side = min(height, 1.75)
         low = bottom + (height - side) / total
-        first = made.add_axes((left + 0.008, low, side / (4.9 * columns), side / total))
-        second = made.add_axes(
+        first = fig.add_axes((left + 0.008, low, side / (4.9 * columns), side / total))
+        second = fig.add_axes(
             (left + (side + 0.15) / (4.9 * columns), bottom, (4.65 - side) / (4.9 * columns), size)
         )
         for axes in (first, second):
             axes.axis('off')
         cells.append((first, second))
-    return made, cells
+    return fig, cells

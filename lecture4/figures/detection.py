@@ -62,7 +62,7 @@ def detections(
         raise ValueError(
             f'expected as many images, boxes, labels, scores and flags, at least one, got {counts}'
         )
-    made, grid = _image_grid(images, columns, title, legend=0.3)
+    fig, grid = _image_grid(images, columns, title, legend=0.3)
     for i, axes in enumerate(grid):
         for box, label, score, correct in zip(
             boxes[i], labels[i], scores[i], is_correct[i], strict=True
@@ -74,8 +74,8 @@ def detections(
             _draw_box(axes, box, MISSED, name, linestyle='--', below=True)
     handles = [Line2D([], [], color=color) for color in (CORRECT, FALSE)]
     handles.append(Line2D([], [], color=MISSED, linestyle='--'))
-    made.legend(handles, ('correct', 'false', 'missed'), loc='outside lower left', ncols=3)
-    return made
+    fig.legend(handles, ('correct', 'false', 'missed'), loc='outside lower left', ncols=3)
+    return fig
 
 
 @style.context()
@@ -100,8 +100,8 @@ def precision_recall(
         raise ValueError('expected precision and recall of at least one class, got none')
     columns = min(len(curves), 5)
     rows = math.ceil(len(curves) / columns)
-    made = style.figure(1.7 * columns + 0.4, 1.6 * rows + 0.5, layout='constrained')
-    grid = made.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    fig = style.figure(1.7 * columns + 0.4, 1.6 * rows + 0.5, layout='constrained')
+    grid = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (name, (recall, precision, ap)) in zip(grid.ravel(), curves.items(), strict=False):
         recall, precision = np.asarray(recall), np.asarray(precision)
         first = precision[:1] if len(precision) else 0.0
@@ -114,11 +114,11 @@ def precision_recall(
         axes.set_ylim(0, 1.04)
     for axes in grid.ravel()[len(curves) :]:
         axes.set_axis_off()
-    made.supxlabel('recall', fontsize=9)
-    made.supylabel('precision', fontsize=9)
+    fig.supxlabel('recall', fontsize=9)
+    fig.supylabel('precision', fontsize=9)
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig
 
 
 @style.context()
@@ -148,8 +148,8 @@ def error_types(
     counts = np.concatenate([counts, counts.sum(0, keepdims=True)])
     names = [style.plain_text(name) for name in (*class_names, 'all classes')]
     fractions = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    made = style.figure(6.4, 0.27 * len(names) + 1.1, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(6.4, 0.27 * len(names) + 1.1, layout='constrained')
+    axes = fig.add_subplot()
     left = np.zeros(len(names))
     for name, values, color in zip(types, fractions.T, TYPE_COLORS, strict=True):
         axes.barh(names, values, left=left, color=color, label=style.plain_text(name), height=0.75)
@@ -169,10 +169,10 @@ def error_types(
     axes.set_xlim(0, 100)
     axes.grid(visible=False)
     axes.set_xlabel('detections of highest score, as many as objects (%)')
-    made.legend(loc='outside upper left', ncols=len(types))
+    fig.legend(loc='outside upper left', ncols=len(types))
     if title:
         axes.set_title(style.plain_text(title))
-    return made
+    return fig
 
 
 @style.context()
@@ -186,8 +186,8 @@ def proposal_recall(
       by_number: Label -> (numbers of proposals, recall at one IoU).
       by_overlap: Label -> (IoU thresholds, recall at one number).
     """
-    made = style.figure(7.2, 2.7, layout='constrained')
-    panels = made.subplots(1, 2, sharey=True)
+    fig = style.figure(7.2, 2.7, layout='constrained')
+    panels = fig.subplots(1, 2, sharey=True)
     for axes, curves in zip(panels, (by_number, by_overlap), strict=True):
         for (label, (at, recall)), marker in zip(curves.items(), style.MARKERS * 9, strict=False):
             axes.plot(
@@ -204,7 +204,7 @@ def proposal_recall(
     panels[0].set_ylabel('recall (%)')
     panels[0].set_ylim(0, 102)
     panels[1].set_xlabel('IoU')
-    return made
+    return fig
 
 
 @style.context()
@@ -223,15 +223,15 @@ def best_proposals(
       proposals: Proposals of each image.
       columns: Number of images per row.
     """
-    made, grid = _image_grid(images, columns, '', legend=0.3)
-    for axes, own, boxes in zip(grid, objects, proposals, strict=True):
+    fig, grid = _image_grid(images, columns, '', legend=0.3)
+    for axes, image_objects, boxes in zip(grid, objects, proposals, strict=True):
         for box in boxes:
             _draw_box(axes, box, CORRECT, '')
-        for box in own:
+        for box in image_objects:
             _draw_box(axes, box, 'white', '', linestyle='--', linewidth=1.0)
     handles = [Line2D([], [], color=CORRECT), Line2D([], [], color=style.FAINT, linestyle='--')]
-    made.legend(handles, ('best proposal', 'object'), loc='outside lower left', ncols=2)
-    return made
+    fig.legend(handles, ('best proposal', 'object'), loc='outside lower left', ncols=2)
+    return fig
 
 
 @style.context()
@@ -254,8 +254,8 @@ def anchors(
     """
     boxes = np.asarray(boxes, float)
     pixels = _pixels(image)
-    made = style.figure(4.4, 4.4 * pixels.shape[0] / pixels.shape[1] + 0.35, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(4.4, 4.4 * pixels.shape[0] / pixels.shape[1] + 0.35, layout='constrained')
+    axes = fig.add_subplot()
     axes.imshow(pixels)
     area = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], -1))
     sizes = np.unique(np.round(np.log2(np.maximum(area, 1))))
@@ -272,7 +272,7 @@ def anchors(
     axes.set_axis_off()
     if title:
         axes.set_title(style.plain_text(title))
-    return made
+    return fig
 
 
 @style.context()
@@ -300,7 +300,7 @@ def objectness(
         raise ValueError(
             f'expected as many maps as images, at least one, got {len(maps)} and {len(images)}'
         )
-    made, grid = _image_grid(images, columns, title, legend=0.55)
+    fig, grid = _image_grid(images, columns, title, legend=0.55)
     shown: Any = None
     for i, axes in enumerate(grid):
         h, w = np.shape(images[i])[:2]
@@ -310,9 +310,9 @@ def objectness(
         )  # fmt: skip
         for box in boxes[i] if len(boxes) else ():
             _draw_box(axes, box, 'white', '')
-    bar = made.colorbar(shown, ax=made.axes, location='bottom', shrink=0.35, aspect=40)
+    bar = fig.colorbar(shown, ax=fig.axes, location='bottom', shrink=0.35, aspect=40)
     bar.set_label('objectness', fontsize=8.5)
-    return made
+    return fig
 
 
 @style.context()
@@ -327,15 +327,15 @@ def receptive_fields(
       fields: For each region, the box of all input pixels that its features depend on.
       columns: Number of images per row.
     """
-    made, grid = _image_grid(images, columns, '', legend=0.3)
-    for axes, own, around in zip(grid, regions, fields, strict=True):
-        for i, (box, field) in enumerate(zip(own, around, strict=True)):
+    fig, grid = _image_grid(images, columns, '', legend=0.3)
+    for axes, image_regions, around in zip(grid, regions, fields, strict=True):
+        for i, (box, field) in enumerate(zip(image_regions, around, strict=True)):
             color = style.COLORS[i % len(style.COLORS)]
             _draw_box(axes, box, color, '')
             _draw_box(axes, field, color, '', linestyle='--')
     handles = [Line2D([], [], color=style.INK), Line2D([], [], color=style.INK, linestyle='--')]
-    made.legend(handles, ('region', 'receptive field'), loc='outside lower left', ncols=2)
-    return made
+    fig.legend(handles, ('region', 'receptive field'), loc='outside lower left', ncols=2)
+    return fig
 
 
 def _image_grid(images, columns, title, legend) -> tuple[Figure, list[Axes]]:
@@ -345,15 +345,15 @@ def _image_grid(images, columns, title, legend) -> tuple[Figure, list[Axes]]:
     rows = math.ceil(len(tiles) / columns)
     ratio = max(tile.shape[0] / tile.shape[1] for tile in tiles)
     height = rows * min(IMAGE_SIZE * ratio, 1.5 * IMAGE_SIZE) + legend + (0.3 if title else 0.05)
-    made = style.figure(max(columns * IMAGE_SIZE, 3.2), height, layout='constrained')
-    grid = list(made.subplots(rows, columns, squeeze=False).ravel())
+    fig = style.figure(max(columns * IMAGE_SIZE, 3.2), height, layout='constrained')
+    grid = list(fig.subplots(rows, columns, squeeze=False).ravel())
     for axes in grid:
         axes.set_axis_off()
     for axes, tile in zip(grid, tiles, strict=False):
         axes.imshow(tile)
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made, grid[: len(tiles)]
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig, grid[: len(tiles)]
 
 
 def _pixels(image) -> np.ndarray:

@@ -160,15 +160,15 @@ def codes(
     n_shown = max(1, min(n_atoms, int((a != 0).sum(1).max(initial=0))))
     stems = margin + step * (2 + n_shown) + 80
     across, down = stems + 300 + margin, head + n * line
-    made = style.figure(across / style.DPI, down / style.DPI)
+    fig = style.figure(across / style.DPI, down / style.DPI)
 
     def write(left, top, text, **options):
         options = {'fontsize': 8.5, 'ha': 'center', 'va': 'center'} | options
-        made.text(left / across, 1 - top / down, style.plain_text(text), **options)
+        fig.text(left / across, 1 - top / down, style.plain_text(text), **options)
 
     def place(column, top, tile, above, *under):
         left = margin + column * step
-        style.show_image(made, tile, left, top, zoom)
+        style.show_image(fig, tile, left, top, zoom)
         middle = left + w * zoom / 2
         if column:
             write(left - 15, top + h * zoom / 2, above, fontsize=11)
@@ -209,11 +209,11 @@ def codes(
             300 / across,
             (h * zoom + 14) / down,
         )
-        axes = made.add_axes(box)
+        axes = fig.add_axes(box)
         _stems(axes, a[i], largest)
         axes.set_title(f'{n_used} of {len(a[i])} used', loc='right', fontsize=7.5, pad=2)
         axes.tick_params(labelsize=7, length=2)
-    return made
+    return fig
 
 
 @style.context()
@@ -244,8 +244,8 @@ def gabors(
     """
     good, r2 = np.asarray(fits.good, bool), np.nan_to_num(fits.r2)
     best = np.argsort(-np.where(good, r2, -np.inf), kind='stable')[: min(n, int(good.sum()))]
-    made = style.figure(9.4, 4.0)
-    axes = cast(PolarAxes, made.add_axes((0.045, -0.02, 0.45, 0.98), projection='polar'))
+    fig = style.figure(9.4, 4.0)
+    axes = cast(PolarAxes, fig.add_axes((0.045, -0.02, 0.45, 0.98), projection='polar'))
     axes.set_thetalim(0, np.pi)
     size = 42 * np.clip(r2, 0, 1)
     angle, radius = np.asarray(fits.orientation, float), np.asarray(fits.frequency, float)
@@ -259,27 +259,27 @@ def gabors(
     axes.set_rlim(0, reach)
     axes.set_rticks(np.arange(0.1, reach, 0.1))
     axes.tick_params(labelsize=8)
-    made.text(0.27, 0.11, 'radius: cycles per pixel; area: R²', ha='center', fontsize=8.5)
+    fig.text(0.27, 0.11, 'radius: cycles per pixel; area: R²', ha='center', fontsize=8.5)
     handles = axes.get_legend_handles_labels()
-    made.legend(*handles, loc='lower center', bbox_to_anchor=(0.27, 0.01), ncols=2, handletextpad=0)
+    fig.legend(*handles, loc='lower center', bbox_to_anchor=(0.27, 0.01), ncols=2, handletextpad=0)
     title = title or f'{good.sum()} of {len(good)} atoms are fitted well by a Gabor'
-    made.text(0.02, 0.95, style.plain_text(title), fontsize=10)
+    fig.text(0.02, 0.95, style.plain_text(title), fontsize=10)
     if len(best):
-        made.text(0.56, 0.95, 'best fits: atom | Gabor', fontsize=10)
+        fig.text(0.56, 0.95, 'best fits: atom | Gabor', fontsize=10)
         pairs = np.stack([tiles(D, patch_shape), tiles(fitted, patch_shape[:2])], 1)[best]
-        _pairs(made, pairs, [f'R² {value:.3f}' for value in r2[best]])
-    return made
+        _pairs(fig, pairs, [f'R² {value:.3f}' for value in r2[best]])
+    return fig
 
 
-def _pairs(made, pairs, captions):
+def _pairs(fig, pairs, captions):
     """Atoms and their fits [n, 2, h, w, 3], three pairs per row, right half of the figure."""
     h, w = pairs.shape[2:4]
     rows = -(-len(pairs) // 3)
     zoom = max(1, min(420 // (3 * (2 * w + 5)), (380 // rows - 22) // (h + 2)))
     for i, pair in enumerate(pairs):
-        left = round(0.56 * made.bbox.width) + i % 3 * (2 * w + 5) * zoom
+        left = round(0.56 * fig.bbox.width) + i % 3 * (2 * w + 5) * zoom
         top = 52 + i // 3 * ((h + 2) * zoom + 22)
-        axes = style.show_image(made, style.mosaic(pair, 2), left, top, zoom)
+        axes = style.show_image(fig, style.mosaic(pair, 2), left, top, zoom)
         axes.set_title(captions[i], fontsize=7.5, pad=2, loc='center')
 
 

@@ -38,8 +38,8 @@ def scatter(
     notes = notes or {}
     columns = min(columns, len(points))
     n_rows = -(-len(points) // columns)
-    made = style.figure(size * columns, (size + 0.1) * n_rows + 0.35, layout='constrained')
-    grid = made.subplots(n_rows, columns, squeeze=False).ravel()
+    fig = style.figure(size * columns, (size + 0.1) * n_rows + 0.35, layout='constrained')
+    grid = fig.subplots(n_rows, columns, squeeze=False).ravel()
     for axes, (method, values) in zip(grid, points.items(), strict=False):
         values = np.asarray(values, float)
         if values.shape != (len(labels), 2):
@@ -64,7 +64,7 @@ def scatter(
         axes.set_title(style.plain_text(title))
     for axes in grid[len(points) :]:
         axes.remove()
-    return made
+    return fig
 
 
 def _apart(at, points, names, size):

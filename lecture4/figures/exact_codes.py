@@ -27,8 +27,8 @@ def solution_line(
     """
     t = np.linspace(-extent, extent, 801)
     codes = start[None] + t[:, None] * direction[None]
-    made = style.figure(11, 3.4, layout='constrained')
-    plane, coefficients, norms = made.subplots(1, 3)
+    fig = style.figure(11, 3.4, layout='constrained')
+    plane, coefficients, norms = fig.subplots(1, 3)
     for j, atom in enumerate(D.T):
         arrow = {'arrowstyle': '->', 'color': style.COLORS[j]}
         plane.annotate('', xy=atom, xytext=(0, 0), arrowprops=arrow)
@@ -52,4 +52,4 @@ def solution_line(
         axes.legend()
     norms.set_ylim(0, None)
     norms.set_title('norms of these codes: L1 is smallest where a coefficient is 0')
-    return made
+    return fig

@@ -97,16 +97,16 @@ def activations(
     }
     below = sum(mosaic.shape[0] * zooms[name] + TITLE_HEIGHT for name, mosaic in mosaics.items())
     down = max(below, first.shape[0] * zoom + TITLE_HEIGHT) + MARGIN
-    made = style.figure(pixels / style.DPI, down / style.DPI)
+    fig = style.figure(pixels / style.DPI, down / style.DPI)
 
     def place(mosaic, left, top, zoom, text):
-        style.show_image(made, mosaic, left, top + TITLE_HEIGHT, zoom)
+        style.show_image(fig, mosaic, left, top + TITLE_HEIGHT, zoom)
         y = 1 - (top + TITLE_HEIGHT - 5) / down
-        made.text(left / pixels, y, style.plain_text(text), fontsize=9, va='bottom')
+        fig.text(left / pixels, y, style.plain_text(text), fontsize=9, va='bottom')
 
     place(first, MARGIN, 0, zoom, 'input')
     top = 0
     for name, mosaic in mosaics.items():
         place(mosaic, left, top, zooms[name], name)
         top += mosaic.shape[0] * zooms[name] + TITLE_HEIGHT
-    return made
+    return fig

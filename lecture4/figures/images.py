@@ -75,14 +75,14 @@ def rows(
     block = (h + 2) * zoom
     down = head + sum(block + 4 + note_height * (name in notes) for name in tiles) + margin
     across = max(label_width + (n * (w + 1) + 1) * zoom + margin, 8 * len(title))
-    made = style.figure(across / style.DPI, down / style.DPI)
+    fig = style.figure(across / style.DPI, down / style.DPI)
 
     def write(x, y, text, **options):
-        made.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
+        fig.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
 
     top = head
     for name, tile in tiles.items():
-        style.show_image(made, style.mosaic(tile, n), label_width, top, zoom)
+        style.show_image(fig, style.mosaic(tile, n), label_width, top, zoom)
         write(label_width - 6, top + block / 2, name, ha='right', fontsize=9)
         for i, text in enumerate(notes.get(name, ())):
             x = label_width + (i * (w + 1) + 1 + w / 2) * zoom
@@ -90,7 +90,7 @@ def rows(
         top += block + 4 + note_height * (name in notes)
     if title:
         write(margin, head / 2, title, fontsize=10)
-    return made
+    return fig
 
 
 def spaced(
@@ -147,17 +147,17 @@ def grid(
         )
     left = 12 + 7 * max(map(len, row_labels)) if row_labels else 8
     top = (30 if title else 8) + (20 if column_labels else 0)
-    made, zoom = style.mosaic_figure(style.mosaic(tiles, columns), title, width, left, top)
+    fig, zoom = style.mosaic_figure(style.mosaic(tiles, columns), title, width, left, top)
 
     def write(x, y, text, **options):
-        x, y = x / made.bbox.width, 1 - y / made.bbox.height
-        made.text(x, y, style.plain_text(text), va='center', fontsize=8.5, **options)
+        x, y = x / fig.bbox.width, 1 - y / fig.bbox.height
+        fig.text(x, y, style.plain_text(text), va='center', fontsize=8.5, **options)
 
     for i, label in enumerate(row_labels):
         write(left - 6, top + zoom * (i * (h + 1) + 1 + h / 2), label, ha='right')
     for i, label in enumerate(column_labels):
         write(left + zoom * (i * (w + 1) + 1 + w / 2), top - 10, label, ha='center')
-    return made
+    return fig
 
 
 def reconstructions(

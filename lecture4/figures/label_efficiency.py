@@ -101,10 +101,10 @@ def data_table(
     ]
     across = left + sum(widths) + gap * (len(columns) + 1)
     down = head + height * len(rows) + gap
-    made = style.figure(across / style.DPI, down / style.DPI)
+    fig = style.figure(across / style.DPI, down / style.DPI)
 
     def write(x, y, text, **options: Any):
-        made.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
+        fig.text(x / across, 1 - y / down, style.plain_text(text), va='center', **options)
 
     if title:
         write(gap, 14, title, fontsize=10)
@@ -116,7 +116,7 @@ def data_table(
         write(gap, top + height / 2, name, fontsize=9.5)
         y = 1 - top / down
         line = Line2D([gap / across, 1 - gap / across], [y, y], color=style.GRID, linewidth=0.8)
-        made.add_artist(line)
+        fig.add_artist(line)
         for x, cell in zip(edges, cells, strict=False):
             if isinstance(cell, Examples):
                 zoom = max(image_size // max(cell.images.shape[1:]), 1)
@@ -124,14 +124,14 @@ def data_table(
                     position = int(x) + k * (image_size + 4)
                     unit = np.clip(_thinned(image, image_size), 0, 1)
                     rgb = np.repeat(unit[:, :, None], 3, 2)
-                    style.show_image(made, rgb, position, top + 8, zoom)
+                    style.show_image(fig, rgb, position, top + 8, zoom)
                     middle = position + image_size / 2
                     write(middle, top + image_size + 16, label, ha='center', fontsize=8)
                 write(x, top + image_size + 30, cell.note, fontsize=8)
             else:
                 color = style.FAINT if cell is None else style.INK
                 write(x, top + height / 2, cell or '\N{EN DASH}', fontsize=9, color=color)
-    return made
+    return fig
 
 
 def learning_settings(
@@ -159,16 +159,16 @@ def learning_settings(
     few_to_many = dict.fromkeys((min(labels_per_class), max(labels_per_class)))
     n_each = f'{" to ".join(map(str, few_to_many))} per class'
     labeled = select(task.train_images, few, task.class_names, n_each)
-    own = evenly_spaced(task.train_images)
+    evenly = evenly_spaced(task.train_images)
     names = [others.class_names[c] for c in others.train_labels]
     transfer = evenly_spaced(others.train_images, names)
     oracle = 'queries an oracle, after\none label per class'
     uses = {
-        'semi-supervised': (own, None, None, 'random'),
+        'semi-supervised': (evenly, None, None, 'random'),
         'transfer': (None, transfer, None, 'random'),
         'self-taught': (None, None, evenly_spaced(unlabeled), 'random'),
-        'active: least certain': (own, None, None, oracle),
-        'active: most diverse': (own, None, None, oracle),
+        'active: least certain': (evenly, None, None, oracle),
+        'active: most diverse': (evenly, None, None, oracle),
     }
     columns = [
         'the task, labeled',

@@ -47,8 +47,8 @@ def scatter(
     chosen = np.linspace(0, len(codes) - 1, min(max_points, len(codes))).astype(int)
     points = codes[chosen][:, list(axes)]
     classes = np.zeros(len(points), int) if labels is None else np.asarray(labels)[chosen]
-    made = style.figure(6.2, 5.6, layout='constrained')
-    panel = made.add_subplot()
+    fig = style.figure(6.2, 5.6, layout='constrained')
+    panel = fig.add_subplot()
     size = float(np.clip(16000 / len(points), 3, 22))
     for c in np.unique(classes):
         color = style.CLASS_COLORS[c % len(style.CLASS_COLORS)]
@@ -66,7 +66,7 @@ def scatter(
     panel.set_xlabel(f'z{axes[0] + 1}')
     panel.set_ylabel(f'z{axes[1] + 1}')
     panel.set_title(style.plain_text(title or f'{len(codes)} codes'))
-    return made
+    return fig
 
 
 @style.context()
@@ -93,8 +93,8 @@ def kl_per_variable(
         raise ValueError(f'expected kl and variance [k], got {kl.shape} and {variance.shape}')
     order = np.argsort(-kl)
     active = variance[order] > threshold
-    made = style.figure(6.4, 2.8, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(6.4, 2.8, layout='constrained')
+    axes = fig.add_subplot()
     colors = np.where(active, style.COLORS[0], style.WARN)
     axes.bar(np.arange(1, len(kl) + 1), kl[order], color=colors.tolist(), width=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -104,7 +104,7 @@ def kl_per_variable(
     axes.grid(axis='x', visible=False)
     prefix = style.plain_text(f'{title}: ' if title else '')
     axes.set_title(f'{prefix}{active.sum()} of {len(kl)} latent variables active')
-    return made
+    return fig
 
 
 @style.context()
@@ -138,8 +138,8 @@ def vector_fields(
       ValueError: A field has another shape than the points.
     """
     points = np.asarray(points, float)
-    made = style.figure(4.1 * len(fields) + 0.2, 4.4, layout='constrained')
-    panels = made.subplots(1, len(fields), squeeze=False, sharex=True, sharey=True)[0]
+    fig = style.figure(4.1 * len(fields) + 0.2, 4.4, layout='constrained')
+    panels = fig.subplots(1, len(fields), squeeze=False, sharex=True, sharey=True)[0]
     panel_titles = titles or tuple(fields)
     for panel, (name, field), text in zip(panels, fields.items(), panel_titles, strict=True):
         field = np.asarray(field, float)
@@ -155,8 +155,8 @@ def vector_fields(
         panel.set_aspect('equal')
         panel.grid(visible=False)
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig
 
 
 @style.context()
@@ -184,8 +184,8 @@ def tangents(
     """
     points, directions = np.asarray(points, float), np.asarray(directions, float)
     _check_plane('directions', directions, points)
-    made = style.figure(5.4, 5.2, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(5.4, 5.2, layout='constrained')
+    axes = fig.add_subplot()
     if data is not None:
         axes.scatter(*np.asarray(data, float).T, s=2, color=style.FAINT, alpha=0.5, linewidths=0)
     ends = np.stack([points - length / 2 * directions, points + length / 2 * directions], axis=1)
@@ -199,7 +199,7 @@ def tangents(
     axes.set_aspect('equal')
     axes.grid(visible=False)
     axes.set_title(style.plain_text(title))
-    return made
+    return fig
 
 
 def gallery(

@@ -41,8 +41,8 @@ def network(rows: Sequence[LayerSummary], *, title: str = '') -> Figure:
         raise ValueError('no layer to draw')
     n = len(rows)
     width = float(np.clip(1.6 + 0.37 * (n + 1), 6.5, 22))
-    made = style.figure(width, 7.2, layout='constrained')
-    boxes, fractions, fields = made.subplots(3, 1, sharex=True, height_ratios=(1.45, 1, 0.9))
+    fig = style.figure(width, 7.2, layout='constrained')
+    boxes, fractions, fields = fig.subplots(3, 1, sharex=True, height_ratios=(1.45, 1, 0.9))
     _boxes(boxes, rows)
     _fractions(fractions, rows)
     _fields(fields, rows)
@@ -50,8 +50,8 @@ def network(rows: Sequence[LayerSummary], *, title: str = '') -> Figure:
     fields.set_xticks(range(n + 1), ['input', *names], rotation=90, fontsize=8)
     fields.set_xlim(-0.8, n + 0.9)
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig
 
 
 def _boxes(axes, rows):
@@ -144,8 +144,8 @@ def comparison(
     """
     if not networks or not ratios:
         raise ValueError('no network or no ratio to draw')
-    made = style.figure(13, 4.6, layout='constrained')
-    plane, bars = made.subplots(1, 2, width_ratios=(1, 0.75))
+    fig = style.figure(13, 4.6, layout='constrained')
+    plane, bars = fig.subplots(1, 2, width_ratios=(1, 0.75))
     for i, (name, (parameters, macs, n_layers)) in enumerate(
         sorted(networks.items(), key=lambda item: item[1])
     ):
@@ -174,4 +174,4 @@ def comparison(
     bars.set_yticks(at, [style.plain_text(name) for name in ratios], fontsize=8)
     bars.set(xscale='log', xlabel='ratio of the counts', xlim=(0.8, 4 * max(values)))
     bars.legend()
-    return made
+    return fig

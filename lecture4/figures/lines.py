@@ -36,8 +36,8 @@ def panels(
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel['curves']))
     columns = min(columns, len(panels))
     n_rows = -(-len(panels) // columns)
-    made = style.figure(size[0] * columns, size[1] * n_rows + 0.35, layout='constrained')
-    grid = made.subplots(n_rows, columns, squeeze=False).ravel()
+    fig = style.figure(size[0] * columns, size[1] * n_rows + 0.35, layout='constrained')
+    grid = fig.subplots(n_rows, columns, squeeze=False).ravel()
     handles = {}
     for axes, (title, panel) in zip(grid, panels.items(), strict=False):
         drawn = {'x': [], 'y': []}
@@ -78,13 +78,13 @@ def panels(
     for axes in grid[len(panels) :]:
         axes.remove()
     if len(names) > 1:
-        made.legend(
+        fig.legend(
             [handles[name] for name in names],
             [style.plain_text(name) for name in names],
             loc='outside upper left',
             ncols=min(len(names), 5),
         )
-    return made
+    return fig
 
 
 def by_entry(
@@ -98,7 +98,7 @@ def by_entry(
       by: Entry that names the curves.
       entries: Entries on the vertical axes, and titles of the panels.
     """
-    drawn: dict[str, Any] = {}
+    panel_of: dict[str, Any] = {}
     records = list(records)
     for y in entries:
         points: dict[str, list] = {}
@@ -106,8 +106,8 @@ def by_entry(
             if y in record:
                 points.setdefault(str(record[by]), []).append((record[x], record[y]))
         curves = {name: tuple(np.array(pairs).T) for name, pairs in points.items()}
-        drawn[y.replace('_', ' ')] = {'curves': curves, 'xlabel': x}
-    return panels(drawn)
+        panel_of[y.replace('_', ' ')] = {'curves': curves, 'xlabel': x}
+    return panels(panel_of)
 
 
 def by_class(values: Mapping[str, Real[np.ndarray, ' c']], title: str) -> Figure:
@@ -176,5 +176,5 @@ def single(
       ValueError: As in `panels`.
     """
     options = {'xlabel': xlabel, 'ylabel': ylabel, 'xscale': xscale, 'yscale': yscale}
-    own = {'curves': curves, 'lines': lines or {}, **options}
-    return panels({title: own}, columns=1, size=size)
+    panel = {'curves': curves, 'lines': lines or {}, **options}
+    return panels({title: panel}, columns=1, size=size)

@@ -61,11 +61,11 @@ def gallery(
     width = max(width, 7 * max(map(len, texts)))  # so that no text extends into the next column
     across = left + len(columns) * (width + gap)
     down = head + sum(s[0] * zoom + gap + foot for s, zoom in zip(shapes, zooms, strict=True))
-    made = style.figure(across / style.DPI, down / style.DPI)
+    fig = style.figure(across / style.DPI, down / style.DPI)
 
     def write(x, y, text, **options: Any):
         text = style.plain_text(text)
-        made.text(x / across, 1 - y / down, text, va='center', **options)
+        fig.text(x / across, 1 - y / down, text, va='center', **options)
 
     if title:
         write(gap, 12, title, fontsize=10)
@@ -78,11 +78,11 @@ def gallery(
         for j, tile in enumerate(row):
             x = left + j * (width + gap)
             if tile is not None:
-                style.show_image(made, tile, x, top, zoom)
+                style.show_image(fig, tile, x, top, zoom)
             if name in notes and notes[name][j]:
                 write(x, top + height + 9, notes[name][j], fontsize=8)
         top += height + gap + foot
-    return made
+    return fig
 
 
 def restorations(
@@ -132,8 +132,8 @@ def rate_distortion(
     curves = {name: np.asarray(values, float) for name, values in curves.items()}
     if not curves:
         raise ValueError('no curve to draw')
-    made = style.figure(5.6, 3.6, layout='constrained')
-    axes = made.add_subplot()
+    fig = style.figure(5.6, 3.6, layout='constrained')
+    axes = fig.add_subplot()
     for i, (name, values) in enumerate(curves.items()):
         if values.ndim not in (1, 2) or len(values) != len(counts):
             raise ValueError(
@@ -152,7 +152,7 @@ def rate_distortion(
     axes.legend(loc='upper left')
     if title:
         axes.set_title(style.plain_text(title))
-    return made
+    return fig
 
 
 def _tile(image, tile_size):

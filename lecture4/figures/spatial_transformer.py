@@ -45,10 +45,10 @@ def attended(
             f'{len(warped)}'
         )
     n = len(images)
-    made = style.figure(max(n * size, 2), 2 * size + 0.35 + 0.3 * bool(title), layout='constrained')
+    fig = style.figure(max(n * size, 2), 2 * size + 0.35 + 0.3 * bool(title), layout='constrained')
     if title:
-        made.suptitle(style.plain_text(title), fontsize=9)
-    grid = made.subplots(2, n, squeeze=False)
+        fig.suptitle(style.plain_text(title), fontsize=9)
+    grid = fig.subplots(2, n, squeeze=False)
     columns = zip(as_tiles(images), outlines, as_tiles(warped), strict=True)
     for i, (image, outline, output) in enumerate(columns):
         h, w = image.shape[:2]
@@ -64,7 +64,7 @@ def attended(
             grid[1, i].set_title(style.plain_text(titles[i]), color=color, loc='center', fontsize=8)
     for axes in grid.ravel():
         axes.set_axis_off()
-    return made
+    return fig
 
 
 def downscaled(
@@ -110,9 +110,9 @@ def meshes(
       size: Width of an image in inches.
     """
     tiles = as_tiles(images)
-    made = style.figure(max(len(tiles) * size, 2), size + 0.3, layout='constrained')
+    fig = style.figure(max(len(tiles) * size, 2), size + 0.3, layout='constrained')
     for i, (axes, tile) in enumerate(
-        zip(made.subplots(1, len(tiles), squeeze=False)[0], tiles, strict=True)
+        zip(fig.subplots(1, len(tiles), squeeze=False)[0], tiles, strict=True)
     ):
         h, w = tile.shape[:2]
         axes.imshow(tile)
@@ -124,7 +124,7 @@ def meshes(
         axes.set_axis_off()
         if i < len(titles):
             axes.set_title(style.plain_text(titles[i]), loc='center', fontsize=8)
-    return made
+    return fig
 
 
 @style.context()
@@ -144,8 +144,8 @@ def robustness(
     """
     if not curves:
         raise ValueError('expected at least one panel of curves, got none')
-    made = style.figure(2.9 * len(curves), height, layout='constrained')
-    panels = made.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    fig = style.figure(2.9 * len(curves), height, layout='constrained')
+    panels = fig.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axes, (label, (values, lines)) in zip(panels, curves.items(), strict=True):
         for (name, accuracies), marker in zip(lines.items(), style.MARKERS * 9, strict=False):
             percent = 100 * np.asarray(accuracies)
@@ -153,24 +153,24 @@ def robustness(
         axes.set_xlabel(style.plain_text(label))
     panels[0].set_ylabel('test accuracy (%)')
     panels[0].legend(fontsize=7)
-    return made
+    return fig
 
 
 @style.context()
 def equivariance(
-    angles: Float[np.ndarray, ' k'], undone: Mapping[str, Float[np.ndarray, 'n k']]
+    angles: Float[np.ndarray, ' k'], turns: Mapping[str, Float[np.ndarray, 'n k']]
 ) -> Figure:
     """Rotation of the sampled region against rotation of the input: a line of slope 1 inverts the rotation.
 
     Args:
       angles: Rotations of the input in degrees.
-      undone: {network: rotation of the sampled region relative to that of the unrotated input, in degrees, for each
+      turns: {network: rotation of the sampled region relative to that of the unrotated input, in degrees, for each
         image}; medians and quartiles are drawn.
     """
-    made = style.figure(3.6, 3.0, layout='constrained')
-    axes = made.subplots()
+    fig = style.figure(3.6, 3.0, layout='constrained')
+    axes = fig.subplots()
     axes.plot(angles, angles, color=style.FAINT, linestyle='--', label='equivariant')
-    for name, values in undone.items():
+    for name, values in turns.items():
         middle = np.median(values, axis=0)
         low, high = np.quantile(values, (0.25, 0.75), axis=0)
         (line,) = axes.plot(angles, middle, label=style.plain_text(name), marker='o', markersize=3)
@@ -178,7 +178,7 @@ def equivariance(
     axes.set_xlabel('rotation of the input (degrees)')
     axes.set_ylabel('rotation of the sampled region (degrees)')
     axes.legend(fontsize=7)
-    return made
+    return fig
 
 
 Captioned = dict[str, tuple[Figure, str]]
@@ -222,16 +222,16 @@ def of_poses(
 
     Args:
       curves: As in `robustness`; 'rotation' is one of them.
-      turns: Argument `undone` of `equivariance`, over the same rotations.
+      turns: Argument `turns` of `equivariance`, over the same rotations.
     """
     caption = 'Test accuracy against rotation (degrees), scale, and offset (of the width).'
-    made = {'robustness': (robustness(curves), caption)}
+    captioned = {'robustness': (robustness(curves), caption)}
     if turns:
         caption = (
             'Rotation of the sampled region against rotation of the input: median and quartiles.'
         )
-        made['equivariance'] = (equivariance(curves['rotation'][0], turns), caption)
-    return made
+        captioned['equivariance'] = (equivariance(curves['rotation'][0], turns), caption)
+    return captioned
 
 
 def of_shrinking(images: Shaped[np.ndarray | Array, 'n h w c'], *shrunk: Array) -> Captioned:

@@ -1,7 +1,7 @@
 """The style of all figures: colors, sizes, literal text, and mosaics of tiles with crisp pixels.
 
 Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the settings apply only while a
-figure is being made.
+figure is being fig.
 """
 
 import contextlib
@@ -115,9 +115,9 @@ def figure(width: int | float, height: int | float, **options: Any) -> Figure:
     """
     # Slightly larger, since Agg truncates a canvas of 626.9999 pixels to 626.
     size = ((width * DPI + 0.01) / DPI, (height * DPI + 0.01) / DPI)
-    made = Figure(size, dpi=DPI, facecolor='white', **options)
-    FigureCanvasAgg(made)
-    return made
+    fig = Figure(size, dpi=DPI, facecolor='white', **options)
+    FigureCanvasAgg(fig)
+    return fig
 
 
 def mosaic(
@@ -167,16 +167,16 @@ def mosaic_figure(
     zoom = int(np.clip((width * DPI + margin - left) // image.shape[1], 1, 12))
     across = max(image.shape[1] * zoom + left + margin, 8 * len(title) + 2 * margin)
     down = image.shape[0] * zoom + top + margin
-    made = figure(across / DPI, down / DPI)
-    show_image(made, image, left, top, zoom)
+    fig = figure(across / DPI, down / DPI)
+    show_image(fig, image, left, top, zoom)
     if title:
         y = 1 - title_height / 2 / down
-        made.text(margin / across, y, plain_text(title), va='center', fontsize=10)
-    return made, zoom
+        fig.text(margin / across, y, plain_text(title), va='center', fontsize=10)
+    return fig, zoom
 
 
 def show_image(
-    made: Figure,
+    fig: Figure,
     image: Float[np.ndarray | Array, 'h w 3'],
     left: int | float,
     top: int | float,
@@ -185,17 +185,17 @@ def show_image(
     """Axes without frame that show an image.
 
     Args:
-      made: The figure.
+      fig: The figure.
       image: Values in [0, 1].
       left: Screen pixels from the figure's left edge.
       top: Screen pixels from its upper edge. With integers every pixel of the image has the same size at the figure's
         dpi.
       zoom: Screen pixels for each pixel of the image.
     """
-    across, down = made.bbox.width, made.bbox.height
+    across, down = fig.bbox.width, fig.bbox.height
     h, w = image.shape[:2]
     box = (left / across, 1 - (top + h * zoom) / down, w * zoom / across, h * zoom / down)
-    axes = made.add_axes(box)
+    axes = fig.add_axes(box)
     axes.imshow(image, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
     axes.axis('off')
     return axes

@@ -34,9 +34,9 @@ def top_ngrams(
     panel_height = 0.19 * n_bars + 0.34
     head = 0.35 if title else 0.05
     height = panel_height * n_rows + head
-    made = style.figure(4.6 * columns, height)
-    grid = made.subplots(n_rows, columns, squeeze=False)
-    made.subplots_adjust(
+    fig = style.figure(4.6 * columns, height)
+    grid = fig.subplots(n_rows, columns, squeeze=False)
+    fig.subplots_adjust(
         left=0.01,
         right=0.99,
         bottom=0.01,
@@ -63,8 +63,8 @@ def top_ngrams(
         axes.set_ylim(n_bars - 0.5, -0.5)
         axes.axis('off')
     if title:
-        made.suptitle(style.plain_text(title), x=0.01, ha='left')
-    return made
+        fig.suptitle(style.plain_text(title), x=0.01, ha='left')
+    return fig
 
 
 def _short(text, max_length=58):

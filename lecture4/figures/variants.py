@@ -45,8 +45,8 @@ def learning_curves(
     """
     panels = list(dict.fromkeys(panel for panel, *_ in runs))
     names = list(dict.fromkeys(name for _, name, _ in runs))
-    made = style.figure(size[0] * len(panels), size[1] + 0.3, layout='constrained')
-    grid = made.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    fig = style.figure(size[0] * len(panels), size[1] + 0.3, layout='constrained')
+    grid = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     many = len(names) > len(style.COLORS)
     shades = matplotlib.colormaps['viridis'](np.linspace(0, 0.9, len(names)))
     late, handles = [], {}
@@ -72,7 +72,7 @@ def learning_curves(
     if percent:
         grid[0].yaxis.set_major_formatter(FuncFormatter(_percent))
     shown = [] if many else [name for name in names if name in handles]
-    made.legend(
+    fig.legend(
         [handles[name] for name in shown],
         [style.plain_text(name) for name in shown],
         loc='outside right upper',
@@ -80,7 +80,7 @@ def learning_curves(
         title_fontsize=8,
         alignment='left',
     )
-    return made
+    return fig
 
 
 @style.context()

@@ -283,9 +283,9 @@ def contrastive_loss(
     eye = jnp.eye(scores.shape[0], dtype=bool)
     same = eye if is_same is None else jnp.asarray(is_same)
     logits = jnp.where(same & ~eye, -jnp.inf, scores / temperature)
-    own = jnp.diagonal(logits)
-    sentences = jax.nn.logsumexp(logits, axis=1) - own
-    images = jax.nn.logsumexp(logits, axis=0) - own
+    matching = jnp.diagonal(logits)
+    sentences = jax.nn.logsumexp(logits, axis=1) - matching
+    images = jax.nn.logsumexp(logits, axis=0) - matching
     return jnp.mean(sentences + images) / 2
 
 

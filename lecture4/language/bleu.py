@@ -53,17 +53,17 @@ def count(
     matches = np.zeros((len(candidates), max_order), int)
     totals = np.zeros_like(matches)
     reference_lengths = np.zeros(len(candidates), int)
-    for i, (candidate, own) in enumerate(zip(candidates, references, strict=True)):
+    for i, (candidate, image_references) in enumerate(zip(candidates, references, strict=True)):
         for order in range(1, max_order + 1):
             limits: collections.Counter = collections.Counter()
-            for reference in own:
+            for reference in image_references:
                 limits |= ngram_counts(reference, order)
             counts = ngram_counts(candidate, order)
             matches[i, order - 1] = (counts & limits).total()
             totals[i, order - 1] = counts.total()
         length = len(candidate)
         reference_lengths[i] = min(
-            (len(reference) for reference in own), key=lambda m: (abs(m - length), m)
+            (len(reference) for reference in image_references), key=lambda m: (abs(m - length), m)
         )
     lengths = np.array([len(candidate) for candidate in candidates], int)
     return Counts(matches, totals, lengths, reference_lengths)

@@ -64,8 +64,8 @@ def corpus_likelihood(
         for start in range(0, len(rows), size):
             at = np.arange(start, min(start + size, len(rows)))
             padded = np.resize(at, size)
-            own = features[image_of[rows[padded]]]
-            values, tokens = log_likelihood(network, params, own, words[padded])
+            sentence_features = features[image_of[rows[padded]]]
+            values, tokens = log_likelihood(network, params, sentence_features, words[padded])
             total += float(values[: len(at)].sum())
             count += int(tokens[: len(at)].sum())
     return total, count

@@ -43,10 +43,12 @@ def rouge_l(
     """
     check(candidates, references)
     scores = np.zeros(len(candidates))
-    for i, (candidate, own) in enumerate(zip(candidates, references, strict=True)):
-        common = [longest_common_subsequence(candidate, reference) for reference in own]
+    for i, (candidate, image_references) in enumerate(zip(candidates, references, strict=True)):
+        common = [
+            longest_common_subsequence(candidate, reference) for reference in image_references
+        ]
         precision = max(common) / max(len(candidate), 1)
-        recall = max(c / max(len(r), 1) for c, r in zip(common, own, strict=True))
+        recall = max(c / max(len(r), 1) for c, r in zip(common, image_references, strict=True))
         if precision and recall:
             scores[i] = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
     return scores
@@ -194,8 +196,8 @@ def evaluate(
 
 def nearest_sentence(sentence: Sentence, others: Sequence[Sentence]) -> int:
     """Row of the most similar sentence by the Jaccard index of the sets of words."""
-    own = set(sentence)
-    overlap = [len(own & set(other)) / len(own | set(other) or {''}) for other in others]
+    words = set(sentence)
+    overlap = [len(words & set(other)) / len(words | set(other) or {''}) for other in others]
     return int(np.argmax(overlap))
 
 

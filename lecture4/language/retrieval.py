@@ -36,9 +36,9 @@ def annotation_ranks(
       ValueError: The shapes do not fit, or an image has no sentence (the message has its row).
     """
     scores, image_of = _check(scores, image_of)
-    own = image_of[None] == np.arange(len(scores))[:, None]
-    best = np.where(own, scores, -np.inf).max(1, keepdims=True)
-    return 1 + ((scores >= best) & ~own).sum(1)
+    is_match = image_of[None] == np.arange(len(scores))[:, None]
+    best = np.where(is_match, scores, -np.inf).max(1, keepdims=True)
+    return 1 + ((scores >= best) & ~is_match).sum(1)
 
 
 def search_ranks(
@@ -56,8 +56,8 @@ def search_ranks(
       ValueError: As in `annotation_ranks`.
     """
     scores, image_of = _check(scores, image_of)
-    own = scores[image_of, np.arange(len(image_of))]
-    return (scores >= own[None]).sum(0)
+    match_scores = scores[image_of, np.arange(len(image_of))]
+    return (scores >= match_scores[None]).sum(0)
 
 
 def recall_at(ranks: Int[ArrayLike, ' n'], k: int) -> float:

@@ -62,11 +62,11 @@ def assign_regions(
         change = best.argmax(1)
         stay = best + beta
         highest = jnp.max(best, axis=1, keepdims=True)
-        own = jnp.arange(score.shape[1])[None]
-        previous = jnp.where(stay >= highest, own, change[:, None])
+        regions = jnp.arange(score.shape[1])[None]
+        previous = jnp.where(stay >= highest, regions, change[:, None])
         new = score + jnp.maximum(stay, highest)
         new = jnp.where(is_word[:, None], new, best)
-        return new, jnp.where(is_word[:, None], previous, own)
+        return new, jnp.where(is_word[:, None], previous, regions)
 
     steps = (scores[:, 1:].swapaxes(0, 1), mask[:, 1:].T)
     first = vary_like(jnp.where(mask[:, :1], scores[:, 0], 0), (steps, beta))

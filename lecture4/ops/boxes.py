@@ -265,17 +265,19 @@ def nms(
     def visit(state):
         i, count, kept, kept_group, kept_order = state
         box = lax.dynamic_slice_in_dim(rows, i * tile, tile, 1)
-        own = lax.dynamic_slice_in_dim(sorted_group, i * tile, tile)
+        tile_group = lax.dynamic_slice_in_dim(sorted_group, i * tile, tile)
 
         def against(j, free):
             a = lax.dynamic_slice_in_dim(kept, j * tile, tile, 1)
             group_a = lax.dynamic_slice_in_dim(kept_group, j * tile, tile)
             filled = (j * tile + rank[:tile] < count).astype(jnp.float32)
-            return free & (filled @ suppresses(a, group_a, box, own).astype(jnp.float32) == 0)
+            return free & (
+                filled @ suppresses(a, group_a, box, tile_group).astype(jnp.float32) == 0
+            )
 
         free = lax.dynamic_slice_in_dim(rank, i * tile, tile) < n_valid
         free = lax.fori_loop(0, (count + tile - 1) // tile, against, free)
-        inside = (suppresses(box, own, box, own) & lower).astype(jnp.float32)
+        inside = (suppresses(box, tile_group, box, tile_group) & lower).astype(jnp.float32)
 
         def settle(pair):  # each pass settles at least the next box of the sequential order
             keep, _ = pair
@@ -285,7 +287,7 @@ def nms(
         keep, _ = lax.while_loop(lambda pair: pair[1], settle, (free, jnp.any(free)))
         slot = jnp.where(keep, count + jnp.cumsum(keep, dtype=jnp.int32) - 1, kept.shape[1])
         kept = kept.at[:, slot].set(box, mode='drop')
-        kept_group = kept_group.at[slot].set(own, mode='drop')
+        kept_group = kept_group.at[slot].set(tile_group, mode='drop')
         position = lax.dynamic_slice_in_dim(order, i * tile, tile)
         kept_order = kept_order.at[slot].set(position, mode='drop')
         count = jnp.minimum(count + jnp.sum(keep, dtype=jnp.int32), kept.shape[1])

@@ -31,9 +31,9 @@ def ranks(
         )
     if np.isnan(scores).any():
         raise ValueError(f'scores of {np.isnan(scores).any(1).sum()} of {n} examples are NaN')
-    own = scores[np.arange(n), labels][:, None]
+    label_scores = scores[np.arange(n), labels][:, None]
     before = np.arange(c)[None, :] < labels[:, None]
-    return ((scores > own) | ((scores == own) & before)).sum(1)
+    return ((scores > label_scores) | ((scores == label_scores) & before)).sum(1)
 
 
 def wilson_interval(n_correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

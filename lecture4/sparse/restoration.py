@@ -118,14 +118,14 @@ def denoise(
       patch_size: Height and width of the patches.
       stride: Distance in pixels between patches.
     """
-    own = D if isinstance(D, list) else [D] * len(images)
+    dictionaries = D if isinstance(D, list) else [D] * len(images)
 
     def run(image, D):
         return recovery.denoise(
             image, D, noise_std / GRAY_LEVELS, gain=gain, patch_size=patch_size, stride=stride
         )
 
-    return _map_images(run, images, own)
+    return _map_images(run, images, dictionaries)
 
 
 def adapt_dictionaries(
@@ -323,8 +323,8 @@ def measure_denoising(
                 n_steps=adapt_steps,
                 seed=seed,
             )
-        for name, own in dictionaries.items():
-            results[name] = denoise(results['noisy'], own, noise_std, gain, **options)
+        for name, atoms in dictionaries.items():
+            results[name] = denoise(results['noisy'], atoms, noise_std, gain, **options)
         entries = {'task': 'denoising', 'sigma': noise_std}
         for name, recovered in results.items():
             value = mean_psnr(recovered, images)

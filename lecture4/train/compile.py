@@ -103,25 +103,25 @@ class Program:
 
     def warnings(self, target: Target) -> list[str]:
         """Warnings to read before paying for the slice."""
-        found = []
+        messages = []
         if self.peak_memory() > target.chip.memory:
-            found.append(
+            messages.append(
                 f'does not fit: {self.peak_memory() / 1e9:.1f} of {target.chip.memory / 1e9:.0f} GB'
             )
         if self.float32_flops > 0.5 * self.flops > 0:
-            found.append(
+            messages.append(
                 f'{self.float32_flops / self.flops:.0%} of the products are of float32 operands; the '
                 'peak is that of bfloat16'
             )
         if self.unknown_loops:
-            found.append(
+            messages.append(
                 f'{self.unknown_loops} loops have no fixed trip count; their bodies are counted once'
             )
         if self.host_callbacks:
-            found.append(f'{self.host_callbacks} host callbacks inside the program')
+            messages.append(f'{self.host_callbacks} host callbacks inside the program')
         if self.float64:
-            found.append('computes in float64')
-        return found
+            messages.append('computes in float64')
+        return messages
 
 
 def target(name: str) -> Target:

@@ -88,8 +88,10 @@ def init_source(config: Detection) -> Any:
       UsageError: The run's network was trained with another normalization; or as in `read_init`.
     """
     init = read_init(config.init)
-    own = init.constants.get('normalization', NORMALIZATION)
-    equal = jax.tree.map(lambda a, b: a.shape == b.shape and np.allclose(a, b), own, NORMALIZATION)
+    normalization = init.constants.get('normalization', NORMALIZATION)
+    equal = jax.tree.map(
+        lambda a, b: a.shape == b.shape and np.allclose(a, b), normalization, NORMALIZATION
+    )
     if not all(jax.tree.leaves(equal)):
         raise UsageError(
             f'--init {init.path} was trained on images of another normalization; train it with '
@@ -180,16 +182,18 @@ def load_detection(
     if propose is not None:
         names = (*TRUTH, 'proposals', 'proposals_valid')
         splits = ('train', config.test_split)
-        for dataset, split, own in zip(sets, splits, (arrays, test), strict=True):
-            boxes, own['proposals_valid'] = propose(dataset, split)
-            factors = own['sizes'] / own['original_sizes']
-            own['proposals'] = (boxes * factors[:, None, [1, 0, 1, 0]]).astype(np.float32)
+        for dataset, split, arrays_of_split in zip(sets, splits, (arrays, test), strict=True):
+            boxes, arrays_of_split['proposals_valid'] = propose(dataset, split)
+            factors = arrays_of_split['sizes'] / arrays_of_split['original_sizes']
+            arrays_of_split['proposals'] = (boxes * factors[:, None, [1, 0, 1, 0]]).astype(
+                np.float32
+            )
     shown, inputs = test['images'], 'images'
     if backbone is not None:
         inputs, compute = 'features', jax.jit(backbone)
-        for own in (arrays, test):
-            images = own['images']
-            own['features'] = feature_cache.load_or_compute(
+        for arrays_of_split in (arrays, test):
+            images = arrays_of_split['images']
+            arrays_of_split['features'] = feature_cache.load_or_compute(
                 pathlib.Path(config.feature_cache).expanduser(),
                 feature_cache.fingerprint(fingerprint_of, images),
                 lambda i, images=images: compute(normalized(images[i : i + 1]))[0],
@@ -225,7 +229,7 @@ def detection_report(
     by_class: Sequence[dict[str, Any]],
     class_names: Sequence[str],
     *,
-    drawn: Mapping[str, Any],
+    panels: Mapping[str, Any],
     curves: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     tables: tuple[Table, ...] = (),
@@ -240,7 +244,7 @@ def detection_report(
       interval: 95 % confidence interval of the mAP.
       by_class: One row {'class', 'objects', 'ap'} per class.
       class_names: Names of the classes.
-      drawn: Arguments of `figures.detection.detections`.
+      panels: Arguments of `figures.detection.detections`.
       curves: Argument of `figures.detection.precision_recall`.
       metrics: Metrics other than 'map'.
       tables: Further tables, which come first.
@@ -252,7 +256,7 @@ def detection_report(
 
     low, high = (100 * bound for bound in interval)
     caption = f'Test images with the detections that score at least {min_score:g}.'
-    figure = figures.detections(**drawn, class_names=class_names)
+    figure = figures.detections(**panels, class_names=class_names)
     all_figures = {'detections': Figure(figure, caption)}
     if curves:
         figure = figures.precision_recall(curves)

@@ -71,17 +71,17 @@ def init_normalization(
         return normalize.create(kind, images, 3, seed=seed)
     if isinstance(init.source, str):
         return normalize.create(published if init.source else 'standard', images, 3, seed=seed)
-    own = init.constants.get('normalization')
-    if not isinstance(own, normalize.Normalization):
+    normalization = init.constants.get('normalization')
+    if not isinstance(normalization, normalize.Normalization):
         LOG.warning('%s has no normalization; using that of the training images', init.path)
         return normalize.create('standard', images, 3, seed=seed)
-    size = own.mean.shape[:2]
+    size = normalization.mean.shape[:2]
     if size not in ((1, 1), images.shape[1:3]):
         raise UsageError(
             f'--init {init.path} subtracts a mean image of {size[0]} x {size[1]}, the images are '
             f'{images.shape[1]} x {images.shape[2]}; give --image_size {size[0]} or --normalization'
         )
-    return own
+    return normalization
 
 
 def pretrained_model(
@@ -128,12 +128,12 @@ def _from_checkpoint(path: pathlib.Path) -> Init:
     names = State._fields
     if not isinstance(tree, dict) or set(tree) != set(names):
         raise UsageError(f'--init {path} is not a checkpoint of a network; give the run directory')
-    made = Init(str(path), _network(State(**tree), path))
+    init = Init(str(path), _network(State(**tree), path))
     run = next(parent for parent in path.parents if parent.name not in ('checkpoints', 'best'))
     if not (run / saved_model.FILE).exists():
-        return made
+        return init
     _, spec = saved_model.load_state(run / saved_model.FILE)
-    return made._replace(constants=spec.constants, class_names=spec.class_names)
+    return init._replace(constants=spec.constants, class_names=spec.class_names)
 
 
 def _network(state: Any, path: os.PathLike[str]) -> PyTree:

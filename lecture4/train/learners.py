@@ -183,8 +183,8 @@ def supervised(
         return state, metrics
 
     def start(state: State) -> State:
-        own = {'params': state.params, **state.model_state['network']}
-        given = jax.tree.map(lambda v, w: w if v is None else v, initial, own, is_leaf=_is_none)
+        current = {'params': state.params, **state.model_state['network']}
+        given = jax.tree.map(lambda v, w: w if v is None else v, initial, current, is_leaf=_is_none)
         params, rest = given['params'], {name: given[name] for name in given if name != 'params'}
         model_state = {**state.model_state, 'network': rest}
         if polyak_start is not None:

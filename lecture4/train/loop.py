@@ -72,8 +72,8 @@ def run(
         spent = max((row.get('seconds', 0.0) for row in rows if row['step'] <= n), default=0.0)
         writer, style = NullWriter(), 'none'
         if runtime.is_primary:
-            kept = -1 if restored is None else n
-            writer = MetricWriter(directory / 'metrics.jsonl', kept, directory / 'events')
+            last_step = -1 if restored is None else n
+            writer = MetricWriter(directory / 'metrics.jsonl', last_step, directory / 'events')
             style = config.progress
         try:
             with (

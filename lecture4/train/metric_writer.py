@@ -91,9 +91,9 @@ class MetricWriter:
         tensorboard_dir: str | os.PathLike | None = None,
     ):
         self._path = pathlib.Path(path)
-        kept = [row for row in read(path) if row['step'] <= restored_step]
+        rows = [row for row in read(path) if row['step'] <= restored_step]
         temporary = self._path.with_suffix('.tmp')
-        temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
         os.replace(temporary, self._path)
         self._file = self._path.open('a')
         self._events = _event_writer(tensorboard_dir, restored_step)

@@ -40,16 +40,16 @@ def parallel(
     def step(state, batch, key, reduce):
         states, metrics, keys = {}, {}, named_keys(key)
         for name, task in tasks.items():
-            states[name], own = task.step(state[name], part(batch, name), keys[name], reduce)
-            metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
+            states[name], values = task.step(state[name], part(batch, name), keys[name], reduce)
+            metrics |= {f'{metric}/{name}': value for metric, value in values.items()}
         return states, metrics
 
     def evaluate_all(state, evaluation):
         metrics = {}
         for name, task in tasks.items():
             if task.evaluate is not None:
-                own = task.evaluate(state[name], part(evaluation, name))
-                metrics |= {f'{metric}/{name}': value for metric, value in own.items()}
+                values = task.evaluate(state[name], part(evaluation, name))
+                metrics |= {f'{metric}/{name}': value for metric, value in values.items()}
         return metrics
 
     def start(state):

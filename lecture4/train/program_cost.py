@@ -74,7 +74,7 @@ def traffic(text: str) -> Traffic:
       Bytes and collectives of one run.
     """
     computations, entry = _computations(text)
-    found: dict[str, list[int]] = {}
+    by_kind: dict[str, list[int]] = {}
     total, unknown = 0, 0
 
     def visit(name: str, times: int) -> None:
@@ -86,7 +86,7 @@ def traffic(text: str) -> Traffic:
                 result = shape
                 if op.endswith('-start') and shape.startswith('('):  # (operands, results, ...)
                     result = shape[shape.index(',') + 1 :] if base != 'all-reduce' else shape
-                kinds = found.setdefault(base, [0, 0])
+                kinds = by_kind.setdefault(base, [0, 0])
                 kinds[0] += times
                 kinds[1] += times * num_bytes(result)
             if op == 'while':
@@ -109,7 +109,7 @@ def traffic(text: str) -> Traffic:
                 total += times * moved
 
     visit(entry, 1)
-    collectives = tuple(Collective(kind, *found[kind]) for kind in sorted(found))
+    collectives = tuple(Collective(kind, *by_kind[kind]) for kind in sorted(by_kind))
     return Traffic(total, collectives, unknown)
 
 

@@ -154,13 +154,13 @@ def _draw(directory, report, records, metrics) -> tuple[dict[str, Figure], list[
 
     def save(name: str, make: Callable[[], Figure]) -> None:
         try:
-            made = make()
-            path = folder / f'{name}.{made.suffix}'
-            if isinstance(made.figure, Sequence):
-                animation.save(made.figure, path, dpi=DPI)
+            figure = make()
+            path = folder / f'{name}.{figure.suffix}'
+            if isinstance(figure.figure, Sequence):
+                animation.save(figure.figure, path, dpi=DPI)
             else:
-                made.figure.savefig(path, dpi=DPI, metadata={'Software': None})
-            figures[name] = made
+                figure.figure.savefig(path, dpi=DPI, metadata={'Software': None})
+            figures[name] = figure
         except OSError:  # disk full
             raise
         except Exception as error:

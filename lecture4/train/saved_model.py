@@ -299,14 +299,14 @@ def _class(name: str, module: Any) -> type:
     """A tuple or data class of ours, of optax or of the experiment; nothing else is imported or called."""
     place, _, qualname = name.partition(':')
     if module is not None and place in (module.__name__, '__main__'):
-        found: Any = module
+        value: Any = module
     elif place.partition('.')[0] in PACKAGES:
-        found = importlib.import_module(place)
+        value = importlib.import_module(place)
     else:
         raise ValueError(f'{name} is not a class of {" or ".join(PACKAGES)}')
     for part in qualname.split('.'):
-        found = getattr(found, part)
-    is_tuple = isinstance(found, type) and issubclass(found, tuple) and hasattr(found, '_fields')
-    if not is_tuple and not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        value = getattr(value, part)
+    is_tuple = isinstance(value, type) and issubclass(value, tuple) and hasattr(value, '_fields')
+    if not is_tuple and not (isinstance(value, type) and dataclasses.is_dataclass(value)):
         raise ValueError(f'{name} is not a tuple or data class')
-    return found
+    return value

@@ -248,8 +248,8 @@ def replicate(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def _local_rows(local_batch, first, n: int, n_steps: int, sharding: NamedSharding) -> PyTree:
     """Batches of the steps n ..; each process makes only the rows of its own devices."""
     leaf = jax.tree.leaves(first)[0]
-    own = sharding.addressable_devices_indices_map((n_steps, *leaf.shape)).values()
-    spans = sorted({(index[1].start or 0, index[1].stop or len(leaf)) for index in own if index})
+    slices = sharding.addressable_devices_indices_map((n_steps, *leaf.shape)).values()
+    spans = sorted({(index[1].start or 0, index[1].stop or len(leaf)) for index in slices if index})
     start, stop = spans[0][0], spans[-1][1]  # contiguous rows: a process's devices are adjacent
     rows = [local_batch(i, start, stop) for i in range(n, n + n_steps)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)

@@ -279,8 +279,8 @@ def _rows(table: Table) -> list[dict[Any, dict[str, Any]]]:
 
 def _pivots(table: Table) -> list[Any]:
     """The pivot's values in order of appearance; last the marker for the whole row."""
-    found = (record[table.pivot] for record in table.records if table.pivot in record)
-    return [*dict.fromkeys(found), _WHOLE_ROW] if table.pivot else [_WHOLE_ROW]
+    pivots = (record[table.pivot] for record in table.records if table.pivot in record)
+    return [*dict.fromkeys(pivots), _WHOLE_ROW] if table.pivot else [_WHOLE_ROW]
 
 
 def _constant(rows, name: str, pivots: list[Any]) -> list[Any]:

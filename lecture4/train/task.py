@@ -115,7 +115,7 @@ def gather(device_arrays: PyTree, rows: PyTree, key: jax.Array) -> PyTree:
 
 def gather_each(device_arrays: PyTree, rows: Any, key: jax.Array) -> dict[str, PyTree]:
     """A batch for each of several tasks, see `parallel`: `gather` of the rows under each name."""
-    return {name: gather(device_arrays, own, key) for name, own in rows.items()}
+    return {name: gather(device_arrays, indices, key) for name, indices in rows.items()}
 
 
 def in_memory(

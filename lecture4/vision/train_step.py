@@ -97,9 +97,9 @@ def eval_metrics(logits: Float[Array, 'n n_classes'], labels: Int[Array, 'n']) -
       ranked by class index, as in `ops.metrics.ranks`.
     """
     logits = logits.astype(jnp.float32)
-    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    label_logits = jnp.take_along_axis(logits, labels[:, None], axis=1)
     is_before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
-    rank = jnp.sum((logits > own) | ((logits == own) & is_before), axis=1)
+    rank = jnp.sum((logits > label_logits) | ((logits == label_logits) & is_before), axis=1)
     names = {1: 'accuracy', 5: 'top5_accuracy'}
     accuracies = {
         name: jnp.mean(rank < k, dtype=jnp.float32)

@@ -60,11 +60,11 @@ def validate(
     """
     if not len(names):
         raise DataError(f'{source} has no images with sentences; check its split and its captions')
-    sentences = tuple(tuple(words_of(text) for text in own) for own in texts)
-    for name, own, raw in zip(names, sentences, texts, strict=True):
-        if not own:
+    sentences = tuple(tuple(words_of(text) for text in group) for group in texts)
+    for name, group, raw in zip(names, sentences, texts, strict=True):
+        if not group:
             raise DataError(f'{source}: image {name} has no sentence; add one, or remove the image')
-        for words, text in zip(own, raw, strict=True):
+        for words, text in zip(group, raw, strict=True):
             if not words:
                 raise DataError(
                     f'{source}: a sentence of image {name} has no word: {text!r}; remove or fix it'

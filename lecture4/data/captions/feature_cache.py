@@ -113,12 +113,12 @@ def region_features(
 def _read(path: pathlib.Path, expected: str) -> np.ndarray:
     try:
         with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
-            found, features = str(file['fingerprint']), file['features']
+            stored, features = str(file['fingerprint']), file['features']
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f'{path} is not a file of cached features ({error}); remove it') from error
-    if found != expected:
+    if stored != expected:
         raise DataError(
-            f'{path} has features of other weights, images or regions (fingerprint {found[:12]}, expected '
+            f'{path} has features of other weights, images or regions (fingerprint {stored[:12]}, expected '
             f'{expected[:12]}); remove it, or name another file'
         )
     return features

@@ -30,13 +30,13 @@ def load_coco(path: pathlib.Path, split: str, *, max_words: int = 0) -> Captione
         `validate`.
     """
     part = 'train' if split == 'train' else 'val'
-    found = sorted(path.glob(f'captions_{part}*.json'))
-    found += sorted((path / 'annotations').glob(f'captions_{part}*.json'))
-    if not found:
+    files = sorted(path.glob(f'captions_{part}*.json'))
+    files += sorted((path / 'annotations').glob(f'captions_{part}*.json'))
+    if not files:
         raise DataError(
             f'neither {path} nor its folder annotations has captions_{part}*.json; name the folder that does'
         )
-    names, texts = read_captions_json(found[0])
+    names, texts = read_captions_json(files[0])
     if split != 'train':
         half = min(len(names) // 2, MAX_HALF)
         rows = slice(0, half) if split == 'dev' else slice(half, 2 * half)
@@ -100,9 +100,9 @@ def load_folder(path: pathlib.Path, split: str, *, max_words: int = 0) -> Captio
     rest, test = holding.hold_out(np.arange(len(names)), 0.1, seed=0)
     train, dev = holding.hold_out(rest, 1 / 9, seed=1)
     rows = {'train': train, 'dev': dev, 'test': test}[split]
-    own = [names[row] for row in rows]
+    split_names = [names[row] for row in rows]
     checked, sentences = validate(
-        f'folder:{path}, {split}', own, [texts[name] for name in own], max_words
+        f'folder:{path}, {split}', split_names, [texts[name] for name in split_names], max_words
     )
     return CaptionedImages(checked, sentences, _reader(checked, [path, path / 'images']))
 

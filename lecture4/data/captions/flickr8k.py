@@ -85,8 +85,8 @@ def load(
             )
         texts.setdefault(key.rsplit('#', 1)[0], []).append(text)
     names = _lines(manual_dir, SPLITS[split])[: NUM_WITH_PIXELS if with_pixels else None]
-    own = [texts.get(name, []) for name in names]
-    names, sentences = validate(f'flickr8k, {split}', names, own, max_words)
+    split_texts = [texts.get(name, []) for name in names]
+    names, sentences = validate(f'flickr8k, {split}', names, split_texts, max_words)
     data = CaptionedImages(names, sentences, lambda row: read_image(names[row], manual_dir))
     if not with_features:
         return data

@@ -70,9 +70,9 @@ def load(split: str, num_images: int, *, seed: int = 0) -> CaptionedImages:
     scenes, sentences, word_groups = [], [], []
     for n in range(num_images):
         rng = np.random.default_rng((seed, SPLITS.index(split), n))
-        made = scene(rng, held_out=split == 'held_out')
-        described = describe(rng, made)
-        scenes.append(made)
+        drawing = scene(rng, held_out=split == 'held_out')
+        described = describe(rng, drawing)
+        scenes.append(drawing)
         sentences.append(tuple(words for words, _ in described))
         word_groups.append(tuple(groups for _, groups in described))
     features = np.stack([regions.describe(s.image, s.boxes) for s in scenes])

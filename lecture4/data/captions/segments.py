@@ -45,16 +45,16 @@ def read(
         )
     known = loaded.vocabulary.word_index
     encoded, image_of, region_of = [], [], []
-    flat = [words for own in train.images.sentences for words in own]
+    flat = [words for sentences in train.images.sentences for words in sentences]
     for row, words in enumerate(flat):
-        own = regions[row, : len(words)]
-        ends = [*(np.flatnonzero(np.diff(own)) + 1).tolist(), len(words)]
+        region_of_word = regions[row, : len(words)]
+        ends = [*(np.flatnonzero(np.diff(region_of_word)) + 1).tolist(), len(words)]
         start = 0
         for end in ends:
             segment = [known[word] for word in words[start:end] if word in known]
             if len(segment) >= max(min_words, 1):
                 encoded.append(np.array(segment, np.int32))
                 image_of.append(train.image_of[row])
-                region_of.append(own[start])
+                region_of.append(region_of_word[start])
             start = end
     return encoded, np.array(image_of, np.int32), np.array(region_of, np.int32)

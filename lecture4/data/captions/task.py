@@ -49,8 +49,8 @@ class Split(NamedTuple):
 
     def groups(self) -> list[tuple[Int[np.ndarray, ' k'], Int32[np.ndarray, 'k t']]]:
         """All sentences in groups of similar length: (rows, padded words)."""
-        found = vocabulary.group_by_length(self.encoded, batches.LENGTHS)
-        return [(rows, self.padded(rows, length)) for length, rows in found.items()]
+        groups = vocabulary.group_by_length(self.encoded, batches.LENGTHS)
+        return [(rows, self.padded(rows, length)) for length, rows in groups.items()]
 
 
 class CaptionTask(NamedTuple):

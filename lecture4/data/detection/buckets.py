@@ -179,11 +179,11 @@ def make_batch(
                 dataset.boxes[row][:, 2:] > dataset.boxes[row][:, :2]
             ).all(1)
             kept &= ~dataset.difficult[row] | use_difficult
-        image, own = resize(dataset.images[row], dataset.boxes[row][kept], h, w)
+        image, resized = resize(dataset.images[row], dataset.boxes[row][kept], h, w)
         if flips is not None and flips[i]:
-            image, own = image[:, ::-1], flip_boxes(own, w)
+            image, resized = image[:, ::-1], flip_boxes(resized, w)
         images[i, :h, :w], sizes[i] = image, (h, w)
-        boxes.append(own)
+        boxes.append(resized)
         labels.append(dataset.labels[row][kept])
         difficult.append(dataset.difficult[row][kept])
     rows = np.asarray(rows, np.int32)
@@ -257,13 +257,13 @@ def training_batches(
     """
     rows = np.arange(dataset.num_images)
     if not keep_empty:
-        kept = [
+        has_boxes = [
             ((difficult <= use_difficult) & ~crowd & (boxes[:, 2:] > boxes[:, :2]).all(1)).any()
             for boxes, difficult, crowd in zip(
                 dataset.boxes, dataset.difficult, dataset.crowd, strict=True
             )
         ]
-        rows = rows[np.array(kept, bool)]
+        rows = rows[np.array(has_boxes, bool)]
     if not len(rows):
         raise DataError('no image has a box to train on; check the classes, or use_difficult')
     buckets = buckets_for(dataset.sizes, rule)
@@ -271,10 +271,10 @@ def training_batches(
     draw = bucketed_indices(numbers, batch_size, seed=seed)
 
     def batch(n: int) -> dict[str, np.ndarray]:
-        own = draw(n)
+        picked = draw(n)
         flips = np.random.default_rng((seed, n, 1)).random(batch_size) < 0.5
         return make_batch(
-            dataset, rows[own], buckets[numbers[own[0]]], rule=rule, flips=flips & flip,
+            dataset, rows[picked], buckets[numbers[picked[0]]], rule=rule, flips=flips & flip,
             max_boxes=max_boxes, use_difficult=use_difficult,
         )  # fmt: skip
 

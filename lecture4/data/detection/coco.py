@@ -64,14 +64,14 @@ def read_coco(
     index = {category['id']: k for k, category in enumerate(categories, 1)}
     objects = {key: [] for key in images}
     for annotation in content['annotations']:
-        own = f'{where}: annotation {annotation.get("id", "without id")}'
+        subject = f'{where}: annotation {annotation.get("id", "without id")}'
         if annotation.get('image_id') not in images:
             raise DataError(
-                f'{own} is of image {annotation.get("image_id")}, which is not among the images; remove it'
+                f'{subject} is of image {annotation.get("image_id")}, which is not among the images; remove it'
             )
         if annotation.get('category_id') not in index:
             raise DataError(
-                f'{own} has category {annotation.get("category_id")}, which is none of '
+                f'{subject} has category {annotation.get("category_id")}, which is none of '
                 f'{", ".join(map(str, index))}; add the category or remove it'
             )
         objects[annotation['image_id']].append(annotation)
@@ -105,19 +105,19 @@ def _objects(where, annotations, index, height, width):
         )
     boxes = np.array(boxes, float).reshape(-1, 4)
     sides = boxes[:, 2:]
-    kept = (sides != 0).all(1)
-    edges = np.concatenate([boxes[:, :2], boxes[:, :2] + sides], 1)[kept]
+    is_valid = (sides != 0).all(1)
+    edges = np.concatenate([boxes[:, :2], boxes[:, :2] + sides], 1)[is_valid]
     clipped, num_clipped = clip_boxes(where, edges, height, width)
     areas = [a.get('area', s.prod()) for a, s in zip(annotations, sides, strict=True)]
     arrays = {
-        'labels': np.array([index[a['category_id']] for a in annotations], np.int32)[kept],
-        'crowd': np.array([bool(a.get('iscrowd', 0)) for a in annotations], bool)[kept],
-        'areas': np.array(areas, np.float32)[kept],
+        'labels': np.array([index[a['category_id']] for a in annotations], np.int32)[is_valid],
+        'crowd': np.array([bool(a.get('iscrowd', 0)) for a in annotations], bool)[is_valid],
+        'areas': np.array(areas, np.float32)[is_valid],
     }
     arrays |= {'boxes': clipped, 'difficult': np.zeros(len(clipped), bool)}
     has_area = (arrays['areas'] > 0) & (clipped[:, 2:] > clipped[:, :2]).all(1)
     arrays = {name: values[has_area] for name, values in arrays.items()}
-    return arrays, int((~kept).sum() + (~has_area).sum()), num_clipped
+    return arrays, int((~is_valid).sum() + (~has_area).sum()), num_clipped
 
 
 def _read_json(file):
@@ -165,8 +165,8 @@ def _find_json(path, split):
 
 def _image_folder(path, file, split, images, where):
     root = path if path.is_dir() else file.parent
-    own = file.stem.removeprefix('instances_')
-    names = ('', 'images', split, f'images/{split}', own, f'images/{own}')
+    stem = file.stem.removeprefix('instances_')
+    names = ('', 'images', split, f'images/{split}', stem, f'images/{stem}')
     folders = [file.parent, *(base / name for base in (root, root.parent) for name in names)]
     first = next(iter(images))['file_name']
     for folder in folders:

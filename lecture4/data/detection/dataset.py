@@ -130,9 +130,9 @@ def select_classes(
     new = np.zeros(len(dataset.class_names) + 1, np.int32)
     for k, class_name in enumerate(class_names, 1):
         new[dataset.class_names.index(class_name) + 1] = k
-    kept = [new[labels] > 0 for labels in dataset.labels]
+    is_kept = [new[labels] > 0 for labels in dataset.labels]
     lists = {
-        field: tuple(v[k] for v, k in zip(getattr(dataset, field), kept, strict=True))
+        field: tuple(v[k] for v, k in zip(getattr(dataset, field), is_kept, strict=True))
         for field in ('boxes', 'labels', 'difficult', 'crowd', 'areas')
     }
     lists['labels'] = tuple(new[labels] for labels in lists['labels'])
@@ -250,16 +250,16 @@ def pad_boxes(
         'valid': np.zeros((n, max_boxes), bool),
         'difficult': np.zeros((n, max_boxes), bool),
     }
-    for i, own in enumerate(boxes):
-        rows = np.arange(len(own))
-        if len(own) > max_boxes:
+    for i, image_boxes in enumerate(boxes):
+        rows = np.arange(len(image_boxes))
+        if len(image_boxes) > max_boxes:
             _warn_once(
-                f'{len(own)} boxes in an image; the {max_boxes} largest are kept; a larger max_boxes keeps all'
+                f'{len(image_boxes)} boxes in an image; the {max_boxes} largest are kept; a larger max_boxes keeps all'
             )
-            area = (own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])
+            area = (image_boxes[:, 2] - image_boxes[:, 0]) * (image_boxes[:, 3] - image_boxes[:, 1])
             rows = np.sort(np.argsort(-area, kind='stable')[:max_boxes])
         g = len(rows)
-        result['boxes'][i, :g], result['labels'][i, :g] = own[rows], labels[i][rows]
+        result['boxes'][i, :g], result['labels'][i, :g] = image_boxes[rows], labels[i][rows]
         result['difficult'][i, :g], result['valid'][i, :g] = difficult[i][rows], True
     return result
 

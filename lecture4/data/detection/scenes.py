@@ -113,9 +113,9 @@ def scenes(
     Raises:
       DataError: As in `sources.load`, for mnist.
     """
-    made = [_scene(seed, int(n), config) for n in indices]
+    images = [_scene(seed, int(n), config) for n in indices]
     height, width = np.max(config.sizes, axis=0)
-    n, g = len(made), config.num_digits[1]
+    n, g = len(images), config.num_digits[1]
     batch = {
         'images': np.zeros((n, height, width, 3), np.uint8),
         'sizes': np.zeros((n, 2), np.int32),
@@ -127,7 +127,7 @@ def scenes(
         'colors': np.full((n, g), -1, np.int32),
         'relations': np.zeros((n, g, g), np.int8),
     }
-    for i, (image, digits, hidden) in enumerate(made):
+    for i, (image, digits, hidden) in enumerate(images):
         h, w = image.shape[:2]
         batch['images'][i, :h, :w], batch['sizes'][i] = image, (h, w)
         for j, (label, color, box) in enumerate(digits):

@@ -191,8 +191,8 @@ def open_files(path: str | PathLike[str]) -> Files:
     ]
     root = pathlib.Path(_one_root(path, sorted(str(folder.parent) for folder in folders)))
     parts = [(root / part) for part in (ANNOTATIONS, IMAGES, SETS)]
-    found = [file for part in parts if part.is_dir() for file in part.iterdir()]
-    names = frozenset(file.relative_to(root).as_posix() for file in found)
+    paths = [file for part in parts if part.is_dir() for file in part.iterdir()]
+    names = frozenset(file.relative_to(root).as_posix() for file in paths)
     return Files(f'voc:{path}', names, lambda name: (root / name).read_bytes())
 
 
@@ -220,8 +220,11 @@ def list_split(files: Files, split: str) -> list[str]:
     )
     if sets:
         if split not in sets:
-            own = [s for s in sets if '_' not in s]  # without those of one class, such as cat_train
-            raise DataError(f'{files.path} has no split {split!r}; it has {", ".join(own or sets)}')
+            # Without the sets of one class, such as cat_train.
+            splits = [s for s in sets if '_' not in s]
+            raise DataError(
+                f'{files.path} has no split {split!r}; it has {", ".join(splits or sets)}'
+            )
         lines = files.read(f'{SETS}{split}.txt').decode().splitlines()
         names = [line.split()[0] for line in lines if line.strip()]
     elif split == 'train':
@@ -297,8 +300,8 @@ def _image_name(files, name):
 
 
 def _class_names(files, parsed):
-    own = {name for annotation in parsed for name in annotation.class_names}
-    if own <= set(CLASS_NAMES):
+    names = {name for annotation in parsed for name in annotation.class_names}
+    if names <= set(CLASS_NAMES):
         return CLASS_NAMES
     every = [
         n[len(ANNOTATIONS) : -4]
@@ -306,4 +309,4 @@ def _class_names(files, parsed):
         if n.startswith(ANNOTATIONS) and n.endswith('.xml')
     ]
     read = functools.partial(_annotation, files)
-    return sort_class_names(own | {c for name in every for c in read(name).class_names})
+    return sort_class_names(names | {c for name in every for c in read(name).class_names})

@@ -95,18 +95,18 @@ def load(
         return {'images': x, 'labels': labels}
 
     n = num_test or len(task.test_images)
-    held = {'x': task.test_images[:n], 'labels': task.test_labels[:n]}
-    chunks = batches.chunks(held, EVAL_BATCH)
+    test = {'x': task.test_images[:n], 'labels': task.test_labels[:n]}
+    chunks = batches.chunks(test, EVAL_BATCH)
     keys = jax.random.split(jax.random.key(TEST_SEED), len(chunks['x']))
     run = jax.jit(make)
-    made = [run(*chunk) for chunk in zip(keys, chunks['x'], chunks['labels'], strict=True)]
-    x, labels = (np.stack(arrays) for arrays in zip(*made, strict=True))
+    distorted = [run(*chunk) for chunk in zip(keys, chunks['x'], chunks['labels'], strict=True)]
+    x, labels = (np.stack(arrays) for arrays in zip(*distorted, strict=True))
     return DistortedTask(
         {'x': task.train_images[rows], 'labels': task.train_labels[rows]},
         prepare,
         {'images': x, 'labels': labels, 'mask': chunks['mask']},
-        np.asarray(to_unit(held['x'])),
-        held['labels'],
+        np.asarray(to_unit(test['x'])),
+        test['labels'],
         (canvas, canvas, channels * (2 if addition else 1)),
         tuple(map(str, range(2 * len(task.class_names) - 1))) if addition else task.class_names,
         {

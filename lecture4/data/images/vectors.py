@@ -81,10 +81,12 @@ def load_splits(
             raise DataError(f'{error}; {NO_TEST_SPLIT}') from None
         parts = [(train.images, labels), (test.images, test.labels)]
     x, y = [], []
-    for split, (images, own) in zip(('train', 'test'), parts, strict=True):
+    for split, (images, split_labels) in zip(('train', 'test'), parts, strict=True):
         images = one_size(source, images)
         x.append(flatten(f'{source}, split {split},', images, in_unit_interval=in_unit_interval))
-        y.append(np.zeros(0, np.int32) if own is None or train.labels is None else own)
+        y.append(
+            np.zeros(0, np.int32) if split_labels is None or train.labels is None else split_labels
+        )
     return Vectors(
         x[0], y[0], x[1], y[1], train.class_names, one_size(source, parts[0][0]).shape[1:]
     )

@@ -137,16 +137,16 @@ def _splits(path, file) -> dict[str, tuple[str, str]]:
     keys = file.files
     if len(keys) == 1 and not any(_split_of(keys[0], words) for words in (IMAGES, LABELS)):
         return {'train': (keys[0], '')} if _get(path, file, keys[0]).ndim > 1 else {}
-    found: dict[str, dict[str, tuple[int, str]]] = {}
+    keys_of_split: dict[str, dict[str, tuple[int, str]]] = {}
     for key in keys:
         for kind, words in (('images', IMAGES), ('labels', LABELS)):
             if named := _split_of(key, words):
                 split, rank = named
-                known = found.setdefault(split, {})
+                known = keys_of_split.setdefault(split, {})
                 known[kind] = min(known.get(kind, (len(words), '')), (rank, key))
     return {
         split: (kinds['images'][1], kinds.get('labels', (0, ''))[1])
-        for split, kinds in found.items()
+        for split, kinds in keys_of_split.items()
         if 'images' in kinds
     }
 

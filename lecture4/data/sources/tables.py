@@ -54,7 +54,7 @@ def read_csv(
     name = f'csv:{path}'
     header, rows = _read(name, path)
     columns = {title.strip().lower(): i for i, title in reversed(list(enumerate(header)))}
-    file, label, own = (_column(columns, names) for names in (FILES, LABELS, SPLITS))
+    file, label, split_column = (_column(columns, names) for names in (FILES, LABELS, SPLITS))
     if not header and image_shape and len(rows[0]) == int(np.prod(image_shape)) + 1:
         label = 0
     labels, class_names = None, ()
@@ -67,15 +67,15 @@ def read_csv(
         class_names = sort_class_names(set(values))
         index = {value: i for i, value in enumerate(class_names)}
         labels = np.array([index[value] for value in values], np.int32)
-    kept = _rows_of(name, rows, own, split)
+    row_numbers = _rows_of(name, rows, split_column, split)
     if file is not None:
-        paths = [path.parent / rows[i][file].strip() for i in kept]
+        paths = [path.parent / rows[i][file].strip() for i in row_numbers]
         read, images = folders.read_files(paths, unreadable, transform)
-        kept = [kept[i] for i in read]
+        row_numbers = [row_numbers[i] for i in read]
     else:
-        pixels = [i for i in range(len(rows[0])) if i not in (label, own)]
-        images = _pixels(name, [[rows[i][j] for j in pixels] for i in kept], image_shape)
-    return validate(name, images, None if labels is None else labels[kept], class_names)
+        pixels = [i for i in range(len(rows[0])) if i not in (label, split_column)]
+        images = _pixels(name, [[rows[i][j] for j in pixels] for i in row_numbers], image_shape)
+    return validate(name, images, None if labels is None else labels[row_numbers], class_names)
 
 
 def _read(name, path):

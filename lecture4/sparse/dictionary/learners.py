@@ -47,15 +47,17 @@ def make(
             raise ValueError(
                 'projected_gradient needs an optimizer; pass one such as optax.adam(0.02)'
             )
-        module, own = projected_gradient, {'optimizer': optimizer}
+        module, settings = projected_gradient, {'optimizer': optimizer}
     elif name in modules:
-        module, own = modules[name], {}
+        module, settings = modules[name], {}
     else:
         raise ValueError(
             f"learner {name!r}; expected 'online', 'lagrange_dual' or 'projected_gradient'"
         )
 
     def init(key, signals):
-        return module.init(key, signals, n_atoms, **own)
+        return module.init(key, signals, n_atoms, **settings)
 
-    return init, functools.partial(module.step, penalty_weight=penalty_weight, **own, **options)
+    return init, functools.partial(
+        module.step, penalty_weight=penalty_weight, **settings, **options
+    )

@@ -109,10 +109,10 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
     best_key(declared, config.best, fields)
     full = [{n: variant.get(n, getattr(config, n)) for n in fields} for variant in variants]
     results = [
-        Result(own, {}, (), [], [])
+        Result(values, {}, (), [], [])
         if sweep.name(variant) in missing
-        else read_result(own, variant_dir(directory, variant))
-        for own, variant in zip(full, variants, strict=True)
+        else read_result(values, variant_dir(directory, variant))
+        for values, variant in zip(full, variants, strict=True)
     ]
     swept = tuple(name for name in fields if name != 'seed')
     settings = summarize(results, swept)
@@ -207,8 +207,10 @@ def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
     values = {primary(declared).name: math.nan} | {k: ranked[0].mean(k) for k in known}
     shown = [key, *(k for k in known if k != key)][:MOST_METRICS]
     direction = f'{metric.better} is better'
-    made = _crossed_table(settings, swept, key, known, declared)
-    made.append(_settings_table(ranked, swept, shown, f'{label_of(declared, key)}, {direction}'))
+    report_tables = _crossed_table(settings, swept, key, known, declared)
+    report_tables.append(
+        _settings_table(ranked, swept, shown, f'{label_of(declared, key)}, {direction}')
+    )
     summary = f'No setting has a finite {label_of(declared, key)}.'
     if n := ranked[0].draws(key).size:
         best = ranked[0].draws(key)
@@ -221,15 +223,17 @@ def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
             summary = f'Best of {len(settings)} settings by {by}: {words}, with {value}{over}.'
     fields = tuple(results[0].fields)
     if swept:
-        made.append(_variants_table(results, fields, shown, keys))
+        report_tables.append(_variants_table(results, fields, shown, keys))
         figures = _against(settings, swept, key, metric, declared) | _learning(
             results, swept, declared
         )
     else:
-        made += over_seeds([result.tables for result in results if result.tables], declared)
-        made.append(_variants_table(results, fields, shown, keys))
+        report_tables += over_seeds(
+            [result.tables for result in results if result.tables], declared
+        )
+        report_tables.append(_variants_table(results, fields, shown, keys))
         figures = _learning(results, swept, declared)
-    return reports.Report(values, tuple(made), figures, summary)
+    return reports.Report(values, tuple(report_tables), figures, summary)
 
 
 def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:

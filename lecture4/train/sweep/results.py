@@ -93,13 +93,13 @@ def read_result(fields: dict[str, Any], where: pathlib.Path) -> Result:
     for row in rows:
         last.update(row)
     results = json.loads((where / 'results.json').read_text())
-    own = results['metrics']
+    final = results['metrics']
     numbers = {
         key: float(value) if value is not None else math.nan
-        for key, value in {**last, **own}.items()
+        for key, value in {**last, **final}.items()
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     }
-    return Result(fields, numbers, tuple(own), rows, results['tables'])
+    return Result(fields, numbers, tuple(final), rows, results['tables'])
 
 
 def summarize(results: Iterable[Result], swept: Sequence[str]) -> list[Setting]:
@@ -147,12 +147,12 @@ def over_seeds(runs: Sequence[Sequence[dict]], declared: Sequence[Metric]) -> li
         merged: dict[str, dict[str, Any]] = {}
         for table in same:
             for record in table['records']:
-                own = merged.setdefault(repr([record.get(name) for name in names]), {})
+                combined = merged.setdefault(repr([record.get(name) for name in names]), {})
                 for name, value in record.items():
                     if name in names or find(declared, name) is None or isinstance(value, str):
-                        own.setdefault(name, value)
+                        combined.setdefault(name, value)
                     elif value is not None:
-                        own.setdefault(name, []).append(np.mean(value))
+                        combined.setdefault(name, []).append(np.mean(value))
         options = {name: first[name] for name in ('title', 'caption', 'pivot')}
         result.append(
             tables.Table(

@@ -72,11 +72,11 @@ def run(experiment: Experiment, config: Config, directory: pathlib.Path):
         return _groups(experiment, base, grouped, runtime, directory)
     with workdir.run_lock(directory, config, config.overwrite, runtime):
         _groups(experiment, base, grouped, runtime, directory)
-        made = processes.broadcast_from_primary(
+        failures = processes.broadcast_from_primary(
             lambda: _failures(experiment, base, variants, directory)
         )
-        if made:
-            raise SweepFailed(made)
+        if failures:
+            raise SweepFailed(failures)
         report = Report()
         if runtime.is_primary:
             report = sweep_report.make(experiment, base, variants, directory)
@@ -184,18 +184,18 @@ def _unfinished(directory, config, group) -> list[dict]:
 def _finished(directory, config, variant) -> bool:
     """Whether a variant has a report of the same config and needs no second run."""
     place = results.variant_dir(directory, variant)
-    own = dataclasses.replace(config, **variant)
-    changes = workdir.check_config(place, own, overwrite=False)
+    variant_config = dataclasses.replace(config, **variant)
+    changes = workdir.check_config(place, variant_config, overwrite=False)
     return not changes and (place / 'results.json').exists()
 
 
 def _one_by_one(experiment, config, group, runtime: Runtime, directory):
     for variant in group:
         LOG.info('variant %s', sweep.name(variant))
-        own = dataclasses.replace(config, **variant)
+        variant_config = dataclasses.replace(config, **variant)
         place = results.variant_dir(directory, variant)
         try:
-            single(experiment, own, load(experiment, own), runtime, place)
+            single(experiment, variant_config, load(experiment, variant_config), runtime, place)
         except Exception as error:
             # An error of one process alone would leave the others waiting for it.
             alone = not isinstance(error, (processes.CollectiveError, loop.Diverged))
@@ -222,21 +222,23 @@ def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name)
         )
     )
     for i, variant in enumerate(group):
-        own = dataclasses.replace(config, **variant)
-        own_place = results.variant_dir(directory, variant)
-        data = load(experiment, own)
-        with workdir.run_lock(own_place, own, True, runtime):
+        variant_config = dataclasses.replace(config, **variant)
+        variant_place = results.variant_dir(directory, variant)
+        data = load(experiment, variant_config)
+        with workdir.run_lock(variant_place, variant_config, True, runtime):
             if runtime.is_primary:
-                _write_rows(read(place / 'metrics.jsonl'), i, own_place)
-            finalize(experiment, own, sweep.take(states, i), data, own_place, runtime)
+                _write_rows(read(place / 'metrics.jsonl'), i, variant_place)
+            finalize(
+                experiment, variant_config, sweep.take(states, i), data, variant_place, runtime
+            )
 
 
 def _write_rows(rows, i: int, place: pathlib.Path):
     """The metrics of variant i of a group."""
-    own = [
+    variant_rows = [
         {name: value[i] if isinstance(value, list) else value for name, value in row.items()}
         for row in rows
     ]
     temporary = place / 'metrics.tmp'
-    temporary.write_text(''.join(json.dumps(row) + '\n' for row in own))
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in variant_rows))
     os.replace(temporary, place / 'metrics.jsonl')

@@ -169,9 +169,9 @@ def outcomes(
     detections, truth = check(detections, truth, num_classes)
     is_correct, is_missed = np.zeros(len(detections['boxes']), bool), ~truth['difficult']
     kept = np.flatnonzero(detections['scores'] >= min_score)
-    own = {name: values[kept] for name, values in detections.items()}
+    confident = {name: values[kept] for name, values in detections.items()}
     for label in range(1, num_classes + 1):
-        matches = match(own, truth, label, iou_threshold)
+        matches = match(confident, truth, label, iou_threshold)
         is_correct[kept[matches.rows]] = matches.is_correct
         is_missed[matches.object_row[matches.is_correct]] = False
     return is_correct, is_missed

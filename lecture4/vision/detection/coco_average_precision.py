@@ -132,18 +132,23 @@ def _match_all(pairs):
     num_objects = np.searchsorted(pairs.object_key, keys, 'right') - first
     object_ignored = pairs.crowd | pairs.outside(pairs.object_area)
     for rows, d, g in _chunks(counts, num_objects):
-        own = starts[rows, None] + np.arange(d)
+        detections = starts[rows, None] + np.arange(d)
         objects = first[rows, None] + np.arange(g)
-        own_valid, object_valid = (
+        detection_valid, object_valid = (
             np.arange(d) < counts[rows, None],
             np.arange(g) < num_objects[rows, None],
         )
-        own, objects = np.where(own_valid, own, 0), np.where(object_valid, objects, 0)
+        detections, objects = (
+            np.where(detection_valid, detections, 0),
+            np.where(object_valid, objects, 0),
+        )
         crowd = pairs.crowd[objects]
         overlap = _coco_iou(
-            pairs.boxes[own][:, :, None], pairs.object_boxes[objects][:, None], crowd[:, None]
+            pairs.boxes[detections][:, :, None],
+            pairs.object_boxes[objects][:, None],
+            crowd[:, None],
         )
-        overlap = np.where(own_valid[..., None] & object_valid[:, None], overlap, -1.0)
+        overlap = np.where(detection_valid[..., None] & object_valid[:, None], overlap, -1.0)
         # Integer ranks in place of overlaps are exact; among equal overlaps the later object ranks higher.
         ranks = overlap.argsort(-1, kind='stable').argsort(-1).astype(np.int32)
         thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None, None]
@@ -153,7 +158,9 @@ def _match_all(pairs):
         arrays = [np.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
         results = [np.asarray(r)[: len(rows)] for r in _match_pairs(*arrays)]
         for result, total in zip(results, (matched, ignored), strict=True):
-            total[:, :, own[own_valid]] = np.moveaxis(result, 0, 2)[:, :, own_valid]
+            total[:, :, detections[detection_valid]] = np.moveaxis(result, 0, 2)[
+                :, :, detection_valid
+            ]
     ignored |= ~matched & pairs.outside(pairs.area)
     return matched, ignored
 
@@ -228,8 +235,8 @@ def _accumulate(pairs, matched, ignored, num_classes):
     recall = np.full((t, num_classes, a, len(MAX_DETECTIONS)), -1.0)
     object_ignored = pairs.crowd | pairs.outside(pairs.object_area)
     for k in range(num_classes):
-        own = np.flatnonzero(pairs.label == k + 1)
-        order = own[np.argsort(-pairs.score[own], kind='stable')]
+        of_class = np.flatnonzero(pairs.label == k + 1)
+        order = of_class[np.argsort(-pairs.score[of_class], kind='stable')]
         num_objects = (~object_ignored[:, pairs.object_label == k + 1]).sum(1)
         for i, most in enumerate(MAX_DETECTIONS):
             rows = order[pairs.rank[order] < most]

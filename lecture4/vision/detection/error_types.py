@@ -45,12 +45,12 @@ def classify(
     types[any_overlap >= LOW] = TYPES.index('confusion')
     for label in range(1, num_classes + 1):
         matches = average_precision.match(detections, truth, label, iou_threshold)
-        own = types[matches.rows]
-        own[matches.overlap >= LOW] = TYPES.index('localization')
-        own[matches.overlap > iou_threshold] = TYPES.index('duplicate')
-        own[matches.is_ignored] = IGNORED
-        own[matches.is_correct] = TYPES.index('correct')
-        types[matches.rows] = own
+        type_of_match = types[matches.rows]
+        type_of_match[matches.overlap >= LOW] = TYPES.index('localization')
+        type_of_match[matches.overlap > iou_threshold] = TYPES.index('duplicate')
+        type_of_match[matches.is_ignored] = IGNORED
+        type_of_match[matches.is_correct] = TYPES.index('correct')
+        types[matches.rows] = type_of_match
     return types
 
 

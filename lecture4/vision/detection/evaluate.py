@@ -59,8 +59,8 @@ def mean_ap(
       truth: 'boxes', 'labels', 'valid' and 'difficult' of the same images.
       num_classes: Number of classes without the background.
     """
-    own = {name: truth[name] for name in ('boxes', 'labels', 'valid', 'difficult')}
-    results = average_precision.voc(dict(detections), own, num_classes)
+    objects = {name: truth[name] for name in ('boxes', 'labels', 'valid', 'difficult')}
+    results = average_precision.voc(dict(detections), objects, num_classes)
     return average_precision.mean_ap(results), results
 
 
@@ -96,16 +96,16 @@ def bootstrap_interval(
     values = []
     for _ in range(num_trials):
         rows = rng.integers(n, size=n)
-        own, objects = (
+        resampled, objects = (
             {name: d[name][rows] for name in ('boxes', 'labels', 'valid', *extra)}
             for d, extra in ((detections, ('scores',)), (truth, ('difficult',)))
         )
-        values.append(mean_ap(own, objects, num_classes)[0])
+        values.append(mean_ap(resampled, objects, num_classes)[0])
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def drawn(
+def panels(
     images: Shaped[np.ndarray, 'n h w 3'],
     detections: Mapping[str, np.ndarray],
     truth: Mapping[str, np.ndarray],
@@ -125,25 +125,25 @@ def drawn(
       min_score: Smallest score of a detection that counts.
     """
     n = min(num_images, len(images))
-    own = {name: np.asarray(detections[name][:n]) for name in Detections._fields}
-    own['valid'] = own['valid'] & (own['scores'] >= min_score)
+    scored = {name: np.asarray(detections[name][:n]) for name in Detections._fields}
+    scored['valid'] = scored['valid'] & (scored['scores'] >= min_score)
     objects = {
         name: np.asarray(truth[name][:n]) for name in ('boxes', 'labels', 'valid', 'difficult')
     }
-    flat = average_precision.check(own, objects, num_classes)
-    correct, detected = (np.zeros(part['valid'].sum(), bool) for part in (own, objects))
+    flat = average_precision.check(scored, objects, num_classes)
+    correct, detected = (np.zeros(part['valid'].sum(), bool) for part in (scored, objects))
     for label in range(1, num_classes + 1):
         matches = average_precision.match(*flat, label, 0.5)
         correct[matches.rows] = matches.is_correct
         detected[matches.object_row[matches.is_correct]] = True
-    is_correct, is_missed = np.zeros_like(own['valid']), objects['valid'].copy()
-    is_correct[own['valid']], is_missed[objects['valid']] = correct, ~detected
-    rows, missed = own['valid'], is_missed & ~objects['difficult']
+    is_correct, is_missed = np.zeros_like(scored['valid']), objects['valid'].copy()
+    is_correct[scored['valid']], is_missed[objects['valid']] = correct, ~detected
+    rows, missed = scored['valid'], is_missed & ~objects['difficult']
     heights_widths = np.asarray(truth['sizes'][:n]).tolist()
     return {
         'images': [image[:h, :w] for image, (h, w) in zip(images, heights_widths, strict=False)],
         **{
-            name: [own[name][i][rows[i]] for i in range(n)]
+            name: [scored[name][i][rows[i]] for i in range(n)]
             for name in ('boxes', 'labels', 'scores')
         },
         'is_correct': [is_correct[i][rows[i]] for i in range(n)],

@@ -139,11 +139,11 @@ def head_loss(
     """
     labels = sampled.labels.reshape(-1)
     targets_ = sampled.deltas.reshape(-1, 4)
-    own = jnp.maximum(labels, 0)
+    classes = jnp.maximum(labels, 0)
     number = jnp.maximum((labels >= 0).sum().astype(jnp.float32), 1)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, own)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
     class_loss = jnp.where(labels >= 0, entropy, 0).sum() / number
-    predicted = jnp.take_along_axis(deltas, own[:, None, None], axis=1)[:, 0]
+    predicted = jnp.take_along_axis(deltas, classes[:, None, None], axis=1)[:, 0]
     distance = smooth_l1(predicted - targets_, beta).sum(-1)
     box_loss = jnp.where(labels > 0, distance, 0).sum() / number
     correct = (jnp.argmax(logits, axis=-1) == labels).sum().astype(jnp.float32) / number

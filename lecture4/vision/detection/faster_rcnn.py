@@ -177,8 +177,8 @@ def predict(
 
 def alternating_init(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of the four steps: the detector's, and a second backbone for the first step's proposals."""
-    own = {kind: tree['backbone'] for kind, tree in variables.items() if 'backbone' in tree}
-    return {'detector': dict(variables), 'rpn_backbone': own}
+    backbone = {kind: tree['backbone'] for kind, tree in variables.items() if 'backbone' in tree}
+    return {'detector': dict(variables), 'rpn_backbone': backbone}
 
 
 def alternating_losses(

@@ -87,8 +87,10 @@ def predict(
     predicted = (1 + jnp.argmax(logits[:, 1:], axis=1)).astype(jnp.int32)
 
     def boxes_of(classes):
-        own = jnp.take_along_axis(deltas, classes[:, None, None], axis=1)[:, 0]
-        return box_ops.decode(own, rois[:, 0], recipe.std, recipe.extent, recipe.max_log_scale)
+        class_deltas = jnp.take_along_axis(deltas, classes[:, None, None], axis=1)[:, 0]
+        return box_ops.decode(
+            class_deltas, rois[:, 0], recipe.std, recipe.extent, recipe.max_log_scale
+        )
 
     given = predicted if labels is None else labels
     return Localized(boxes_of(predicted), predicted, boxes_of(given))

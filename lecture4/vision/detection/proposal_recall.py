@@ -26,9 +26,9 @@ def best_overlaps(
     rows = flatten(truth)
     result = np.zeros((len(numbers), len(rows['boxes'])))
     for image in np.unique(rows['image']):
-        own = np.flatnonzero(rows['image'] == image)
+        image_rows = np.flatnonzero(rows['image'] == image)
         boxes = np.asarray(proposals[image])[: max(numbers)]
-        for part in np.array_split(own, max(1, len(own) * len(boxes) // BLOCK)):
+        for part in np.array_split(image_rows, max(1, len(image_rows) * len(boxes) // BLOCK)):
             overlaps = iou(rows['boxes'][part, None], boxes[None])
             for i, number in enumerate(numbers):
                 if boxes.size and number:
@@ -47,7 +47,7 @@ def nearest(
     """
     if not len(boxes) or not len(objects):
         return boxes[:0]
-    return boxes[[iou(own[None], boxes).argmax() for own in objects]]
+    return boxes[[iou(box[None], boxes).argmax() for box in objects]]
 
 
 def recall(
@@ -105,7 +105,7 @@ def measure(
             'recall_07': float(at[i, 1]),
             'average_recall': float(average_recall(overlaps)[i]),
             'mabo': float(mabo(overlaps, flatten(truth)['labels'])[i]),
-            'num_proposals': float(np.mean([min(len(own), number) for own in proposals])),
+            'num_proposals': float(np.mean([min(len(each), number) for each in proposals])),
         }
         for i, number in enumerate(numbers)
     ]

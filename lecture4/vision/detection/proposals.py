@@ -191,7 +191,7 @@ def load(
     try:
         with path.open('rb') as stream, np.load(stream, allow_pickle=False) as file:
             boxes, counts = np.asarray(file['boxes'], np.float32), np.asarray(file['counts'])
-            own = str(file['fingerprint']) if 'fingerprint' in file.files else ''
+            stored = str(file['fingerprint']) if 'fingerprint' in file.files else ''
     except (
         Exception
     ) as error:  # zipfile, zlib and numpy raise many kinds of exceptions on a broken file
@@ -199,9 +199,9 @@ def load(
             f'{path} cannot be read as proposals ({type(error).__name__}: {error}); expected an .npz file with boxes '
             '[all, 4] and counts [n]; remove or replace it'
         ) from error
-    if fingerprint and own and own != fingerprint:
+    if fingerprint and stored and stored != fingerprint:
         raise ValueError(
-            f'{path} has proposals of another data set: its fingerprint is {own[:16]}, that of the images '
+            f'{path} has proposals of another data set: its fingerprint is {stored[:16]}, that of the images '
             f'{fingerprint[:16]}; compute the proposals of this set, or name their file'
         )
     if boxes.ndim != 2 or boxes.shape[1] != 4 or counts.ndim != 1 or counts.sum() != len(boxes):
@@ -231,7 +231,7 @@ def pad(
     """
     boxes = np.zeros((len(proposals), number, 4), np.float32)
     valid = np.zeros((len(proposals), number), bool)
-    for i, own in enumerate(proposals):
-        m = min(len(own), number)
-        boxes[i, :m], valid[i, :m] = own[:m], True
+    for i, image_boxes in enumerate(proposals):
+        m = min(len(image_boxes), number)
+        boxes[i, :m], valid[i, :m] = image_boxes[:m], True
     return boxes, valid

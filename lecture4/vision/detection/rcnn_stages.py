@@ -112,7 +112,7 @@ def predict_all(
       ({method: {'boxes' [n, d, 4], 'scores', 'labels', 'valid' [n, d]}}, seconds by stage, without compilation,
       bytes of the features of an image's proposals).
     """
-    kept: dict[str, list[Detections]] = {method: [] for method in METHODS}
+    by_method: dict[str, list[Detections]] = {method: [] for method in METHODS}
     seconds = {'warping, network': 0.0, 'SVMs, boxes, suppression': 0.0}
     detect, n, num_bytes = functools.partial(rcnn.detect, trained.svms), len(images['images']), 0
     for i in track(range(n)):
@@ -125,15 +125,15 @@ def predict_all(
         logits, fc, pool5 = jax.block_until_ready(features(image, boxes))
         middle = time.perf_counter()
         result = jax.device_get(detect(trained.regression, fc, pool5, boxes, *rest))
-        own = middle - began, time.perf_counter() - middle
-        seconds = {name: seconds[name] + t for name, t in zip(seconds, own, strict=True)}
+        elapsed = middle - began, time.perf_counter() - middle
+        seconds = {name: seconds[name] + t for name, t in zip(seconds, elapsed, strict=True)}
         num_bytes = fc.nbytes + pool5.nbytes
-        kept[METHODS[0]].append(jax.device_get(_by_softmax(logits, boxes, *rest)))
-        kept[METHODS[1]].append(jax.device_get(detect(None, fc, pool5, boxes, *rest)))
-        kept[METHODS[2]].append(result)
+        by_method[METHODS[0]].append(jax.device_get(_by_softmax(logits, boxes, *rest)))
+        by_method[METHODS[1]].append(jax.device_get(detect(None, fc, pool5, boxes, *rest)))
+        by_method[METHODS[2]].append(result)
     detections = {
-        method: {name: np.stack([getattr(d, name) for d in own]) for name in Detections._fields}
-        for method, own in kept.items()
+        method: {name: np.stack([getattr(d, name) for d in results]) for name in Detections._fields}
+        for method, results in by_method.items()
     }
     return detections, {name: value / n for name, value in seconds.items()}, num_bytes
 

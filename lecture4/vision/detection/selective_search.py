@@ -236,7 +236,7 @@ def group(
     histograms[:r] = regions.histograms[:, columns]
     sizes, boxes = np.zeros(2 * r - 1), np.zeros((2 * r - 1, 4), int)
     sizes[:r], boxes[:r] = regions.sizes, regions.boxes
-    neighbors: list[Any] = [set(own) for own in regions.neighbors]
+    neighbors: list[Any] = [set(adjacent) for adjacent in regions.neighbors]
 
     def similarities(i: Any, j: np.ndarray) -> np.ndarray:
         total = sizes[i] + sizes[j]
@@ -269,13 +269,13 @@ def group(
         histograms[k] = (sizes[i] * histograms[i] + sizes[j] * histograms[j]) / sizes[k]
         boxes[k, :2] = np.minimum(boxes[i, :2], boxes[j, :2])
         boxes[k, 2:] = np.maximum(boxes[i, 2:], boxes[j, 2:])
-        own = (neighbors[i] | neighbors[j]) - {i, j}
-        neighbors.append(own)
-        for other in own:
+        adjacent = (neighbors[i] | neighbors[j]) - {i, j}
+        neighbors.append(adjacent)
+        for other in adjacent:
             neighbors[other] -= {i, j}
             neighbors[other].add(k)
-        if own:
-            others = np.array(sorted(own))
+        if adjacent:
+            others = np.array(sorted(adjacent))
             for value, other in zip(similarities(k, others).tolist(), others.tolist(), strict=True):
                 heapq.heappush(heap, (-value, other, k))
     return boxes

@@ -230,9 +230,9 @@ def roi_targets(
     # Positives first, then negatives, then padding.
     order = jnp.argsort(jnp.where(is_sampled, 1 - kind, 2), stable=True)[:num_samples]
     matched = matches.indices[order]
-    own = jnp.where(kind[order] > 0, labels[matched], 0)
-    own = jnp.where(is_sampled[order], own, IGNORED).astype(jnp.int32)
-    is_used = own[:, None] >= 0
+    roi_labels = jnp.where(kind[order] > 0, labels[matched], 0)
+    roi_labels = jnp.where(is_sampled[order], roi_labels, IGNORED).astype(jnp.int32)
+    is_used = roi_labels[:, None] >= 0
     rois = jnp.where(is_used, jax.lax.stop_gradient(candidates[order]), 0)
     deltas = box_ops.encode(boxes[matched], rois, std, extent)
-    return RoITargets(rois, own, jnp.where(own[:, None] > 0, deltas, 0))
+    return RoITargets(rois, roi_labels, jnp.where(roi_labels[:, None] > 0, deltas, 0))

@@ -86,9 +86,9 @@ def windows(
     at = (np.arange(steps) + 0.5) / steps
     positions = np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)
     boxes = []
-    for own in np.minimum(sides, 1.0):
-        low = positions * (1 - own)
-        boxes.append(np.concatenate([low, low + own], 1))
+    for side in np.minimum(sides, 1.0):
+        low = positions * (1 - side)
+        boxes.append(np.concatenate([low, low + side], 1))
     boxes = np.concatenate(boxes) * [width, height, width, height]
     order = np.random.default_rng(seed).permutation(len(boxes))[:number]
     return boxes[order].astype(np.float32)

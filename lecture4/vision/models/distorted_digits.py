@@ -105,8 +105,8 @@ def kind_of(name: str) -> st.Kind | None:
 
 def kinds(names: Iterable[str]) -> dict[str, st.Kind]:
     """{name: the kind of its transformer} of the networks that have one."""
-    found = {name: kind_of(name) for name in names}
-    return {name: kind for name, kind in found.items() if kind is not None}
+    kind_by_name: dict[str, st.Kind | None] = {name: kind_of(name) for name in names}
+    return {name: kind for name, kind in kind_by_name.items() if kind is not None}
 
 
 def records(
@@ -163,7 +163,7 @@ def create(
         raise ValueError(f'expected one of {", ".join(NAMES)}, got {name!r}')
     kind = kind_of(name)
     base: Base = 'FCN' if 'FCN' in name else 'CNN'
-    *kernels, own = (
+    *kernels, localization_size = (
         max(2, round(k * digit_size / DIGIT_SIZE)) for k in (*KERNEL_SIZES, LOCALIZATION_KERNEL)
     )
 
@@ -180,9 +180,9 @@ def create(
             )
             return st.SpatialTransformer(localization, kind, count=2 if name[0] == '2' else 1)
 
-        transformers = {'input': transformer(own)}
+        transformers = {'input': transformer(localization_size)}
         if name.endswith('deep'):
-            transformers['conv2'] = transformer(max(2, own - 2), filters=(20,))
+            transformers['conv2'] = transformer(max(2, localization_size - 2), filters=(20,))
         return st.Transformed(classifier, transformers)
 
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -134,8 +134,8 @@ class ResNet(nn.Module):
         x, (outputs, updated) = jax.lax.scan(run, vary_like(x, stacked), stacked)
         if self.is_mutable_collection('batch_stats'):
             for j, name in enumerate(names):
-                own = jax.tree.map(lambda leaf, j=j: leaf[j], updated['batch_stats'])
-                self.put_variable('batch_stats', name, own)
+                statistics = jax.tree.map(lambda leaf, j=j: leaf[j], updated['batch_stats'])
+                self.put_variable('batch_stats', name, statistics)
         return x, {name: outputs[j] for j, name in enumerate(names)}
 
 

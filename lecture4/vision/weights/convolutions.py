@@ -113,14 +113,16 @@ def _from_pickle(params, path):
     stack = max(stacks, key=len)
     variables = {}
     for i, name in enumerate(names):
-        own = stack[f'Conv_{i}']
+        layer = stack[f'Conv_{i}']
         for leaf in ('kernel', 'bias'):
-            value, expected = np.asarray(own[leaf]), params[name][leaf].shape
+            value, expected = np.asarray(layer[leaf]), params[name][leaf].shape
             if value.shape != expected:
                 raise WeightsError(
                     f'{path}: {leaf} of Conv_{i} has shape {value.shape}, expected {expected} of {name}'
                 )
-        variables[name] = {leaf: jnp.asarray(own[leaf], jnp.float32) for leaf in ('kernel', 'bias')}
+        variables[name] = {
+            leaf: jnp.asarray(layer[leaf], jnp.float32) for leaf in ('kernel', 'bias')
+        }
     return variables
 
 

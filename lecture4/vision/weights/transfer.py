@@ -50,20 +50,20 @@ def load(
 
 def _from_variables(network, given, new_head, image_shape):
     """The same variables, all names and shapes checked."""
-    own = _shapes(network, image_shape)
+    expected = _shapes(network, image_shape)
     given = {_path(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(given)}
     head = _head(network, image_shape)
-    for what, names in (('lacks', set(own) - set(given)), ('has', set(given) - set(own))):
+    for what, names in (('lacks', set(expected) - set(given)), ('has', set(given) - set(expected))):
         if names := sorted('/'.join(name) for name in names):
             raise WeightsError(
                 f'the run of --init {what} {names[0]}, unlike this network; give the same --network (and '
                 'its options) as in that run'
             )
     if not new_head:
-        bias = min(head, key=lambda path: len(own[path]))
+        bias = min(head, key=lambda path: len(expected[path]))
         _check_classes('the run of --init', given[bias].shape[-1], network)
     tree = {}
-    for path, shape in own.items():
+    for path, shape in expected.items():
         node = tree
         for name in path[:-1]:
             node = node.setdefault(name, {})
@@ -100,9 +100,9 @@ def _path(keys):
 
 def _head(network, image_shape=(224, 224, 3)):
     """Paths of the variables whose shapes depend on the number of classes."""
-    own = _shapes(network, image_shape)
+    expected = _shapes(network, image_shape)
     other = _shapes(network.clone(n_classes=network.n_classes + 1), image_shape)
-    return {path for path, shape in own.items() if shape != other[path]}
+    return {path for path, shape in expected.items() if shape != other[path]}
 
 
 def load_unchanged(
