@@ -10,6 +10,7 @@ experiment's tables. Thumbnails are small PNGs in gallery/ next to the page, for
 on photographs only figures of learned atoms or filters. The whole table is replaced: give all runs that it should show.
 """
 
+import dataclasses
 import html
 import io
 import os
@@ -25,8 +26,8 @@ from launch import command, runs
 BEGIN, END = '<!-- gallery -->', '<!-- /gallery -->'
 PAGE = 'experiments/README.md'
 WIDTH = 160  # pixels of a thumbnail
-# Options that say how a run was carried out; they are not part of the command that repeats it.
-LEFT_OUT = ('workdir', 'progress', 'cache_dir', 'manual_dir', 'data_dir', 'devices', 'platform')
+# Of the options that say how a run is carried out, these are part of the command to repeat it.
+SHOWN = ('preset', 'sweep', 'grid', 'seeds')
 # Sets that are generated or come with packages; 'photos' and 'textures' are photographs by others.
 DRAWN = ('digits', 'docstrings', 'scenes', 'circle', 'spiral')
 PHOTOGRAPHS = ('photos', 'textures')
@@ -112,12 +113,15 @@ def name_of(run: runs.Run) -> str:
 
 def shown_command(run: runs.Run) -> str:
     """The command of a run without the options that do not affect results."""
+    from lecture4.train import RunOptions
+
+    left_out = {field.name for field in dataclasses.fields(RunOptions)} - {*SHOWN}
     words = run.environment.get('command', '').split()
     shown: list[str] = []
     skip = False
     for word in words:
         if word.startswith('--'):
-            skip = word[2:].partition('=')[0].replace('-', '_') in LEFT_OUT
+            skip = word[2:].partition('=')[0].replace('-', '_') in left_out
         if not skip:
             shown.append(word)
         skip = skip and '=' not in word

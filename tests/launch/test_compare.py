@@ -27,7 +27,7 @@ def write_run(
     line = (
         command_line or f'-m experiments.convnets.toy --learning_rate {rate} --workdir {directory}'
     )
-    environment = {'command': f'{line} --progress none', 'commit': 'a'}
+    environment = {'command': f'{line} --progress none --overwrite --keep=5', 'commit': 'a'}
     (directory / 'environment.json').write_text(json.dumps(environment))
     rows = [{'step': n, 'seconds': 30.0 * n, 'loss': rate / (n + 1)} for n in range(5)]
     (directory / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
