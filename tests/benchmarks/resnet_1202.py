@@ -2,8 +2,11 @@
 
     python tests/benchmarks/resnet_1202.py --batch_size 8
 
-The blocks of a stage are one loop (scan_blocks), so that three blocks are compiled in place of 600. Variables are
+The blocks of a stage are one loop (scan_blocks), so that six blocks are compiled in place of 600. Variables are
 initialized one operation after another: as one program, their 3000 random draws compile for longer than the step.
+
+Two CPU cores, each shared by five processes: initialize 112 s, trace 136 s, compile 628 s, a step of 8 images 11 to 15
+s, temporary memory 1.26 GiB; 19,421,274 parameters.
 """
 
 import argparse
