@@ -38,3 +38,21 @@ def test_counts_are_those_of_the_network(pooling):
     rows = receptive_field.summarize(network.stack(), X.shape[1:])
     count = sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert receptive_field.totals(rows)[0] == count
+
+
+def test_few_labels_train_the_network_on_their_images_alone():
+    labels = np.arange(20) % 2
+    x = np.zeros((20, 4, 4, 1), np.float32)
+    x[labels == 1, :2] = 1
+    network = pooling_sizes.Network(pooling_sizes.Pooling('max', 2, 2), 2, 3, 2)
+    options = {'num_trials': 2, 'steps': 60, 'batch_size': 8, 'learning_rate': 0.05}
+    records, variables = pooling_sizes.few_label_records(
+        'network', network, (x, labels), (x, labels), num_labels=(10, 99), **options
+    )
+    assert [record['num_labels'] for record in records] == [10, 20]
+    assert all((record['accuracy'] == 1).all() for record in records)
+    # All 20 images but one class in the batches: the other class is never predicted.
+    rows = np.zeros((60, 8), np.int32)
+    only_first = pooling_sizes.fit(network, x, labels, rows, learning_rate=0.05)
+    predicted = np.asarray(network.apply(only_first, x)[0]).argmax(1)
+    assert (predicted == 0).all() and variables is not None
