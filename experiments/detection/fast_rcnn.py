@@ -8,8 +8,16 @@ feature maps are computed once and stored in --feature_cache.
 
 Run:      python -m experiments.detection.fast_rcnn                                (scenes, no download)
           python -m experiments.detection.fast_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
-Hardware: 2 CPU cores; not timed yet
-Results:  not measured yet
+Hardware: 2 CPU cores; the short run below takes 76 s of CPU time, proposals 0.2 s per image; default not timed yet
+Results:  scenes, a short run (--num_train 150 --num_eval 30 --steps 300 --batch_size 4), 69 digits, seed 0, in %
+
+          | head          | mAP at IoU 0.5 | 95 % interval | squared singular values kept | dense layers, ms/image |
+          |---------------|----------------|---------------|------------------------------|------------------------|
+          | dense layers  | 17.5           | 14.2 to 24.8  | 100                          | 13.8                   |
+          | truncated SVD | 17.7           |               | 27.4                         | 3.0                    |
+
+          Selective search covers 98 % of the digits at IoU 0.5 with 200 proposals (20 images). Not measured yet: the
+          default; VOC (published for VGG-16: 66.9 on VOC 2007, cited from memory, unverified).
 """
 
 import dataclasses
@@ -161,7 +169,7 @@ def report(config, state, data):
         curves=evaluate.curves(results, names),
         tables=(
             train.Table('Dense layers, whole and compressed', records, ('head',)),
-            train.Table('Test time', times, ('head', 'stage'), pivot='stage'),
+            train.Table('Test time', times, ('head',), pivot='stage'),
         ),
         num_images=len(test['labels']),
         min_score=0.3,
