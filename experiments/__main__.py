@@ -7,7 +7,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parent
 PAGE = """What each experiment is about, how it is run, and its results: the docstrings of the files, copied by
-`python -m experiments --write_pages`. All results side by side: [experiments](../README.md).
+`python -m experiments --write_pages`. All results in one table: [experiments](../README.md).
 """
 
 

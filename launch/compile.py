@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def topologies(options: argparse.Namespace) -> list[str]:
-    """The names of the targets that --topology or --sizes asks for.
+    """Names of the targets that --topology or --sizes selects.
 
     Raises:
       LaunchError: Neither or both are given.
@@ -98,7 +98,7 @@ def topologies(options: argparse.Namespace) -> list[str]:
 
 
 def scaling(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps of a ladder of slices, for the same batch: how much of the chips' rate is left.
+    """Training steps of the same batch on slices of growing size, and their efficiency relative to the smallest.
 
     Args:
       records: As `record` returns them.
@@ -229,7 +229,7 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
         from lecture4.figures import lines
 
         metrics += (Metric('efficiency', 'fraction', 'higher', 'efficiency'),)
-        caption = 'The same batch on all slices; a step that is bound by links gains nothing from more chips.'
+        caption = 'The same batch on all slices; a step limited by the links gains nothing from more chips.'
         tables += (Table('Scaling', ladder, ('topology',), caption=caption),)
         chips, rates = zip(*[(r['chips'], r['examples/s']) for r in ladder], strict=True)
         ideal = [rates[0] * n / chips[0] for n in chips]

@@ -26,9 +26,12 @@ NEVER = {
     'per': r'\blabels? a class\b|\bus a patch\b|\bnats a\b|\bseconds? a step\b',
     'distributed': r'rollcall|roll call',
     'memory': r'\brecalled\b',
-    'plain English': r'\bbeside\b|\banew\b|\beach by itself\b|\bas it came\b',
+    'plain English': r'\bbeside\b|\banew\b|\beach by itself\b|\bas it came\b|\bin the course of\b|\bnone given: |'
+    r'\bholds no (?:run|sweep)\b|\bbehind `?--|\bis held against\b|\bgive each its own\b',
+    'complete phrases': r'^ +\*{0,2}\w+: (?:Of|As the class says)\b|falls to 0 along',
+    'IoU': r'IoU \.\d',
 }
-PATTERN = re.compile('|'.join(f'(?:{pattern})' for pattern in NEVER.values()), re.IGNORECASE)
+PATTERN = re.compile('|'.join(f'(?:{pattern})' for pattern in NEVER.values()), re.I | re.M)
 # Names of other people's software and of their arguments.
 ALLOWED = ('standardised', 'grey_', 'Grey', 'jax.debug', 'centre_crop')
 

@@ -1,8 +1,8 @@
 """Whether decoded codes are like the data: distances to the nearest example, in pixels and in features.
 
-A decoder maps every code to something. Where the codes of the data leave a hole, what it makes of a code inside is
-no example. Distances are Euclidean, to the nearest training example; those of test examples, which no decoder
-made, say how near an example is.
+A decoder maps every code to something. Where the codes of the data leave a hole, the decoded image of a code inside
+it does not look like an example. Distances are Euclidean, to the nearest training example; the distances of test
+examples are the reference.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,9 +35,9 @@ def classifier_features(
 
     Args:
       x: Training examples.
-      labels: Their classes.
-      hidden_dim: Units of the hidden layer.
-      seed: Of the initial weights and the order of the examples.
+      labels: Classes of the training examples.
+      hidden_dim: Number of hidden units.
+      seed: Seed of the initial weights and the order of the examples.
     """
     from sklearn.neural_network import MLPClassifier
 
@@ -52,7 +52,7 @@ class Gaussian(NamedTuple):
 
     Attributes:
       mean: Mean.
-      root: [k, k] with root root' = covariance.
+      root: Matrix [k, k] with root root' = covariance.
     """
 
     mean: Float[np.ndarray, ' k']
@@ -75,10 +75,10 @@ class Spaces(NamedTuple):
     """Where distances are measured.
 
     Attributes:
-      maps: Name of the space -> function from pixels to it.
-      examples: Name -> the training examples there.
-      limits: Name -> the QUANTILE of the distances of test examples.
-      typical: Name -> the mean of them.
+      maps: Functions from pixels to each space, by its name.
+      examples: Training examples in each space, by its name.
+      limits: The QUANTILE of the distances of test examples in each space.
+      typical: The mean of the distances of test examples in each space.
     """
 
     maps: Mapping[str, Callable[[Num[ArrayLike, 'm d']], np.ndarray]]
@@ -87,11 +87,11 @@ class Spaces(NamedTuple):
     typical: Mapping[str, float]
 
     def distances(self, points: Num[ArrayLike, 'm d'], space: str) -> Float[np.ndarray, ' m']:
-        """Of every point to the nearest training example in that space."""
+        """Distances of points to the nearest training example in a space."""
         return nearest_distances(self.maps[space](np.asarray(points)), self.examples[space])
 
     def record(self, points: Num[ArrayLike, 'm d']) -> dict[str, float]:
-        """What is measured of decoded points.
+        """Measurements of decoded points.
 
         Returns:
           `distance_NAME`, the mean distance over that of test examples, and `unlike_NAME`, the fraction of points
@@ -115,9 +115,9 @@ def spaces(
 
     Args:
       x: Training examples.
-      labels: Their classes.
+      labels: Classes of the training examples.
       test: Test examples.
-      seed: Of the classifier.
+      seed: Seed of the classifier.
     """
     maps = {'pixels': np.asarray, 'features': classifier_features(x, labels, seed=seed)}
     examples = {name: function(x) for name, function in maps.items()}
@@ -138,7 +138,7 @@ def different_pairs(
     Args:
       labels: Classes, at least two.
       n_pairs: Number of pairs.
-      seed: Of the choice.
+      seed: Seed of the random choice.
 
     Returns:
       (first, second): row numbers, `n_pairs` of each.
@@ -170,7 +170,7 @@ def survey(
       test: Test examples.
       pairs: Rows of test examples whose codes' midpoints are decoded.
       has_prior: Whether codes from N(0, I) are decoded too.
-      seed: Of the random codes.
+      seed: Seed of the random codes.
 
     Returns:
       Records {'codes': name, ...} as `Spaces.record`, and name -> decoded pixels; as many of each as there are pairs.
@@ -195,12 +195,12 @@ def plane(
     codes: Num[ArrayLike, 'n 2'],
     grid_size: int,
 ) -> dict[str, np.ndarray]:
-    """Distances in features over the plane of codes, of what is decoded there.
+    """Distances in features of the images decoded over the plane of codes.
 
     Args:
       spaces: Where distances are measured.
       decode: Codes to pixels.
-      codes: Of examples, which fix the extent of the plane.
+      codes: Codes of examples, which determine the extent of the plane.
       grid_size: Points along each axis.
 
     Returns:
@@ -217,13 +217,14 @@ def plane(
 
 
 class Decoded(NamedTuple):
-    """What `compare` decodes and measures of several autoencoders.
+    """Results of `compare` for several autoencoders.
 
     Attributes:
       records: {'autoencoder': name, 'codes': name, ...} as `Spaces.record`.
-      random: Name -> decoded random codes, for figures.
-      paths: Name -> the decoded line between the codes of one pair of test examples; 'pixels', between them.
-      planes: Name -> what `plane` returns and a `note`, of autoencoders with two latent variables.
+      random: Decoded random codes for figures, by autoencoder.
+      paths: The decoded line between the codes of one pair of test examples, by autoencoder; under 'pixels', the line
+        between the examples.
+      planes: Result of `plane` and a `note`, by autoencoder with two latent variables.
     """
 
     records: list[dict[str, Any]]
@@ -247,13 +248,13 @@ def compare(
 
     Args:
       spaces: Where distances are measured.
-      autoencoders: Name -> (encode, decode, whether codes have the prior N(0, I)).
+      autoencoders: (encode, decode, whether codes have the prior N(0, I)), by name.
       x: Training examples.
       test: Test examples.
-      test_labels: Their classes; pairs are of different ones.
+      test_labels: Classes of the test examples; the examples of a pair have different ones.
       n_points: Number of random codes, and of pairs.
       grid_size: Points along each axis of a plane.
-      seed: Of random codes and pairs.
+      seed: Seed of random codes and pairs.
     """
     x, test = np.asarray(x), np.asarray(test)
     pairs = different_pairs(test_labels, n_points, seed)

@@ -93,7 +93,7 @@ def occlusion(
       maps: Title -> maps [n, rows, columns]; each floating-point map gets a color bar, integer maps (classes) get a
         legend.
       titles: A short text for each image.
-      class_names: Of the classes in integer maps; their numbers if empty.
+      class_names: Names of the classes in integer maps; their numbers if empty.
       width: Width in inches.
     """
     tiles = as_tiles(images)

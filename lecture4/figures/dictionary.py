@@ -284,7 +284,7 @@ def _pairs(fig, pairs, captions):
 
 
 def _places(largest: float) -> int:
-    """Digits behind the point with which the largest of some numbers shows three."""
+    """Number of decimal places with which the largest of some numbers has three digits."""
     return 0 if largest <= 0 else int(np.clip(2 - math.floor(math.log10(largest)), 0, 6))
 
 

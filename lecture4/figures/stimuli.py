@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from lecture4.figures import dictionary, images, lines
 
-Curve = tuple[Real[np.ndarray | Array, 'm'], Real[np.ndarray | Array, 'm']]
-Path = tuple[Real[np.ndarray | Array, 'm h w *c'], Real[np.ndarray | Array, 'm']]
+Curve = tuple[Real[np.ndarray | Array, '_m'], Real[np.ndarray | Array, '_m']]
+Path = tuple[Real[np.ndarray | Array, '_m _h _w ...'], Real[np.ndarray | Array, '_m']]
 
 
 def gallery(
     filters: Real[np.ndarray | Array, 'd k'],
-    stimuli: Mapping[str, Real[np.ndarray | Array, 'm h w *c']],
+    stimuli: Mapping[str, Real[np.ndarray | Array, '_m _h _w ...']],
     tunings: Mapping[str, Mapping[str, Curve]],
     paths: Mapping[str, Path],
 ) -> dict[str, tuple[Figure, str]]:

@@ -42,7 +42,7 @@ def read_init(path: str) -> Init:
         (RUN/checkpoints/STEP or RUN/checkpoints/best/STEP); a file of another library; or ''.
 
     Raises:
-      UsageError: The directory holds no run, the file is damaged, or the run has trained no network.
+      UsageError: The directory contains no run, the file is damaged, or the run has trained no network.
     """
     place = pathlib.Path(path).expanduser()
     if path and place.is_dir():

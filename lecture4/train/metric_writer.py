@@ -142,7 +142,7 @@ def write_hyperparameters(
 
     Args:
       directory: Folder of event files; earlier hyperparameters in it are replaced.
-      config: Field -> value; what is no number, text or bool is written as text.
+      config: Field -> value; values other than numbers, text and bools are written as text.
       results: Name -> value, of which scalars are written as result/NAME.
     """
     try:

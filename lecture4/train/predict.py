@@ -84,7 +84,7 @@ def _model(experiment: Experiment, config: Config, directory: pathlib.Path) -> s
         return saved_model.load(directory, sys.modules[experiment.data.__module__])
     if experiment.pretrained_model is None:
         raise UsageError(
-            f'{directory} holds no run, and {experiment.name} does not predict with --init alone; give '
+            f'{directory} contains no run, and {experiment.name} does not predict with --init alone; give '
             'the directory of a finished run as --workdir'
         )
     if pathlib.Path(init).expanduser().is_dir():
@@ -162,7 +162,7 @@ def check_function(function: Callable[[Any], Any], shape: tuple[int, ...], name:
     """Raises UsageError where a model's function does not take examples of a shape."""
     if _output(function, np.zeros((2, *shape), np.float32)) is None:
         raise UsageError(
-            f'{name} of this model takes no examples of shape {shape}; use it from Python with train.load'
+            f'{name} of this model does not take examples of shape {shape}; use it from Python with train.load'
         )
 
 
@@ -199,12 +199,12 @@ def _read(
 
 
 def on_devices(function: Callable[..., Any], mesh: Mesh, num_rows: int) -> Callable[..., Any]:
-    """The function over rows divided among devices; every call has as many rows, so it compiles once.
+    """The function over rows divided among devices; every call has the same number of rows, so it compiles once.
 
     Args:
       function: (arrays [n, ...]) -> a tree of arrays [n, ...].
-      mesh: Of the devices.
-      num_rows: Rows per call, at most; calls with fewer are filled up with zeros.
+      mesh: Mesh of the devices.
+      num_rows: Largest number of rows per call; smaller calls are padded with zeros.
     """
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     rows = -(-num_rows // mesh.size) * mesh.size

@@ -41,17 +41,17 @@ def run(
     """Detect objects in new images.
 
     Args:
-      spec: Of the run; its constant 'scale_rule' says how images are resized.
-      on_devices: Number of rows -> the detector, (images uint8 [n, h, w, 3], sizes [n, 2]) -> detections with
+      spec: Spec of the run; its constant 'scale_rule' determines the size of resized images.
+      on_devices: From a number of rows to the detector, (images uint8 [n, h, w, 3], sizes [n, 2]) -> detections with
         boxes [n, d, 4], scores, labels (1 to K) and valid [n, d].
       inputs: The images.
-      config: For the progress.
+      config: Config that selects the display of progress.
       directory: The run directory.
       skip: Whether images that cannot be read are left out and logged.
 
     Returns:
       detections.json: images, categories and annotations with 'bbox' [x, y, width, height] in pixels of the
-      image as it is stored, and 'score', which the source coco:PATH reads as boxes.
+      stored image, and 'score', which the source coco:PATH reads as boxes.
 
     Raises:
       UsageError: An image cannot be read.

@@ -126,7 +126,7 @@ def add_defaults(
 
 
 def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> tuple[str, ...]:
-    """Check that a directory holds no run with another config. Write nothing.
+    """Check that a directory contains no run with another config. Write nothing.
 
     Two changes are allowed: more steps, and values of fields that only evaluations depend on
     (`fields.Evaluation`).

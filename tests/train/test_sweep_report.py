@@ -219,7 +219,7 @@ def test_a_sweep_without_any_result_has_a_report(tmp_path):
     report = make(tmp_path, variants)
     assert report.summary.startswith('No setting has a finite ELBO. 2 of 2 variants have no result')
     assert (tmp_path / 'report.html').exists()
-    with pytest.raises(UsageError, match='holds no sweep'):
+    with pytest.raises(UsageError, match='contains no sweep'):
         make(tmp_path / 'none', variants)
 
 

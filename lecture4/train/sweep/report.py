@@ -98,10 +98,10 @@ def make(experiment, config, variants: Sequence[dict[str, Any]], directory: path
       The Report.
 
     Raises:
-      UsageError: The directory holds no sweep, or the settings cannot be ranked by --best.
+      UsageError: The directory contains no sweep, or the settings cannot be ranked by --best.
     """
     if not directory.is_dir():
-        raise UsageError(f'{directory} holds no sweep; run it first, or correct --workdir')
+        raise UsageError(f'{directory} contains no sweep; run it first, or correct --workdir')
     declared = experiment.metrics
     missing = failed_variants(variants, directory)
     fields = tuple(dict.fromkeys(name for variant in variants for name in variant))
