@@ -1,8 +1,8 @@
 """What is a suitable pooling size? Max, mean and subsampling by width and stride (Scherer, Mueller & Behnke 2010).
 
 Networks of one convolution, a ReLU, a pooling and a dense layer differ in the pooling only: kind, width, stride, with
-and without overlap (AlexNet's 3 / 2 against 2 / 2, worth .4 % top-1 in the paper). Accuracy on test images and on
-translated ones, movement of the features under translation, parameters and multiply-adds.
+and without overlap (AlexNet's 3 / 2 compared with 2 / 2, which gains 0.4 % top-1 in the paper). Accuracy on test
+images and on translated ones, movement of the features under translation, parameters and multiply-adds.
 
 Run:      python -m experiments.convnets.pooling
           python -m experiments.convnets.pooling --preset mnist --manual_dir PATH
@@ -30,7 +30,7 @@ class Config(train.Config):
     steps_per_call: train.AtLeast1 = 20
     # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
     source: str = 'digits'
-    # Zeros added around every image, into which it is translated.
+    # Border of zeros around every image, in pixels; images are translated within it.
     margin: train.AtLeast0 = 4
     # Largest translation of test images, in pixels.
     max_translation: train.AtLeast1 = 2

@@ -85,9 +85,9 @@ def _apart(at, points, names, size):
         moved = False
         for i in range(len(inches)):
             for j in range(i):
-                beside = abs(inches[i, 0] - inches[j, 0]) < (width[i] + width[j]) / 2
+                overlaps = abs(inches[i, 0] - inches[j, 0]) < (width[i] + width[j]) / 2
                 gap = inches[i, 1] - inches[j, 1]
-                if beside and abs(gap) < LABEL_HEIGHT:
+                if overlaps and abs(gap) < LABEL_HEIGHT:
                     push = (LABEL_HEIGHT - abs(gap)) / 2 * (1 if gap >= 0 else -1)
                     inches[i, 1] += push
                     inches[j, 1] -= push

@@ -1,4 +1,4 @@
-"""Poolings of different kind, width and stride behind one convolution: accuracy, invariance and cost compared."""
+"""Poolings of different kind, width and stride after one convolution: accuracy, invariance and cost compared."""
 
 import functools
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Pooling(NamedTuple):
         return f'{self.kind}-{self.window}-{self.stride}'
 
     def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 c']:
-        """Pooled feature maps; an incomplete window at the end is kept."""
+        """Pooled feature maps; incomplete windows at the end are included."""
         if self.kind == 'subsample':
             return x[:, :: self.stride, :: self.stride]
         if self.kind == 'max':
@@ -47,9 +47,9 @@ class Network(nn.Module):
     """Convolution with padding, ReLU, pooling, a dense layer.
 
     Attributes:
-      pooling: After the ReLU.
+      pooling: Pooling after the ReLU.
       features: Number of filters.
-      kernel_size: Of the convolution, odd.
+      kernel_size: Height and width of the filters, odd.
       n_classes: Number of classes.
     """
 
@@ -68,7 +68,7 @@ class Network(nn.Module):
         return nn.Dense(self.n_classes, name='fc')(maps.reshape(len(maps), -1)), maps
 
     def stack(self) -> receptive_field.Stack:
-        """Its layers, for `receptive_field.summarize`."""
+        """Layers of the network, for `receptive_field.summarize`."""
         own, padding = self.pooling, self.kernel_size // 2
         window = own.stride if own.kind == 'subsample' else own.window
         return (
@@ -79,10 +79,11 @@ class Network(nn.Module):
 
 
 def poolings(windows: tuple[int, ...]) -> tuple[Pooling, ...]:
-    """No pooling (as 'max-1-1'), then every kind at every width, max and mean with overlap too.
+    """No pooling (as 'max-1-1'), then every kind at every width; max and mean also with overlap.
 
     Args:
-      windows: Widths of at least 2; overlapping windows have a stride of half of it, rounded up, as AlexNet's 3 / 2.
+      windows: Widths of at least 2; overlapping windows have a stride of half their width, rounded up, as AlexNet's 3
+        / 2.
     """
     result = [Pooling('max', 1, 1)]
     for window in windows:
@@ -113,8 +114,8 @@ def fit(
       network: The network.
       x: Images.
       labels: Their classes.
-      rows: Row numbers of each batch; few labels are those that occur in it.
-      learning_rate: Of Adam.
+      rows: Row numbers of each batch; with few labels, only the labeled images occur in them.
+      learning_rate: Learning rate of Adam.
       seed: Seed of the initial weights.
 
     Returns:
@@ -158,15 +159,15 @@ def few_label_records(
     """Test accuracy of the network trained on few labeled images alone.
 
     Args:
-      name: What records call it.
+      name: Name of the network in the records.
       network: The network.
-      train: Images and labels, of which labeled sets are drawn as by `linear_probe.label_records`.
+      train: Images and labels, from which labeled sets are drawn as in `linear_probe.label_records`.
       test: Images and labels.
       num_labels: Numbers of labeled images; a number above that of the training images means all of them.
-      num_trials: Labeled sets of each.
+      num_trials: Number of labeled sets of each size.
       steps: Training steps.
       batch_size: Images per step, drawn with replacement.
-      learning_rate: Of Adam.
+      learning_rate: Learning rate of Adam.
       seed: Seed of the labeled sets.
 
     Returns:
