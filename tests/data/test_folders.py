@@ -167,6 +167,12 @@ def test_a_link_that_leads_back_ends(tmp_path):
     assert len(sources.load(f'dir:{tmp_path}').images) == 1
 
 
+def test_a_link_that_leads_back_by_two_folders_ends(tmp_path):
+    save(tmp_path / 'a/inner/innermost/1.png')
+    (tmp_path / 'a/inner/innermost/again').symlink_to(tmp_path / 'a')
+    assert len(sources.load(f'dir:{tmp_path}').images) == 1
+
+
 def test_unread_files_are_counted_and_named_once(tmp_path, caplog):
     save(tmp_path / 'a/1.png')
     for i in range(3):
