@@ -1,26 +1,26 @@
-"""How far data parallelism carries: bytes reduced a step against link speeds, for 8 to 1024 devices.
+"""How far data parallelism scales: bytes reduced per step and speeds of links, for 8 to 1024 devices.
 
     python tests/benchmarks/scaling.py [--flops 40e12] [--latency 10e-6] [--loop 5e-6] [--count]
 
-A count, not a measurement: nothing here ran on more than one machine. What is counted exactly is the
+A calculation, not a measurement: nothing here ran on more than one machine. The count is exact for the
 number of bytes that a step sums over devices (--count reads the same number from the program that XLA
-compiles for 8 simulated devices). Assumed, and given by the options: what a device sustains, the time
-of one round between two devices, the time of one turn of a loop on a device. A sum of b bytes over
+compiles for 8 simulated devices). Assumed, and set by the options: the rate that a device sustains, the
+latency between two devices, the time of one iteration of a loop on a device. A sum of b bytes over
 n devices takes 2 (n - 1) / n * b / link + 2 log2(n) * latency seconds (what a ring moves, what a tree
 waits); overlap with computation, which would hide a part of it, is left out.
 
 Dictionary learning sums A [k, k], B [d, k], the usage of the atoms, two means and the 32 worst-coded
-signals, whatever the batch: 4 (k^2 + d k + k + 2 + 32 d) bytes, 0.43 MB for 256 atoms of 144. What
-ends its scaling is no link but what every device repeats: the k moves of the atoms, one after another,
-and the eigenvalues of D D'. A batch of 65,536 signals is already less than half as fast on 8 devices
-as 8 devices could be. With 512 signals a device the step keeps its time: 74 % or more of it is computing
-at 1024 devices from 100 Gbit/s up. More devices buy larger batches, not shorter steps.
+signals, whatever the batch: 4 (k^2 + d k + k + 2 + 32 d) bytes, 0.43 MB for 256 atoms of 144. Its
+scaling is limited not by links but by the work that every device repeats: the k sequential updates of the
+atoms, and the eigenvalues of D D'. A batch of 65,536 signals is already less than half as fast on 8 devices
+as 8 devices could be. With 512 signals per device the time of a step stays constant: 74 % or more of it is computing
+at 1024 devices from 100 Gbit/s up. More devices allow larger batches, not shorter steps.
 
 ResNet-50 sums 25.6 million gradients, 102 MB in float32, and for batch statistics of the whole batch 53
-pairs of vectors, forward and backward, each a wait of its own. At a fixed global batch of 8192 more than
-half of the devices' worth is left up to 16 devices at 10 Gbit/s, 128 at 100 and 400 Gbit/s, 256 at
-450 GB/s, where the 106 waits of batch norm are what is left of the time, not the bytes. With 256 pictures
-a device 80 % or more are left at 1024 devices from 100 Gbit/s up, and half at 8 with 10 Gbit/s.
+pairs of vectors, forward and backward, each with its own latency. At a fixed global batch of 8192 more than
+half of the efficiency is left up to 16 devices at 10 Gbit/s, 128 at 100 and 400 Gbit/s, 256 at
+450 GB/s, where the limit is the latency of batch norm's 106 sums, not the bytes. With 256 images
+per device 80 % or more is left at 1024 devices from 100 Gbit/s up, and half at 8 with 10 Gbit/s.
 """
 
 import argparse
