@@ -24,11 +24,11 @@ from lecture4.vision import pooling_sizes
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     steps: train.AtLeast1 = 400
     batch_size: train.AtLeast1 = 32
     steps_per_call: train.AtLeast1 = 20
-    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH.
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Border of zeros around every image, in pixels; images are translated within it.
     margin: train.AtLeast0 = 4
