@@ -6,8 +6,21 @@ images and on translated ones, movement of the features under translation, param
 
 Run:      python -m experiments.convnets.pooling
           python -m experiments.convnets.pooling --preset mnist --manual_dir PATH
-Hardware: one core (AMD EPYC), 2 minutes
-Results:  not recorded yet
+Hardware: one core (AMD EPYC), 3 minutes
+Results:  digits, one run, 360 test images; accuracy (%) in place / translated by 2 pixels
+
+          | window / stride | max         | mean        | subsampling | multiply-adds |
+          |-----------------|-------------|-------------|-------------|---------------|
+          | none            | 93.2 / 14.2 |             |             | 38,912        |
+          | 2 / 2           | 89.2 / 14.9 | 88.4 / 14.6 | 87.6 / 15.2 | 23,552        |
+          | 3 / 2, overlap  | 89.2 / 21.9 | 84.2 / 18.1 |             | 23,552        |
+          | 4 / 2, overlap  | 92.0 / 22.7 | 83.4 / 16.0 |             | 22,352        |
+          | 4 / 4           | 88.0 / 25.2 | 74.6 / 18.9 | 78.2 / 11.6 | 19,712        |
+          | 8 / 4, overlap  | 84.6 / 46.7 | 54.8 / 15.7 |             | 19,152        |
+          | 8 / 8           | 83.6 / 34.6 | 53.4 / 16.0 | 55.0 / 8.0  | 18,752        |
+
+          No size is suitable by itself: wide max pooling buys invariance with accuracy in place, mean pooling and
+          subsampling lose both. Overlap gains .0 at 3 / 2 against 2 / 2, 4.0 at 4 / 2 against 4 / 4.
 """
 
 import dataclasses
