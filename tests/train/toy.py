@@ -150,7 +150,8 @@ def slow_saves(seconds):
 
 
 def prepare_faults():
-    if folder := os.environ.get('TOY_CHDIR'):
+    folder = os.environ.get('TOY_CHDIR')
+    if folder and '--process_id' in sys.argv:  # not in the check before the processes start
         os.chdir(pathlib.Path(folder) / sys.argv[sys.argv.index('--process_id') + 1])
     if seconds := os.environ.get('TOY_SLOW_SAVE'):
         slow_saves(float(seconds))
