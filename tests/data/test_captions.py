@@ -193,7 +193,7 @@ def test_broken_lists_of_captions_are_refused(folder, text, match):
         ('scenes', 'val', 'it has train, dev, test, held_out'),
         ('flickr8k', 'held_out', 'it has train, dev, test'),
         ('folder:/nowhere', 'train', 'no captions.txt'),
-        ('coco:/nowhere', 'train', r'no captions_train\*.json'),
+        ('coco:/nowhere', 'train', r'has captions_train\*.json'),
     ],
 )
 def test_unknown_sources_and_splits_are_refused(source, split, match):
