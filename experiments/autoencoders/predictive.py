@@ -174,10 +174,9 @@ def report(config, state, data):
     D, W = np.asarray(params.atoms), np.asarray(params.encoder.weight)
     back, shape = (data.spec.constants[name] for name in ('unwhitening', 'signal_shape'))
     drawn = functools.partial(dictionary.atoms, patch_shape=shape, order=atoms.display_order(D))
-    axes = {'xlabel': 'proximal gradient steps', 'ylabel': 'relative excess', 'yscale': 'log'}
     figures = {
         'excess': train.Figure(
-            lines.single('Energy above its minimum', excess, **axes),
+            lines.single('Proximal gradient steps', excess, ylabel='relative excess', yscale='log'),
             'Relative excess of the energy over its minimum, from two starting points.',
         ),
         'accuracy': train.Figure(
