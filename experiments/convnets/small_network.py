@@ -79,7 +79,7 @@ class Config(train.SquareImages):
 
 
 METRICS = (
-    train.Metric('translated_accuracy', 'fraction', 'higher', 'translated, max', primary=True),
+    train.Metric('translated_accuracy', 'fraction', 'higher', 'shifted accuracy', primary=True),
     train.Metric('loss', '', 'lower', 'loss'),
     train.Metric('accuracy', 'fraction', 'higher', 'accuracy'),
     train.Metric('movement', '', 'lower', 'movement of the features'),
