@@ -166,7 +166,7 @@ def test_the_experiments_that_export_are_named():
         for path in sorted(
             (pathlib.Path(__file__).parents[2] / 'experiments').rglob('*.py'), reverse=True
         )
-        if "'state_dict': state_dict" in path.read_text()
+        if "'state_dict'" in path.read_text()
     ]
     assert sorted(with_export) == sorted(export.EXPORTING)
 

@@ -273,8 +273,8 @@ def _take(images, rows) -> Any:
     return images.take(rows) if isinstance(images, ImageFiles) else images[rows]
 
 
-def one_size(source: str, images: Any) -> np.ndarray:
-    """The images, if they have one size.
+def one_size(source: str, images: Any) -> Any:
+    """The images, if they have one size: an array, or an `ImageFiles`.
 
     Raises:
       DataError: They have several.
