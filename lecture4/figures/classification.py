@@ -1,6 +1,7 @@
 """Errors of a classifier: the classes that it confuses, the images with the highest loss."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Integer, Real
@@ -67,7 +68,7 @@ def confusion_matrix(
 
 
 def top_losses(
-    images: Real[np.ndarray | Array, 'm h w c'] | Sequence[Real[np.ndarray | Array, 'h w c']],
+    images: Any,
     probs: Real[np.ndarray | Array, 'm classes'],
     labels: Integer[np.ndarray | Array, 'm'],
     names: Sequence[str],
@@ -78,7 +79,7 @@ def top_losses(
     """The images whose true class has the lowest probability, with true and predicted class under each.
 
     Args:
-      images: Images, uint8 or in [0, 1].
+      images: Images [m, h, w, c], uint8 or in [0, 1]: an array, or an object that returns the image of a row.
       probs: Predicted probabilities.
       labels: True classes.
       names: Names of the classes.

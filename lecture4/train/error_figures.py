@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Integer, Real, Shaped
 
+from lecture4.data.images.on_disk import ImageFiles
 from lecture4.ops import metrics
 from lecture4.train.report import Figure
 
 
 def error_figures(
-    images: Shaped[np.ndarray, 'n h w c'],
+    images: Shaped[np.ndarray, 'n h w c'] | ImageFiles,
     probs: Real[np.ndarray | Array, 'n classes'],
     labels: Integer[np.ndarray | Array, 'n'],
     class_names: Sequence[str],
@@ -18,7 +19,7 @@ def error_figures(
     """'confusion', the confusion matrix, and 'mistakes', the images of highest loss.
 
     Args:
-      images: Test images, uint8 or in [0, 1]; an array, or an object that is indexed like one.
+      images: Test images, uint8 or in [0, 1]; in memory or on disk.
       probs: Predicted probabilities.
       labels: True classes.
       class_names: Names of the classes.

@@ -112,5 +112,5 @@ def test_what_cannot_stay_on_the_disk(folder):
         (f'dir:{folder}', {'image_size': 8, 'pixels': 'gray'}),
         (f'dir:{folder}', {'image_size': 8, 'classes': (0, 1)}),
     ):
-        with pytest.raises(DataError, match='name such a source and an image_size'):
+        with pytest.raises(DataError, match='name such a source and an --image_size'):
             task.load(source, on_disk=True, **({'pixels': 'stored'} | options))
