@@ -225,6 +225,7 @@ def in_remat(f, x):
     return jax.checkpoint(f)(x)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', FUNCTIONS)
 def test_loops_work_inside_shard_map(name):
     check_types(name, in_shard_map)
@@ -258,6 +259,7 @@ def check_types(name, context):
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', [name for name in FUNCTIONS if 'shared' in name])
 def test_gradients_by_what_devices_share_are_sums_over_them(name):
     """Of the loss of all rows, although each device differentiates its own: also custom gradients."""

@@ -165,6 +165,7 @@ def learned():
     return alternated(10)
 
 
+@pytest.mark.slow
 def test_alternation_recovers_a_planted_dictionary(learned):
     true, _, first, params, energies = learned
     assert energies[-50:].mean() < 0.75 * energies[:50].mean()

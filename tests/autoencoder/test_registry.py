@@ -15,6 +15,7 @@ def x():
     return jax.random.uniform(jax.random.key(1), (6, 5))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', registry.NAMES)
 def test_every_named_variant_encodes_and_decodes(name, x):
     variant = registry.by_name(name, 3, **OPTIONS)

@@ -101,6 +101,7 @@ def test_loss_and_gradient_are_those_of_the_definition(x, tied):
     assert float(sum(jax.tree.leaves(inner))) == pytest.approx(slope, rel=1e-6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('k', [5, 12])
 def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
     """E||W'Wx - x||^2 = ||W'W - I||^2 = ||W W' - I||^2 + d - k, exactly for whitened samples."""

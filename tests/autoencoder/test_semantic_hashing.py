@@ -83,6 +83,7 @@ def trained(noise):
     )
 
 
+@pytest.mark.slow
 def test_noise_drives_latent_units_to_0_or_1():
     """The claim that makes bits of codes: only values far from 1/2 survive the noise."""
     undecided = [

@@ -38,6 +38,7 @@ def by_scipy(name, outputs, values):
     return np.log((chances * values.reshape(-1, 2, 3)).sum(2)).sum(1)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_log_likelihood_is_scipy_s(name, x64):
     family, _ = FAMILIES[name]
@@ -48,6 +49,7 @@ def test_log_likelihood_is_scipy_s(name, x64):
     np.testing.assert_allclose(found, by_scipy(name, outputs, values), rtol=1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_samples_have_the_stated_mean(name):
     family, p = FAMILIES[name]
@@ -94,6 +96,7 @@ def test_kl_of_gaussians_is_the_integral(name, x64):
         np.testing.assert_allclose(family.kl(a, b)[0, j], integral, rtol=1e-9)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_gradients_in_the_outputs(name, x64):
     family, _ = FAMILIES[name]
@@ -103,6 +106,7 @@ def test_gradients_in_the_outputs(name, x64):
     check_grads(jax.jit(family.kl), (outputs, others), 1, modes=['rev'])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', ['bernoulli', 'categorical'])
 @pytest.mark.parametrize('logit', [-100.0, 100.0])
 def test_saturated_logits_stay_finite(name, logit):
@@ -155,6 +159,7 @@ def reward(h, c=1.5):
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', FAMILIES)
 def test_estimators_agree_with_the_exact_gradient(name, x64):
     """In expectation: means of 4000 independent gradients lie within 4.5 standard errors."""

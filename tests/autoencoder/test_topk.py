@@ -205,6 +205,7 @@ def test_revived_units_count_as_dead_until_they_are_used():
     assert revived == [0, 0, 20, 0, 0, 20, 0]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('k', [4, 16])
 def test_most_revived_units_are_used_at_the_default_scale(k):
     """Half of the units start out of reach of sums of three of 32 sources."""
@@ -236,6 +237,7 @@ def test_most_revived_units_are_used_at_the_default_scale(k):
     assert int(metrics['dead'][-1]) == 48
 
 
+@pytest.mark.slow
 def test_four_devices_count_and_update_as_one():
     """Idle counts, dead units and parameters under shard_map and pmap, by plain gradients."""
     x, params = problem()

@@ -71,6 +71,7 @@ def peer(x, labels, C, bias_scale=None, sample_weight=None):
 # Agreement with an independent solver
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('bias_scale', [None, 2.0])
 @pytest.mark.parametrize('C', [0.01, 10.0])
 def test_objective_is_that_of_scikit_learn_on_digits(bias_scale, C):
@@ -85,6 +86,7 @@ def test_objective_is_that_of_scikit_learn_on_digits(bias_scale, C):
     assert fitted.objective == pytest.approx(ours, rel=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 def test_objective_is_that_of_scikit_learn_on_ill_scaled_features(dtype, x64):
     """Features a million times apart."""
@@ -128,6 +130,7 @@ def test_two_classes_have_half_the_norm_of_scikit_learn():
 # Certificates
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('bias_scale', 'shape'), [(None, (40, 6)), (1.0, (30, 50))])
 @pytest.mark.parametrize('max_iterations', [1, 3, 60])
 def test_gap_bounds_the_distance_to_the_minimum(bias_scale, shape, max_iterations):
@@ -195,6 +198,7 @@ def test_nan_and_a_missing_class_are_not_converged():
 # Forms of the same problem
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('bias_scale', 'shape'), [(2.0, (40, 6)), (None, (20, 50))])
 def test_fit_gram_is_fit(bias_scale, shape, x64):
     x, labels = blobs(*shape, spread=0.7)
@@ -209,6 +213,7 @@ def test_fit_gram_is_fit(bias_scale, shape, x64):
     np.testing.assert_allclose(x.T @ two.weights, one.weights, atol=2e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', ['fit', 'fit_gram'])
 def test_weight_zero_leaves_out_and_two_counts_twice(name, x64):
     x, labels = blobs(40, 4, spread=0.7)

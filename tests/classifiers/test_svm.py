@@ -97,6 +97,7 @@ def liblinear(x, labels, C, loss, *, dual, tol=1e-8, bias_scale=1.0, sample_weig
 # Agreement with independent solvers
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'loss, dual', [('squared_hinge', False), ('squared_hinge', True), ('hinge', True)]
 )
@@ -112,6 +113,7 @@ def test_objective_is_that_of_liblinear_on_digits(loss, dual, C):
     np.testing.assert_allclose(fitted.objective, ours, rtol=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('loss', LOSSES)
 def test_objective_is_that_of_liblinear_on_ill_scaled_features(loss, x64):
     """Features a million times apart. LIBLINEAR itself needs columns of one scale; whatever it reaches
@@ -130,6 +132,7 @@ def test_objective_is_that_of_liblinear_on_ill_scaled_features(loss, x64):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('loss', LOSSES)
 @pytest.mark.parametrize('C', [1e-3, 1.0])
 def test_ill_scaled_features_in_float32(loss, C):
@@ -154,6 +157,7 @@ def test_measurements_in_different_units():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('loss', LOSSES)
 @pytest.mark.parametrize('bias_scale', [0.1, 10.0])
 def test_bias_scale_is_the_intercept_scaling_of_liblinear(loss, bias_scale):
@@ -169,6 +173,7 @@ def test_bias_scale_is_the_intercept_scaling_of_liblinear(loss, bias_scale):
 # Certificates
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('loss', 'shape'), [('squared_hinge', (40, 6)), ('hinge', (30, 50))])
 @pytest.mark.parametrize('max_iterations', [1, 4, 60])
 def test_gap_bounds_the_distance_to_the_minimum(loss, shape, max_iterations):
@@ -239,6 +244,7 @@ def test_nan_is_not_converged():
 # Forms of the same problem
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('loss', 'shape'), [('hinge', (40, 6)), ('squared_hinge', (20, 50))])
 def test_fit_gram_is_fit(loss, shape, x64):
     x, labels = blobs(*shape)
@@ -263,6 +269,7 @@ def test_fit_gram_in_float32(loss):
     assert (reached <= upper * (1 + 1e-4)).all() and (reached >= lower * (1 - 1e-6)).all()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('loss', LOSSES)
 @pytest.mark.parametrize('name', ['fit', 'fit_gram'])
 def test_weight_zero_leaves_out_and_two_counts_twice(loss, name, x64):
@@ -358,6 +365,7 @@ def test_one_trace_serves_every_C():
     assert (bias(x, labels, 10.0, weight) != first).all() and len(traces) == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', ['fit', 'fit_gram'])
 def test_errors_name_what_was_passed_and_what_is_expected(name):
     run = functools.partial(getattr(svm, name), n_classes=3)

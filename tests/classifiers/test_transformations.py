@@ -30,6 +30,7 @@ def data(name):
     return jnp.asarray(X @ X.swapaxes(1, 2) if 'gram' in name else X)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', FITS)
 def test_a_second_fit_traces_nothing(name):
     x = data(name)
@@ -39,6 +40,7 @@ def test_a_second_fit_traces_nothing(name):
     assert not events
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', FITS)
 def test_a_fit_inside_shard_map_is_the_fit_alone(name):
     """One training set on each device; labels and C are the same on all."""

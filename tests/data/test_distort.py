@@ -24,6 +24,7 @@ def compiled(name):
     return jax.jit(functools.partial(distort.distort, distortion=name))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', distort.DISTORTIONS)
 def test_distortions_are_pure_and_stay_in_range(digits, name):
     run = compiled(name)

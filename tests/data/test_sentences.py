@@ -13,6 +13,7 @@ from lecture4.data.text.sentences import DataError
 from lecture4.data.text.tokens import tokenize
 
 
+@pytest.mark.slow
 def test_docstrings_are_labeled_text_in_disjoint_splits():
     train, test = (sentences.load('docstrings', split) for split in sentences.splits('docstrings'))
     assert train.class_names == test.class_names == docstrings.SUBPACKAGES

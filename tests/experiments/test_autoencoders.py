@@ -85,6 +85,7 @@ def test_losses_of_the_whole_set_refuse_pmap(module):
         jax.eval_shape(lambda s: task.step(s, x, jax.random.key(0), Reduce('data')), state)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', NAMES)
 def test_functions_of_a_model_run_on_raw_inputs(name):
     """Untrained, as initialized; a decoder gets what the encoder of the same model returns."""

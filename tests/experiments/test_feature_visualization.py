@@ -10,6 +10,7 @@ from lecture4.vision import visualization
 from lecture4.vision.models import registry
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ('name', 'expected'),
     [

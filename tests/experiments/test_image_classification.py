@@ -150,6 +150,7 @@ def test_weights_of_a_file_start_all_layers_but_a_new_head(source, monkeypatch):
     assert abs(state.params['fc']['kernel']).min() > 0
 
 
+@pytest.mark.slow
 def test_test_crops_and_an_ensemble_of_runs(source, tmp_path, capsys):
     common = ['--network', 'tiny', '--source', source, '--crop_size', '8']
     common += ['--steps', '2', '--batch_size', '8', '--cache_dir', 'none', '--progress', 'none']

@@ -54,6 +54,7 @@ def rows(tmp_path_factory):
     return f'npz:{path}'
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', SQUARE)
 def test_rows_of_own_images_are_loaded(name, rows):
     this = experiment.from_module(importlib.import_module(f'experiments.{name}'))
@@ -74,6 +75,7 @@ def test_unreadable_files_can_be_skipped_everywhere(name):
         assert config_type(unreadable='skip').data_kwargs()['unreadable'] == 'skip'
 
 
+@pytest.mark.slow
 def test_a_variational_autoencoder_of_own_photographs_samples_images(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / 'own').mkdir()

@@ -64,6 +64,7 @@ def test_mistakes_are_one_line_and_touch_nothing(argv, message, arrays, tmp_path
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('encoder', ['threshold', pytest.param('sparse', marks=pytest.mark.slow)])
 def test_color_patches_over_quadrants_by_either_encoder(encoder, tmp_path):
     """The preset cifar10 on images of its kind: one class has red halves left, the other right."""

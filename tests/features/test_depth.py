@@ -61,6 +61,7 @@ def test_targets_have_mean_0_and_variance_1(target):
     np.testing.assert_allclose((y.mean(), y.var()), (0, 1), atol=0.03)
 
 
+@pytest.mark.slow
 def test_padded_networks_are_the_narrow_ones():
     stack = depth.init_stack(jax.random.key(0), 2, (2, 5), (1, 3))
     x = jax.random.normal(jax.random.key(1), (2, 7, 3)).at[0, :, 1:].set(0)

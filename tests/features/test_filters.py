@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import optax
 
 from lecture4.features import filters, self_taught
@@ -23,6 +24,7 @@ def gratings(n, seed):
     return jnp.asarray((images + noise)[..., None], jnp.float32), jnp.asarray(labels)
 
 
+@pytest.mark.slow
 def test_filters_learn_orientation_from_labels():
     images, labels = gratings(300, 0)
     params = filters.init(jax.random.key(0), 16, 8, 2)

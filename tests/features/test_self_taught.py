@@ -38,6 +38,7 @@ def by_definition(image, pooling_grid, pool):
     return np.concatenate([pool(half, axis=(0, 1)) for half in halves])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     'pooling_grid, pooling', [(1, 'mean'), (2, 'mean'), (2, 'max'), (2, 'sum')]
 )

@@ -124,6 +124,7 @@ def texts(figure):
     return {artist.get_text() for artist in figure.findobj(Text)}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('name', NAMES, ids=range(len(NAMES)))
 def test_every_figure_draws_names_from_data(name):
     for figure in all_figures(name):

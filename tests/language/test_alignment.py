@@ -92,6 +92,7 @@ def encoder(request):
     return request.param, apply, variables, vectors
 
 
+@pytest.mark.cases(1)
 def test_padding_changes_no_embedding(encoder):
     _, apply, variables, vectors = encoder
     other = np.where(MASK[:, :, None], vectors, 9).astype(np.float32)

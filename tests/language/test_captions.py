@@ -28,6 +28,7 @@ def model(request):
     return network, variables, jax.jit(network.apply)
 
 
+@pytest.mark.cases(1)
 def test_words_decoded_one_by_one_have_the_logits_of_all(model):
     network, variables, apply = model
     logits, _ = apply(variables, FEATURES, TOKENS)
@@ -60,6 +61,7 @@ def test_words_depend_on_earlier_ones_only(model):
     assert not moved[:3].any() and (moved[3:] > 0).all()
 
 
+@pytest.mark.cases(1)
 def test_the_unknown_word_is_never_generated(model):
     network, variables, _ = model
 

@@ -65,6 +65,7 @@ def dense(words, labels, steps, *, tune, fixed):
     return params, learned, losses
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ('variant', 'tune', 'fixed'),
     [('rand', True, False), ('static', False, True), ('multichannel', True, True)],

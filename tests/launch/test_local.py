@@ -67,6 +67,7 @@ def test_two_processes_train_like_one_and_encode(tmp_path, alone):
     assert encode.read(tmp_path / 'codes')['codes'].shape == (64, 3)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_in_one_process_resumes_in_another(tmp_path, alone):
     """SIGTERM to the launcher: all save the same step and exit with 75; one process resumes."""
     process = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.1')

@@ -96,6 +96,7 @@ def test_clipping_and_flipping():
 run = functools.partial(jax.jit, static_argnames=('max_outputs', 'extent', 'tile_size'))(boxes.nms)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.7])
 @pytest.mark.parametrize('extent', EXTENTS)
 def test_suppression_is_the_sequential_one(extent, threshold):

@@ -53,6 +53,7 @@ def operands(size, window, groups, seed=0):
     return rng.normal(size=(2, *size, IN)), rng.normal(size=(*window, IN // groups, OUT))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('size, window, stride, padding, groups', CASES)
 def test_equals_im2col_and_has_exact_adjoints(size, window, stride, padding, groups, x64):
     x, kernel = operands(size, window, groups)

@@ -33,6 +33,7 @@ CASES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', CASES)
 def test_values_and_gradients_are_those_of_lax(name, x64):
     window, strides, padding, options = CASES[name]

@@ -29,6 +29,7 @@ def test_extract_with_a_stride():
     np.testing.assert_array_equal(got[0, 1, 1], [21, 22, 27, 28])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('shape', 'size', 'stride'), SHAPES)
 def test_reassemble_is_the_adjoint(x64, shape, size, stride):
     x = images(shape)
@@ -38,6 +39,7 @@ def test_reassemble_is_the_adjoint(x64, shape, size, stride):
     np.testing.assert_allclose(left, right, rtol=1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(('shape', 'size', 'stride'), SHAPES)
 def test_average_undoes_extract_where_patches_cover(shape, size, stride):
     x = images(shape)

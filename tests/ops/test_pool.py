@@ -86,6 +86,7 @@ def image(size, seed=0, ties=False):
     return values.astype(np.float32)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('size, window, stride, padding, edge', CASES)
 def test_max_mean_and_switches_equal_loops(size, window, stride, padding, edge):
     x = image(size, ties=True)
@@ -107,6 +108,7 @@ def test_max_mean_and_switches_equal_loops(size, window, stride, padding, edge):
         np.testing.assert_allclose(mean, loop_mean(x, placed, count), rtol=1e-5)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('size, window, stride, padding, edge', CASES[1:7] + CASES[10:14])
 def test_gradients_go_to_the_first_maximum_and_to_all_of_a_mean(
     size, window, stride, padding, edge

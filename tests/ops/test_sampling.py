@@ -60,6 +60,7 @@ def value_and_gradients(images, points, *options, **named):
     return run(images, points)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('padding', sampling.PADDINGS)
 @pytest.mark.parametrize('size', [(5, 4), (1, 3), (3, 2, 4)], ids=str)
 def test_bilinear_is_the_papers_double_sum(x64, size, padding):
@@ -68,6 +69,7 @@ def test_bilinear_is_the_papers_double_sum(x64, size, padding):
     np.testing.assert_allclose(values, double_sum(image, points, triangle, padding), atol=1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('padding', ['zeros', 'edge', 'reflect', 'symmetric'])
 def test_general_kernels_are_the_papers_double_sum(x64, padding):
     image, points = case((5, 4))
@@ -113,6 +115,7 @@ def test_any_leading_axes(x64):
         np.testing.assert_allclose(values[i, 0].reshape(-1, 2), alone, atol=1e-12)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ('padding', 'channels', 'order'), [('zeros', 1, 1), ('zeros', 3, 2), ('reflect', 1, 1)]
 )
@@ -152,6 +155,7 @@ def test_gradients_reach_only_pixels_under_the_kernel(x64):
     assert set(map(tuple, np.argwhere(by_image[..., 0]))) == {(2, 1), (2, 2), (3, 1), (3, 2)}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('channels', [1, 3])
 def test_matrix_and_gather_forms_agree(x64, channels):
     image, points = case((6, 5), 50, channels)

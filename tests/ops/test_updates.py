@@ -14,6 +14,7 @@ PARAMS = {'weight': jnp.asarray([[1.0, -2.0], [0.5, 3.0]]), 'bias': jnp.asarray(
 GRADS = {'weight': jnp.asarray([[0.5, 1.0], [-1.0, 2.0]]), 'bias': jnp.asarray([1.0, -1.0])}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'optimizer', [optax.sgd(0.1, momentum=0.9), optax.adam(0.1), optax.adadelta(1.0)]
 )

@@ -119,6 +119,7 @@ def test_many_passes_reach_the_minimum_of_the_surrogate(x64):
     assert (multiplier > 1e-3).any()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('block_size', [3, 7, 40])
 def test_blocks_never_raise_the_surrogate_and_reach_the_same_minimum(block_size, x64):
     """Also where codes are dense and atoms correlated, and where k is no multiple of the block."""
@@ -162,6 +163,7 @@ def test_an_atom_without_use_stays(x64):
 # Steps
 
 
+@pytest.mark.slow
 def test_objective_falls_on_patches_of_images():
     x = patches()[:200]
     values = [held_out(np.asarray(learn(n)[0].atoms), x) for n in (0, 1, 10, 60)]
@@ -381,6 +383,7 @@ def test_init_adds_noise_where_signals_are_few_or_equal(kind):
 # Devices, jit, vmap
 
 
+@pytest.mark.slow
 def test_four_devices_learn_the_same_as_one():
     """Under pmap and over a mesh, through replacements, and with a different key on each device.
 

@@ -13,6 +13,7 @@ from tests.sparse.solving import EPS, METHODS, done, few, lasso, problem, solve,
 # Agreement with an independent solver
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'method, shape',
     few(
@@ -46,6 +47,7 @@ def test_lasso_in_float32_to_the_default_tolerance(method):
     assert (excess < 1e-4).all() and (excess > -1e-9).all()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'method, kind',
     few(

@@ -39,6 +39,7 @@ def test_a_signal_s_result_does_not_depend_on_the_others(method):
     assert mixed.converged[8] and not done(mixed)[[5, 7, 9]].any()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'method, tile',
     few(('coordinate_descent', 5), ('admm', 5), of=itertools.product(METHODS, [1, 5])),
@@ -69,6 +70,7 @@ def test_tiles_with_a_weight_per_atom(penalty, x64):
 # Initial codes and stopping
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('method', few('coordinate_descent', 'admm', 'feature_sign'))
 def test_warm_start(method, x64):
     x, D = problem()

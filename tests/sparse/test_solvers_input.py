@@ -14,6 +14,7 @@ from tests.sparse.solving import METHODS, done, few, lasso, problem, solve, valu
 # Edges
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     'method, start',
     few(

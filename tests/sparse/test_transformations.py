@@ -84,6 +84,7 @@ def retraced(function, *args):
     return matmul.call_count
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', COMPILED)
 def test_a_second_call_traces_nothing(name):
     """Weight and tolerance are arguments of the compiled function."""
@@ -120,6 +121,7 @@ def inside_shard_map(name):
     return function, jax.shard_map(function, mesh=MESH, in_specs=SPLIT, out_specs=SPLIT)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('name', FUNCTIONS)
 def test_loops_run_inside_shard_map(name):
     function, sharded = inside_shard_map(name)

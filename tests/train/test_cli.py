@@ -241,7 +241,9 @@ def test_a_run_does_not_start_on_devices_of_another_platform(tmp_path):
 def test_the_directory_is_checked_before_data_are_read(tmp_path):
     (tmp_path / 'file').touch()
     argv = ['--workdir', str(tmp_path / 'file' / 'a'), '--examples', '0']
-    with pytest.raises(UsageError, match=r'cannot write to .*file is no directory; choose another'):
+    with pytest.raises(
+        UsageError, match=r'cannot write to .*file is not a directory; choose another'
+    ):
         cli.run(EXPERIMENT, cli.parse(EXPERIMENT, argv))
 
 

@@ -83,6 +83,7 @@ def states(kind, variants, together, n_devices=1):
     return result
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('kind', kinds.KINDS)
 def test_one_program_ends_in_the_states_of_separate_runs(kind, compilations):
     variants = [{'rate': 0.05, 'seed': 3}, {'rate': 0.1, 'seed': 4}]

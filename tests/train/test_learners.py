@@ -67,6 +67,7 @@ def test_parts_that_do_not_divide_the_batch_are_refused():
         run(task, 1)
 
 
+@pytest.mark.slow
 def test_rematerialized_network_takes_the_same_steps():
     plain = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x')
     remat = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x', remat=True)
