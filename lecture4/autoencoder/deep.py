@@ -23,10 +23,10 @@ from lecture4.ops.varying import vary_like
 
 def encode(
     params: Autoencoder,
-    x: Float[ArrayLike, 'n d'],
+    x: Float[ArrayLike, '*n d'],
     activation: Callable = jax.nn.sigmoid,
     latent_activation: Callable = identity,
-) -> Float[Array, 'n k']:
+) -> Float[Array, '*n k']:
     """Codes; `latent_activation` is that of the last encoder layer (linear in the paper)."""
     return network.encode(params, x, activation, latent_activation)
 

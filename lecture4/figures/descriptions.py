@@ -11,14 +11,14 @@ from matplotlib.patches import Rectangle
 
 from lecture4.figures import lines, style
 
-Image = Shaped[np.ndarray | Array, 'h w 3']
+Image = Shaped[np.ndarray | Array, '_h _w 3'] | Shaped[np.ndarray | Array, '_h _w']
 LINE_HEIGHT = 0.17  # inches
 
 
 @style.context()
 def segments(
     images: Sequence[Image],
-    boxes: Sequence[Float[np.ndarray, 'r 4']],
+    boxes: Sequence[Float[np.ndarray, '_r 4']] | Float[np.ndarray, '_n _r 4'],
     sentences: Sequence[Sequence[tuple[str, int, float]]],
     *,
     columns: int = 2,

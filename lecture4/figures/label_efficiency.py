@@ -36,7 +36,7 @@ class LabeledSet(Protocol):
 
 def select(
     images: Real[np.ndarray | Array, 'n h w 1'],
-    rows: Integer[np.ndarray | Array, 'm'] | Sequence[int],
+    rows: Integer[np.ndarray | Array, 'm'] | Sequence[int | np.integer],
     labels: Sequence[str],
     note: str,
 ) -> Examples:

@@ -10,7 +10,10 @@ import numbers
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 Edge = Literal['floor', 'caffe', 'torch']
+Index = Sequence[int] | np.ndarray  # of a unit, one integer per axis
 PerAxis = int | Sequence[int]  # one number for all axes, or one per axis
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 
@@ -211,12 +214,12 @@ class LayerSummary(NamedTuple):
     stride: tuple[int, ...]
     start: tuple[float, ...]
 
-    def center(self, index: Sequence[int]) -> tuple[float, ...]:
+    def center(self, index: Index) -> tuple[float, ...]:
         """Coordinates in the input of the center of the receptive field of unit `index` (i, j, ...)."""
         axes = zip(self.start, index, self.stride, strict=True)
         return tuple(start + i * stride for start, i, stride in axes)
 
-    def box(self, index: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    def box(self, index: Index) -> tuple[tuple[int, int], ...]:
         """The pixels [low, high) of each axis in the receptive field of unit `index`, padding included."""
         axes = zip(self.center(index), self.receptive_field, strict=True)
         lows = [round(center - (field - 1) / 2) for center, field in axes]

@@ -206,7 +206,7 @@ def sign_distances(
     inputs: Float[np.ndarray, 'n h w c'],
     layer: str,
     top: deconvnet.TopImages,
-    channels: Iterable[int],
+    channels: Iterable[int] | Int[np.ndarray, ' _c'],
     seed: int,
 ) -> tuple[float, float]:
     """Consistency of feature changes: occlusion at the strongest unit of a feature map, compared with random positions.

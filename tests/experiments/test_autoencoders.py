@@ -1,5 +1,6 @@
 """The autoencoder experiments: what they train on, what they measure, what a trained model can do."""
 
+import functools
 import importlib
 import pathlib
 
@@ -85,6 +86,11 @@ def test_losses_of_the_whole_set_refuse_pmap(module):
         jax.eval_shape(lambda s: task.step(s, x, jax.random.key(0), Reduce('data')), state)
 
 
+def sample_of(function, state, x):
+    """As many samples as there are inputs."""
+    return function(state, jax.random.key(0), len(x))
+
+
 @pytest.mark.cases(2)
 @pytest.mark.parametrize('name', NAMES)
 def test_functions_of_a_model_run_on_raw_inputs(name):
@@ -100,6 +106,8 @@ def test_functions_of_a_model_run_on_raw_inputs(name):
         functions = this.apply(config, data.spec)
         for kind, function in functions.items():
             x = INPUTS.get((name, kind), lambda _: rows)(data)
+            if kind == 'sample':
+                function = functools.partial(sample_of, function)
             if kind == 'decode':
                 x = functions['encode'](state, x)
             outputs = function(state, x)

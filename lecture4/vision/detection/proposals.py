@@ -143,8 +143,13 @@ def prepare(
     return pad(boxes, number)
 
 
-def seconds_per_image(images: Sequence[Any], propose: Callable[[Any], Any]) -> float:
-    """Mean time per image of computing proposals, in this process."""
+def seconds_per_image(images: Any, propose: Callable[[Any], Any]) -> float:
+    """Mean time per image of computing proposals, in this process.
+
+    Args:
+      images: n images, an array or a sequence.
+      propose: Image -> proposals.
+    """
     start = time.perf_counter()
     for image in images:
         propose(image)
