@@ -127,7 +127,7 @@ def preprocess(
 
 
 def encode_images(
-    images: Float[ArrayLike, 'n h w c'],
+    images: Float[Array | np.ndarray, 'n h w c'],
     encoder: Encoder,
     *,
     patch_size: int,
