@@ -264,9 +264,8 @@ def _own_splits(source, train, test, test_split, classes):
             f'{source}: training images are {_by(images)}, those of {test_split} '
             f'{_by(test_images)}; bring them to one size with --image_size'
         )
-    return ImageTask(
-        images, _labels(source, train), test_images, _labels(source, test), train.class_names
-    )
+    labels, test_labels = _labels(source, train), _labels(source, test)
+    return ImageTask(cast(Any, images), labels, test_images, test_labels, train.class_names)
 
 
 def _take(images, rows) -> Any:
