@@ -41,7 +41,7 @@ def compare(
 
     Returns:
       (records, description of the reference). A record per estimator and number of samples: `estimator`,
-      `samples`; `noise`, the root of the total variance over the norm of the exact gradient; `deviation`, the
+      `samples`; `noise`, the root of the total variance over the norm of the exact gradient; `bias_ratio`, the
       squared distance of the mean from the reference divided by its expectation by the variance, near 1 without bias.
     """
     names: list[stochastic.Estimator] = ['score', 'leave-one-out']
@@ -76,6 +76,6 @@ def compare(
     for (name, n), (mean, variance) in moments.items():
         distance = optax.tree.norm(jax.tree.map(jnp.subtract, mean, exact), squared=True)
         expected = variance / num_gradients + reference_variance
-        noise, deviation = float(jnp.sqrt(variance / squared_norm)), float(distance / expected)
-        records.append({'estimator': name, 'samples': n, 'noise': noise, 'deviation': deviation})
+        noise, bias_ratio = float(jnp.sqrt(variance / squared_norm)), float(distance / expected)
+        records.append({'estimator': name, 'samples': n, 'noise': noise, 'bias_ratio': bias_ratio})
     return records, reference

@@ -24,7 +24,7 @@ def test_estimators_are_unbiased_and_the_baseline_takes_noise_away(problem):
     score, baseline = records
     assert (score['estimator'], baseline['estimator']) == ('score', 'leave-one-out')
     assert reference == 'the sum over all latent states'
-    assert 0.3 < score['deviation'] < 2.5 and 0.3 < baseline['deviation'] < 2.5
+    assert 0.3 < score['bias_ratio'] < 2.5 and 0.3 < baseline['bias_ratio'] < 2.5
     assert baseline['noise'] < 0.7 * score['noise']
 
 
