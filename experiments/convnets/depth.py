@@ -149,7 +149,7 @@ def curves(records, names, key, error):
     for name in names:
         each = {}
         for r in sorted((r for r in records if r['target'] == name), key=lambda r: r[key]):
-            each.setdefault(f'{r["depth"]} hidden layers', []).append((r[key], r[error]))
+            each.setdefault(f'depth {r["depth"]}', []).append((r[key], r[error]))
         each = {label: tuple(np.array(points).T) for label, points in sorted(each.items())}
         panels[f'{name}, {key}'] = {'curves': each, 'xlabel': key, 'xscale': 'log', 'yscale': 'log'}
     return panels

@@ -2,7 +2,6 @@
 
 import math
 import numbers
-import textwrap
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ from matplotlib.ticker import (
 )
 
 from lecture4.figures import style
+
+MAX_LEGEND = 3  # lines of a panel up to which it has a legend of its own
 
 
 @style.context()
@@ -34,7 +35,8 @@ def learning_curves(
 
     A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME, one color for each
     qualifier, dashed for training if there are evaluations too. A positive metric that spans more than a factor of 30
-    gets a log scale. If a line has more than 200 points, their running mean is drawn over them.
+    gets a log scale. If a line has more than 200 points, their running mean is drawn over them. A training metric
+    NAME next to its NAME/QUALIFIER is their sum and is left out. Panels with many lines share one legend.
 
     Args:
       rows: Dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (such as evaluations)
@@ -73,16 +75,23 @@ def learning_curves(
     panels: dict[str, list[str]] = {}
     for key in metrics:
         panels.setdefault(_panel(key), []).append(key)
+    for keys in panels.values():  # a training loss next to the losses that it is the sum of
+        parts = [key for key in keys if '/' in key and not key.startswith('eval/')]
+        keys[:] = [key for key in keys if '/' in key or not parts]
+    qualifiers = list(dict.fromkeys(filter(None, map(_qualifier, metrics))))
+    is_shared, entries = max(map(len, panels.values())) > MAX_LEGEND, {}
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     fig = style.figure(2.9 * columns + 0.3, 2.0 * lines + 0.3, layout='constrained')
     grid = fig.subplots(lines, columns, squeeze=False, sharex=True).ravel()
     for axes, (panel, keys) in zip(grid, panels.items(), strict=False):
-        for key, (label, color, line) in zip(keys, _line_styles(keys), strict=True):
+        for key, (label, color, line) in zip(keys, _line_styles(keys, qualifiers), strict=True):
             at, value = np.array(sorted(points[key], key=lambda point: point[0]), float).T
             _line(axes, at, value, color, style.plain_text(label), line)
-        axes.set_title(style.plain_text(labels.get(panel, panel.replace('_', ' '))))
-        if len(keys) > 1:
+        axes.set_title(style.wrapped(labels.get(panel, panel.replace('_', ' ')), 2.9))
+        if len(keys) > 1 and is_shared:
+            entries |= {line.get_label(): line for line in axes.lines if line.get_label()[0] != '_'}
+        elif len(keys) > 1:
             axes.legend()
         values = np.concatenate([np.array(points[key], float)[:, 1] for key in keys])
         _scale(axes, values[np.isfinite(values)])
@@ -91,16 +100,21 @@ def learning_curves(
             axes.yaxis.set_minor_formatter(FuncFormatter(_percent))
     for axes in grid[len(panels) :]:
         axes.remove()
-    for axes in grid[: len(panels)]:
-        axes.set_title('\n'.join(textwrap.wrap(axes.get_title('left'), 34)))
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(style.plain_text(x))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if entries:
+        style.legend_outside(fig, list(entries.values()), list(entries))
     if title:
         fig.suptitle(style.plain_text(title), x=0.01, ha='left')
     return fig
+
+
+def _qualifier(key: str) -> str:
+    """The qualifiers of a key of metrics.jsonl: 'cat' of 'eval/recall/cat'."""
+    return ', '.join(key.removeprefix('eval/').split('/')[1:])
 
 
 def _panel(key: str) -> str:
@@ -108,17 +122,18 @@ def _panel(key: str) -> str:
     return key.removeprefix('eval/').partition('/')[0]
 
 
-def _line_styles(keys: Sequence[str]) -> list[tuple[str, str, str]]:
+def _line_styles(keys: Sequence[str], qualifiers: Sequence[str]) -> list[tuple[str, str, str]]:
     """Label, color and line of each key of a panel: a color for each qualifier, training dashed."""
     kinds = ['evaluation' if key.startswith('eval/') else 'training' for key in keys]
-    qualifiers = [', '.join(key.removeprefix('eval/').split('/')[1:]) for key in keys]
-    distinct = list(dict.fromkeys(qualifiers if any(qualifiers) else kinds))
+    is_qualified, has_both = any(map(_qualifier, keys)), len(set(kinds)) > 1
+    distinct = [*qualifiers, ''] if is_qualified else list(dict.fromkeys(kinds))
     styles = []
-    for kind, own in zip(kinds, qualifiers, strict=True):
-        words = [kind, own] if len(set(kinds)) > 1 or not own else [own]
-        i = distinct.index(own if any(qualifiers) else kind)
-        dashed = any(qualifiers) and kind == 'training' and len(set(kinds)) > 1
-        line = '--' if dashed else '-' if i < 7 else ':'
+    for kind, key in zip(kinds, keys, strict=True):
+        qualifier = _qualifier(key)
+        words = [kind, qualifier] if has_both or not qualifier else [qualifier]
+        i = distinct.index(qualifier if is_qualified else kind)
+        dashed = is_qualified and kind == 'training' and has_both
+        line = '--' if dashed else '-' if i < 7 else ':' if i < 14 else '-.'
         styles.append((', '.join(filter(None, words)), style.COLORS[i % 7], line))
     return styles
 

@@ -51,5 +51,5 @@ def solution_line(
         axes.set_xlabel('position along the null space')
         axes.legend()
     norms.set_ylim(0, None)
-    norms.set_title('norms of these codes: L1 is smallest where a coefficient is 0')
+    norms.set_title('norms: L1 is smallest\nwhere a coefficient is 0')
     return fig

@@ -36,7 +36,7 @@ def panels(
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel['curves']))
     columns = min(columns, len(panels))
     n_rows = -(-len(panels) // columns)
-    fig = style.figure(size[0] * columns, size[1] * n_rows + 0.35, layout='constrained')
+    fig = style.figure(size[0] * columns, size[1] * n_rows + 0.15, layout='constrained')
     grid = fig.subplots(n_rows, columns, squeeze=False).ravel()
     handles = {}
     for axes, (title, panel) in zip(grid, panels.items(), strict=False):
@@ -74,16 +74,11 @@ def panels(
                 )
         axes.set_xlabel(style.plain_text(panel.get('xlabel', '')))
         axes.set_ylabel(style.plain_text(panel.get('ylabel', '')))
-        axes.set_title(style.plain_text(title))
+        axes.set_title(style.wrapped(title, size[0] - 0.5))
     for axes in grid[len(panels) :]:
         axes.remove()
     if len(names) > 1:
-        fig.legend(
-            [handles[name] for name in names],
-            [style.plain_text(name) for name in names],
-            loc='outside upper left',
-            ncols=min(len(names), 5),
-        )
+        style.legend_outside(fig, [handles[name] for name in names], names)
     return fig
 
 

@@ -1,11 +1,12 @@
 """The style of all figures: colors, sizes, literal text, and mosaics of tiles with crisp pixels.
 
 Figures are built from objects (Figure and its Agg canvas), never through pyplot, and the settings apply only while a
-figure is being fig.
+figure is drawn.
 """
 
 import contextlib
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -199,3 +200,25 @@ def show_image(
     axes.imshow(image, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
     axes.axis('off')
     return axes
+
+
+def wrapped(title: object, inches: int | float) -> str:
+    """A title in lines that fit a width, as plain text."""
+    width = max(int(inches / 0.088), 8)  # mean width of a letter of a title
+    return '\n'.join(textwrap.wrap(plain_text(title), width))
+
+
+def legend_outside(fig: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend above the panels of a figure in constrained layout, which grows by the height of the legend.
+
+    Args:
+      fig: The figure.
+      handles: One artist per entry.
+      labels: Texts of the entries.
+    """
+    width, height = fig.get_size_inches()
+    column = 0.55 + 0.075 * max(map(len, labels))  # inches: a line and the letters
+    columns = min(max(int(width / column), 1), len(labels))
+    fig.set_size_inches(width, height + 0.2 * -(-len(labels) // columns))
+    texts = [plain_text(label) for label in labels]
+    fig.legend(handles, texts, loc='outside upper left', ncols=columns, columnspacing=1.2)
