@@ -102,13 +102,8 @@ def parts(config, num_classes):
 
 def data(config):
     given = detection_data.proposer(config, proposals.prepare)
-    load = functools.partial(detection_data.load_detection, config, propose=given)
-    if not config.init:
-        return load(32)
-    network, _ = parts(config, 1)
-    weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
-    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
-    return load(16, features, fingerprint_of={'network': config.network, 'weights': weights})
+    functions = parts(config, 1)[0], convolutions.load, fast_rcnn.maps_by_frozen
+    return detection_data.load_initialized(config, *functions, propose=given)
 
 
 def build(config, spec):
@@ -122,10 +117,12 @@ def build(config, spec):
 
 def apply(config, spec):
     network, recipe = parts(config, spec.num_classes)
+    frozen = spec.constants.get('frozen_backbone')
 
     def predict(state, batch):
         """Detections of a batch of {'images' uint8 or 'features', 'sizes', 'proposals', 'proposals_valid'}."""
         batch = detection_data.normalized_batch(batch)
+        batch = fast_rcnn.with_frozen_features(network, frozen, batch)
         return fast_rcnn.predict(network, recipe, state.params, batch)
 
     return {'predict': predict}

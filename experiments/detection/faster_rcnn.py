@@ -114,14 +114,8 @@ def parts(config, num_classes):
 
 
 def data(config):
-    load = functools.partial(detection_data.load_detection, config)
-    if not config.init:
-        return load(32)
-    network, _ = parts(config, 1)
-    weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
-    source = {'network': config.network, 'weights': weights}
-    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
-    return load(16, features, fingerprint_of=source, constants={'weights': weights})
+    functions = parts(config, 1)[0], convolutions.load, fast_rcnn.maps_by_frozen
+    return detection_data.load_initialized(config, *functions)
 
 
 def build(config, spec):
@@ -148,21 +142,15 @@ def trained(config, state):
 
 def apply(config, spec):
     network, recipe = parts(config, spec.num_classes)
+    frozen = spec.constants.get('frozen_backbone')
 
     def predict(state, images, sizes=None):
         """Detections in images uint8 [n, h, w, 3], of these sizes [n, 2] where they are padded."""
         if sizes is None:
             sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
-        batch = {'images': detection_data.normalized(images)}
-        if 'weights' in spec.constants:
-            batch = {
-                'features': fast_rcnn.maps_by_frozen(
-                    network, spec.constants['weights'], batch['images']
-                )
-            }
-        return faster_rcnn.predict(
-            network, recipe, trained(config, state), batch | {'sizes': sizes}
-        )
+        batch = {'images': detection_data.normalized(images), 'sizes': sizes}
+        batch = fast_rcnn.with_frozen_features(network, frozen, batch)
+        return faster_rcnn.predict(network, recipe, trained(config, state), batch)
 
     return {'predict': predict}
 

@@ -86,14 +86,8 @@ def parts(config, num_classes):
 
 def data(config):
     scene = SceneConfig(num_digits=(1, 1))
-    load = functools.partial(detection_data.load_detection, config, scene=scene, single_object=True)
-    if not config.init:
-        return load(32)
-    network, _ = parts(config, 1)
-    weights = convolutions.load(network.backbone.network, detection_data.init_source(config))
-    source = {'network': config.network, 'weights': weights}
-    features = functools.partial(fast_rcnn.maps_by_frozen, network, weights)
-    return load(16, features, fingerprint_of=source, constants={'weights': weights})
+    functions = parts(config, 1)[0], convolutions.load, fast_rcnn.maps_by_frozen
+    return detection_data.load_initialized(config, *functions, scene=scene, single_object=True)
 
 
 def build(config, spec):
@@ -118,16 +112,12 @@ def build(config, spec):
 
 def apply(config, spec):
     network, recipe = parts(config, spec.num_classes)
+    frozen = spec.constants.get('frozen_backbone')
 
     def predict(state, images):
         """Class and box of the object in images uint8 [n, h, w, 3] of one size."""
         batch = {'images': detection_data.normalized(images)}
-        if 'weights' in spec.constants:
-            batch = {
-                'features': fast_rcnn.maps_by_frozen(
-                    network, spec.constants['weights'], batch['images']
-                )
-            }
+        batch = fast_rcnn.with_frozen_features(network, frozen, batch)
         sizes = jnp.tile(jnp.asarray([images.shape[1:3]], jnp.int32), (len(images), 1))
         return localization.predict(network, recipe, state.params, batch | {'sizes': sizes})
 

@@ -132,6 +132,39 @@ def normalized_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {**batch, 'images': normalized(batch['images'])}
 
 
+def load_initialized(
+    config: Detection,
+    network: Any,
+    read_weights: Callable[[Any, Any], Any],
+    maps: Callable[[Any, Any, Any], Any],
+    **options: Any,
+) -> Data:
+    """The data of a detector: with `--init`, cached feature maps of a frozen backbone in place of images.
+
+    Args:
+      config: Config of the experiment, with a field `network`.
+      network: The detector; the field `network` of its backbone is what the weights are of.
+      read_weights: (that network, source of its weights) -> weights.
+      maps: (detector, weights, normalized images) -> feature maps.
+      **options: As in `load_detection`.
+
+    Returns:
+      As `load_detection`, in multiples of 16 pixels and with the weights as the constant 'frozen_backbone' of the spec,
+      or in multiples of 32 pixels and without it.
+    """
+    if not config.init:
+        return load_detection(config, 32, **options)
+    weights = read_weights(network.backbone.network, init_source(config))
+    return load_detection(
+        config,
+        16,
+        functools.partial(maps, network, weights),
+        fingerprint_of={'network': getattr(config, 'network', ''), 'weights': weights},
+        constants={'frozen_backbone': weights},
+        **options,
+    )
+
+
 def load_detection(
     config: Detection,
     stride: int,

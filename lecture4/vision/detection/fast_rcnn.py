@@ -74,6 +74,22 @@ def maps_by_frozen(
     return levels[0]
 
 
+def with_frozen_features(
+    network: Detector, weights: Mapping[str, Any] | None, batch: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The batch with feature maps by frozen convolutions in place of normalized images.
+
+    Args:
+      network: A network with one feature map.
+      weights: As in `maps_by_frozen`; None for a backbone that is part of the state, which leaves the batch unchanged.
+      batch: A batch with 'images', or one that has 'features' already.
+    """
+    batch = dict(batch)
+    if weights is not None and 'images' in batch:
+        batch['features'] = maps_by_frozen(network, weights, batch.pop('images'))
+    return batch
+
+
 def image_shape(recipe: Recipe, batch: Mapping[str, Any], levels: Features) -> tuple[int, int]:
     """(height, width) of the padded images; for cached feature maps, computed from the recipe's strides.
 
