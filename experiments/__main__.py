@@ -45,8 +45,9 @@ def check_name(name: str) -> None:
     sys.exit(2)
 
 
-def write_pages() -> None:
-    """Write README.md of each folder: the docstrings of its experiments."""
+def pages() -> dict[pathlib.Path, str]:
+    """README.md of each folder -> its text: the docstrings of the experiments there."""
+    texts = {}
     for folder in sorted({path.parent for path in ROOT.glob('*/*.py')}):
         parts = [f'# {folder.name.replace("_", " ").capitalize()}\n', PAGE]
         for path in sorted(folder.glob('*.py')):
@@ -57,13 +58,15 @@ def write_pages() -> None:
             prose, _, record = rest.strip().partition('\nRun:')
             parts.append(f'## [{path.stem}]({path.name})\n\n{title}\n\n{prose.strip()}\n')
             parts.append(f'```text\nRun:{record.rstrip()}\n```\n')
-        (folder / 'README.md').write_text('\n'.join(parts))
+        texts[folder / 'README.md'] = '\n'.join(parts)
+    return texts
 
 
 def main() -> None:
     """Print each experiment's command and the first line of its docstring; or write the pages."""
     if sys.argv[1:] == ['--write_pages']:
-        write_pages()
+        for path, text in pages().items():
+            path.write_text(text)
         return
     for name, about in listed().items():
         print(f'python -m {name:<47} {about}')
