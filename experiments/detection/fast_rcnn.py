@@ -148,28 +148,20 @@ def report(config, state, data):
             stages.of_fast_rcnn(*parts(config, len(names)), variables), inputs, config.batch_size,
             prepare=jax.jit(detection_data.normalized_batch), track=track,
         )  # fmt: skip
-        value, results = evaluate.mean_ap(detections, test, len(names))
-        first = first or (value, results, detections)
+        value, _ = evaluate.mean_ap(detections, test, len(names))
+        first = first or detections
         total = sum(seconds.values())
         records.append(
             {'head': head, 'map': value, 'energy': own_energy, 'seconds_per_image': total}
         )
         times += [{'head': head, 'stage': s, 'seconds_per_image': t} for s, t in seconds.items()]
     assert first is not None
-    value, results, detections = first
     return detection_data.detection_report(
-        value,
-        evaluate.bootstrap_interval(detections, test, len(names)),
-        evaluate.class_records(results, names),
-        names,
-        panels=evaluate.panels(test['shown'], detections, test, len(names), min_score=0.3),
-        curves=evaluate.curves(results, names),
+        **evaluate.summarize(first, test, names, min_score=0.3),
         tables=(
             train.Table('Dense layers, whole and compressed', records, ('head',)),
             train.Table('Test time', times, ('head',), pivot='stage'),
         ),
-        num_images=len(test['labels']),
-        min_score=0.3,
     )
 
 

@@ -165,20 +165,12 @@ def report(config, state, data):
         prepare=jax.jit(detection_data.normalized_batch),
         track=functools.partial(train.track, config, title='test images'),
     )
-    value, results = evaluate.mean_ap(detections, test, len(names))
     total = sum(seconds.values())
     times = [{'stage': stage, 'seconds_per_image': own} for stage, own in seconds.items()]
     return detection_data.detection_report(
-        value,
-        evaluate.bootstrap_interval(detections, test, len(names)),
-        evaluate.class_records(results, names),
-        names,
-        panels=evaluate.panels(test['shown'], detections, test, len(names), min_score=0.3),
-        curves=evaluate.curves(results, names),
+        **evaluate.summarize(detections, test, names, min_score=0.3),
         metrics={'seconds_per_image': total},
         tables=(train.Table('Test time', times, ('stage',)),),
-        num_images=len(test['labels']),
-        min_score=0.3,
         text=f', {1000 * total:.0f} ms per image',
     )
 

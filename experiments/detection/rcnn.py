@@ -127,25 +127,18 @@ def report(config, state, data):
     by_method, seconds, _ = rcnn_stages.predict_all(
         features, trained, test, track=functools.partial(track, title='test images')
     )
-    measured = {m: evaluate.mean_ap(own, test, len(names)) for m, own in by_method.items()}
-    records = [{'method': method, 'map': value} for method, (value, _) in measured.items()]
+    values = {m: evaluate.mean_ap(own, test, len(names))[0] for m, own in by_method.items()}
+    records = [{'method': method, 'map': value} for method, value in values.items()]
     stages = [{'stage': stage, 'walltime': value} for stage, value in trained.seconds.items()]
     times = [{'stage': stage, 'seconds_per_image': value} for stage, value in seconds.items()]
-    (value, results), detections = measured['SVM, box regression'], by_method['SVM, box regression']
+    best = by_method['SVM, box regression']
     return detection_data.detection_report(
-        value,
-        evaluate.bootstrap_interval(detections, test, len(names)),
-        evaluate.class_records(results, names),
-        names,
-        panels=evaluate.panels(test['shown'], detections, test, len(names), min_score=-0.5),
-        curves=evaluate.curves(results, names),
-        min_score=-0.5,
+        **evaluate.summarize(best, test, names, min_score=-0.5),
         tables=(
             train.Table('Mean average precision', records, ('method',)),
             train.Table('Training after fine-tuning', stages, ('stage',)),
             train.Table('Test time', times, ('stage',)),
         ),
-        num_images=len(test['labels']),
         text=f', {sum(seconds.values()):.2f} s per image without proposals',
     )
 

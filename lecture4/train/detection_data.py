@@ -264,6 +264,7 @@ def detection_report(
     *,
     panels: Mapping[str, Any],
     curves: Mapping[str, Any],
+    error_counts: np.ndarray,
     metrics: Mapping[str, float] | None = None,
     tables: tuple[Table, ...] = (),
     num_images: int,
@@ -279,6 +280,7 @@ def detection_report(
       class_names: Names of the classes.
       panels: Arguments of `figures.detection.detections`.
       curves: Argument of `figures.detection.precision_recall`.
+      error_counts: Argument of `figures.detection.error_types`.
       metrics: Metrics other than 'map'.
       tables: Further tables, which come first.
       num_images: Number of test images.
@@ -294,6 +296,12 @@ def detection_report(
     if curves:
         figure = figures.precision_recall(curves)
         all_figures['precision_recall'] = Figure(figure, 'Precision against recall for each class.')
+    if error_counts.any():
+        caption = (
+            'Detections of highest score, as many as objects, by class: correct, or why false.'
+        )
+        figure = figures.error_types(error_counts, class_names)
+        all_figures['error_types'] = Figure(figure, caption)
     return Report(
         metrics={'map': mean_ap, **(metrics or {})},
         tables=(*tables, Table('Average precision', list(by_class), ('class',))),

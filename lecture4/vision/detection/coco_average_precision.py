@@ -82,11 +82,6 @@ def summary(result: CocoResult) -> dict[str, float]:
     return {name: _mean(values) for name, values in numbers.items()}
 
 
-def class_ap(result: CocoResult) -> Float[np.ndarray, ' k']:
-    """AP of each class over all IoU thresholds and sizes; NaN for a class without objects."""
-    return np.array([_mean(result.precision[:, :, k, 0]) for k in range(result.precision.shape[2])])
-
-
 def _mean(values):
     values = values[values > -1]
     return float(values.mean()) if values.size else float('nan')

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from lecture4.vision.detection import average_precision
+from lecture4.vision.detection import average_precision, error_types
 from lecture4.vision.detection.average_precision import ClassResult
 from lecture4.vision.detection.fast_rcnn import Detections
 
@@ -160,4 +160,35 @@ def curves(
         name: (result.recall, result.precision, result.ap_area)
         for name, result in zip(class_names, results, strict=True)
         if result.num_objects
+    }
+
+
+def summarize(
+    detections: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    *,
+    min_score: float = 0.5,
+) -> dict[str, Any]:
+    """All that a report of a detector shows, as arguments of `train.detection_data.detection_report`.
+
+    Args:
+      detections: As in `mean_ap`.
+      truth: As in `mean_ap`, with 'sizes' and 'shown', the padded images as uint8.
+      class_names: Names of the classes.
+      min_score: Least score of the detections that are drawn.
+    """
+    n = len(class_names)
+    value, results = mean_ap(detections, truth, n)
+    objects = {name: truth[name] for name in ('boxes', 'labels', 'valid', 'difficult')}
+    return {
+        'mean_ap': value,
+        'interval': bootstrap_interval(detections, truth, n),
+        'by_class': class_records(results, class_names),
+        'class_names': class_names,
+        'panels': panels(truth['shown'], detections, truth, n, min_score=min_score),
+        'curves': curves(results, class_names),
+        'error_counts': error_types.count_types(dict(detections), objects, n),
+        'num_images': len(truth['labels']),
+        'min_score': min_score,
     }

@@ -104,8 +104,6 @@ class Recipe:
 
 
 PAPER = Recipe()
-# Fast R-CNN: proposals come with the data; 2 images of 64 RoIs, hard negatives.
-FAST_RCNN = Recipe(num_rois=64, negative_iou=(0.1, 0.5))
 # Images of 100 to 500 pixels with few objects, for small networks and frozen ones.
 SMALL = Recipe(
     extent='continuous',

@@ -26,8 +26,6 @@ from lecture4.vision.layers import (
     relu,
 )
 
-MEAN_RGB = (123.68, 116.779, 103.939)  # mean of pixels in 0..255: the only preprocessing
-
 
 class VGG(nn.Module):
     """One configuration of table 1.
