@@ -1,14 +1,12 @@
 """One setting for all tests: four CPU devices, strict promotion, checked annotations, a compilation cache."""
 
 import collections
+import importlib.metadata
 import os
 import pathlib
 
 # Before anything loads it: threads of two workers' linear algebra fight over two cores.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-# The suite mostly compiles, and unoptimised programs take two fifths less of that. With XLA_FLAGS= it
-# runs what users run, as the tests marked slow and the benchmarks should.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 import inspect
 
@@ -21,6 +19,15 @@ import tests.annotations  # noqa: F401, which the hook names
 # Annotations of arrays are checked wherever tests call into the library, but not in tests of bad input: what
 # those expect is the library's own message.
 jaxtyping.install_import_hook('lecture4', 'tests.annotations.check')
+
+# The suite mostly compiles: unoptimized programs, by the older emitters and in one piece, take a quarter of that
+# time. With XLA_FLAGS= it runs what users run, as the tests marked slow and the benchmarks should.
+FLAGS = '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1'
+if importlib.metadata.version('jaxlib').startswith(
+    '0.10.'
+):  # later versions stop at an unknown flag
+    FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+os.environ.setdefault('XLA_FLAGS', FLAGS)
 
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
 

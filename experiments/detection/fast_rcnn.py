@@ -29,7 +29,14 @@ import optax
 from lecture4 import train
 from lecture4.train import detection_data
 from lecture4.train.optimizers import piecewise_constant
-from lecture4.vision.detection import evaluate, fast_rcnn, networks, proposals, stages
+from lecture4.vision.detection import (
+    evaluate,
+    fast_rcnn,
+    networks,
+    proposals,
+    stages,
+    truncated_svd,
+)
 from lecture4.vision.detection.recipe import SMALL
 from lecture4.vision.weights import convolutions
 
@@ -135,7 +142,7 @@ def report(config, state, data):
     track = functools.partial(train.track, config, title='test images')
     params = state.params['params']
     ranks = {f'fc{i}': rank for i, rank in enumerate(config.svd_ranks, 6)}
-    layers, kept = fast_rcnn.truncated_svd(params['head']['layers'], ranks)
+    layers, kept = truncated_svd.decompose(params['head']['layers'], ranks)
     compressed = {'params': {**params, 'head': {**params['head'], 'layers': layers}}}
     energy = min(map(float, kept.values()))
     heads = {

@@ -304,10 +304,10 @@ def _titled(table: Table, pivot: Any, title: str, cells: list[str], is_number: b
 
 
 def _pivot_title(name: str, value: Any) -> str:
-    """'1 label per class', '5 labels per class'; 'sigma = 25'; text is unchanged."""
+    """'1 label per class', '20 labels' of num_labels; 'sigma = 25'; text is unchanged."""
     if isinstance(value, str):
         return value
-    first, _, rest = words(name).partition(' ')
+    first, _, rest = words(name.removeprefix('num_')).partition(' ')
     if isinstance(value, int | np.integer) and first.endswith('s') and not first.endswith('ss'):
         first = first[:-1] if value == 1 else first
         return ' '.join(filter(None, [str(value), first, rest]))

@@ -105,6 +105,17 @@ def pivoted():
     return Table('Accuracy', records, ('method',), pivot='labels_per_class')
 
 
+@pytest.mark.parametrize(
+    'name, value, title',
+    [('num_labels', 20, '20 labels'), ('num_labels', 1, '1 label'), ('sigma', 25.0, 'sigma = 25')],
+)
+def test_the_title_of_a_column_names_its_value(name, value, title):
+    table = Table(
+        'T', [{'method': 'a', name: value, 'test_accuracy': 0.5}], ('method',), pivot=name
+    )
+    assert tables.layout(table, METRICS)[1].title == title
+
+
 def test_a_pivot_makes_a_column_of_each_value():
     columns = tables.layout(pivoted(), METRICS)
     assert [(column.group, column.title) for column in columns] == [

@@ -6,7 +6,7 @@ A batch is {'images' [n, h, w, 3] (normalized, padded) or 'features' (their feat
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lecture4.ops import boxes as box_ops
 from lecture4.ops import roi
-from lecture4.vision.detection import targets
+from lecture4.vision.detection import targets, truncated_svd
 from lecture4.vision.detection.networks import Detector, freeze
 from lecture4.vision.detection.recipe import Recipe
 from lecture4.vision.detection.targets import RoITargets
@@ -251,13 +251,13 @@ def predict(
 def classify(
     network: Detector, variables: Any, pooled: Float[Array | np.ndarray, 'm ph pw c']
 ) -> tuple[Float[Array, 'm k'], Float[Array, 'm k 4']]:
-    """The head's (logits, deltas) in testing; the dense layers may be decomposed by `truncated_svd`."""
+    """The head's (logits, deltas) in testing; the dense layers may be decomposed by `truncated_svd.decompose`."""
     head = variables['params']['head']
     dense = head.get('layers', {})
     if not any('kernel1' in layer for layer in dense.values()):
         outputs: Any = network.apply(variables, pooled, method='classify')
         return outputs
-    x = apply_dense(dense, pooled, sorted(dense))
+    x = truncated_svd.apply(dense, pooled, sorted(dense))
     scores, deltas = (
         x @ head[name]['kernel'] + head[name]['bias'][None, :] for name in ('scores', 'deltas')
     )
@@ -366,49 +366,3 @@ def best_of_classes(
     at = order[kept.indices]
     chosen = jnp.where(kept.valid[:, None], flat[at], 0)
     return Detections(chosen, kept.scores, jnp.where(kept.valid, labels[at], 0), kept.valid)
-
-
-def truncated_svd(
-    head: Mapping[str, Any], ranks: Mapping[str, int]
-) -> tuple[dict[str, Any], dict[str, Float[Array, '']]]:
-    """Replace dense layers of a head by their truncated singular value decompositions.
-
-    The kernel W [d, k] becomes W1 W2 with W1 [d, t] = U sqrt(s) and W2 [t, k] = sqrt(s) V', two layers without a
-    nonlinearity between them: t (d + k) parameters in place of d k. The paper has t = 1024 for fc6, 256 for fc7.
-
-    Args:
-      head: Parameters of the dense layers, {'fc6': {'kernel', 'bias'}, ...}.
-      ranks: Rank t of each layer.
-
-    Returns:
-      The parameters with {'kernel1', 'kernel2', 'bias'} for these layers, for `apply_dense`; and the fraction of the
-      squared singular values that each of them keeps.
-
-    References:
-      Girshick 2015, section 3.1.
-    """
-    new, kept = dict(head), {}
-    for name, rank in ranks.items():
-        u, s, v = jnp.linalg.svd(head[name]['kernel'], full_matrices=False)
-        root = jnp.sqrt(s[:rank])
-        new[name] = {
-            'kernel1': u[:, :rank] * root[None, :],
-            'kernel2': root[:, None] * v[:rank],
-            'bias': head[name]['bias'],
-        }
-        kept[name] = (s[:rank] ** 2).sum() / (s**2).sum()
-    return new, kept
-
-
-def apply_dense(
-    layers: Mapping[str, Any],
-    x: Float[Array | np.ndarray, 'r h w c'],
-    names: Sequence[str] = ('fc6', 'fc7'),
-) -> Float[Array, 'r d']:
-    """`networks.DenseLayers` in testing, where some layers are decomposed by `truncated_svd`."""
-    x = jnp.asarray(x).reshape(len(x), -1)
-    for name in names:
-        layer = layers[name]
-        x = x @ layer['kernel1'] @ layer['kernel2'] if 'kernel1' in layer else x @ layer['kernel']
-        x = jax.nn.relu(x + layer['bias'][None, :])
-    return x

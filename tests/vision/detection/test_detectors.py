@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4.ops import boxes as box_ops
-from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks, stages
+from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks, stages, truncated_svd
 from lecture4.vision.detection.recipe import Recipe
 
 RECIPE = Recipe(
@@ -193,12 +193,12 @@ def test_a_full_rank_decomposition_changes_nothing(example):
     layers = variables['params']['head']['layers']
     x = np.random.default_rng(0).normal(size=(5, 7, 7, 64)).astype(np.float32)
     expected = networks.DenseLayers((8,), 0.0).apply({'params': layers}, x)
-    full, kept = fast_rcnn.truncated_svd(layers, {'fc6': 8})
+    full, kept = truncated_svd.decompose(layers, {'fc6': 8})
     np.testing.assert_allclose(
-        fast_rcnn.apply_dense(full, x, ('fc6',)), expected, rtol=1e-4, atol=1e-4
+        truncated_svd.apply(full, x, ('fc6',)), expected, rtol=1e-4, atol=1e-4
     )
     assert float(kept['fc6']) == pytest.approx(1)
-    half, kept = fast_rcnn.truncated_svd(layers, {'fc6': 4})
+    half, kept = truncated_svd.decompose(layers, {'fc6': 4})
     assert half['fc6']['kernel1'].shape == (7 * 7 * 64, 4) and 0.3 < float(kept['fc6']) < 1
 
 
