@@ -122,3 +122,25 @@ def test_olshausen_from_a_manual_folder(tmp_path, monkeypatch):
     np.save(path, images[:9])
     with pytest.raises(DataError, match=r'got float32 \(9, 512, 512\)'):
         sources.load('olshausen', manual_dir=tmp_path)
+
+
+def test_random_images_have_the_shape_and_classes_of_their_name():
+    train = sources.load('random:4x6x3:7')
+    assert (train.images.shape, train.images.dtype) == ((1000, 4, 6, 3), np.uint8)
+    assert np.bincount(train.labels).min() == 142
+    assert len(train.class_names) == 7
+    np.testing.assert_array_equal(train.images, sources.load('random:4x6x3:7').images)
+    assert (train.images != sources.load('random:4x6x3:7', 'test').images).any()
+    assert sources.load('random:1x1x1:2000').images.shape[0] == 2000
+    assert sources.load('random:4x4x1').labels is None
+
+
+@pytest.mark.parametrize('shape', ['', '4x4', '4x4x0:2', '4x4x1:0', 'AxBxC:2'])
+def test_random_images_of_no_shape_name_the_form(shape):
+    with pytest.raises(DataError, match='random:'):
+        sources.load(f'random:{shape}')
+
+
+def test_random_images_have_no_other_split():
+    with pytest.raises(DataError, match='it has train, test'):
+        sources.load('random:4x4x1:2', 'validation')

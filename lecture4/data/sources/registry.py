@@ -17,6 +17,8 @@
     csv:PATH    a table of image files, or of pixels; see `lecture4.data.sources.tables.read_csv`
     tfds:NAME   a set that tensorflow-datasets has prepared in data_dir, read without TensorFlow; see
                 `lecture4.data.sources.tfds_sets.load`
+    random:HxWxC:CLASSES   random pixels of that shape, for measuring and compiling without files; see
+                `lecture4.data.sources.random_images.load`
 
 The first three need no file and no network. mnist, cluttered_mnist, omniglot and cifar10 are prepared
 once in data_dir, from files in manual_dir or, with `download`, from the network; gtsrb, olshausen and
@@ -44,7 +46,7 @@ SPLITS = {
 }
 PREPARED = ('mnist', 'cluttered_mnist', 'omniglot', 'cifar10')
 NAMES = (*SPLITS, *PREPARED, 'gtsrb', 'bsd400', 'set12', 'bsd68')
-FORMS = ('dir:PATH', 'npz:PATH', 'csv:PATH', 'tfds:NAME')
+FORMS = ('dir:PATH', 'npz:PATH', 'csv:PATH', 'tfds:NAME', 'random:HxWxC:CLASSES')
 
 
 def load(
@@ -61,7 +63,7 @@ def load(
     """The split of a data set, in memory.
 
     Args:
-      source: A name, dir:PATH, npz:PATH, csv:PATH or tfds:NAME, from the table above.
+      source: A name, dir:PATH, npz:PATH, csv:PATH, tfds:NAME or random:HxWxC:CLASSES, from the table above.
       split: A split of the set; sets without splits have only train.
       data_dir: Directory of prepared sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: Directory of downloaded files, only read; by default $LECTURE4_MANUAL_DIR. A file may be in
@@ -94,6 +96,10 @@ def load(
 
         options = {'image_shape': image_shape, 'unreadable': unreadable, 'transform': transform}
         return tables.read_csv(pathlib.Path(path).expanduser(), split, **options)
+    if kind == 'random' and path:
+        from lecture4.data.sources import random_images
+
+        return random_images.load(path, split)
     folder = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     folder = pathlib.Path(folder).expanduser()
     if kind == 'tfds' and path:
