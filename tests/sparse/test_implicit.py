@@ -166,3 +166,26 @@ def test_errors_are_those_of_the_solver():
         implicit.codes(jnp.ones((3, 4)), jnp.ones((5, 6)), 0.1)
     with pytest.raises(TypeError, match='max_iteration'):
         functools.partial(implicit.codes, max_iteration=3)(jnp.ones((3, 4)), jnp.ones((4, 6)), 0.1)
+
+
+def test_the_gradient_of_a_solver_points_to_implicit_codes(x64):
+    x, D, _ = problem(7)
+
+    def loss(D):
+        return jnp.sum(solvers.encode(x, D, 0.3).codes ** 2)
+
+    with pytest.raises(TypeError, match=r'implicit\.codes'):
+        jax.grad(loss)(D)
+    with pytest.raises(TypeError, match=r'implicit\.codes'):
+        jax.grad(lambda D: jax.vmap(loss)(D[None]).sum())(D)
+
+
+def test_a_solver_has_forward_derivatives(x64):
+    x, D, _ = problem(8)
+
+    def codes(x):
+        return solvers.fista(x, D, 0.3, tolerance=1e-15, max_iterations=20_000).codes
+
+    step = 1e-6 * np.ones_like(x)
+    _, tangent = jax.jvp(codes, (x,), (np.ones_like(x),))
+    np.testing.assert_allclose(tangent, (codes(x + step) - codes(x - step)) / 2e-6, atol=1e-5)

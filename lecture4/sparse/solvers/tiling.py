@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Int, Int32, PyTree, Shaped
 
+from lecture4.ops.forward_mode import forward_only
 from lecture4.ops.varying import vary_like
 from lecture4.sparse.solvers.certificate import SolverStatus, is_unfinished, update_status
 from lecture4.sparse.solvers.solution import Solution
 
 # Number of tiles among which the unfinished signals are regrouped: their codes stay in a core's outer cache.
 TILES_PER_BLOCK = 32
+
+NO_GRADIENT = (
+    'the solvers of lecture4.sparse.solvers have no gradient in reverse mode (their loops end when codes '
+    'converge); use lecture4.sparse.implicit.codes(x, D, penalty_weight), whose gradient is that of the minimum'
+)
 
 
 def select(where: Bool[Array, ' n'], new: PyTree, old: PyTree) -> PyTree:
@@ -169,7 +175,7 @@ def solve_in_tiles(
 
 
 def _solution(codes, status):
-    return Solution(
+    solution = Solution(
         codes=jnp.where(status.valid[:, None], codes, jnp.nan),
         gap=jnp.where(status.valid, status.gap, jnp.nan),
         iterations=status.iterations,
@@ -177,3 +183,4 @@ def _solution(codes, status):
         limited_by_precision=status.limited_by_precision,
         objective=jnp.where(status.valid, status.objective, jnp.nan),
     )
+    return forward_only(solution, NO_GRADIENT)
