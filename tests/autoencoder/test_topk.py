@@ -117,6 +117,22 @@ def test_idle_time_counts_examples_and_dead_units_are_counted():
     assert seen == [0, 0, 20]
 
 
+def test_idle_time_is_that_of_all_devices():
+    """Four parts count the examples of all, and a unit used in some part is idle in none."""
+    x, params = problem()
+    optimizer = optax.sgd(0.0)
+    state = start(kill(params, jnp.arange(20)), optimizer)
+    step = functools.partial(topk.step, optimizer=optimizer, k=3, patience=100)
+    values = topk.encode(state.params, x, 3)[:, 20]
+    parts = x[jnp.argsort(values)].reshape(4, 16, 8)
+    assert (values == 0).sum() >= 16  # the first part never uses unit 20
+    step = functools.partial(step, reduce=Reduce('devices'))
+    step = jax.jit(jax.vmap(step, in_axes=(None, 0, None), axis_name='devices'))
+    state, _ = step(state, parts, jax.random.key(2))
+    np.testing.assert_array_equal(state.idle, [[64] * 20 + [0] * 4] * 4)
+    assert (state.since_revival == 64).all()
+
+
 def test_gradients_along_decoder_rows_are_removed():
     x, params = problem()
     grads = jax.tree.map(jnp.ones_like, params)
