@@ -104,6 +104,12 @@ def init(
     if stage.num_filters < 1:
         raise ValueError(f'expected num_filters to be at least 1, got {stage.num_filters}')
     shapes(x.shape[1:], [stage])
+    layer = _init(key, x, stage)
+    return layer if tied else Layer(layer.encoder, layer.encoder.swapaxes(2, 3))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _init(key, x, stage):
     fields = patches.extract(x, stage.field_size, stage.stride)
     rows, cols = fields.shape[1:3]
     example_key, noise_key = jax.random.split(key)
@@ -117,7 +123,7 @@ def init(
     reconstruction = reconstruct(layer, filter_responses(layer, x, stage), x.shape[1:], stage)
     power = jnp.sum(reconstruction * reconstruction)
     W = W * jnp.sqrt(jnp.sum(reconstruction * x) / jnp.where(power > 0, power, 1))
-    return Layer(W, None if tied else W.swapaxes(2, 3))
+    return Layer(W, None)
 
 
 def filter_responses(

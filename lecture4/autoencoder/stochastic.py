@@ -76,6 +76,7 @@ BERNOULLI = Distribution(
 )
 
 
+@jax.jit
 def bound_log_std(log_std: Float[Array, '*shape']) -> Float[Array, '*shape']:
     """Log standard deviations bounded to +-LOG_STD_LIMIT, unchanged within +-LOG_STD_IDENTITY.
 

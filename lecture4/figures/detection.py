@@ -37,6 +37,7 @@ def detections(
     *,
     missed: Sequence[Boxes] = (),
     missed_labels: Sequence[Int[np.ndarray | Array, ' _']] = (),
+    missed_name: str = 'missed',
     columns: int = 4,
     title: str = '',
 ) -> Figure:
@@ -51,6 +52,7 @@ def detections(
       class_names: Names of the K classes.
       missed: Objects of each image that no detection matches; () draws none.
       missed_labels: Classes of the missed objects.
+      missed_name: Their name in the legend; 'object' where `missed` holds all objects.
       columns: Number of images per row.
       title: Title.
 
@@ -74,7 +76,7 @@ def detections(
             _draw_box(axes, box, MISSED, name, linestyle='--', below=True)
     handles = [Line2D([], [], color=color) for color in (CORRECT, FALSE)]
     handles.append(Line2D([], [], color=MISSED, linestyle='--'))
-    fig.legend(handles, ('correct', 'false', 'missed'), loc='outside lower left', ncols=3)
+    fig.legend(handles, ('correct', 'false', missed_name), loc='outside lower left', ncols=3)
     return fig
 
 

@@ -6,10 +6,12 @@ Coordinates are pixels, x to the right, y down. `extent` is their convention: 'c
 every function works under jit and vmap.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
@@ -31,9 +33,7 @@ def area(boxes: Num[ArrayLike, '*n 4'], extent: Extent = 'continuous') -> Float[
     Raises:
       ValueError: `boxes` does not end in 4 coordinates, or `extent` is unknown.
     """
-    boxes, extra = _check('boxes', boxes), _extra(extent)
-    w, h = _sides(boxes, extra)
-    return jnp.maximum(w, 0) * jnp.maximum(h, 0)
+    return _area(_check('boxes', boxes), _extra(extent))
 
 
 def iou(
@@ -82,11 +82,21 @@ def giou(
 
 
 def _overlap(a, b, extent):
-    a, b, extra = _check('a', a), _check('b', b), _extra(extent)
+    return _intersection_and_union(_check('a', a), _check('b', b), _extra(extent))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _area(boxes, extra):
+    w, h = _sides(boxes, extra)
+    return jnp.maximum(w, 0) * jnp.maximum(h, 0)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _intersection_and_union(a, b, extra):
     low = jnp.maximum(a[:, None, :2], b[None, :, :2])
     high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = jnp.prod(jnp.maximum(high - low + extra, 0), axis=-1)
-    return intersection, area(a, extent)[:, None] + area(b, extent)[None] - intersection
+    return intersection, _area(a, extra)[:, None] + _area(b, extra)[None] - intersection
 
 
 def encode(

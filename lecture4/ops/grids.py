@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -268,6 +269,7 @@ def _matrices(theta):
     return theta.reshape(*theta.shape[:-1], 2, 3)
 
 
+@jax.jit
 def _affine_points(matrix, points):
     """Matrix [*batch, r, d + 1] times (point, 1) for points [p, d]: [*batch, p, r], in matrix' own precision."""
     columns = _constant(points, matrix)

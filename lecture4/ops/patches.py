@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -35,6 +36,12 @@ def extract(
         raise ValueError(
             f'expected images [n, h, w, c] (c = 1 for grayscale), got shape {images.shape}'
         )
+    grid(images.shape[1:3], patch_size, stride)  # refuses sizes that do not fit
+    return _extract(images, patch_size, stride)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _extract(images, patch_size, stride):
     n, height, width, channels = images.shape
     rows, cols = grid((height, width), patch_size, stride)
     # Two gathers of whole rows and columns: exact on every backend, which a convolution by
@@ -171,6 +178,7 @@ def normalize_contrast(
     return centered / jnp.sqrt(jnp.where(energy > 0, energy, 1))
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _overlap_add(pieces, axis, stride, length):
     """Sum of the pieces along an axis of a given length, the i-th placed at i, i + stride, ...."""
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -52,11 +53,7 @@ def max_pool(
       TypeError: x is not floating point.
       ValueError: As in `receptive_field.windows`; a window contains no value; a dilation is below 1.
     """
-    x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
-    y = _cover(x, placed, -jnp.inf)
-    for axis in reversed(range(len(placed.size))):
-        y = functools.reduce(_larger, _slices(y, placed, axis, dilations[axis]))
-    return y
+    return _max_pool(*_arguments(x, window, stride, padding, edge, dilation))
 
 
 def max_pool_with_switches(
@@ -85,18 +82,7 @@ def max_pool_with_switches(
       TypeError: As in `max_pool`.
       ValueError: As in `max_pool`.
     """
-    x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
-    positions = np.arange(math.prod(placed.size), dtype=np.int32).reshape(1, *placed.size, 1)
-    y, switches = _cover(x, placed, -jnp.inf), _cover(jnp.asarray(positions), placed, -1)
-    for axis in reversed(range(len(placed.size))):
-        pairs = zip(
-            _slices(y, placed, axis, dilations[axis]),
-            _slices(switches, placed, axis, dilations[axis]),
-            strict=True,
-        )
-        y, switches = functools.reduce(_larger_with_position, pairs)
-    # Windows of 1 involve no comparison, and would leave the positions without batch and channel axes.
-    return y, jnp.broadcast_to(switches, y.shape)
+    return _max_pool_with_switches(*_arguments(x, window, stride, padding, edge, dilation))
 
 
 def unpool(
@@ -130,24 +116,9 @@ def unpool(
             f'y {y.shape}, switches {switches.shape} and shape {shape} do not fit together; '
             "expected [n, *out, c] twice and the pooled input's (n, *size, c)"
         )
-    n, c = shape[0], shape[-1]
-    n_positions, n_windows = math.prod(shape[1:-1]), math.prod(y.shape[1:-1])
-    position = jnp.where(switches < 0, n_positions, switches).reshape(n, n_windows, c)
-    sample, channel = np.arange(n)[:, None, None], np.arange(c)[None, None, :]
-    values = y.reshape(n, n_windows, c)
-    if mode == 'accumulate':
-        zeros = jnp.zeros((n, n_positions, c), y.dtype)
-        flat = zeros.at[sample, position, channel].add(values, mode='drop')
-    elif mode == 'assign':
-        order = np.arange(n_windows, dtype=np.int32).reshape(1, -1, 1)
-        order = jnp.broadcast_to(order, position.shape)
-        last = jnp.full((n, n_positions, c), -1, jnp.int32)
-        last = last.at[sample, position, channel].max(order, mode='drop')
-        kept = jnp.take_along_axis(values, jnp.maximum(last, 0), axis=1)
-        flat = jnp.where(last >= 0, kept, 0)
-    else:
+    if mode not in ('assign', 'accumulate'):
         raise ValueError(f"expected mode 'assign' or 'accumulate', got {mode!r}")
-    return flat.reshape(shape)
+    return _unpool(y, switches, shape, mode)
 
 
 def mean_pool(
@@ -175,6 +146,11 @@ def mean_pool(
       ValueError: As in `max_pool`; or `count` is unknown.
     """
     x, placed, _ = _arguments(x, window, stride, padding, edge)
+    return _window_sums(x, placed) / jnp.asarray(divisors(placed, count), x.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _window_sums(x, placed):
     y = _cover(x, placed, 0)
     if all(S >= F for F, S in zip(placed.window, placed.stride, strict=True)):
         # For windows that do not overlap the gradient of XLA's sum is faster.
@@ -183,7 +159,7 @@ def mean_pool(
     else:
         for axis in reversed(range(len(placed.size))):
             y = functools.reduce(jnp.add, _slices(y, placed, axis))
-    return y / jnp.asarray(divisors(placed, count), y.dtype)
+    return y
 
 
 def divisors(placed: Windows, count: Count = 'padded') -> Float[np.ndarray, '1 *out 1']:
@@ -286,6 +262,47 @@ def _windows(shape, window, stride, padding, edge, dilation):
 def _arguments(x, window, stride, padding, edge, dilation: PerAxis = 1):
     x = require_floating('x', x)
     return x, *_windows(x.shape, window, stride, padding, edge, dilation)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _max_pool(x, placed, dilations):
+    y = _cover(x, placed, -jnp.inf)
+    for axis in reversed(range(len(placed.size))):
+        y = functools.reduce(_larger, _slices(y, placed, axis, dilations[axis]))
+    return y
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _max_pool_with_switches(x, placed, dilations):
+    positions = np.arange(math.prod(placed.size), dtype=np.int32).reshape(1, *placed.size, 1)
+    y, switches = _cover(x, placed, -jnp.inf), _cover(jnp.asarray(positions), placed, -1)
+    for axis in reversed(range(len(placed.size))):
+        pairs = zip(
+            _slices(y, placed, axis, dilations[axis]),
+            _slices(switches, placed, axis, dilations[axis]),
+            strict=True,
+        )
+        y, switches = functools.reduce(_larger_with_position, pairs)
+    # Windows of 1 involve no comparison, and would leave the positions without batch and channel axes.
+    return y, jnp.broadcast_to(switches, y.shape)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _unpool(y, switches, shape, mode):
+    n, c = shape[0], shape[-1]
+    n_positions, n_windows = math.prod(shape[1:-1]), math.prod(y.shape[1:-1])
+    position = jnp.where(switches < 0, n_positions, switches).reshape(n, n_windows, c)
+    sample, channel = np.arange(n)[:, None, None], np.arange(c)[None, None, :]
+    values = y.reshape(n, n_windows, c)
+    if mode == 'accumulate':
+        zeros = jnp.zeros((n, n_positions, c), y.dtype)
+        return zeros.at[sample, position, channel].add(values, mode='drop').reshape(shape)
+    order = np.arange(n_windows, dtype=np.int32).reshape(1, -1, 1)
+    order = jnp.broadcast_to(order, position.shape)
+    last = jnp.full((n, n_positions, c), -1, jnp.int32)
+    last = last.at[sample, position, channel].max(order, mode='drop')
+    kept = jnp.take_along_axis(values, jnp.maximum(last, 0), axis=1)
+    return jnp.where(last >= 0, kept, 0).reshape(shape)
 
 
 def _cover(x, placed: Windows, value):

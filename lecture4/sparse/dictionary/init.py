@@ -4,6 +4,7 @@ Every dictionary learner starts here. In many dimensions an atom initialized at 
 signal is used at once, at least by itself.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -46,6 +47,11 @@ def from_signals(
         raise ValueError(f'signals of shape {signals.shape}; expected [n, d] with n, d >= 1')
     if n_atoms < 1:
         raise ValueError(f'n_atoms={n_atoms}; expected at least 1')
+    return _from_signals(key, signals, norm_bound, n_atoms)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _from_signals(key, signals, norm_bound, n_atoms):
     n, d = signals.shape
     dtype = signals.dtype
     order_key, noise_key = jax.random.split(key)
@@ -141,6 +147,7 @@ def _worst_coded(x, losses, key, reduce, n_candidates):
     return _normalize(_normalize(signals) + JITTER * noise)
 
 
+@jax.jit
 def _normalize(rows):
     norm = jnp.linalg.norm(rows, axis=1, keepdims=True)
     return jnp.where(norm > 0, rows / jnp.where(norm > 0, norm, 1), 0)
