@@ -6,8 +6,18 @@ class with one pass of hard-negative mining, a ridge regression of boxes per cla
 at IoU 0.3. The small network starts from random weights, on digits pasted on photographs.
 
 Run:      python -m experiments.detection.rcnn                                     (scenes, no download)
-Hardware: 2 CPU cores; not timed yet
-Results:  not measured yet
+Hardware: 2 CPU cores busy with other jobs, 16 minutes (9 CPU-minutes)
+Results:  scenes, 100 test images, mAP at IoU 0.5 in %
+
+          | method              | mAP                 |
+          |---------------------|---------------------|
+          | softmax             | 46.2                |
+          | SVM                 | 54.3                |
+          | SVM, box regression | 53.9 (50.1 to 60.8) |
+
+          As in the paper the SVMs are better than the softmax of fine-tuning (50.9 to 54.2 on VOC 2007 there, cited
+          from memory, unverified); box regression adds nothing here. AP is 94 % for zeros and 9 % for ones, whose
+          strokes are thinner than most proposals. 0.14 s per image without proposals.
 """
 
 import dataclasses

@@ -6,7 +6,6 @@ Coordinates are pixels, x to the right, y down. `extent` is their convention: 'c
 every function works under jit and vmap.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -23,6 +22,7 @@ Extent = Literal['inclusive', 'continuous']
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
+@jax.jit(static_argnames='extent')
 def area(boxes: Num[ArrayLike, '*n 4'], extent: Extent = 'continuous') -> Float[Array, '*n']:
     """Width times height; 0 where a box has x2 < x1 or y2 < y1.
 
@@ -33,9 +33,11 @@ def area(boxes: Num[ArrayLike, '*n 4'], extent: Extent = 'continuous') -> Float[
     Raises:
       ValueError: `boxes` does not end in 4 coordinates, or `extent` is unknown.
     """
-    return _area(_check('boxes', boxes), _extra(extent))
+    w, h = _sides(_check('boxes', boxes), _extra(extent))
+    return jnp.maximum(w, 0) * jnp.maximum(h, 0)
 
 
+@jax.jit(static_argnames='extent')
 def iou(
     a: Num[ArrayLike, 'n 4'], b: Num[ArrayLike, 'm 4'], extent: Extent = 'continuous'
 ) -> Float[Array, 'n m']:
@@ -82,21 +84,11 @@ def giou(
 
 
 def _overlap(a, b, extent):
-    return _intersection_and_union(_check('a', a), _check('b', b), _extra(extent))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _area(boxes, extra):
-    w, h = _sides(boxes, extra)
-    return jnp.maximum(w, 0) * jnp.maximum(h, 0)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _intersection_and_union(a, b, extra):
+    a, b, extra = _check('a', a), _check('b', b), _extra(extent)
     low = jnp.maximum(a[:, None, :2], b[None, :, :2])
     high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = jnp.prod(jnp.maximum(high - low + extra, 0), axis=-1)
-    return intersection, _area(a, extra)[:, None] + _area(b, extra)[None] - intersection
+    return intersection, area(a, extent)[:, None] + area(b, extent)[None] - intersection
 
 
 def encode(
@@ -361,10 +353,8 @@ def soft_nms(
         i = jnp.argmax(remaining)
         score = remaining[i]
         overlap = iou(boxes[i][None], boxes, extent)[0]
-        if method == 'linear':
-            decay = jnp.where(overlap > threshold, 1 - overlap, 1)
-        else:
-            decay = jnp.exp(-(overlap**2) / sigma)
+        gaussian = jnp.exp(-(overlap**2) / sigma)
+        decay = jnp.where(overlap > threshold, 1 - overlap, 1) if method == 'linear' else gaussian
         return (remaining * decay).at[i].set(-jnp.inf), (i.astype(jnp.int32), score)
 
     _, (indices, kept) = lax.scan(take, jnp.where(takes_part, scores, -jnp.inf), length=k)
