@@ -8,18 +8,20 @@ colored shapes, the region of every word is known, and some combinations of colo
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           python -m experiments.descriptions.alignment --preset flickr8k --manual_dir DATA
           ... --preset flickr8k_published (ReLU recurrences, inner products, all negatives, SGD)
-Hardware: flickr8k: a fifth of one busy CPU core, 26 min for 600 of its 1000 steps (no complete run yet)
-Results:  flickr8k after 600 of 1000 steps (two passes), test set of 1000 images and 5000 sentences, R@1/5/10 in %
+Hardware: one core (AMD EPYC), 40 seconds; flickr8k 26 min on a fifth of a core for 600 of its 1000 steps
+Results:  R@1/5/10 in %, scenes: 200 test images; flickr8k: 1000, after 600 of 1000 steps (two passes)
 
           | method                                        | annotation         | search             |
           |-----------------------------------------------|--------------------|--------------------|
-          | ReLU recurrences, softmax loss                | 10.4 / 34.1 / 48.7 | 14.4 / 37.8 / 52.3 |
+          | scenes, default                               | 44.0 / 86.0 / 94.5 | 38.7 / 79.6 / 90.2 |
+          | scenes, unseen combinations                   | 29.0 / 59.0 / 77.0 | 22.2 / 67.8 / 83.8 |
+          | flickr8k, ReLU recurrences, softmax loss      | 10.4 / 34.1 / 48.7 | 14.4 / 37.8 / 52.3 |
           | the same, scores of a sentence normalized (1) | 24.9 / 52.0 / 66.1 | 14.4 / 37.8 / 52.3 |
           | linear CCA of the same features               | 16.4 / 38.8 / 50.1 | 13.5 / 34.0 / 47.3 |
           | Karpathy & Fei-Fei 2015, other features       | 16.5 / 40.6 / 54.2 | 11.8 / 32.1 / 44.7 |
 
-          95 % intervals of R@1: annotation 8.6 to 12.4, search 13.5 to 15.4. Annotation suffers from sentences that fit
-          every image: (1) divides exp(score / 0.1) by its mean over the other test images (inverted softmax).
+          Annotation suffers from sentences that fit every image: (1) divides exp(score / 0.1) by its mean over the
+          other test images (inverted softmax). On scenes 82.6 % of words are aligned with the object they name.
 """
 
 import dataclasses

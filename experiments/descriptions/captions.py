@@ -8,7 +8,7 @@ Run:      python -m experiments.descriptions.captions --workdir runs/captions
           python -m experiments.descriptions.captions --preset flickr8k --manual_dir DATA
           regions: python -m experiments.descriptions.alignment --workdir runs/alignment [--stage encode]
                    python -m experiments.descriptions.captions --segments runs/alignment/codes
-Hardware: flickr8k: a quarter of one busy CPU core, 35 min (6 min of CPU time)
+Hardware: one core (AMD EPYC), 1.5 minutes; flickr8k 6 CPU-minutes
 Results:  flickr8k, official test set of 1000 images, beam width 7; published: Karpathy & Fei-Fei 2015, table 2
 
           | method                               | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 (95 %)       | ROUGE-L | CIDEr-D |
@@ -18,8 +18,8 @@ Results:  flickr8k, official test set of 1000 images, beam width 7; published: K
           | a person, against the other four     | 63.7   | 44.7   | 30.6   | 21.0                | 48.8    | 0.793   |
           | published                            | 57.9   | 38.3   | 24.5   | 16.0                | -       | -       |
 
-          Lower than published, probably because training was short: 1300 batches of 50 are two epochs. Perplexity
-          29.5; BLEU-4 by beam width 1, 3, 7: 11.7, 12.3, 12.0; 9.6 % of the sentences are training sentences.
+          Lower than published, probably because training was short (two epochs). BLEU-4 by beam width 1, 3, 7: 11.7,
+          12.3, 12.0. Scenes (default): BLEU-4 37.9 (34.4 to 42.1), a person 37.1; unseen combinations 33.2.
 """
 
 import dataclasses
