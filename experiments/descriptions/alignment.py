@@ -6,8 +6,7 @@ sentences per image; a Markov random field turns its scores into segments of sen
 colored shapes, the region of every word is known, and some combinations of color and shape are unseen.
 
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
-          python -m experiments.descriptions.alignment --preset flickr8k --manual_dir DATA
-          ... --preset flickr8k_published (ReLU recurrences, inner products, all negatives, SGD)
+          ... --preset flickr8k, or flickr8k_published (inner products, all negatives, SGD), with --manual_dir DATA
 Hardware: one core (AMD EPYC), 40 seconds; flickr8k 26 min on a fifth of a core for 600 of its 1000 steps
 Results:  R@1/5/10 in %, scenes: 200 test images; flickr8k: 1000, after 600 of 1000 steps (two passes)
 
