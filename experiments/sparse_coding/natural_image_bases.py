@@ -31,7 +31,7 @@ from lecture4 import train
 from lecture4.data.images import crops, load_images, whiten
 from lecture4.features import atoms, gabor
 from lecture4.sparse import objective, solvers
-from lecture4.sparse.dictionary import online
+from lecture4.sparse.dictionary import learners, online
 
 PENALTIES = {'l1': objective.L1, 'log': objective.LOG}
 
@@ -136,7 +136,7 @@ def build(config, spec):
         penalty=PENALTIES[config.penalty],
         n_iterations=config.num_iterations,
     )
-    return train.from_learner(init, step, evaluate)
+    return train.from_learner(init, step, evaluate, model_axes=learners.MODEL_AXES)
 
 
 def apply(config, spec):

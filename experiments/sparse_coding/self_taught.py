@@ -105,7 +105,7 @@ def build(config, spec):
     def evaluate(dictionary, signals):
         return statistics.held_out_metrics(sparse_codes(config, dictionary, signals))
 
-    return train.from_learner(init, step, evaluate)
+    return train.from_learner(init, step, evaluate, model_axes=learners.MODEL_AXES)
 
 
 def features(config, spec):

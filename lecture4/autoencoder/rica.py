@@ -30,6 +30,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
 from lecture4.ops import norm, patches, pool
 from lecture4.ops.prox import require_floating
 
+# Axis of the filters in each array of the layers, along which model parallelism divides them.
+MODEL_AXES = {'encoder$': 3, 'decoder$': 2}
 EPSILON = (
     1e-4  # added inside the root of a pool, small relative to the square of a typical response
 )

@@ -252,9 +252,9 @@ def ranking_loss(
       margin: Margin, positive.
       negatives: 'all' as published, or the 'hardest' of each row and column (Faghri et al. 2018).
     """
-    n = scores.shape[0]
-    positive = jnp.diagonal(scores)
-    same = jnp.eye(n, dtype=bool) if is_same is None else jnp.asarray(is_same)
+    eye = jnp.eye(scores.shape[0], dtype=bool)
+    positive = jnp.sum(jnp.where(eye, scores, 0), axis=1)  # as a gather it would move the batch
+    same = eye if is_same is None else jnp.asarray(is_same)
     sentences = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[:, None]))
     images = jnp.where(same, 0, jax.nn.relu(margin + scores - positive[None, :]))
     if negatives == 'hardest':
@@ -283,7 +283,7 @@ def contrastive_loss(
     eye = jnp.eye(scores.shape[0], dtype=bool)
     same = eye if is_same is None else jnp.asarray(is_same)
     logits = jnp.where(same & ~eye, -jnp.inf, scores / temperature)
-    matching = jnp.diagonal(logits)
+    matching = jnp.sum(jnp.where(eye, logits, 0), axis=1)
     sentences = jax.nn.logsumexp(logits, axis=1) - matching
     images = jax.nn.logsumexp(logits, axis=0) - matching
     return jnp.mean(sentences + images) / 2

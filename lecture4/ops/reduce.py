@@ -1,8 +1,8 @@
 """Statistics over the devices of a mapped axis (pmap, shard_map), through one argument.
 
 Under `jax.jit` over a mesh a mean over the batch already is a mean over all devices, and the
-default `Reduce()` does nothing. Under pmap or shard_map each device has its part of the batch, and `Reduce('data')`
-combines the results of the parts.
+default `Reduce()` does nothing; with the mesh, `all_gather` places its result on all devices. Under
+pmap or shard_map each device has its part of the batch, and `Reduce('data')` combines the results of the parts.
 """
 
 from typing import NamedTuple, TypeVar
@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar('Tree')
 
@@ -19,9 +20,11 @@ class Reduce(NamedTuple):
 
     Attributes:
       axis_name: Name of the mapped axis, or None if every device has the whole batch.
+      mesh: Under `jax.jit`, the mesh over which the batch is divided; None leaves all placement to the compiler.
     """
 
     axis_name: str | None = None
+    mesh: Mesh | None = None
 
     def mean(self, tree: Tree) -> Tree:
         """Mean over the devices of every leaf."""
@@ -47,10 +50,12 @@ class Reduce(NamedTuple):
         return jax.tree.map(lambda leaf: jnp.where(is_device, leaf, leaf), tree)
 
     def all_gather(self, tree: Tree) -> Tree:
-        """The rows (leading axis) of all devices, in the order of the devices.
+        """The rows (leading axis) of all devices, in the order of the devices; on every device.
 
         Computed as a sum of zeros and rows, because shard_map knows that a sum is the same on all devices.
         """
+        if self.mesh is not None:
+            return lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
         if self.axis_name is None:
             return tree
         index = lax.axis_index(self.axis_name)

@@ -12,7 +12,7 @@ class Chip(NamedTuple):
       memory: Bytes of memory.
       bandwidth: Bytes per second to and from the memory.
       link: Bytes per second between a chip and the others of its slice or node, sum of both directions.
-      source: Source of the numbers.
+      source: Source of the numbers; they are 0 where they are not known.
     """
 
     name: str
@@ -36,5 +36,6 @@ CHIPS = {
         Chip('h100', 989e12, 80e9, 3.35e12, 900e9, NVIDIA),
         Chip('h200', 989e12, 141e9, 4.8e12, 900e9, NVIDIA),
         Chip('b200', 2250e12, 180e9, 8.0e12, 1800e9, NVIDIA),
+        Chip('cpu', 0.0, 0.0, 0.0, 0.0, 'this machine'),
     )
 }

@@ -5,6 +5,7 @@ Their figures for memory, collectives and arithmetic hold for the program that a
 same functions (`train.step.jit_steps`); nothing is executed, so that no time here is a measurement.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -16,11 +17,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lecture4.train import program_cost
+from lecture4.train import executable, program_cost
 from lecture4.train.chips import CHIPS, Chip
 from lecture4.train.config import Config, UsageError
 from lecture4.train.experiment import Experiment, build
-from lecture4.train.step import AXIS, BoundTask, abstract_state, batch_sharding, bind, jit_steps
+from lecture4.train.sharding import device_mesh
+from lecture4.train.step import (
+    AXIS,
+    BoundTask,
+    abstract_state,
+    batch_sharding,
+    bind,
+    jit_steps,
+)
 from lecture4.train.task import Data, PyTree
 
 TPUS = {'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2}  # axes of a topology
@@ -39,10 +48,10 @@ class Target(NamedTuple):
     """Accelerators to compile for, which need not be attached.
 
     Attributes:
-      name: Name such as 'v5e:4x4' or 'h200:8'.
-      platform: 'tpu' or 'cuda'.
+      name: Name such as 'v5e:4x4', 'h200:8' or 'cpu:4'.
+      platform: 'tpu', 'cuda' or 'cpu'.
       chip: Peak performance of one chip.
-      mesh: Mesh of abstract devices with axis 'data'.
+      mesh: Mesh of abstract devices with axis 'data'; of attached ones for 'cpu'.
     """
 
     name: str
@@ -57,7 +66,7 @@ class Program:
 
     Attributes:
       name: 'step', 'evaluate' or 'encode'.
-      compile_seconds: Time of tracing, lowering and compilation.
+      compile_seconds: Time of compilation, without tracing and lowering.
       arguments: Bytes of all inputs: state, device arrays, batch.
       state: Bytes of the state, including the parameters.
       params: Bytes of the parameters, where the state names them.
@@ -66,6 +75,7 @@ class Program:
       float32_flops: Floating-point operations of products of float32 operands.
       bytes: Bytes moved to and from memory, summed over the instructions of the program.
       collectives: One entry per kind.
+      communicated: (kind, shape) of every array that a collective combines.
       unknown_loops: Loops without a known trip count, which count once.
       host_callbacks: Number of calls of the host from the program.
       float64: Whether the program computes in float64.
@@ -82,6 +92,7 @@ class Program:
     float32_flops: float
     bytes: int
     collectives: tuple[program_cost.Collective, ...]
+    communicated: tuple[tuple[str, str], ...]
     unknown_loops: int
     host_callbacks: int
     float64: bool
@@ -92,8 +103,10 @@ class Program:
         return self.arguments + self.temporaries
 
     def seconds(self, target: Target) -> dict[str, float]:
-        """Lower bounds of the time in seconds: {'matrix unit', 'memory', 'links'} -> seconds."""
+        """Lower bounds of the time in seconds: {'matrix unit', 'memory', 'links'} -> seconds; {} for a CPU."""
         chip, n = target.chip, target.mesh.size
+        if not chip.flops:
+            return {}
         moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in self.collectives)
         return {
             'matrix unit': self.flops / n / chip.flops,
@@ -104,11 +117,11 @@ class Program:
     def warnings(self, target: Target) -> list[str]:
         """Warnings to read before paying for the slice."""
         messages = []
-        if self.peak_memory() > target.chip.memory:
+        if target.chip.memory and self.peak_memory() > target.chip.memory:
             messages.append(
                 f'does not fit: {self.peak_memory() / 1e9:.1f} of {target.chip.memory / 1e9:.0f} GB'
             )
-        if self.float32_flops > 0.5 * self.flops > 0:
+        if target.chip.flops and self.float32_flops > 0.5 * self.flops > 0:
             messages.append(
                 f'{self.float32_flops / self.flops:.0%} of the products are of float32 operands; the '
                 'peak is that of bfloat16'
@@ -128,7 +141,8 @@ def target(name: str) -> Target:
     """The devices of a topology.
 
     Args:
-      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, 'h200:8' for the GPUs of a node.
+      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, 'h200:8' for the GPUs of a node; 'cpu:4' divides this
+        machine's CPU into 4 devices.
 
     Raises:
       UsageError: An unknown chip or shape, with those that exist; or the compiler is not installed.
@@ -141,6 +155,13 @@ def target(name: str) -> Target:
     if not re.fullmatch(r'\d+(x\d+)*', shape) or shape.count('x') != axes - 1:
         example = 'x'.join(['4'] * axes) if is_tpu else '8'
         raise UsageError(f'topology {name!r}: expected {axes} numbers, such as {kind}:{example}')
+    if kind == 'cpu':
+        with contextlib.suppress(RuntimeError):  # the number is fixed once a device is initialized
+            jax.config.update('jax_num_cpu_devices', int(shape))
+        devices = jax.devices('cpu')[: int(shape)]
+        if len(devices) < int(shape):
+            raise UsageError(f'{name}: the CPU of this process has {len(devices)} devices already')
+        return Target(name, 'cpu', CHIPS['cpu'], device_mesh(devices))
     if not is_tpu and kind != 'h200':
         raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
     os.environ.setdefault(
@@ -162,12 +183,17 @@ def target(name: str) -> Target:
             f'no compiler for {name} ({reason}); install it with pip install "{package}", or check '
             'the shape against those that exist'
         ) from None
-    mesh = Mesh(np.array(description.devices).reshape(-1), (AXIS,))
-    return Target(name, 'tpu' if is_tpu else 'cuda', CHIPS[kind], mesh)
+    return Target(name, 'tpu' if is_tpu else 'cuda', CHIPS[kind], device_mesh(description.devices))
 
 
 def compile_experiment(
-    experiment: Experiment, config: Config, data: Data, on: Target, programs: tuple[str, ...]
+    experiment: Experiment,
+    config: Config,
+    data: Data,
+    on: Target,
+    programs: tuple[str, ...],
+    save: str = '',
+    num_rows: int = 4096,
 ) -> list[Program]:
     """Compile programs of an experiment for a target.
 
@@ -177,10 +203,13 @@ def compile_experiment(
       data: Its data; only shapes are used.
       on: The target to compile for.
       programs: Any of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
+      save: File for the compiled step, see `train.executable`; '' writes none.
+      num_rows: Rows that one call of 'encode' encodes, over all chips; rounded up to a multiple of them.
 
     Returns:
       One Program for each of `programs`.
     """
+    on = on._replace(mesh=device_mesh(list(on.mesh.devices.flat), config.model_parallel))
     n = on.mesh.size
     bound = bind(build(experiment, config, data), data, config.seed)
     first = bound.batch(0)
@@ -197,7 +226,7 @@ def compile_experiment(
             traced, examples = run.trace(state, evaluation), _length(bound.evaluation)
         elif name == 'encode' and (encode := experiment.apply(config, data.spec).get('encode')):
             rows = data.device_arrays if data.rows is None else data.rows
-            block = math.ceil(4096 / n) * n  # rows per call and chip in --stage encode
+            block = math.ceil(num_rows / n) * n
             sharded = NamedSharding(on.mesh, PartitionSpec(AXIS))
             given = jax.tree.map(
                 lambda leaf, n=block, s=sharded: jax.ShapeDtypeStruct(
@@ -208,7 +237,15 @@ def compile_experiment(
             traced, examples = jax.jit(encode).trace(state, given), block
         else:
             continue
-        result.append(_compile(name, traced, on, state, examples))
+        lowered = traced.lower(lowering_platforms=(on.platform,))
+        start = time.perf_counter()
+        is_saved = bool(save) and name == 'step'
+        with executable.uncached() if is_saved else contextlib.nullcontext():
+            compiled = lowered.compile()
+        seconds = time.perf_counter() - start
+        if is_saved:
+            executable.save(save, lowered, compiled, on.mesh, config.steps_per_call)
+        result.append(_program(name, traced, compiled, seconds, state, examples))
     return result
 
 
@@ -225,13 +262,12 @@ def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, fir
     steps = jax.ShapeDtypeStruct((k,), np.int32, sharding=replicated)
     arrays = _abstract(bound.device_arrays, replicated)
     key = _abstract(bound.key, replicated)
-    return jit_steps(bound, on.mesh).trace(state, arrays, batches, key, steps)
+    return jit_steps(bound, on.mesh, state).trace(state, arrays, batches, key, steps)
 
 
-def _compile(name: str, traced: Any, on: Target, state: PyTree, examples: int) -> Program:
-    start = time.perf_counter()
-    compiled = traced.lower(lowering_platforms=(on.platform,)).compile()
-    seconds = time.perf_counter() - start
+def _program(
+    name: str, traced: Any, compiled: Any, seconds: float, state: PyTree, examples: int
+) -> Program:
     text = compiled.as_text()
     memory = compiled.memory_analysis()
     products = program_cost.products(traced.jaxpr)
@@ -247,6 +283,7 @@ def _compile(name: str, traced: Any, on: Target, state: PyTree, examples: int) -
         float32_flops=products.float32_flops,
         bytes=moved.bytes,
         collectives=moved.collectives,
+        communicated=program_cost.communicated(text),
         unknown_loops=moved.unknown_loops,
         host_callbacks=len(re.findall(r'custom_call_target="[^"]*callback', text)),
         float64=bool(re.search(r'\bf64\[', text)),
@@ -263,7 +300,11 @@ def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def _num_bytes(tree: PyTree) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    """Bytes per chip of abstract arrays with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def _length(tree: PyTree) -> int:

@@ -54,6 +54,12 @@ class RunOptions:
     platform: Literal['any', 'cpu', 'gpu', 'tpu'] = 'any'
     # How a step is distributed over devices; the results are the same.
     parallel: Literal['jit', 'pmap'] = 'jit'
+    # Number of devices that divide large parameter arrays and their optimizer state among them, in experiments
+    # whose model says how; the batch is divided over the other factor of the devices.
+    model_parallel: AtLeast1 = 1
+    # File of launch.compile --save with the compiled training step, loaded in place of compiling. It is a pickle:
+    # load only files that you wrote.
+    load_compiled: str = ''
     # HOST:PORT of process 0 of a run with several processes. Not needed in Slurm steps and on TPU pods.
     coordinator: str = ''
     # Number of processes, with --coordinator.

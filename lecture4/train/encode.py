@@ -114,7 +114,8 @@ def _final_state(
     """The final state of the run as numpy arrays, on every process."""
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
-        restored = checkpoints.restore(abstract_state(bound, runtime.mesh, bound.batch(0)))
+        whole = abstract_state(bound, runtime.mesh, bound.batch(0), is_replicated=True)
+        restored = checkpoints.restore(whole)
     finally:
         checkpoints.close()
     if restored is None or restored[0] < config.steps:

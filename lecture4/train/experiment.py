@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from lecture4.train import data_fingerprint, loop, saved_model, workdir
 from lecture4.train import report as reports
@@ -18,7 +19,7 @@ from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.metric_writer import read, write_hyperparameters
 from lecture4.train.metrics import Metric
-from lecture4.train.step import bind, check_divisible
+from lecture4.train.step import AXIS, bind, check_divisible
 from lecture4.train.task import Data, PyTree, Spec, Task
 
 LOG = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def check_devices(config: Config, runtime: Runtime):
       CollectiveError: It is not divisible, and `--parallel` is pmap.
     """
     try:
-        check_divisible(config.batch_size, runtime.mesh.size)
+        check_divisible(config.batch_size, runtime.mesh.shape[AXIS])
     except ValueError as error:
         if config.parallel == 'pmap':
             raise processes.CollectiveError(f'{error}, or --parallel jit') from None
@@ -156,10 +157,16 @@ def single(
 
 
 def to_local(state):
-    """A replicated state as local arrays, with which this process can compute without the others."""
+    """A state as local arrays, with which this process can compute without the others; all processes call this."""
 
     def take(leaf):
-        return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
+        if leaf.is_fully_addressable:
+            return leaf
+        if leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        from jax.experimental import multihost_utils
+
+        return jnp.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(take, state)
 

@@ -130,7 +130,7 @@ def supervised(
 
     Args:
       network: A flax module, applied as `network.apply(variables, batch[inputs], train=True)`; an
-        `axis_name` attribute, where it has one, is set under pmap.
+        `axis_name` attribute, where it has one, is set under pmap, and `model_axes` becomes that of the Task.
       optimizer: Any optax transformation.
       loss: (outputs, batch) -> (loss, metrics): means over the batch.
       evaluate: (variables, evaluation) -> metrics; see `variables`.
@@ -192,7 +192,11 @@ def supervised(
         return State(state.step, params, optimizer.init(params), model_state)
 
     return Task(
-        init_state, step, _evaluate(evaluate, variables), None if initial is None else start
+        init_state,
+        step,
+        _evaluate(evaluate, variables),
+        None if initial is None else start,
+        getattr(network, 'model_axes', {}),
     )
 
 
@@ -216,6 +220,8 @@ def from_learner(
     init: Callable[[jax.Array, PyTree], PyTree],
     step: Callable[..., tuple[PyTree, Metrics]],
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
+    *,
+    model_axes: Mapping[str, int] | None = None,
 ) -> Task:
     """A learner with its own kind of state (a dictionary, a solver) as a Task.
 
@@ -223,6 +229,7 @@ def from_learner(
       init: (key, batch) -> the learner's state.
       step: (learner's state, batch, key, *, reduce) -> (learner's state, metrics).
       evaluate: (learner's state, evaluation) -> metrics.
+      model_axes: See `Task`.
 
     Returns:
       A Task over `State`, whose `params` is the learner's state.
@@ -235,7 +242,9 @@ def from_learner(
         params, metrics = step(state.params, batch, key, reduce=reduce)
         return State(state.step + 1, params), metrics
 
-    return Task(init_state, step_state, _evaluate(evaluate, _params))
+    return Task(
+        init_state, step_state, _evaluate(evaluate, _params), model_axes=dict(model_axes or {})
+    )
 
 
 def phases(

@@ -59,7 +59,7 @@ def run(
     directory = pathlib.Path(directory)
     if runtime.n_processes == 1:
         LOG.info('%s', runtime)
-    compiled = compile_task(bound, runtime.mesh, config.parallel)
+    compiled = compile_task(bound, runtime.mesh, config.parallel, config.load_compiled)
     checkpoints = Checkpoints(directory / 'checkpoints', config.keep)
     try:
         restored = checkpoints.restore(compiled.abstract_state)

@@ -3,6 +3,7 @@
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -111,6 +112,26 @@ def traffic(text: str) -> Traffic:
     visit(entry, 1)
     collectives = tuple(Collective(kind, *by_kind[kind]) for kind in sorted(by_kind))
     return Traffic(total, collectives, unknown)
+
+
+def communicated(text: str) -> tuple[tuple[str, str], ...]:
+    """What the collectives of a compiled program combine over chips.
+
+    Args:
+      text: `compiled.as_text()`.
+
+    Returns:
+      (kind, shape) of every array, such as ('all-reduce', 'f32[64,32]'), in all branches of conditionals, each once per
+      place in the program however often a loop repeats it.
+    """
+    computations, _ = _computations(text)
+    arrays = []
+    for _, shape, op, _ in itertools.chain.from_iterable(computations.values()):
+        kind = op.removesuffix('-start')
+        if kind in COLLECTIVES:
+            plain = re.sub(r'\{.*?\}', '', shape)
+            arrays += [(kind, f'{dtype}[{dims}]') for dtype, dims in ARRAY.findall(plain)]
+    return tuple(arrays)
 
 
 def _computations(text: str):

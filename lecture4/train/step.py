@@ -1,7 +1,12 @@
-"""From a Task and its Data to compiled programs: jit over a mesh, or pmap; one step or several."""
+"""From a Task and its Data to compiled programs: jit over a mesh, or pmap; one step or several.
+
+The batch is divided over the mesh's axis 'data'. With a second axis 'model' (`train.sharding`), arrays of the state are
+divided over it where the task's `model_axes` name them; all others, and all results, are the same on every device.
+"""
 
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +15,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4.ops.reduce import Reduce
+from lecture4.train import executable
+from lecture4.train.config import UsageError
 from lecture4.train.distributed import processes
+from lecture4.train.sharding import AXIS, MODEL, state_shardings
 from lecture4.train.task import Data, PyTree, Task
 
-AXIS = 'data'
+LOG = logging.getLogger(__name__)
 
 
 class BoundTask(NamedTuple):
@@ -30,6 +38,7 @@ class BoundTask(NamedTuple):
       batch_axis: Axis of the batch in what `batch` returns.
       local_batch: (n, start, stop) -> rows start .. stop - 1 of batch n, or None to slice them.
       start: state -> state, applied to a new state; or None.
+      model_axes: See `Task`.
     """
 
     init: Callable[..., PyTree]
@@ -42,6 +51,7 @@ class BoundTask(NamedTuple):
     batch_axis: int = 0
     local_batch: Callable[[int, int, int], PyTree] | None = None
     start: Callable[[PyTree], PyTree] | None = None
+    model_axes: Mapping[str, int] = {}
 
 
 def bind(task: Task, data: Data, seed: Any) -> BoundTask:
@@ -67,6 +77,7 @@ def bind(task: Task, data: Data, seed: Any) -> BoundTask:
         jax.random.key(seed),
         local_batch=data.local_batch,
         start=task.start,
+        model_axes=task.model_axes,
     )
 
 
@@ -97,10 +108,12 @@ def check_divisible(batch_size: int, n_devices: int):
         )
 
 
-def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compiled:
-    """Compile for the devices of a one-dimensional mesh with axis 'data'.
+def compile_task(
+    bound: BoundTask, mesh: Mesh, parallel: str = 'jit', load_compiled: str = ''
+) -> Compiled:
+    """Compile for the devices of a mesh with axis 'data' and perhaps axis 'model'.
 
-    The state is replicated in both forms, so a checkpoint of one restores into the other. Where the
+    Checkpoints of one form or mesh restore into any other. Where the
     mesh spans several processes, each makes the rows of its own devices, and only jit works.
 
     Args:
@@ -109,21 +122,29 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
       parallel: 'jit' shards the batch over the mesh and leaves the collectives to the compiler, and the padding of a
         batch that is not divisible by the devices, see `jit_steps`; 'pmap' runs the same step on each device's part
         and averages inside it, through `Reduce`.
+      load_compiled: File of `train.executable`, loaded for calls of its number of steps in place of compiling.
 
     Raises:
       ValueError: The batch size is not divisible by the number of devices under pmap; an unknown `parallel`.
+      UsageError: pmap with an axis 'model' or a compiled program; that program is another one; or as in
+        `state_shardings`.
     """
     first = bound.batch(0)
     batch_size = jax.tree.leaves(first)[0].shape[bound.batch_axis]
     if parallel == 'pmap':
         check_divisible(batch_size, mesh.size)
+        if MODEL in mesh.shape or load_compiled:
+            option = '--load_compiled' if load_compiled else '--model_parallel'
+            raise UsageError(f'{option} needs --parallel jit')
+    steps_loaded = executable.check(load_compiled, mesh) if load_compiled else 0
+    state_shapes = abstract_state(bound, mesh, first)
     replicated = NamedSharding(mesh, PartitionSpec())
     device_arrays = replicate(bound.device_arrays, replicated)
     evaluation = replicate(bound.evaluation, replicated)
     key = replicate(bound.key, replicated)
 
     if parallel == 'jit':
-        run = jit_steps(bound, mesh)
+        run = jit_steps(bound, mesh, state_shapes)
     elif parallel == 'pmap':
         run = _pmapped(steps_of(bound), mesh, bound.batch_axis + 1)
     else:
@@ -131,7 +152,7 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
 
     several = any(device.process_index != jax.process_index() for device in mesh.devices.flat)
     sharding = batch_sharding(bound, mesh, batch_size)
-    divided = batch_size % mesh.size == 0
+    divided = batch_size % mesh.shape[AXIS] == 0
 
     def place(n, n_steps):
         steps = np.arange(n, n + n_steps, dtype=np.int32)
@@ -149,25 +170,34 @@ def compile_task(bound: BoundTask, mesh: Mesh, parallel: str = 'jit') -> Compile
     def call(state, n, n_steps):
         batches, steps = place(n, n_steps)
         given = (state, device_arrays, batches, key, steps)
-        if not several:
+        is_loaded = n_steps == steps_loaded
+        if not several and not is_loaded:
             return run(*given)
         if n_steps not in programs:
-            # Gloo waits 30 s for a peer, and compile times differ by more: all meet first.
-            programs[n_steps] = run.lower(*given).compile()  # pyright: ignore[reportFunctionMemberAccess]
-            processes.all_gather('compiled')
+            lowered = run.lower(*given)  # pyright: ignore[reportFunctionMemberAccess]
+            if is_loaded:
+                programs[n_steps] = executable.load(load_compiled, lowered, mesh)
+                LOG.info('loaded the compiled program of %s', load_compiled)
+            else:
+                programs[n_steps] = lowered.compile()
+            if several:  # Gloo waits 30 s for a peer, and compile times differ by more
+                processes.all_gather('compiled')
         return programs[n_steps](*given)
 
-    init = jax.jit(bound.init, out_shardings=replicated)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state_shapes)
+    init = jax.jit(bound.init, out_shardings=shardings if MODEL in mesh.shape else replicated)
 
     def init_state():
         state = init(key, device_arrays, replicate(first, replicated))
-        return state if bound.start is None else replicate(bound.start(state), replicated)
+        if bound.start is None:
+            return state
+        return jax.tree.map(replicate, bound.start(state), shardings)
 
     def evaluate_with(run):
         return lambda state: run(state, evaluation)
 
     evaluate = bound.evaluate and evaluate_with(jax.jit(bound.evaluate, out_shardings=replicated))
-    return Compiled(init_state, call, evaluate, abstract_state(bound, mesh, first))
+    return Compiled(init_state, call, evaluate, state_shapes)
 
 
 def steps_of(bound: BoundTask) -> Callable[..., tuple[PyTree, dict[str, jax.Array]]]:
@@ -188,31 +218,40 @@ def steps_of(bound: BoundTask) -> Callable[..., tuple[PyTree, dict[str, jax.Arra
     return run_steps
 
 
-def jit_steps(bound: BoundTask, mesh: Mesh):
+def jit_steps(bound: BoundTask, mesh: Mesh, state: PyTree = None):
     """`steps_of` a bound task under jit: the program of a run, which `train.compile` also compiles for absent devices.
 
     A batch that is not divisible by the number of devices arrives whole on each of them and is divided inside the
       program, where the compiler pads the parts to equal sizes and masks the padding: the results are those of the
         whole batch.
+
+    Args:
+      bound: What to compile.
+      mesh: Devices.
+      state: `abstract_state` of the task, for a mesh with axis 'model'; by default of batch 0.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
+    out_shardings: Any = NamedSharding(mesh, PartitionSpec())
+    if MODEL in mesh.shape:
+        state = abstract_state(bound, mesh, bound.batch(0)) if state is None else state
+        out_shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), out_shardings)
     uneven = NamedSharding(mesh, _batch_spec(bound))
     run = steps_of(bound)
 
     def run_steps(state, device_arrays, batches, key, steps):
         def divide(leaf):
-            if leaf.shape[bound.batch_axis + 1] % mesh.size == 0:
+            if leaf.shape[bound.batch_axis + 1] % mesh.shape[AXIS] == 0:
                 return leaf  # it is already divided
             return jax.lax.with_sharding_constraint(leaf, uneven)
 
-        return run(state, device_arrays, jax.tree.map(divide, batches), key, steps)
+        divided = jax.tree.map(divide, batches)
+        return run(state, device_arrays, divided, key, steps, reduce=Reduce(mesh=mesh))
 
-    return jax.jit(run_steps, donate_argnums=0, out_shardings=replicated)
+    return jax.jit(run_steps, donate_argnums=0, out_shardings=out_shardings)
 
 
 def batch_sharding(bound: BoundTask, mesh: Mesh, batch_size: int) -> NamedSharding:
     """Sharding of stacked batches [steps, ...] on arrival: divided among the devices, or whole on each."""
-    divided = batch_size % mesh.size == 0
+    divided = batch_size % mesh.shape[AXIS] == 0
     return NamedSharding(mesh, _batch_spec(bound) if divided else PartitionSpec())
 
 
@@ -220,12 +259,27 @@ def _batch_spec(bound: BoundTask) -> PartitionSpec:
     return PartitionSpec(*[None] * (bound.batch_axis + 1), AXIS)
 
 
-def abstract_state(bound: BoundTask, mesh: Mesh, first: PyTree) -> PyTree:
-    """Shapes and shardings of a bound task's state, for restoring; `first` is batch 0."""
+def abstract_state(
+    bound: BoundTask, mesh: Mesh, first: PyTree, *, is_replicated: bool = False
+) -> PyTree:
+    """Shapes and shardings of a bound task's state, for restoring.
+
+    Args:
+      bound: The task.
+      mesh: Devices.
+      first: Batch 0.
+      is_replicated: Every device holds the whole state, also on a mesh with axis 'model'.
+    """
     shapes = jax.eval_shape(bound.init, bound.key, bound.device_arrays, first)
-    replicated = NamedSharding(mesh, PartitionSpec())
+    if is_replicated or MODEL not in mesh.shape:
+        whole = NamedSharding(mesh, PartitionSpec())
+        shardings = jax.tree.map(lambda leaf: whole, shapes)
+    else:
+        shardings = state_shardings(shapes, mesh, bound.model_axes)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
 
 

@@ -28,12 +28,16 @@ class Task(NamedTuple):
       evaluate: (state, evaluation) -> metrics, or None.
       start: state -> state, applied once to a new state outside any compiled program; for
         parameters that come from a file. None leaves the state as initialized.
+      model_axes: {pattern: axis}: arrays of the state whose path ('params/fc6/kernel', 'opt_state/0/mu/fc6/kernel')
+        matches the regular expression are divided along the axis by `--model_parallel`; the first match decides. A
+        negative axis counts from the last.
     """
 
     init: Callable[[jax.Array, PyTree], PyTree]
     step: Callable[[PyTree, PyTree, jax.Array, Reduce], tuple[PyTree, Metrics]]
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None
     start: Callable[[PyTree], PyTree] | None = None
+    model_axes: Mapping[str, int] = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -233,6 +233,11 @@ def check_images(
         )
 
 
+# Axes along which model parallelism divides the dense layers: the outputs of fc6, then the inputs of fc7, so that only
+# the outputs of fc7 are summed over devices (Krizhevsky 2014).
+DENSE_MODEL_AXES = {'fc6/kernel$': -1, 'fc6/bias$': -1, 'fc7/kernel$': -2}
+
+
 class FullyConnected(nn.Module):
     """Two hidden layers of 4096 with dropout, then the classifier: the head of AlexNet, ZFNet and VGG.
 

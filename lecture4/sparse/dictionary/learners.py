@@ -16,6 +16,9 @@ from lecture4.sparse.dictionary import lagrange_dual, online, projected_gradient
 
 Name = Literal['online', 'lagrange_dual', 'projected_gradient']
 
+# Axis of the atoms in each array of a learner's state and of its optimizer: model parallelism divides it.
+MODEL_AXES = {'(^|/)(atoms|A|B|usage|mu|nu|trace)$': -1}
+
 
 def make(
     name: Name,

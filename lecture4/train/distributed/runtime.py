@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from lecture4.train.config import RunOptions, UsageError
 from lecture4.train.distributed import processes, rendezvous
-from lecture4.train.step import AXIS
+from lecture4.train.sharding import device_mesh
 
 LOG = logging.getLogger(__name__)
 INTERRUPTED = 75  # exit code, EX_TEMPFAIL: the state is saved; run again to resume
@@ -24,7 +23,7 @@ class Runtime(NamedTuple):
     """The devices of a run over all processes, and the index of this process.
 
     Attributes:
-      mesh: Devices of all processes, with axis 'data'.
+      mesh: Devices of all processes, with axis 'data' and, for --model_parallel, 'model'.
       process: Index of this process.
       n_processes: Number of processes.
     """
@@ -107,7 +106,7 @@ def start(config: RunOptions) -> Runtime:
             f'--devices {config.devices}, but {len(devices)} are available ({devices[0].device_kind}); '
             f'use --devices {len(devices)} or omit it'
         )
-    mesh = Mesh(np.array(devices[:n_devices]), (AXIS,))
+    mesh = device_mesh(devices[:n_devices], config.model_parallel)
     runtime = Runtime(mesh, jax.process_index(), jax.process_count())
     if (
         runtime.n_processes > 1

@@ -157,6 +157,11 @@ def _vectorized(experiment, config, group, platform: str) -> bool:
 
 def _choice(experiment, config, group, platform: str) -> tuple[bool, str]:
     """Whether a group runs as one program, and why."""
+    if config.model_parallel > 1 or config.load_compiled:
+        option = '--load_compiled' if config.load_compiled else '--model_parallel'
+        if config.vectorize == 'vmap':
+            raise UsageError(f'{option} needs --vectorize loop')
+        return False, f'by {option}'
     if config.vectorize != 'auto':
         return config.vectorize == 'vmap', f'by --vectorize {config.vectorize}'
     if len(group) == 1:

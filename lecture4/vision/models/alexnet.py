@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from lecture4.ops import norm, pool
 from lecture4.vision.layers import (
+    DENSE_MODEL_AXES,
     Activations,
     BackwardRule,
     FullyConnected,
@@ -74,6 +75,8 @@ class AlexNet(nn.Module):
     dense: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
+
+    model_axes = DENSE_MODEL_AXES
 
     @nn.compact
     def __call__(
@@ -216,6 +219,8 @@ class AlexNetV2(nn.Module):
     features_only: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
+
+    model_axes = DENSE_MODEL_AXES
 
     @nn.compact
     def __call__(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from lecture4.vision.layer_specs import VGG_BLOCKS
 from lecture4.vision.layers import (
+    DENSE_MODEL_AXES,
     Activations,
     BackwardRule,
     FullyConnected,
@@ -58,6 +59,8 @@ class VGG(nn.Module):
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
     axis_name: str | None = None
+
+    model_axes = DENSE_MODEL_AXES
 
     @nn.compact
     def __call__(

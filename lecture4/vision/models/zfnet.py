@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from lecture4.ops.receptive_field import Edge
 from lecture4.vision.layers import (
+    DENSE_MODEL_AXES,
     Activations,
     BackwardRule,
     FullyConnected,
@@ -61,6 +62,8 @@ class ZFNet(nn.Module):
     features_only: bool = False
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
+
+    model_axes = DENSE_MODEL_AXES
 
     @nn.compact
     def __call__(
