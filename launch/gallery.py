@@ -7,7 +7,8 @@
 The table stands between <!-- gallery --> and <!-- /gallery -->; everything in it is read from the runs:
 the command and the time of training, the primary metric of results.json, and the published value next to it in the
 experiment's tables. Thumbnails are small PNGs in gallery/ next to the page, for runs on built-in sets only; for runs
-on photographs only figures of learned atoms or filters. The whole table is replaced: give all runs that it should show.
+on photographs only figures of learned atoms or filters, or curves. The whole table is replaced: give all runs that it
+should show.
 """
 
 import dataclasses
@@ -31,13 +32,8 @@ SHOWN = ('preset', 'sweep', 'grid', 'seeds')
 # Sets that are generated or come with packages; 'photos' and 'textures' are photographs by others.
 DRAWN = ('digits', 'docstrings', 'scenes', 'circle', 'spiral')
 PHOTOGRAPHS = ('photos', 'textures')
-LEARNED = (
-    'atoms',
-    'bases',
-    'dictionary',
-    'filters',
-    'components',
-)  # figures without images of a set
+# Figures without images of a set: learned filters, and curves.
+NO_IMAGES = ('atoms', 'bases', 'dictionary', 'filters', 'components', 'precision_recall', 'recall')
 HEAD = ('experiment', 'command', 'training', 'metric', 'ours', 'published', '')
 
 
@@ -174,18 +170,18 @@ def _close(a: float | None, b: float) -> bool:
 def thumbnail(run: runs.Run) -> bytes:
     """A small PNG of the first figure that may be shown; empty if there is none.
 
-    The run's data set decides: all
-    figures for generated sets, figures of learned filters for photographs, none for sets that were downloaded or
-    belong to the user.
+    The run's data set decides: all figures for generated sets; figures of learned filters and curves for
+    photographs, which are also the background of scenes with boxes; none for sets that were downloaded or belong to
+    the user.
     """
     from PIL import Image
 
     sources = [value for name, value in run.config.items() if name.endswith('source') and value]
     figures = re.findall(r'href="figures/([^"/]+)\.png"', _page(run))
-    if not all(source in DRAWN for source in sources):
+    if not all(source in DRAWN for source in sources) or '.detection.' in run.module:
         if not all(source in (*DRAWN, *PHOTOGRAPHS) for source in sources):
             return b''
-        figures = [name for name in figures if name.startswith(LEARNED)]
+        figures = [name for name in figures if name.startswith(NO_IMAGES)]
     figures = [name for name in figures if name != 'learning']
     if not figures:
         return b''
