@@ -8,11 +8,11 @@ frozen, whose feature maps are computed once and stored in --feature_cache.
 Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
           python -m experiments.detection.faster_rcnn --preset alternating
           python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
-Hardware: the default took 9 minutes on 2 CPU cores busy with other jobs (0.4 s of CPU time per step)
-Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0: mAP at IoU 0.5 35.6 % (95 % interval
-          33.8 to 39.4), digits AP 20.4 to 53.7 %; 16 ms per image. The boxes are right earlier than the classes: at
-          the end objectness_loss is 0.02 nats, class_loss 0.5 nats.
-          mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007; ours is not measured yet
+Hardware: 2 CPU cores busy with other jobs, 6 minutes (8 CPU-minutes)
+Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0: mAP at IoU 0.5 61.3 % (95 % interval
+          59.0 to 65.0), 10 ms per image with proposals: convolutions 6.8, region proposals 1.0, RoI pooling 0.8, dense
+          layers 1.3, suppression 0.3. After 600 steps it was 35.6 %: boxes are learned before classes.
+          mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007 (cited from memory, unverified); ours was not run
           | network | ours | published |
           |---------|------|-----------|
           | ZF      | -    | 59.9      |
@@ -37,7 +37,7 @@ from lecture4.vision.weights import convolutions
 
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.Detection):
-    steps: train.AtLeast1 = 600
+    steps: train.AtLeast1 = 1000
     batch_size: train.AtLeast1 = 8
     # Detector: small, vgg_d, zfnet, resnet_50_v1_5, resnet_101_v1_5.
     network: str = 'small'
@@ -76,7 +76,7 @@ PRESETS = {
         'num_convolutions': (1, 1, 1), 'hidden_dims': (16,), 'anchor_sizes': (16.0,), 'num_proposals': 10,
         'num_rois': 8,
     },
-    'alternating': {'training': 'alternating', 'steps': 1200},
+    'alternating': {'training': 'alternating', 'steps': 2000},
     'voc2012_animals': {
         'source': 'voc2012_animals', 'test_split': 'val', 'num_train': 0, 'num_eval': 0, 'shorter_side': 320,
         'longer_side': 448, 'network': 'vgg_d', 'hidden_dims': (512,), 'dropout_rate': 0.5,
