@@ -60,7 +60,7 @@ class Config(train.SquareImages):
     # Size and stride of the pooling windows; incomplete windows at the edge are kept.
     window: train.AtLeast1 = 2
     # Activation function between convolution and pooling (the lecture's detector stage).
-    activation: Literal['relu', 'sigmoid'] = 'relu'
+    activation: cnn.Activation = 'relu'
     # Output units and loss: softmax with cross-entropy, or sigmoid units with the squared error.
     output: Literal['softmax', 'sigmoid'] = 'softmax'
     # Learning rate of SGD with momentum 0.9.

@@ -76,6 +76,7 @@ from lecture4.train.parallel_tasks import parallel
 from lecture4.train.progress import track
 from lecture4.train.report import Figure, Report, Table
 from lecture4.train.saved_model import Model, load, load_runs
+from lecture4.train.stacked_task import random_subsets, stacked, subsets_in_memory
 from lecture4.train.sweep.variants import grid, vary_one
 from lecture4.train.tables import label_table
 from lecture4.train.task import (
@@ -164,6 +165,7 @@ __all__ = [
     'parallel',
     'phases',
     'pretrained_model',
+    'random_subsets',
     'read_init',
     'record',
     'record_metrics',
@@ -171,6 +173,8 @@ __all__ = [
     'self_taught_data',
     'sgd_recipe',
     'sources_in_memory',
+    'stacked',
+    'subsets_in_memory',
     'supervised',
     'track',
     'variables',

@@ -102,6 +102,11 @@ def sigmoid_derivative(a: Float[Array, '*shape']) -> Float[Array, '*shape']:
     return a * (1 - a)
 
 
+def tanh_derivative(a: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    """f'(z) of f = tanh z, from its value a = f(z): 1 - a^2."""
+    return 1 - a * a
+
+
 def upsample_mean(
     delta: Float[Array | np.ndarray, 'n *out c'],
     input_shape: Sequence[int],

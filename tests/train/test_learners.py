@@ -252,3 +252,47 @@ def test_a_loss_without_metrics_is_explained(returned, match):
     state = task.init(jax.random.key(0), jnp.ones(2))
     with pytest.raises(TypeError, match=match):
         task.step(state, jnp.ones(2), jax.random.key(0), Reduce())
+
+
+def test_stacked_variants_train_as_they_would_alone():
+    rates = (0.05, 0.2)
+
+    def with_rates(state):
+        state.opt_state.hyperparams['learning_rate'] = jnp.array(rates)
+        return state
+
+    task = train.optimize(init, loss, optax.inject_hyperparams(optax.sgd)(1.0))
+    state, metrics = run(train.stacked(task, ('slow', 'fast'), vary=with_rates))
+    for i, (name, rate) in enumerate(zip(('slow', 'fast'), rates, strict=True)):
+        alone, own = run(train.optimize(init, loss, optax.sgd(rate)))
+        np.testing.assert_allclose(state.params['w'][i], alone.params['w'], rtol=1e-5)
+        np.testing.assert_allclose(metrics[f'loss/{name}'], own['loss'], rtol=1e-5)
+
+
+def test_stacked_variants_get_batches_of_their_own():
+    batches = np.stack([X, 2 * X], axis=1)
+    task = train.stacked(train.optimize(init, loss, optax.sgd(0.1)), ('a', 'b'), split_batch=True)
+    state, _ = run(task, 2, batches)
+    for i in range(2):
+        alone, _ = run(train.optimize(init, loss, optax.sgd(0.1)), 2, batches[:, i])
+        np.testing.assert_allclose(state.params['w'][i], alone.params['w'], rtol=1e-5)
+
+
+def test_equal_names_of_stacked_variants_are_refused():
+    with pytest.raises(ValueError, match='all different'):
+        train.stacked(train.optimize(init, loss, optax.sgd(0.1)), ('a', 'a'))
+
+
+def test_subsets_have_epochs_of_their_own():
+    cases, subsets = train.random_subsets(16, (4, 8), num_trials=2, seed=0)
+    assert cases == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert set(subsets[0]) < set(subsets[2]) and len(set(subsets[3])) == 8
+    data = train.subsets_in_memory(X, subsets, 4, seed=0)
+    rows = np.concatenate([data.batch(n) for n in range(2)])
+    assert rows.shape == (8, 4)
+    for i, own in enumerate(subsets):
+        assert set(rows[:, i]) == set(own)
+    batch = data.prepare(data.device_arrays, data.batch(0), KEY)
+    np.testing.assert_array_equal(batch[2, 1], X[data.batch(0)[2, 1]])
+    with pytest.raises(ValueError, match='at most 16'):
+        train.random_subsets(16, (17,), 1, 0)

@@ -18,6 +18,7 @@ NETWORKS = [
     CNN((3, 2), 2, 0, 'sigmoid', 'mean', 3, 'torch', output='sigmoid'),
     CNN((3, 2), 3, 2, 'relu', 'subsample', 2),
     CNN((2, 3), 3, 0, 'sigmoid', 'none', output='sigmoid'),
+    CNN((2,), 3, 1, 'tanh', 'mean', 2),
 ]
 
 

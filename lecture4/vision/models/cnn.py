@@ -17,6 +17,9 @@ from lecture4.ops import conv, pool, receptive_field
 from lecture4.ops.varying import vary_together
 from lecture4.vision import manual_backprop
 
+Activation = Literal['relu', 'sigmoid', 'tanh']
+ACTIVATIONS = {'relu': jax.nn.relu, 'sigmoid': jax.nn.sigmoid, 'tanh': jnp.tanh}
+
 
 class CNN(NamedTuple):
     """Architecture of the network.
@@ -36,7 +39,7 @@ class CNN(NamedTuple):
     features: tuple[int, ...] = (16,)
     kernel_size: int = 5
     padding: int = 0
-    activation: Literal['relu', 'sigmoid'] = 'relu'
+    activation: Activation = 'relu'
     pooling: Literal['max', 'mean', 'subsample', 'none'] = 'max'
     window: int = 2
     edge: receptive_field.Edge = 'floor'
@@ -67,15 +70,21 @@ def layer_stack(network: CNN) -> receptive_field.Stack:
 
 
 def init(
-    key: jax.Array, network: CNN, image_shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    key: jax.Array,
+    network: CNN,
+    image_shape: tuple[int, ...],
+    dtype: DTypeLike = jnp.float32,
+    gain: float = 2.0,
 ) -> Params:
-    """Initialize kernels from a normal distribution with variance 2 / fan-in, and biases with 0.
+    """Initialize kernels from a normal distribution with variance gain / fan-in, and biases with 0.
 
     Args:
       key: PRNG key.
       network: The architecture.
       image_shape: (h, w, c).
       dtype: Dtype of the parameters.
+      gain: Variance of a kernel times its fan-in: 2 keeps the scale of activations of rectifiers, 1 of tanh units
+        (Glorot & Bengio 2010; He et al. 2015).
 
     Returns:
       {layer: {'kernel', 'bias'}}; kernels [k, k, c, o] and, of 'dense', [d, n_classes].
@@ -93,7 +102,7 @@ def init(
         else:
             shape = (network.kernel_size, network.kernel_size, row.input[-1])
         fan_in = row.parameters // features - 1
-        scale = jnp.asarray((2 / fan_in) ** 0.5, dtype)
+        scale = jnp.asarray((gain / fan_in) ** 0.5, dtype)
         layer_key = jax.random.fold_in(key, len(params))
         kernel = jax.random.normal(layer_key, (*shape, features), dtype) * scale
         params[row.name] = {'kernel': kernel, 'bias': jnp.zeros(features, dtype)}
@@ -118,7 +127,7 @@ def apply(
         layer = params[f'conv{i}']
         bias = layer['bias'][None, None, None, :]
         z = conv.cross_correlate(x, layer['kernel'], 1, network.padding) + bias
-        a = jax.nn.relu(z) if network.activation == 'relu' else jax.nn.sigmoid(z)
+        a = ACTIVATIONS[network.activation](z)
         x = _pool(a, network)
         layers |= {f'conv{i}': z, f'activation{i}': a, f'pool{i}': x}
     layer = params['dense']
@@ -188,6 +197,8 @@ def manual_value_and_grad(
         delta = _upsample(delta, a, network)
         if network.activation == 'relu':
             delta = delta * manual_backprop.relu_derivative(z)
+        elif network.activation == 'tanh':
+            delta = delta * manual_backprop.tanh_derivative(a)
         else:
             delta = delta * manual_backprop.sigmoid_derivative(a)
         a = layers[f'pool{i - 1}'] if i > 1 else x
