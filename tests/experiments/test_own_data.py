@@ -24,6 +24,7 @@ SQUARE = (
     'autoencoders.stacked',
     'autoencoders.stochastic',
     'autoencoders.variational',
+    'convnets.activations',
     'convnets.dropout',
     'convnets.pooling',
     'convnets.resnet_cifar',
