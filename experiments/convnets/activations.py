@@ -52,7 +52,7 @@ class Config(train.SquareImages):
     # Activation functions.
     activations: tuple[cnn.Activation, ...] = ('relu', 'tanh', 'sigmoid')
     # Learning rates of SGD; the one that is fastest counts, for each activation function.
-    learning_rates: train.Floats = (0.003, 0.01, 0.03, 0.1, 0.3)
+    learning_rates: train.Floats = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     # Momentum of SGD.
     momentum: train.FractionBelow1 = 0.9
     # Numbers of filters of the convolutions.
