@@ -11,16 +11,15 @@ Results:  digits; test accuracy (%), mean of 3 labeled sets, and time per image
 
           | features              | 20 labels | 100  | 1000 | time (us) |
           |-----------------------|-----------|------|------|-----------|
-          | sparse codes (FISTA)  | 40.1      | 86.0 | 94.5 | 267       |
-          | LISTA, 3 layers       | 43.2      | 85.2 | 92.9 | 4.1       |
-          | PSD                   | 56.5      | 84.5 | 91.1 | 1.0       |
-          | autoencoder           | 54.7      | 85.1 | 91.7 | 0.7       |
-          | pixels                | 51.9      | 83.3 | 91.2 | 0.3       |
-          | convolutional network | 60.5      | 85.9 | 94.7 | 4.9       |
+          | sparse codes (FISTA)  | 40.1      | 86.0 | 94.5 | 214       |
+          | LISTA, 3 layers       | 43.2      | 85.2 | 92.9 | 3.3       |
+          | PSD                   | 56.5      | 84.5 | 91.1 | 0.8       |
+          | autoencoder           | 54.7      | 85.1 | 91.7 | 0.6       |
+          | pixels                | 51.9      | 83.3 | 91.2 | 0.2       |
+          | convolutional network | 60.5      | 85.9 | 94.7 | 5.1       |
 
-          Standard errors are about 2 points at 20 and 100 labels, below 1 at 1000. Sparse codes are expensive: 66 times
-          the time of LISTA. They are better than other features at 1000 labels and worse at 20, where each atom occurs
-          in few labeled images; the convolutional network needs no unlabeled images and is as good throughout.
+          Standard errors are about 2 points at 20 and 100 labels, below 1 at 1000. Sparse codes take 66 times as long
+          as LISTA, are the best features at 1000 labels and the worst at 20 (not explained yet).
 """
 
 import dataclasses
@@ -177,10 +176,11 @@ def report(config, state, data):
     counts = sorted({n for _, n in at})
     few, many = counts[0], counts[-1]
     by_labels = {n: (counts, [at[n, c] for c in counts]) for n in times}
-    panels = {'by labels': {'curves': by_labels, 'xlabel': 'labels', 'xscale': 'log'}}
+    axes = {'ylabel': 'test accuracy', 'xscale': 'log'}
+    panels = {'by labels': {'curves': by_labels, 'xlabel': 'labels', **axes}}
     for n in (few, many):
         points = {name: ([t], [at[name, n]]) for name, t in times.items()}
-        panels[f'{n} labels'] = {'curves': points, 'xlabel': 'us per image', 'xscale': 'log'}
+        panels[f'{n} labels'] = {'curves': points, 'xlabel': 'us per image', **axes}
     drawn = lines.panels(panels, columns=3)
     timed = [{'features': name, 'time': t} for name, t in times.items()]
     slower = times['sparse codes'] / times['LISTA']
