@@ -240,7 +240,8 @@ def compile_experiment(
         lowered = traced.lower(lowering_platforms=(on.platform,))
         start = time.perf_counter()
         is_saved = bool(save) and name == 'step'
-        with executable.uncached() if is_saved else contextlib.nullcontext():
+        # A program in the cache cannot be read again without the chips it is for.
+        with executable.uncached():
             compiled = lowered.compile()
         seconds = time.perf_counter() - start
         if is_saved:

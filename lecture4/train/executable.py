@@ -32,7 +32,10 @@ COMPILERS = {'tpu': 'libtpu', 'gpu': 'jax-cuda12-plugin', 'cuda': 'jax-cuda12-pl
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-    """Compile without the compilation cache: on a CPU, a program read from it would be saved incomplete."""
+    """Compile without the compilation cache.
+
+    On a CPU, a program read from it would be saved incomplete; one for chips that are absent cannot be read.
+    """
     enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update('jax_enable_compilation_cache', False)
     compilation_cache.reset_cache()

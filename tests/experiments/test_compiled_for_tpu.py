@@ -75,7 +75,7 @@ def test_chips_exchange_gradients_and_named_statistics_only(name, target):
         exchanged.add(own)
         if (kind, array) not in allowed and (kind != 'all-reduce' or (own and own not in shapes)):
             unknown.append((kind, array))
-    assert not unknown
+    assert not unknown, sorted(set(unknown))
     assert allowed.keys() <= set(step.communicated), 'a statistic of the list is not exchanged'
     if name not in UNTRAINED:
         paths = jax.tree_util.tree_leaves_with_path(state)
