@@ -43,7 +43,7 @@ COUPLING, LISTA_LAYERS, DICTIONARY_STEPS = 1.0, 3, 200
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.Config):
+class Config(train.SquareImages):
     # Number of training steps of every network.
     steps: train.AtLeast1 = 500
     batch_size: train.AtLeast1 = 128
