@@ -16,10 +16,9 @@ Results:  digits; steps to a training error of 25 %, by learning rate
           | tanh     | 200  | 94  | 44  | 30 | 19  | 19   |
           | logistic | -    | 280 | 153 | 90 | 71  | 71   |
 
-          At a rate of 1 only the logistic units get there, later. Test accuracy at the best rates: 96.0, 95.0 and
-          93.6 %. On digits, one seed, ReLU is 2.8 and 2 times faster than tanh at small learning rates, but tanh
-          units, with initial weights that keep their scale, take larger ones and are then faster. On CIFAR-10 the
-          paper has ReLU six times faster (cited from memory, unverified); the preset cifar10 was not run.
+          At a rate of 1 only logistic units get there. Test accuracy at the best rates: 96.0, 95.0, 93.6 %. On digits
+          (one seed) ReLU is 2.8 and 2 times faster at small rates, but tanh units, with initial weights that keep their
+          scale, take larger ones. The paper has ReLU six times faster on CIFAR-10 (from memory); cifar10 was not run.
 """
 
 import dataclasses
