@@ -18,7 +18,7 @@ Results:  test accuracy in %; labels per class: digits 20, mnist (classes 5 to 9
           | semi-supervised          | 94.8   | 50.7, 76.6, 89.8, 93.5 |
           | transfer                 | 95.1   | 59.2, 84.6, 93.1, 95.3 |
           | self-taught              | 95.1   | 51.2, 77.0, 89.4, 93.6 |
-          | active, least certain    | 95.7   | 51.7, 72.4, 86.9, 90.3 |
+          | active, least certain    | 95.9   | 51.7, 72.4, 86.9, 90.3 |
           | active, most diverse     | 94.9   | 51.7, 82.2, 88.7, 90.2 |
 
           digits, one label: no other data beat pixels (72.1). Filters of unlabeled strokes are no better than random
