@@ -87,7 +87,13 @@ def main(argv: list[str]) -> int:
         records, programs = [], {}
         for on in targets:
             chosen = tuple(options.programs)
-            made = compiler.compile_experiment(this, config, data, on, chosen, options.save)
+            try:
+                made = compiler.compile_experiment(this, config, data, on, chosen, options.save)
+            except compiler.DoesNotFit as error:
+                if not options.fit:
+                    raise
+                print(error)
+                continue
             programs[on.name] = made
             for program in made:
                 records.append(record(program, on))
@@ -191,7 +197,7 @@ def largest_fit(this: Any, config: Any, on: Any) -> Any:
         try:
             data = experiment.load(this, resized)
             (program,) = compiler.compile_experiment(this, resized, data, on, ('step',))
-        except UsageError:  # the data set is smaller than the batch
+        except UsageError:  # the program does not fit, or the data set is smaller than the batch
             break
         if program.peak_memory() > on.chip.memory:
             break

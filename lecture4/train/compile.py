@@ -44,6 +44,10 @@ runtime_version { major: 12 minor: 9 patch: 0 } platform_name: "CUDA" dnn_versio
 device_description_str: "NVIDIA H200" """
 
 
+class DoesNotFit(UsageError):
+    """A program needs more memory than a chip has."""
+
+
 class Target(NamedTuple):
     """Accelerators to compile for, which need not be attached.
 
@@ -208,6 +212,9 @@ def compile_experiment(
 
     Returns:
       One Program for each of `programs`.
+
+    Raises:
+      DoesNotFit: The compiler finds no way to keep a program within the memory of a chip.
     """
     on = on._replace(mesh=device_mesh(list(on.mesh.devices.flat), config.model_parallel))
     n = on.mesh.size
@@ -242,7 +249,16 @@ def compile_experiment(
         is_saved = bool(save) and name == 'step'
         # A program in the cache cannot be read again without the chips it is for.
         with executable.uncached():
-            compiled = lowered.compile()
+            try:
+                compiled = lowered.compile()
+            except jax.errors.JaxRuntimeError as error:
+                if 'RESOURCE_EXHAUSTED' not in str(error):
+                    raise
+                reason = str(error).partition(': ')[2].splitlines()[0]
+                raise DoesNotFit(
+                    f'{name} does not fit on {on.name}: {reason} Use a smaller --batch_size (--fit finds the '
+                    'largest), more chips, or --model_parallel where the model has divided arrays'
+                ) from None
         seconds = time.perf_counter() - start
         if is_saved:
             executable.save(save, lowered, compiled, on.mesh, config.steps_per_call)

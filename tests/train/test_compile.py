@@ -143,3 +143,20 @@ def test_topologies_or_sizes_are_named():
             command.LaunchError, match='either --topology CHIP:SHAPE or --sizes CHIP'
         ):
             launcher.topologies(parse(topology=topology, sizes=sizes))
+
+
+def test_a_program_that_does_not_fit_is_one_line(monkeypatch, tmp_path):
+    """The compiler for TPUs refuses programs that exceed the memory of a chip."""
+    words = ['--', 'python', '-m', 'experiments.autoencoders.linear', '--preset', 'smoke']
+
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError(
+            'RESOURCE_EXHAUSTED: Ran out of memory: 134G of 16G.\nmore'
+        )
+
+    monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
+    options = ['--topology', 'cpu:4', '--workdir', str(tmp_path), '--programs', 'step']
+    with pytest.raises(
+        command.LaunchError, match=r'step does not fit on cpu:4: .*16G\. Use a smaller'
+    ):
+        launcher.main([*options, *words])
