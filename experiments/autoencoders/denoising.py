@@ -13,7 +13,7 @@ Results:  Gaussian noise of standard deviation 0.1 on two held-out photographs
           | method          | PSNR, dB |
           |-----------------|----------|
           | noisy           | 20.00    |
-          | linear          | 25.84    |
+          | linear          | 25.83    |
           | non-local means | 27.86    |
           | autoencoder     | 27.98    |
 """

@@ -4,8 +4,7 @@ Local receptive fields without weight sharing, L2 pooling and local contrast nor
 learned layer by layer from whitened crops by reconstruction ICA. Measured before and after learning: the invariance
 of outputs to shifts, and how well the best single neuron detects a class.
 
-Run:      python -m experiments.autoencoders.layered
-          python -m experiments.autoencoders.layered --preset olshausen --manual_dir PATH
+Run:      python -m experiments.autoencoders.layered, or with --preset olshausen --manual_dir PATH
 Hardware: one core, 4 CPU-minutes; --preset cat_neuron --model_parallel 8 --batch_size 64 (10^9 weights, as published)
           compiled for v5e:8x8, not run: 13.8 of 16 GB per chip, a step takes 21 ms at least
 Results:  correlation for a shift of 2 pixels; best neuron: balanced accuracy on textures, % (chance 50)

@@ -15,7 +15,7 @@ samples, relative to its norm; squared bias of the mean of 400 gradients over it
 
           | latent      | ELBO   | k = 50 | score | leave-one-out | pathwise | bias ratio |
           |-------------|--------|--------|-------|---------------|----------|------------|
-          | Bernoulli   | -23.62 | -23.38 | 5.3   | 0.63          |          | 0.8 to 1.6 |
+          | Bernoulli   | -23.65 | -23.37 | 5.2   | 0.61          |          | 0.9 to 1.5 |
           | Gaussian    | -23.30 | -23.05 | 21    | 3.1           | 0.83     | 0.8 to 1.4 |
           | categorical | -23.37 | -23.04 | 6.7   | 0.75          |          | 0.7 to 1.3 |
 """

@@ -177,7 +177,7 @@ def report(config, state, data):
             'seconds_per_image': sum(all_stages.values()),
             'memory': num_bytes / 1e6,
             'storage': trained.num_bytes / 1e6 if system == 'R-CNN' else 0.0,
-            'published': PUBLISHED[system],
+            'paper, s per image': PUBLISHED[system],
         })  # fmt: skip
         for stage, value in all_stages.items():
             by_stage.append({'system': system, 'stage': stage, 'seconds_per_image': value})

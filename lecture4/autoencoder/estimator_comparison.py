@@ -14,7 +14,7 @@ from lecture4.autoencoder import stochastic, vae
 # Caption of a table of `compare`, with fields num_gradients, num_images and reference.
 CAPTION = (
     'Gradient with respect to all parameters, {num_gradients} samples, trained parameters, {num_images} images. '
-    'Noise: root of the total variance over the norm of the gradient. Deviation: squared distance of the mean '
+    'Noise: root of the total variance over the norm of the gradient. Bias ratio: squared distance of the mean '
     'from {reference}, relative to its expectation by the variance; near 1 if the estimator is unbiased.'
 )
 
