@@ -177,17 +177,15 @@ def report(config, state, data):
             'seconds_per_image': sum(all_stages.values()),
             'memory': num_bytes / 1e6,
             'storage': trained.num_bytes / 1e6 if system == 'R-CNN' else 0.0,
-            'paper, s per image': PUBLISHED[system],
+            'paper (s)': PUBLISHED[system],
         })  # fmt: skip
         for stage, value in all_stages.items():
             by_stage.append({'system': system, 'stage': stage, 'seconds_per_image': value})
     network = registry.create(config.extrapolated_network, 1, features_only=True)
     crop = rcnn_stages.seconds_per_crop(network)
     name = f'R-CNN, {config.extrapolated_network}, 2000 crops (extrapolated)'
-    records.append(
-        {'system': name, 'seconds_per_image': 2000 * crop, 'paper, s per image': '47 (GPU)'}
-    )
-    caption = 'Published: seconds per image with proposals, other data and machines, cited from memory, unverified.'
+    records.append({'system': name, 'seconds_per_image': 2000 * crop, 'paper (s)': '47 (GPU)'})
+    caption = 'Paper: seconds per image with proposals, other data and machines, cited from memory, unverified.'
     return train.Report(
         {'map': records[2]['map']},
         (
