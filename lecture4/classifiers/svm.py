@@ -201,7 +201,7 @@ def _relative(gap, objective, tolerance):
 class _State(NamedTuple):
     """Interior point and the best certified pair so far (p, alpha, objective, gap: absolute)."""
 
-    interior: tuple  # p, alpha, surplus, upper = C - alpha, slack of the iteration
+    interior: tuple  # p, alpha, surplus, mu = C - alpha, slack of the iteration
     p: jax.Array
     alpha: jax.Array
     objective: jax.Array
@@ -248,29 +248,29 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
     positive_upper = jnp.where(used, upper, 1)
     n_used = jnp.maximum(jnp.sum(used), 1).astype(signs.dtype)
     smallest = jnp.finfo(signs.dtype).tiny * 1e8
-    # margins + slack - surplus = 1; alpha * surplus -> 0; hinge: (C - alpha) * slack -> 0;
-    # squared hinge: slack = alpha / 2C, so that C - alpha and slack need no separate variables.
+    # margins + slack - surplus = 1; alpha * surplus -> 0; hinge: mu * slack -> 0 with mu = C - alpha;
+    # squared hinge: slack = alpha / 2C, so that mu and slack need no separate variables.
     curvature = jnp.zeros_like(positive_upper) if hinge else 0.5 / positive_upper
 
-    def mean_product(alpha, surplus, upper, slack):
-        products = alpha * surplus + upper * slack if hinge else alpha * surplus
+    def mean_product(alpha, surplus, mu, slack):
+        products = alpha * surplus + mu * slack if hinge else alpha * surplus
         return jnp.sum(jnp.where(used, products, 0)) / (n_used * (2 if hinge else 1))
 
     def newton_direction(interior, factors, constants, target, second_order):
         """Newton's direction to products equal to target, less the second-order terms."""
-        _, alpha, surplus, upper, slack = interior
+        _, alpha, surplus, mu, slack = interior
         mismatch, residual = constants
         r_alpha = target - alpha * surplus - second_order[0]
         h = residual + r_alpha / alpha
-        r_upper = target - upper * slack - second_order[1] if hinge else 0
+        r_mu = target - mu * slack - second_order[1] if hinge else 0
         if hinge:
-            h = h - r_upper / upper
+            h = h - r_mu / mu
         dp, dr = space.solve(factors, signs * jnp.where(used, h, 0), mismatch)
         d_alpha = signs * dr
         d_surplus = (r_alpha - surplus * d_alpha) / alpha
         if not hinge:
-            return dp, d_alpha, d_surplus, jnp.zeros_like(upper), jnp.zeros_like(slack)
-        return dp, d_alpha, d_surplus, -d_alpha, (r_upper + slack * d_alpha) / upper
+            return dp, d_alpha, d_surplus, jnp.zeros_like(mu), jnp.zeros_like(slack)
+        return dp, d_alpha, d_surplus, -d_alpha, (r_mu + slack * d_alpha) / mu
 
     def step_size(interior, step):
         """Longest step, up to 1, that keeps all variables positive, with a margin."""
@@ -281,11 +281,11 @@ def _solve(space, signs, upper, loss, tolerance, max_iterations):
         return jnp.minimum(1, 0.995 * jnp.min(jnp.stack(ratios)))
 
     def advance(interior):
-        p, alpha, surplus, upper, slack = interior
+        p, alpha, surplus, mu, slack = interior
         mismatch = space.adjoint(jnp.where(used, signs * alpha, 0)) - p
         current_slack = slack if hinge else curvature * alpha
         residual = 1 - signs * space.margins(p) - current_slack + surplus
-        theta = surplus / alpha + (slack / upper if hinge else curvature)
+        theta = surplus / alpha + (slack / mu if hinge else curvature)
         factors = space.factor(jnp.where(used, 1 / theta, 0))
         system = interior, factors, (mismatch, residual)
         zeros = jnp.zeros_like(alpha)
