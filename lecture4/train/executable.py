@@ -87,15 +87,18 @@ def check(path: str | os.PathLike[str], mesh: Mesh) -> int:
     Raises:
       UsageError: The file does not exist, is no file of `save`, or was compiled for something else: what differs.
     """
-    header, _ = _read(path)
-    here = _environment(mesh)
-    for name, value in here.items():
+    return _checked(path, mesh)[0]['steps']
+
+
+def _checked(path: str | os.PathLike[str], mesh: Mesh) -> tuple[dict[str, Any], bytes]:
+    header, payload = _read(path)
+    for name, value in _environment(mesh).items():
         if header.get(name) != value:
             raise UsageError(
                 f'{path} was compiled with {name} {header.get(name)}, and this run has {value}; compile it '
                 'again with launch.compile --save, or omit --load_compiled'
             )
-    return header['steps']
+    return header, payload
 
 
 def load(path: str | os.PathLike[str], lowered: Any, mesh: Mesh) -> Any:
@@ -112,8 +115,7 @@ def load(path: str | os.PathLike[str], lowered: Any, mesh: Mesh) -> Any:
     Raises:
       UsageError: As in `check`; or the file has another program; or the compiler refuses it.
     """
-    check(path, mesh)
-    header, payload = _read(path)
+    header, payload = _checked(path, mesh)
     if header['program'] != _fingerprint(lowered):
         raise UsageError(
             f'{path} has another program: other options, data shapes or code; compile it again with '
