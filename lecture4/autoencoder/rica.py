@@ -306,8 +306,13 @@ def evaluate_layers(
       layers: Weights of the layers.
       x: Images.
     """
-    metrics = {}
-    for i, loss in enumerate(losses):
-        value, parts = loss(layers, x)
-        metrics |= {f'{k}/layer_{i + 1}': v for k, v in {'loss': value, **parts}.items()}
-    return metrics
+
+    def one(image):
+        metrics = {}
+        for i, loss in enumerate(losses):
+            value, parts = loss(layers, image[None])
+            metrics |= {f'{k}/layer_{i + 1}': v for k, v in {'loss': value, **parts}.items()}
+        return metrics
+
+    # A few images at a time: the responses of a large layer to all of them do not fit into memory.
+    return jax.tree.map(jnp.mean, jax.lax.map(one, jnp.asarray(x), batch_size=8))
