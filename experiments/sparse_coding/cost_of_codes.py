@@ -61,7 +61,7 @@ class Config(train.SquareImages):
     # Labeled sets drawn for every number.
     num_trials: train.AtLeast1 = 3
     # Candidate values of C for logistic regression, chosen on held-out images.
-    Cs: train.Floats = (1e-2, 1e-1)
+    Cs: train.Floats = (1e-2, 1e-1, 1.0, 10.0)
 
 
 METRICS = (
