@@ -17,9 +17,8 @@ Results:  scenes, 500 training and 100 test images, seed 0, in %; test time of t
           | truncated SVD | 49.7           |               | 41.1                         | 0.9          |
 
           16 ms per image without proposals: convolutions 6.5, RoI pooling 4.2, dense layers 4.7, suppression 0.6.
-          R-CNN on the same images: 53.9 % and 136 ms. Selective search covers 98 % of the digits at IoU 0.5 with 200
-          proposals (20 images). Not run on VOC (published for VGG-16: 66.9 on VOC 2007, cited from memory,
-          unverified).
+          R-CNN on the same images: 53.9 % and 136 ms (`rcnn`). Not run on VOC (published for VGG-16: 66.9 on VOC
+          2007, cited from memory, unverified).
 """
 
 import dataclasses

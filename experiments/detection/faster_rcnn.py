@@ -11,7 +11,7 @@ Run:      python -m experiments.detection.faster_rcnn                           
 Hardware: 2 CPU cores busy with other jobs, 6 minutes (8 CPU-minutes)
 Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0: mAP at IoU 0.5 61.3 % (95 % interval
           59.0 to 65.0), 10 ms per image with proposals: convolutions 6.8, region proposals 1.0, RoI pooling 0.8, dense
-          layers 1.3, suppression 0.3. After 600 steps it was 35.6 %: boxes are learned before classes.
+          layers 1.3, suppression 0.3. With --steps 600 it was 35.6 %.
           mAP at IoU 0.5 on VOC 2007 in %, trained on VOC 2007 (cited from memory, unverified); ours was not run
           | network | ours | published |
           |---------|------|-----------|

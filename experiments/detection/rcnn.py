@@ -16,8 +16,8 @@ Results:  scenes, 100 test images, mAP at IoU 0.5 in %
           | SVM, box regression | 53.9 (50.1 to 60.8) |
 
           As in the paper the SVMs are better than the softmax of fine-tuning (50.9 to 54.2 on VOC 2007 there, cited
-          from memory, unverified); box regression adds nothing here. AP is 94 % for zeros and 9 % for ones, whose
-          strokes are thinner than most proposals. 0.14 s per image without proposals.
+          from memory, unverified); box regression adds nothing here. AP is 94 % for zeros and 9 % for ones. 0.14 s
+          per image without proposals.
 """
 
 import dataclasses
