@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
             raise command.LaunchError('--save expects one topology and the program step')
         targets = [compiler.target(name) for name in names]
         data = experiment.load(this, config)
-        records, programs = [], {}
+        records = []
         for on in targets:
             chosen = tuple(options.programs)
             try:
@@ -94,9 +94,7 @@ def main(argv: list[str]) -> int:
                     raise
                 print(error)
                 continue
-            programs[on.name] = made
-            for program in made:
-                records.append(record(program, on))
+            records += [record(program, on) for program in made]
         if options.fit:
             for on in targets:
                 records.append(record(largest_fit(this, config, on), on))
@@ -233,15 +231,10 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
                 f'{c["times"]} {c["kind"]} ({size(c["bytes"])})' for c in r['collectives']
             )
             or 'none',
-            'bound by': ', '.join(
-                [
-                    r['bound'],
-                    *[f'{t * 1e3:.3g} ms' for k, t in r['seconds'].items() if k == r['bound']],
-                ]
-            ),
-            'at most': f'{r["examples_per_second"]:.3g} examples/s'
-            if r['examples_per_second']
+            'bound by': f'{r["bound"]}, {r["seconds"][r["bound"]] * 1e3:.3g} ms'
+            if r['seconds']
             else '',
+            'at most': f'{r["examples_per_second"]:.3g} examples/s' if r['seconds'] else '',
         }
         for r in records
     ]

@@ -36,7 +36,6 @@ def extract(
         raise ValueError(
             f'expected images [n, h, w, c] (c = 1 for grayscale), got shape {images.shape}'
         )
-    grid(images.shape[1:3], patch_size, stride)  # refuses sizes that do not fit
     return _extract(images, patch_size, stride)
 
 

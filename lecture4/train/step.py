@@ -222,8 +222,8 @@ def jit_steps(bound: BoundTask, mesh: Mesh, state: PyTree = None):
     """`steps_of` a bound task under jit: the program of a run, which `train.compile` also compiles for absent devices.
 
     A batch that is not divisible by the number of devices arrives whole on each of them and is divided inside the
-      program, where the compiler pads the parts to equal sizes and masks the padding: the results are those of the
-        whole batch.
+    program, where the compiler pads the parts to equal sizes and masks the padding: the results are those of the whole
+    batch.
 
     Args:
       bound: What to compile.

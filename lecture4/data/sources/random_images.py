@@ -14,14 +14,14 @@ def load(shape: str, split: str = 'train') -> Dataset:
     """Images of uniform random bytes and labels 0, 1, ..., 0, 1, ...: for programs whose time, memory or shapes matter.
 
     Args:
-      shape: HxWxC:CLASSES, such as 224x224x3:1000; without :CLASSES the images are unlabeled.
+      shape: HxWxC:CLASSES with C of 1 or 3, such as 224x224x3:1000; without :CLASSES the images are unlabeled.
       split: train or test: different images of the same classes.
 
     Returns:
       uint8 [n, h, w, c] and the labels, the same in every call; n = max(1000, CLASSES).
 
     Raises:
-      DataError: The shape has another form or a zero, or there is no such split.
+      DataError: The shape has another form, a zero or other channels, or there is no such split.
     """
     source = f'random:{shape}'
     match = re.fullmatch(r'(\d+)x(\d+)x(\d+)(?::(\d+))?', shape)

@@ -147,7 +147,6 @@ def _worst_coded(x, losses, key, reduce, n_candidates):
     return _normalize(_normalize(signals) + JITTER * noise)
 
 
-@jax.jit
 def _normalize(rows):
     norm = jnp.linalg.norm(rows, axis=1, keepdims=True)
     return jnp.where(norm > 0, rows / jnp.where(norm > 0, norm, 1), 0)
