@@ -169,7 +169,7 @@ def report(config, state, data):
         panels[f'{n} images'] = {
             'curves': {
                 f'{part}, {name}': (steps, curves[name][:, i, rows[n]].mean(1))
-                for i, part in enumerate(('test', 'training'))
+                for i, part in enumerate(('training', 'test'))
                 for name in names
             },
             'xlabel': 'steps',
@@ -179,6 +179,7 @@ def report(config, state, data):
         f'test, {name}': (sizes, [last[name][1, rows[n]].mean() for n in sizes]) for name in names
     }
     panels['at the end'] = {'curves': at_end, 'xlabel': 'training images', 'xscale': 'log'}
+    panels['at the end']['ylabel'] = 'test error'
     gains = {n: (last[PLAIN] - last[DROPOUT])[1, rows[n]].mean() for n in sizes}
     texts = ', '.join(f'{100 * gain:+.1f} points with {n} images' for n, gain in gains.items())
     caption = 'Means over labeled sets; at the end: mean of the last three points of the curves.'
