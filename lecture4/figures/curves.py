@@ -12,6 +12,7 @@ from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
     MaxNLocator,
+    NullFormatter,
     NullLocator,
 )
 
@@ -97,7 +98,7 @@ def learning_curves(
         _scale(axes, values[np.isfinite(values)])
         if panel in percent:
             axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-            axes.yaxis.set_minor_formatter(FuncFormatter(_percent))
+            axes.yaxis.set_minor_formatter(NullFormatter())  # of a log scale: its labels collide
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:

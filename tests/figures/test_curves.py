@@ -100,6 +100,18 @@ def test_learning_uses_declared_labels_order_and_percent():
     ]
 
 
+def test_labels_of_rates_over_decades_do_not_collide():
+    rows = [{'step': i, 'recall': value} for i, value in enumerate((0.003, 0.02, 0.2, 0.44))]
+    figure = curves.learning_curves(rows, percent=('recall',))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    both = [axes.get_yticklabels(minor=minor) for minor in (False, True)]
+    shown = [text for texts in both for text in texts if text.get_text()]
+    boxes = sorted((text.get_window_extent() for text in shown), key=lambda box: box.y0)
+    assert len(boxes) > 1
+    assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
+
+
 def test_qualifiers_have_a_color_each():
     rows = [
         {'step': n, 'eval/e/a': 1.0, 'e/a': 2.0, 'eval/e/b': 3.0, 'l/a': 1.0, 'l/b': 2.0}
