@@ -22,24 +22,18 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import jax.numpy as jnp
 import numpy as np
 
-NETWORKS: dict[
-    str, tuple[str, str, str, int, int, bool]
-] = {  # name: (slice, preset of image_classification, network, image size, batch size, ResNet(scan=True))
+# name: (slice, preset of image_classification, network, image size, batch size, ResNet(scan=True))
+NETWORKS: dict[str, tuple[str, str, str, int, int, bool]] = {
     'resnet_50': ('v5e:8x8', 'resnet', 'resnet_50', 224, 4096, False),
     'resnet_152_scan': ('v5e:8x8', 'resnet', 'resnet_152', 224, 4096, True),
     'vgg_16': ('v5e:4x4', 'vgg', 'vgg_d', 224, 1024, False),
     'alexnet': ('v5e:4x4', 'alexnet', 'alexnet', 227, 2048, False),
 }
-OTHERS: dict[
-    str, tuple[str, str, str, tuple[str, ...]]
-] = {  # name: (slice, program, experiment, options)
+CAT_NEURON = ('--preset', 'cat_neuron', '--model_parallel', '8', '--batch_size', '64')
+# name: (slice, program, experiment, options)
+OTHERS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     'encode_1e6_signals': ('v5e:4x4', 'encode', 'sparse_coding.natural_image_bases', ()),
-    'cat_neuron': (
-        'v5e:8x8',
-        'step',
-        'autoencoders.layered',
-        ('--preset', 'cat_neuron', '--model_parallel', '8', '--batch_size', '64'),
-    ),
+    'cat_neuron': ('v5e:8x8', 'step', 'autoencoders.layered', CAT_NEURON),
 }
 NUM_SIGNALS = 1_000_000
 HEADER = (
