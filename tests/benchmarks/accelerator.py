@@ -6,7 +6,7 @@
 The parts are measured one after another. After --minutes the command stops between two parts, or in the middle of the
 long training, which saves its state; the same command continues (exit code 75 until all is done), and prints the table
 of what is there. "Expected" is the least time by the chip's peak rates (lecture4/train/chips.py) of the program that
-XLA compiled for it, so that measured / expected is at least 1; CPUs have none. It was run with --smoke on a CPU only: no
+XLA compiled for it, so that measured / expected is at least 1; CPUs have none. Only --smoke on a CPU was run: no
 accelerator was at hand.
 
     codes           L1 codes of 144-pixel patches with 256 atoms, certified to 1e-3

@@ -109,7 +109,7 @@ def test_labels_of_rates_over_decades_do_not_collide():
     shown = [text for texts in both for text in texts if text.get_text()]
     boxes = sorted((text.get_window_extent() for text in shown), key=lambda box: box.y0)
     assert len(boxes) > 1
-    assert all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
 
 
 def test_qualifiers_have_a_color_each():
