@@ -1,6 +1,7 @@
 """What the README shows runs as it stands there; its pages name every experiment and existing functions."""
 
 import importlib
+import inspect
 import json
 import pathlib
 import pkgutil
@@ -8,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import typing
 
 import jax
 import numpy as np
@@ -130,3 +132,20 @@ def test_packages_say_where_to_start(package):
     for name in named:
         module, _, function = f'lecture4.{name}'.rpartition('.')
         assert callable(getattr(importlib.import_module(module), function)), name
+
+
+@pytest.mark.slow
+def test_annotations_resolve_outside_their_modules():
+    """As tools that write the API reference read them."""
+    for module in pkgutil.walk_packages(lecture4.__path__, 'lecture4.'):
+        for value in vars(importlib.import_module(module.name)).values():
+            if getattr(value, '__module__', '') == module.name and (
+                inspect.isclass(value) or inspect.isfunction(value)
+            ):
+                typing.get_type_hints(value)
+
+
+def test_checks_build_the_api_reference_with_warnings_as_errors():
+    command = 'pdoc --docformat google -o docs lecture4'
+    assert command in README
+    assert f'python -W error -m {command}' in (ROOT / '.ci/run').read_text()

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from lecture4.autoencoder.network import Dense, affine
 from lecture4.ops.linalg import lipschitz
@@ -43,7 +43,7 @@ class State(NamedTuple):
     """State of learning between batches."""
 
     params: Params
-    opt_state: optax.OptState
+    opt_state: PyTree
 
 
 def init(

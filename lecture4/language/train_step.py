@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, ScalarLike, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree, ScalarLike, Shaped
 
 from lecture4.language import sentence_cnn, sparse_adadelta, word_vectors
 from lecture4.ops.reduce import Reduce
@@ -34,7 +34,7 @@ class State(NamedTuple):
     """
 
     params: Any
-    opt_state: optax.OptState
+    opt_state: PyTree
     frozen: Float[Array, 'v d'] | None
     trained: sparse_adadelta.LazyTable | None
     step: Int[Array, '']

@@ -8,7 +8,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -173,12 +173,12 @@ class Branches(NamedTuple):
 
     Attributes:
       name: Its name; that of a path's layer is 'branches/layer'.
-      paths: A tuple of stacks; the empty stack () is the identity.
+      paths: A tuple of `Stack`s, tuples of layers and branches; the empty stack () is the identity.
       merge: How the outputs of the paths are joined.
     """
 
     name: str
-    paths: tuple['Stack', ...]
+    paths: tuple[Any, ...]
     merge: Literal['concat', 'add']
 
 

@@ -10,10 +10,10 @@ from jaxtyping import PyTree
 def apply_gradients(
     optimizer: optax.GradientTransformation,
     grads: PyTree,
-    opt_state: optax.OptState,
+    opt_state: PyTree,
     params: PyTree,
     **extra_args: Any,
-) -> tuple[PyTree, optax.OptState]:
+) -> tuple[PyTree, PyTree]:
     """Update the optimizer's state and the parameters with one gradient.
 
     Optax mixes integers and floats (Adam's bias correction raises a float to an integer count), which strict dtype

@@ -6,10 +6,9 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from lecture4.train.config import RunOptions
+from lecture4.train.config import RunOptions
 
 Item = TypeVar('Item')
 PLAIN_INTERVAL = 20.0  # seconds between plain lines of `track`
@@ -73,7 +72,7 @@ def display(
             yield lambda step, values: bar.update(task, completed=step, values=_text(values))
 
 
-def track(config: 'RunOptions', items: Sequence[Item], title: str) -> Iterator[Item]:
+def track(config: RunOptions, items: Sequence[Item], title: str) -> Iterator[Item]:
     """Iterate over items and display progress, for slow loops of a report.
 
     Args:

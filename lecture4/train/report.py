@@ -11,16 +11,13 @@ import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lecture4.train import tables as table_text
 from lecture4.train.metrics import Metric, check_metrics, find, name_of, primary
 from lecture4.train.tables import Table, caption, text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MatplotlibFigure
 
 __all__ = ['Figure', 'Report', 'Table', 'collect', 'text', 'title_of', 'write']
 
@@ -36,11 +33,11 @@ class Figure(NamedTuple):
     """A matplotlib figure with a caption.
 
     Attributes:
-      figure: One figure; or several of one size, in order of time, for an animation.
+      figure: One matplotlib.figure.Figure; or several of one size, in order of time, for an animation.
       caption: What the figure shows, a sentence.
     """
 
-    figure: 'MatplotlibFigure | Sequence[MatplotlibFigure]'
+    figure: Any
     caption: str = ''
 
     @property

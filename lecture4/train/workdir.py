@@ -16,15 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import lecture4
 from lecture4.train import fields as domains
 from lecture4.train.config import Config, RunOptions, UsageError, config_fingerprint
 from lecture4.train.distributed import processes
-
-if TYPE_CHECKING:
-    from lecture4.train.distributed.runtime import Runtime
+from lecture4.train.distributed.runtime import Runtime
 
 LOG = logging.getLogger(__name__)
 
@@ -182,7 +180,7 @@ def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def run_lock(
-    directory: pathlib.Path, config: Config, overwrite: bool, runtime: 'Runtime'
+    directory: pathlib.Path, config: Config, overwrite: bool, runtime: Runtime
 ) -> Iterator[None]:
     """Within the context, the directory is locked for this run.
 
@@ -226,7 +224,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
-def _wait_for(directory: pathlib.Path, name: str, token: str, runtime: 'Runtime') -> None:
+def _wait_for(directory: pathlib.Path, name: str, token: str, runtime: Runtime) -> None:
     deadline = time.monotonic() + VISIBILITY_TIMEOUT
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -239,7 +237,7 @@ def _wait_for(directory: pathlib.Path, name: str, token: str, runtime: 'Runtime'
     )
 
 
-def preflight(directory: pathlib.Path, runtime: 'Runtime') -> None:
+def preflight(directory: pathlib.Path, runtime: Runtime) -> None:
     """Check, before data are read, that the run directory is writable and that all hosts share it.
 
     A collective. With one process the directory is not created.

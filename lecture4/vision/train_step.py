@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from lecture4.ops.reduce import Reduce
 from lecture4.ops.updates import apply_gradients
@@ -44,11 +44,11 @@ def train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     variables: Mapping[str, Any],
-    opt_state: optax.OptState,
+    opt_state: PyTree,
     batch: Mapping[str, Any],
     key: jax.Array,
     reduce: Reduce = Reduce(),
-) -> tuple[dict[str, Any], optax.OptState, Metrics]:
+) -> tuple[dict[str, Any], PyTree, Metrics]:
     """One training step: the updated variables, optimizer state and metrics as in `loss`.
 
     Args:

@@ -125,9 +125,10 @@ def test_a_usage_error_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_in_a_directory_is_refused(tmp_path):
-    first = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '0.2')
+    # Long enough that it is still running when the second has started, on a busy machine too.
+    first = start('launch.local', *TWO, '--workdir', tmp_path, '--delay', '2')
     wait_for_step(tmp_path, 1)
-    code, _, errors = run('tests.train.toy', *ONE, '--workdir', tmp_path, '--delay', '0.2')
+    code, _, errors = run('tests.train.toy', *ONE, '--workdir', tmp_path, '--delay', '2')
     first.send_signal(signal.SIGTERM)
     _, first_errors = first.communicate(timeout=120)
     assert code == 2
