@@ -1,6 +1,7 @@
 """One setting for all tests: four CPU devices, strict promotion, checked annotations, a compilation cache."""
 
 import collections
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -28,6 +29,9 @@ if importlib.metadata.version('jaxlib').startswith(
 ):  # later versions stop at an unknown flag
     FLAGS += ' --xla_cpu_use_fusion_emitters=false'
 os.environ.setdefault('XLA_FLAGS', FLAGS)
+
+# Tracing makes millions of small objects that live on; at Python's default the collector visits them again and again.
+gc.set_threshold(100_000, 50, 100)
 
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
 

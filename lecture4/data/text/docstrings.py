@@ -6,6 +6,7 @@ exact repetitions are dropped. A text is in the test split by a hash of its word
 """
 
 import ast
+import collections
 import functools
 import hashlib
 import importlib.util
@@ -67,9 +68,19 @@ def _labeled_texts():
 
 
 def _texts(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    for node in _statements(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
             summary = _SECTION.split(ast.get_docstring(node) or '')[0]
             words = tokenize(_OWN_NAME.sub(' ', summary), 'kim')
             if len(words) >= MIN_WORDS:
                 yield words
+
+
+def _statements(module):
+    """All statements in the order of `ast.walk`, which would also visit every expression."""
+    nodes = collections.deque([module])
+    while nodes:
+        node = nodes.popleft()
+        for field in ('body', 'handlers', 'orelse', 'finalbody', 'cases'):
+            nodes.extend(getattr(node, field, ()))
+        yield node
