@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags
 
-from lecture4.train import encode, export, loop, options, predict, workdir
+from lecture4.train import encode, experiment_tracker, export, loop, options, predict, workdir
 from lecture4.train import report as reports
 from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Config, UsageError, config_fingerprint
@@ -162,6 +162,7 @@ def parse(experiment: Experiment, argv: Sequence[str]) -> Config:
     except ValueError as error:
         raise UsageError(str(error)) from None
     _check_known('sweep', config.sweep, experiment.sweeps)
+    experiment_tracker.check(config)
     if config.sweep and config.grid:
         raise UsageError('--sweep and --grid both define a sweep; give one of them')
     variants.variants(config, variants.requested(config, experiment.sweeps))

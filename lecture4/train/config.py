@@ -76,6 +76,8 @@ class RunOptions:
     evaluate_every: AtLeast0 = 0
     # Steps between checkpoints; 0 saves 4 times a run.
     save_every: AtLeast0 = 0
+    # Service that metrics are also sent to; wandb needs the extra of that name, and a login or WANDB_MODE=offline.
+    log: Literal['none', 'wandb'] = 'none'
     # Number of newest checkpoints to keep, besides the best one.
     keep: AtLeast1 = 2
     # Write a JAX trace of steps 10 to 20 to WORKDIR/profile, for TensorBoard or Perfetto.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lecture4.train import data_fingerprint, loop, saved_model, workdir
+from lecture4.train import data_fingerprint, experiment_tracker, loop, saved_model, workdir
 from lecture4.train import report as reports
 from lecture4.train.config import Config, UsageError
 from lecture4.train.distributed import processes
@@ -210,6 +210,7 @@ def finalize(
             raise UsageError(_no_space(directory / 'report.html', error)) from error
         fields = workdir.config_fingerprint(config)
         write_hyperparameters(directory / 'events', fields, result.metrics)
+        experiment_tracker.finish(config, directory, experiment.name, records, result.metrics)
         return result
 
     if runtime.is_primary:

@@ -8,9 +8,10 @@ import time
 import jax
 import numpy as np
 
-from lecture4.train import progress
+from lecture4.train import experiment_tracker, progress
 from lecture4.train.checkpoint import Checkpoints
 from lecture4.train.config import TIMES_A_RUN, Config, cadence
+from lecture4.train.distributed.processes import run_on_all
 from lecture4.train.distributed.runtime import Interrupted, Runtime, deferred_signals
 from lecture4.train.metric_writer import MetricWriter, NullWriter, read
 from lecture4.train.metrics import Metric, check_metrics
@@ -71,9 +72,19 @@ def run(
         rows = read(directory / 'metrics.jsonl') if runtime.is_primary else []
         spent = max((row.get('seconds', 0.0) for row in rows if row['step'] <= n), default=0.0)
         writer, style = NullWriter(), 'none'
+        tracker = None
+        if config.log != 'none':
+            tracker = run_on_all(
+                lambda: (
+                    experiment_tracker.start(config, directory, title)
+                    if runtime.is_primary
+                    else None
+                )
+            )
         if runtime.is_primary:
             last_step = -1 if restored is None else n
-            writer = MetricWriter(directory / 'metrics.jsonl', last_step, directory / 'events')
+            path = directory / 'metrics.jsonl'
+            writer = MetricWriter(path, last_step, directory / 'events', tracker)
             style = config.progress
         try:
             with (

@@ -79,6 +79,7 @@ class MetricWriter:
       path: The file.
       restored_step: Step of the checkpoint that the run continues from; -1 at its start.
       tensorboard_dir: Folder of event files; None writes none.
+      tracker: Run of Weights & Biases that scalars are sent to, from `experiment_tracker.start`, or None.
 
     Raises:
       UsageError: A row cannot be written (by `write`, `sync`).
@@ -89,6 +90,7 @@ class MetricWriter:
         path: str | os.PathLike,
         restored_step: int,
         tensorboard_dir: str | os.PathLike | None = None,
+        tracker: Any = None,
     ):
         self._path = pathlib.Path(path)
         rows = [row for row in read(path) if row['step'] <= restored_step]
@@ -97,6 +99,7 @@ class MetricWriter:
         os.replace(temporary, self._path)
         self._file = self._path.open('a')
         self._events = _event_writer(tensorboard_dir, restored_step)
+        self._tracker = tracker
 
     def write(self, step: int, values: Mapping[str, Any], seconds: float) -> None:
         """Write one row, flushed at once: the step, seconds since the run's start, and the metrics."""
@@ -105,10 +108,12 @@ class MetricWriter:
         with self._write_errors():
             self._file.write(row + '\n')
             self._file.flush()
+        scalars = {name: value for name, value in plain.items() if isinstance(value, float)}
         if self._events is not None:
-            for name, value in plain.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(name, value, step)
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(scalars, step=step)
 
     def sync(self) -> None:
         """Wait until the rows are on disk; called before a checkpoint that follows them."""
@@ -133,6 +138,8 @@ class MetricWriter:
         if self._events is not None:
             with contextlib.suppress(OSError):  # a copy of metrics.jsonl
                 self._events.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
 
 def write_hyperparameters(

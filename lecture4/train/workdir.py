@@ -47,6 +47,7 @@ ENTRIES = (
     'checkpoints',
     'figures',
     'events',
+    'wandb',
     'variants',
     'groups',
     'codes',

@@ -221,9 +221,11 @@ def _vmapped(experiment, config, group, runtime: Runtime, directory, group_name)
         place.mkdir(parents=True, exist_ok=True)
     processes.all_gather('directory')
     LOG.info('%d variants in one program', len(group))
+    # The rows of each variant are sent to --log by `finalize`.
+    common = dataclasses.replace(config, log='none')
     states = to_local(
         loop.run(
-            bound, config, runtime, place, f'{len(group)} variants', metrics=experiment.metrics
+            bound, common, runtime, place, f'{len(group)} variants', metrics=experiment.metrics
         )
     )
     for i, variant in enumerate(group):
