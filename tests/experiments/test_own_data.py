@@ -26,6 +26,7 @@ SQUARE = (
     'autoencoders.variational',
     'convnets.activations',
     'convnets.dropout',
+    'convnets.first_layer',
     'convnets.pooling',
     'convnets.resnet_cifar',
     'convnets.small_network',
@@ -43,6 +44,7 @@ NO_IMAGE_FILES = (
 FEW = {
     'contractive': ['--num_train', '40', '--num_valid', '8', '--num_test', '8'],
     'stacked': ['--num_train', '40', '--num_test', '10'],
+    'first_layer': ['--crop_size', '0'],
     'spatial_transformer': ['--num_train', '0', '--num_test', '0'],
 }
 
