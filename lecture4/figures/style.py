@@ -5,6 +5,7 @@ figure is drawn.
 """
 
 import contextlib
+import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -106,8 +107,17 @@ def scale_axis(axis: Axis, values: Real[np.ndarray, ' n'], scale: str) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
+class _NotebookFigure(Figure):
+    """A Figure that notebooks show as an image without pyplot and its magic commands."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format='png', metadata={'Software': None})
+        return stream.getvalue()
+
+
 def figure(width: int | float, height: int | float, **options: Any) -> Figure:
-    """An empty Figure with a canvas.
+    """An empty Figure with a canvas, which a notebook shows where it is the value of a cell.
 
     Args:
       width: Width in inches.
@@ -116,7 +126,7 @@ def figure(width: int | float, height: int | float, **options: Any) -> Figure:
     """
     # Slightly larger, since Agg truncates a canvas of 626.9999 pixels to 626.
     size = ((width * DPI + 0.01) / DPI, (height * DPI + 0.01) / DPI)
-    fig = Figure(size, dpi=DPI, facecolor='white', **options)
+    fig = _NotebookFigure(size, dpi=DPI, facecolor='white', **options)
     FigureCanvasAgg(fig)
     return fig
 

@@ -1,11 +1,13 @@
 """Names from data are drawn as they are, in every figure."""
 
+import io
 import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 from lecture4.figures import (
     classification,
@@ -55,6 +57,12 @@ def test_dollar_signs_are_drawn_not_interpreted(name):
         return screen(made)
 
     np.testing.assert_array_equal(draw(style.plain_text(name)), draw(name, parse_math=False))
+
+
+def test_a_notebook_shows_a_figure_as_png():
+    content = style.figure(2, 1)._repr_png_()
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == 'PNG' and image.size == (2 * style.DPI, style.DPI)
 
 
 def test_characters_that_cannot_be_drawn_become_escapes():

@@ -97,15 +97,15 @@ def test_two_tasks_are_requeued_after_sigterm_and_finish(slurm, tmp_path, alone)
 
 
 def test_the_time_limit_requeues_too(slurm, tmp_path):
-    """A limit of a minute, with the signal 35 s before it."""
-    toy = [*TOY, '--delay', '1', '--steps', '40', '--workdir', tmp_path]
-    argv = ['launch.slurm', '--tasks_per_node', '1', *SIZE, '--time', '0:01:00']
-    ((job, output),) = submit(slurm, *argv, '--notice', '35', '--', *toy)
-    states, restarts = wait(slurm, job)
+    """A limit of two minutes, with the signal after one: a start takes 20 s on a busy machine."""
+    toy = [*TOY, '--delay', '1', '--steps', '80', '--workdir', tmp_path]
+    argv = ['launch.slurm', '--tasks_per_node', '1', *SIZE, '--time', '0:02:00']
+    ((job, output),) = submit(slurm, *argv, '--notice', '60', '--', *toy)
+    states, restarts = wait(slurm, job, 600)
     text = pathlib.Path(output).read_text()
     assert states == {'COMPLETED'} and restarts >= 1, text
     assert 'SIGTERM: saved step' in text and 'restored step' in text
-    assert [row['step'] for row in rows(tmp_path) if 'loss' in row] == list(range(1, 41))
+    assert [row['step'] for row in rows(tmp_path) if 'loss' in row] == list(range(1, 81))
 
 
 def test_a_sweep_is_an_array(slurm, tmp_path):
