@@ -6,6 +6,7 @@ corruption when all layers are trained together, nor in the classifier that shar
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,32 @@ from lecture4.autoencoder.network import Autoencoder, Dense, identity
 from lecture4.ops.losses import bernoulli_nll, categorical_nll, squared_error
 from lecture4.ops.updates import apply_gradients
 from lecture4.ops.varying import vary_like
+
+
+def num_parameters(layer_dims: Sequence[int]) -> int:
+    """Number of parameters of an autoencoder with encoder dimensions (d, hidden, ..., k) and a mirrored decoder."""
+    return sum(2 * a * b + a + b for a, b in itertools.pairwise(layer_dims))
+
+
+def equal_width_dims(d: int, depth: int, k: int, max_parameters: int) -> tuple[int, ...]:
+    """Dimensions (d, width, ..., width, k) of an encoder with the largest width within a number of parameters.
+
+    Args:
+      d: Dimension of the data.
+      depth: Number of hidden layers of the encoder, at least 1.
+      k: Latent dimension.
+      max_parameters: Largest number of parameters of encoder and mirrored decoder.
+
+    Raises:
+      ValueError: Even hidden layers of one unit have more parameters.
+    """
+    width = 0
+    while num_parameters((d, *[width + 1] * depth, k)) <= max_parameters:
+        width += 1
+    if not width:
+        least = num_parameters((d, *[1] * depth, k))
+        raise ValueError(f'got at most {max_parameters} parameters; expected at least {least}')
+    return (d, *[width] * depth, k)
 
 
 def encode(

@@ -178,3 +178,13 @@ def test_a_missing_layer_is_named(params):
     lopsided = network.init_autoencoder(jax.random.key(0), (8, 4, 2), decoder_dims=(2, 8))
     with pytest.raises(ValueError, match='2 encoder and 1 decoder'):
         deep.layer(lopsided, 0)
+
+
+def test_equal_width_is_the_largest_within_the_parameters():
+    dims = deep.equal_width_dims(64, 2, 6, 40_000)
+    params = network.init_autoencoder(jax.random.key(0), dims)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    wider = (64, dims[1] + 1, dims[1] + 1, 6)
+    assert count == deep.num_parameters(dims) <= 40_000 < deep.num_parameters(wider)
+    with pytest.raises(ValueError, match='expected at least'):
+        deep.equal_width_dims(64, 2, 6, 100)

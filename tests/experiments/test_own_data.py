@@ -16,6 +16,7 @@ from lecture4.train.config import UsageError
 SQUARE = (
     'autoencoders.contractive',
     'autoencoders.deep',
+    'autoencoders.deep_or_wide',
     'autoencoders.family',
     'autoencoders.latent_spaces',
     'autoencoders.linear',
