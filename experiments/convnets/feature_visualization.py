@@ -38,7 +38,7 @@ from lecture4.vision.weights import pretrained, transfer
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(train.ImageOptions):
+class Config(train.SplitImages):
     # Number of training steps; 1 with --init.
     steps: train.AtLeast1 = 400
     batch_size: train.AtLeast1 = 32

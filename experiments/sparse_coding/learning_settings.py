@@ -44,7 +44,7 @@ class Config(train.PatchFeatures):
     steps: train.AtLeast1 = 300
     # Number of patches (and of images of other classes) per step, over all devices.
     batch_size: train.AtLeast1 = 256
-    # Source of labeled images with splits train and test: digits, mnist, ...
+    # Source of labeled images: digits, mnist, dir:PATH, npz:PATH, csv:PATH.
     source: str = 'digits'
     # Classes of the task.
     classes: train.Classes = (5, 6, 7, 8, 9)
@@ -103,8 +103,8 @@ SWEEPS = {
 
 
 def data(config):
-    names = ('classes', 'other_classes', 'unlabeled', 'candidates_per_class', 'num_eval', 'seed')
-    options = {name: getattr(config, name) for name in names} | config.data_kwargs()
+    names = 'classes other_classes unlabeled candidates_per_class num_eval image_size held_out seed'
+    options = {name: getattr(config, name) for name in names.split()} | config.data_kwargs()
     sets = images.load_related(config.source, **options)
     task, size = sets.task, sets.task.train_images.shape[1]
     # Both refuse options that do not fit the data.

@@ -38,7 +38,7 @@ from lecture4.train.fields import (
     PositiveFraction,
 )
 from lecture4.train.history import Recorded, entries, record, record_metrics
-from lecture4.train.image_options import ImageFiles, ImageOptions, SquareImages
+from lecture4.train.image_options import ImageFiles, ImageOptions, SplitImages, SquareImages
 from lecture4.train.image_sources import (
     DICTIONARY_METRICS,
     PatchFeatures,
@@ -129,6 +129,7 @@ __all__ = [
     'SGDRecipe',
     'SelfTaught',
     'Spec',
+    'SplitImages',
     'SquareImages',
     'State',
     'Table',

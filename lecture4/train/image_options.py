@@ -32,7 +32,19 @@ class ImageOptions(ImageFiles):
 
 
 @dataclasses.dataclass(frozen=True)
-class SquareImages(ImageOptions):
+class SplitImages(ImageOptions):
+    """Options of images that are divided into training and test images."""
+
+    # Fraction of the training images to test on in place of the test split.
+    held_out: FractionBelow1 = 0.0
+
+    def data_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `images.load` and `images.load_squares`."""
+        return {**super().data_kwargs(), 'held_out': self.held_out}
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareImages(SplitImages):
     """Options of images that are brought to squares of one size and divided into training and test images."""
 
     # Height and width to which images are cropped and resized; 0 keeps their size.
@@ -40,10 +52,8 @@ class SquareImages(ImageOptions):
     # Height and width of crops, training ones from the left half of each image and test ones from the right; 0
     # takes whole images.
     crop_size: AtLeast0 = 0
-    # Fraction of the training images to test on in place of the test split.
-    held_out: FractionBelow1 = 0.0
 
     def data_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of `images.load` and `vectors.load_splits`."""
-        names = ('image_size', 'crop_size', 'held_out')
+        names = ('image_size', 'crop_size')
         return {**super().data_kwargs(), **{name: getattr(self, name) for name in names}}

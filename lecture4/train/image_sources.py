@@ -36,6 +36,10 @@ DICTIONARY_METRICS = (
 class PatchFeatures(ImageOptions):
     """Features of dense patches, pooled, and the labeled sets that a classifier learns from."""
 
+    # Height and width to which labeled images are cropped and resized; 0 keeps their size.
+    image_size: AtLeast0 = 0
+    # Fraction of the labeled training images to test on in place of their test split.
+    held_out: FractionBelow1 = 0.0
     # Number of labeled images per class to load, where they are not crops.
     candidates_per_class: AtLeast1 = 500
     # Size of the patches to encode; 0 encodes whole images.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 
 import jax
 import numpy as np
@@ -33,6 +34,8 @@ SQUARE = (
     'convnets.small_network',
     'convnets.spatial_transformer',
     'convnets.image_classification',
+    'convnets.feature_visualization',
+    'sparse_coding.learning_settings',
 )
 # Experiments on sentences, and on images with sentences.
 NO_IMAGE_FILES = (
@@ -47,20 +50,22 @@ FEW = {
     'stacked': ['--num_train', '40', '--num_test', '10'],
     'first_layer': ['--crop_size', '0'],
     'spatial_transformer': ['--num_train', '0', '--num_test', '0'],
+    'feature_visualization': ['--image_size', '48'],
+    'learning_settings': ['--classes', '0', '1', '--other_classes', '2', '3'],
 }
 
 
 @pytest.fixture(scope='module')
 def rows(tmp_path_factory):
-    """Rows of 10 x 12 pixels, two classes, without a test split."""
+    """Rows of 10 x 12 pixels, four classes, without a test split."""
     path = tmp_path_factory.mktemp('own') / 'own.npz'
     rng = np.random.default_rng(0)
-    np.savez(path, X=rng.integers(0, 256, (80, 120), np.uint8), y=np.arange(80) % 2)
+    np.savez(path, X=rng.integers(0, 256, (80, 120), np.uint8), y=np.arange(80) % 4)
     return f'npz:{path}'
 
 
 @pytest.mark.cases(2)
-@pytest.mark.parametrize('name', SQUARE)
+@pytest.mark.parametrize('name', SQUARE[::-1])
 def test_rows_of_own_images_are_loaded(name, rows):
     this = experiment.from_module(importlib.import_module(f'experiments.{name}'))
     argv = ['--preset', 'smoke', '--source', rows, '--image_shape', '10', '12']
@@ -70,6 +75,7 @@ def test_rows_of_own_images_are_loaded(name, rows):
         'spatial_transformer',  # a larger canvas
         'small_network',  # a margin
         'pooling',  # likewise
+        'feature_visualization',  # deep for 8 x 8 pixels
     )
 
 
@@ -106,3 +112,14 @@ def test_what_is_missing_is_named_by_its_option(rows):
     ):
         with pytest.raises(UsageError, match=match):
             experiment.load(this, cli.parse(this, ['--source', rows, *argv]))
+
+
+@pytest.mark.parametrize('name', SQUARE)
+def test_messages_name_options_of_the_experiment(name, rows):
+    this = experiment.from_module(importlib.import_module(f'experiments.{name}'))
+    for argv in ([], ['--image_shape', '10', '12']):
+        with pytest.raises(UsageError) as raised:
+            argv = ['--preset', 'smoke', '--source', rows, *argv, *FEW.get(this.name, [])]
+            experiment.load(this, cli.parse(this, argv))
+        named = re.findall(r'--(\w+)', str(raised.value))
+        assert named and set(named) <= {field.name for field in dataclasses.fields(this.config)}

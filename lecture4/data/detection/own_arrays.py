@@ -52,7 +52,8 @@ def read_npz(path: str | PathLike[str], split: str = 'train') -> DetectionDatase
     missing = [name for name in ('images', 'boxes', 'image', 'labels') if name not in arrays]
     if missing:
         raise DataError(
-            f'{where} has no {prefix}{missing[0]}; see lecture4.data.detection.own_arrays for the names'
+            f'{where} has no {prefix}{missing[0]}; expected arrays images, boxes [m, 4], image (the index of '
+            'the image of each box) and labels, for another split as SPLIT_images, ...'
         )
     images = validate(where, arrays['images']).images
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:

@@ -296,7 +296,7 @@ def _validate_shapes(images, crop_size):
         if len(shape) != 3 or shape[2] != shapes[0][2]:
             raise DataError(
                 f'image {i} has shape {shape} and image 0 {shapes[0]}; expected [height, width, '
-                'channels] with equal channels; use to_grayscale(images) for one channel each'
+                'channels] with equal channels; convert all to grayscale or all to color'
             )
         if crop_size < 1 or min(shape[:2]) < crop_size:
             raise DataError(

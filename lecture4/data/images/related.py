@@ -33,6 +33,8 @@ def load_related(
     candidates_per_class: int = 0,
     num_eval: int = 0,
     num_unlabeled: int = 20_000,
+    image_size: int = 0,
+    held_out: float = 0.0,
     seed: int = 0,
     **data_kwargs: Any,
 ) -> RelatedSets:
@@ -46,6 +48,8 @@ def load_related(
       candidates_per_class: Number of training images per class of the task, as in `load`.
       num_eval: Number of test images of the task, chosen at random; 0 takes all.
       num_unlabeled: Number of images of the source `unlabeled`.
+      image_size: Height and width to which labeled images are resized, as in `load`; 0 keeps their size.
+      held_out: Fraction of the labeled training images to test on in place of the test split.
       seed: Seed of every random choice.
       **data_kwargs: As in `load`.
 
@@ -53,9 +57,10 @@ def load_related(
       ValueError: As in `load` and `load_signals`.
     """
     options = {'seed': seed, **data_kwargs}
-    task = load(source, classes=classes, candidates_per_class=candidates_per_class, **options)
+    labeled = {'image_size': image_size, 'held_out': held_out, **options}
+    task = load(source, classes=classes, candidates_per_class=candidates_per_class, **labeled)
     task = subsample_test(task, num_eval, seed)
-    others = load(source, classes=other_classes, **options)
+    others = load(source, classes=other_classes, **labeled)
     images = others.train_images
     if unlabeled != 'others':
         size = task.train_images.shape[1]

@@ -145,9 +145,13 @@ def load_squares(source: str, size: int, **data_kwargs: Any) -> ImageTask:
       **data_kwargs: Options of `load`.
 
     Raises:
-      DataError: As in `load`, or a crop does not fit.
+      DataError: As in `load`; a crop does not fit; or `held_out` is given for crops of halves.
     """
     options = {'pixels': 'stored', 'group_by_class': False, **data_kwargs}
+    if source in ('photos', 'textures') and options.get('held_out'):
+        raise DataError(
+            f'{source}: training and test crops are from the halves of each image; it excludes --held_out'
+        )
     if source == 'textures':
         return load(source, crop_size=size, **options)
     if source != 'photos':
