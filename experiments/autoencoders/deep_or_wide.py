@@ -23,7 +23,9 @@ Results:  digits, 6 latent variables, squared error on test images (training ima
           Standard errors are at most 0.14 at 100 images, 0.03 at the others. On these 8 x 8 images a hidden layer gains
           over none, but more than one save neither images nor parameters: the wide network has the lowest error, and
           the order is the same at a learning rate of .003 (1.19, 1.24, 1.32). The savings that theory proves are of
-          functions that are compositions, see convnets.depth. With 100 images all but PCA overfit.
+          functions that are compositions, see convnets.depth. With 100 images all but PCA overfit. MNIST, 30 latent
+          variables, 200,000 parameters, 60,000 images, 3000 steps: PCA 13.87, then 8.35, 10.03 and 13.79 (one start);
+          deeper networks are narrower and train more slowly, since also their training errors are higher.
 """
 
 import dataclasses
