@@ -118,7 +118,7 @@ def test_grid_crops():
 def test_what_cannot_be_cropped_is_refused(draw):
     with pytest.raises(DataError, match=r'image 1 of 3 x 9 has no crop of 4 x 4'):
         draw(numbered((5, 5, 1), (3, 9, 1)), 4)
-    with pytest.raises(DataError, match=r'image 1 has shape \(5, 5, 1\).*to_grayscale'):
+    with pytest.raises(DataError, match=r'image 1 has shape \(5, 5, 1\).*convert all to grayscale'):
         draw(numbered((5, 5, 3), (5, 5, 1)), 4)
     with pytest.raises(DataError, match='no images'):
         draw((), 4)
