@@ -73,6 +73,14 @@ def annotations_unchecked_under_bad_input(request):
     jaxtyping.config.update('jaxtyping_disable', False)
 
 
+@pytest.fixture(scope='module')
+def no_figures():
+    """Runs of a module whose subject is not the report: drawing would take most of a tiny run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('lecture4.train.report._draw', lambda *given: ({}, []))
+        yield
+
+
 @pytest.fixture(scope='session')
 def manual_dir():
     """The folder of real data sets, or a skip with the reason."""

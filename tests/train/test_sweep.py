@@ -14,6 +14,7 @@ from lecture4.train.metric_writer import read
 from lecture4.train.sweep import runner, variants
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 EXPERIMENT = Experiment(
     toy.Config, toy.data, toy.build, toy.apply, toy.report, toy.METRICS, toy.PRESETS, toy.SWEEPS
 )
@@ -32,12 +33,21 @@ def looped(tmp_path_factory):
     return directory, run(directory, '--sweep', 'weight', '--vectorize', 'loop', '--noise', '0.2')
 
 
-def test_vmap_equals_the_loop(tmp_path, looped):
+STACKED = ('--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
+
+
+@pytest.fixture(scope='module')
+def stacked(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('vmap')
+    return directory, run(directory, *STACKED)
+
+
+def test_vmap_equals_the_loop(stacked, looped):
     directory, expected = looped
-    result = run(tmp_path, '--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
-    assert len(result) == 6
+    vmap_directory, result = stacked
+    assert len(result) == 4
     # the seeds have their own data, batches, initial values and noise: the rows differ
-    assert len({row['loss'] for row in result}) == 6
+    assert len({row['loss'] for row in result}) == 4
     for ours, theirs in zip(result, expected, strict=True):
         assert ours['weight'] == theirs['weight'] and ours['seed'] == theirs['seed']
         for name in ('loss', 'error', 'eval/error', 'final_error'):
@@ -45,7 +55,7 @@ def test_vmap_equals_the_loop(tmp_path, looped):
     for variant in toy.SWEEPS['weight']:
         place = 'variants/' + variants.name(variant)
         ours, theirs = (
-            read(tmp_path / place / 'metrics.jsonl'),
+            read(vmap_directory / place / 'metrics.jsonl'),
             read(directory / place / 'metrics.jsonl'),
         )
         assert len(ours) == len(theirs)
@@ -54,7 +64,7 @@ def test_vmap_equals_the_loop(tmp_path, looped):
             [row['error'] for row in theirs if 'error' in row],
             rtol=1e-6,
         )
-        assert (tmp_path / place / 'report.html').exists()
+        assert (vmap_directory / place / 'report.html').exists()
 
 
 def test_variants_may_name_different_fields(tmp_path):
@@ -72,7 +82,8 @@ def test_variants_may_name_different_fields(tmp_path):
     assert (tmp_path / 'loop/report.html').exists()
 
 
-def test_vmap_over_devices(tmp_path, looped):
+@pytest.mark.slow
+def test_vmap_over_devices(tmp_path):
     for parallel in ('jit', 'pmap'):
         argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--devices', '4')
         result = run(tmp_path / parallel, *argv, '--parallel', parallel)
@@ -118,7 +129,7 @@ def test_one_variant_or_group_alone_and_the_plan(tmp_path, capsys):
 
 
 def test_auto_takes_one_program_for_a_tiny_model(tmp_path):
-    run(tmp_path, '--sweep', 'weight')
+    run(tmp_path, '--grid', 'weight=0,0.1')
     assert (tmp_path / 'groups').exists()
 
 
@@ -168,14 +179,13 @@ def test_fields_read():
     assert variants.fields_read(lambda c: c.hidden, config) == (9, {'hidden'})
 
 
-def test_a_stacked_group_resumes(tmp_path, looped):
-    argv = ('--sweep', 'weight', '--vectorize', 'vmap', '--noise', '0.2')
-    run(tmp_path, *argv)
-    group = tmp_path / 'groups' / 'all'
+def test_a_stacked_group_resumes(stacked):
+    directory, result = stacked
+    group = directory / 'groups' / 'all'
     last = json.loads((group / 'metrics.jsonl').read_text().splitlines()[-1])
-    for path in (tmp_path / 'variants').rglob('results.json'):
+    for path in (directory / 'variants').rglob('results.json'):
         path.unlink()
-    assert len(run(tmp_path, *argv)) == 6
+    assert len(run(directory, *STACKED)) == len(result) == 4
     assert json.loads((group / 'metrics.jsonl').read_text().splitlines()[-1]) == last
 
 
