@@ -50,7 +50,7 @@ def test_a_unit_depends_on_its_receptive_field_only(layer, x):
         below = rica.l2_pool(rica.filter_responses(layer, x, STAGE), STAGE)
         return rica.filter_responses(inner, below, stages[1])[0, 1, 0, 2]
 
-    seen = np.asarray(jax.grad(unit)(x[:1]))[0].any(-1)
+    seen = np.asarray(jax.jit(jax.grad(unit))(x[:1]))[0].any(-1)
     rows, cols = rica_units.receptive_field(stages, (1, 0))
     assert seen[rows, cols].all()
     assert seen.sum() == seen[rows, cols].size < seen.size
@@ -77,9 +77,15 @@ def test_pools_are_roots_of_sums_of_squares(layer, x):
 def test_loss_and_gradient_are_those_of_the_definition(x, tied):
     layer = init(SHAPE, STAGE, tied)
 
-    def value(layer):
-        return rica.loss(layer, x, STAGE, sparsity_penalty=0.3)[0].mean()
+    @jax.jit
+    def value_and_grad(layer):
+        def value(layer):
+            values = rica.loss(layer, x, STAGE, sparsity_penalty=0.3)[0]
+            return values.mean(), values
 
+        return jax.value_and_grad(value, has_aux=True)(layer)
+
+    (_, values), grads = value_and_grad(layer)
     h = by_hand(layer, x)
     V = np.asarray(layer.encoder).swapaxes(2, 3) if tied else np.asarray(layer.decoder)
     back = np.zeros(x.shape)
@@ -88,16 +94,14 @@ def test_loss_and_gradient_are_those_of_the_definition(x, tied):
         back[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += part
     pools = np.asarray(rica.l2_pool(jnp.asarray(h), STAGE)).sum((1, 2, 3))
     expected = ((back - x) ** 2).sum((1, 2, 3)) + 0.3 * pools
-    np.testing.assert_allclose(
-        rica.loss(layer, x, STAGE, sparsity_penalty=0.3)[0], expected, rtol=1e-12
-    )
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
     direction = jax.tree.map(
-        lambda w: jax.random.normal(jax.random.key(5), w.shape, w.dtype), layer
+        lambda w: np.random.default_rng(5).standard_normal(w.shape).astype(w.dtype), layer
     )
     up = jax.tree.map(lambda w, d: w + 1e-6 * d, layer, direction)
     down = jax.tree.map(lambda w, d: w - 1e-6 * d, layer, direction)
-    slope = float((value(up) - value(down)) / 2e-6)
-    inner = jax.tree.map(jnp.vdot, jax.grad(value)(layer), direction)
+    slope = float((value_and_grad(up)[0][0] - value_and_grad(down)[0][0]) / 2e-6)
+    inner = jax.tree.map(np.vdot, grads, direction)
     assert float(sum(jax.tree.leaves(inner))) == pytest.approx(slope, rel=1e-6)
 
 
@@ -119,16 +123,14 @@ def test_one_field_on_whitened_data_is_reconstruction_ica(x64, k):
 
 def test_initial_filters_are_patches_scaled_to_reconstruct_best(x64):
     shape, stage = (8, 8, 1), Stage(field_size=4, num_filters=3, stride=2)
-    x = jax.random.normal(jax.random.key(1), (30, *shape))
-    layer = rica.init(jax.random.key(0), x, stage)
+    x = np.random.default_rng(1).standard_normal((30, *shape))
+    layer = jax.jit(lambda x: rica.init(jax.random.key(0), x, stage))(x)
+    error_of = jax.jit(lambda layer: rica.loss(layer, x, stage)[1]['reconstruction'])
     pieces = np.asarray(x)[:, 2:6, 4:8].reshape(30, 16)
     filters = np.asarray(layer.encoder[1, 2]).T
     cosine = filters @ pieces.T / np.linalg.norm(filters, axis=1)[:, None]
     assert (cosine / np.linalg.norm(pieces, axis=1) > 0.99).sum(1).tolist() == [1, 1, 1]
-    error = [
-        rica.loss(layer._replace(encoder=s * layer.encoder), x, stage)[1]['reconstruction']
-        for s in (0.97, 1, 1.03)
-    ]
+    error = [error_of(layer._replace(encoder=s * layer.encoder)) for s in (0.97, 1, 1.03)]
     assert error[1] < min(error[0], error[2])
 
 
@@ -138,18 +140,27 @@ def test_layers_are_learned_one_by_one(x64):
     assert found == [SHAPE, (3, 2, 2), (2, 1, 3)]
     layers = tuple(init(*sizes) for sizes in zip(found[:-1], stages, strict=True))
     x = jax.random.normal(jax.random.key(1), (5, *SHAPE))
-    grads = jax.grad(lambda layers: rica.layer_loss(layers, x, 1, stages)[0].mean())(layers)
+
+    @jax.jit
+    def run(layers):
+        def values(layers):
+            value = rica.layer_loss(layers, x, 1, stages)[0]
+            return value.mean(), value
+
+        grads, value = jax.grad(values, has_aux=True)(layers)
+        outputs = rica.apply(layers, x, stages)
+        return grads, value, outputs, rica.loss(layers[1], outputs[0]['contrast'], stages[1])[0]
+
+    grads, value, outputs, expected = run(layers)
     assert not np.any(grads[0].encoder) and np.any(grads[1].encoder)
-    outputs = rica.apply(layers, x, stages)
-    expected, _ = rica.loss(layers[1], outputs[0]['contrast'], stages[1])
-    np.testing.assert_allclose(rica.layer_loss(layers, x, 1, stages)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
     assert outputs[1]['pooled'].shape == (5, 2, 1, 3)
 
 
 def test_a_units_response_is_that_of_the_central_position(layer, x):
-    outputs = rica.apply((layer,), x[:1], (STAGE,))[0]
+    outputs = jax.jit(lambda x: rica.apply((layer,), x, (STAGE,))[0])(x[:1])
     for kind, place in (('filters', (2, 1)), ('pooled', (1, 1))):
-        value = rica_units.unit_response((layer,), (STAGE,), kind, 1)(x[0])
+        value = jax.jit(rica_units.unit_response((layer,), (STAGE,), kind, 1))(x[0])
         assert float(value) == pytest.approx(abs(float(outputs[kind][(0, *place, 1)])), rel=1e-12)
 
 
