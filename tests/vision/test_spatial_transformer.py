@@ -138,9 +138,11 @@ def test_a_localization_network_may_know_of_training():
 
     x = images()
     layer = st.SpatialTransformer(Dropping())
-    variables = jax.tree.map(lambda p: p + 0.1, init(layer, x))
-    _, still = layer.apply(variables, x)
-    _, dropped = layer.apply(variables, x, train=True, rngs={'dropout': jax.random.key(0)})
+    variables = jax.tree.map(lambda p: np.asarray(p) + np.float32(0.1), init(layer, x))
+    _, still = jax.jit(layer.apply)(variables, x)
+    _, dropped = jax.jit(functools.partial(layer.apply, train=True))(
+        variables, x, rngs={'dropout': jax.random.key(0)}
+    )
     assert np.abs(still - dropped).max() > 1e-3
 
 

@@ -11,13 +11,13 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lecture4.vision.detection.networks import Detector, FeaturePyramid
 from lecture4.vision.models.resnet import ResNet
 from lecture4.vision.weights import torch_format
+from lecture4.vision.weights.pretrained import abstract_variables
 from lecture4.vision.weights.state_dict import StateDict, WeightsError
 from lecture4.vision.weights.tensor_specs import Layout, TensorSpec, tensor_specs
 
@@ -69,9 +69,6 @@ def from_torch(
     """
     state = {_new_name(name): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if 'num_batches_tracked' not in name}
-    shapes = jax.eval_shape(
-        network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    )
     specs = list(_specs(network))
     missing = [spec.name for spec in specs if spec.name not in state]
     extra = sorted(set(state) - {spec.name for spec in specs})
@@ -81,6 +78,7 @@ def from_torch(
                 f"the state dict {what} {', '.join(names[:3])}; expected one of torchvision's "
                 'fasterrcnn_resnet50_fpn'
             )
+    shapes: Any = abstract_variables(network, (64, 64, 3))
     variables: dict[str, Any] = {}
     for spec in specs:
         shape = _get(shapes, spec.path).shape

@@ -10,6 +10,7 @@ the residual networks under torchvision's names. Images have to be preprocessed 
 """
 
 import collections
+import functools
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
@@ -196,9 +197,16 @@ def _refuse(what, names):
         )
 
 
-def abstract_variables(network: nn.Module) -> dict[str, Any]:
-    """Shapes and dtypes of the network's variables, made for images of 224 x 224."""
-    x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+def abstract_variables(
+    network: nn.Module, image_shape: tuple[int, ...] = (224, 224, 3)
+) -> dict[str, Any]:
+    """Shapes and dtypes of the network's variables, made for images of one shape (h, w, c)."""
+    return _abstract_variables(network, tuple(image_shape))
+
+
+@functools.lru_cache(maxsize=8)  # tracing a deep network takes seconds
+def _abstract_variables(network, image_shape):
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), x)
 
 

@@ -89,8 +89,7 @@ def _check_classes(source, n_classes, network):
 
 def _shapes(network, image_shape):
     """Shape of every variable by path."""
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    tree = jax.eval_shape(network.init, jax.random.key(0), x)
+    tree = pretrained.abstract_variables(network, image_shape)
     return {_path(key): leaf.shape for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
