@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
 from lecture4.features import filters, self_taught
 from lecture4.ops import linalg
@@ -51,16 +52,20 @@ def test_the_layer_is_an_encoder_of_self_taught():
     images, labels = gratings(6, 2)
     params = filters.init(jax.random.key(1), 16, 3, 2)
     params['bias'] = jnp.asarray([0.1, -0.2, 0.3])
-    features = self_taught.encode_images(
-        images, filters.encoder(params), whitening=filters.no_whitening(16), **FORM
-    )
-    affine = linalg.Affine(-params['bias'] @ jnp.linalg.pinv(params['filters']), params['filters'])
-    peer = self_taught.encode_images(
-        images, self_taught.linear_encoder(affine), whitening=filters.no_whitening(16), **FORM
-    )
+    W, b = np.asarray(params['filters']), np.asarray(params['bias'])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def encode(encoder, images):
+        return self_taught.encode_images(
+            images, encoder, whitening=filters.no_whitening(16), **FORM
+        )
+
+    features = np.asarray(encode(filters.encoder(params), images))
+    affine = linalg.Affine(jnp.asarray(-b @ np.linalg.pinv(W)), params['filters'])
+    peer = encode(self_taught.linear_encoder(affine), images)
     np.testing.assert_allclose(features, peer, atol=1e-5)
-    scores = features @ params['classifier'] + params['classifier_bias'][None, :]
-    log_probs = jax.nn.log_softmax(scores)[jnp.arange(6), labels]
-    value, metrics = filters.loss(params, images, labels, **FORM)
+    scores = np.asarray(features @ params['classifier'] + params['classifier_bias'][None, :])
+    log_probs = special.log_softmax(scores, axis=1)[np.arange(6), labels]
+    value, metrics = jax.jit(functools.partial(filters.loss, **FORM))(params, images, labels)
     np.testing.assert_allclose(value, -log_probs.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics['train_accuracy'], (scores.argmax(1) == labels).mean())

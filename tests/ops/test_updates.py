@@ -52,8 +52,13 @@ def test_a_line_search_receives_its_arguments():
         return jnp.sum((params['weight'] - 1) ** 2) + jnp.sum(params['bias'] ** 2)
 
     optimizer = optax.lbfgs()
-    value, grads = jax.value_and_grad(value_fn)(PARAMS)
-    moved, _ = apply_gradients(
-        optimizer, grads, optimizer.init(PARAMS), PARAMS, value=value, grad=grads, value_fn=value_fn
-    )
-    assert value_fn(moved) < value
+
+    @jax.jit
+    def step(params):
+        value, grads = jax.value_and_grad(value_fn)(params)
+        search = {'value': value, 'grad': grads, 'value_fn': value_fn}
+        moved, _ = apply_gradients(optimizer, grads, optimizer.init(params), params, **search)
+        return value, value_fn(moved)
+
+    value, after = step(PARAMS)
+    assert after < value

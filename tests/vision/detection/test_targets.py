@@ -1,5 +1,7 @@
 """Anchors against the published table; matching and sampling against loops; targets by their definition."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,14 +76,21 @@ def test_overlaps_at_the_thresholds():
 
 def test_an_image_without_boxes_has_background_only():
     candidates, truth, valid = scene()
-    result = targets.anchor_targets(
-        jax.random.key(0), candidates, truth, ~valid & valid, jnp.array([200, 200]), num_samples=64
-    )
+
+    @jax.jit
+    def draw(key):
+        none = np.zeros_like(valid)
+        result = targets.anchor_targets(
+            key, candidates, truth, none, jnp.array([200, 200]), num_samples=64
+        )
+        rois = targets.roi_targets(
+            key, candidates, valid[np.zeros(len(candidates), int)], truth,
+            np.ones(4, int), none, num_samples=32,
+        )  # fmt: skip
+        return result, rois
+
+    result, rois = draw(jax.random.key(0))
     assert set(np.unique(result.labels)) == {-1, 0} and not np.any(result.deltas)
-    rois = targets.roi_targets(
-        jax.random.key(0), candidates, valid[np.zeros(len(candidates), int)], truth,
-        np.ones(4, int), ~valid & valid, num_samples=32,
-    )  # fmt: skip
     assert np.all(np.asarray(rois.labels) == 0) and np.all(np.isfinite(rois.deltas))
 
 
@@ -100,23 +109,20 @@ def test_samples_have_the_published_numbers():
 
 def test_anchors_that_leave_the_image_are_not_sampled():
     candidates, truth, valid = scene()
-    size = jnp.array([60, 70])
-    result = targets.anchor_targets(jax.random.key(0), candidates, truth, valid, size)
+    draw = jax.jit(targets.anchor_targets, static_argnames='border')
+    given = (jax.random.key(0), candidates, truth, valid, np.array([60, 70]))
+    result, everywhere = draw(*given), draw(*given, border=None)
     outside = (candidates[:, 2] > 70) | (candidates[:, 3] > 60)
     assert np.all(np.asarray(result.labels)[outside] == -1)
-    everywhere = targets.anchor_targets(
-        jax.random.key(0), candidates, truth, valid, size, border=None
-    )
     assert np.any(np.asarray(everywhere.labels)[outside] >= 0)
 
 
 def test_rois_have_the_classes_and_targets_of_their_boxes():
     candidates, truth, valid = scene()
     classes = np.array([3, 1, 2, 1])
-    result = targets.roi_targets(
-        jax.random.key(0), candidates, np.ones(len(candidates), bool), truth, classes, valid,
-        num_samples=64, negative_iou=(0.1, 0.5),
-    )  # fmt: skip
+    draw = functools.partial(targets.roi_targets, num_samples=64, negative_iou=(0.1, 0.5))
+    are_valid = np.ones(len(candidates), bool)
+    result = jax.jit(draw)(jax.random.key(0), candidates, are_valid, truth, classes, valid)
     rois, labels, deltas = map(np.asarray, result)
     overlaps = np.asarray(box_ops.iou(rois, truth)) * valid
     n_positive = (labels > 0).sum()
