@@ -59,18 +59,20 @@ def survey(
     Args:
       model: The networks and distributions.
       params: Parameters of the model.
-      x: Examples, 12 or more.
+      x: Examples, n >= 1.
       key: A random key.
 
     Returns:
       `means` [n, k] of the posteriors; `kl` [k] for every latent variable, mean over examples; `samples`
-      [100, d], the decoder's means of samples of the prior; `paths` [6, 10, k] between pairs of examples.
+      [100, d], the decoder's means of samples of the prior; `paths` [6, 10, k] between pairs of examples, fewer
+      where n < 12.
     """
     outputs = model.encode(params, x)
     means = model.latent.mean(outputs)
+    n_paths = min(6, max(len(means) // 2, 1))
     return {
         'means': means,
         'kl': model.latent.kl(outputs, jnp.zeros_like(outputs)).mean(0),
         'samples': vae.sample(model, params, key, 100)[1],
-        'paths': interpolate(means[:6], means[6:12], 10),
+        'paths': interpolate(means[:n_paths], jnp.roll(means, -n_paths, 0)[:n_paths], 10),
     }

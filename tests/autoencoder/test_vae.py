@@ -376,6 +376,16 @@ def test_interpolations_keep_to_the_sphere():
         latent_space.interpolate(a, b, 1)
 
 
+@pytest.mark.parametrize('n, ends', [(13, range(6, 12)), (5, [2, 3]), (1, [0])])
+def test_few_examples_have_fewer_paths(n, ends):
+    model = vae.mlp(4, (), 2)
+    x = jnp.asarray(RNG.random((n, 4)), jnp.float32)
+    survey = latent_space.survey(model, model.init(jax.random.key(0)), x, jax.random.key(1))
+    means, paths = survey['means'], survey['paths']
+    np.testing.assert_allclose(paths[:, 0], means[: len(ends)], atol=1e-6)
+    np.testing.assert_allclose(paths[:, -1], means[np.array(ends)], atol=1e-6)
+
+
 def test_binarization_samples_the_pixels():
     x = jnp.linspace(0, 1, 11, dtype=jnp.float32)[None] * jnp.ones((20_000, 1))
     drawn = np.asarray(binarization.binarize(jax.random.key(0), x))
