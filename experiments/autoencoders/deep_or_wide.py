@@ -25,7 +25,8 @@ Results:  digits, 6 latent variables, squared error on test images (training ima
           the order is the same at a learning rate of .003 (1.19, 1.24, 1.32). The savings that theory proves are of
           functions that are compositions, see convnets.depth. With 100 images all but PCA overfit. MNIST, 30 latent
           variables, 200,000 parameters, 60,000 images, 3000 steps: PCA 13.87, then 8.35, 10.03 and 13.79 (one start);
-          deeper networks are narrower and train more slowly, since also their training errors are higher.
+          1,000,000 parameters, 10,000 images, 1500 steps: PCA 13.93, then 6.63, 7.02 and 9.64. Deeper networks are
+          narrower and train more slowly: also their training errors are higher. More steps may change the order.
 """
 
 import dataclasses
