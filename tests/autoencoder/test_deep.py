@@ -142,9 +142,10 @@ def test_fine_tuning_learns_and_keeps_the_best_epoch(params):
             optimizer=optax.adam(rate),
         )  # fmt: skip
 
-    first = float(deep.error_rate(layers, *valid))
+    error_rate = jax.jit(deep.error_rate)
+    first = float(error_rate(layers, *valid))
     tuned, least = tune(layers, 0.02, 60)
-    assert float(least) == pytest.approx(float(deep.error_rate(tuned, *valid)))
+    assert float(least) == pytest.approx(float(error_rate(tuned, *valid)))
     assert float(least) < 0.5 * first
     early, before = tune(layers, 0.02, 1)
     assert float(least) <= float(before)

@@ -70,20 +70,26 @@ def test_the_loss_of_the_moments_is_the_mean_loss(digits, x64):
     params = network.init_autoencoder(
         jax.random.key(1), (D, 20, 5), decoder_dims=(5, D), dtype=jnp.float64
     )
-    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
-    exact = linear.loss(params, jnp.asarray(digits)).mean()
-    found = linear.expected_loss(params, *linear.moments(jnp.asarray(digits)))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, params)
+    exact = jax.jit(lambda p, x: linear.loss(p, x).mean())(params, digits)
+    found = jax.jit(lambda p, x: linear.expected_loss(p, *linear.moments(x)))(params, digits)
     assert float(found) == pytest.approx(float(exact), rel=1e-10)
 
 
 def test_alternating_least_squares_falls_to_pca(digits, pca):
     mean, covariance = linear.moments(jnp.asarray(digits, jnp.float32))
     params = linear.init(jax.random.key(2), D, K)
-    step = jax.jit(linear.alternating_least_squares)
-    losses = []
-    for _ in range(150):
-        params = step(params, mean, covariance)
-        losses.append(float(linear.expected_loss(params, mean, covariance)))
+
+    @jax.jit
+    def run(params):
+        def step(params, _):
+            params = linear.alternating_least_squares(params, mean, covariance)
+            return params, linear.expected_loss(params, mean, covariance)
+
+        return jax.lax.scan(step, params, length=150)
+
+    params, losses = run(params)
+    losses = losses.tolist()
     assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses))
     angles = subspace_angles(np.asarray(linear.decoder_matrix(params), float), pca.components_.T)
     assert angles.max() < 1e-3

@@ -165,7 +165,7 @@ def test_importance_bounds_rise_towards_the_log_likelihood(x64):
     model, params = as_model(*solution, mean_scale=0.8, variance_scale=2.0)
     x, draws = jnp.asarray(X[:8]), 400
     means, errors = [], []
-    for n_samples in (1, 2, 5, 20, 100):
+    for n_samples in (1, 5, 100):
 
         @jax.jit
         def draw(keys, n=n_samples):
@@ -360,17 +360,18 @@ def test_active_units_and_collapse():
 
 
 def test_interpolations_keep_to_the_sphere():
-    a, b = (jnp.asarray(RNG.normal(size=(5, 7)), jnp.float32) for _ in range(2))
-    a, b = (2 * end / jnp.linalg.norm(end, axis=1, keepdims=True) for end in (a, b))
-    path = latent_space.interpolate(a, b, 9)
+    a, b = (RNG.normal(size=(5, 7)).astype(np.float32) for _ in range(2))
+    a, b = (2 * end / np.linalg.norm(end, axis=1, keepdims=True) for end in (a, b))
+    interpolate = jax.jit(latent_space.interpolate, static_argnums=2)
+    path = np.asarray(interpolate(a, b, 9))
     np.testing.assert_allclose(path[:, 0], a, atol=1e-6)
     np.testing.assert_allclose(path[:, -1], b, atol=1e-6)
-    np.testing.assert_allclose(jnp.linalg.norm(path, axis=2), 2, rtol=1e-5)
-    steps = jnp.linalg.norm(jnp.diff(path, axis=1), axis=2)
+    np.testing.assert_allclose(np.linalg.norm(path, axis=2), 2, rtol=1e-5)
+    steps = np.linalg.norm(np.diff(path, axis=1), axis=2)
     np.testing.assert_allclose(steps, steps[:, :1] * np.ones((1, 8)), rtol=1e-4)
-    line = latent_space.interpolate(a, 3 * a, 3)  # one direction: the arc is the line
+    line = interpolate(a, 3 * a, 3)  # one direction: the arc is the line
     np.testing.assert_allclose(line[:, 1], 2 * a, rtol=1e-5)
-    opposite = latent_space.interpolate(a, -a, 3)
+    opposite = interpolate(a, -a, 3)
     np.testing.assert_allclose(opposite[:, 1], 0, atol=1e-6)
     with pytest.raises(ValueError, match='at least 2'):
         latent_space.interpolate(a, b, 1)
@@ -519,15 +520,19 @@ def test_training_loss_is_the_negative_of_either_bound():
     model = vae.mlp(6, (), 2)
     params, key = model.init(jax.random.key(0)), jax.random.key(2)
     x = jax.random.bernoulli(jax.random.key(1), 0.4, (9, 6)).astype(jnp.float32)
-    value, metrics = importance_sampling.training_loss(model, params, x, key, n_samples=2)
-    elbo = vae.bound(model, params, x, key, n_samples=2).elbo.mean()
+    given = (model, params, x, key)
+
+    @jax.jit
+    def values():
+        loss = functools.partial(importance_sampling.training_loss, *given, n_samples=2)
+        bound = importance_sampling.importance_bound(*given, n_samples=2).mean()
+        elbo = vae.bound(*given, n_samples=2).elbo.mean()
+        return loss(), elbo, loss(objective='importance')[0], bound
+
+    (value, metrics), elbo, importance, bound = values()
     assert float(value) == pytest.approx(-float(elbo), rel=1e-6)
     assert float(metrics['elbo']) == pytest.approx(float(elbo), rel=1e-6)
-    value, _ = importance_sampling.training_loss(
-        model, params, x, key, objective='importance', n_samples=2
-    )
-    bound = importance_sampling.importance_bound(model, params, x, key, n_samples=2)
-    assert float(value) == pytest.approx(-float(bound.mean()), rel=1e-6)
+    assert float(importance) == pytest.approx(-float(bound), rel=1e-6)
     records = importance_sampling.bound_records(model, params, x, key, (1, 20))
     assert [r['bound'] for r in records] == [
         'importance-weighted, k = 1',

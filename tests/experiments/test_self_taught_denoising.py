@@ -21,8 +21,10 @@ def test_features_never_see_labeled_images_and_random_weights_never_learn():
     assert data.spec.num_classes == 5 and set(task.test_labels) == set(range(5))
     learner = self_taught_denoising.build(config, data.spec)
     batch = jnp.asarray(x[:50])
-    before = learner.init(jax.random.key(0), batch)
-    after, _ = learner.step(before, batch, jax.random.key(1), Reduce())
+    before = jax.jit(learner.init)(jax.random.key(0), batch)
+    after, _ = jax.jit(lambda *given: learner.step(*given, Reduce()))(
+        before, batch, jax.random.key(1)
+    )
     images = task.test_images[:20]
     encoders = self_taught_denoising.features(config, data.spec)
     first, then = (

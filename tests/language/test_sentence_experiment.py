@@ -98,9 +98,10 @@ def test_predict_gives_a_class_for_each_sentence(source):
     chosen = config(source)
     data = experiment.data(chosen)
     task, key = experiment.build(chosen, data.spec), jax.random.key(0)
-    state = task.init(key, data.prepare(data.device_arrays, data.batch(0), key))
+    init = jax.jit(lambda arrays, rows: task.init(key, data.prepare(arrays, rows, key)))
+    state = init(data.device_arrays, data.batch(0))
     words = vocabulary.pad(data.report_data['corpus'].encoded[:5])
-    predicted = experiment.apply(chosen, data.spec)['predict'](state, words)
+    predicted = jax.jit(experiment.apply(chosen, data.spec)['predict'])(state, words)
     assert predicted.shape == (5,) and set(np.asarray(predicted)) <= {0, 1}
 
 

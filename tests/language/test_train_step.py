@@ -202,7 +202,7 @@ def test_cross_validation_is_one_run_of_few_programs():
 
 
 def test_of_equal_epochs_the_first_is_the_best():
-    state = train_step.init(jax.random.key(0), MODEL, OPTIMIZER, table())
+    state = jax.jit(lambda key: train_step.init(key, MODEL, OPTIMIZER, table()))(jax.random.key(0))
     batch = {'restart': np.zeros(8, bool)}
     for role in ('dev', 'test'):
         batch |= {f'words_{role}_7': WORDS, f'labels_{role}_7': LABELS}
@@ -211,5 +211,5 @@ def test_of_equal_epochs_the_first_is_the_best():
     def evaluate(results):
         return train_step.evaluate(MODEL, state, results, batch, lambda: state)[1]
 
-    results = evaluate(evaluate(train_step.init_results(1, C)))
+    results = evaluate(evaluate(jax.jit(lambda: train_step.init_results(1, C))()))
     assert results.epoch == 2 and results.best_epoch.tolist() == [1]

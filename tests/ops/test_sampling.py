@@ -128,9 +128,9 @@ def test_gradients_by_images_and_points(x64, padding, channels, order):
 def test_gradients_of_general_kernels_and_volumes(x64):
     image, points = case((5, 4), 7)
     cubic = functools.partial(sampling.sample, kernel=sampling.cubic(), padding='edge')
-    check_grads(cubic, (image, points), order=1, modes=['rev'])
+    check_grads(jax.jit(cubic), (image, points), order=1, modes=['rev'])
     volume, points = case((3, 2, 4), 7)
-    check_grads(sampling.sample, (volume, points), order=1, modes=['rev'])
+    check_grads(jax.jit(sampling.sample), (volume, points), order=1, modes=['rev'])
 
 
 def test_gradient_at_whole_positions_is_the_right_difference(x64):
@@ -241,7 +241,7 @@ def test_antialiasing_is_jax_image_resize(x64):
     grid = grids.grid(grids.affine(), jnp.asarray(grids.affine().identity), (8, 6), False)
     run = functools.partial(sampling.grid_sample, padding='symmetric', align_corners=False)
     values = jax.jit(functools.partial(run, antialias=5))(image, grid)
-    resized = jax.image.resize(image, (8, 6, 2), 'linear', antialias=True)
+    resized = jax.jit(lambda x: jax.image.resize(x, (8, 6, 2), 'linear', antialias=True))(image)
     # resize cuts its kernel off at the border, where the sampler continues the image
     np.testing.assert_allclose(values[1:-1, 1:-1], resized[1:-1, 1:-1], atol=1e-6)
     plain = jax.jit(run)(image, grid)
@@ -252,7 +252,8 @@ def test_antialiasing_is_jax_image_resize(x64):
 def test_shrinking_skips_pixels_unless_antialiased():
     x = np.zeros((1, 13, 13, 1), np.float32)
     x[:, ::2] = 1  # rows of the highest frequency: 0.5 on average
-    sampled, averaged = (np.asarray(sampling.shrink(x, 4, antialias=a)) for a in (1, 4))
+    shrink = jax.jit(sampling.shrink, static_argnums=1, static_argnames='antialias')
+    sampled, averaged = (np.asarray(shrink(x, 4, antialias=a)) for a in (1, 4))
     np.testing.assert_array_equal(sampled, np.ones((1, 3, 3, 1)))
     assert np.abs(averaged[0, 1] - 0.5).max() < 0.06
     np.testing.assert_array_equal(sampling.shrink(x, 1), x)
@@ -267,7 +268,7 @@ def test_antialiasing_leaves_enlargements_and_rotations(x64):
     plain = jax.jit(sampling.grid_sample)(image[None], grid)
     wide = jax.jit(functools.partial(sampling.grid_sample, antialias=3))(image[None], grid)
     np.testing.assert_allclose(plain, wide, atol=1e-12)
-    run = functools.partial(sampling.grid_sample, antialias=2)
+    run = jax.jit(functools.partial(sampling.grid_sample, antialias=2))
     check_grads(run, (image[None, :5, :5], 2.2 * grid[:, ::5, ::5]), order=1, modes=['rev'])
 
 

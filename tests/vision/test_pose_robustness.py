@@ -40,7 +40,7 @@ def test_theta_of_a_trained_transformer_turns_with_its_input():
     """Trained to undo rotations of one shape, it samples a region that turns by as much as the input."""
     y, x = np.mgrid[-1:1:12j, -1:1:12j]
     shape = np.exp(-8 * ((x - 0.3) ** 2 + y**2)) + np.exp(-8 * (x**2 + (y - 0.3) ** 2))
-    angles = np.linspace(-0.8, 0.8, 33).astype(np.float32)
+    angles = np.linspace(-0.8, 0.8, 17).astype(np.float32)
     upright = np.tile(
         shape.astype(np.float32)[None, ..., None] / shape.max(), (len(angles), 1, 1, 1)
     )

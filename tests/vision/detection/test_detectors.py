@@ -42,7 +42,7 @@ def example():
         'labels': np.array([[1, 3, 0]] * 2, np.int32),
         'valid': np.array([[True, True, False], [False] * 3]),
     }
-    variables = NETWORK.init(jax.random.key(0), batch['images'])
+    variables = jax.jit(NETWORK.init)(jax.random.key(0), batch['images'])
     return variables, batch
 
 
@@ -74,7 +74,7 @@ def test_frozen_layers_have_no_gradient(example):
         frozen = networks.freeze(variables, ('conv1', 'conv2'))
         return sum(jnp.sum(leaf**2 + leaf) for leaf in jax.tree.leaves(frozen))
 
-    grads = jax.grad(value)(variables)
+    grads = jax.jit(jax.grad(value))(variables)
     trained = networks.trainable_mask(grads, ('conv1', 'conv2'))
     for leaf, is_trained in zip(jax.tree.leaves(grads), jax.tree.leaves(trained), strict=True):
         assert bool(np.any(leaf)) == is_trained

@@ -27,7 +27,8 @@ def test_a_box_is_warped_with_its_context():
 
 def test_outside_the_image_is_the_mean():
     image = np.ones((40, 40, 1), np.float32)
-    crop = np.asarray(rcnn.warp(image, jnp.array([[0.0, 0, 16, 40]]), 16, 4))[0, ..., 0]
+    box = np.array([[0, 0, 16, 40]], np.float32)
+    crop = np.asarray(jax.jit(lambda i, b: rcnn.warp(i, b, 16, 4))(image, box))[0, ..., 0]
     # [-8, 24] x [-20, 60]: a quarter of each side is outside on the left, above and below.
     expected = np.zeros((16, 16))
     expected[4:12, 4:] = 1
@@ -44,12 +45,11 @@ def test_mined_negatives_give_the_svm_of_all_negatives():
     result = rcnn.fit_svms(features, overlaps, truth, labels, C=1e-2)
     scale = 20 / np.mean(np.linalg.norm(np.concatenate(features), axis=1))
     for c in range(k):
-        negatives = np.concatenate(
-            [f[o[:, c] < 0.3] for f, o in zip(features, overlaps, strict=True)]
-        )
-        x = np.concatenate([truth[labels == c + 1], negatives]) * np.float32(scale)
+        negative = np.concatenate(overlaps)[:, c] < 0.3
+        x = np.concatenate([truth[labels == c + 1], *features]) * np.float32(scale)
         y = (np.arange(len(x)) < 15).astype(int)
-        weight = np.where(y, 2.0, 1.0).astype(np.float32)
+        # The others have weight 0, so that both classes are one program.
+        weight = np.concatenate([np.full(15, 2), negative]).astype(np.float32)
         full = svm.fit(
             x, y, n_classes=2, C=1e-2, loss='hinge', bias_scale=10.0, sample_weight=weight,
             tolerance=1e-4,
@@ -57,7 +57,7 @@ def test_mined_negatives_give_the_svm_of_all_negatives():
         ours = np.concatenate(features) @ result.weights[:, c] + result.bias[c]
         exact = np.concatenate(features) * np.float32(scale) @ np.asarray(full.weights)[:, 1]
         np.testing.assert_allclose(ours, exact + np.asarray(full.bias)[1], atol=0.05)
-        assert 0 < result.num_negatives[c] <= len(negatives)
+        assert 0 < result.num_negatives[c] <= negative.sum()
 
 
 def test_a_class_without_objects_is_never_detected():
