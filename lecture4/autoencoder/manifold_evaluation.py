@@ -34,16 +34,25 @@ def denoising_records(
       A record per denoiser and kind of points: `denoiser`, `points`, `squared_error` (summed over
       coordinates) and `field_error` (`manifold.field_error` of r(x) - x).
     """
-    records = []
-    for i, (name, x) in enumerate(points.items()):
-        noisy = x + std * jax.random.normal(jax.random.key(i), x.shape, x.dtype)
+
+    @jax.jit
+    def measure(key, x):
+        noisy = x + std * jax.random.normal(key, x.shape, x.dtype)
         best = manifold.denoiser(noisy, clean, std)
         denoised = {denoiser: r(noisy) for denoiser, r in denoisers.items()}
-        for denoiser, y in {**denoised, 'closed form': best}.items():
-            errors = {
-                'squared_error': float(squared_error(x, y).mean()),
-                'field_error': float(manifold.field_error(y - noisy, best - noisy)),
+        return {
+            denoiser: {
+                'squared_error': squared_error(x, y).mean(),
+                'field_error': manifold.field_error(y - noisy, best - noisy),
             }
+            for denoiser, y in {**denoised, 'closed form': best}.items()
+        }
+
+    records = []
+    for i, (name, x) in enumerate(points.items()):
+        measured = measure(jax.random.key(i), x)
+        for denoiser in (*denoisers, 'closed form'):
+            errors = {kind: float(value) for kind, value in measured[denoiser].items()}
             records.append({'denoiser': denoiser, 'points': name, **errors})
     return records
 
@@ -85,21 +94,26 @@ def on_curve(
       step_size: Length of a step.
       n_points: Number of tangents.
     """
-    t = manifold.evenly_spaced(curve, n_points)
-    points = curve.point(t)
-    directions, values = manifold.tangents(reconstruct, points, 1)
-    angles = manifold.angle_between(directions, manifold.tangent(curve, t)[:, None])
-    path = manifold.tangent_walk(reconstruct, points[:1], n_steps=n_steps, step_size=step_size)[
-        :, 0
-    ]
-    distance = jnp.linalg.norm(path[:, None] - clean[None], axis=2).min(1).max()
-    metrics = {
-        'tangent_error': float(np.median(np.degrees(angles))),
-        'singular_value_ratio': float((values[:, 1] / values[:, 0]).mean()),
-        'walk_length': float(jnp.linalg.norm(jnp.diff(path, axis=0), axis=1).sum()),
-        'walk_distance': float(distance),
-    }
-    return OnCurve(points, directions[:, 0], path, metrics)
+
+    @jax.jit
+    def run():
+        t = manifold.evenly_spaced(curve, n_points)
+        points = curve.point(t)
+        directions, values = manifold.tangents(reconstruct, points, 1)
+        angles = manifold.angle_between(directions, manifold.tangent(curve, t)[:, None])
+        options = {'n_steps': n_steps, 'step_size': step_size}
+        path = manifold.tangent_walk(reconstruct, points[:1], **options)[:, 0]
+        metrics = {
+            'singular_value_ratio': (values[:, 1] / values[:, 0]).mean(),
+            'walk_length': jnp.linalg.norm(jnp.diff(path, axis=0), axis=1).sum(),
+            'walk_distance': jnp.linalg.norm(path[:, None] - clean[None], axis=2).min(1).max(),
+        }
+        return points, directions[:, 0], path, angles, metrics
+
+    points, directions, path, angles, others = run()
+    metrics = {'tangent_error': float(np.median(np.degrees(angles)))}
+    metrics |= {name: float(value) for name, value in others.items()}
+    return OnCurve(points, directions, path, metrics)
 
 
 class Fields(NamedTuple):
@@ -140,11 +154,16 @@ def fields_on_grid(
     """
     marks, fine = jnp.linspace(-reach, reach, n), jnp.linspace(-reach - 0.05, reach + 0.05, n_fine)
     grid, dense = (jnp.stack(jnp.meshgrid(a, a), axis=-1).reshape(-1, 2) for a in (marks, fine))
-    best = manifold.denoiser(grid, clean, std) - grid
-    near = np.asarray(jnp.linalg.norm(best, axis=1) < 3.5 * std)
-    density = np.exp(manifold.log_density(dense, clean, std)).reshape(n_fine, n_fine)
-    field = np.asarray(reconstruct(grid) - grid)[near]
-    return Fields(np.asarray(grid)[near], field, np.asarray(best)[near], (fine, fine, density))
+
+    @jax.jit
+    def fields(grid, dense):
+        best = manifold.denoiser(grid, clean, std) - grid
+        return best, reconstruct(grid) - grid, manifold.log_density(dense, clean, std)
+
+    best, field, log_density = map(np.asarray, fields(grid, dense))
+    near = np.linalg.norm(best, axis=1) < 3.5 * std
+    density = np.exp(log_density).reshape(n_fine, n_fine)
+    return Fields(np.asarray(grid)[near], field[near], best[near], (fine, fine, density))
 
 
 class OnImages(NamedTuple):

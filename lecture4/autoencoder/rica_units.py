@@ -1,5 +1,6 @@
 """Units of a network of reconstruction-ICA layers: outputs by sublayer, responses, receptive fields."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,19 +29,19 @@ def sublayer_outputs(
       min_std: As in `rica.apply`.
       tile: Number of images in memory at a time.
     """
-
-    @jax.jit
-    def run(x):
-        return rica.apply(layers, x, stages, min_std=min_std)
-
-    x = np.asarray(x)
-    parts = [run(x[i : i + tile]) for i in range(0, len(x), tile)]
+    x, stages = np.asarray(x), tuple(stages)
+    parts = [_apply(layers, x[i : i + tile], stages, min_std) for i in range(0, len(x), tile)]
     outputs = {'pixels': x.reshape(len(x), -1)}
     for i in range(len(layers)):
         for kind in ('filters', 'pooled'):
             whole = np.concatenate([np.asarray(part[i][kind]) for part in parts])
             outputs[f'{kind} {i + 1}'] = whole.reshape(len(x), -1)
     return outputs
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _apply(layers, x, stages, min_std):
+    return rica.apply(layers, x, stages, min_std=min_std)
 
 
 def filters_on_grid(layer: rica.Layer, every: int = 4) -> Float[np.ndarray, 'd _n']:

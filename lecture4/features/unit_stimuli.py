@@ -123,9 +123,13 @@ def invariant_paths(
     best = jnp.asarray(best)
     find = jax.jit(lambda x: stimulus.invariant_directions(response, x))
     values, directions = find(best)
+
+    @jax.jit
+    def relative_responses(path):
+        return jax.vmap(response)(path) / response(best)
+
     paths = {}
     for name, j in (('flattest', 0), ('2nd', 1), ('3rd', 2), ('steepest', len(values) - 1)):
         path = stimulus.great_circle(best, directions[j], angles)
-        relative = jax.vmap(response)(path) / response(best)
-        paths[name] = np.asarray(path[:, *field]), np.asarray(relative)
+        paths[name] = np.asarray(path[:, *field]), np.asarray(relative_responses(path))
     return paths
