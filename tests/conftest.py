@@ -81,6 +81,12 @@ def no_figures():
         yield
 
 
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """As `no_figures`, for one test."""
+    monkeypatch.setattr('lecture4.train.report._draw', lambda *given: ({}, []))
+
+
 @pytest.fixture(scope='session')
 def manual_dir():
     """The folder of real data sets, or a skip with the reason."""

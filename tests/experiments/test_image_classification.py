@@ -221,6 +221,7 @@ def test_unreadable_images_are_named_or_skipped(tmp_path):
     assert len(data.report_data.train_images) == 5
 
 
+@pytest.mark.usefixtures('no_drawing')
 def test_images_on_disk_make_the_same_run(tmp_path):
     write_folder(tmp_path / 'set')
     common = ['--network', 'tiny', '--source', f'dir:{tmp_path}/set', '--image_size', '9']

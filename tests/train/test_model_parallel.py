@@ -81,6 +81,7 @@ def test_divided_parameters_give_the_same_numbers(make):
         np.testing.assert_allclose(value, expected_metrics[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures('no_drawing')
 def test_a_run_continues_on_another_number_of_devices(tmp_path):
     """From two devices that divide the dictionary to one that does not, with its report."""
     this = experiment.from_module(
