@@ -118,12 +118,13 @@ def _short(value: Any) -> str:
 
 
 def build(experiment: Experiment, config: Config, data: Data) -> Task:
-    """The experiment's task; a ValueError becomes a UsageError."""
+    """The experiment's task, after a check that `apply` too returns what it should; ValueErrors become UsageErrors."""
     try:
         task = experiment.build(config, data.spec)
-        return _expect(
-            task, Task, 'build', 'train.Task, as train.supervised or train.optimize make'
-        )
+        _expect(task, Task, 'build', 'train.Task, as train.supervised or train.optimize make')
+        functions = experiment.apply(config, data.spec)
+        _expect(functions, dict, 'apply', 'dict {name: (state, raw inputs) -> outputs}')
+        return task
     except ValueError as error:
         raise UsageError(str(error)) from error
 

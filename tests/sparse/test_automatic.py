@@ -54,6 +54,8 @@ def test_encode_by_name(x64):
     np.testing.assert_allclose(solution.codes, peer.codes, atol=1e-12)
     with pytest.raises(ValueError, match=r"method='lars'; expected .*'fista'"):
         solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, method='lars')
+    with pytest.raises(TypeError, match=r'fista has no option max_iter; expected .*max_iterations'):
+        solvers.encode(jnp.asarray(x), jnp.asarray(D), 0.05, method='fista', max_iter=3)
 
 
 @pytest.mark.slow

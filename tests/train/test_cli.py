@@ -223,6 +223,7 @@ def test_a_bucket_is_no_directory():
             lambda config, spec: None,
             r'build returned NoneType None; expected a train\.Task',
         ),
+        ('apply', lambda config, spec: None, r'apply returned NoneType None; expected a dict'),
         ('report', lambda *_: {'loss': 1}, r'report returned dict .*; expected a train\.Report'),
     ],
 )

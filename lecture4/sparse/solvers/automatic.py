@@ -1,7 +1,8 @@
 """Choice of the fastest solver for a penalty and a platform, and a fixed number of iterations for learners."""
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -111,7 +112,7 @@ def encode(
       Solution; iterations of different solvers are summed.
 
     Raises:
-      TypeError: As in the solver.
+      TypeError: As in the solver, and for an option that the method does not have.
       ValueError: As in the solver, and for an unknown method or a dictionary without atoms.
     """
     platform = platform_of(x, D) if platform is None else platform
@@ -128,6 +129,7 @@ def encode(
             f"method={method!r}; expected 'auto', {', '.join(map(repr, SOLVERS))}. For a number "
             f'of atoms instead of a penalty weight there is matching_pursuit'
         )
+    check_options(method, options)
     if method in ('fista', 'admm') and penalty in (L1, NONNEGATIVE):
         options = {'polish': finish, **options}
     able = penalty in (L1, NONNEGATIVE) and D.shape[1] <= MAX_ATOMS
@@ -135,6 +137,22 @@ def encode(
     options = {'penalty': penalty, **options}
     static, traced = split_options(options)
     return _encode(x, D, weight, traced, method=method, tile=tile, finish=finish, static=static)
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a solver does not have.
+
+    Args:
+      method: A key of SOLVERS.
+      options: Its options by name.
+
+    Raises:
+      TypeError: A name is unknown; the message has the known ones.
+    """
+    known = [*inspect.signature(SOLVERS[method]).parameters][4:]  # after x, D, weight and penalty
+    for name in options:
+        if name not in known:
+            raise TypeError(f'{method} has no option {name}; expected {", ".join(known)}')
 
 
 def split_options(options: dict[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
