@@ -101,7 +101,7 @@ _BATCHES = {
     'mr': (173, 10), 'subj': (162, 10), 'sms_spam': (91, 10), 'trec': (99,), 'sst1': (171,), 'sst2': (139,),
 }  # fmt: skip
 PRESETS = {
-    'smoke': {'embedding_dim': 64, 'num_filters': 32, 'epochs': 2, 'steps': 62, 'max_length': 32},
+    'smoke': {'embedding_dim': 16, 'num_filters': 8, 'epochs': 2, 'steps': 62, 'max_length': 16},
     **{source: _paper_preset(source, *sizes) for source, sizes in _BATCHES.items()},
 }
 _CENTER = {'learning_rate': 1.0, 'num_filters': 100, 'kernel_sizes': (3, 4, 5), 'padding': None}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
@@ -66,8 +67,8 @@ def corpus_likelihood(
             padded = np.resize(at, size)
             sentence_features = features[image_of[rows[padded]]]
             values, tokens = log_likelihood(network, params, sentence_features, words[padded])
-            total += float(values[: len(at)].sum())
-            count += int(tokens[: len(at)].sum())
+            total += float(np.asarray(values)[: len(at)].sum())
+            count += int(np.asarray(tokens)[: len(at)].sum())
     return total, count
 
 
@@ -117,7 +118,7 @@ def attention(
       vocabulary: Word of every token.
     """
     tokens = np.array([[vocabulary.index(word) for word in sentence]], np.int32)
-    outputs: Any = network.apply({'params': params}, features[None], tokens)
+    outputs: Any = jax.jit(network.apply)({'params': params}, features[None], tokens)
     return np.asarray(outputs[1][0])
 
 
