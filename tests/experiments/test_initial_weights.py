@@ -19,6 +19,7 @@ from lecture4.vision.weights import convolutions, torch_format
 from lecture4.vision.weights.state_dict import WeightsError
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 JOB = from_module(image_classification)
 OPTIONS = ['--network', 'tiny', '--crop_size', '32', '--batch_size', '4', '--cache_dir', 'none']
 OPTIONS += ['--progress', 'none', '--devices', '1', '--num_eval', '4', '--padding', '0']

@@ -13,6 +13,7 @@ from lecture4.train.config import UsageError
 from lecture4.train.metric_writer import read
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 THIS = experiment.from_module(toy)
 
 

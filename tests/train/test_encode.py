@@ -15,6 +15,7 @@ from lecture4.train.distributed import runtime
 from lecture4.train.experiment import Experiment
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 EXPERIMENT = Experiment(
     toy.Config, toy.data, toy.build, toy.apply, toy.report, toy.METRICS, toy.PRESETS, toy.SWEEPS
 )

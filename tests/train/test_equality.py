@@ -16,6 +16,7 @@ from lecture4.train.sweep import variants as sweep
 from tests.launch.running import run, table
 from tests.train import kinds
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 EXPERIMENT = Experiment(
     kinds.Config, kinds.data, kinds.build, kinds.apply, kinds.report, kinds.METRICS, {}, {}
 )

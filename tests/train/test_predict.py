@@ -22,6 +22,7 @@ from lecture4.vision.models import registry
 from lecture4.vision.weights import pretrained, transfer
 from tests.train import toy
 
+pytestmark = pytest.mark.usefixtures('no_figures')
 THIS = experiment.from_module(image_classification)
 
 
