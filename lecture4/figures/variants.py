@@ -11,6 +11,8 @@ from matplotlib.ticker import FuncFormatter
 from lecture4.figures import style
 
 EVAL = 'eval/'  # prefix in metrics.jsonl of metrics evaluated during training
+MOST_INSIDE = 4  # lines of a legend inside the axes
+MOST_CHARACTERS = 45  # of tick labels that are not rotated
 
 
 def paired(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -91,7 +93,9 @@ def against(
     *,
     percent: bool = False,
 ) -> Figure:
-    """A metric against a swept field, with one line for each setting of the other fields if they are few.
+    """A metric against a swept field, with one line for each setting of the other fields.
+
+    More settings than colors have dashed lines; more than twice as many are gray, without a legend.
 
     Args:
       lines: Setting of the other fields -> (value of the field, mean, standard deviation) of each point; nan if there
@@ -103,29 +107,37 @@ def against(
     """
     values = list(dict.fromkeys(value for points in lines.values() for value, *_ in points))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    many = len(lines) > len(style.COLORS)
-    figure = style.figure(5.6, 3.4, layout='constrained')
+    n_colors = len(style.COLORS)
+    many = len(lines) > 2 * n_colors
+    is_outside = MOST_INSIDE < len(lines) <= 2 * n_colors
+    figure = style.figure(7.6 if is_outside else 5.6, 3.4, layout='constrained')
     axes = figure.add_subplot()
-    for name, points in lines.items():
+    for i, (name, points) in enumerate(lines.items()):
         points = sorted(points) if numeric else points
         axes.errorbar(
             [value if numeric else values.index(value) for value, *_ in points],
             [mean for _, mean, _ in points],
             yerr=np.nan_to_num([std for *_, std in points]),
-            marker='o',
+            marker=style.MARKERS[i % n_colors],
+            linestyle='-' if many or i < n_colors else '--',
             capsize=3,
-            color=style.FAINT if many else None,
+            color=style.FAINT if many else style.COLORS[i % n_colors],
             label=style.plain_text(name) or None,
         )
     if not numeric:
-        axes.set_xticks(range(len(values)), [style.plain_text(value) for value in values])
+        names = [style.plain_text(value) for value in values]
+        is_long = sum(map(len, names)) > MOST_CHARACTERS
+        rotation = {'rotation': 35, 'ha': 'right'} if is_long else {}
+        axes.set_xticks(range(len(values)), names, **rotation)
     elif min(values) > 0 and max(values) > 30 * min(values):
         axes.set_xscale('log')
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     axes.set_xlabel(style.plain_text(field))
     axes.set_ylabel(style.plain_text(label))
-    if any(lines) and not many:
+    if is_outside:
+        figure.legend(loc='outside right upper')
+    elif any(lines) and not many:
         axes.legend()
     return figure
 

@@ -34,3 +34,15 @@ def test_a_panel_a_value_and_a_color_a_name():
     assert plain.get_ylim()[1] == pytest.approx(1.15 * 60)
     with pytest.raises(ValueError, match="no row has the metric 'accuracy'"):
         variants.learning_curves(runs, 'accuracy')
+
+
+def test_lines_and_values_of_a_large_sweep_are_distinct():
+    names = [f'a network of kind {i}' for i in range(9)]
+    lines = {name: [(value, float(i), 0.0) for value in names] for i, name in enumerate(names)}
+    figure = variants.against(lines, 'network', 'error')
+    (axes,) = figure.axes
+    drawn = [(bars[0].get_color(), bars[0].get_linestyle()) for bars in axes.containers]
+    assert len(set(drawn)) == len(names)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    figure.draw_without_rendering()
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {35.0}

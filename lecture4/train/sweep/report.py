@@ -205,7 +205,8 @@ def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
     reported = [k for k in keys if any(k in result.reported for result in results)]
     known = [k for k in reported if find(declared, k) is not None]
     values = {primary(declared).name: math.nan} | {k: ranked[0].mean(k) for k in known}
-    shown = [key, *(k for k in known if k != key)][:MOST_METRICS]
+    common = [k for k in known if all(setting.draws(k).size for setting in settings)]
+    shown = [key, *(k for k in common if k != key)][:MOST_METRICS]
     direction = f'{metric.better} is better'
     report_tables = _crossed_table(settings, swept, key, known, declared)
     report_tables.append(
@@ -320,7 +321,9 @@ def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure
         for setting in settings:
             name = ', '.join(f'{other} {_short(setting.fields[other])}' for other in others)
             spread = setting.std(key)
-            point = (setting.fields[field], setting.mean(key), spread)
+            value = setting.fields[field]
+            value = _short(value) if isinstance(value, tuple) else value
+            point = (value, setting.mean(key), spread)
             lines.setdefault(name, []).append(point)
         figure = variants.against(
             lines, field, metric.label if metric.unit == 'fraction' else metric.title,
