@@ -64,6 +64,7 @@ def layered():
     return task._replace(model_axes=rica.MODEL_AXES), train.in_memory(images, 8, seed=0), 12
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('make', [dense, dictionary, layered])
 def test_divided_parameters_give_the_same_numbers(make):
     task, data, n_divided = make()

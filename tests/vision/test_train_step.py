@@ -105,8 +105,9 @@ def test_only_filters_above_the_bound_are_renormalized():
     assert actual['head']['fc6']['kernel'].max() == 1 and actual['conv1']['bias'].max() == 1
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
-    'name', ['alexnet', 'vgg_a_lrn', 'googlenet_torchvision', 'cifar_resnet_8']
+    'name', ['alexnet', 'vgg_a_lrn', 'cifar_resnet_8', 'googlenet_torchvision']
 )
 def test_networks_compute_in_bfloat16_with_float32_parameters(name):
     network = registry.create(name, 5, dtype=jnp.bfloat16)
