@@ -5,6 +5,8 @@ forward pass, and a 1 x 1 convolution at half the speed of the equivalent matrix
 tests/benchmarks/vision_speed.py). `conv_general_dilated` replaces lax's in flax's Conv:
 
     nn.Conv(64, (3, 3), conv_general_dilated=conv_cpu.conv_general_dilated)
+
+With the optional packages of `lecture4[onednn]`, oneDNN computes what it is faster at: see ops/onednn.
 """
 
 import functools
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from lecture4.ops import onednn
 from lecture4.ops.varying import vary_like, vary_together
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
@@ -89,6 +92,11 @@ def _one_window(x, kernel, precision):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, precision):
+    return _convolve(x, kernel, strides=strides, padding=padding, precision=precision)
+
+
+@onednn.accelerated('forward')
+def _convolve(x, kernel, *, strides, padding, precision):
     by_xla = functools.partial(_by_xla, strides=strides, padding=padding, precision=precision)
     if not _is_product(kernel, padding):
         return by_xla(x, kernel)
@@ -117,12 +125,9 @@ def _backward(strides, padding, precision, saved, g):
         return jax.vjp(forward, x, kernel)[1](g)
 
     def on_cpu(x, kernel, g):
-        if _is_product(kernel, padding):
-            small = jnp.tensordot(g, kernel[0, 0].T, 1, precision=precision)
-            dx = jax.vjp(lambda x: _strided(x, strides), x)[1](small)[0]
-        else:
-            dx = _input_gradient(g, kernel, x.shape[1:3], strides, padding, precision)
-        return dx, _kernel_gradient(x, g, kernel.shape, strides, padding, precision)
+        options = {'strides': strides, 'padding': padding, 'precision': precision}
+        dx = _input_gradient(g, kernel, size=x.shape[1:3], **options)
+        return dx, _kernel_gradient(x, g, size=kernel.shape[:2], **options)
 
     return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=by_xla)
 
@@ -138,8 +143,19 @@ def _strided(x, strides):
     return x[:, :: strides[0], :: strides[1]]
 
 
-def _input_gradient(g, kernel, size, strides, padding, precision):
+@onednn.accelerated('input_gradient')
+def _input_gradient(g, kernel, *, size, strides, padding, precision):
     """The full convolution of g, with stride - 1 zeros between its values, with the kernel."""
+    if _is_product(kernel, padding):
+        small = jnp.tensordot(g, kernel[0, 0].T, 1, precision=precision)
+        if strides == (1, 1):
+            return small
+        rows, columns = (
+            (0, n - (m - 1) * s - 1, s - 1)
+            for n, m, s in zip(size, g.shape[1:3], strides, strict=True)
+        )
+        zero = jnp.zeros((), small.dtype)
+        return lax.pad(small, zero, [(0, 0, 0), rows, columns, (0, 0, 0)])
     pads = [
         (k - 1 - low, n + low - (m - 1) * s - 1)
         for k, n, m, s, (low, _) in zip(
@@ -154,25 +170,27 @@ def _input_gradient(g, kernel, size, strides, padding, precision):
     )
 
 
-def _kernel_gradient(x, g, shape, strides, padding, precision):
+@onednn.accelerated('kernel_gradient')
+def _kernel_gradient(x, g, *, size, strides, padding, precision):
     """Sums of x's windows times g, as matrix products over a few images at a time.
 
     A chunk has to stay in the cache: CHUNK_POSITIONS or one image. Its windows are materialized, kh kw c numbers per
     position; or, if that is less, kw c numbers of x and kh o of g shifted by rows; or, with at most FEW_CHANNELS, one
     plane for each of the kh kw c numbers, since the numbers of one position would be copied one by one.
     """
-    kh, kw, c, o = shape
+    (kh, kw), c, o = size, x.shape[3], g.shape[3]
     n, *out = g.shape[:3]
     divisors = [m for m in range(1, n + 1) if n % m == 0]
-    size = max(m for m in divisors if m == 1 or m * out[0] * out[1] <= CHUNK_POSITIONS)
+    fitting = (m for m in divisors if m == 1 or m * out[0] * out[1] <= CHUNK_POSITIONS)
+    chunk = max(fitting, default=1)  # of an empty batch
     planes = c <= FEW_CHANNELS
     by_rows = not planes and strides == (1, 1) and out[0] >= 14 and kw * c + kh * o < kh * kw * c
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if by_rows:
         x = x[:, : out[0] + kh - 1]  # no window reaches beyond it
 
-    def add(total, chunk):
-        x, g = chunk
+    def add(total, images):
+        x, g = images
         if planes:
             rows = _slices(jnp.moveaxis(x, -1, 0), 2, kh, strides[0], out[0])
             rows = [a for row in rows for a in _slices(row, 3, kw, strides[1], out[1])]
@@ -189,9 +207,13 @@ def _kernel_gradient(x, g, shape, strides, padding, precision):
         return total + jnp.matmul(left.T, right, precision=precision), None
 
     start = jnp.zeros((kw * c, kh * o) if by_rows else (kh * kw * c, o), g.dtype)
-    chunks = tuple(a.reshape(n // size, size, *a.shape[1:]) for a in (x, g))
+    chunks = tuple(a.reshape(n // chunk, chunk, *a.shape[1:]) for a in (x, g))
     total = lax.scan(add, vary_like(start, chunks), chunks)[0]
-    return total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3) if by_rows else total.reshape(shape)
+    return (
+        total.reshape(kw, c, kh, o).transpose(2, 0, 1, 3)
+        if by_rows
+        else total.reshape(kh, kw, c, o)
+    )
 
 
 def _shifted(x, axis, n, stride, length):

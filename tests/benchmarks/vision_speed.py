@@ -44,12 +44,14 @@ with batches of 128 in 13 s in place of 30 and takes 5.5 in place of 6.1.
 
 import argparse
 import functools
+import math
 import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
+from unittest import mock
 
 BATCH, SIDE, RATE = 8, 224, 0.01
 NAMES = ('alexnet', 'resnet18', 'googlenet', 'resnet50', 'vgg16')
@@ -216,29 +218,35 @@ def main():
         return serve(options.threads)
     if options.compile:
         return compile_times()
+    from lecture4.ops import onednn
+
     rate, ask = product_rate(), peer(options.threads)
     print(f'product of matrices: {rate / 1e9:.0f} GFLOP/s')
     print(
-        f'{"":10s} {"":8s} {"compile":>8s} {"ours":>8s} {"torch":>8s} {"ratio":>6s} {"limit":>6s}'
+        f'{"":10s} {"":8s} {"form":7s} {"compile":>8s} {"ours":>8s} {"torch / ours":>12s} {"limit":>6s}'
     )
     for name in options.networks:
         made, macs = ours(name)
+        plain = ours(name)[0] if onednn.installed() else {}
         for kind, run in made.items():
-            compiled = timed(run)
-            times = {'ours': [], 'torch': []}
+            compiled, runs = {'ours': timed(run)}, {'ours': run}
+            if plain:
+                runs = {'oneDNN': run, 'plain': plain[kind]}
+                with mock.patch.object(onednn, 'installed', lambda: False):
+                    compiled = {'oneDNN': compiled['ours'], 'plain': timed(plain[kind])}
+            times = {form: [] for form in (*runs, 'torch')}
             for repeat in range(options.repeats + 1):
-                pair = {'ours': timed(run)}
+                turn = {form: timed(run) for form, run in runs.items()}
                 if ask is not None:
-                    pair['torch'] = ask(name, kind)
-                for who, seconds in pair.items() if repeat else ():  # the first warms up
-                    times[who].append(seconds)
-            mine = statistics.median(times['ours'])
-            share = 2 * macs * (3 if kind == 'training' else 1) / mine / rate
-            line = f'{name:10s} {kind:8s} {compiled:7.1f}s {mine:7.3f}s'
-            if ask is not None:
-                other = statistics.median(times['torch'])
-                line += f' {other:7.3f}s {other / mine:6.2f}'
-            print(f'{line} {share:6.0%}', flush=True)
+                    turn['torch'] = ask(name, kind)
+                for form, seconds in turn.items() if repeat else ():  # the first warms up
+                    times[form].append(seconds)
+            for form in runs:
+                seconds = statistics.median(times[form])
+                fraction = 2 * macs * (3 if kind == 'training' else 1) / seconds / rate
+                ratio = statistics.median(times['torch']) / seconds if ask is not None else math.nan
+                line = f'{name:10s} {kind:8s} {form:7s} {compiled[form]:7.1f}s {seconds:7.3f}s'
+                print(f'{line} {ratio:12.2f} {fraction:6.0%}', flush=True)
 
 
 if __name__ == '__main__':
