@@ -40,10 +40,11 @@ def test_captions_describe_sample_and_score():
     functions, state, data = trained(captions, min_count=1)
     split = data.report_data.splits['test']
     features = split.images.features[:2]
-    tokens = functions['describe'](state, features)
+    tokens = jax.jit(functions['describe'])(state, features)
     assert tokens.shape == (2, 16) and int(tokens.max()) < len(data.spec.constants['vocabulary'])
-    sampled = functions['sample'](state, features, jax.random.key(0), temperature=2.0)
-    likelihood = functions['log_likelihood'](state, features, split.padded([0, 5]))
+    sample = jax.jit(functions['sample'])
+    sampled = sample(state, features, jax.random.key(0), temperature=2.0)
+    likelihood = jax.jit(functions['log_likelihood'])(state, features, split.padded([0, 5]))
     assert sampled.shape == (2, 16) and (np.asarray(likelihood) < 0).all()
 
 

@@ -47,8 +47,8 @@ def test_functions_take_images_as_they_are_stored(smoke):
     functions = job.apply(config, data.spec)
     images = data.report_data.test_images[:2]
     with jax.numpy_dtype_promotion('standard'):
-        probs = functions['predict'](state, images)
-        features = functions['encode'](state, images)
-        pixels = functions['project'](state, images, 1)
+        probs = jax.jit(functions['predict'])(state, images)
+        features = jax.jit(functions['encode'])(state, images)
+        pixels = jax.jit(functions['project'], static_argnums=2)(state, images, 1)
     assert probs.shape == (2, 9) and features.shape == (2, 32) and pixels.shape == (2, 48, 48, 3)
     np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)

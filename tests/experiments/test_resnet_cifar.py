@@ -77,7 +77,7 @@ def test_predict_takes_images_as_they_are_stored(smoke):
     config, data, state = smoke
     images = data.report_data.test_images[:5]
     with jax.numpy_dtype_promotion('standard'):
-        probs = job.apply(config, data.spec)['predict'](state, images)
+        probs = jax.jit(job.apply(config, data.spec)['predict'])(state, images)
     assert probs.shape == (5, 10)
     np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
 
