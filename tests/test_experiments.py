@@ -79,7 +79,7 @@ def test_smoke_preset_runs_under_a_users_setting_of_jax(path, setting, tmp_path)
 
 
 def test_experiment_runs_from_its_command_line(tmp_path):
-    command = [sys.executable, '-m', module_name(EXPERIMENTS[0]), '--preset', 'smoke']
+    command = [sys.executable, '-m', 'experiments.detection.proposals', '--preset', 'smoke']
     command += ['--workdir', str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

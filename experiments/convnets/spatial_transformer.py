@@ -78,7 +78,7 @@ PAPER |= {'optimizer': 'sgd', 'learning_rate': 0.01, 'localization_lr_multiplier
 STORED = {'distortion': 'none', 'image_size': 20, 'num_test': 0}
 PRESETS = {
     'smoke': {'steps': 4, 'batch_size': 8, 'steps_per_call': 2, 'num_params': 9000, 'image_size': 8}
-    | {'networks': ('FCN', 'ST-FCN-affine', 'ST-CNN-tps'), 'num_train': 64, 'num_test': 50},
+    | {'networks': ('FCN', 'ST-FCN-affine'), 'num_train': 64, 'num_test': 50},
     'mnist': MNIST,
     'clutter': MNIST | {'distortion': 'TC'},
     'cluttered_mnist': MNIST | STORED | {'source': 'cluttered_mnist'},
