@@ -14,6 +14,7 @@ import ctypes
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import platform
 import re
@@ -61,10 +62,17 @@ def _load():
     major, minor = (int(match[1]) if match else -1 for match in version)
     if major != 0 or minor < 1:
         return None  # the layout of a call frame may differ
+    # OpenMP reads it while it is loaded. By default its threads spin after their work, on cores that XLA needs then.
+    undecided = 'OMP_WAIT_POLICY' not in os.environ
+    if undecided:
+        os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
     try:
         library = ctypes.CDLL(str(_library()))
     except OSError:  # no OpenMP runtime (libgomp), for example
         return None
+    finally:
+        if undecided:
+            del os.environ['OMP_WAIT_POLICY']
     from lecture4.ops import onednn_handler  # compiles: for seconds without numba's cache
 
     handler, supports = onednn_handler.compile_handler(library, major + (minor << 32))

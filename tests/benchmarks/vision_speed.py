@@ -1,16 +1,17 @@
-"""Image networks on a CPU beside torchvision's: forward, training step, compile time; shares of the limit.
+"""Image networks on a CPU compared with torchvision's: forward pass, training step, compile time, and the limit.
 
     LECTURE4_TORCH_PYTHON=/path/to/python python tests/benchmarks/vision_speed.py [--networks resnet18 vgg16]
+    python tests/benchmarks/vision_speed.py --layers
     python tests/benchmarks/vision_speed.py --compile
 
-Batches of 8 pictures of 224 x 224, float32; a training step is cross-entropy, gradients and momentum. Ours
-and torch's (channels last, its own process, which waits while the other runs) take turns; medians. The
-limit is the rate of a product of 2048 x 2048 matrices by XLA in the same run; flops are 2 a multiply-add
-of convolutions and dense layers, three times that for a training step.
+Batches of 8 images of 224 x 224, float32; a training step is cross-entropy, gradients and momentum. Ours and torch's
+(channels last, a process of its own that waits while the other runs) take turns; medians. With lecture4[onednn]
+installed, ours is measured with it (oneDNN) and without (plain). The limit is the rate of a product of 2048 x 2048
+matrices by XLA in the same run; flops are 2 per multiply-add of convolutions and dense layers, and three times that for
+a training step.
 
-Seen on two cores of an AVX2 machine with nothing beside, torch 2.13, --repeats 4, a product at 97 GFLOP/s:
-seconds of ours and of torch, torch / ours, share of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79
-and 1.29):
+Two otherwise idle cores of an AVX2 machine, torch 2.13, --repeats 4, a product at 97 GFLOP/s, plain: seconds of ours
+and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79 and 1.29):
 
     alexnet    forward   0.18  0.14  0.77  65 %     training   0.70  0.70  1.01  51 %
     resnet18   forward   0.44  0.30  0.69  69 %     training   1.44  1.12  0.78  62 %
@@ -18,28 +19,46 @@ and 1.29):
     resnet50   forward   0.96  0.82  0.85  70 %     training   3.58  2.74  0.77  56 %
     vgg16      forward   3.21  2.12  0.66  79 %     training  11.72 12.49  1.07  65 %
 
-What was done (ops/conv_cpu): XLA takes 3 to 10 GFLOP/s for gradients by a kernel on large maps, and for
-1 x 1 ones, against 50 to 100 forward. As products of matrices over a few pictures at a time: 3 x 3 of 16
-to 16 on 128 maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 from 3.0 s to 0.30, 1 x 1 of
-64 to 256 on 8 of 56 x 56 from 132 ms to 9. Inside a loop (every scan of steps) it takes gradients by the
-input ten times slower too, unless the turned kernel is put behind a barrier: a step of the 8-layer network
-for CIFAR-10, batch 128, from 0.67 s to 0.25. These products write no transposed copy of the maps:
-8 % of a ResNet-50 step. First layers' gradients (three channels) go by whole planes, and a kernel as large
-as its picture (VGG's fc6) is a product.
+oneDNN (ops/onednn; onednn-cpu-gomp 2023.2, numba) by layers, --layers --repeats 7 on one core of that machine
+(taskset -c 1) next to other jobs: plain / oneDNN of the forward pass, the gradient by the input and the gradient by the
+kernel:
 
-What limits the rest, by profiles: forward, nine tenths are XLA's convolutions (ResNet-18: 397 of 444 ms),
-which run at 50 to 80 % of the limit where torch's (oneDNN) run at 90 % and more; batch norm and ReLU together
-are under 5 %, so folding them into the kernels cannot pay. Nothing written in XLA was quicker than its own
-convolution at more than single sizes: 3 x 3 windows written out, whole or by strips that stay in the cache,
-columns side by side, nine products, Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), whole or by strips (they
-halve and quarter the products, but their transforms move more memory than that saves); nor do XLA's flags for
-oneDNN and XNNPACK change it. Training a ResNet-50, two fifths are batch norm, ReLU and the windows written
-out: memory, not flops.
+    56 x 56, 64 to 64, 3 x 3          1.16  1.22  0.97
+    28 x 28, 128 to 128, 3 x 3        1.84  1.13  0.96
+    14 x 14, 256 to 256, 3 x 3        1.10  1.40  1.00
+    7 x 7, 512 to 512, 3 x 3          1.15  1.37  0.73
+    56 x 56, 128 to 128, 3 x 3 / 2    1.31  1.25  1.05
+    224 x 224, 3 to 64, 7 x 7 / 2     1.09  1.50  2.27
+    56 x 56, 64 to 256, 1 x 1         0.81  1.09  2.48
+    14 x 14, 1024 to 256, 1 x 1       0.74  0.76  1.08
+    32 x 32, 16 to 16, 3 x 3          1.51  1.58  1.99
 
-Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering); 44 and 17 s beside other
-work. ResNet(scan=True) makes a loop of every stage's equal blocks and gives the same numbers: one of ResNet-152
-compiles in 34 s in place of 58 and takes 11.7 s in place of 12.2 (beside other work), one of CIFAR's ResNet-110
-with batches of 128 in 13 s in place of 30 and takes 5.5 in place of 6.1.
+So the library takes oneDNN for all but products (1 x 1) in the forward pass and the gradient by the input, and in the
+gradient by the kernel for products and fewer than 64 channels. Activations stay NHWC (oneDNN's blocked layouts cost 1.1
+to 2 times as much with the reordering), kernels are reordered in each call. The index's package `onednn` (2026.1) is
+built for SYCL and brings 2 GB; jaxlib's own oneDNN (`__onednn$convolution`) has no gradients and cannot be serialized.
+
+What ops/conv_cpu does without it: XLA takes 3 to 10 GFLOP/s for gradients by the kernel on large feature maps, and for
+1 x 1 kernels, compared with 50 to 100 in the forward pass. As products of matrices over a few images at a time: 3 x 3
+of 16 to 16 channels on 128 feature maps of 32 x 32 from 116 ms to 9, of 128 to 128 on 8 of 112 x 112 from 3.0 s to
+0.30, 1 x 1 of 64 to 256 on 8 of 56 x 56 from 132 ms to 9. Inside a loop (every scan of steps) XLA also computes
+gradients by the input ten times slower, unless the flipped kernel is behind a barrier: a step of the 8-layer network
+for CIFAR-10, batch 128, from 0.67 s to 0.25. These products write no transposed copy of the feature maps: 8 % of a
+ResNet-50 step. Gradients of first layers (three channels) go by whole planes, and a kernel as large as its image (VGG's
+fc6) is a product.
+
+What limits the rest, by profiles, plain: in the forward pass nine tenths are XLA's convolutions (ResNet-18: 397 of 444
+ms), which reach 50 to 80 % of the limit where torch's (oneDNN) reach 90 % and more; batch norm and ReLU together are
+under 5 %, so folding them into the kernels cannot pay. Nothing written in XLA was faster than its own convolution at
+more than single sizes: 3 x 3 windows materialized, whole or by strips that stay in the cache, concatenated columns,
+nine products, Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), whole or by strips (they halve and quarter the products,
+but their transforms move more memory than that saves); nor do XLA's flags for oneDNN and XNNPACK change it. In training
+a ResNet-50, two fifths are batch norm, ReLU and the materialized windows: memory, not flops.
+
+Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering); 44 and 17 s next to other work.
+ResNet(scan_blocks=True) makes a loop of the equal blocks of each stage and gives the same numbers: one of ResNet-152
+compiles in 34 s instead of 58 and takes 11.7 s instead of 12.2 (next to other work), one of CIFAR's ResNet-110 with
+batches of 128 in 13 s instead of 30 and takes 5.5 instead of 6.1.
 """
 
 import argparse
@@ -53,7 +72,7 @@ import sys
 import time
 from unittest import mock
 
-BATCH, SIDE, RATE = 8, 224, 0.01
+BATCH, IMAGE_SIZE, LEARNING_RATE = 8, 224, 0.01
 NAMES = ('alexnet', 'resnet18', 'googlenet', 'resnet50', 'vgg16')
 
 
@@ -66,13 +85,13 @@ def ours(name):
         'alexnet': 'alexnet_v2', 'resnet18': 'resnet_18', 'resnet50': 'resnet_50_v1_5', 'vgg16': 'vgg_d',
         'googlenet': 'googlenet_torchvision',
     }[name]  # fmt: skip
-    network, shape = registry.NETWORKS[made](), (BATCH, SIDE, SIDE, 3)
+    network, shape = registry.NETWORKS[made](), (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3)
     rows = receptive_field.summarize(registry.layer_stack(network), shape[1:])
     return runs(network, shape), BATCH * receptive_field.totals(rows)[1]
 
 
 def runs(network, shape):
-    """{'forward': a function that runs the network on pictures of that shape and waits, 'training': a step}."""
+    """{'forward': a function that runs the network on images of that shape and waits, 'training': a step}."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -83,12 +102,12 @@ def runs(network, shape):
     x = jax.random.normal(key, shape)
     batch = {'images': x, 'labels': jnp.arange(len(x)) % 8}
     variables = jax.jit(network.init)(key, x[:1])
-    optimizer = optax.sgd(RATE, momentum=0.9)
+    optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
     state = [variables, optimizer.init(variables['params'])]
     forward = jax.jit(lambda variables, x: network.apply(variables, x)[0])
 
-    def step(variables, memory):
-        return train_step.train_step(network, optimizer, variables, memory, batch, key)[:2]
+    def step(variables, opt_state):
+        return train_step.train_step(network, optimizer, variables, opt_state, batch, key)[:2]
 
     train = jax.jit(step, donate_argnums=(0, 1))
 
@@ -111,9 +130,9 @@ def theirs(name, threads):
     torch.manual_seed(0)
     options = {'aux_logits': False, 'init_weights': False} if name == 'googlenet' else {}
     network = getattr(models, name)(**options).to(memory_format=torch.channels_last)
-    x = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+    x = torch.randn(BATCH, 3, IMAGE_SIZE, IMAGE_SIZE).to(memory_format=torch.channels_last)
     labels = torch.arange(BATCH)
-    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
 
     def forward():
         network.eval()
@@ -130,7 +149,7 @@ def theirs(name, threads):
 
 
 def serve(threads):
-    """Torch's side: a line 'NAME KIND' on stdin is run and answered by its seconds."""
+    """Torch's process: for each line 'NAME KIND' on stdin, run it and print its seconds."""
     made = {}
     for line in sys.stdin:
         name, kind = line.split()
@@ -178,6 +197,53 @@ def product_rate(n=2048):
     return 2 * n**3 / statistics.median(seconds)
 
 
+LAYERS = {  # image size, input and output channels, kernel size, stride, padding; batches of 8
+    '56 x 56, 64 to 64, 3 x 3': (56, 64, 64, 3, 1, 1),
+    '28 x 28, 128 to 128, 3 x 3': (28, 128, 128, 3, 1, 1),
+    '14 x 14, 256 to 256, 3 x 3': (14, 256, 256, 3, 1, 1),
+    '7 x 7, 512 to 512, 3 x 3': (7, 512, 512, 3, 1, 1),
+    '56 x 56, 128 to 128, 3 x 3 / 2': (56, 128, 128, 3, 2, 1),
+    '224 x 224, 3 to 64, 7 x 7 / 2': (224, 3, 64, 7, 2, 3),
+    '56 x 56, 64 to 256, 1 x 1': (56, 64, 256, 1, 1, 0),
+    '14 x 14, 1024 to 256, 1 x 1': (14, 1024, 256, 1, 1, 0),
+    '32 x 32, 16 to 16, 3 x 3': (32, 16, 16, 3, 1, 1),
+}
+
+
+def compare_layers(repeats):
+    """Print plain / oneDNN of single convolutions and their gradients, wherever oneDNN has a primitive."""
+    import jax
+
+    from lecture4.ops import conv_cpu, onednn
+
+    if not onednn.installed():
+        raise SystemExit('--layers compares with oneDNN: pip install "lecture4[onednn]"')
+    forms = conv_cpu._convolve, conv_cpu._input_gradient, conv_cpu._kernel_gradient
+    onednn._pays = lambda *_: True
+    for name, (n, c, o, k, stride, padding) in LAYERS.items():
+        m = (n + 2 * padding - k) // stride + 1
+        shapes = (BATCH, n, n, c), (k, k, c, o), (BATCH, m, m, o)
+        x, kernel, g = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
+        options = {'strides': (stride,) * 2, 'padding': ((padding,) * 2,) * 2, 'precision': None}
+        ratios = []
+        for form, arrays, more in zip(
+            forms,
+            ((x, kernel), (g, kernel), (x, g)),
+            ({}, {'size': (n, n)}, {'size': (k, k)}),
+            strict=True,
+        ):
+            runs = [
+                jax.jit(functools.partial(f, **options, **more)) for f in (form.__wrapped__, form)
+            ]
+            times = [[], []]
+            for _ in range(repeats + 1):
+                for run, seconds in zip(runs, times, strict=True):
+                    seconds.append(timed(lambda f=run, a=arrays: f(*a).block_until_ready()))
+            plain, fast = (statistics.median(seconds[1:]) for seconds in times)
+            ratios.append(plain / fast)
+        print(f'    {name:32s}' + ''.join(f'{ratio:6.2f}' for ratio in ratios), flush=True)
+
+
 def compile_times():
     """Seconds to compile a ResNet-50 step without and with the cache, and deep ones with equal blocks as loops."""
     import tempfile
@@ -193,7 +259,11 @@ def compile_times():
             print(f'ResNet-50 step, {kind}: {timed(ours("resnet50")[0]["training"]):.1f} s')
         jax.config.update('jax_enable_compilation_cache', False)
         for name, network, shape in (
-            ('ResNet-152', functools.partial(resnet.imagenet, 152), (BATCH, SIDE, SIDE, 3)),
+            (
+                'ResNet-152',
+                functools.partial(resnet.imagenet, 152),
+                (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3),
+            ),
             ("CIFAR's ResNet-110", functools.partial(resnet.cifar, 110), (128, 32, 32, 3)),
         ):
             for scan in (False, True):
@@ -201,8 +271,8 @@ def compile_times():
                 first = timed(run)
                 median = statistics.median(timed(run) for _ in range(3))
                 kind = 'as loops' if scan else 'one by one'
-                told = f'compiled in {first - median:.0f} s, {median:.2f} s a step'
-                print(f'{name}, equal blocks {kind}: {told}', flush=True)
+                times = f'compiled in {first - median:.0f} s, {median:.2f} s per step'
+                print(f'{name}, equal blocks {kind}: {times}', flush=True)
 
 
 def main():
@@ -211,11 +281,14 @@ def main():
     parser.add_argument('--networks', nargs='+', choices=NAMES, default=NAMES)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--serve', action='store_true', help='be the side of torch')
-    parser.add_argument('--compile', action='store_true', help='compile times instead')
+    parser.add_argument('--serve', action='store_true', help='Run as the process of torch.')
+    parser.add_argument('--compile', action='store_true', help='Measure compile times instead.')
+    parser.add_argument('--layers', action='store_true', help='Measure single layers instead.')
     options = parser.parse_args()
     if options.serve:
         return serve(options.threads)
+    if options.layers:
+        return compare_layers(options.repeats)
     if options.compile:
         return compile_times()
     from lecture4.ops import onednn
