@@ -19,14 +19,14 @@ and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and
     resnet50   forward   0.96  0.82  0.85  70 %     training   3.58  2.74  0.77  56 %
     vgg16      forward   3.21  2.12  0.66  79 %     training  11.72 12.49  1.07  65 %
 
-With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on that machine next to other jobs (so without torch, and
-without the limit, which was measured at a bad moment): seconds with oneDNN and plain, plain / oneDNN:
+With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on that machine next to other jobs (so without torch
+and without the limit, whose product was measured at a slow moment): seconds with oneDNN and plain, plain / oneDNN:
 
     resnet18   forward   0.54  0.65  1.21     training   2.09  2.28  1.09
     resnet50   forward   1.47  1.56  1.06     training   5.98  6.29  1.05
 
-OpenMP's threads have to sleep between convolutions: where they spin, its default, plain / oneDNN of ResNet-18's step was
-1.08 instead of 1.16 (three processes in turns, 7 steps).
+OpenMP's threads have to sleep between convolutions: where they spin, its default, plain / oneDNN of ResNet-18's step
+was 1.08 instead of 1.16 (three processes in turns, 7 steps).
 
 oneDNN (ops/onednn; onednn-cpu-gomp 2023.2, numba) by layers, --layers --repeats 7 on one core of that machine
 (taskset -c 1) next to other jobs: plain / oneDNN of the forward pass, the gradient by the input and the gradient by the
