@@ -73,9 +73,9 @@ def _load():
     finally:
         if undecided:
             del os.environ['OMP_WAIT_POLICY']
-    from lecture4.ops import onednn_handler  # compiles: for seconds without numba's cache
+    from lecture4.ops import _onednn_handler  # compiles: for seconds without numba's cache
 
-    handler, supports = onednn_handler.compile_handler(library, major + (minor << 32))
+    handler, supports = _onednn_handler.compile_handler(library, major + (minor << 32))
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler.ctypes), platform='cpu')
     return supports, handler  # whose machine code lives as long as it
 
