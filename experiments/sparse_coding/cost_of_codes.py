@@ -180,7 +180,7 @@ def report(config, state, data):
     panels = {'by labels': {'curves': by_labels, 'xlabel': 'labels', **axes}}
     for n in (few, many):
         points = {name: ([t], [at[name, n]]) for name, t in times.items()}
-        panels[f'{n} labels'] = {'curves': points, 'xlabel': 'us per image', **axes}
+        panels[f'{n} labels'] = {'curves': points, 'xlabel': 'µs per image', **axes}
     drawn = lines.panels(panels, columns=3)
     timed = [{'features': name, 'time': t} for name, t in times.items()]
     slower = times['sparse codes'] / times['LISTA']

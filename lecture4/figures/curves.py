@@ -19,6 +19,7 @@ from matplotlib.ticker import (
 from lecture4.figures import style
 
 MAX_LEGEND = 3  # lines of a panel up to which it has a legend of its own
+MAX_SHARED_LEGEND = 14  # lines of all panels up to which they have a legend
 
 
 @style.context()
@@ -37,7 +38,8 @@ def learning_curves(
     A key NAME, eval/NAME or NAME/QUALIFIER... is a line in the panel NAME, one color for each
     qualifier, dashed for training if there are evaluations too. A positive metric that spans more than a factor of 30
     gets a log scale. If a line has more than 200 points, their running mean is drawn over them. A training metric
-    NAME next to its NAME/QUALIFIER is their sum and is left out. Panels with many lines share one legend.
+    NAME next to its NAME/QUALIFIER is their sum and is left out. Panels with many lines share one legend; with
+    more than 14 they have none.
 
     Args:
       rows: Dicts as in metrics.jsonl: `x` and any metrics; a metric may be missing from rows (such as evaluations)
@@ -106,7 +108,7 @@ def learning_curves(
         axes.set_xlabel(style.plain_text(x))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    if entries:
+    if 0 < len(entries) <= MAX_SHARED_LEGEND:
         style.legend_outside(fig, list(entries.values()), list(entries))
     if title:
         fig.suptitle(style.plain_text(title), x=0.01, ha='left')

@@ -199,13 +199,14 @@ def proposal_recall(
                 marker=marker,
                 markersize=3,
             )
-        axes.legend(fontsize=7)
     counts = [np.asarray(at, float) for at, _ in by_number.values()]
     style.scale_axis(panels[0].xaxis, np.concatenate(counts), 'log')
     panels[0].set_xlabel('proposals per image')
     panels[0].set_ylabel('recall (%)')
     panels[0].set_ylim(0, 102)
     panels[1].set_xlabel('IoU')
+    handles = {line.get_label(): line for axes in panels for line in axes.lines}
+    style.legend_outside(fig, list(handles.values()), list(handles))
     return fig
 
 

@@ -131,6 +131,12 @@ def test_qualifiers_have_a_color_each():
     assert len({(line.get_color(), line.get_linestyle()) for line in many.lines}) == 8
 
 
+@pytest.mark.parametrize(('n', 'legends'), [(14, 1), (15, 0)])
+def test_many_lines_have_no_legend(n, legends):
+    rows = [{'step': step} | {f'loss/{i}': i + step for i in range(n)} for step in (1, 2)]
+    assert len(curves.learning_curves(rows).legends) == legends
+
+
 def test_counters_that_stayed_zero_have_no_panel():
     rows = [
         {'step': n, 'dead': 0, 'eval/dead': 0, 'loss': 1.0, 'late': int(n == 2)} for n in range(3)
