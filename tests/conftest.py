@@ -73,18 +73,15 @@ def annotations_unchecked_under_bad_input(request):
     jaxtyping.config.update('jaxtyping_disable', False)
 
 
-@pytest.fixture(scope='module')
-def no_figures():
-    """Runs of a module whose subject is not the report: drawing would take most of a tiny run's time."""
+def without_figures():
+    """For runs whose subject is not the report: drawing would take most of a tiny run's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('lecture4.train.report._draw', lambda *given: ({}, []))
         yield
 
 
-@pytest.fixture
-def no_drawing(monkeypatch):
-    """As `no_figures`, for one test."""
-    monkeypatch.setattr('lecture4.train.report._draw', lambda *given: ({}, []))
+no_figures = pytest.fixture(without_figures, scope='module', name='no_figures')
+no_drawing = pytest.fixture(without_figures, name='no_drawing')  # for one test
 
 
 @pytest.fixture(scope='session')

@@ -18,7 +18,7 @@ Results:  digits; test accuracy (%), mean of 3 labeled sets, and time per image
           | pixels                | 56.3      | 84.3 | 91.8 | 0.3       |
           | convolutional network | 60.5      | 85.9 | 94.7 | 6.9       |
 
-          Standard errors are 2, 1.5 and 0.5 points. Sparse codes take 47 times as long as LISTA. They are the best
+          Standard errors: at most 2.3, 1.6, 0.5 points. Sparse codes take 47 times as long as LISTA, and are the best
           features at 100 and 1000 labels, but the worst at 20, two per class (patches: sparse_coding.self_taught).
 """
 

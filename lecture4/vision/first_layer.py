@@ -25,9 +25,7 @@ from lecture4.vision import layers
 FFT_SIZE = 64
 BLOCK = 4  # pixels that are reconstructed together; a multiple of the strides
 HIGH, LOW = 1 / 4, 1 / 16  # cycles per pixel
-NOISE = (
-    0.01  # standard deviation of the noise of outputs, relative to their root mean square deviation
-)
+NOISE = 0.01  # std of the noise of outputs, relative to the root of their mean variance
 HIDDEN_FEATURES = 32
 
 
@@ -175,7 +173,7 @@ def reconstruct(
 ) -> tuple[Float[np.ndarray, 'm h2 w2 c'], Float[np.ndarray, 'm h2 w2 c']]:
     """Images from the layer's outputs, by linear regression on all those that see any pixel of a block of 4 x 4.
 
-    The outputs of the test images have noise, `NOISE` times the root mean square deviation of all outputs, and the
+    The outputs of the test images have noise, its std `NOISE` times the root of the outputs' mean variance, and the
     regression is the best linear one for it: without noise, enough outputs of any filters determine the image.
 
     Args:

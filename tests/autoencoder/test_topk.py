@@ -221,7 +221,7 @@ def test_revived_units_count_as_dead_until_they_are_used():
     assert revived == [0, 0, 20, 0, 0, 20, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('k', [4, 16])
 def test_most_revived_units_are_used_at_the_default_scale(k):
     """Half of the units start out of reach of sums of three of 32 sources."""
