@@ -44,7 +44,10 @@ def equal_width_dims(d: int, depth: int, k: int, max_parameters: int) -> tuple[i
         width += 1
     if not width:
         least = num_parameters((d, *[1] * depth, k))
-        raise ValueError(f'got at most {max_parameters} parameters; expected at least {least}')
+        raise ValueError(
+            f'got {max_parameters} parameters for an autoencoder with {depth} hidden layers in its encoder; expected '
+            f'at least {least}, one unit per layer'
+        )
     return (d, *[width] * depth, k)
 
 
