@@ -223,6 +223,9 @@ class LocalizationCNN(nn.Module):
       kernel_size: Height and width of the filters, without padding.
       units: Number of units of the dense layer.
       pool_first: Whether the maps are halved before the first stage.
+
+    Raises:
+      ValueError: The maps of a stage are smaller than its filters.
     """
 
     filters: tuple[int, ...] = (20, 20)
@@ -236,6 +239,11 @@ class LocalizationCNN(nn.Module):
         if self.pool_first:
             x = pool.max_pool(x, 2)
         for i, features in enumerate(self.filters):
+            if min(x.shape[1:3]) < self.kernel_size:
+                raise ValueError(
+                    f'stage {i + 1} has maps of {x.shape[1]} x {x.shape[2]}, smaller than kernel_size '
+                    f'{self.kernel_size}; use smaller filters, fewer stages or larger images'
+                )
             x = nn.Conv(
                 features, (self.kernel_size,) * 2, padding=((0, 0), (0, 0)),
                 conv_general_dilated=conv_cpu.conv_general_dilated,

@@ -18,6 +18,14 @@ def test_number_of_parameters_is_just_below_what_is_allowed(name, size, digit_si
     assert logits.shape == (2, 10)
 
 
+@pytest.mark.parametrize(('name', 'size'), [('ST-CNN-affine', 20), ('ST-CNN-deep', 12)])
+def test_filters_of_localization_networks_fit_small_images(name, size):
+    network = distorted_digits.create(name, (size, size, 1), size, 10, 50_000)
+    x = jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32)
+    (_, activations), _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    assert activations['input/theta'].shape == (2, 1, 6)
+
+
 def test_bad_input_has_one_clear_error():
     with pytest.raises(ValueError, match='expected one of FCN, CNN, ST-FCN-affine'):
         distorted_digits.create('ST-CNN', (28, 28, 1))

@@ -214,9 +214,15 @@ def test_it_learns_where_a_bright_square_is():
             ValueError,
             'lie on a line',
         ),
+        (
+            np.zeros((2, 9, 9, 1), np.float32),
+            {'localization': st.LocalizationCNN()},
+            ValueError,
+            'stage 1 has maps of 4 x 4, smaller than kernel_size 5',
+        ),
     ],
 )
 def test_bad_input_has_one_clear_error(x, options, error, message):
-    layer = st.SpatialTransformer(MLP, **options)
+    layer = st.SpatialTransformer(**{'localization': MLP} | options)
     with pytest.raises(error, match=message):
         jax.eval_shape(layer.init, jax.random.key(0), x)

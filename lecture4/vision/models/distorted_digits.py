@@ -166,6 +166,8 @@ def create(
     *kernels, localization_size = (
         max(2, round(k * digit_size / DIGIT_SIZE)) for k in (*KERNEL_SIZES, LOCALIZATION_KERNEL)
     )
+    # Largest filters of which two unpadded stages, with a pooling between, fit in half the image.
+    localization_size = min(localization_size, (min(shape[:2]) // 2 + 1) // 3)
 
     def network(width):
         classifier = Classifier(base, width, n_classes, tuple(kernels))
