@@ -182,13 +182,14 @@ def _flat_positions(images, indices):
 
 def _gather_flat_transposed(images, indices, weights, g):
     c, shape = images.shape[-1], g.shape[:-1]
-    # Otherwise XLA would recompute them from the points for every read and every scatter.
-    indices, weights = lax.optimization_barrier((indices, weights))
     products, products_vjp = jax.vjp(_products, weights)
     pixels, n_points = images.reshape(-1, c), math.prod(shape)
     if c == 1:  # a scatter of scalars is faster than one of rows of length 1
         pixels, g = pixels[:, 0], g[..., 0]
-    n_parts = max(1, n_points * c // PART)
+    # XLA's CPU backend would recompute positions and weights, from the parameters of a transformation if need be, for
+    # every read and every scatter, and read the pixels again for every sum over points. It removes
+    # optimization_barrier before it fuses; but it does not fuse across a loop, unless that has a single iteration.
+    n_parts = max(2, n_points * c // PART)
     length = -(-n_points // n_parts)
 
     def parts(a):  # points of weight 0 fill the last chunk

@@ -159,9 +159,10 @@ def sample(
     scales = _local_scales(q) if antialias > 1 else None
     flat = images.reshape(-1, *size, images.shape[-1]).astype(dtype)
     indices, weights = [], []
+    columns = jnp.moveaxis(q, -1, 0).reshape(axes, len(q), -1)
     for axis, length in enumerate(size):
         column = axes - 1 - axis
-        points = q[..., column].reshape(len(q), -1)
+        points = columns[column]
         scale = None if scales is None else scales[..., column].reshape(points.shape)
         index, weight = _taps(points, length, kernel, padding, scale, antialias)
         indices.append(index)

@@ -1,29 +1,12 @@
 """Bilinear sampling compared with torch's grid_sample: milliseconds, forward, and forward with both gradients.
 
-    python tests/benchmarks/sampling_speed.py [--repeats 25] [--threads 2]
+    python tests/benchmarks/sampling_speed.py [--repeats 100] [--threads 2]
     python tests/benchmarks/sampling_speed.py --tpu v5e:2x2    with libtpu: XLA's cost analysis instead
 
-Both read the same images and affine grids, interleaved; wall-clock minimum and median. torch is not a dependency:
-without it only ours is timed.
-
-Seen on two cores (AMD EPYC) that other programs kept busy, torch 2.13: the least of 10 to 25 runs of each, not all
-from one run of this file. torch waits for all of its threads, so that its median is many times its minimum
-on a busy machine; measure again on an idle one.
-
-    | case                            | ours, ms | torch, ms | ratio |
-    |---------------------------------|----------|-----------|-------|
-    | 64 of 60x60 to 28x28, forward   | 0.7      | 0.9       | 1.4   |
-    | 64 of 60x60 to 28x28, gradients | 1.9      | 2.5       | 1.3   |
-    | 224x224x64, forward             | 3.5      | 25        | 7     |
-    | 224x224x64, gradients           | 32       | 100       | 3     |
-
-One run of 25 repeats with a load of 14 on the two cores, median (minimum), ms; ratios of such runs say little:
-
-    | case                            | ours       | torch     |
-    |---------------------------------|------------|-----------|
-    | 64 of 60x60 to 28x28, forward   | 16 (1.7)   | 44 (0.75) |
-    | 64 of 60x60 to 28x28, gradients | 61 (21)    | 116 (2.2) |
-    | 224x224x64, forward             | 46 (12)    | 274 (140) |
+Both read the same images and take turns. 'grid to values' starts from a grid; 'theta to values' computes the grid from
+affine parameters in the same program, as a spatial transformer does (torch: affine_grid, then grid_sample). The first
+line printed names the processor and its vector instructions. torch is not a dependency: without it only ours is
+timed. torch waits for all of its threads, so that its median is many times its minimum unless the cores are idle.
 
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 
@@ -43,6 +26,9 @@ estimated times are equal (1.87 and 1.79 ms) before that factor. So 'auto' takes
 
 import argparse
 import functools
+import pathlib
+import platform
+import re
 import statistics
 import time
 
@@ -54,45 +40,58 @@ from lecture4.ops import grids, sampling
 # name: (n, h, w, c, output size)
 CASES = {
     '64 of 60x60 to 28x28': (64, 60, 60, 1, (28, 28)),
+    '64 of 60x60x3 to 28x28': (64, 60, 60, 3, (28, 28)),
     '224x224x64': (1, 224, 224, 64, (224, 224)),
 }
 TPU_CASES = {
     '64 of 28x28x32': (64, 28, 28, 32, (28, 28)),
     '16 of 128x128x3 to 64x64': (16, 128, 128, 3, (64, 64)),
 }
+POINTS = ('grid to values', 'theta to values')
 
 
-def ours(images, grid, cotangents):
-    """(forward, gradients), both waiting for their results."""
-    forward = jax.jit(sampling.grid_sample)
+def ours(images, points, cotangents, size):
+    """(forward, gradients), both waiting for their results; points are a grid, or the affine theta of one."""
+
+    def sample(images, points):
+        grid = points if size is None else grids.grid(grids.affine(), points, size)
+        return sampling.grid_sample(images, grid)
+
+    forward = jax.jit(sample)
 
     @jax.jit
-    def gradients(images, grid, cotangents):
-        values, vjp = jax.vjp(sampling.grid_sample, images, grid)
+    def gradients(images, points, cotangents):
+        values, vjp = jax.vjp(sample, images, points)
         return values, *vjp(cotangents)
 
-    images, grid, cotangents = map(jax.numpy.asarray, (images, grid, cotangents))
+    images, points, cotangents = map(jax.numpy.asarray, (images, points, cotangents))
     return (
-        lambda: jax.block_until_ready(forward(images, grid)),
-        lambda: jax.block_until_ready(gradients(images, grid, cotangents)),
+        lambda: jax.block_until_ready(forward(images, points)),
+        lambda: jax.block_until_ready(gradients(images, points, cotangents)),
     )
 
 
-def torchs(torch, images, grid, cotangents):
+def torchs(torch, images, points, cotangents, size):
     """The same in torch, channels first, which is its own layout."""
     images, cotangents = (
         torch.from_numpy(np.moveaxis(a, -1, 1).copy()) for a in (images, cotangents)
     )
-    grid = torch.from_numpy(grid)
-    sample = torch.nn.functional.grid_sample
+    points = torch.from_numpy(points if size is None else points.reshape(-1, 2, 3))
+    functional = torch.nn.functional
+
+    def sample(images, points):
+        if size is not None:
+            shape = (*images.shape[:2], *size)
+            points = functional.affine_grid(points, shape, align_corners=True)
+        return functional.grid_sample(images, points, align_corners=True)
 
     def forward():
         with torch.no_grad():
-            return sample(images, grid, align_corners=True)
+            return sample(images, points)
 
     def gradients():
-        a, b = images.detach().requires_grad_(), grid.detach().requires_grad_()
-        sample(a, b, align_corners=True).backward(cotangents)
+        a, b = images.detach().requires_grad_(), points.detach().requires_grad_()
+        sample(a, b).backward(cotangents)
         return a.grad, b.grad
 
     return forward, gradients
@@ -125,11 +124,47 @@ def costs(topology_name):
             print(f'{name + ", " + what:34s} {"   ".join(shown)}', flush=True)
 
 
+def processor():
+    """Name of the processor, and the widest vector instructions that it has, where the system says so."""
+    try:
+        text = pathlib.Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(re.findall(r'^(model name|flags)\s*: (.*)$', text, re.MULTILINE))
+    flags = fields.get('flags', '').split()
+    widest = next((name for name in ('avx512f', 'avx2', 'avx') if name in flags), 'no AVX')
+    return f'{fields.get("model name", platform.machine())}, {widest}'
+
+
+def measure(runs, repeats):
+    """{name: sorted milliseconds} of functions that take turns."""
+    times = {name: [] for name in runs}
+    for repeat in range(repeats + 3):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if repeat >= 3:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: sorted(values) for name, values in times.items()}
+
+
+def case(n, h, w, c, out):
+    """(images, theta, grid, cotangents) with rotations, scales and translations as in distorted digits."""
+    rng = np.random.default_rng(0)
+    angle, scale = rng.uniform(-0.7, 0.7, n), rng.uniform(0.5, 1.2, n)
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    shift = rng.uniform(-0.3, 0.3, n)
+    theta = np.stack([cosine, -sine, shift, sine, cosine, shift], axis=1).astype(np.float32)
+    grid = np.array(grids.grid(grids.affine(), theta, out))
+    images = rng.uniform(size=(n, h, w, c)).astype(np.float32)
+    return images, theta, grid, rng.uniform(size=(n, *out, c)).astype(np.float32)
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--tpu', default='')
-    parser.add_argument('--repeats', type=int, default=25)
+    parser.add_argument('--repeats', type=int, default=100)
     parser.add_argument('--threads', type=int, default=2)
     options = parser.parse_args()
     if options.tpu:
@@ -141,37 +176,28 @@ def main():
         torch.set_num_threads(options.threads)
     except ImportError:
         torch = None
-    print(f'torch {torch.__version__ if torch else "is not installed"}; minimum (median), ms')
-    rng = np.random.default_rng(0)
-    for name, (n, h, w, c, out) in CASES.items():
-        angle, scale = rng.uniform(-0.7, 0.7, n), rng.uniform(0.5, 1.2, n)
-        cosine, sine, shift = (
-            scale * np.cos(angle),
-            scale * np.sin(angle),
-            rng.uniform(-0.3, 0.3, n),
-        )
-        theta = np.stack([cosine, -sine, shift, sine, cosine, shift], axis=1).astype(np.float32)
-        grid = np.array(grids.grid(grids.affine(), theta, out))
-        images = rng.uniform(size=(n, h, w, c)).astype(np.float32)
-        cotangents = rng.uniform(size=(n, *out, c)).astype(np.float32)
-        runs = {'ours': ours(images, grid, cotangents)}
-        if torch is not None:
-            runs['torch'] = torchs(torch, images, grid, cotangents)
-        for i, what in enumerate(('forward', 'gradients')):
-            times = {who: [] for who in runs}
-            for repeat in range(options.repeats + 3):
-                for who, pair in runs.items():
-                    start = time.perf_counter()
-                    pair[i]()
-                    if repeat >= 3:
-                        times[who].append(1e3 * (time.perf_counter() - start))
-            low = {who: min(values) for who, values in times.items()}
-            shown = [
-                f'{who} {low[who]:.2f} ({statistics.median(values):.2f})'
-                for who, values in times.items()
-            ]
-            ratio = f'   {low["torch"] / low["ours"]:.2f} x torch' if 'torch' in low else ''
-            print(f'{name + ", " + what:34s} {"   ".join(shown)}{ratio}', flush=True)
+    peer = f'torch {torch.__version__}' if torch else 'torch is not installed'
+    print(f'{processor()}; jax {jax.__version__}, {peer}; ms: median (minimum)')
+    for name, shape in CASES.items():
+        images, theta, grid, cotangents = case(*shape)
+        for how, points, size in zip(POINTS, (grid, theta), (None, shape[-1]), strict=True):
+            pairs = {'ours': ours(images, points, cotangents, size)}
+            if torch is not None:
+                pairs['torch'] = torchs(torch, images, points, cotangents, size)
+            for i, what in enumerate(('forward', 'gradients')):
+                # as many seconds for large images as for small ones
+                repeats = max(5, options.repeats // (10 if images.size > 10**6 else 1))
+                times = measure({who: pair[i] for who, pair in pairs.items()}, repeats)
+                shown = [
+                    f'{who} {statistics.median(values):6.2f} ({values[0]:5.2f})'
+                    for who, values in times.items()
+                ]
+                if torch is not None:
+                    medians, least = (
+                        f(times['torch']) / f(times['ours']) for f in (statistics.median, min)
+                    )
+                    shown.append(f'torch / ours {medians:.2f} ({least:.2f})')
+                print(f'{name + ", " + how + ", " + what:52s} {"  ".join(shown)}', flush=True)
 
 
 if __name__ == '__main__':
