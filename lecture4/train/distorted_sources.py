@@ -1,4 +1,4 @@
-"""Shared parts of the experiments on distorted images: options of the source, and batches distorted on the device."""
+"""Shared parts of the experiments on distorted images: options of the source, and its batches."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ class Distorted(ImageOptions):
     addition: bool = False
     # Fraction of the training images to test on in place of the test split.
     held_out: FractionBelow1 = 0.0
-    # Number of training images, chosen at random; 0 takes all.
+    # Number of training images, each distorted once; 0 takes all and distorts them again in every batch.
     num_train: AtLeast0 = 0
     # Number of test images, the first ones; 0 takes all.
     num_test: AtLeast0 = 0

@@ -1,4 +1,4 @@
-"""A labeled task whose training batches are distorted at random on the device, and whose test set is distorted once."""
+"""A labeled task of distorted images: training images in every batch, or once as the test images are."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ DIGIT_SIZE = 28  # size of MNIST's digits; larger images contain more than one d
 
 
 class DistortedTask(NamedTuple):
-    """Training images as stored, and the function that makes distorted batches of them.
+    """Training images, and the function that makes distorted batches of them.
 
     Attributes:
-      arrays: {'x' [n, h, w, c], 'labels' [n]}.
+      arrays: {'x' [n, h, w, c], 'labels' [n]}: images as stored; with `num_train`, distorted, in uint8.
       prepare: (arrays, rows, key) -> {'images' [b, s, s, c], 'labels' [b]}, pure.
       evaluation: Distorted test images in chunks: {'images' [m, b, s, s, c], 'labels', 'mask'}.
       test_images: Undistorted test images in [0, 1].
@@ -66,9 +66,10 @@ def load(
       distortion: As in `distort.distort`.
       addition: Whether pairs are classified by their sum, see `distort.digit_sums`.
       image_size: Height and width to resize images to first; 0 keeps their size.
-      num_train: Number of training images, chosen at random; 0 takes all.
+      num_train: Number of training images, chosen at random and distorted once, as if no others existed; 0 takes all,
+        and distorts them again in every batch.
       num_test: Number of test images, the first ones; 0 takes all.
-      seed: Seed of the random choice.
+      seed: Seed of the random choice and of distortions made once.
       **data_kwargs: Options of `images.load`.
 
     Raises:
@@ -90,28 +91,42 @@ def load(
             return distort.digit_sums(key, to_unit(x), labels, distortion)
         return distort.distort(key, to_unit(x), distortion), labels
 
+    def once(seed, arrays):
+        """All images, distorted in chunks: {'images' [m, b, s, s, c], 'labels', 'mask'}."""
+        chunks = batches.chunks(arrays, EVAL_BATCH)
+        keys = jax.random.split(jax.random.key(seed), len(chunks['x']))
+        run = jax.jit(make)
+        pairs = [run(*chunk) for chunk in zip(keys, chunks['x'], chunks['labels'], strict=True)]
+        x, labels = (np.stack(part) for part in zip(*pairs, strict=True))
+        return {'images': x, 'labels': labels, 'mask': chunks['mask']}
+
     def prepare(arrays, rows, key):
-        x, labels = make(key, arrays['x'][rows], arrays['labels'][rows])
+        x, labels = arrays['x'][rows], arrays['labels'][rows]
+        if num_train:
+            return {'images': to_unit(x), 'labels': labels}
+        x, labels = make(key, x, labels)
         return {'images': x, 'labels': labels}
 
+    train = {'x': task.train_images[rows], 'labels': task.train_labels[rows]}
+    if num_train:
+        made = once(seed, train)
+        kept = made['mask'].astype(bool)
+        stored = np.round(255 * made['images'][kept]).astype(np.uint8)
+        train = {'x': stored, 'labels': made['labels'][kept]}
     n = num_test or len(task.test_images)
     test = {'x': task.test_images[:n], 'labels': task.test_labels[:n]}
-    chunks = batches.chunks(test, EVAL_BATCH)
-    keys = jax.random.split(jax.random.key(TEST_SEED), len(chunks['x']))
-    run = jax.jit(make)
-    distorted = [run(*chunk) for chunk in zip(keys, chunks['x'], chunks['labels'], strict=True)]
-    x, labels = (np.stack(arrays) for arrays in zip(*distorted, strict=True))
+    evaluation = once(TEST_SEED, test)
     return DistortedTask(
-        {'x': task.train_images[rows], 'labels': task.train_labels[rows]},
+        train,
         prepare,
-        {'images': x, 'labels': labels, 'mask': chunks['mask']},
+        evaluation,
         np.asarray(to_unit(test['x'])),
         test['labels'],
         (canvas, canvas, channels * (2 if addition else 1)),
         tuple(map(str, range(2 * len(task.class_names) - 1))) if addition else task.class_names,
         {
             'digit_size': min(size, DIGIT_SIZE),
-            'examples': x[0, :NUM_EXAMPLES],
-            'labels': labels[0, :NUM_EXAMPLES],
+            'examples': evaluation['images'][0, :NUM_EXAMPLES],
+            'labels': evaluation['labels'][0, :NUM_EXAMPLES],
         },
     )
