@@ -37,9 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lecture4 import train
-from lecture4.data.text import cross_validation
+from lecture4.data.text import cross_validation, vector_files
 from lecture4.language import ngrams, sentence_cnn, train_step, word_vectors
 
+NGRAMS = (
+    'For each class, the filters that contribute most to its logit, and the n-grams of '
+    "the last fold's sentences with the largest activations. A dot is padding."
+)
 # Kim 2014, table 2, as later re-implementations quote it: accuracy of these variants
 VARIANTS = ('rand', 'static', 'non-static', 'multichannel')
 PUBLISHED = {
@@ -56,8 +60,10 @@ class Config(train.LabeledSentences):
     steps: train.AtLeast1 = 10 * 31
     # Initialization of the word vectors, at random or from --vectors, and whether they are trained.
     variant: Literal['rand', 'static', 'non-static', 'multichannel'] = 'rand'
-    # File of word vectors, for all variants but rand.
+    # File of word vectors, a path or a name in --manual_dir, for all variants but rand.
     vectors: str = ''
+    # Norm that the file's vectors are scaled to, 2.5 is that of random ones of 300 numbers; 0 keeps them.
+    vector_norm: train.NonNegative = 0.0
     # Dimension of a word vector.
     embedding_dim: train.AtLeast1 = 300
     # Number of words that a filter spans, one for each group of filters.
@@ -121,8 +127,11 @@ SWEEPS = {
 
 
 def data(config):
+    path = config.vectors and vector_files.locate(config.vectors, config.manual_dir)
+
     def load_table(word_index, n_words):
-        return word_vectors.load_table(config.vectors, word_index, n_words, config.embedding_dim)
+        shape = n_words, config.embedding_dim
+        return word_vectors.load_table(path, word_index, *shape, norm=config.vector_norm)
 
     return train.cross_validate(config, load_table)
 
@@ -178,22 +187,12 @@ def report(config, state, data):
     groups = cross_validation.pad_by_length(loaded.encoded, rows, fold.known).values()
     model = network(config, len(names))
     by_class = ngrams.ngrams_of_network(model, learned, groups, loaded.texts, names)
-    return train.Report(
-        metrics=metrics,
-        tables=(table,) if records else (),
-        figures={
-            'filters': train.Figure(
-                drawn.top_ngrams(by_class),
-                'For each class, the filters that contribute most to its logit, and the n-grams of '
-                "the last fold's sentences with the largest activations. A dot is padding.",
-            ),
-            'confusion': train.Figure(
-                classification.confusion_matrix(results.confusion.sum(0), names),
-                'Test sentences of all folds at their best epochs.',
-            ),
-        },
-        summary=summary,
-    )
+    confusion = classification.confusion_matrix(results.confusion.sum(0), names)
+    figures = {
+        'filters': train.Figure(drawn.top_ngrams(by_class), NGRAMS),
+        'confusion': train.Figure(confusion, 'Test sentences of all folds at their best epochs.'),
+    }
+    return train.Report(metrics, (table,) if records else (), figures, summary)
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ import optax
 from lecture4 import train
 from lecture4.data.text import vector_files
 from lecture4.language import alignment, retrieval, segments, word_vectors
+from lecture4.vision import region_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ SWEEPS = {'form': train.grid(form=('best_region', 'all_pairs')), 'cell': CELLS}
 
 
 def data(config):
-    loaded = train.load_captioned(config, drop_unknown=False)
+    loaded = train.load_captioned(config, region_features.load_pooled, drop_unknown=False)
     index, sizes = loaded.vocabulary.word_index, (len(loaded.vocabulary), config.embedding_dim)
     path = config.vectors and vector_files.locate(config.vectors, config.manual_dir)
     vectors = word_vectors.read(path, index) if path else None
@@ -145,9 +146,8 @@ def apply(config, spec):
 
     def encode(state, rows):
         """The region of every word of training sentences, by whitened features and word indices."""
-        unary, mask = alignment.own_word_scores(
-            model, state.params, rows['features'], rows['words']
-        )
+        inputs = rows['features'], rows['words']
+        unary, mask = alignment.own_word_scores(model, state.params, *inputs)
         return {'regions': segments.assign_regions(unary, mask, config.beta)[0]}
 
     return {'scores': scores, 'encode': encode}

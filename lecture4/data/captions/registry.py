@@ -7,13 +7,15 @@
     folder:PATH       a folder of images with captions.txt
 
 All have the splits train, dev and test. Features are those that come with scenes and flickr8k; otherwise `hog`,
-descriptors of the whole image and of 3 x 3 windows, or `npz:PATH`, any features of the same images.
+descriptors of the whole image and of 3 x 3 windows, `flickr8k_features`, those that come with flickr8k also for
+flickr8k_pixels, or `npz:PATH`, any features of the same images.
 """
 
 import dataclasses
 import difflib
 import pathlib
 import zipfile
+from collections.abc import Callable
 from os import PathLike
 
 import numpy as np
@@ -22,6 +24,7 @@ from lecture4.data.captions import files, flickr8k, regions, scenes
 from lecture4.data.captions.dataset import CaptionedImages
 from lecture4.data.dataset import DataError
 
+FeaturesFn = Callable[[CaptionedImages], CaptionedImages]
 NAMES = ('scenes', 'flickr8k', 'flickr8k_pixels', 'coco:PATH', 'folder:PATH')
 
 
@@ -29,7 +32,7 @@ def load(
     source: str,
     split: str,
     *,
-    features: str = '',
+    features: str | FeaturesFn = '',
     num_images: int = 1000,
     max_words: int = 0,
     manual_dir: str | PathLike[str] | None = None,
@@ -42,8 +45,9 @@ def load(
     Args:
       source: A name of the table above.
       split: 'train', 'dev', 'test', for scenes also 'held_out'.
-      features: '' takes those of the source; otherwise 'hog' or 'npz:PATH', where the arrays of the file (or of
-        PATH/SPLIT.npz, if PATH is a folder) are those of `read_features`.
+      features: '' takes those of the source; otherwise 'hog', 'flickr8k_features' or 'npz:PATH', where the arrays
+        of the file (or of PATH/SPLIT.npz, if PATH is a folder) are those of `read_features`; or a function that
+        returns the images with features.
       num_images: Number of scenes.
       max_words: Largest number of words in a sentence; 0 for any.
       manual_dir: Folder of downloaded files; by default $LECTURE4_MANUAL_DIR.
@@ -56,16 +60,24 @@ def load(
     """
     del data_dir, download
     kind, _, path = source.partition(':')
+    with_features = features == 'flickr8k_features'
+    if with_features and source not in ('flickr8k', 'flickr8k_pixels'):
+        raise DataError(f'{source} has no features {features}; use those of another option')
     known = scenes.SPLITS if source == 'scenes' else ('train', 'dev', 'test')
     if split not in known:
         raise DataError(f'{source} has no split {split!r}; it has {", ".join(known)}')
     if source == 'scenes':
         data = scenes.load(split, num_images, seed=seed)
     elif source == 'flickr8k':
-        data = flickr8k.load(split, manual_dir, with_features=not features, max_words=max_words)
+        with_features = with_features or not features
+        data = flickr8k.load(split, manual_dir, with_features=with_features, max_words=max_words)
     elif source == 'flickr8k_pixels':
         data = flickr8k.load(
-            split, manual_dir, with_features=False, with_pixels=True, max_words=max_words
+            split,
+            manual_dir,
+            with_features=with_features,
+            with_pixels=True,
+            max_words=max_words,
         )
     elif kind in ('coco', 'folder') and path:
         read = files.load_coco if kind == 'coco' else files.load_folder
@@ -76,11 +88,18 @@ def load(
         raise DataError(
             f'unknown source of captioned images {source!r}; {hint}available are {", ".join(NAMES)}'
         )
+    if not isinstance(features, str):
+        return features(data)
+    if with_features:
+        return data
     if features.startswith('npz:'):
         file = pathlib.Path(features.removeprefix('npz:')).expanduser()
         return read_features(file / f'{split}.npz' if file.is_dir() else file, data)
     if features not in ('', 'hog'):
-        raise DataError(f"features {features!r} are unknown; expected '', 'hog' or 'npz:PATH'")
+        raise DataError(
+            f"features {features!r} are unknown; expected '', 'hog', 'flickr8k_features' or 'npz:PATH', or "
+            'NETWORK:ACTIVATION with --init'
+        )
     return describe(data) if features or data.features is None else data
 
 

@@ -78,7 +78,7 @@ def load(
     drop_unknown: bool,
     max_length: int = 0,
     num_images: int = 1000,
-    features: str = '',
+    features: str | registry.FeaturesFn = '',
     **kwargs: Any,
 ) -> CaptionTask:
     """The splits of a source; vocabulary and whitening are fitted to the training split.
