@@ -2,8 +2,8 @@
 
 Regions are embedded by a linear map, words by a bidirectional recurrent network; the score of an image and a sentence
 sums the best region's score over words. A ranking loss trains both. The model is evaluated by retrieval, five
-sentences per image; a Markov random field turns its scores into segments of sentences. In the default, scenes of
-colored shapes, the region of every word is known, and some combinations of color and shape are unseen.
+sentences per image; a Markov random field turns its scores into segments of sentences. The default is scenes of
+colored shapes, where the region of every word is known, with unseen combinations of color and shape.
 
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           ... --preset flickr8k, or flickr8k_published (inner products, all negatives, SGD), with --manual_dir DATA
@@ -19,8 +19,7 @@ Results:  R@1/5/10 in %, scenes: 200 test images; flickr8k: 1000, after 600 of 1
           | linear CCA of the same features               | 16.4 / 38.8 / 50.1 | 13.5 / 34.0 / 47.3 |
           | Karpathy & Fei-Fei 2015, other features       | 16.5 / 40.6 / 54.2 | 11.8 / 32.1 / 44.7 |
 
-          Annotation suffers from sentences that fit every image: (1) divides exp(score / 0.1) by its mean over the
-          other test images (inverted softmax). On scenes 82.6 % of words are aligned with the object they name.
+          (1) Inverted softmax: fewer sentences fit every image. Scenes: 82.6 % of words have the object they name.
 """
 
 import dataclasses
@@ -146,8 +145,7 @@ def apply(config, spec):
 
     def encode(state, rows):
         """The region of every word of training sentences, by whitened features and word indices."""
-        inputs = rows['features'], rows['words']
-        unary, mask = alignment.own_word_scores(model, state.params, *inputs)
+        unary, mask = alignment.own_word_scores(model, state.params, **rows)
         return {'regions': segments.assign_regions(unary, mask, config.beta)[0]}
 
     return {'scores': scores, 'encode': encode}
@@ -158,13 +156,15 @@ def report(config, state, data):
     for _, method, split in train.measured_splits(data.report_data):
         inputs = split.features, split.groups(), config.form
         scores = alignment.retrieval_scores(model, state.params, *inputs, mean=config.normalize)
-        measured = retrieval.evaluate(scores, split.image_of)
+        temperature = config.temperature if config.loss == 'softmax' else None
+        measured = retrieval.evaluate(scores, split.image_of, temperature=temperature)
         records += [{'method': method, **values} for values in measured]
     names = retrieval.MEASURES
     metrics = {'mean_recall': float(np.mean([[r[k] for k in names[:3]] for r in records[:2]]))}
     metrics |= {f'{k}/{r["direction"]}': r[k] for r in records[:2] for k in names}
     records += retrieval.published_records()
-    caption = 'Annotation: an image ranks sentences; search: a sentence ranks images.'
+    caption = 'Annotation: an image ranks sentences; search: a sentence ranks images. '
+    caption += 'Inverted softmax: exp(score / temperature) over its sum over all images.'
     swept, figures = align(config, model, state.params, splits['test'])
     note = 'One sentence of each of at most 200 test images, by reward beta.'
     tables = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
+from scipy import special
 
 from lecture4.language.caption_metrics import bootstrap_interval
 
@@ -75,6 +76,7 @@ def evaluate(
     scores: Float[ArrayLike, 'images sentences'],
     image_of: Int[ArrayLike, ' n'],
     *,
+    temperature: float | None = None,
     num_resamples: int = 1000,
 ) -> list[dict[str, Any]]:
     """Records of both directions: metrics, and a bootstrap interval of Recall@1.
@@ -82,24 +84,50 @@ def evaluate(
     Args:
       scores: Scores; larger is more similar.
       image_of: Row of the image that each sentence describes.
+      temperature: Temperature of `inverted_softmax`; None leaves its record out.
       num_resamples: Number of bootstrap samples of the 95 % interval.
 
     Returns:
-      Two dicts, 'direction' 'annotation' and 'search', with the `measures` and the interval as text in
-      percent, '95 % of R@1'.
+      Dicts with the `measures` and the interval as text in percent, '95 % of R@1': 'direction' 'annotation',
+      'search', and 'annotation, inverted softmax'.
 
     Raises:
       ValueError: As in `annotation_ranks`.
     """
-    records = []
-    for direction, ranks in (('annotation', annotation_ranks), ('search', search_ranks)):
-        rank = ranks(scores, image_of)
+    records, scores = [], np.asarray(scores)
+    ranks = {
+        'annotation': annotation_ranks(scores, image_of),
+        'search': search_ranks(scores, image_of),
+    }
+    if temperature is not None:
+        normalized = inverted_softmax(scores, temperature)
+        ranks['annotation, inverted softmax'] = annotation_ranks(normalized, image_of)
+    for direction, rank in ranks.items():
         low, high = bootstrap_interval(
             lambda rows, rank=rank: recall_at(rank[rows], 1), len(rank), num_resamples=num_resamples
         )
         interval = f'{100 * low:.1f} to {100 * high:.1f}'
         records.append({'direction': direction, **measures(rank), '95 % of R@1': interval})
     return records
+
+
+def inverted_softmax(
+    scores: Float[ArrayLike, 'images sentences'], temperature: float
+) -> Float[np.ndarray, 'images sentences']:
+    """Log probabilities of the images given each sentence, so that no sentence fits every image.
+
+    exp(score / temperature) is divided by its sum over all images of the evaluation: other queries enter the ranks of
+    a query. The ranks of search do not change.
+
+    Args:
+      scores: Scores; larger is more similar.
+      temperature: Positive divisor of the scores.
+
+    References:
+      Smith et al., ICLR 2017 (the inverted softmax).
+    """
+    logits = np.asarray(scores, np.float64) / temperature
+    return logits - special.logsumexp(logits, axis=0, keepdims=True)
 
 
 def published_records() -> list[dict[str, Any]]:

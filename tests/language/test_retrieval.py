@@ -47,3 +47,19 @@ def test_images_without_sentences_are_refused():
         retrieval.search_ranks(np.zeros((4, 15)), IMAGE_OF)
     with pytest.raises(ValueError, match='not finite'):
         retrieval.annotation_ranks(np.full((4, 20), np.nan), IMAGE_OF)
+
+
+def test_inverted_softmax_lowers_sentences_that_fit_every_image():
+    scores = np.array([[2.0, 5.0, 1.0], [1.0, 4.9, 3.0]])  # sentence 1 fits both images
+    image_of = np.array([0, 0, 1])
+    probabilities = np.exp(retrieval.inverted_softmax(scores, 0.5))
+    expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum(0)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-12)
+    plain, search, normalized = retrieval.evaluate(scores, image_of, temperature=0.5)
+    assert plain['recall_at_1'] == 0.5 and normalized['recall_at_1'] == 1.0
+    inverted = retrieval.inverted_softmax(scores, 0.5)
+    assert np.array_equal(
+        retrieval.search_ranks(inverted, image_of), retrieval.search_ranks(scores, image_of)
+    )
+    assert [record['direction'] for record in (plain, search)] == ['annotation', 'search']
+    assert len(retrieval.evaluate(scores, image_of)) == 2
