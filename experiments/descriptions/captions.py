@@ -4,8 +4,7 @@ A recurrent network predicts the next word from the words so far and an image: t
 neuraltalk's LSTM, or with soft attention over regions. Beam search generates sentences; BLEU, ROUGE-L and CIDEr-D
 compare them with five references. The default is scenes of colored shapes, with unseen combinations of color and shape.
 
-Run:      python -m experiments.descriptions.captions --workdir runs/captions
-          python -m experiments.descriptions.captions --preset flickr8k --manual_dir DATA
+Run:      python -m experiments.descriptions.captions [--preset flickr8k --manual_dir DATA]
           regions: python -m experiments.descriptions.alignment --workdir runs/alignment [--stage encode]
                    python -m experiments.descriptions.captions --segments runs/alignment/codes
 Hardware: one core (AMD EPYC), 1.5 minutes; flickr8k 6 CPU-minutes
@@ -108,7 +107,8 @@ def build(config, spec):
         return captions.loss(logits, batch['words']), {}
 
     def evaluate(params, evaluation):
-        total, count = captions.log_likelihood(model, params, **evaluation)
+        x, words = evaluation['features'], evaluation['words']
+        total, count = captions.log_likelihood(model, params, x, words)
         return {'perplexity': jnp.exp(-jnp.sum(total) / jnp.sum(count))}
 
     rate = optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1)
