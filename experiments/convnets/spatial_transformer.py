@@ -145,31 +145,26 @@ def apply(config, spec):
     return {'predict': predict} | ({'warp': warp} if distorted_digits.kind_of(name) else {})
 
 
-def views(config, spec, kind, attended):
-    inputs = spec.constants['examples'], attended, spec.class_names, spec.constants['labels']
-    return attention.views(kind, *inputs, objects=1 + config.addition)
-
-
 def figures(config, state, spec, networks, images, labels):
     from lecture4.figures import spatial_transformer as drawing
 
+    def views(name, entry):
+        inputs = x, entry, spec.class_names, spec.constants['labels']
+        return attention.views(kinds[name], *inputs, objects=1 + config.addition)
+
     x, kinds = spec.constants['examples'], distorted_digits.kinds(config.networks)
     attended = {name: attend(config, spec, name, state.state, x) for name in kinds}
-    shown = {name: views(config, spec, kind, attended[name]) for name, kind in kinds.items()}
-    drawn = drawing.of_networks(shown)
+    drawn = drawing.of_networks({name: views(name, attended[name]) for name in kinds})
     if not config.addition:
-        affine = [name for name, kind in kinds.items() if kind == 'affine']
         series = distort.pose_series(images, spec.shape[0])
-        poses = pose_robustness.measure(networks, affine, series, labels)
+        poses = pose_robustness.measure(networks, kinds, series, labels)
         shrunk = (sampling.shrink(x, SHRINKING, antialias) for antialias in (1, SHRINKING))
         drawn |= drawing.of_meshes(x, attention.meshes(kinds, attended))
         drawn |= drawing.of_poses(*poses) | drawing.of_shrinking(x, *shrunk)
     result = {name: train.Figure(*pair) for name, pair in drawn.items()}
     if (last := config.networks[-1]) in kinds:
-        frames = [
-            drawing.attended(*views(config, spec, kinds[last], entry), title=f'step {step}')
-            for step, entry in train.entries(state, config.steps)
-        ]
+        history = train.entries(state, config.steps)
+        frames = [drawing.attended(*views(last, y), title=f'step {step}') for step, y in history]
         result['training'] = train.Figure(frames, f'{last}: sampling grids during training.')
     return result
 
@@ -178,7 +173,7 @@ def report(config, state, data):
     spec, names = data.spec, config.networks
     variables = {name: train.variables(state.state[name]) for name in names}
     compiled = {name: jax.jit(network(config, spec, name).apply) for name in names}
-    networks = {name: functools.partial(compiled[name], variables[name]) for name in names}
+    networks = {n: functools.partial(compiled[n], variables[n]) for n in sorted(names)}
     errors = train.evaluate(build(config, spec), state, data.evaluation)
     task = 'sums' if config.addition else config.distortion
     records = distorted_digits.records(

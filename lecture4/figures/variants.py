@@ -114,10 +114,11 @@ def against(
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(lines.items()):
         points = sorted(points) if numeric else points
+        stds = np.nan_to_num([std for *_, std in points])
         axes.errorbar(
             [value if numeric else values.index(value) for value, *_ in points],
             [mean for _, mean, _ in points],
-            yerr=np.nan_to_num([std for *_, std in points]),
+            yerr=stds if stds.any() else None,
             marker=style.MARKERS[i % n_colors],
             linestyle='-' if many or i < n_colors else '--',
             capsize=3,

@@ -42,20 +42,21 @@ def accuracies(
 
 def measure(
     networks: Mapping[str, Callable[[Any], tuple[Any, Mapping[str, Any]]]],
-    affine: Sequence[str],
+    kinds: Mapping[str, str],
     series: Series,
     labels: Int[np.ndarray, ' n'],
 ) -> tuple[
     dict[str, tuple[np.ndarray, dict[str, np.ndarray]]], dict[str, Float[np.ndarray, 'n k']]
 ]:
-    """`accuracies` of all networks, and `rotations` of those named in `affine`.
+    """`accuracies` of all networks, and `rotations` of those with affine transformers at their input.
 
     Args:
       networks: As in `accuracies`.
-      affine: Names of the networks with affine transformers at their input.
+      kinds: {name: kind of the transformers} of the networks that have some.
       series: As in `accuracies`; 'rotation' in degrees.
       labels: As in `accuracies`.
     """
+    affine = [name for name, kind in kinds.items() if kind == 'affine']
     turns = {name: rotations(networks[name], *series['rotation']) for name in affine}
     return accuracies(networks, series, labels), turns
 
