@@ -39,10 +39,10 @@ def segments(
       ValueError: There is no image, or the lengths differ.
     """
     _check(images, boxes, sentences)
-    longest = max(map(len, sentences))
-    height = max(1.75, LINE_HEIGHT * 1.25 * (longest + 1))
-    fig, cells = _grid(len(images), columns, height, title)
-    for (left, right), image, image_boxes, parts in zip(
+    spacing = 1.25 * LINE_HEIGHT
+    heights = [max(1.75, spacing * (len(parts) + 0.5)) for parts in sentences]
+    fig, cells = _grid(heights, columns, title)
+    for (left, right, height), image, image_boxes, parts in zip(
         cells, images, boxes, sentences, strict=True
     ):
         left.imshow(image)
@@ -57,7 +57,7 @@ def segments(
         left.set_xlim(-1.5, w + 0.5)
         left.set_ylim(h + 0.5, -1.5)
         for i, (text, region, score) in enumerate(parts):
-            y = 1 - (i + 0.7) / (longest + 0.5)
+            y = 1 - (i + 0.7) * spacing / height
             line = textwrap.shorten(text, 40, placeholder='…')
             line = f'{score:5.2f}  {line}' if scores else line
             right.text(0, y, style.plain_text(line), color=colors[region], fontsize=8.5)
@@ -85,15 +85,15 @@ def samples(
     """
     _check(images, texts)
     wrapped = [[_wrap(label, text) for label, text in own] for own in texts]
-    n_lines = max(sum(map(len, own)) for own in wrapped)
-    fig, cells = _grid(len(images), columns, max(1.5, LINE_HEIGHT * (n_lines + 0.5)), title)
-    for (left, right), image, own in zip(cells, images, wrapped, strict=True):
+    heights = [max(1.5, LINE_HEIGHT * (sum(map(len, own)) + 0.5)) for own in wrapped]
+    fig, cells = _grid(heights, columns, title)
+    for (left, right, height), image, own in zip(cells, images, wrapped, strict=True):
         left.imshow(image)
         y = 0
         for i, block in enumerate(own):
             weight = 'bold' if i == 0 else 'normal'
             for line in block:
-                place = 1 - (y + 0.7) / (n_lines + 0.5)
+                place = 1 - (y + 0.7) * LINE_HEIGHT / height
                 color = style.INK if i == 0 else style.FAINT
                 right.text(0, place, style.plain_text(line), fontsize=8, color=color, weight=weight)
                 y += 1
@@ -189,19 +189,20 @@ def _check(*parts):
         raise ValueError(f'expected as many texts as images, at least one, got {sorted(lengths)}')
 
 
-def _grid(n, columns, height, title):
-    """A figure with n cells of an image and a text to its right: (figure, [(axes, axes)])."""
-    columns = min(columns, n)
-    rows = -(-n // columns)
+def _grid(heights, columns, title):
+    """A figure with cells of an image and a text: (figure, [(axes, axes, height of the row in inches)])."""
+    columns = min(columns, len(heights))
+    rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
     head = 0.3 if title else 0.05
-    total = rows * (height + 0.12) + head
+    total = sum(rows) + 0.12 * len(rows) + head
     fig = style.figure(4.9 * columns, total)
     if title:
         fig.suptitle(style.plain_text(title), x=0.01, y=1 - 0.06 / total, ha='left')
     cells = []
-    for i in range(n):
+    for i in range(len(heights)):
         row, column = divmod(i, columns)
-        bottom = 1 - (head + (row + 1) * (height + 0.12) - 0.06) / total
+        height = rows[row]
+        bottom = 1 - (head + sum(rows[: row + 1]) + 0.12 * (row + 1) - 0.06) / total
         left, size = column / columns, height / total
         side = min(height, 1.75)
         low = bottom + (height - side) / total
@@ -211,5 +212,5 @@ def _grid(n, columns, height, title):
         )
         for axes in (first, second):
             axes.axis('off')
-        cells.append((first, second))
+        cells.append((first, second, height))
     return fig, cells

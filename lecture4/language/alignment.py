@@ -186,13 +186,6 @@ def unit_length(v: Float[Array, '*n h'], epsilon: float = 1e-8) -> Float[Array, 
     return v * jax.lax.rsqrt(jnp.sum(jnp.square(v), axis=-1, keepdims=True) + epsilon)
 
 
-def word_scores(
-    regions: Float[ArrayLike, 'k r h'], words: Float[ArrayLike, 'l t h']
-) -> Float[Array, 'k l t r']:
-    """Inner products of every word of every sentence with every region of every image."""
-    return jnp.einsum('krh,lth->kltr', jnp.asarray(regions), jnp.asarray(words))
-
-
 def image_sentence_scores(
     regions: Float[ArrayLike, 'k r h'],
     words: Float[ArrayLike, 'l t h'],
@@ -217,20 +210,21 @@ def image_sentence_scores(
       mean: Whether to divide by the number of words, so that long sentences do not have larger scores.
     """
     mask = jnp.asarray(mask)
-    scores = word_scores(regions, words)
+    # [l, t, k, r], the order of a product of two matrices, which needs no transpose
+    scores = jnp.einsum('lth,krh->ltkr', jnp.asarray(words), jnp.asarray(regions))
     if region_mask is not None:
         lowest = -jnp.inf if form == 'best_region' else 0.0
-        scores = jnp.where(jnp.asarray(region_mask)[:, None, None], scores, lowest)
+        scores = jnp.where(jnp.asarray(region_mask)[None, None], scores, lowest)
     if form == 'best_region':
         per_word = scores.max(3)
     elif form == 'all_pairs':
         per_word = jax.nn.relu(scores).sum(3)
     else:
         raise ValueError(f"form is {form!r}; expected 'best_region' or 'all_pairs'")
-    total = jnp.where(mask[None], per_word, 0).sum(2)
+    total = jnp.where(mask[:, :, None], per_word, 0).sum(1)
     if mean:
-        total = total / jnp.maximum(mask.sum(1), 1).astype(total.dtype)[None]
-    return total
+        total = total / jnp.maximum(mask.sum(1), 1).astype(total.dtype)[:, None]
+    return total.T
 
 
 def ranking_loss(

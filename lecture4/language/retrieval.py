@@ -4,6 +4,7 @@ Annotation: an image ranks all sentences; its rank is that of the best of its se
 sentence ranks all images. Hodosh et al. 2013; Karpathy & Fei-Fei 2015, section 4.1.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,17 @@ def inverted_softmax(
     """
     logits = np.asarray(scores, np.float64) / temperature
     return logits - special.logsumexp(logits, axis=0, keepdims=True)
+
+
+def summarize(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics of `evaluate`'s first two records: 'mean_recall', and 'recall_at_1/annotation' and so on.
+
+    Args:
+      records: Records of annotation and search; others are ignored.
+    """
+    both = records[:2]
+    metrics = {'mean_recall': float(np.mean([[r[name] for name in MEASURES[:3]] for r in both]))}
+    return metrics | {f'{name}/{r["direction"]}': r[name] for r in both for name in MEASURES}
 
 
 def published_records() -> list[dict[str, Any]]:

@@ -20,12 +20,16 @@ from lecture4.data.captions import batches
 from lecture4.data.text import vocabulary
 from lecture4.language import alignment
 
-N, REGIONS, D, VECTOR, DROPOUT = 100, 10, 300, 300, 0.2
+N, REGIONS, D, VECTOR = 100, 10, 300, 300
 
 
 def ours(options):
     """A function that trains on a batch."""
-    sizes = {'vector_dim': VECTOR, 'embed_dim': options.embed_dim, 'dropout_rate': DROPOUT}
+    sizes = {
+        'vector_dim': VECTOR,
+        'embed_dim': options.embed_dim,
+        'dropout_rate': options.dropout_rate,
+    }
     network = alignment.AlignmentNetwork(
         options.vocabulary, train_vectors=True, normalize=True, **sizes
     )
@@ -59,7 +63,7 @@ def theirs(torch, options):
     from torch import nn
 
     torch.set_num_threads(options.threads)
-    drop, h = nn.functional.dropout, options.embed_dim
+    drop, h, rate = nn.functional.dropout, options.embed_dim, options.dropout_rate
 
     class Network(nn.Module):
         def __init__(self):
@@ -81,13 +85,13 @@ def theirs(torch, options):
 
         def forward(self, features, words):
             mask, steps = words != 0, range(words.shape[1])
-            x = torch.relu(self.inputs(drop(self.words(words), DROPOUT)))
+            x = torch.relu(self.inputs(drop(self.words(words), rate)))
             hidden = self.recurrence(x, mask, self.kernels[0], self.biases[0], steps)
             hidden = hidden + self.recurrence(
                 x, mask, self.kernels[1], self.biases[1], reversed(steps)
             )
-            s = torch.relu(self.embedding(drop(hidden, DROPOUT)))
-            v = nn.functional.normalize(self.regions(drop(features, DROPOUT)), dim=2)
+            s = torch.relu(self.embedding(drop(hidden, rate)))
+            v = nn.functional.normalize(self.regions(drop(features, rate)), dim=2)
             best = torch.einsum('krh,lth->kltr', v, s).amax(3)
             return (best * mask[None]).sum(2) / mask.sum(1)[None]
 
@@ -115,6 +119,7 @@ def main():
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--embed_dim', type=int, default=320)
     parser.add_argument('--vocabulary', type=int, default=4500)
+    parser.add_argument('--dropout_rate', type=float, default=0.2)
     options = parser.parse_args()
     try:
         import torch  # pyright: ignore[reportMissingImports]
