@@ -137,14 +137,20 @@ def processor():
 
 
 def measure(runs, repeats):
-    """{name: sorted milliseconds} of functions that take turns."""
+    """{name: sorted milliseconds} of functions that take turns.
+
+    A turn is a few calls after a pause, the first two not counted: both libraries' threads spin for a while after their
+    work, on cores that the other one needs then.
+    """
     times = {name: [] for name in runs}
-    for repeat in range(repeats + 3):
+    for _ in range(-(-repeats // 5)):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if repeat >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
+            time.sleep(0.02)
+            for i in range(7):
+                start = time.perf_counter()
+                run()
+                if i >= 2:
+                    times[name].append(1e3 * (time.perf_counter() - start))
     return {name: sorted(values) for name, values in times.items()}
 
 
