@@ -1,4 +1,4 @@
-"""One setting for all tests: four CPU devices, strict promotion, checked annotations, a compilation cache."""
+"""One setting for all tests: CPU devices, strict promotion, checked annotations, a compilation cache."""
 
 import collections
 import gc
@@ -36,7 +36,7 @@ gc.set_threshold(100_000, 50, 100)
 CACHE = pathlib.Path(__file__).parent.parent / '.cache' / 'tests'
 
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS', 'cpu'))
-jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_num_cpu_devices', int(os.environ.get('TEST_DEVICES', '4')))
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))

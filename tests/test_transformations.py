@@ -7,6 +7,10 @@ tests/classifiers, with their results.
 """
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +41,7 @@ from lecture4.vision import train_step
 from lecture4.vision.detection import targets
 from lecture4.vision.models import cnn, resnet
 
+ROOT = pathlib.Path(__file__).parent.parent
 KEY = jax.random.key(0)
 D = jax.random.normal(KEY, (16, 8)) / 4
 OPTIMIZER = optax.adam(1e-2)
@@ -203,14 +208,15 @@ FUNCTIONS = {
     ),
 }
 X = jax.random.normal(KEY, (4, 16))
-MESH = jax.make_mesh((4,), ('i',), axis_types=(AxisType.Auto,))
+N = jax.device_count()
+MESH = jax.make_mesh((N,), ('i',), axis_types=(AxisType.Auto,))
 SPLIT, SAME = PartitionSpec('i'), PartitionSpec()
 
 
 def in_shard_map(f, x):
-    """Four rows on each of four devices."""
+    """The same four rows on each device."""
     sharded = jax.shard_map(f, mesh=MESH, in_specs=SPLIT, out_specs=SPLIT)
-    return jax.tree.map(lambda v: v[: len(v) // 4], sharded(jnp.concatenate([x] * 4)))
+    return jax.tree.map(lambda v: v[: len(v) // N], sharded(jnp.concatenate([x] * N)))
 
 
 def in_vmap_of_jit(f, x):
@@ -263,9 +269,9 @@ def check_types(name, context):
 @pytest.mark.parametrize('name', [name for name in FUNCTIONS if 'shared' in name])
 def test_gradients_by_what_devices_share_are_sums_over_them(name):
     """Of the loss of all rows, although each device differentiates its own: also custom gradients."""
-    rows = jax.random.normal(jax.random.key(1), (16, 16))
+    rows = jax.random.normal(jax.random.key(1), (4 * N, 16))
     gradient = jax.shard_map(FUNCTIONS[name], mesh=MESH, in_specs=SPLIT, out_specs=SAME)
-    parts = [FUNCTIONS[name](rows[i : i + 4]) for i in range(0, 16, 4)]
+    parts = [FUNCTIONS[name](rows[i : i + 4]) for i in range(0, 4 * N, 4)]
     expected = jax.tree.map(lambda *leaves: sum(leaves), *parts)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
@@ -296,5 +302,25 @@ def test_steps_of_learners_work_inside_shard_map(name):
         in_specs=(SAME, SPLIT, SAME),
         out_specs=SAME,
     )
-    new, _ = jax.eval_shape(sharded, state, jnp.concatenate([X] * 4), KEY)
+    new, _ = jax.eval_shape(sharded, state, jnp.concatenate([X] * N), KEY)
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+
+
+@pytest.mark.slow
+def test_loops_work_on_eight_devices():
+    command = [
+        sys.executable,
+        '-m',
+        'pytest',
+        '-q',
+        '-m',
+        '',
+        '-k',
+        'devices and not eight or shard',
+    ]
+    command += [
+        f'tests/{folder}test_transformations.py' for folder in ('', 'sparse/', 'classifiers/')
+    ]
+    env = {**os.environ, 'TEST_DEVICES': '8'}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:]

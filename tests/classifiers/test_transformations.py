@@ -13,7 +13,8 @@ from tests.tracing import traced
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(24) % 3
-X = (RNG.standard_normal((4, 24, 5)) + 2 * np.eye(3, 5)[LABELS]).astype(np.float32)
+N = jax.device_count()
+X = (RNG.standard_normal((N, 24, 5)) + 2 * np.eye(3, 5)[LABELS]).astype(np.float32)
 FITS = {
     'svm.fit': svm.fit,
     'svm.fit_gram': svm.fit_gram,
@@ -45,7 +46,7 @@ def test_a_second_fit_traces_nothing(name):
 def test_a_fit_inside_shard_map_is_the_fit_alone(name):
     """One training set on each device; labels and C are the same on all."""
     x = data(name)
-    mesh = jax.make_mesh((4,), ('i',), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((N,), ('i',), axis_types=(AxisType.Auto,))
 
     def one(part):
         fit = FITS[name](part[0], jnp.asarray(LABELS), n_classes=3)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lecture4.ops.reduce import Reduce
 from lecture4.sparse import implicit, lista, masked, recovery, solvers
@@ -22,7 +22,7 @@ from lecture4.sparse.solvers.pursuit import pursue
 from tests.sparse.solving import METHODS, few, problem
 from tests.tracing import traced
 
-X, D = (jnp.asarray(v) for v in problem(n=16, dtype=np.float32))
+X, D = (jnp.asarray(v) for v in problem(n=4 * jax.device_count(), dtype=np.float32))
 OPTIMIZER = optax.sgd(0.1)
 
 
@@ -67,7 +67,8 @@ FUNCTIONS |= {
 }
 # A learned encoder is initialized outside of the compiled program; the others compile their own.
 COMPILED = [name for name in FUNCTIONS if name not in ('lista', 'gradient of codes')]
-MESH = jax.make_mesh((4,), ('i',), axis_types=(AxisType.Auto,))
+N = jax.device_count()
+MESH = jax.make_mesh((N,), ('i',), axis_types=(AxisType.Auto,))
 SPLIT, SAME = PartitionSpec('i'), PartitionSpec()
 
 
@@ -138,8 +139,20 @@ def test_loops_run_inside_shard_map(name):
 def test_results_inside_shard_map_are_those_outside(name):
     function, sharded = inside_shard_map(name)
     alone = jax.jit(function)
-    whole = [alone(part) for part in X.reshape(4, 4, 16)]
+    whole = [alone(part) for part in X.reshape(N, -1, 16)]
     np.testing.assert_allclose(jax.jit(sharded)(X), jnp.concatenate(whole), rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    'name', few('coordinate_descent in tiles', of=[n for n in FUNCTIONS if '.' not in n])
+)
+def test_results_of_an_array_over_devices_are_those_of_one(name):
+    """The compiler divides the program."""
+    function, _ = inside_shard_map(name)
+    whole = jax.jit(function)(X)
+    rows = NamedSharding(MESH, SPLIT)
+    divided = jax.jit(function, in_shardings=rows, out_shardings=rows)(jax.device_put(X, rows))
+    np.testing.assert_allclose(divided, whole, rtol=1e-2, atol=2e-3)
 
 
 STEPS = {
@@ -200,4 +213,4 @@ def test_each_device_may_learn_a_dictionary_of_its_own():
         return (best.atoms + online.update_atoms(jnp.eye(16), A, B))[None]
 
     sharded = jax.jit(jax.shard_map(learn, mesh=MESH, in_specs=SPLIT, out_specs=SPLIT))(X)
-    np.testing.assert_allclose(sharded[2], learn(X[8:12])[0], atol=1e-3)
+    np.testing.assert_allclose(sharded[2], learn(X.reshape(N, -1, 16)[2])[0], atol=1e-3)
