@@ -124,21 +124,8 @@ def apply(config, spec):
     def whiten(features):
         return (features - mean) @ projection
 
-    def describe(state, features):
-        """Sentences for images as word indices [n, max_length], from features [n, r, d] of their regions."""
-        options = {'width': config.beam_widths[-1], 'max_length': config.max_length}
-        return captions.describe(model, state.params, whiten(features), **options).tokens
-
-    def sample(state, features, key, temperature=1.0):
-        """Sentences sampled from the model, otherwise as `describe`."""
-        options = {'temperature': temperature, 'max_length': config.max_length}
-        return captions.sample(model, state.params, whiten(features), key, **options).tokens
-
-    def log_likelihood(state, features, words):
-        """Log likelihood (nats) of sentences, word indices [n, t], given images."""
-        return captions.log_likelihood(model, state.params, whiten(features), words)[0]
-
-    return {'describe': describe, 'sample': sample, 'log_likelihood': log_likelihood}
+    options = {'width': config.beam_widths[-1], 'max_length': config.max_length}
+    return captions.functions(model, whiten, **options)
 
 
 def report(config, state, data):

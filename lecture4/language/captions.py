@@ -6,6 +6,7 @@ et al. 2015 and neuraltalk; soft attention over regions as in Xu et al. 2015.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -274,3 +275,43 @@ def log_likelihood(
     """Log-likelihood of sentences given images, in nats, and their numbers of tokens, including END."""
     outputs: Any = network.apply({'params': params}, features, tokens)
     return token_log_likelihood(outputs[0], tokens)
+
+
+def functions(
+    network: CaptionNetwork,
+    prepare: Callable[[Float[Array, 'n r d']], Float[Array, 'n r k']],
+    *,
+    width: int,
+    max_length: int,
+) -> dict[str, Callable[..., Array]]:
+    """Functions of a state of training and of raw features: 'describe', 'sample', 'log_likelihood'.
+
+    Args:
+      network: The network, whose parameters are the state's field `params`.
+      prepare: Features of regions -> inputs of the network.
+      width: Beam width of 'describe'.
+      max_length: Largest number of words of a generated sentence.
+    """
+
+    def describe_(state: Any, features: Float[Array, 'n r d']) -> Int[Array, 'n max_length']:
+        """Sentences for images as word indices [n, max_length], from features [n, r, d] of their regions."""
+        options = {'width': width, 'max_length': max_length}
+        return describe(network, state.params, prepare(features), **options).tokens
+
+    def sample_(
+        state: Any,
+        features: Float[Array, 'n r d'],
+        key: PRNGKeyArray,
+        temperature: float | Float[Array, ''] = 1.0,
+    ) -> Int[Array, 'n max_length']:
+        """Sentences sampled from the model, otherwise as `describe`."""
+        options = {'temperature': temperature, 'max_length': max_length}
+        return sample(network, state.params, prepare(features), key, **options).tokens
+
+    def log_likelihood_(
+        state: Any, features: Float[Array, 'n r d'], words: Int[Array, 'n t']
+    ) -> Float[Array, ' n']:
+        """Log likelihood (nats) of sentences, word indices [n, t], given images."""
+        return log_likelihood(network, state.params, prepare(features), words)[0]
+
+    return {'describe': describe_, 'sample': sample_, 'log_likelihood': log_likelihood_}
