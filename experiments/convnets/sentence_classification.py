@@ -10,8 +10,7 @@ sentence is seen once per epoch: his code fills the last batch with repetitions 
 drawn, so that some of these are also trained on. SST is trained on whole sentences; he also used phrases.
 
 Run:      python -m experiments.convnets.sentence_classification          (SciPy's docstrings, no download)
-          ... --preset mr [--variant static --vectors GoogleNews-vectors-negative300.bin.gz]
-          (presets mr, subj, trec, sst1, sst2, sms_spam; variants static, non-static, multichannel)
+          ... --preset mr, subj, trec, sst1, sst2, sms_spam [--variant static --vectors FILE of word2vec or GloVe]
 Hardware: two CPU cores, mr 30 minutes, trec 2; one core trains 10 epochs of MR per minute (2 with jax.lax's convolution
           and the whole table in Adadelta, 1.5 with torch 2.13; tests/benchmarks/sentence_speed.py --source mr)
 Results:  seed 0, test accuracy in % at the epoch of best development accuracy; published: his table 2, as quoted
@@ -182,15 +181,18 @@ def report(config, state, data):
         caption += f' Published: Kim 2014, {config.variant}.'
     table = train.Table('Accuracy', records, ('fold',), (), caption, spread='standard deviation')
     fold, loaded = folds[min(int(results.fold), len(folds) - 1)], data.report_data['corpus']
-    rows = np.concatenate([fold.train, fold.test])[:4000]
-    groups = cross_validation.pad_by_length(loaded.encoded, rows, fold.known).values()
-    model = network(config, len(names))
-    by_class = ngrams.ngrams_of_network(model, learned, groups, loaded.texts, names)
     confusion = classification.confusion_matrix(results.confusion.sum(0), names)
-    figures = {
-        'filters': train.Figure(drawn.top_ngrams(by_class), NGRAMS),
-        'confusion': train.Figure(confusion, 'Test sentences of all folds at their best epochs.'),
-    }
+    figures = {'confusion': train.Figure(confusion, 'Test sentences of folds, at best epochs.')}
+    if results.epoch:
+        rows = np.concatenate([fold.train, fold.test])[:4000]
+        groups = cross_validation.pad_by_length(loaded.encoded, rows, fold.known).values()
+        inputs = network(config, len(names)), learned, groups, loaded.texts, names
+        drawn_ngrams = drawn.top_ngrams(ngrams.ngrams_of_network(*inputs))
+        figures = {'filters': train.Figure(drawn_ngrams, NGRAMS)} | figures
+    elif records:
+        summary += (
+            f' The stored network is a new one for fold {int(results.fold) + 1}, not yet trained.'
+        )
     return train.Report(metrics, (table,) if records else (), figures, summary)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.convnets import sentence_classification as experiment
 from lecture4 import train
+from lecture4.data.dataset import DataError
 from lecture4.data.text import vocabulary
 from lecture4.train.sweep import variants as sweep
 
@@ -90,16 +91,30 @@ def test_word_vectors_reach_the_network(source, tmp_path):
         ValueError, match=r'has vectors of 8 numbers, expected 300; use --embedding_dim 8'
     ):
         experiment.data(dataclasses.replace(chosen, embedding_dim=300))
-    with pytest.raises(OSError, match='none'):
+    with pytest.raises(DataError, match=r'no file of word vectors .*none'):
         experiment.data(dataclasses.replace(chosen, vectors=str(tmp_path / 'none')))
+
+
+def initial_state(chosen, data):
+    task, key = experiment.build(chosen, data.spec), jax.random.key(0)
+    init = jax.jit(lambda arrays, rows: task.init(key, data.prepare(arrays, rows, key)))
+    return init(data.device_arrays, data.batch(0))
+
+
+def test_a_network_of_the_next_fold_has_no_figure_of_filters(source):
+    chosen = config(source, steps=10)  # the evaluation that ends the first fold is the last step
+    data = experiment.data(chosen)
+    learned, results = initial_state(chosen, data)
+    results = results._replace(fold=np.int32(1), best_epoch=np.array([2, 0], np.int32))
+    made = experiment.report(chosen, (learned, results), data)
+    assert list(made.figures) == ['confusion']
+    assert 'a new one for fold 2, not yet trained' in made.summary
 
 
 def test_predict_gives_a_class_for_each_sentence(source):
     chosen = config(source)
     data = experiment.data(chosen)
-    task, key = experiment.build(chosen, data.spec), jax.random.key(0)
-    init = jax.jit(lambda arrays, rows: task.init(key, data.prepare(arrays, rows, key)))
-    state = init(data.device_arrays, data.batch(0))
+    state = initial_state(chosen, data)
     words = vocabulary.pad(data.report_data['corpus'].encoded[:5])
     predicted = jax.jit(experiment.apply(chosen, data.spec)['predict'])(state, words)
     assert predicted.shape == (5,) and set(np.asarray(predicted)) <= {0, 1}
