@@ -10,14 +10,15 @@ one region to the whole sentence. Karpathy & Fei-Fei 2015, section 3.1.5.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from lecture4.language import alignment
 from lecture4.ops.varying import vary_like
 
 
@@ -154,3 +155,36 @@ def sweep_beta(
             record['word_accuracy'] = float(np.concatenate(is_correct).mean())
         records.append(record)
     return records
+
+
+def functions(
+    network: alignment.AlignmentNetwork,
+    prepare: Callable[[Float[Array, 'k r d']], Float[Array, 'k r e']],
+    *,
+    form: alignment.Form,
+    mean: bool,
+    beta: float,
+) -> dict[str, Callable[..., Any]]:
+    """Functions of a state of training: 'scores' of raw features and sentences, and 'encode', words' regions.
+
+    Args:
+      network: The network, whose parameters are the state's field `params`.
+      prepare: Features of regions -> inputs of the network.
+      form: As in `alignment.image_sentence_scores`.
+      mean: As in `alignment.image_sentence_scores`.
+      beta: As in `assign_regions`.
+    """
+
+    def scores(
+        state: Any, features: Float[Array, 'k r d'], words: Int[Array, 'l t']
+    ) -> Float[Array, 'k l']:
+        """Scores [k, l] of images, by features [k, r, d] of regions, and sentences, word indices [l, t]."""
+        v, s, mask = alignment.embed(network, state.params, prepare(features), words)
+        return alignment.image_sentence_scores(v, s, mask, form, mean=mean)
+
+    def encode(state: Any, rows: Mapping[str, Array]) -> dict[str, Int[Array, 'n t']]:
+        """The region of every word of training sentences, by inputs of the network and word indices."""
+        unary, mask = alignment.own_word_scores(network, state.params, **rows)
+        return {'regions': assign_regions(unary, mask, beta)[0]}
+
+    return {'scores': scores, 'encode': encode}
