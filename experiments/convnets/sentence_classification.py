@@ -26,7 +26,7 @@ Results:  seed 0, test accuracy in % at the epoch of best development accuracy; 
 
           In parentheses: standard deviation over folds. (1) --preset mr --variant ... --vectors spacy_md_300.npz
           --vector_norm 2.5 --epochs 15 --steps 2610: vectors of en_core_web_md, pruned to 20,000; static, 2 folds:
-          78.1 (1.1); mean vector and logistic regression: 73.5; multichannel was not run. subj: --epochs 12 --steps 19560;
+          78.1 (1.1); mean vector and logistic regression: 73.5; multichannel not run. subj: --epochs 12 --steps 19560;
           of the full 25 epochs, 7 folds. (2) --vectors glove.6B.50d.txt --embedding_dim 50; Kim's have 300 numbers.
 """
 
