@@ -1,8 +1,9 @@
 """Machine code for ops/onednn: a handler of XLA's foreign-function interface that calls oneDNN's C interface.
 
-XLA passes the address of a call frame (ops/_ffi_frame). Shapes are those of the buffers; strides and padding are an
-attribute of the call; so a compiled program refers to nothing of the process that compiled it. Compiled by numba,
-without Python at run time and without the GIL. It must be imported only where numba and oneDNN are installed.
+XLA passes the address of a call frame, whose layout xla/ffi/api/c_api.h in `jax.ffi.include_dir()` gives. Shapes are
+those of the buffers; strides and padding are an attribute of the call; so a compiled program refers to nothing of the
+process that compiled it. Compiled by numba, without Python at run time and without the GIL. It must be imported only
+where numba and oneDNN are installed. Addresses are int64 throughout, and memory is addressed in words of 8 bytes.
 
 References:
   oneDNN's C interface, version 3, dnnl.h and dnnl_types.h, for functions and constants.
@@ -12,15 +13,14 @@ import ctypes
 from typing import Any, no_type_check
 
 import numpy as np
-from llvmlite import binding  # pyright: ignore[reportMissingImports]
-from numba import cfunc, njit, types  # pyright: ignore[reportMissingImports]
-
-from lecture4.ops._ffi_frame import address_of, answer_metadata, call, int32, words
+from llvmlite import binding, ir  # pyright: ignore[reportMissingImports]
+from numba import carray, cfunc, njit, types  # pyright: ignore[reportMissingImports]
+from numba.extending import intrinsic  # pyright: ignore[reportMissingImports]
 
 FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2
 F32, CPU, IN_ORDER, DIRECT, TRAINING, ANY, OWN_MEMORY = 3, 1, 1, 1, 64, 1, -1
 IMPLEMENTATION, WEIGHTS, DIFF_WEIGHTS = 8, 131, 132  # dnnl_query_impl_info_str, ..._weights_md
-FFI_F32, INTERNAL = 11, 13  # a type and an error code of XLA
+METADATA, FFI_F32, INTERNAL = 1, 11, 13  # an extension, a type and an error code of XLA
 # Slots of the objects that one call makes: descriptors of memory (x, kernel, y, kernel in oneDNN's layout), of
 # primitives (forward, convolution, reordering of the kernel), primitives, memories.
 ENGINE, STREAM, MD_X, MD_KERNEL, MD_Y, MD_ANY, HINT, DESC, REORDER_DESC = range(9)
@@ -64,6 +64,47 @@ _destroy_engine = _external('dnnl_engine_destroy', 'p')
 _set_num_threads = _external('omp_set_num_threads', 'i', types.void)
 
 
+@intrinsic
+@no_type_check
+def _pointer(typing_context, address):
+    def build(context, builder, signature, values):
+        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), build
+
+
+@intrinsic
+@no_type_check
+def _call(typing_context, address, argument):
+    """The pointer that the C function at an address returns for one pointer."""
+
+    def build(context, builder, signature, values):
+        word = ir.IntType(64)
+        function = builder.inttoptr(values[0], ir.FunctionType(word, [word]).as_pointer())
+        return builder.call(function, [values[1]])
+
+    return types.int64(types.int64, types.int64), build
+
+
+@njit
+@no_type_check
+def _words(address, n):
+    return carray(_pointer(address), (n,), np.int64)
+
+
+@njit
+@no_type_check
+def _address(array):
+    return np.int64(array.ctypes.data)
+
+
+@njit
+@no_type_check
+def _int32(word):
+    """The field of 4 bytes at the start of a word."""
+    return word & 0xFFFFFFFF
+
+
 @njit
 @no_type_check
 def _prepare(x, kernel, y, window, slots, dims):
@@ -77,7 +118,7 @@ def _prepare(x, kernel, y, window, slots, dims):
     dims[24:26] = window[1:3]
     dims[26:28] = 0  # no dilation
     dims[28:32] = window[3:7]
-    kind, slot, dim = window[0], address_of(slots), address_of(dims)
+    kind, slot, dim = window[0], _address(slots), _address(dims)
     strides, dilation, low, high = dim + 8 * 24, dim + 8 * 26, dim + 8 * 28, dim + 8 * 30
     failed = _create_engine(slot + 8 * ENGINE, CPU, 0)
     if not failed:
@@ -111,7 +152,7 @@ def _prepare(x, kernel, y, window, slots, dims):
 @no_type_check
 def _run(kind, x, kernel, y, slots):
     """Execute a prepared convolution on the data at three addresses; true if it succeeded."""
-    slot, engine, stream = address_of(slots), slots[ENGINE], slots[STREAM]
+    slot, engine, stream = _address(slots), slots[ENGINE], slots[STREAM]
     gradient = kind == KERNEL_GRADIENT
     packed = _query_memory_desc(slots[DESC], DIFF_WEIGHTS if gradient else WEIGHTS, 0)
     source, target = (packed, slots[MD_KERNEL]) if gradient else (slots[MD_KERNEL], packed)
@@ -164,9 +205,9 @@ def _destroy(slots):
 def _supports(x, kernel, y, window):
     slots, dims, text = np.zeros(SLOTS, np.int64), np.zeros(32, np.int64), np.zeros(1, np.int64)
     supported = _prepare(x, kernel, y, window, slots, dims)
-    if supported and _query(slots[DESC], IMPLEMENTATION, 0, address_of(text)) == 0:
+    if supported and _query(slots[DESC], IMPLEMENTATION, 0, _address(text)) == 0:
         # 'ref:...' is the slow implementation, for shapes that no other one takes
-        supported = words(text[0], 1)[0] & 0xFFFFFF != 0x666572
+        supported = _words(text[0], 1)[0] & 0xFFFFFF != 0x666572
     _destroy(slots)
     return supported
 
@@ -175,13 +216,17 @@ def _supports(x, kernel, y, window):
 def _handler(version):
     # Variables of a closure belong to the key of numba's cache.
     def handle(address):
-        frame = words(address, 21)
-        if answer_metadata(frame, version):
-            return 0
-        arguments, api = words(words(address, 10)[9], 2), words(frame[2], 19)
-        a, b = words(arguments[0], 6), words(arguments[1], 6)
-        result = words(words(frame[14], 1)[0], 6)
-        window = words(words(words(frame[20], 1)[0], 3)[2], 7)
+        frame = _words(address, 21)
+        if frame[1] != 0:
+            extension = _words(frame[1], 4)
+            if _int32(extension[1]) == METADATA:
+                metadata = _words(extension[3], 6)
+                metadata[3], metadata[4], metadata[5] = version, 0, 0  # no traits, no state
+                return 0
+        arguments, api = _words(_words(address, 10)[9], 2), _words(frame[2], 19)
+        a, b = _words(arguments[0], 6), _words(arguments[1], 6)
+        result = _words(_words(frame[14], 1)[0], 6)
+        window = _words(_words(_words(frame[20], 1)[0], 3)[2], 7)
         kind = window[0]
         x, kernel, y = a, b, result
         if kind == INPUT_GRADIENT:
@@ -189,25 +234,25 @@ def _handler(version):
         elif kind == KERNEL_GRADIENT:
             x, kernel, y = a, result, b
         slots, dims = np.zeros(SLOTS, np.int64), np.zeros(32, np.int64)
-        slots[32:36] = 32, 0, frame[3], address_of(slots) + 8 * 36
+        slots[32:36] = 32, 0, frame[3], _address(slots) + 8 * 36
         # The number of threads of XLA's pool. Numba passes the first parameter of an intrinsic.
-        error = call(api[18], address_of(slots) + 8 * 32)  # pyright: ignore[reportCallIssue]
+        error = _call(api[18], _address(slots) + 8 * 32)  # pyright: ignore[reportCallIssue]
         if error == 0 and slots[36] > 0:
             _set_num_threads(np.int32(slots[36]))
         done = False
         for buffer in (x, kernel, y):
-            if int32(buffer[2]) != FFI_F32 or buffer[4] != 4:
+            if _int32(buffer[2]) != FFI_F32 or buffer[4] != 4:
                 kind = -1
         if kind >= 0 and _prepare(
-            words(x[5], 4), words(kernel[5], 4), words(y[5], 4), window, slots, dims
+            _words(x[5], 4), _words(kernel[5], 4), _words(y[5], 4), window, slots, dims
         ):
             done = _run(kind, x[3], kernel[3], y[3], slots)
         _destroy(slots)
         if done:
             return 0
         message = _MESSAGE.copy()
-        slots[32:36] = 32, 0, address_of(message), INTERNAL
-        error = call(api[6], address_of(slots) + 8 * 32)  # pyright: ignore[reportCallIssue]
+        slots[32:36] = 32, 0, _address(message), INTERNAL
+        error = _call(api[6], _address(slots) + 8 * 32)  # pyright: ignore[reportCallIssue]
         message[0] = slots[32]  # a use: both must outlive their addresses
         return error
 

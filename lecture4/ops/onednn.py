@@ -13,8 +13,11 @@ The first program with a convolution compiles the handler, for 10 to 40 s; later
 import ctypes
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
+import platform
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +28,6 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
-
-from lecture4.ops import ffi
 
 TARGET = 'lecture4_onednn_convolution'
 PACKAGE = 'onednn-cpu-gomp'
@@ -40,7 +41,8 @@ _LOCK = threading.Lock()
 @functools.cache
 def installed() -> bool:
     """Whether oneDNN and numba are installed, on a system that they are written for; loads neither."""
-    return ffi.numba_installed() and _library() is not None
+    linux = platform.system() == 'Linux' and platform.machine() == 'x86_64'
+    return linux and importlib.util.find_spec('numba') is not None and _library() is not None
 
 
 def _library():
@@ -55,9 +57,11 @@ def _library():
 @functools.cache
 def _load():
     """Register the handler with XLA; (supports, handler) of `compile_handler`, or None if it cannot be used."""
-    version = ffi.api_version()
-    if version is None:
-        return None
+    header = pathlib.Path(jax.ffi.include_dir(), 'xla', 'ffi', 'api', 'c_api.h').read_text()
+    version = [re.search(rf'XLA_FFI_API_{part} (\d+)', header) for part in ('MAJOR', 'MINOR')]
+    major, minor = (int(match[1]) if match else -1 for match in version)
+    if major != 0 or minor < 1:
+        return None  # the layout of a call frame may differ
     # OpenMP reads it while it is loaded. By default its threads spin after their work, on cores that XLA needs then.
     undecided = 'OMP_WAIT_POLICY' not in os.environ
     if undecided:
@@ -71,7 +75,7 @@ def _load():
             del os.environ['OMP_WAIT_POLICY']
     from lecture4.ops import _onednn_handler  # compiles: for seconds without numba's cache
 
-    handler, supports = _onednn_handler.compile_handler(library, version)
+    handler, supports = _onednn_handler.compile_handler(library, major + (minor << 32))
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler.ctypes), platform='cpu')
     return supports, handler  # whose machine code lives as long as it
 
@@ -151,7 +155,7 @@ def _window(kind, ctx, strides, padding, precision, size=None):
     within = all(4 * int(np.prod(shape)) < MAX_BYTES for shape in shapes)
     nonempty = all(n > 0 for shape in shapes for n in shape)
     padded = all(0 <= p < k for k, pads in zip(kernel, padding, strict=False) for p in pads)
-    possible = within and nonempty and padded and ffi.on_one_device(ctx.module_context)
+    possible = within and nonempty and padded and _on_one_device(ctx.module_context)
     if not (possible and _pays(kind, kernel, padding)):
         return None
     (top, bottom), (left, right) = padding
@@ -171,3 +175,16 @@ def _pays(kind, kernel, padding):
     if kind == 'kernel_gradient':
         return is_product or kernel[2] < MANY_CHANNELS
     return not is_product
+
+
+def _on_one_device(context):
+    """Whether the program, or the part in a shard_map, runs on whole arrays, and in this process's XLA."""
+    if context.lowering_parameters.for_export:
+        return False
+    axes = context.axis_context
+    if hasattr(axes, 'num_devices'):
+        return axes.num_devices == 1
+    manual = getattr(axes, 'manual_axes', None)
+    return manual is not None and all(
+        name in manual or size == 1 for name, size in axes.mesh.shape.items()
+    )

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from lecture4.ops import bilinear_cpu
 from lecture4.ops.interpolate import Method, interpolate
 from lecture4.ops.prox import require_floating
 
@@ -160,20 +159,12 @@ def sample(
     scales = _local_scales(q) if antialias > 1 else None
     flat = images.reshape(-1, *size, images.shape[-1]).astype(dtype)
     indices, weights = [], []
-    columns = tuple(jnp.moveaxis(q, -1, 0).reshape(axes, len(q), -1))[::-1]
-    radius = 1 if isinstance(kernel, str) else kernel.radius
-    points = [
-        _bounded(column, length, radius * antialias, padding)
-        for column, length in zip(columns, size, strict=True)
-    ]
-    if kernel == 'bilinear' and axes == 2 and antialias == 1 and method != 'matrix':
-        values = _bilinear(flat, *points, padding=padding, method=method)
-        return values.reshape(*batch, *out, images.shape[-1]).astype(images.dtype)
+    columns = jnp.moveaxis(q, -1, 0).reshape(axes, len(q), -1)
     for axis, length in enumerate(size):
-        scale = None
-        if scales is not None:
-            scale = scales[..., axes - 1 - axis].reshape(points[axis].shape)
-        index, weight = _taps(points[axis], length, kernel, padding, scale, antialias)
+        column = axes - 1 - axis
+        points = columns[column]
+        scale = None if scales is None else scales[..., column].reshape(points.shape)
+        index, weight = _taps(points, length, kernel, padding, scale, antialias)
         indices.append(index)
         weights.append([w.astype(dtype) for w in weight])
     values = interpolate(flat, indices, weights, method)
@@ -224,29 +215,16 @@ def to_pixels(
     return jnp.stack(columns, axis=-1)
 
 
-@bilinear_cpu.accelerated
-def _bilinear(images, y, x, *, padding, method):
-    """Values [n, p, c] at points as `_bounded` returns them."""
-    taps = [
-        _taps(q, length, 'bilinear', padding)
-        for q, length in zip((y, x), images.shape[1:3], strict=True)
-    ]
-    weights = [[w.astype(images.dtype) for w in axis_weights] for _, axis_weights in taps]
-    return interpolate(images, [indices for indices, _ in taps], weights, method)
-
-
-def _bounded(q, length, reach, padding):
-    """Points [n, p] with positions of the same values that fit in int32."""
+def _taps(q, length, kernel, padding, scale, antialias):
+    """Pixels and their weights, each [n, p], of one axis of `length` pixels, for points q [n, p]."""
+    radius = 1 if isinstance(kernel, str) else kernel.radius
+    reach = radius * antialias
     if padding == 'zeros':  # beyond, the kernel covers only padding
         q = jnp.clip(q, -reach - 1, length + reach)
     elif padding == 'edge':
         q = jnp.clip(q, -FARTHEST, FARTHEST)
-    return _fold(q, length, padding) if reach == 1 else q
-
-
-def _taps(q, length, kernel, padding, scale=None, antialias=1):
-    """Pixels and their weights, each [n, p], of one axis of `length` pixels, for bounded points q [n, p]."""
-    reach = (1 if isinstance(kernel, str) else kernel.radius) * antialias
+    if reach == 1:
+        q = _fold(q, length, padding)
     if kernel == 'nearest':
         first, weights = jnp.round(q), [jnp.ones_like(q)]
     elif kernel == 'bilinear' and reach == 1:

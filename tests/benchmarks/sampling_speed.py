@@ -6,19 +6,24 @@
 Both read the same images and take turns. 'grid to values' starts from a grid; 'theta to values' computes the grid from
 affine parameters in the same program, as a spatial transformer does (torch: affine_grid, then grid_sample). The first
 line printed names the processor and its vector instructions; then the ratios of medians and of minima. torch is not a
-dependency: without it only ours is timed. torch waits for all of its threads, so that its median is many times its
-minimum unless the cores are idle; no table of times is kept here until there is one of an idle machine.
+dependency: without it only ours is timed.
 
-What is known of the parts, minima in ms for 64 of 60x60x1 to 28x28 on an AMD EPYC with AVX2, jax 0.10.2: the plain form
-takes 0.35 to 0.5 for values and 1.1 to 1.5 for values and gradients, torch 0.11 to 0.2 and 0.5 to 1.0. XLA's CPU
-backend compiles a gather to a loop over scalars (0.12 for four and the sum) and a scatter to another one, on one core
-(0.36 for four); float to int32 is a saturating conversion that is not vectorized together with a gather; and a cheap
-operation is fused into each of its users and computed again there. optimization_barrier does not help, since it is
-removed before; a loop of at least two iterations does (ops/interpolate).
+Two idle cores of an AMD EPYC with AVX2, jax 0.10.2, torch 2.13, medians in ms:
 
-With numba (lecture4[onednn]) images of few channels take ops/bilinear_cpu. On one core its loop takes 0.17 for
-values (0.05 of them positions and weights, in vector instructions) and 0.26 for both gradients; the rest of a call is
-XLA's, for points in pixels and for calling the program (0.03).
+    | case                      | values: ours, torch | ratio | with gradients: ours, torch | ratio |
+    |---------------------------|---------------------|-------|-----------------------------|-------|
+    | 64 of 60x60, from a grid  | 0.73, 0.17          | 0.23  | 2.30, 0.79                  | 0.34  |
+    | 64 of 60x60, from theta   | 0.69, 0.88          | 1.27  | 2.40, 1.70                  | 0.71  |
+    | 64 of 60x60x3, from theta | 1.35, 1.65          | 1.22  | 6.69, 4.52                  | 0.68  |
+    | 224x224x64, from a grid   | 1.92, 29.4          | 15.3  | 18.8, 109                   | 5.8   |
+    | 224x224x64, from theta    | 3.69, 30.6          | 8.3   | 37.8, 100                   | 2.7   |
+
+Of a single channel torch is faster. XLA's CPU backend compiles a gather to a loop over scalars (0.12 ms for four and
+their sum) and a scatter to another one, on one core (0.36 ms for four); float to int32 is a saturating conversion that
+is not vectorized together with a gather; and a cheap operation is fused into each of its users and computed again
+there. optimization_barrier does not help, since it is removed before; a loop of at least two iterations does
+(ops/interpolate). Loops compiled by numba take 0.17 ms for the values and 0.26 ms for the gradients, but XLA still
+has to prepare the points for them, so that calls were not faster than torch's either.
 
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 
