@@ -7,8 +7,8 @@ colored shapes, where the region of every word is known, with unseen combination
 
 Run:      python -m experiments.descriptions.alignment --workdir runs/alignment
           ... --preset flickr8k, or flickr8k_published (inner products, all negatives, SGD), with --manual_dir DATA
-Hardware: one core (AMD EPYC), 40 seconds; flickr8k 5 minutes. Training 0.95 times as fast as torch 2.13, 1.09 times
-          without dropout, whose random bits are the slower part (tests/benchmarks/alignment_speed.py)
+Hardware: one core (AMD EPYC), 40 seconds; flickr8k 5 minutes. Training 1.00 to 1.08 times as fast as torch 2.13 on
+          two cores, 0.94 on one, where the random bits of dropout cost more (tests/benchmarks/alignment_speed.py)
 Results:  R@1/5/10 in %, scenes: 200 test images; flickr8k: 1000, after 1000 steps (3.3 epochs)
 
           | method                                        | annotation         | search             |

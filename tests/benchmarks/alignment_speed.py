@@ -1,10 +1,11 @@
 """Tokens per second of training the alignment network, ours and torch's.
 
-    python tests/benchmarks/alignment_speed.py [--steps 20] [--threads 1] [--embed_dim 320] [--vocabulary 4500]
+    python tests/benchmarks/alignment_speed.py [--steps 20] [--threads 2] [--embed_dim 320] [--vocabulary 4500]
 
 Both train the network of the preset flickr8k (trained word vectors, bidirectional ReLU recurrence, the best of 10
 regions for every word, softmax loss over a batch of 100 images and sentences, Adam) on the same batches, interleaved;
-CPU time, median. Torch is no dependency and is timed where it can be imported. One core: taskset -c 0.
+wall-clock time, median. Torch is no dependency and is timed where it can be imported. One core: taskset -c 0, with
+--threads 1. Two idle cores (AMD EPYC, AVX2), torch 2.13: ours is 1.00 and 1.08 times as fast; one core: 0.93, 0.95.
 """
 
 import argparse
@@ -116,7 +117,7 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--steps', type=int, default=20)
-    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--embed_dim', type=int, default=320)
     parser.add_argument('--vocabulary', type=int, default=4500)
     parser.add_argument('--dropout_rate', type=float, default=0.2)
@@ -144,9 +145,9 @@ def main():
     for i in range(options.steps):
         words = epoch[i % len(epoch)]
         for name, one in runs.items():
-            began = time.process_time()
+            began = time.perf_counter()
             one(features, words, i)
-            rates[name].append(int((words != 0).sum()) / (time.process_time() - began))
+            rates[name].append(int((words != 0).sum()) / (time.perf_counter() - began))
     base = statistics.median(rates['ours'])
     for name, values in rates.items():
         rate = statistics.median(values)
