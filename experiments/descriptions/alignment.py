@@ -161,7 +161,8 @@ def report(config, state, data):
     metrics = retrieval.summarize(records)
     records += retrieval.published_records()
     caption = 'Annotation: an image ranks sentences; search: a sentence ranks images. '
-    caption += 'Inverted softmax: exp(score / temperature) over its sum over all images.'
+    caption += 'Sentences that score high for every image displace others in annotation; inverted '
+    caption += 'softmax, exp(score / temperature) over its sum over all images, corrects for that.'
     swept, figures = align(config, model, state.params, splits['test'])
     note = 'One sentence of each of at most 200 test images, by reward beta.'
     tables = (

@@ -76,6 +76,7 @@ METRICS = (
     train.Metric('copied', 'fraction', '', 'sentences that are training sentences'),
     train.Metric('loss', 'nats', 'lower', 'loss per word'),
 )
+SHORTER = 'Wider beams choose shorter sentences, which lose BLEU by its brevity penalty.'
 PRESETS = {
     'smoke': {'steps': 30, 'num_images': 48, 'batch_size': 16, 'min_count': 1}
     | {'beam_widths': (2,), 'max_length': 8},
@@ -151,7 +152,7 @@ def report(config, state, data):
     note = f'{len(split.features)} test images, beam width {config.beam_widths[-1]}; bootstrap intervals.'
     tables = (
         train.Table('Descriptions', records, ('method',), caption=note, in_results=False),
-        train.Table('Beam width', widths, ('split', 'beam_width')),
+        train.Table('Beam width', widths, ('split', 'beam_width'), caption=SHORTER),
     )
     metrics = {k: main[k] for k in (*BLEU, 'rouge_l', 'cider_d', 'perplexity', 'copied')}
     drawn = figures(config, model, state.params, data, generated['test'], widths)
