@@ -27,7 +27,8 @@ FLAGS = '--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_cou
 if importlib.metadata.version('jaxlib').startswith(
     '0.10.'
 ):  # later versions stop at an unknown flag
-    FLAGS += ' --xla_cpu_use_fusion_emitters=false'
+    FLAGS += ' --xla_cpu_use_fusion_emitters=false --xla_cpu_use_xnnpack=false'
+    FLAGS += ' --xla_llvm_disable_expensive_passes=true'
 os.environ.setdefault('XLA_FLAGS', FLAGS)
 
 # Tracing makes millions of small objects that live on; at Python's default the collector visits them again and again.

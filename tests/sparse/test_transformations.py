@@ -143,9 +143,7 @@ def test_results_inside_shard_map_are_those_outside(name):
     np.testing.assert_allclose(jax.jit(sharded)(X), jnp.concatenate(whole), rtol=1e-2, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    'name', few('coordinate_descent in tiles', of=[n for n in FUNCTIONS if '.' not in n])
-)
+@pytest.mark.parametrize('name', few('fista', of=[n for n in FUNCTIONS if '.' not in n]))
 def test_results_of_an_array_over_devices_are_those_of_one(name):
     """The compiler divides the program."""
     function, _ = inside_shard_map(name)

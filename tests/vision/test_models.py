@@ -139,8 +139,10 @@ def multiply_adds(jaxpr):
     return total
 
 
-def test_scanned_blocks_equal_unrolled_blocks():
-    unrolled = resnet.ResNet((1, 3), (2, 3), True, 'cifar', 5, 'C')
+@pytest.mark.cases(1)
+@pytest.mark.parametrize('bottleneck', [False, True])
+def test_scanned_blocks_equal_unrolled_blocks(bottleneck):
+    unrolled = resnet.ResNet((1, 3), (2, 3), bottleneck, 'cifar', 5, 'C')
     scanned = unrolled.clone(scan_blocks=True)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8, 8, 3)), jnp.float32)
     variables = jax.jit(unrolled.init)(jax.random.key(0), x)
