@@ -377,6 +377,7 @@ def test_interpolations_keep_to_the_sphere():
         latent_space.interpolate(a, b, 1)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('n, ends', [(13, range(6, 12)), (5, [2, 3]), (1, [0])])
 def test_few_examples_have_fewer_paths(n, ends):
     model = vae.mlp(4, (), 2)

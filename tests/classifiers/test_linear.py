@@ -73,6 +73,7 @@ def test_space_solves_its_equations(form, x64):
         assert space.dot(p, o) == pytest.approx(((x.T @ a) * (x.T @ b)).sum())
 
 
+@pytest.mark.cases(2)
 # The weight form holds q in one d x d matrix: samples 1e6 times smaller are below its rounding.
 @pytest.mark.parametrize(
     'form, large', [('weights', 1e3), ('samples', 1e3), ('samples', 1e6), ('samples', 1e10)]

@@ -81,6 +81,7 @@ def initial_state(config, data):
     return task.start(task.init(jax.random.key(0), batch))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize('place', ['', 'model.safetensors', 'checkpoints/2', 'checkpoints/best/2'])
 def test_a_run_starts_from_another_run(finished, sources, place):
     if 'best' in place:  # of step 0 or 2

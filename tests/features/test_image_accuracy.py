@@ -29,6 +29,7 @@ def test_features_are_those_of_every_function():
     assert list(results) == ['pixels', 'scaled'] and results['pixels'][0].shape == (24, 6)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize('size', [None, 5])
 def test_accuracies_are_those_of_the_pool(size):
     options = {'labels_per_class': (2,), 'num_trials': 3}

@@ -27,6 +27,7 @@ def batch(n=6, dtype=np.float64):
     return rng.normal(size=(n, *SHAPE)).astype(dtype), rng.integers(0, 10, n)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize('network', NETWORKS, ids=lambda network: network.pooling)
 def test_manual_gradients_equal_those_of_jax(network, x64):
     x, labels = batch()

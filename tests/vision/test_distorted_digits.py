@@ -7,6 +7,7 @@ import pytest
 from lecture4.vision.models import distorted_digits
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize(('size', 'digit_size', 'num_params'), [(42, 28, 400_000), (12, 8, 20_000)])
 @pytest.mark.parametrize('name', distorted_digits.TABLE_1)
 def test_number_of_parameters_is_just_below_what_is_allowed(name, size, digit_size, num_params):

@@ -30,6 +30,7 @@ def activations(network, size):
     return jax.eval_shape(network.apply, variables, x)[1]
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize('name', [*SMALL, 'alexnet', 'cifar_resnet_8'])
 def test_every_activation_has_a_receptive_field(name):
     network = registry.NETWORKS[name](n_classes=10)
