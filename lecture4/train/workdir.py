@@ -153,7 +153,7 @@ def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> tu
     different = [name for name in expected if stored[name] != expected[name]]
     changes, refused = [], []
     for name in different:
-        if name == 'steps' and stored[name] < expected[name]:
+        if name == 'steps' and _is_below(stored[name], expected[name]):
             changes.append(
                 f'the run in {directory} of {stored[name]} steps goes on to {expected[name]}: schedules and phases '
                 f'that depend on the number of steps now end at step {expected[name]}'
@@ -173,6 +173,11 @@ def check_config(directory: pathlib.Path, config: Config, overwrite: bool) -> tu
             'choose another --workdir, or replace that run with --overwrite'
         )
     return tuple(changes)
+
+
+def _is_below(steps: Any, more: int) -> bool:
+    """Whether the value in a file, which may be damaged, is a number of steps below another."""
+    return type(steps) is int and 0 < steps < more
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lecture4 import train
-from lecture4.train import cli, experiment
+from lecture4.train import cli, experiment, workdir
 from lecture4.train.config import UsageError
 from lecture4.train.metric_writer import read
 from tests.train import toy
@@ -67,6 +67,15 @@ def test_fewer_steps_and_other_fields_are_refused(continued):
         run(directory, '--steps', '9', '--hidden', '2', '--scale', '3')
     with pytest.raises(UsageError, match='run the command without --stage first'):
         run(directory, '--steps', '9', '--stage', 'encode')
+
+
+@pytest.mark.parametrize('steps', [None, '4', -1, True])
+def test_a_damaged_number_of_steps_is_refused(steps, continued, tmp_path):
+    fields = json.loads((continued[0] / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps(fields | {'steps': steps}))
+    config = cli.parse(THIS, ['--steps', '9', '--workdir', str(tmp_path)])
+    with pytest.raises(UsageError, match=f'holds a run with steps={steps}, expected 9'):
+        workdir.check_config(tmp_path, config, overwrite=False)
 
 
 def test_options_of_evaluations_do_not_train_again(continued, monkeypatch):
