@@ -22,8 +22,9 @@ Of a single channel torch is faster. XLA's CPU backend compiles a gather to a lo
 their sum) and a scatter to another one, on one core (0.36 ms for four); float to int32 is a saturating conversion that
 is not vectorized together with a gather; and a cheap operation is fused into each of its users and computed again
 there. optimization_barrier does not help, since it is removed before; a loop of at least two iterations does
-(ops/interpolate). Loops compiled by numba take 0.17 ms for the values and 0.26 ms for the gradients, but XLA still
-has to prepare the points for them, so that calls were not faster than torch's either.
+(ops/interpolate). Loops compiled by numba take 0.17 ms for the values and 0.26 ms for the gradients; called
+through XLA's foreign-function interface, next to other jobs, they made the ratios 0.3 and 0.96 from a grid and 1.8 and
+1.2 from theta, for 550 lines of code that only this case needs.
 
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 
