@@ -24,7 +24,7 @@ Results:  seed 0, test accuracy in % at the epoch of best development accuracy; 
           | trec, 500 questions | rand                             | 90.2 (standard error 1.3)   | 91.2             |
           | trec (2)            | static, non-static, multichannel | 91.2, 92.0, 92.4            | 92.8, 93.6, 92.2 |
 
-          In parentheses: standard deviation over folds. (1) --preset mr --variant ... --vectors spacy_md_300.npz
+          In parentheses: std over folds. (1) --preset mr --variant ... --vectors spacy_md_300.npz
           --vector_norm 2.5 --epochs 15 --steps 2610: vectors of en_core_web_md, pruned to 20,000; static, 2 folds:
           78.1 (1.1); mean vector and logistic regression: 73.5. subj: --epochs 12 --steps 19560;
           of the full 25 epochs, 7 folds. (2) --vectors glove.6B.50d.txt --embedding_dim 50; Kim's have 300 numbers.
