@@ -86,6 +86,18 @@ def image(size, seed=0, ties=False):
     return values.astype(np.float32)
 
 
+@pytest.mark.parametrize('size, window, stride, padding, edge', CASES)
+def test_divisors_count_the_values_of_every_window(size, window, stride, padding, edge):
+    placed = windows(size, window, window if stride is None else stride, padding, edge)
+    valid, padded = (pool.divisors(placed, count)[0, ..., 0] for count in ('valid', 'padded'))
+    ends = [W + high for W, (_, high) in zip(placed.size, placed.padding, strict=True)]
+    for index in np.ndindex(placed.out):
+        assert valid[index] == len(positions(placed, index))
+        parts = zip(index, placed.window, placed.stride, placed.padding, ends, strict=True)
+        firsts = [(i * S - low, F, end) for i, F, S, (low, _), end in parts]
+        assert padded[index] == np.prod([min(first + F, end) - first for first, F, end in firsts])
+
+
 @pytest.mark.cases(2)
 @pytest.mark.parametrize('size, window, stride, padding, edge', CASES)
 def test_max_mean_and_switches_equal_loops(size, window, stride, padding, edge):
