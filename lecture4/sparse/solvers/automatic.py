@@ -42,6 +42,7 @@ STATIC = (
     'bfloat16_iterations',
     'polish',
     'stop',
+    'kernel',
 )
 
 
@@ -96,6 +97,9 @@ def encode(
     feature_sign from their current codes (L1 and non-negative codes only; finish=False leaves them). Compiled once
     per shapes, dtype and options.
 
+    For an NVIDIA GPU coordinate_descent gets kernel='gpu' unless given; jax.export needs kernel='none', since it
+    refuses such kernels.
+
     Args:
       x: Signals.
       D: Dictionary, atoms in columns, at least one.
@@ -130,6 +134,8 @@ def encode(
             f'of atoms instead of a penalty weight there is matching_pursuit'
         )
     check_options(method, options)
+    if method == 'coordinate_descent' and platform in ('gpu', 'cuda'):
+        options = {'kernel': 'gpu', **options}
     if method in ('fista', 'admm') and penalty in (L1, NONNEGATIVE):
         options = {'polish': finish, **options}
     able = penalty in (L1, NONNEGATIVE) and D.shape[1] <= MAX_ATOMS

@@ -6,10 +6,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from lecture4.ops.varying import vary_like, vary_together
+from lecture4.ops.varying import vary_together
 from lecture4.sparse.objective import (
     L1,
     NONNEGATIVE,
@@ -20,7 +19,8 @@ from lecture4.sparse.objective import (
 )
 from lecture4.sparse.penalties import Penalty
 from lecture4.sparse.solvers.certificate import Certifier, is_unfinished, warm_start
-from lecture4.sparse.solvers.polish import bits_for, maximum_of_slices, polish, slices_of
+from lecture4.sparse.solvers.greedy_updates import descend, descend_on_gpu
+from lecture4.sparse.solvers.polish import polish, slices_of
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import by_groups, check_tile, no_iterations, solve_in_tiles
 
@@ -44,6 +44,7 @@ def coordinate_descent(
     first_step_tolerance: Real[ArrayLike, ''] | None = None,
     stop: Literal['gap', 'step'] = 'gap',
     tile: int | None = 128,
+    kernel: Literal['none', 'gpu', 'interpret'] = 'none',
 ) -> Solution:
     """Coordinate descent on the code that would change most, tracking D'(x - D a) by the Gram matrix.
 
@@ -51,7 +52,7 @@ def coordinate_descent(
     over integers, the bits of |step| with the atom's index in place of the lowest ones. When no code
     would change by more than a fraction of its weight, the codes are solved for on their support (see
     polish) and certified; a signal that does not pass continues with a smaller fraction. The Gram matrix takes k^2
-    numbers of memory. Compiled once per shapes, dtype, penalty, stop and tile.
+    numbers of memory. Compiled once per shapes, dtype, penalty, stop, tile and kernel.
 
     With stop='gap' a signal stops as in fista, or after max_iterations updates. With stop='step' it
     stops where no code would change by more than tolerance * weight. The excess over the minimum is of the order of
@@ -70,13 +71,15 @@ def coordinate_descent(
         it from the tolerance.
       stop: 'gap' or 'step'.
       tile: As in fista.
+      kernel: 'gpu' makes the updates in one kernel where the program is compiled for an NVIDIA GPU and has float32
+        codes, 'interpret' in Pallas' interpreter on any platform, for tests; see greedy_updates.
 
     Returns:
       Solution, whose iterations count updates of single codes.
 
     Raises:
       TypeError: As in fista.
-      ValueError: As in fista, and for another penalty or stop.
+      ValueError: As in fista, and for another penalty, stop or kernel.
 
     References:
       Li & Osher 2009 (greedy choice); Wu & Lange 2008, section 3. The packing is ours.
@@ -90,6 +93,8 @@ def coordinate_descent(
         )
     if stop not in ('gap', 'step'):
         raise ValueError(f"stop={stop!r}; expected 'gap' or 'step'")
+    if kernel not in ('none', 'gpu', 'interpret'):
+        raise ValueError(f"kernel={kernel!r}; expected 'none', 'gpu' or 'interpret'")
     init = None if init is None else check_codes(init, x, D)
     return _coordinate_descent(
         x,
@@ -102,12 +107,24 @@ def coordinate_descent(
         penalty=penalty,
         stop=stop,
         tile=tile,
+        kernel=kernel if x.dtype == jnp.float32 else 'none',
     )
 
 
-@functools.partial(jax.jit, static_argnames=('penalty', 'stop', 'tile'))
+@functools.partial(jax.jit, static_argnames=('penalty', 'stop', 'tile', 'kernel'))
 def _coordinate_descent(
-    x, D, weight, init, tolerance, max_iterations, first_step_tolerance, *, penalty, stop, tile
+    x,
+    D,
+    weight,
+    init,
+    tolerance,
+    max_iterations,
+    first_step_tolerance,
+    *,
+    penalty,
+    stop,
+    tile,
+    kernel,
 ):
     x, D, weight, init = vary_together(x, D, weight, init)
     if stop == 'step':
@@ -135,10 +152,18 @@ def _coordinate_descent(
         budget = jnp.where(active, max_iterations - status.iterations, 0)
 
         def solve(y, c, step_tolerance, budget, penalty_weight=1):
-            return _descend(y, c, step_tolerance, budget, penalty_weight, units.rows, penalty)
+            return descend(y, c, step_tolerance, budget, penalty_weight, units.rows, penalty)
+
+        def solve_on_gpu(y, c, step_tolerance, budget, penalty_weight: Any = 1):
+            signals = (y, c, step_tolerance, budget, penalty_weight)
+            return descend_on_gpu(*signals, units.rows, penalty, interpret=kernel == 'interpret')
 
         signals = (y, c, step_tolerance, budget) + (() if atom_weight is None else (atom_weight,))
-        y, c, updates, done = by_groups(solve, GROUP_SIZE, *signals)
+        if kernel == 'interpret':
+            y, c, updates, done = solve_on_gpu(*signals)
+        else:
+            cuda = solve_on_gpu if kernel == 'gpu' else None
+            y, c, updates, done = by_groups(solve, GROUP_SIZE, *signals, cuda=cuda)
         new, new_correlation = units.leave(y, c, signal_weight)
         iterations = status.iterations + updates
         certifier = Certifier(x, D, weight, penalty, 1.0, tolerance)
@@ -208,51 +233,3 @@ def _make_units(D, weight):
     padding = -k % slices_of(k)
     rows = jnp.pad(rows, ((0, padding), (0, padding)))
     return _Units(rows, curvature, atom_weight, is_nonzero)
-
-
-def _descend(y, c, step_tolerance, budget, penalty_weight, rows, penalty):
-    """Greedy updates until every signal's largest step is below step_tolerance or its budget is used up.
-
-    y, c [n, k] in units of weights; penalty_weight 1 or [n, k]; step_tolerance (a fraction of the
-    weight), budget [n]; rows [k, k]. Returns y, c, the number of updates [n] and who is done [n].
-    """
-    n, k = y.shape
-    low = (1 << bits_for(k)) - 1
-    n_slices = slices_of(k)
-    width = k // n_slices
-    signals = jnp.arange(n)
-    at: dict[str, Any] = {'mode': 'promise_in_bounds', 'unique_indices': True}
-
-    def best_step(y, c, weight):
-        u = y + c
-        inside = jnp.clip(u, -weight, weight) if penalty == L1 else jnp.minimum(u, weight)
-        return u - inside - y
-
-    def keys(y, c):
-        def part(i):
-            cut = slice(i * width, (i + 1) * width)
-            index = i * width + lax.broadcasted_iota(jnp.int32, (n, width), 1)
-            weight = penalty_weight if isinstance(penalty_weight, int) else penalty_weight[:, cut]
-            size = jnp.abs(best_step(y[:, cut], c[:, cut], weight)).astype(jnp.float32)
-            return (lax.bitcast_convert_type(size, jnp.int32) & ~low) | index
-
-        return jnp.max(maximum_of_slices(part, n_slices), axis=1)
-
-    def body(carry):
-        y, c, _, updates, _ = carry
-        index = keys(y, c) & low
-        weight = penalty_weight
-        if not isinstance(weight, int):
-            weight = weight.at[signals, index].get(**at)
-        step = best_step(y.at[signals, index].get(**at), c.at[signals, index].get(**at), weight)
-        far = jnp.abs(step) > step_tolerance * weight
-        active = far & (updates < budget)
-        step = jnp.where(active, step, 0)
-        y = y.at[signals, index].add(step, **at)
-        c = c - step[:, None] * rows.at[index].get(mode='promise_in_bounds')
-        return y, c, active, updates + active.astype(jnp.int32), ~far
-
-    start = (y, c, budget > 0, jnp.zeros((n,), jnp.int32), budget < 0)
-    start = vary_like(start, (y, c, budget))
-    y, c, _, updates, done = lax.while_loop(lambda carry: jnp.any(carry[2]), body, start)
-    return y, c, updates, done

@@ -51,10 +51,15 @@ def run_chunk(
     return lax.fori_loop(0, n_steps, lambda _, s: step(s), state), status.iterations + n_steps
 
 
-def by_groups(solve: Callable[..., PyTree], size: int, *signals: Shaped[Array, 'n ...']) -> PyTree:
+def by_groups(
+    solve: Callable[..., PyTree],
+    size: int,
+    *signals: Shaped[Array, 'n ...'],
+    cuda: Callable[..., PyTree] | None = None,
+) -> PyTree:
     """Apply `solve` to the arrays' rows, `size` of them at a time, so that no group waits for another.
 
-    If the program is compiled for an accelerator, it is applied to all rows at once.
+    If the program is compiled for an accelerator, it is applied to all rows at once, on an NVIDIA GPU `cuda` if given.
     """
     n = signals[0].shape[0]
     if n <= size:
@@ -67,7 +72,8 @@ def by_groups(solve: Callable[..., PyTree], size: int, *signals: Shaped[Array, '
         solved = lax.map(lambda group: solve(*group), rows)
         return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:n], solved)
 
-    return lax.platform_dependent(*signals, cpu=grouped, default=solve)
+    special = {} if cuda is None else {'cuda': cuda}
+    return lax.platform_dependent(*signals, cpu=grouped, default=solve, **special)
 
 
 def check_tile(tile: int | None) -> None:
