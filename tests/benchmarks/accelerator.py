@@ -163,9 +163,17 @@ def codes(options) -> list[dict[str, Any]]:
     D = D / jnp.linalg.norm(D, axis=0)
     active = jax.random.bernoulli(keys[1], 0.05, (n, k))
     x = jnp.where(active, jax.random.normal(keys[2], (n, k)), 0) @ D.T
+    cases: dict[str, dict[str, Any]] = {'admm': {'method': 'admm'}}
+    if not options.smoke:
+        cases['auto'] = {}
+    if jax.devices()[0].platform == 'gpu':
+        cases['coordinate_descent'] = {'method': 'coordinate_descent'}
+        cases['coordinate_descent without kernel'] = cases['coordinate_descent'] | {
+            'kernel': 'none'
+        }
     times = {
-        method: seconds(lambda m=method: solvers.encode(x, D, 0.1, method=m, tolerance=1e-3), 3)
-        for method in (('admm',) if options.smoke else ('admm', 'auto'))
+        name: seconds(lambda v=case: solvers.encode(x, D, 0.1, tolerance=1e-3, **v), 3)
+        for name, case in cases.items()
     }
     # reading signals and writing codes once: no solver is faster
     expected = 4 * n * (d + k) / chip().bandwidth if chip().bandwidth else 0.0

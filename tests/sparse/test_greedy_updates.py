@@ -55,8 +55,8 @@ def run(function, y, c, tolerance, budget, rows, weight, penalty=L1, **options):
 def test_the_kernel_makes_the_same_updates(penalty, per_atom, k):
     y, *others = signals(k, per_atom)
     others[0] = others[0].at[3, 1].set(jnp.nan)
-    expected = run(descend, y, *others, penalty)
-    got = run(descend_on_gpu, y, *others, penalty, interpret=True)
+    expected = run(descend, y, *others, penalty=penalty)
+    got = run(descend_on_gpu, y, *others, penalty=penalty, interpret=True)
     for name, one, two in zip(('y', 'c'), got, expected, strict=False):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(got[2], expected[2])

@@ -72,7 +72,8 @@ def coordinate_descent(
       stop: 'gap' or 'step'.
       tile: As in fista.
       kernel: 'gpu' makes the updates in one kernel where the program is compiled for an NVIDIA GPU and has float32
-        codes, 'interpret' in Pallas' interpreter on any platform, for tests; see greedy_updates.
+        codes, 'interpret' in Pallas' interpreter on any platform, for tests; see greedy_updates. A
+        GPU needs more signals than a tile of 128: tile=None.
 
     Returns:
       Solution, whose iterations count updates of single codes.

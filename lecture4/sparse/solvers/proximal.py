@@ -67,7 +67,7 @@ def fista(
       bfloat16_iterations: Number of first iterations in bfloat16, see admm.
       polish: Whether to solve for the codes on their support at every check, see admm.
       tile: Number of signals solved together; None takes all of them, for accelerators. About 128 fit in a CPU core's
-        cache.
+        cache, 1024 and more in a TPU's vector memory (tests/benchmarks/solver_kernels.py).
 
     Raises:
       TypeError: An input is an array of integers or 16-bit floats.
