@@ -28,7 +28,7 @@ v5e: XLA keeps the loop of a tile in vector memory (128 MB), whose traffic is no
 greedy loop moves about 20 numbers, 4 in a kernel; what that gains, at gathers of rows and maxima along them, no count
 says. H200: XLA's kernels exchange all arrays; its L2 cache is not modeled. The greedy count has gathered elements as
 whole arrays; by hand it is 5, a ratio of 4.7: solvers/greedy_updates.py has the kernel. The proximal kernel would read
-the matrix, too large for a core, once for the signals that a core holds. At k = 256 its count is 1.6, or 1.4 without two
+the matrix, too large for a core, once for the signals that a core holds. At k = 256 its count is 1.6, 1.4 without two
 numbers that XLA's loop copies, and Triton's product would need that matrix, 256 kB, in 227 kB: none was written.
 jax 0.10.2, libtpu 0.0.42; a proximal program for the v5e takes a minute to compile.
 """
