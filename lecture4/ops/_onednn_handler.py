@@ -1,26 +1,30 @@
 """Machine code for ops/onednn: a handler of XLA's foreign-function interface that calls oneDNN's C interface.
 
-XLA passes the address of a call frame, whose layout xla/ffi/api/c_api.h in `jax.ffi.include_dir()` gives. Shapes are
-those of the buffers; strides and padding are an attribute of the call; so a compiled program refers to nothing of the
-process that compiled it. Compiled by numba, without Python at run time and without the GIL. It must be imported only
-where numba and oneDNN are installed. Addresses are int64 throughout, and memory is addressed in words of 8 bytes.
+Shapes are those of the buffers; strides and padding are an attribute of the call; so a compiled program refers to
+nothing of the process that compiled it. Compiled by numba, without Python at run time and without the GIL. It must be
+imported only where numba and oneDNN are installed.
 
 References:
   oneDNN's C interface, version 3, dnnl.h and dnnl_types.h, for functions and constants.
 """
 
 import ctypes
+import functools
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
 from llvmlite import binding, ir  # pyright: ignore[reportMissingImports]
-from numba import carray, cfunc, njit, types  # pyright: ignore[reportMissingImports]
+from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import intrinsic  # pyright: ignore[reportMissingImports]
+
+from lecture4.ops import _ffi_frame as ffi
+from lecture4.ops import machine_code
 
 FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2
 F32, CPU, IN_ORDER, DIRECT, TRAINING, ANY, OWN_MEMORY = 3, 1, 1, 1, 64, 1, -1
 IMPLEMENTATION, WEIGHTS, DIFF_WEIGHTS = 8, 131, 132  # dnnl_query_impl_info_str, ..._weights_md
-METADATA, FFI_F32, INTERNAL = 1, 11, 13  # an extension, a type and an error code of XLA
+FFI_F32, INTERNAL = 11, 13  # a type and an error code of XLA
 # Slots of the objects that one call makes: descriptors of memory (x, kernel, y, kernel in oneDNN's layout), of
 # primitives (forward, convolution, reordering of the kernel), primitives, memories.
 ENGINE, STREAM, MD_X, MD_KERNEL, MD_Y, MD_ANY, HINT, DESC, REORDER_DESC = range(9)
@@ -66,15 +70,6 @@ _set_num_threads = _external('omp_set_num_threads', 'i', types.void)
 
 @intrinsic
 @no_type_check
-def _pointer(typing_context, address):
-    def build(context, builder, signature, values):
-        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), build
-
-
-@intrinsic
-@no_type_check
 def _call(typing_context, address, argument):
     """The pointer that the C function at an address returns for one pointer."""
 
@@ -88,21 +83,8 @@ def _call(typing_context, address, argument):
 
 @njit
 @no_type_check
-def _words(address, n):
-    return carray(_pointer(address), (n,), np.int64)
-
-
-@njit
-@no_type_check
 def _address(array):
     return np.int64(array.ctypes.data)
-
-
-@njit
-@no_type_check
-def _int32(word):
-    """The field of 4 bytes at the start of a word."""
-    return word & 0xFFFFFFFF
 
 
 @njit
@@ -207,26 +189,21 @@ def _supports(x, kernel, y, window):
     supported = _prepare(x, kernel, y, window, slots, dims)
     if supported and _query(slots[DESC], IMPLEMENTATION, 0, _address(text)) == 0:
         # 'ref:...' is the slow implementation, for shapes that no other one takes
-        supported = _words(text[0], 1)[0] & 0xFFFFFF != 0x666572
+        supported = ffi.words(text[0], 1)[0] & 0xFFFFFF != 0x666572
     _destroy(slots)
     return supported
 
 
-@no_type_check
-def _handler(version):
+def make_handler(version: int) -> Callable[[int], int]:
     # Variables of a closure belong to the key of numba's cache.
+    @no_type_check
     def handle(address):
-        frame = _words(address, 21)
-        if frame[1] != 0:
-            extension = _words(frame[1], 4)
-            if _int32(extension[1]) == METADATA:
-                metadata = _words(extension[3], 6)
-                metadata[3], metadata[4], metadata[5] = version, 0, 0  # no traits, no state
-                return 0
-        arguments, api = _words(_words(address, 10)[9], 2), _words(frame[2], 19)
-        a, b = _words(arguments[0], 6), _words(arguments[1], 6)
-        result = _words(_words(frame[14], 1)[0], 6)
-        window = _words(_words(_words(frame[20], 1)[0], 3)[2], 7)
+        if ffi.is_metadata(address, version):
+            return 0
+        arguments, results, window = ffi.unpack(address)
+        a, b = ffi.words(arguments[0], 6), ffi.words(arguments[1], 6)
+        frame, result = ffi.words(address, 4), ffi.words(results[0], 6)
+        api = ffi.words(frame[2], 19)
         kind = window[0]
         x, kernel, y = a, b, result
         if kind == INPUT_GRADIENT:
@@ -241,10 +218,10 @@ def _handler(version):
             _set_num_threads(np.int32(slots[36]))
         done = False
         for buffer in (x, kernel, y):
-            if _int32(buffer[2]) != FFI_F32 or buffer[4] != 4:
+            if buffer[2] & ffi.INT32 != FFI_F32 or buffer[4] != 4:
                 kind = -1
         if kind >= 0 and _prepare(
-            _words(x[5], 4), _words(kernel[5], 4), _words(y[5], 4), window, slots, dims
+            ffi.words(x[5], 4), ffi.words(kernel[5], 4), ffi.words(y[5], 4), window, slots, dims
         ):
             done = _run(kind, x[3], kernel[3], y[3], slots)
         _destroy(slots)
@@ -259,24 +236,15 @@ def _handler(version):
     return handle
 
 
-def compile_handler(library: ctypes.CDLL, version: int) -> tuple[Any, Any]:
-    """Compile the handler, or read it from numba's cache.
-
-    Args:
-      library: oneDNN.
-      version: Version of XLA's foreign-function interface: major + minor * 2**32.
+def compile_supports(library: ctypes.CDLL) -> Any:
+    """Name oneDNN's functions for machine code, and compile (or read from numba's cache) `supports`.
 
     Returns:
-      (handler, a numba cfunc; function (x, kernel, y, window) -> whether oneDNN has an optimized primitive, of shapes
-      and an attribute as int64 arrays).
+      Function (x, kernel, y, window) -> whether oneDNN has an optimized primitive, of shapes and an attribute as int64
+      arrays.
     """
     for name, symbol in _symbols.items():
         binding.add_symbol(symbol, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     shape = types.Array(types.int64, 1, 'C')
-    try:
-        handler = cfunc(types.int64(types.int64), cache=True)(_handler(version))
-        supports = njit(types.boolean(shape, shape, shape, shape), cache=True)(_supports)
-    except RuntimeError:  # no directory for the cache can be written
-        handler = cfunc(types.int64(types.int64))(_handler(version))
-        supports = njit(types.boolean(shape, shape, shape, shape))(_supports)
-    return handler, supports
+    signature = types.boolean(shape, shape, shape, shape)
+    return machine_code.compile_cached(functools.partial(njit, signature), _supports)

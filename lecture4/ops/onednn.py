@@ -2,9 +2,8 @@
 
 `accelerated` marks a plain JAX form of a convolution or of one of its gradients. Without the packages, its calls are
 calls of the plain form. With them, a float32 call becomes a primitive. oneDNN computes it in programs for a CPU that
-need no partitioning (one device, shard_map, pmap). It is the plain form everywhere else: on other devices, in jit over
-several devices, under vmap, in derivatives of higher order, in programs of `jax.export`, for shapes that oneDNN has no
-optimized primitive for, and where the plain form is faster (`_pays`). The choice is made while a program is lowered.
+need no partitioning, see `ops.machine_code`. It is the plain form everywhere else, in derivatives of higher order, for
+shapes that oneDNN has no optimized primitive for, and where the plain form is faster (`_pays`).
 
 oneDNN uses as many OpenMP threads as XLA's pool has. It adds in another order than XLA: relative differences of 1e-6.
 The first program with a convolution compiles the handler, for 10 to 40 s; later processes read it from numba's cache.
@@ -13,21 +12,16 @@ The first program with a convolution compiles the handler, for 10 to 40 s; later
 import ctypes
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
-import platform
-import re
-import threading
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from lecture4.ops import machine_code
 
 TARGET = 'lecture4_onednn_convolution'
 PACKAGE = 'onednn-cpu-gomp'
@@ -35,14 +29,11 @@ KINDS = ('forward', 'input_gradient', 'kernel_gradient')
 MANY_CHANNELS = 64
 MAX_BYTES = 2**31  # of an array; beyond it oneDNN's kernels could overflow an int
 
-_LOCK = threading.Lock()
-
 
 @functools.cache
 def installed() -> bool:
     """Whether oneDNN and numba are installed, on a system that they are written for; loads neither."""
-    linux = platform.system() == 'Linux' and platform.machine() == 'x86_64'
-    return linux and importlib.util.find_spec('numba') is not None and _library() is not None
+    return machine_code.supported() and _library() is not None
 
 
 def _library():
@@ -56,12 +47,7 @@ def _library():
 
 @functools.cache
 def _load():
-    """Register the handler with XLA; (supports, handler) of `compile_handler`, or None if it cannot be used."""
-    header = pathlib.Path(jax.ffi.include_dir(), 'xla', 'ffi', 'api', 'c_api.h').read_text()
-    version = [re.search(rf'XLA_FFI_API_{part} (\d+)', header) for part in ('MAJOR', 'MINOR')]
-    major, minor = (int(match[1]) if match else -1 for match in version)
-    if major != 0 or minor < 1:
-        return None  # the layout of a call frame may differ
+    """Register the handler with XLA; `supports` of `_onednn_handler`, or None if it cannot be used."""
     # OpenMP reads it while it is loaded. By default its threads spin after their work, on cores that XLA needs then.
     undecided = 'OMP_WAIT_POLICY' not in os.environ
     if undecided:
@@ -75,9 +61,9 @@ def _load():
             del os.environ['OMP_WAIT_POLICY']
     from lecture4.ops import _onednn_handler  # compiles: for seconds without numba's cache
 
-    handler, supports = _onednn_handler.compile_handler(library, major + (minor << 32))
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler.ctypes), platform='cpu')
-    return supports, handler  # whose machine code lives as long as it
+    supports = _onednn_handler.compile_supports(library)
+    machine_code.register(TARGET, _onednn_handler.make_handler)
+    return supports
 
 
 def accelerated(kind: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
@@ -97,41 +83,15 @@ def accelerated(kind: str) -> Callable[[Callable[..., Array]], Callable[..., Arr
 
 
 def _accelerate(kind, plain):
-    primitive = Primitive(f'onednn_{kind}')
     static = ('strides', 'padding', 'precision') + (() if kind == 'forward' else ('size',))
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=static))
-
-    def form(options):
-        return functools.partial(plain, **options)
-
-    @primitive.def_abstract_eval
-    def shape(a, b, **options):
-        return jax.make_jaxpr(form(options))(a, b).out_avals[0]
-
-    def jvp(primals, tangents, **options):
-        return jax.jvp(form(options), primals, (*map(ad.instantiate_zeros, tangents),))
-
-    def batch(args, axes, **options):
-        return jax.vmap(form(options), axes)(*args), 0
-
-    ad.primitive_jvps[primitive] = jvp
-    batching.primitive_batchers[primitive] = batch
-    lower_plain = mlir.lower_fun(plain, multiple_results=False)
-
-    def lower(ctx, a, b, **options):
-        window = _window(kind, ctx, **options)
-        if window is None:
-            return lower_plain(ctx, a, b, **options)
-        return jax.ffi.ffi_lowering(TARGET)(ctx, a, b, window=window)
-
-    mlir.register_lowering(primitive, lower_plain)
-    mlir.register_lowering(primitive, lower, platform='cpu')
+    attributes = functools.partial(_attributes, kind)
+    primitive = machine_code.define(f'onednn_{kind}', plain, static, TARGET, attributes)
 
     @functools.wraps(plain)
     def call(a: Float[Array, '...'], b: Float[Array, '...'], **options: Any) -> Float[Array, '...']:
         if not _may_replace(a, b, options['precision']):
             return plain(a, b, **options)
-        return primitive.bind(a, b, **options)
+        return primitive.bind(a, b, **options)[0]
 
     return call
 
@@ -144,8 +104,8 @@ def _may_replace(a, b, precision):
     return installed() and is_float32 and is_full and all(type(n) is int and n > 0 for n in sizes)
 
 
-def _window(kind, ctx, strides, padding, precision, size=None):
-    """The attribute of a call of oneDNN in the program being lowered, or None where the plain form must be used."""
+def _attributes(kind, ctx, strides, padding, precision, size=None):
+    """The attributes of a call of oneDNN in the program being lowered, or None where the plain form must be used."""
     shapes = [aval.shape for aval in (*ctx.avals_in, *ctx.avals_out)]
     x, kernel, y = {
         'forward': shapes,
@@ -155,18 +115,14 @@ def _window(kind, ctx, strides, padding, precision, size=None):
     within = all(4 * int(np.prod(shape)) < MAX_BYTES for shape in shapes)
     nonempty = all(n > 0 for shape in shapes for n in shape)
     padded = all(0 <= p < k for k, pads in zip(kernel, padding, strict=False) for p in pads)
-    possible = within and nonempty and padded and _on_one_device(ctx.module_context)
-    if not (possible and _pays(kind, kernel, padding)):
+    if not (within and nonempty and padded and _pays(kind, kernel, padding)):
         return None
     (top, bottom), (left, right) = padding
     window = np.array([KINDS.index(kind), *strides, top, left, bottom, right], np.int64)
-    with _LOCK:  # XLA refuses a second registration
-        loaded = _load()
-    if loaded is None:
-        return None
-    supports, _ = loaded
+    with machine_code.LOCK:
+        supports = _load()
     arrays = (np.array(shape, np.int64) for shape in (x, kernel, y))
-    return window if supports(*arrays, window) else None
+    return {'window': window} if supports and supports(*arrays, window) else None
 
 
 def _pays(kind, kernel, padding):
@@ -175,16 +131,3 @@ def _pays(kind, kernel, padding):
     if kind == 'kernel_gradient':
         return is_product or kernel[2] < MANY_CHANNELS
     return not is_product
-
-
-def _on_one_device(context):
-    """Whether the program, or the part in a shard_map, runs on whole arrays, and in this process's XLA."""
-    if context.lowering_parameters.for_export:
-        return False
-    axes = context.axis_context
-    if hasattr(axes, 'num_devices'):
-        return axes.num_devices == 1
-    manual = getattr(axes, 'manual_axes', None)
-    return manual is not None and all(
-        name in manual or size == 1 for name, size in axes.mesh.shape.items()
-    )

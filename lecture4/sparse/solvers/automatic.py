@@ -97,8 +97,8 @@ def encode(
     feature_sign from their current codes (L1 and non-negative codes only; finish=False leaves them). Compiled once
     per shapes, dtype and options.
 
-    For an NVIDIA GPU coordinate_descent gets kernel='gpu' unless given; jax.export needs kernel='none', since it
-    refuses such kernels.
+    For an NVIDIA GPU coordinate_descent gets kernel='gpu' unless given, for a CPU kernel='cpu'; jax.export needs
+    kernel='none' for a GPU, since it refuses such kernels.
 
     Args:
       x: Signals.
@@ -134,8 +134,8 @@ def encode(
             f'of atoms instead of a penalty weight there is matching_pursuit'
         )
     check_options(method, options)
-    if method == 'coordinate_descent' and platform in ('gpu', 'cuda'):
-        options = {'kernel': 'gpu', **options}
+    if method == 'coordinate_descent' and platform in ('cpu', 'gpu', 'cuda'):
+        options = {'kernel': 'cpu' if platform == 'cpu' else 'gpu', **options}
     if method in ('fista', 'admm') and penalty in (L1, NONNEGATIVE):
         options = {'polish': finish, **options}
     able = penalty in (L1, NONNEGATIVE) and D.shape[1] <= MAX_ATOMS

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
+from lecture4.ops import machine_code
 from lecture4.ops.varying import vary_together
 from lecture4.sparse.objective import (
     L1,
@@ -20,6 +21,7 @@ from lecture4.sparse.objective import (
 from lecture4.sparse.penalties import Penalty
 from lecture4.sparse.solvers.certificate import Certifier, is_unfinished, warm_start
 from lecture4.sparse.solvers.greedy_updates import descend, descend_on_gpu
+from lecture4.sparse.solvers.homotopy import follow_paths
 from lecture4.sparse.solvers.polish import polish, slices_of
 from lecture4.sparse.solvers.solution import Solution
 from lecture4.sparse.solvers.tiling import by_groups, check_tile, no_iterations, solve_in_tiles
@@ -44,7 +46,7 @@ def coordinate_descent(
     first_step_tolerance: Real[ArrayLike, ''] | None = None,
     stop: Literal['gap', 'step'] = 'gap',
     tile: int | None = 128,
-    kernel: Literal['none', 'gpu', 'interpret'] = 'none',
+    kernel: Literal['none', 'gpu', 'cpu', 'interpret'] = 'none',
 ) -> Solution:
     """Coordinate descent on the code that would change most, tracking D'(x - D a) by the Gram matrix.
 
@@ -73,7 +75,9 @@ def coordinate_descent(
       tile: As in fista.
       kernel: 'gpu' makes the updates in one kernel where the program is compiled for an NVIDIA GPU and has float32
         codes, 'interpret' in Pallas' interpreter on any platform, for tests; see greedy_updates. A
-        GPU needs more signals than a tile of 128: tile=None.
+        GPU needs more signals than a tile of 128: tile=None. 'cpu' starts at the end of the homotopy path (its steps
+        count as updates), where the program is compiled for one CPU and numba is installed, for float32 codes without
+        init or a weight per atom and stop='gap'; see homotopy.
 
     Returns:
       Solution, whose iterations count updates of single codes.
@@ -94,9 +98,12 @@ def coordinate_descent(
         )
     if stop not in ('gap', 'step'):
         raise ValueError(f"stop={stop!r}; expected 'gap' or 'step'")
-    if kernel not in ('none', 'gpu', 'interpret'):
-        raise ValueError(f"kernel={kernel!r}; expected 'none', 'gpu' or 'interpret'")
+    if kernel not in ('none', 'gpu', 'cpu', 'interpret'):
+        raise ValueError(f"kernel={kernel!r}; expected 'none', 'gpu', 'cpu' or 'interpret'")
     init = None if init is None else check_codes(init, x, D)
+    has_path = init is None and stop == 'gap' and weight.shape[1] == 1 and min(x.shape) > 0
+    if kernel == 'cpu' and not (has_path and machine_code.supported()):
+        kernel = 'none'
     return _coordinate_descent(
         x,
         D,
@@ -142,6 +149,10 @@ def _coordinate_descent(
         certifier = Certifier(x, D, weight, penalty, 1.0, tolerance)
         status, correlation = certifier.certify(init, no_iterations(x))
         a = jnp.zeros_like(correlation) if init is None else init
+        if kernel == 'cpu':
+            paths = (correlation, gram, weight, max_iterations, D.shape[0])
+            a, steps = follow_paths(*paths, is_nonnegative=penalty == NONNEGATIVE)
+            status, correlation = certifier.certify(a, steps)
         return (a, correlation, jnp.full(x.shape[:1], first_step_tolerance, x.dtype)), status
 
     def advance(data, state, status):
