@@ -33,7 +33,7 @@ from annotated_types import Ge, MinLen
 
 from lecture4 import train
 from lecture4.autoencoder import rica, rica_units
-from lecture4.data.images import crops, whiten
+from lecture4.data.images import detector_sets, distort
 from lecture4.features import selectivity, unit_stimuli
 
 SHIFTS = (1, 2, 4, 8)  # pixels
@@ -54,6 +54,11 @@ class Config(train.ImageOptions):
     cutoff: train.Positive = 0.25
     # Source of labeled images, which are whitened; training and test crops are from the two halves of each.
     labeled: str = 'textures'
+    # Random distortion of the images of --source, which are then also the labeled ones: none, or R, RTS, P, E, TC of
+    # convnets.spatial_transformer.
+    distortion: distort.Distortion = 'none'
+    # Number of distorted images on which the best neuron is chosen, and of those on which it is tested.
+    num_eval: train.AtLeast1 = 4000
     # Size of the crops.
     crop_size: train.AtLeast1 = 48
     # Number of crops; a tenth of them is held out.
@@ -101,11 +106,14 @@ PRESETS = {
     | {'field_sizes': (5, 3), 'strides': (2, 1), 'num_filters': (2, 3), 'pool_sizes': (2, 3)}
     | {'sparsity_penalties': (0.1, 1.0), 'num_units': 2, 'num_search_steps': 4},
     'olshausen': {'source': 'olshausen', 'whiten': False},
+    'distorted_mnist': {'source': 'mnist', 'distortion': 'RTS', 'crop_size': 42, 'steps': 900}
+    | {'field_sizes': (7, 5, 5), 'num_filters': (8, 16, 32), 'strides': (2, 1, 1)},
     'cat_neuron': {'crop_size': 200, 'num_crops': 2000, 'sparsity_penalties': (0.1, 0.1, 0.1)}
     | {'field_sizes': (18, 18, 18), 'strides': (1, 1, 1), 'num_filters': (8, 8, 8)}
     | {'pool_sizes': (5, 5, 5), 'steps_per_call': 1},
 }
 SWEEPS = {
+    'num_crops': train.grid(num_crops=(500, 2000, 8000, 32000)),
     'sparsity_penalties': tuple(
         {'sparsity_penalties': (first, 1.0, 1.0)} for first in (0.0, 0.03, 0.1, 0.3, 1.0)
     ),
@@ -121,21 +129,19 @@ def stages(config):
 def data(config):
     size, wide = config.crop_size, config.crop_size + max(SHIFTS)  # held-out crops are shifted
     rica.shapes((size, size, 1), stages(config))  # refused before any data are read
-    options = {'cutoff': config.cutoff, 'margin': BORDER, **config.data_kwargs()}
-    images = whiten.load_whitened(config.source, is_white=not config.whiten, **options).images
-    x = crops.sample_patches(images, config.num_crops, wide, config.seed)
-    x, num_held_out = x.reshape(-1, wide, wide, 1), config.num_crops // 10
-    images, labels, names = whiten.load_whitened(config.labeled, **options)
-    if labels is None or len(names) < 2:
-        raise ValueError(f'--labeled {config.labeled} has no classes; name a labeled set')
-    halves = crops.labeled_crops_of_halves(images, labels, size, max(size // 4, 1))
+    options = {'num_images': config.num_crops, 'seed': config.seed, 'cutoff': config.cutoff}
+    options |= {'is_white': not config.whiten, 'margin': BORDER, 'num_labeled': config.num_eval}
+    options |= config.data_kwargs()
+    names = (config.source, config.labeled, config.distortion)
+    sets = detector_sets.load(*names, size, wide, **options)
+    x, num_held_out = sets.unlabeled, config.num_crops // 10
     return train.in_memory(
         np.ascontiguousarray(x[num_held_out:, :size, :size]),
         config.batch_size,
         seed=config.seed,
         evaluation=np.ascontiguousarray(x[:num_held_out][:200, :size, :size]),
-        spec=train.Spec((size, size, 1), tuple(names)),
-        report_data=(x[:num_held_out], *halves),
+        spec=train.Spec((size, size, 1), sets.class_names),
+        report_data=(x[:num_held_out], sets.train, sets.test),
     )
 
 
@@ -186,11 +192,16 @@ def report(config, state, data):
     paths = unit_stimuli.invariant_paths(pool, optima['pooled 1'][0], field=field)
     drawn = stimuli.gallery(rica_units.filters_on_grid(state.params[0]), optima, tunings, paths)
     figures = {name: train.Figure(*figure) for name, figure in drawn.items()}
-    title, caption = f'Best single neuron on {config.labeled}', selectivity.INVARIANCE
-    by, moved = ('layer', 'network'), 'shift_in_pixels'
+    caption, by, moved = selectivity.INVARIANCE, ('layer', 'network'), 'shift_in_pixels'
     tables = (
         train.Table('Invariance to shifts', invariance, by, caption=caption, pivot=moved),
-        train.Table(title, accuracy, ('layer',), caption=selectivity.BEST_NEURON, pivot='network'),
+        train.Table(
+            'Best single neuron',
+            accuracy,
+            ('layer',),
+            caption=selectivity.BEST_NEURON,
+            pivot='network',
+        ),
     )
     summary = f'The best neuron of the top layer detects a class with an accuracy of {best:.1%}.'
     return train.Report({'top_layer_accuracy': best}, tables, figures, summary)

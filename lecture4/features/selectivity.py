@@ -16,7 +16,7 @@ INVARIANCE = (
 )
 BEST_NEURON = (
     'One class against the rest, both weighted equally (chance is 50 %), mean over classes. Unit and '
-    'threshold are chosen on the left halves of the images and tested on the right ones.'
+    'threshold are chosen on the training images and tested on the test images.'
 )
 QUANTILES = np.linspace(
     0.02, 0.98, 25

@@ -92,6 +92,7 @@ def against(
     label: str,
     *,
     percent: bool = False,
+    crossed: bool = False,
 ) -> Figure:
     """A metric against a swept field, with one line for each setting of the other fields.
 
@@ -104,6 +105,7 @@ def against(
         scale; values that are not numbers are equally spaced.
       label: Title of the vertical axis.
       percent: Whether the values are fractions.
+      crossed: Whether names are 'A, B': lines of equal A have one color, those of equal B are solid, dashed or dotted.
     """
     values = list(dict.fromkeys(value for points in lines.values() for value, *_ in points))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -112,7 +114,11 @@ def against(
     is_outside = MOST_INSIDE < len(lines) <= 2 * n_colors
     figure = style.figure(7.6 if is_outside else 5.6, 3.4, layout='constrained')
     axes = figure.add_subplot()
-    for i, (name, points) in enumerate(lines.items()):
+    keys = [tuple(name.partition(', ')[::2]) if crossed else (name, '') for name in lines]
+    firsts, seconds = (list(dict.fromkeys(key[i] for key in keys)) for i in (0, 1))
+    for (name, points), (first, second) in zip(lines.items(), keys, strict=True):
+        i = firsts.index(first)
+        dashes = seconds.index(second) if crossed else i // n_colors
         points = sorted(points) if numeric else points
         stds = np.nan_to_num([std for *_, std in points])
         axes.errorbar(
@@ -120,7 +126,7 @@ def against(
             [mean for _, mean, _ in points],
             yerr=stds if stds.any() else None,
             marker=style.MARKERS[i % n_colors],
-            linestyle='-' if many or i < n_colors else '--',
+            linestyle='-' if many else ('-', '--', ':')[min(dashes, 2)],
             capsize=3,
             color=style.FAINT if many else style.COLORS[i % n_colors],
             label=style.plain_text(name) or None,

@@ -17,8 +17,10 @@ from lecture4.train import report as reports
 from lecture4.train import tables
 from lecture4.train.cells import format_value
 from lecture4.train.config import UsageError
-from lecture4.train.metrics import EVAL, Metric, find, label_of, metric_of, primary
+from lecture4.train.metrics import Metric, find, label_of, metric_of, primary
+from lecture4.train.sweep import drawings
 from lecture4.train.sweep import variants as sweep
+from lecture4.train.sweep.drawings import STD
 from lecture4.train.sweep.results import (
     Result,
     Setting,
@@ -39,7 +41,7 @@ VARIANTS, LINK = (
     'Variants',
     'report',
 )  # title of the table of variants; its entry with their addresses
-DEVIATION, ERROR = 'standard deviation', 'standard error'
+ERROR = 'standard error'
 
 
 def best_key(
@@ -215,30 +217,30 @@ def _ranked(results, settings, swept, key, keys, declared) -> reports.Report:
     summary = f'No setting has a finite {label_of(declared, key)}.'
     if n := ranked[0].draws(key).size:
         best = ranked[0].draws(key)
-        value = format_value(best, metric, DEVIATION if swept else ERROR)
-        over = f' (mean ± {DEVIATION if swept else ERROR}, {n} seeds)' if n > 1 else ''
-        words = ', '.join(f'{name} {_short(ranked[0].fields[name])}' for name in swept)
-        summary = f'{_sentence(label_of(declared, key))}: {value}{over}.'
+        value = format_value(best, metric, STD if swept else ERROR)
+        over = f' (mean ± {STD if swept else ERROR}, {n} seeds)' if n > 1 else ''
+        words = ', '.join(f'{name} {drawings.short(ranked[0].fields[name])}' for name in swept)
+        summary = f'{drawings.sentence(label_of(declared, key))}: {value}{over}.'
         if swept:
             by = f'{label_of(declared, key)} ({direction})'
             summary = f'Best of {len(settings)} settings by {by}: {words}, with {value}{over}.'
     fields = tuple(results[0].fields)
     if swept:
         report_tables.append(_variants_table(results, fields, shown, keys))
-        figures = _against(settings, swept, key, metric, declared) | _learning(
-            results, swept, declared
-        )
+        figures = drawings.against(settings, swept, key, metric, declared)
+        figures |= drawings.rows_against(settings, swept, reported, declared)
+        figures |= drawings.learning(results, swept, declared)
     else:
         report_tables += over_seeds(
             [result.tables for result in results if result.tables], declared
         )
         report_tables.append(_variants_table(results, fields, shown, keys))
-        figures = _learning(results, swept, declared)
+        figures = drawings.learning(results, swept, declared)
     return reports.Report(values, tuple(report_tables), figures, summary)
 
 
 def _settings_table(ranked, swept, shown, ranking: str) -> tables.Table:
-    spread = DEVIATION if swept else ERROR
+    spread = STD if swept else ERROR
     columns = field_columns(swept, shown)
     records = []
     for setting in ranked:
@@ -263,7 +265,7 @@ def _crossed_table(settings, swept, key, reported, declared) -> list[tables.Tabl
 
     Published values that the experiment reports appear next to the metric.
     """
-    several = [n for n in swept if len({_short(s.fields[n]) for s in settings}) > 1]
+    several = [n for n in swept if len({drawings.short(s.fields[n]) for s in settings}) > 1]
     if len(swept) != 2 or len(several) != 2:
         return []
     published = next((k for k in reported if k.startswith(tables.PUBLISHED)), '')
@@ -271,14 +273,12 @@ def _crossed_table(settings, swept, key, reported, declared) -> list[tables.Tabl
     row, across = (columns[name] for name in swept)
     records = []
     for setting in settings:
-        record = {columns[name]: _short(setting.fields[name]) for name in swept}
+        record = {columns[name]: drawings.short(setting.fields[name]) for name in swept}
         record |= {key: setting.draws(key)}
         if published and setting.draws(published).size:
             record |= {tables.PUBLISHED: setting.mean(published)}
         records.append(record)
-    title = (
-        f'{_sentence(label_of(declared, key))} by {tables.words(row)} and {tables.words(across)}'
-    )
+    title = f'{drawings.sentence(label_of(declared, key))} by {tables.words(row)} and {tables.words(across)}'
     return [tables.Table(title, records, (row,), pivot=across, in_results=False)]
 
 
@@ -296,86 +296,3 @@ def _variants_table(results, fields, shown, keys) -> tables.Table:
         caption=f'{cut}Values at the last step; sweep.csv has all metrics.',
         in_results=False,
     )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ','.join(map(_short, value))
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
-def _against(settings, swept, key, metric, declared) -> dict[str, reports.Figure]:
-    """The metric against each swept field that has several values."""
-    from lecture4.figures import variants
-
-    figures = {}
-    for field in swept:
-        if len({str(setting.fields[field]) for setting in settings}) < 2:
-            continue
-        others = [name for name in swept if name != field]
-        lines: dict[str, list] = {}
-        for setting in settings:
-            name = ', '.join(f'{other} {_short(setting.fields[other])}' for other in others)
-            spread = setting.std(key)
-            value = setting.fields[field]
-            value = _short(value) if isinstance(value, tuple) else value
-            point = (value, setting.mean(key), spread)
-            lines.setdefault(name, []).append(point)
-        figure = variants.against(
-            lines, field, metric.label if metric.unit == 'fraction' else metric.title,
-            percent=metric.unit == 'fraction',
-        )  # fmt: skip
-        has_bars = any(setting.draws(key).size > 1 for setting in settings)
-        bars = f'; mean over seeds, bars of one {DEVIATION}' if has_bars else ''
-        caption = f'{_sentence(label_of(declared, key))} against {field}{bars}.'
-        figures[f'{key.replace("/", "_")}_against_{field}'] = reports.Figure(figure, caption)
-    return figures
-
-
-def _learning(results, swept, declared) -> dict[str, reports.Figure]:
-    """Curves of all variants: of the metrics evaluated during training, or else of the first declared metric.
-
-    A few variants get a panel for each value of the first field and a color for each of the others.
-    """
-    from lecture4.figures import style, variants
-
-    runs = []
-    for result in results:
-        if result.rows:
-            words = [f'{name} {_short(result.fields[name])}' for name in swept]
-            panel = words.pop(0) if len(words) > 1 else ''
-            runs.append((panel, ', '.join(words), result.rows))
-    n_panels, n_lines = (len({run[i] for run in runs}) for i in (0, 1))
-    if n_panels > 3 or n_lines > len(style.COLORS):
-        runs = [('', ', '.join(filter(None, run[:2])), run[2]) for run in runs]
-    figures = {}
-    for name in _drawn(runs, declared):
-        metric = metric_of(declared, name)
-        percent = metric.unit == 'fraction'
-        label = metric.label if percent else metric.title
-        figure = variants.learning_curves(runs, name, label=label, percent=percent)
-        caption = f'{_sentence(metric.label)} of every variant during training.'
-        if len({run[1] for run in runs}) > len(style.COLORS):
-            caption += ' From the first setting (dark) to the last (bright).'
-        figures[f'learning_{name}'] = reports.Figure(figure, caption)
-    return figures
-
-
-def _drawn(runs, declared) -> list[str]:
-    """Names of the metrics whose curves are drawn."""
-    from lecture4.figures import variants
-
-    if not runs:
-        return []
-    paired = [name for name in variants.paired(runs[0][2]) if find(declared, name) is not None]
-    measured = {
-        name.removeprefix(EVAL)
-        for row in runs[0][2]
-        for name, value in row.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
-    return paired or [metric.name for metric in declared if metric.name in measured][:1]
