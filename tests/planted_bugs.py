@@ -17,7 +17,7 @@ PLANTED = [
     ('lecture4/ops/linalg.py', '* scale * scale * inflation', '* scale * inflation', 'tests/ops/test_linalg.py'),
     ('lecture4/ops/roi.py', '(a[0] == b[0]) & (a[1] <= b[1])', '(a[0] == b[0]) & (a[1] > b[1])', 'tests/ops/test_roi.py'),
     ('lecture4/ops/roi.py', 'channel = jnp.broadcast_to(jnp.arange(c', 'channel = jnp.broadcast_to(0 * jnp.arange(c', 'tests/ops/test_roi.py'),
-    ('lecture4/ops/interpolate.py', 'vary_like(jnp.zeros_like(pixels), rows)', 'jnp.zeros_like(pixels)', 'tests/test_transformations.py'),
+    ('lecture4/ops/interpolate.py', '[:, None] * math.prod(size)', '[:, None] * size[-1] ** 2', 'tests/ops/test_sampling.py'),
     # sparse: certificates, warm starts, statistics of atoms
     ('lecture4/sparse/penalties.py', 'soft_threshold(v, t) / (1 + ridge * t)', 'soft_threshold(v, t) / (1 + ridge)', 'tests/sparse/test_penalties.py'),
     ('lecture4/sparse/penalties.py', 'lambda v, t: jnp.maximum(v - t, 0)', 'lambda v, t: jnp.where(v > t, v, 0)', 'tests/sparse/test_penalties.py'),

@@ -102,9 +102,16 @@ METRICS = (
     train.Metric('sparsity', '', '', 'sum over pools'),
 )
 PRESETS = {
-    'smoke': {'steps': 6, 'steps_per_call': 2, 'batch_size': 8, 'crop_size': 16, 'num_crops': 100}
-    | {'field_sizes': (5, 3), 'strides': (2, 1), 'num_filters': (2, 3), 'pool_sizes': (2, 3)}
-    | {'sparsity_penalties': (0.1, 1.0), 'num_units': 2, 'num_search_steps': 4},
+    'smoke': {
+        'source': 'digits',
+        'distortion': 'RTS',
+        'num_eval': 200,
+        'crop_size': 12,
+        'num_crops': 100,
+    }
+    | {'steps': 6, 'steps_per_call': 2, 'batch_size': 8, 'num_units': 2, 'num_search_steps': 4}
+    | {'field_sizes': (3, 2), 'strides': (2, 1), 'num_filters': (2, 3), 'pool_sizes': (2, 2)}
+    | {'sparsity_penalties': (0.1, 1.0)},
     'olshausen': {'source': 'olshausen', 'whiten': False},
     'distorted_mnist': {'source': 'mnist', 'distortion': 'RTS', 'crop_size': 42, 'steps': 900}
     | {'field_sizes': (7, 5, 5), 'num_filters': (8, 16, 32), 'strides': (2, 1, 1)},

@@ -241,6 +241,24 @@ def test_figures_show_percent_over_each_swept_field(tmp_path):
     assert (tmp_path / 'figures/learning_good_fits.png').exists()
 
 
+def test_every_row_of_a_table_is_a_line_over_a_field_of_numbers(tmp_path):
+    variants = sweep.grid(rate=(1.0, 10.0, 100.0))
+    for i, variant in enumerate(variants):
+        rows = {f'good_fits/layer_{n}/{s}': 0.1 * (n + i) for s in ('a', 'b') for n in (1, 2)}
+        write_variant(tmp_path, variant, {'elbo': 1.0, 'psnr/one': 2.0} | rows)
+    report = make(tmp_path, variants)
+    assert list(report.figures) == ['elbo_against_rate', 'good_fits_rows_against_rate']
+    (axes,) = report.figures['good_fits_rows_against_rate'].figure.axes
+    lines = [container.lines[0] for container in axes.containers]
+    names = [container.get_label() for container in axes.containers]
+    assert names == ['layer 1, a', 'layer 2, a', 'layer 1, b', 'layer 2, b']
+    assert lines[1].get_ydata() == pytest.approx([0.2, 0.3, 0.4])
+    assert [line.get_linestyle() for line in lines] == ['-', '-', '--', '--']
+    assert lines[0].get_color() == lines[2].get_color() != lines[1].get_color()
+    two = make(tmp_path, variants[:2]).figures
+    assert list(two) == ['elbo_against_rate']
+
+
 def test_two_swept_fields_are_rows_and_columns_with_published_values(tmp_path):
     metrics = (*METRICS, Metric('published_accuracy', unit='fraction'))
     metrics = tuple(dataclasses.replace(m, primary=m.name == 'test_accuracy') for m in metrics)
