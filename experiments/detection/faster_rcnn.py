@@ -172,12 +172,13 @@ def report(config, state, data):
         track=functools.partial(train.track, config, title='test images'),
     )
     total = sum(seconds.values())
+    caption = detection_data.CACHED if config.init else ''
     times = [{'stage': stage, 'seconds_per_image': own} for stage, own in seconds.items()]
     return detection_data.detection_report(
         **evaluate.summarize(detections, test, names, min_score=0.3),
         metrics={'seconds_per_image': total},
-        tables=(train.Table('Test time', times, ('stage',)),),
-        text=f', {1000 * total:.0f} ms per image',
+        tables=(train.Table('Test time', times, ('stage',), caption=caption),),
+        text='' if config.init else f', {1000 * total:.0f} ms per image',
     )
 
 

@@ -25,6 +25,8 @@ from lecture4.train.task import Data, PyTree, Spec, in_memory
 
 # Mean and std of ImageNet's pixels in [0, 1], as torchvision's weights expect.
 NORMALIZATION = normalize.from_mean_std((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Caption of tables of test times with --init.
+CACHED = 'Without the frozen convolutions, whose feature maps are read from the cache.'
 TRUTH = ('sizes', 'boxes', 'labels', 'valid', 'difficult')
 
 
