@@ -103,27 +103,23 @@ METRICS = (
 )
 PRESETS = {
     'smoke': {
-        'source': 'digits',
-        'distortion': 'RTS',
-        'num_eval': 200,
-        'crop_size': 12,
-        'num_crops': 100,
-    }
-    | {'steps': 6, 'steps_per_call': 2, 'batch_size': 8, 'num_units': 2, 'num_search_steps': 4}
-    | {'field_sizes': (3, 2), 'strides': (2, 1), 'num_filters': (2, 3), 'pool_sizes': (2, 2)}
-    | {'sparsity_penalties': (0.1, 1.0)},
+        'source': 'digits', 'distortion': 'RTS', 'num_eval': 200, 'crop_size': 12, 'num_crops': 100, 'steps': 6,
+        'steps_per_call': 2, 'batch_size': 8, 'field_sizes': (3, 2), 'strides': (2, 1), 'num_filters': (2, 3),
+        'pool_sizes': (2, 2), 'sparsity_penalties': (0.1, 1.0), 'num_units': 2, 'num_search_steps': 4,
+    },
     'olshausen': {'source': 'olshausen', 'whiten': False},
-    'distorted_mnist': {'source': 'mnist', 'distortion': 'RTS', 'crop_size': 42, 'steps': 900}
-    | {'field_sizes': (7, 5, 5), 'num_filters': (8, 16, 32), 'strides': (2, 1, 1)},
-    'cat_neuron': {'crop_size': 200, 'num_crops': 2000, 'sparsity_penalties': (0.1, 0.1, 0.1)}
-    | {'field_sizes': (18, 18, 18), 'strides': (1, 1, 1), 'num_filters': (8, 8, 8)}
-    | {'pool_sizes': (5, 5, 5), 'steps_per_call': 1},
-}
+    'distorted_mnist': {
+        'source': 'mnist', 'distortion': 'RTS', 'crop_size': 42, 'steps': 900, 'field_sizes': (7, 5, 5),
+        'num_filters': (8, 16, 32), 'strides': (2, 1, 1),
+    },
+    'cat_neuron': {
+        'crop_size': 200, 'num_crops': 2000, 'sparsity_penalties': (0.1, 0.1, 0.1), 'steps_per_call': 1,
+        'field_sizes': (18, 18, 18), 'strides': (1, 1, 1), 'num_filters': (8, 8, 8), 'pool_sizes': (5, 5, 5),
+    },
+}  # fmt: skip
 SWEEPS = {
     'num_crops': train.grid(num_crops=(500, 2000, 8000, 32000)),
-    'sparsity_penalties': tuple(
-        {'sparsity_penalties': (first, 1.0, 1.0)} for first in (0.0, 0.03, 0.1, 0.3, 1.0)
-    ),
+    'penalty': tuple({'sparsity_penalties': (p, 1.0, 1.0)} for p in (0, 0.03, 0.1, 0.3, 1.0)),
     'tied': train.grid(tied=(False, True), seed=(0, 1)),
 }
 
@@ -136,11 +132,10 @@ def stages(config):
 def data(config):
     size, wide = config.crop_size, config.crop_size + max(SHIFTS)  # held-out crops are shifted
     rica.shapes((size, size, 1), stages(config))  # refused before any data are read
-    options = {'num_images': config.num_crops, 'seed': config.seed, 'cutoff': config.cutoff}
-    options |= {'is_white': not config.whiten, 'margin': BORDER, 'num_labeled': config.num_eval}
-    options |= config.data_kwargs()
+    number = {'num_images': config.num_crops, 'num_labeled': config.num_eval, 'seed': config.seed}
+    white = {'is_white': not config.whiten, 'cutoff': config.cutoff, 'margin': BORDER}
     names = (config.source, config.labeled, config.distortion)
-    sets = detector_sets.load(*names, size, wide, **options)
+    sets = detector_sets.load(*names, size, wide, **number, **white, **config.data_kwargs())
     x, num_held_out = sets.unlabeled, config.num_crops // 10
     return train.in_memory(
         np.ascontiguousarray(x[num_held_out:, :size, :size]),
@@ -199,16 +194,11 @@ def report(config, state, data):
     paths = unit_stimuli.invariant_paths(pool, optima['pooled 1'][0], field=field)
     drawn = stimuli.gallery(rica_units.filters_on_grid(state.params[0]), optima, tunings, paths)
     figures = {name: train.Figure(*figure) for name, figure in drawn.items()}
-    caption, by, moved = selectivity.INVARIANCE, ('layer', 'network'), 'shift_in_pixels'
+    about, shift = selectivity.INVARIANCE, 'shift_in_pixels'
+    by, about_best = ('layer', 'network'), selectivity.BEST_NEURON
     tables = (
-        train.Table('Invariance to shifts', invariance, by, caption=caption, pivot=moved),
-        train.Table(
-            'Best single neuron',
-            accuracy,
-            ('layer',),
-            caption=selectivity.BEST_NEURON,
-            pivot='network',
-        ),
+        train.Table('Invariance to shifts', invariance, by, (), about, pivot=shift),
+        train.Table('Best single neuron', accuracy, by[:1], (), about_best, pivot=by[1]),
     )
     summary = f'The best neuron of the top layer detects a class with an accuracy of {best:.1%}.'
     return train.Report({'top_layer_accuracy': best}, tables, figures, summary)
