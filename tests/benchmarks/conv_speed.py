@@ -1,17 +1,17 @@
-"""Convolution and pooling beside jax.lax alone and torch: milliseconds, forward and with gradients.
+"""Convolution and pooling compared with plain jax.lax and torch: milliseconds, forward and with gradients.
 
     python tests/benchmarks/conv_speed.py [--repeats 15] [--threads 1]
 
-All three see the same arrays (torch's copies channels first, which is its own layout), interleaved;
-CPU time of all threads, median. 'program' says whether ours and jax.lax's compile to the same text: then they
-cannot differ but by noise. Torch (it is no dependency; 2.13 was used) is timed where it can be imported.
+All three get the same arrays (torch in its own layout, channels first) and are interleaved; medians of the CPU time of
+all threads. 'program' says whether ours and that of jax.lax compile to the same text: then they differ by noise only.
+Torch (not a dependency; 2.13 was used) is timed where it can be imported.
 
-Found on one core (AMD EPYC, torch 2.13). Convolutions, and means over windows that share nothing, are the
-programs of jax.lax. Other poolings are quicker than its reduce_window: gradients of a maximum over 3 x 3
-with stride 2 on 4 of 55 x 55 x 96 3.0 ms against 20.4 (torch 13.7), of a mean 1.9 against 9.5 (13.3).
-Torch, against XLA: 5 x 5 in 2 groups 20 ms forward and 69 with gradients against 116 and 639, for which
-XLA has no quick form on a CPU; 11 x 11 with stride 4 10 and 86 against 14 and 76; 3 x 3 of 128 to 128
-16.5 and 48 against 17 and 76. vision/ takes ops/conv_cpu, whose gradients of plain convolutions are quicker.
+Measured on one core (AMD EPYC, torch 2.13). Convolutions, and means over disjoint windows, are the programs of
+jax.lax. Other poolings are faster than its reduce_window: gradients of a maximum over 3 x 3 with stride 2 on 4 images
+of 55 x 55 x 96 take 3.0 ms instead of 20.4 (torch 13.7), of a mean 1.9 instead of 9.5 (13.3). Torch and XLA: 5 x 5 in 2
+groups, 20 and 116 ms forward, 69 and 639 with gradients, since XLA has no fast form of it on a CPU; 11 x 11 with stride
+4, 10 and 14, 86 and 76; 3 x 3 of 128 to 128 channels, 16.5 and 17, 48 and 76. vision/ uses ops/conv_cpu, whose
+gradients of plain convolutions are faster.
 """
 
 import argparse
@@ -99,7 +99,10 @@ def cases(torch):
     """(name, ours, jax.lax's or None, torch's or None, arguments)."""
     functional = torch.nn.functional if torch else None
     rng = np.random.default_rng(0)
-    draw = lambda shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+
+    def draw(shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     for name, (shape, kernel, stride, padding, groups) in CONVOLUTIONS.items():
         given = (stride, padding, groups)
         yield (

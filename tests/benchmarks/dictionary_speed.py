@@ -2,25 +2,23 @@
 
     taskset -c 0 python -m tests.benchmarks.dictionary_speed [--rounds 3] [--target 31]
 
-All start from the same data patches and see the same 50,000 patches of 12 x 12 (whitened, of the
-pictures that come with scikit-learn and scikit-image), d = 144, k = 256, weight 1. Quality is the
-mean L1 objective of 4,000 held-out patches, by our solver to a gap of 1e-4, off the clock. Everyone
-runs in this one process, in turn: what is compared is seconds of its processor time, compilation
-left out. SPAMS (package spams-bin, GPL) and scikit-learn are needed by nothing else; without SPAMS
-it is left out. Prints the median over rounds of the seconds to the target, by interpolation, and the
-table they come from.
+All start from the same atoms and learn from the same 50,000 whitened patches of 12 x 12 of the images that come with
+scikit-learn and scikit-image; d = 144, k = 256, penalty weight 1. The objective is the mean over 4,000 held-out
+patches, by our solver to a gap of 1e-4, untimed. All run in one process, in turn; times are CPU-seconds without
+compilation. SPAMS (package spams-bin, GPL) is left out where it is not installed. Prints the median over rounds of the
+seconds to the target objective, by interpolation, and the table of objectives.
 
-Seen on one core of an AVX2 machine (jax 0.10.2, spams-bin 2.6.14, scikit-learn 1.9.1), seconds to 31.0 from
-37.1, median of 3 and what it is of ours:
+Measured on one core of an AVX2 machine (jax 0.10.2, spams-bin 2.6.14, scikit-learn 1.9.1): seconds from 37.1 to 31.0,
+median of 3, and their ratio to the first row:
 
     online                           0.42            SPAMS, batches of 256     3.92    9.3
     online, 6 inner iterations       0.88    2.1     SPAMS, batches of 512     2.91    6.9
     online, 32 atoms at once         0.53    1.3     scikit-learn             12.73   30.4
     Lagrange dual                    4.33   10.3     projected gradient        6.37   15.2
 
-What limits it: most of a step is products of matrices at the core's rate (the inner iterations, the sums of
-a a' and x a', the residual), the rest the eigenvectors of DD' and the atoms in turn; so nothing but fewer
-steps could be quicker, and fewer patches a step, or one iteration, need more of them.
+What limits it: most of a step is matrix products at the core's rate (inner iterations, the sums of a a' and x a', the
+residual); the rest is the eigenvectors of DD' and the atoms' sequential updates. Only fewer steps would be faster, but
+smaller batches, or a single inner iteration, need more of them.
 """
 
 import argparse
@@ -157,7 +155,10 @@ def contenders(x, start, spams):
         projected_gradient.step, penalty_weight=WEIGHT, optimizer=adam, n_iterations=4
     )
     by_dual = functools.partial(lagrange_dual.step, penalty_weight=WEIGHT, n_iterations=12)
-    large = lambda n: np.random.default_rng(n).permutation(N_TRAIN)[: 10 * BATCH]  # noqa: E731
+
+    def large(n):
+        return np.random.default_rng(n).permutation(N_TRAIN)[: 10 * BATCH]
+
     made = {
         'online': lambda: Ours(empty, online, x, rows_of, 4),
         'online, 6 inner iterations': lambda: Ours(
@@ -205,8 +206,8 @@ def main():
 
     made = contenders(x, start, spams)
     if options.only:
-        wanted = tuple(options.only)
-        made = {n: m for n, m in made.items() if n == 'online' or n.startswith(wanted)}
+        prefixes = tuple(options.only)
+        made = {n: m for n, m in made.items() if n == 'online' or n.startswith(prefixes)}
     first = float(solve(test, start, WEIGHT).objective.mean())
     print(f'{jax.devices()[0].device_kind}; start {first:.3f}, target {options.target}', flush=True)
     reached = {name: [] for name in made}

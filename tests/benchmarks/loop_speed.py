@@ -1,23 +1,22 @@
-"""What the loop costs beside the arithmetic: host time a step, saving, and the time to a first step.
+"""Overhead of the training loop: host time per step, saving, and the time to the first step.
 
     python tests/benchmarks/loop_speed.py [--steps 200] [--repeats 3]
 
-A 784-256-784 autoencoder, batch 128, Adam. `bare` is its compiled step called again and again, which
-no loop can beat; the others are lecture4.train.loop with all it does (metrics, log, signals), the
-data on the device or coming from the host at each step, one step or ten in a call, and with saves
-every 20 steps. Ways are timed in turns; medians. Then the time from a command to the line of its
-first step, with an empty compilation cache and with the one it left.
+A 784-256-784 autoencoder, batch size 128, Adam. `bare` is its compiled step in a Python loop, the lower bound; the
+others are lecture4.train.loop with everything it does (metrics, log, signals): data on the device or from the host at
+each step, one step or ten per call, and saves every 20 steps. Interleaved; medians. Then the time from a command to the
+log line of its first step, with an empty compilation cache and with a full one.
 
-On 2 shared cores of an EPYC, other work beside it (differences under 0.5 ms are noise there):
+On 2 cores of an EPYC next to other jobs (differences below 0.5 ms are noise there), ms per step:
 
     bare, resident                      5.65   +0.00  x 1.00
     loop, resident                      5.29   -0.37  x 0.94
-    loop, resident, 10 a call           5.29   -0.36  x 0.94
+    loop, resident, 10 per call         5.29   -0.36  x 0.94
     loop, streamed                      5.79   +0.14  x 1.03
     loop, resident, saves every 20     12.55   +6.90  x 2.22
-    seconds from the command to its first step: 7.8 with an empty cache, 3.2 with the one left
+    seconds from the command to its first step: 7.8 with an empty cache, 3.2 with a full one
 
-A save of this state, 4.8 MB with Adam's two moments, so costs 0.14 s of the loop, whatever a step takes.
+A save of this state, 4.8 MB with Adam's two moments, costs 0.14 s.
 """
 
 import argparse
@@ -151,7 +150,7 @@ def main():
     ways = {
         'bare, resident': functools.partial(bare, resident(x)),
         'loop, resident': functools.partial(looped, resident(x)),
-        'loop, resident, 10 a call': functools.partial(looped, resident(x), per_call=10),
+        'loop, resident, 10 per call': functools.partial(looped, resident(x), per_call=10),
         'loop, streamed': functools.partial(looped, streamed(x)),
         'loop, resident, saves every 20': functools.partial(looped, resident(x), save_every=20),
     }
@@ -160,7 +159,7 @@ def main():
         for name, way in ways.items():
             times[name].append(1e3 * way(options.steps) / options.steps)
     base = statistics.median(times['bare, resident'])
-    print(f'{jax.devices()[0].device_kind}: ms a step, and beside the bare step')
+    print(f'{jax.devices()[0].device_kind}: ms per step, difference from the bare step, ratio')
     for name, found in times.items():
         middle = statistics.median(found)
         print(f'{name:32} {middle:7.2f} {middle - base:+7.2f}  x {middle / base:.2f}')

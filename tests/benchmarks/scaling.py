@@ -33,10 +33,15 @@ LINKS = {'10 Gbit/s': 1.25e9, '100 Gbit/s': 12.5e9, '400 Gbit/s': 50e9, '450 GB/
 
 
 class Step(NamedTuple):
-    """What one training step costs.
+    """Costs of one training step.
 
-    Units   bytes: summed over devices, a step. sums: that wait for one another. flops: of one
-            example. repeated: flops that every device does. turns: of loops that every device does.
+    Attributes:
+      name: Title of its tables.
+      bytes: Bytes summed over devices.
+      sums: Number of sums that follow one another.
+      flops: Flops of one example.
+      repeated: Flops that every device repeats.
+      turns: Iterations of sequential loops that every device repeats.
     """
 
     name: str
@@ -93,7 +98,7 @@ def seconds(step: Step, n: int, batch: int, link: float, options) -> tuple[float
 
 
 def efficiency(step: Step, n: int, batch: int, link: float, options) -> float:
-    """Examples a second over n devices, as a share of n times those of one device alone."""
+    """Examples per second of n devices, as a fraction of n times those of one device."""
     alone = sum(seconds(step, 1, batch, link, options))
     return alone / n / sum(seconds(step, n, batch, link, options))
 
@@ -106,26 +111,26 @@ def weak_efficiency(step: Step, n: int, each: int, link: float, options) -> floa
 
 def show(step: Step, batch: int, each: int, options):
     """Tables of one kind of training."""
-    print(f'\n{step.name}: {step.bytes / 1e6:.3f} MB in {step.sums} sums a step')
-    for title, size, share in (
+    print(f'\n{step.name}: {step.bytes / 1e6:.3f} MB in {step.sums} sums per step')
+    for title, size, fraction in (
         (f'global batch {batch}', batch, efficiency),
-        (f'{each} a device', each, weak_efficiency),
+        (f'{each} per device', each, weak_efficiency),
     ):
         print(f'  {title:20} computing ' + ''.join(f'{name:>22}' for name in LINKS))
         last = dict.fromkeys(LINKS, 0)
         for n in DEVICES:
-            if share is efficiency and n > batch:
+            if fraction is efficiency and n > batch:
                 continue
-            total = size if share is efficiency else size * n
+            total = size if fraction is efficiency else size * n
             cells, computing = '', 0.0
             for name, link in LINKS.items():
                 computing, summing = seconds(step, n, total, link, options)
-                found = share(step, n, size, link, options)
-                last[name] = n if found >= 0.5 else last[name]
-                cells += f'{1e3 * summing:11.2f} ms {100 * found:5.0f} %'.rjust(22)
+                reached = fraction(step, n, size, link, options)
+                last[name] = n if reached >= 0.5 else last[name]
+                cells += f'{1e3 * summing:11.2f} ms {100 * reached:5.0f} %'.rjust(22)
             print(f'  {n:8} devices    {1e3 * computing:8.2f} ms' + cells)
-        told = ', '.join(f'{n or "fewer than 8"} ({name})' for name, n in last.items())
-        print(f"  at least half of the devices' worth up to: {told}")
+        limits = ', '.join(f'{n or "fewer than 8"} ({name})' for name, n in last.items())
+        print(f'  at least half of the efficiency up to: {limits}')
 
 
 def count(d: int = 144, k: int = 256, n_inner: int = 8, n_devices: int = 8) -> int:

@@ -168,7 +168,10 @@ def vmapped(rounds, n_steps=100):
             return np.asarray(jax.block_until_ready(found))
 
         together = functools.partial(every, states, pixels, keys, betas)
-        once = lambda together=together: np.asarray(together()[1])  # noqa: E731
+
+        def once(together=together):
+            return np.asarray(together()[1])
+
         np.testing.assert_allclose(loop(), once(), rtol=1e-4)
         ratios = [timed(loop)[0] / timed(once)[0] for _ in range(rounds)]
         print(
