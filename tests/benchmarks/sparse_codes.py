@@ -1,19 +1,18 @@
-"""L1 codes a CPU-second, beside SPAMS (LARS) and scikit-learn's lasso_cd: interleaved, medians.
+"""CPU time of L1 codes, compared with SPAMS (LARS) and scikit-learn's lasso_cd: interleaved, medians.
 
     python tests/benchmarks/sparse_codes.py [--only 0,3] [--signals 4000] [--rounds 3] [--kinds paths] [--many 100000]
     taskset -c 0,1 python tests/benchmarks/sparse_codes.py --cores --signals 20000
 
-Patches of the pictures that come with scikit-learn and scikit-image, contrast-normalised and whitened;
-dictionaries learned here (kept in the temporary folder for the next run); raw digits, ill-conditioned.
-Weights are set for the share of non-zero codes in the table. "to 1e-4" is sum(P - P*) / sum P* against
-LARS in float64, of whichever of our candidates reaches it in the least time; "certified" is the mean
-duality gap that a solver itself reports, recomputed in float64. SPAMS (spams-bin; no dependency, 2.6.14
-was used) in float32 and one thread is exact up to rounding, so all rows have one time of it. scikit-learn
-is timed on a tenth of the signals. All in CPU-seconds of one thread, compilation excluded. With --many:
-the worst of so many signals, in relative terms, theirs and ours.
+Signals: contrast-normalized, whitened patches of the images that come with scikit-learn and scikit-image, with
+dictionaries learned here (stored in the temporary folder), and raw digits with digits as atoms, which is
+ill-conditioned. Penalty weights give the fraction of nonzero codes in the table. "to 1e-4": the fastest of our solvers
+with sum(P - P*) / sum(P*) <= 1e-4, where P* is the objective of LARS in float64; "certified": with such a mean duality
+gap, recomputed in float64. SPAMS (spams-bin, not a dependency; 2.6.14 was used) in float32 on one thread is exact up to
+rounding, so it has one time per row. scikit-learn is timed on a tenth of the signals. CPU-seconds of one thread without
+compilation. With --many: the largest relative error over that number of signals, of SPAMS and of ours.
 
-Seen on one core of an AVX2 machine while the other was busy (jax 0.10.2, spams-bin 2.6.14, scikit-learn
-1.9.1; two runs differ by a tenth), microseconds a signal, and how many times as long SPAMS takes:
+Measured on one core of an AVX2 machine while the other was busy (jax 0.10.2, spams-bin 2.6.14, scikit-learn
+1.9.1; runs differ by 10 %): microseconds per signal, and the ratio of SPAMS' time to ours:
 
       d     k   non-zero    SPAMS scikit-       to 1e-4      to 1e-6   certified    certified
                                     learn                               to 1e-3      to 1e-4
@@ -27,21 +26,21 @@ Seen on one core of an AVX2 machine while the other was busy (jax 0.10.2, spams-
      64   256 raw digits     45.5    1994    108.5 0.42   143.3 0.32   143.3 0.32   143.3 0.32
     144   256      20.0%    215.3     540    156.8 1.37   179.1 1.20   179.1 1.20   200.0 1.08
 
-The last row was measured later, beside a compilation; but for its first column it is by alternating directions.
+The last row was measured next to a compilation; ADMM is fastest there, except to 1e-4.
 
-The worst of 100,000 signals, relative error, SPAMS in float32 and ours (encode, tolerance 1e-6):
+Largest relative error of 100,000 signals, SPAMS in float32 and ours (encode, tolerance 1e-6):
 k = 256 at 7.4 %: 2.4e-1 and 6e-8, 2.2 %: 4e-13 and 4e-7; k = 512 at 5.6 %: 3.6e-1 and 1e-10, 1.8 %: 2e-12 and
-4e-7. The largest gap of all 400,000 that ours reports is 2.5e-6.
+4e-7. The largest gap that ours reports, of all 400,000, is 2.5e-6.
 
-On two cores in place of one encode.over_devices (a thread a core) takes a wall clock 1.7 times as fast at k =
-256, 7.4 %, and 1.3 times at 2.2 % (37 and 64 thousand signals a second, certified to 1e-4; SPAMS with two
-threads 28 and 98), where one call gains nothing (20 and 42).
+On two cores parallel_encode.over_devices (one thread per core) is 1.7 times as fast as on one at k = 256, 7.4 %, and
+1.3 times at 2.2 % (walltime; 37 and 64 thousand signals per second, certified to 1e-4; SPAMS with two threads 28 and
+98); a single call gains nothing (20 and 42).
 
 Paths of the codes by machine code (extra numba, coordinate_descent(kernel='cpu'), which encode takes on a CPU), by
 taskset -c 0 python tests/benchmarks/sparse_codes.py --only 7,0,1,3,6,2 --rounds 5 --kinds paths
-on one core of an AMD EPYC (Zen 3, AVX2) while other jobs ran. One time for all goals, since the codes are exact: errors
-of 1e-11, gaps of 3e-6 and less. The last two columns are from runs with and without machine code (--kinds paths,gap;
-raw digits: all kinds), certified to 1e-4 as by encode: how many times as long SPAMS takes.
+on one core of an AMD EPYC (Zen 3, AVX2) next to other jobs. One time for all goals, since the codes are exact: errors
+of 1e-11, gaps of at most 3e-6. The last two columns are ratios of SPAMS' time to ours in runs with and without machine
+code (--kinds paths,gap; raw digits: all kinds), certified to 1e-4 as by encode.
 
       d     k   non-zero    SPAMS          paths     paths  without
      64   256 raw digits     56.3     25.1  2.24      2.84     0.28
@@ -55,11 +54,11 @@ On raw digits the machine code alone takes 11 us where SPAMS takes 33; the rest 
 two of them for the certificate, and copies. Without a certificate, other solvers take less to 1e-4 at 7.4 % (3.90), and
 about as much at 2.2 % (1.51 and 1.39 in one run).
 
-What limits it. A greedy update is one pass over a signal's k codes and one row of the Gram matrix, bound by
-loads from the inner cache, and finer tolerances want more of them. Alternating directions are products at the
-core's rate, and want more iterations; begun by a few of them, updates gain less than these cost. LARS is exact
-after about as many steps as codes are not zero, so it gains as these get fewer, as tolerances get finer, and
-most where atoms are much alike, as in raw digits: updates creep there. There SPAMS stays ahead of all but the paths.
+What limits it. A greedy update reads a signal's k codes and one row of the Gram matrix, bound by loads from the L1
+cache; finer tolerances need more updates. ADMM's iterations are matrix products at the core's rate, but it needs more
+of them; starting from a few of them saves fewer updates than they cost. LARS is exact after about as many steps as
+there are nonzero codes, so it gains where these are few, tolerances fine, and atoms similar, as in raw digits, where
+coordinate descent converges slowly.
 """
 
 import argparse
@@ -85,7 +84,7 @@ from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.dictionary import online
 
 KEPT = pathlib.Path(tempfile.gettempdir()) / 'lecture4_sparse_codes'
-# d, k, share of codes that are not zero, weight the dictionary is learned at.
+# d, k, fraction of nonzero codes, penalty weight of dictionary learning.
 PROBLEMS = [
     (144, 256, 0.074, 1.2),
     (144, 256, 0.022, 2.0),
@@ -97,34 +96,34 @@ PROBLEMS = [
     (64, 256, None, 0.1),
     (144, 256, 0.2, 1.2),
 ]
-PICTURES = ('astronaut', 'camera', 'coins', 'coffee', 'chelsea', 'moon', 'rocket', 'brick', 'grass')
+IMAGES = ('astronaut', 'camera', 'coins', 'coffee', 'chelsea', 'moon', 'rocket', 'brick', 'grass')
 
 
 def patches(side, n, seed=0):
-    """Whitened patches [n, side^2] of pictures that need no download."""
-    grey = lambda p: (p if p.ndim == 2 else p[..., :3].mean(-1)).astype(np.float32) / 255  # noqa: E731
-    pictures = [grey(getattr(skimage.data, name)()) for name in PICTURES]
-    pictures += [grey(picture) for picture in load_sample_images().images]
-    rng, cut = np.random.default_rng(seed), []
-    for picture in pictures:
-        windows = np.lib.stride_tricks.sliding_window_view(picture, (side, side))
-        at = [rng.integers(0, size, 2 * n // len(pictures)) for size in windows.shape[:2]]
-        cut.append(windows[at[0], at[1]].reshape(-1, side * side))
-    x = rng.permutation(np.concatenate(cut))
+    """Whitened patches [n, side^2] of images that need no download."""
+    images = [getattr(skimage.data, name)() for name in IMAGES] + load_sample_images().images
+    rng, sampled = np.random.default_rng(seed), []
+    for image in images:
+        gray = image if image.ndim == 2 else image[..., :3].mean(-1)
+        gray = gray.astype(np.float32) / 255
+        windows = np.lib.stride_tricks.sliding_window_view(gray, (side, side))
+        at = [rng.integers(0, size, 2 * n // len(images)) for size in windows.shape[:2]]
+        sampled.append(windows[at[0], at[1]].reshape(-1, side * side))
+    x = rng.permutation(np.concatenate(sampled))
     x = x[x.std(axis=1) > 0.02][:n]
     x = x - x.mean(axis=1, keepdims=True)
     x = jnp.asarray(x / np.sqrt(x.var(axis=1, keepdims=True) + 1e-4))
     return np.asarray(apply(zca(x[:20000], 0.1), x))
 
 
-def problem(spams, d, k, share, weight, n):
-    """Signals [n, d], unit atoms [d, k] and the weight that gives that share of codes."""
-    if share is None:
+def problem(spams, d, k, fraction, weight, n):
+    """Signals [n, d], unit atoms [d, k] and the weight that gives that fraction of nonzero codes."""
+    if fraction is None:
         x = load_digits().data.astype(np.float32) / 16
         atoms = x[np.random.default_rng(0).permutation(len(x))[:k]].T
         return x, atoms / np.linalg.norm(atoms, axis=0), weight
     x = patches(int(d**0.5), max(n, 20000))
-    path = KEPT / f'{d}_{k}_{share}.npy'
+    path = KEPT / f'{d}_{k}_{fraction}.npy'
     if not path.exists():
         state = online.init(jax.random.key(0), jnp.asarray(x[:20000]), k)
         step = jax.jit(lambda s, b, key: online.step(s, b, key, penalty_weight=weight)[0])
@@ -137,15 +136,15 @@ def problem(spams, d, k, share, weight, n):
     D, low, high = np.load(path), 0.05, 20.0
     for _ in range(10):
         weight = (low * high) ** 0.5
-        more = (lars(spams, x[:600], D, weight) != 0).mean() > share
+        more = (lars(spams, x[:600], D, weight) != 0).mean() > fraction
         low, high = (weight, high) if more else (low, weight)
     return x[-n:], D, round(weight, 2)
 
 
 def lars(spams, x, D, weight, dtype=np.float32):
     options = {'D': np.asfortranarray(D, dtype), 'lambda1': float(weight), 'mode': 2}
-    found = spams.lasso(np.asfortranarray(x.T, dtype), numThreads=1, **options)
-    return found.toarray().T
+    codes = spams.lasso(np.asfortranarray(x.T, dtype), numThreads=1, **options)
+    return codes.toarray().T
 
 
 def value(x, D, a, weight):
@@ -216,7 +215,7 @@ def compare(spams, x, D, weight, rounds, kinds):
             times[name].append(seconds(run))
     cost = {name: statistics.median(t) / n * 1e6 for name, t in times.items()}
     cost['scikit-learn'] *= n / few
-    print(f'  SPAMS {cost["SPAMS"]:.1f} us a signal, scikit-learn {cost["scikit-learn"]:.1f}')
+    print(f'  SPAMS {cost["SPAMS"]:.1f} us per signal, scikit-learn {cost["scikit-learn"]:.1f}')
     error = {name: (value(x, D, a, weight) - best) / best.mean() for name, a in codes.items()}
     proven = {name: gap(x, D, a, weight).mean() for name, a in codes.items()}
     for goal, reached in (
@@ -244,17 +243,17 @@ def worst(spams, x, D, weight):
     """Prints the largest relative error of SPAMS in float32 and of ours, both at their best."""
     best = value(x, D, lars(spams, x, D, weight, np.float64), weight)
     run = jax.jit(lambda *v: solvers.encode(*v, tolerance=1e-6))
-    found = run(*map(jnp.asarray, (x, D, np.float32(weight))))
-    for name, codes in (('SPAMS', lars(spams, x, D, weight)), ('ours', np.asarray(found.codes))):
+    solution = run(*map(jnp.asarray, (x, D, np.float32(weight))))
+    for name, codes in (('SPAMS', lars(spams, x, D, weight)), ('ours', np.asarray(solution.codes))):
         error = (value(x, D, codes, weight) - best) / best
         print(
             f'  worst of {len(x)}: {name} {error.max():.1e}, 99.9 % {np.quantile(error, 0.999):.1e}'
         )
-    print(f'  {solvers.summarize(found)}')
+    print(f'  {solvers.summarize(solution)}')
 
 
 def on_cores(spams, x, D, weight, rounds):
-    """Prints thousands of signals a second of wall clock on all cores that this process may use."""
+    """Prints thousands of signals per second of walltime on all cores that this process may use."""
     n_cores = parallel_encode.n_cores()
     ours = tuple(map(jnp.asarray, (x, D, np.float32(weight))))
     one = jax.jit(lambda *v: solvers.encode(*v, tolerance=1e-4).codes)
@@ -273,8 +272,8 @@ def on_cores(spams, x, D, weight, rounds):
             if repeat:
                 times[name].append(time.perf_counter() - began)
     rates = {name: len(x) / 1e3 / statistics.median(t) for name, t in times.items()}
-    told = ', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())
-    print(f'  {n_cores} cores, thousand signals a second to a gap of 1e-4: {told}', flush=True)
+    text = ', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())
+    print(f'  {n_cores} cores, thousand signals per second to a gap of 1e-4: {text}', flush=True)
 
 
 def main():
@@ -289,11 +288,11 @@ def main():
     try:
         import spams
     except ImportError:
-        raise SystemExit('SPAMS is the peer here: pip install spams-bin') from None
+        raise SystemExit('this benchmark compares with SPAMS: pip install spams-bin') from None
     for i in map(int, args.only.split(',')) if args.only else range(len(PROBLEMS)):
-        d, k, share, weight = PROBLEMS[i]
-        x, D, weight = problem(spams, d, k, share, weight, args.many or args.signals)
-        kind = f'{share:.1%} non-zero' if share else 'raw digits'
+        d, k, fraction, weight = PROBLEMS[i]
+        x, D, weight = problem(spams, d, k, fraction, weight, args.many or args.signals)
+        kind = f'{fraction:.1%} nonzero' if fraction else 'raw digits'
         print(f'{i}: d={d} k={k} {kind}, weight {weight}, {len(x)} signals', flush=True)
         if args.many:
             worst(spams, x, D, weight)
