@@ -11,7 +11,7 @@ Results:  after 400 iterations; oriented: the largest fraction of a filter's spe
 
           | images               | cost   | mean activations (target 0.01) | oriented |
           |----------------------|--------|--------------------------------|----------|
-          | UFLDL (olshausen)    | 0.4466 | 0.0109 to 0.0113               | 0.65     |
+          | UFLDL (olshausen)    | 0.4464 | 0.0109 to 0.0113               | 0.65     |
           | SciPy's L-BFGS-B     | 0.4520 to 0.4538 | 0.0110 to 0.0116     | 0.52 to 0.58 |
           | photos               | 0.3431 | 0.0100 to 0.0111               | 0.70     |
 """

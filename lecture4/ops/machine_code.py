@@ -37,7 +37,12 @@ def ffi_version() -> int:
 
 
 def compile_cached(compiler: Callable[..., Any], function: Callable[..., Any]) -> Any:
-    """The function compiled by numba, or read from its cache."""
+    """The function compiled by numba, or read from its cache.
+
+    Args:
+      compiler: (cache=...) -> decorator, such as numba.njit.
+      function: What it compiles.
+    """
     try:
         return compiler(cache=True)(function)
     except RuntimeError:  # no directory for the cache can be written
@@ -45,7 +50,13 @@ def compile_cached(compiler: Callable[..., Any], function: Callable[..., Any]) -
 
 
 def register(target: str, make: Callable[[int], Callable[..., int]]) -> None:
-    """Compile the handler for a version of XLA's interface, which `make` returns, and register it for CPUs, once."""
+    """Compile a handler and register it for CPUs, once.
+
+    Args:
+      target: Name of the target in custom calls.
+      make: Version of XLA's interface -> the handler, a function of the address of a call frame that returns 0 or the
+        address of an error.
+    """
     from numba import cfunc, types  # pyright: ignore[reportMissingImports]
 
     with LOCK:
@@ -62,10 +73,18 @@ def define(
     target: str,
     attributes: Callable[..., dict[str, Any] | None],
 ) -> Primitive:
-    """A primitive with a plain form, (*arrays, **options) -> array or arrays, and a handler; it returns a list.
+    """Define a primitive with a plain form in JAX and a handler.
 
-    `static` names the options, which are hashable. `attributes`, (context of the lowering, **options), returns those of
-    the call of the handler by name, or None for the plain form; it is called for CPUs only.
+    Args:
+      name: Name of the primitive.
+      plain: The plain form, (*arrays, **options) -> array or arrays.
+      static: Names of the options, whose values are hashable.
+      target: Target of the handler, see `register`.
+      attributes: (context of the lowering, **options) -> attributes of the handler's call by name, or None for the plain
+        form; called for CPUs only.
+
+    Returns:
+      The primitive; bind returns a list of arrays.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
