@@ -80,8 +80,8 @@ def define(
       plain: The plain form, (*arrays, **options) -> array or arrays.
       static: Names of the options, whose values are hashable.
       target: Target of the handler, see `register`.
-      attributes: (context of the lowering, **options) -> attributes of the handler's call by name, or None for the plain
-        form; called for CPUs only.
+      attributes: (context of the lowering, **options) -> attributes of the handler's call by name, or None for the
+        plain form; called for CPUs only.
 
     Returns:
       The primitive; bind returns a list of arrays.
