@@ -38,7 +38,7 @@ def load(
     num_labeled: int,
     is_white: bool = False,
     cutoff: float = 0.39,
-    margin: int = 0,
+    margin: int = 4,
     seed: int = 0,
     **options: Any,
 ) -> DetectorSets:
@@ -54,7 +54,7 @@ def load(
       num_labeled: Largest number of distorted labeled images for training, and for testing.
       is_white: Whether the unlabeled images are whitened already.
       cutoff: As in `whiten.whiten`.
-      margin: As in `whiten.load_whitened`.
+      margin: Border in pixels that whitening distorts, since it treats images as periodic.
       seed: Seed of crops and distortions.
       **options: Options of `load_images`.
 
