@@ -20,7 +20,9 @@ Results:  digits, one run, 360 test images; accuracy (%) in place / translated b
           | 8 / 8           | 83.6 / 34.6 | 53.4 / 16.0 | 55.0 / 8.0  | 18,752        |
 
           No size is suitable by itself: wide max pooling buys invariance with accuracy in place, mean pooling and
-          subsampling lose both. Overlap gains .0 at 3 / 2 against 2 / 2, 4.0 at 4 / 2 against 4 / 4.
+          subsampling lose both. Overlap gains .0 at 3 / 2 against 2 / 2, 4.0 at 4 / 2 against 4 / 4. MNIST (13
+          CPU-minutes): in place max 4 / 2 is best, 96.4 (no pooling 95.8; 4 / 4 94.1), translated max 16 / 8, 83.9
+          (no pooling 75.0); mean 16 / 16 60.9 / 39.7. Overlap gains .0 at 3 / 2 there too, 2.3 at 4 / 2.
 """
 
 import dataclasses
