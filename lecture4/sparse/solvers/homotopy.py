@@ -26,7 +26,19 @@ def follow_paths(
     max_support: int,
     is_nonnegative: bool,
 ) -> tuple[Float[Array, 'n k'], Int32[Array, ' n']]:
-    """(codes, number of steps) in float32 for D'x, D'D; zeros where the machine code does not run, and for NaN."""
+    """Codes at the end of the homotopy path.
+
+    Args:
+      correlation: D'x of every signal, float32.
+      gram: D'D, float32.
+      weight: Penalty weights, one or one for each signal; a signal whose weight is not positive gets zeros.
+      max_iterations: Largest number of steps of a signal.
+      max_support: Largest number of nonzero codes.
+      is_nonnegative: Whether codes are nonnegative.
+
+    Returns:
+      (codes, number of steps); zeros where the machine code does not run, and for signals that are not finite.
+    """
     size = min(max_support, gram.shape[0], MAX_SUPPORT)
     is_valid = jnp.all(jnp.isfinite(correlation), axis=1, keepdims=True) & (weight > 0)
     correlation = jnp.where(is_valid, correlation, 0)

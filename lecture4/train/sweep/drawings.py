@@ -69,7 +69,7 @@ def against(
 def rows_against(
     settings: Sequence[Setting],
     swept: Sequence[str],
-    keys: Iterable[str],
+    keys: Sequence[str],
     declared: Sequence[Metric],
 ) -> dict[str, reports.Figure]:
     """Metrics that a table has for several rows, such as layers, against the only swept field: a line per row.
@@ -101,7 +101,7 @@ def rows_against(
         }
         percent = metric.unit == 'fraction'
         label = metric.label if percent else metric.title
-        crossed = len({row.count('/') for row in rows} | {2}) == 1  # rows and columns of a table
+        crossed = all(row.count('/') == 2 for row in rows)  # by row and column of a table
         figure = variants.against(lines, swept[0], label, percent=percent, crossed=crossed)
         caption = f'{sentence(metric.label)} against {swept[0]}, for each row of its table.'
         figures[f'{metric.name}_rows_against_{swept[0]}'] = reports.Figure(figure, caption)
