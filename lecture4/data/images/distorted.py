@@ -80,7 +80,7 @@ def load(
     available = len(task.train_images)
     if num_train > available:
         raise ValueError(
-            f'num_train is {num_train}, but {source} has {available} training images; use at most {available}'
+            f'{source} has {available} training images, got {num_train} to distort; use at most {available}'
         )
     rows = np.random.default_rng(seed).permutation(available)[: num_train or None]
     _, size, _, channels = task.train_images.shape
