@@ -63,5 +63,7 @@ def test_uint8_images_are_brought_to_the_unit_interval():
 
 
 def test_more_training_images_than_there_are_is_refused():
-    with pytest.raises(ValueError, match='digits has 1297 training images, got 3000 to distort; use at most 1297'):
+    with pytest.raises(
+        ValueError, match='digits has 1297 training images, got 3000 to distort; use at most 1297'
+    ):
         distorted.load('digits', 'RTS', num_train=3000)
