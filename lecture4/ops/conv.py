@@ -1,11 +1,11 @@
 """Convolution and cross-correlation in any number of dimensions, and their exact adjoints.
 
 Channels come last: x [n, h, w, ..., c], kernels [kh, kw, ..., c / groups, o]. Everything is computed by XLA's
-convolution. The convolution of networks is the cross-correlation; the true convolution flips the kernel first, and is
-commutative.
+convolution, unless `cross_correlate` is given another. The convolution of networks is the cross-correlation; the true
+convolution flips the kernel first, and is commutative.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +22,7 @@ def cross_correlate(
     padding: Padding = 0,
     groups: int = 1,
     precision: lax.PrecisionLike = None,
+    conv_general_dilated: Callable[..., Array] = lax.conv_general_dilated,
 ) -> Float[Array, 'n *out o']:
     """y[i] = sum_f x[i * stride + f - padding] kernel[f], zeros outside x: a network's convolution.
 
@@ -35,6 +36,8 @@ def cross_correlate(
       groups: Number of groups of channels.
       precision: As in lax: float32 products are rounded to TF32 or bfloat16 on accelerators unless
         it is 'highest'.
+      conv_general_dilated: As in flax's Conv: `conv_cpu.conv_general_dilated` has fast gradients on a CPU, in reverse
+        mode only.
 
     Raises:
       TypeError: An input is an integer array, or the dtypes differ.
@@ -43,7 +46,7 @@ def cross_correlate(
     """
     x, kernel = _operands(x, kernel, groups)
     placed = windows(x.shape[1:-1], kernel.shape[:-2], stride, padding, name='kernel')
-    return lax.conv_general_dilated(
+    return conv_general_dilated(
         x,
         kernel,
         placed.stride,

@@ -4,6 +4,7 @@ Gradients are computed by `jax.grad` of `loss` or by `manual_value_and_grad`, th
 `manual_backprop` in the order of the lecture.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from lecture4.ops import conv, pool, receptive_field
+from lecture4.ops import conv, conv_cpu, pool, receptive_field
 from lecture4.ops.varying import vary_together
 from lecture4.vision import manual_backprop
 
@@ -122,11 +123,14 @@ def apply(
     Returns:
       z, and {'conv1' (before the activation function), 'activation1', 'pool1', ..., 'dense'}.
     """
+    convolve = functools.partial(
+        conv.cross_correlate, conv_general_dilated=conv_cpu.conv_general_dilated
+    )
     x, layers = jnp.asarray(x), {}
     for i in range(1, len(network.features) + 1):
         layer = params[f'conv{i}']
         bias = layer['bias'][None, None, None, :]
-        z = conv.cross_correlate(x, layer['kernel'], 1, network.padding) + bias
+        z = convolve(x, layer['kernel'], 1, network.padding) + bias
         a = ACTIVATIONS[network.activation](z)
         x = _pool(a, network)
         layers |= {f'conv{i}': z, f'activation{i}': a, f'pool{i}': x}
