@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lecture4.data.detection import buckets
+from lecture4.data.detection.dataset import DetectionDataset
 from lecture4.ops import boxes as box_ops
 from lecture4.vision.detection import fast_rcnn, faster_rcnn, networks, stages, truncated_svd
 from lecture4.vision.detection.recipe import Recipe
@@ -220,3 +222,21 @@ def test_published_backbones_have_their_shapes(name):
 def test_unknown_detectors_are_named():
     with pytest.raises(ValueError, match='unknown detector vgg; expected one of small, vgg_d'):
         networks.create('vgg', 3)
+
+
+def test_images_of_fifty_sizes_need_one_program_per_bucket(example):
+    rng = np.random.default_rng(0)
+    sizes = np.stack([np.arange(30, 80), rng.integers(30, 80, 50)], 1).astype(np.int32)
+    images = [rng.integers(256, size=(h, w, 3), dtype=np.uint8) for h, w in sizes]
+    dataset = DetectionDataset(
+        images, sizes, tuple(np.zeros((0, 4), np.float32) for _ in images),
+        *([tuple(np.zeros(0, kind) for _ in images) for kind in (np.int32, bool, bool, np.float32)]),
+        tuple(map(str, range(50))), ('a', 'b', 'c'),
+    )  # fmt: skip
+    rule = buckets.ScaleRule(48, 72, 32)
+    predict = jax.jit(functools.partial(faster_rcnn.predict, NETWORK, RECIPE))
+    for rows, bucket in buckets.evaluation_batches(dataset, 1, rule=rule):
+        batch = buckets.make_batch(dataset, rows, bucket, rule=rule)
+        given = {'images': batch['images'] / np.float32(255), 'sizes': batch['sizes']}
+        assert predict(example[0], given).boxes.shape == (1, 10, 4)
+    assert predict._cache_size() == 3  # 64 x 64, 64 x 96, 96 x 64
