@@ -1,4 +1,4 @@
-"""The updates of greedy coordinate descent: in JAX, and as one kernel for NVIDIA GPUs.
+"""The updates of greedy coordinate descent: in JAX, by machine code for a CPU, and as one kernel for NVIDIA GPUs.
 
 Codes y and correlations c are in units in which every weight is 1 and every atom of norm 1 (see coordinate_descent):
 the best y_j is the soft threshold at 1 of y_j + c_j, and a step s in y_j subtracts s times row j from c.
@@ -7,22 +7,32 @@ For a GPU, XLA compiles an update to four kernels, between which y and c travel 
 signal and atom, and one of the Gram matrix. In the kernel here a program of the grid solves one signal, whose y and c
 stay in registers, and only the row of the Gram matrix is read. A TPU needs no kernel for that: XLA keeps the loop's
 arrays in the chip's vector memory. tests/benchmarks/solver_kernels.py counts both.
+
+For a CPU, XLA compiles an update of 16 signals to several loops over their codes, and waits for the slowest signal. The
+machine code solves a signal at a time, with one pass over its codes for an update (see _greedy_handler).
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32
 
+from lecture4.ops import machine_code
 from lecture4.ops.varying import vary_like
-from lecture4.sparse.objective import L1
+from lecture4.sparse.objective import L1, NONNEGATIVE
 from lecture4.sparse.penalties import Penalty
 from lecture4.sparse.solvers.polish import bits_for, maximum_of_slices, slices_of
+from lecture4.sparse.solvers.tiling import by_groups
 
 ATOMS_PER_WARP = (
     512  # a thread holds 16 numbers of each array; up to 8192 atoms no register is spilled
+)
+TARGET = 'lecture4_greedy_updates'
+GROUP_SIZE = (
+    16  # signals updated together: their codes and correlations fit in a core's inner cache
 )
 
 Updated = tuple[Float[Array, 'n k'], Float[Array, 'n k'], Int32[Array, ' n'], Bool[Array, ' n']]
@@ -86,6 +96,51 @@ def descend(
     start = vary_like(start, (y, c, budget))
     y, c, _, updates, done = lax.while_loop(lambda carry: jnp.any(carry[2]), body, start)
     return y, c, updates, done
+
+
+def descend_on_cpu(
+    y: Float[Array, 'n k'],
+    c: Float[Array, 'n k'],
+    step_tolerance: Float[Array, ' n'],
+    budget: Int[Array, ' n'],
+    rows: Float[Array, 'k k'],
+    penalty: Penalty,
+) -> Updated:
+    """`descend` in float32 with a weight of 1, by machine code where numba is installed, see ops/machine_code.
+
+    A signal of budget 0 does not end by its step there.
+
+    Args:
+      y: Codes, as in descend.
+      c: Correlations.
+      step_tolerance: Largest step at which a signal ends.
+      budget: Largest number of updates of a signal.
+      rows: Rows subtracted from c.
+      penalty: L1 or NONNEGATIVE.
+    """
+    args = (y, c, step_tolerance, budget.astype(jnp.int32), rows)
+    args = vary_like(args, args)
+    return tuple(_updates.bind(*args, is_nonnegative=penalty == NONNEGATIVE))
+
+
+def _plain(y, c, step_tolerance, budget, rows, *, is_nonnegative):
+    penalty = NONNEGATIVE if is_nonnegative else L1
+
+    def solve(y, c, step_tolerance, budget):
+        return descend(y, c, step_tolerance, budget, 1, rows, penalty)
+
+    return by_groups(solve, GROUP_SIZE, y, c, step_tolerance, budget)
+
+
+def _attributes(context, *, is_nonnegative):
+    from lecture4.sparse.solvers._greedy_handler import make_handler  # loads numba
+
+    machine_code.register(TARGET, make_handler)
+    low = (1 << bits_for(context.avals_in[0].shape[1])) - 1
+    return {'options': np.array([low, is_nonnegative], np.int64)}
+
+
+_updates = machine_code.define('greedy_updates', _plain, ('is_nonnegative',), TARGET, _attributes)
 
 
 def descend_on_gpu(

@@ -1,6 +1,7 @@
-"""Codes started by machine code at the end of their homotopy path equal those of the plain form."""
+"""Codes by machine code equal those of the plain form: at the end of their homotopy path, and by greedy updates."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +13,33 @@ from sklearn.datasets import load_digits
 from lecture4.ops import machine_code
 from lecture4.sparse import implicit, solvers
 from lecture4.sparse.objective import L1, NONNEGATIVE
-from lecture4.sparse.solvers import homotopy
+from lecture4.sparse.solvers import greedy_updates, homotopy
+from lecture4.sparse.solvers.greedy_updates import descend, descend_on_cpu
 from tests.sparse.solving import done, lasso, problem, value
 
 needs_numba = pytest.mark.skipif(
     not machine_code.supported(), reason='needs pip install "lecture4[numba]"'
 )
 WEIGHT = 0.05
+TARGETS = {'gap': homotopy.TARGET, 'step': greedy_updates.TARGET}  # of programs by their `stop`
 
 
-@functools.partial(jax.jit, static_argnames=('penalty', 'kernel'))
-def solve(x, D, weight, tolerance=1e-4, max_iterations=20_000, penalty=L1, kernel='cpu'):
-    """Solution of coordinate_descent: one program for a shape, penalty and kernel."""
-    options = {'tolerance': tolerance, 'max_iterations': max_iterations}
-    return solvers.coordinate_descent(x, D, weight, penalty=penalty, kernel=kernel, **options)
+@functools.partial(jax.jit, static_argnames=('penalty', 'kernel', 'stop'))
+def solve(
+    x,
+    D,
+    weight,
+    tolerance=1e-4,
+    max_iterations=20_000,
+    init=None,
+    penalty=L1,
+    kernel='cpu',
+    stop='gap',
+):
+    """Solution of coordinate_descent: one program for a shape, penalty, kernel and stop."""
+    options = {'tolerance': tolerance, 'max_iterations': max_iterations, 'init': init}
+    options |= {'penalty': penalty, 'kernel': kernel, 'stop': stop}
+    return solvers.coordinate_descent(x, D, weight, **options)
 
 
 @pytest.fixture(scope='module')
@@ -36,8 +50,8 @@ def digits():
     return jnp.asarray(x[:200]), jnp.asarray(atoms / np.linalg.norm(atoms, axis=0))
 
 
-def calls(fn, *args):
-    return jax.jit(fn).lower(*args).as_text().count(homotopy.TARGET)
+def calls(fn, *args, target=homotopy.TARGET):
+    return jax.jit(fn).lower(*args).as_text().count(target)
 
 
 @needs_numba
@@ -86,27 +100,29 @@ def test_at_most_max_iterations_steps(digits):
 
 
 @needs_numba
-def test_transformations_equal_the_plain_form():
+@pytest.mark.parametrize('stop', ['gap', 'step'])
+def test_transformations_equal_the_plain_form(stop):
     x, D = map(jnp.asarray, problem(n=8, dtype=np.float32))
     mesh = Mesh(np.array(jax.devices()[:2]), ('data',))
     data, whole = PartitionSpec('data'), PartitionSpec()
 
     def codes(x, D, kernel='cpu'):
-        return solve(x, D, WEIGHT, 1e-6, kernel=kernel).codes
+        return solve(x, D, WEIGHT, 1e-6, kernel=kernel, stop=stop).codes
 
+    target = TARGETS[stop]
     expected = codes(x, D, 'none')
-    assert calls(codes, x, D) > 0
+    assert calls(codes, x, D, target=target) > 0
     local = jax.shard_map(codes, mesh=mesh, in_specs=(data, whole), out_specs=data)
-    assert calls(local, x, D) > 0
+    assert calls(local, x, D, target=target) > 0
     np.testing.assert_allclose(jax.jit(local)(x, D), expected, atol=2e-5)
     split = NamedSharding(mesh, data)
     run = jax.jit(codes, in_shardings=(split, NamedSharding(mesh, whole)), out_shardings=split)
-    assert homotopy.TARGET not in run.lower(x, D).as_text()
+    assert target not in run.lower(x, D).as_text()
     np.testing.assert_allclose(run(x, D), expected, atol=2e-5)
     batched = jax.vmap(codes, (0, None))
-    assert calls(batched, x[:, None], D) == 0
+    assert calls(batched, x[:, None], D, target=target) == 0
     np.testing.assert_allclose(batched(x[:, None], D)[:, 0], expected, atol=2e-5)
-    assert homotopy.TARGET not in jax.export.export(jax.jit(codes))(x, D).mlir_module()
+    assert target not in jax.export.export(jax.jit(codes))(x, D).mlir_module()
 
 
 @needs_numba
@@ -126,17 +142,61 @@ def test_derivatives_equal_those_of_the_plain_form():
     np.testing.assert_allclose(gradient('cpu'), gradient('none'), atol=1e-3)
 
 
+@needs_numba
+@pytest.mark.parametrize('penalty, k', [(L1, 24), (NONNEGATIVE, 40), (L1, 640)])
+def test_greedy_updates_are_those_of_the_plain_form(penalty, k):
+    x, D = map(jnp.asarray, problem(n=6, d=max(16, k // 4), k=k, dtype=np.float32))
+    budget = jnp.asarray([1000, 5, 0, 1000, 1, 1000])
+    rows, tolerance = D.T @ D, jnp.full(6, 1e-3, jnp.float32)
+    y, c = jnp.zeros((6, k)), x @ D / WEIGHT
+    expected = descend(y, c, tolerance, budget, 1, rows, penalty)
+    got = descend_on_cpu(y, c, tolerance, budget, rows, penalty)
+    for one, two in zip(got[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got[2], expected[2], atol=1)
+    np.testing.assert_array_equal(got[3], expected[3] & (budget > 0))
+    assert list(got[2][jnp.asarray([1, 2, 4])]) == [5, 0, 1] and not got[0][2].any()
+    np.testing.assert_array_equal(got[0] == 0, expected[0] == 0)  # also codes that became 0
+
+
+@needs_numba
+@pytest.mark.parametrize('weight', [0.1, jnp.geomspace(0.05, 1, 200)[:, None]])
+@pytest.mark.parametrize('penalty', [L1, NONNEGATIVE])
+def test_codes_by_greedy_updates_equal_the_plain_form(digits, weight, penalty):
+    x, D = digits
+    x = x.at[0].set(0).at[1].set(jnp.nan).at[2].set(D[:, 5])
+    D = D.at[:, 20].set(0) * jnp.geomspace(0.5, 2, 96)[None]
+    options = {'stop': 'step', 'penalty': penalty}
+    start = jnp.clip(x @ D, 0, 0.1)
+    for more in ({}, {'init': start}, {'max_iterations': 9}):
+        ours, plain = (
+            solve(x, D, weight, 1e-3, kernel=kernel, **options, **more)
+            for kernel in ('cpu', 'none')
+        )
+        np.testing.assert_array_equal(ours.converged, plain.converged)
+        np.testing.assert_allclose(ours.objective, plain.objective, rtol=1e-4)
+        np.testing.assert_allclose(ours.gap, plain.gap, atol=2e-3)
+        np.testing.assert_allclose(ours.iterations.mean(), plain.iterations.mean(), rtol=0.02)
+        assert np.isnan(ours.codes[1]).all() and not ours.codes[0].any()
+    per_atom = jnp.linspace(0.05, 0.2, 96)
+    ours, plain = (solve(x, D, per_atom, 1e-4, kernel=kernel) for kernel in ('cpu', 'none'))
+    assert calls(functools.partial(solve, x, D), per_atom, target=greedy_updates.TARGET) > 0
+    np.testing.assert_array_equal(done(ours), done(plain))
+    np.testing.assert_allclose(ours.objective, plain.objective, rtol=2e-4)
+
+
 def test_other_calls_and_missing_numba_are_the_plain_form(monkeypatch):
     x, D = map(jnp.asarray, problem(n=8, dtype=np.float32))
 
-    def program(**options):
+    def program(penalty_weight: Any = WEIGHT, **options: Any):
         run = functools.partial(solvers.coordinate_descent, **options)
-        return str(jax.make_jaxpr(run)(x, D, jnp.asarray(WEIGHT)))
+        return str(jax.make_jaxpr(run)(x, D, jnp.asarray(penalty_weight)))
 
     start = {'init': jnp.zeros((8, 24))}
-    for options in (start, {'stop': 'step'}):
-        assert program(kernel='cpu', **options) == program(kernel='none', **options)
+    per_code = {'penalty_weight': jnp.full((8, 24), WEIGHT)}
+    assert program(kernel='cpu', **per_code) == program(kernel='none', **per_code)
     monkeypatch.setattr(machine_code, 'supported', lambda: False)
-    assert program(kernel='cpu') == program(kernel='none')
+    for options in ({}, start, {'stop': 'step'}):
+        assert program(kernel='cpu', **options) == program(kernel='none', **options)
     encode = str(jax.make_jaxpr(functools.partial(solvers.encode, platform='cpu'))(x, D, WEIGHT))
-    assert 'homotopy' not in encode
+    assert 'homotopy' not in encode and 'greedy_updates' not in encode
