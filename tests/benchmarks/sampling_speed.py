@@ -44,14 +44,12 @@ estimated times are equal (1.87 and 1.79 ms) before that factor. So 'auto' takes
 
 import argparse
 import functools
-import pathlib
-import platform
-import re
 import statistics
 import time
 
 import jax
 import numpy as np
+import processor
 
 from lecture4.ops import grids, sampling
 
@@ -142,18 +140,6 @@ def costs(topology_name):
             print(f'{name + ", " + what:34s} {"   ".join(shown)}', flush=True)
 
 
-def processor():
-    """Name of the processor, and the widest vector instructions that it has, where the system says so."""
-    try:
-        text = pathlib.Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(re.findall(r'^(model name|flags)\s*: (.*)$', text, re.MULTILINE))
-    flags = fields.get('flags', '').split()
-    widest = next((name for name in ('avx512f', 'avx2', 'avx') if name in flags), 'no AVX')
-    return f'{fields.get("model name", platform.machine())}, {widest}'
-
-
 def measure(runs, repeats):
     """{name: sorted milliseconds} of functions that take turns.
 
@@ -201,7 +187,7 @@ def main():
     except ImportError:
         torch = None
     peer = f'torch {torch.__version__}' if torch else 'torch is not installed'
-    print(f'{processor()}; jax {jax.__version__}, {peer}; ms: median (minimum)')
+    print(f'{processor.describe()}; jax {jax.__version__}, {peer}; ms: median (minimum)')
     for name, shape in CASES.items():
         images, theta, grid, cotangents = case(*shape)
         for how, points, size in zip(POINTS, (grid, theta), (None, shape[-1]), strict=True):

@@ -86,8 +86,8 @@ def coordinate_descent(
         GPU needs more signals than a tile of 128: tile=None. 'cpu' makes the updates by machine code where the program
         is compiled for one CPU and numba is installed, for float32 codes, unless signals and atoms have weights. With
         stop='gap', and without init or a weight per atom, it starts at the end of the homotopy path, whose steps count
-        as updates: updates alone would certify 1e-4 in 0.7 to 1.0 times its time on whitened patches, but in 4 to 7 times on
-        raw digits, and leave larger errors. See greedy_updates and homotopy.
+        as updates: updates alone would certify 1e-4 in 0.7 to 1.0 times its time on whitened patches, but in 4 to 7
+        times on raw digits, and leave larger errors. See greedy_updates and homotopy.
 
     Returns:
       Solution, whose iterations count updates of single codes.
