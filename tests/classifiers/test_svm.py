@@ -319,17 +319,17 @@ def test_classes_are_solved_in_batches_that_fit_in_memory(monkeypatch):
 # Composition
 
 
-def test_vmap_over_C_is_a_loop():
+def test_vmap_over_C_is_a_loop(x64):
     x, labels = blobs()
-    x32, y = jnp.asarray(x, jnp.float32), jnp.asarray(labels)
+    x, y = jnp.asarray(x, jnp.float64), jnp.asarray(labels)
     Cs = jnp.asarray([1e-3, 1.0, 1e3])
     for loss in LOSSES:
-        one = functools.partial(svm.fit, x32, y, n_classes=3, loss=loss)
+        one = functools.partial(svm.fit, x, y, n_classes=3, loss=loss)
         together = jax.jit(jax.vmap(lambda c, one=one: one(C=c)))(Cs)
         assert together.converged.all()
         for i, C in enumerate(Cs):
-            alone = fit(x, labels, loss=loss, C=C)
-            np.testing.assert_allclose(together.objective[i], alone.objective, rtol=2e-4)
+            alone = fit(x, labels, dtype=jnp.float64, loss=loss, C=C)
+            np.testing.assert_allclose(together.objective[i], alone.objective, rtol=1e-9)
             np.testing.assert_array_equal(together.iterations[i], alone.iterations)
 
 

@@ -181,9 +181,9 @@ def test_number_of_iterations_does_not_unroll():
     assert counts[0] == counts[1] < 20
 
 
-def test_signals_are_split_over_devices():
+def test_signals_are_split_over_devices(x64):
     """Under pmap every device stops by its own signals; the results are those of one device."""
-    x, D = problem(n=8, dtype=np.float32)
+    x, D = problem(n=8)
     whole = solve('fista', x, D, 0.05, tolerance=1e-6)
     split = jax.pmap(lambda x: solvers.fista(x, jnp.asarray(D), 0.05, tolerance=1e-6))(
         x.reshape(4, 2, 16)
