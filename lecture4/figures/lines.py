@@ -50,7 +50,9 @@ def panels(
             for key, values in (('x', x), ('y', y)):
                 if panel.get(f'{key}scale') == 'log':
                     values[values <= 0] = np.nan
-                drawn[key].append(values[np.isfinite(values)])
+            is_drawn = np.isfinite(x) & np.isfinite(y)
+            drawn['x'].append(x[is_drawn])
+            drawn['y'].append(y[is_drawn])
             i = names.index(name)
             marker = style.MARKERS[i % 7] if len(x) <= 12 else None
             dashes = '-' if i < 7 else '--'
