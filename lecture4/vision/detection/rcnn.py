@@ -87,13 +87,13 @@ def warp(
 
 
 class RegionNetwork(nn.Module):
-    """A small network for crops: a few convolutions, dense layers, a classifier.
+    """A network for crops: convolutions, dense layers, a classifier.
 
     Attributes:
       num_outputs: Number of classes plus one for the background.
       hidden_dims: Numbers of units of fc6, fc7, ...
       dropout_rate: Dropout rate after each dense layer.
-      network: The convolutions.
+      network: The convolutions: crops -> (last feature maps, activations).
     """
 
     num_outputs: int
@@ -111,6 +111,15 @@ class RegionNetwork(nn.Module):
         layers = DenseLayers(self.hidden_dims, self.dropout_rate, name='layers')
         x = activations['fc'] = layers(x, train)
         return nn.Dense(self.num_outputs, name='scores')(x), activations
+
+
+def check_activation(network: nn.Module, crop_size: int, name: str) -> None:
+    """Raise a ValueError if a network has no activation of this name on crops of this size; traced, not run."""
+    crops = jax.ShapeDtypeStruct((1, crop_size, crop_size, 3), jnp.float32)
+    (_, activations), _ = jax.eval_shape(network.init_with_output, jax.random.key(0), crops)
+    if name not in activations:
+        known = ', '.join(sorted(activations))
+        raise ValueError(f'unknown activation {name}; expected one of {known}')
 
 
 def loss(
