@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Real
 
@@ -69,11 +70,14 @@ def over_devices(
     count = min(n_cores(), n) if parallel == 'threads' else len(devices)
     n_rows = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
+    shared = (D, weight if rows[1] is None else None)
+    run: Any = _compiled(devices, parallel, tuple(sorted(options.items())))
+    if parallel == 'threads':
+        return run(n_rows, rows, *shared)
     # If signals run out, the last device repeats the last one.
     place = jnp.minimum(jnp.arange(n_rows * count), n - 1)
     rows = jax.tree.map(lambda v: jnp.asarray(v)[place].reshape(count, n_rows, *v.shape[1:]), rows)
-    run = _compiled(devices, parallel, tuple(sorted(options.items())))
-    solution = run(rows, D, weight if rows[1] is None else None)
+    solution = run(rows, *shared)
     return jax.tree.map(lambda v: v.reshape(count * n_rows, *v.shape[2:])[:n], solution)
 
 
@@ -109,16 +113,21 @@ def _compiled(devices, parallel, options):
     )
 
 
-def _in_threads(solve, device, rows, D, weight):
-    """`solve` for every part of the rows [count, n_rows, ...], each in its own thread."""
+def _in_threads(solve, device, n_rows, rows, D, weight):
+    """`solve` for n_rows of the rows at a time, each in its own thread; the last ones overlap those before them."""
     rows, D, weight = jax.device_put((rows, D, weight), device)
+    n = len(rows[0])
 
-    def solve_part(i):
-        return jax.block_until_ready(solve(jax.tree.map(lambda v: v[i], rows), D, weight))
+    def solve_part(start):
+        # Copies of signals and codes are part of the threads' work, but for one copy at the end.
+        part = jax.tree.map(lambda v: lax.dynamic_slice_in_dim(v, start, n_rows), rows)
+        solution = jax.block_until_ready(solve(part, D, weight))
+        return jax.tree.map(lambda v: v[max(start + n_rows - n, 0) :], solution)
 
-    with concurrent.futures.ThreadPoolExecutor(len(rows[0])) as pool:
-        solutions = list(pool.map(solve_part, range(len(rows[0]))))
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *solutions)
+    starts = range(0, n, n_rows)
+    with concurrent.futures.ThreadPoolExecutor(len(starts)) as pool:
+        solutions = list(pool.map(solve_part, starts))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *solutions)
 
 
 def stream(

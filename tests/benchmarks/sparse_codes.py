@@ -34,7 +34,9 @@ k = 256 at 7.4 %: 2.4e-1 and 6e-8, 2.2 %: 4e-13 and 4e-7; k = 512 at 5.6 %: 3.6e
 
 On two cores parallel_encode.over_devices (one thread per core) is 1.7 times as fast as on one at k = 256, 7.4 %, and
 1.3 times at 2.2 % (walltime; 37 and 64 thousand signals per second, certified to 1e-4; SPAMS with two threads 28 and
-98); a single call gains nothing (20 and 42).
+98); a single call gains nothing (20 and 42). Since then the threads copy their own signals and codes, which saves about
+3 us of CPU time per signal: on the two busy cores of the Xeon below, where a second thread gave SPAMS 1.0 to 1.3 times
+its rate, walltime at 2.2 % went from 13.6 and 14.1 us to 10.9 and 12.4 (alternating runs). Not measured on idle cores.
 
 Paths of the codes by machine code (extra numba, coordinate_descent(kernel='cpu'), which encode takes on a CPU), by
 taskset -c 0 python tests/benchmarks/sparse_codes.py --only 7,0,1,3,6,2 --rounds 5 --kinds paths
