@@ -22,9 +22,9 @@ Results:  scenes, 300 training and 100 test images, seed 0, mAP at IoU 0.5 in %
           CPU-milliseconds per image without proposals.
 
           voc2012_animals, 200 test images (18.5 CPU-minutes, after 5 for the proposals): softmax 24.4, SVM 25.6, with
-          box regression 29.5 (26.0 to 34.6), of sheep 39.1, of persons 16.7; Fast R-CNN 46.1, Faster R-CNN 44.8, both on
-          VGG-16. 38 % of its best detections, as many as objects, have the class of another object, 21 % an IoU below
-          0.5: crops are of 128 pixels, not 227, of 200 proposals per image, not 2000, and the dense layer is new.
+          box regression 29.5 (26.0 to 34.6), of sheep 39.1, of persons 16.7. Fast R-CNN 46.1, Faster R-CNN 44.8, both
+          on VGG-16. Of its best detections, as many as objects, 38 % confuse classes and 21 % have an IoU below 0.5:
+          crops are of 128 pixels, not 227, of 200 proposals per image, not 2000, and the dense layer is new.
 """
 
 import dataclasses
