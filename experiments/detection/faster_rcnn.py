@@ -8,6 +8,7 @@ frozen, whose feature maps are computed once and stored in --feature_cache.
 Run:      python -m experiments.detection.faster_rcnn                              (scenes, no download)
           python -m experiments.detection.faster_rcnn --preset alternating
           python -m experiments.detection.faster_rcnn --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
+          python -m experiments.detection.faster_rcnn --preset bccd --manual_dir PATH --init vgg16.ckpt
 Hardware: 2 CPU cores busy with other jobs, 6 minutes (8 CPU-minutes)
 Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0: mAP at IoU 0.5 61.3 % (95 % interval
           59.0 to 65.0), 10 ms per image with proposals: convolutions 6.8, region proposals 1.0, RoI pooling 0.8, dense
@@ -16,6 +17,10 @@ Results:  scenes, 1000 training images, 200 test images with 507 digits, seed 0:
           cats 75.4, of persons 30.8, with 100 proposals of its own; Fast R-CNN with 1000 of selective search 46.1.
           Trained on VOC 2007 with shorter sides of 600 pixels, published: ZF 59.9, VGG-16 69.9 (cited from memory,
           unverified); not run.
+          bccd with --longer_side 448 --anchor_sizes 24 48 96 192 --steps 500 (72 test images; 11 CPU-minutes with the
+          feature maps, Intel Xeon): 58.2 % (55.8 to 61.7), white cells 93.2, red cells 76.3, platelets 5.3. Platelets
+          have a median size of 29 pixels there, and 46 % of them have no anchor with an IoU of at least 0.5; with the
+          preset's 640 pixels and anchors 13 %, not run. YOLOv8 n on another split, published: 89.3.
 """
 
 import dataclasses
