@@ -269,6 +269,7 @@ def _matrices(theta):
     return theta.reshape(*theta.shape[:-1], 2, 3)
 
 
+@jax.custom_jvp
 @jax.jit
 def _affine_points(matrix, points):
     """Matrix [*batch, r, d + 1] times (point, 1) for points [p, d]: [*batch, p, r], in matrix' own precision."""
@@ -277,6 +278,15 @@ def _affine_points(matrix, points):
     for axis in reversed(range(points.shape[-1])):
         y = y + columns[..., axis, None] * matrix[..., None, :, axis]
     return y
+
+
+@_affine_points.defjvp
+def _affine_tangent(primals, tangents):
+    """A product of matrices, since XLA's CPU backend sums the products over points, its transpose, slowly."""
+    matrix, points = primals
+    ones = jnp.concatenate([points, jnp.ones_like(points[:, :1])], axis=1).astype(matrix.dtype)
+    tangent = jnp.einsum('...rd,pd->...pr', tangents[0], ones, precision=lax.Precision.HIGHEST)
+    return _affine_points(matrix, points), tangent
 
 
 def _constant(values, like, more=0):
