@@ -53,3 +53,9 @@ def unpack(address):
 @no_type_check
 def array(buffer, shape, dtype):
     return carray(_pointer(words(buffer, 6)[3]), shape, dtype)
+
+
+@njit
+@no_type_check
+def floats(address, n):
+    return carray(_pointer(address), (n,), np.float32)

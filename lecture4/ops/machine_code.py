@@ -6,7 +6,7 @@ derivatives, and in programs of `jax.export`. The choice is made while a program
 """
 
 import functools
-import importlib.util
+import importlib.metadata
 import pathlib
 import platform
 import re
@@ -18,15 +18,20 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+NUMBA = 0, 62  # the first whose pointers in LLVM have no type
 LOCK = threading.RLock()
 _handlers: dict[str, Any] = {}  # of targets; their machine code lives as long as they
 
 
 @functools.cache
 def supported() -> bool:
-    """Whether numba is installed, on a system and for an interface that handlers are written for; does not load it."""
+    """Whether a new enough numba is installed, on a system and for an interface that handlers fit; does not load it."""
     linux = platform.system() == 'Linux' and platform.machine() == 'x86_64'
-    return linux and ffi_version() > 0 and importlib.util.find_spec('numba') is not None
+    try:
+        major, minor = map(int, importlib.metadata.version('numba').split('.')[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return linux and ffi_version() > 0 and (major, minor) >= NUMBA
 
 
 def ffi_version() -> int:
