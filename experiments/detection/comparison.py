@@ -4,15 +4,15 @@ One run trains the three one after another, with the same small network, images,
 mAP, training time, test time by stage, memory, and the test time of R-CNN with VGG-16 and 2000 proposals, extrapolated.
 
 Run:      python -m experiments.detection.comparison                               (scenes, no download)
-Hardware: 2 CPU cores (Intel Xeon with AVX-512) busy with other jobs, 8.1 CPU-minutes, and 1.3 for the proposals
-Results:  scenes, 300 training and 100 test images, 300, 600 and 600 steps; times next to other jobs; published on VOC.
-          Fast and Faster R-CNN still learn: `faster_rcnn` reaches 61.3 %. R-CNN with VGG-16: 1010 s per image.
+Hardware: 2 CPU cores (Intel Xeon with AVX-512), 5 minutes (7 CPU-minutes) with proposals and compilation
+Results:  scenes, 300 training and 100 test images, seed 0, 300, 600 and 600 steps; published on VOC, from memory
+          Fast and Faster R-CNN still learn: `faster_rcnn` reaches 61.3 %. R-CNN with VGG-16: 428 s per image.
 
           | system       | mAP at IoU 0.5 (%) | training (s) | test (s per image, with proposals) | published (s) |
           |--------------|--------------------|--------------|------------------------------------|---------------|
-          | R-CNN        | 48.4               | 491          | 0.55 (selective search 0.38)       | 53 (CPU)      |
-          | Fast R-CNN   | 31.0               | 243          | 0.40 (selective search 0.38)       | 2.3           |
-          | Faster R-CNN | 21.0               | 213          | 0.014                              | 0.2           |
+          | R-CNN        | 48.4               | 103          | 0.25 (selective search 0.18)       | 53 (CPU)      |
+          | Fast R-CNN   | 31.0               | 53           | 0.19 (selective search 0.18)       | 2.3           |
+          | Faster R-CNN | 21.0               | 52           | 0.007                              | 0.2           |
 """
 
 import dataclasses

@@ -88,9 +88,9 @@ PRESETS = {
         'num_rois': 64, 'batch_size': 4, 'steps': 1000, 'learning_rate': 2e-4,
     },
     'bccd': {
-        'source': 'bccd', 'num_train': 0, 'num_eval': 0, 'longer_side': 640, 'network': 'vgg_d',
-        'hidden_dims': (512,), 'dropout_rate': 0.5, 'anchor_sizes': (32.0, 64.0, 128.0, 256.0),
-        'anchor_ratios': (0.5, 1.0, 2.0), 'num_proposals': 100, 'num_rois': 64, 'batch_size': 2, 'steps': 2000,
+        'source': 'bccd', 'num_train': 0, 'num_eval': 0, 'longer_side': 448, 'network': 'vgg_d',
+        'hidden_dims': (512,), 'dropout_rate': 0.5, 'anchor_sizes': (24.0, 32.0, 48.0, 96.0, 192.0),
+        'anchor_ratios': (0.5, 1.0, 2.0), 'num_proposals': 100, 'num_rois': 64, 'batch_size': 2, 'steps': 1000,
         'learning_rate': 2e-4,
     },
 }  # fmt: skip

@@ -24,18 +24,20 @@ another one, on one core (0.36 ms for four); float to int32 is a saturating conv
 with a gather; and a cheap operation is fused into each of its users and computed again there. optimization_barrier does
 not help, since it is removed before; a loop of at least two iterations does (ops/interpolate).
 
-Where numba is installed, machine code samples images of one channel (ops/bilinear_cpu). 64 of 60x60 to 28x28 on an
-Intel Xeon with AVX-512, jax 0.10.2, torch 2.14.1, next to other jobs on its two cores, hence the least times in ms
-of several runs (torch's medians with two threads were over 20 ms there):
+Where numba is installed, machine code samples images of one channel (ops/bilinear_cpu). Two idle cores of an Intel
+Xeon with AVX-512, jax 0.10.2, torch 2.14.1, numba 0.68, --repeats 60, medians in ms:
 
-    | case        | values: plain, ours, torch on 1 core, on 2 | with gradients: plain, ours, torch on 1 core, on 2 |
-    |-------------|--------------------------------------------|----------------------------------------------------|
-    | from a grid | 0.30, 0.12, 0.12, 0.065                    | 1.89, 0.50, 0.73, 0.43                             |
-    | from theta  | 0.53, 0.14, 0.31, 0.18                     | 2.76, 0.69, 1.33, 0.83                             |
+    | case                      | values: ours, torch | ratio | with gradients: ours, torch | ratio |
+    |---------------------------|---------------------|-------|-----------------------------|-------|
+    | 64 of 60x60, from a grid  | 0.31, 0.11          | 0.37  | 0.93, 0.81                  | 0.88  |
+    | 64 of 60x60, from theta   | 0.25, 0.34          | 1.36  | 1.21, 1.32                  | 1.09  |
+    | 64 of 60x60x3, from theta | 0.78, 0.62          | 0.79  | 5.70, 2.45                  | 0.43  |
+    | 224x224x64, from a grid   | 2.66, 16.0          | 6.0   | 35.9, 103                   | 2.9   |
+    | 224x224x64, from theta    | 2.06, 11.7          | 5.7   | 27.2, 104                   | 3.8   |
 
-So from theta it is 1.2 times as fast as torch on two cores, from a given grid 0.5 and 0.9 times: it uses one core.
-A call of an empty program takes 0.01 ms; of the 0.11 ms that the values take, positions and weights are 0.06,
-reading pixels 0.03 and the sums 0.01. Halves on two threads would take 0.07 ms at best.
+From a given grid torch stays ahead on one channel: it uses both cores, the machine code one. A call of an empty program
+takes 0.01 ms; of 0.11 ms that the values took alone, positions and weights were 0.06, reading pixels 0.03 and the sums
+0.01. Three channels are sampled by the plain form.
 
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 
