@@ -49,7 +49,7 @@ PUBLISHED = {'R-CNN': '53 (CPU), 13 (GPU)', 'Fast R-CNN': '2.3', 'Faster R-CNN':
 @dataclasses.dataclass(frozen=True)
 class Config(detection_data.WithProposals):
     # Number of steps of all systems; R-CNN, whose steps take several times as long, has a fifth of them.
-    steps: train.AtLeast1 = 1500
+    steps: train.AtLeast8 = 1500
     batch_size: train.AtLeast1 = 4
     num_train: train.AtLeast0 = 300
     num_eval: train.AtLeast0 = 100
