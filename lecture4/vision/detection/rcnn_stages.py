@@ -1,6 +1,7 @@
 """R-CNN after fine-tuning, on whole sets of images: features, SVMs and box regression, then detection, all timed."""
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from lecture4.ops import boxes as box_ops
 from lecture4.vision.detection import fast_rcnn, rcnn
 from lecture4.vision.detection.fast_rcnn import Detections
 from lecture4.vision.detection.rcnn import BoxRegression, SVMs
-from lecture4.vision.detection.stages import median_seconds
 
 # An image [h, w, 3] and boxes [p, 4] -> (logits [p, 1 + k], features of the SVMs [p, d], of the regression [p, e]).
 Features = Callable[[Any, Any], Any]
@@ -138,18 +139,35 @@ def predict_all(
     return detections, {name: value / n for name, value in seconds.items()}, num_bytes
 
 
-def seconds_per_crop(network: nn.Module, crop_size: int = 224) -> float:
-    """Time of the forward pass of a network on one crop, with parameters of 0.
+def seconds_per_crop(
+    network: nn.Module,
+    images: Float[Array | np.ndarray, 'n h w 3'],
+    boxes: Float[Array | np.ndarray, 'n p 4'],
+    crop_size: int = 224,
+) -> float:
+    """Time that R-CNN takes to warp a proposal and to run its network on it, the median over images.
 
     Args:
-      network: Any image network.
-      crop_size: Height and width of the crop.
+      network: Any image network; its parameters are 0.
+      images: Normalized images.
+      boxes: Proposals to warp in each image.
+      crop_size: Height and width of the crops.
     """
-    crops = jnp.zeros((1, crop_size, crop_size, 3))
+    crops = jax.ShapeDtypeStruct((1, crop_size, crop_size, 3), jnp.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), crops)
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    run = jax.jit(network.apply)
-    return median_seconds(lambda: run(variables, crops), repeats=3)
+
+    @jax.jit
+    def run(variables, image, boxes):
+        return network.apply(variables, rcnn.warp(image, boxes, crop_size))
+
+    jax.block_until_ready(run(variables, images[0], boxes[0]))  # compiles
+    seconds = []
+    for image, of_image in zip(images, boxes, strict=True):
+        began = time.perf_counter()
+        jax.block_until_ready(run(variables, image, of_image))
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) / boxes.shape[1]
 
 
 @jax.jit

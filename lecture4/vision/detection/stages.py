@@ -5,7 +5,6 @@ A stage takes a batch and returns its additions to it; the last stage adds 'dete
 """
 
 import functools
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -139,13 +138,3 @@ def predict_all(
     }
     per_image = {name: value / (len(parts) * batch_size) for name, value in seconds.items()}
     return Tested(result, per_image, num_bytes)
-
-
-def median_seconds(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Median time of calls that wait for their results, after one call that compiles."""
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])

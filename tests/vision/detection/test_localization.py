@@ -1,8 +1,11 @@
 """Localization of one object by regression, and R-CNN's stages on features that are known."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from lecture4.ops import boxes as box_ops
 from lecture4.vision.detection import localization, networks, rcnn_stages
@@ -93,3 +96,23 @@ def test_stages_of_rcnn_find_objects_by_known_features():
         ]
     assert np.min(overlaps['softmax']) > 0.5 and np.min(overlaps['SVM']) > 0.5
     assert np.min(overlaps['SVM, box regression']) > 0.9
+
+
+class Slow(nn.Module):
+    """Waits 50 ms for each crop."""
+
+    seconds: float = 0.05
+
+    def __call__(self, crops):
+        def wait(x):
+            time.sleep(self.seconds * len(x))
+            return np.zeros(len(x), np.float32)
+
+        return jax.pure_callback(wait, jax.ShapeDtypeStruct(crops.shape[:1], np.float32), crops)
+
+
+def test_time_per_crop_is_that_of_one_of_an_images_crops():
+    images = np.zeros((3, 24, 24, 3), np.float32)
+    boxes = np.tile(np.array([2, 3, 14, 15], np.float32), (3, 4, 1))
+    seconds = rcnn_stages.seconds_per_crop(Slow(), images, boxes, crop_size=40)
+    assert Slow.seconds <= seconds < 2 * Slow.seconds
