@@ -1,5 +1,7 @@
 """Accuracy of linear classifiers on features of labeled images, with few labels and with all."""
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -9,6 +11,10 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, Shaped
 
 from lecture4.features import label_efficiency, self_taught
+from lecture4.ops import cores
+
+# Images of a part: a multiple of the 4 or 16 of an encoder's tile, and few enough to keep all cores busy to the end.
+ROWS, MAX_ROWS = 16, 256
 
 FeatureFunctions = Mapping[str, Callable[[Any, Any], Any]]
 
@@ -28,17 +34,34 @@ def compute_features(
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Features of sets of images by every function, one function at a time, on the host.
 
+    Where the only device is a CPU, its cores take turns at parts of a set: encoders solve problems too small for
+    XLA's own threads.
+
     Args:
       functions: Name -> (state, images [n, h, w, c]) -> features [n, p], traceable by jax.jit.
       state: State of a trained model.
-      *images: Sets of images, such as training and test images.
+      *images: Sets of images of one shape, such as training and test images.
 
     Yields:
       (name, features of each set).
     """
+    sets = [jnp.asarray(x) for x in images]
     for name, function in functions.items():
         compiled = jax.jit(function)
-        yield name, [np.asarray(compiled(state, jnp.asarray(x))) for x in images]
+        if cores.is_only_device() and all(map(len, sets)):
+            run = _by_parts(compiled, state, sets)
+        else:
+            run = functools.partial(compiled, state)
+        yield name, [np.asarray(run(x)) for x in sets]
+
+
+def _by_parts(function, state, sets):
+    """The function of a set of images as one program, compiled once, for equal parts of all sets."""
+    per_core = min(map(len, sets)) / cores.n_cores()
+    n_rows = min(MAX_ROWS, ROWS * math.ceil(per_core / ROWS))
+    part = jax.ShapeDtypeStruct((n_rows, *sets[0].shape[1:]), sets[0].dtype)
+    run = functools.partial(function.lower(state, part).compile(), state)
+    return lambda images: cores.map_rows(run, images, n_rows)
 
 
 def accuracies(

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from lecture4.classifiers import linear, newton
+from lecture4.ops import cores
 from lecture4.ops.varying import vary_like
 
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -266,21 +267,21 @@ def label_curve(
     gram, cross = inner_products(
         jnp.asarray(train_features, jnp.float32), jnp.asarray(test_features, jnp.float32)
     )
-    return np.stack(
-        [
-            accuracies(
-                gram,
-                cross,
-                train_labels,
-                test_labels,
-                sample_training_sets(seed, train_labels, n, num_trials),
-                n_classes=n_classes,
-                Cs=Cs,
-                n_folds=n_folds,
-            )
-            for n in labels_per_class
-        ]
-    )
+
+    def curve(n):
+        return accuracies(
+            gram,
+            cross,
+            train_labels,
+            test_labels,
+            sample_training_sets(seed, train_labels, n, num_trials),
+            n_classes=n_classes,
+            Cs=Cs,
+            n_folds=n_folds,
+        )
+
+    # Each size is a program of its own; a CPU's cores also compile them at the same time.
+    return np.stack(cores.map_parts(curve, labels_per_class))
 
 
 def curve_records(

@@ -27,6 +27,7 @@ TARGET = 'lecture4_onednn_convolution'
 PACKAGE = 'onednn-cpu-gomp'
 KINDS = ('forward', 'input_gradient', 'kernel_gradient')
 MANY_CHANNELS = 64
+FEW_POSITIONS = 64  # of an output
 MAX_BYTES = 2**31  # of an array; beyond it oneDNN's kernels could overflow an int
 
 
@@ -115,7 +116,7 @@ def _attributes(kind, ctx, strides, padding, precision, size=None):
     within = all(4 * int(np.prod(shape)) < MAX_BYTES for shape in shapes)
     nonempty = all(n > 0 for shape in shapes for n in shape)
     padded = all(0 <= p < k for k, pads in zip(kernel, padding, strict=False) for p in pads)
-    if not (within and nonempty and padded and _pays(kind, kernel, padding)):
+    if not (within and nonempty and padded and _pays(kind, kernel, padding, y)):
         return None
     (top, bottom), (left, right) = padding
     window = np.array([KINDS.index(kind), *strides, top, left, bottom, right], np.int64)
@@ -125,9 +126,10 @@ def _attributes(kind, ctx, strides, padding, precision, size=None):
     return {'window': window} if supports and supports(*arrays, window) else None
 
 
-def _pays(kind, kernel, padding):
-    """Whether oneDNN is faster than the plain form: measured on AVX2 in tests/benchmarks/vision_speed.py."""
+def _pays(kind, kernel, padding, y):
+    """Whether oneDNN is faster than the plain form: measured in tests/benchmarks/vision_speed.py."""
     is_product = tuple(kernel[:2]) == (1, 1) and not any(map(any, padding))
     if kind == 'kernel_gradient':
-        return is_product or kernel[2] < MANY_CHANNELS
+        is_small = kernel[2] >= MANY_CHANNELS and y[1] * y[2] <= FEW_POSITIONS
+        return is_product or not is_small
     return not is_product

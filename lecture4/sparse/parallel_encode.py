@@ -1,18 +1,16 @@
 """Codes of any number of signals: on all devices in parallel, and from sets larger than memory."""
 
-import concurrent.futures
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from lecture4.ops import cores
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import check_inputs, check_penalty_weight
 
@@ -67,7 +65,7 @@ def over_devices(
     n = x.shape[0]
     if n == 0:
         return solvers.encode(x, D, weight, **{'init': init, **options})
-    count = min(n_cores(), n) if parallel == 'threads' else len(devices)
+    count = min(cores.n_cores(), n) if parallel == 'threads' else len(devices)
     n_rows = -(-n // count)
     rows = (x, weight if weight.shape[0] == n else None, init)
     shared = (D, weight if rows[1] is None else None)
@@ -79,13 +77,6 @@ def over_devices(
     rows = jax.tree.map(lambda v: jnp.asarray(v)[place].reshape(count, n_rows, *v.shape[1:]), rows)
     solution = run(rows, *shared)
     return jax.tree.map(lambda v: v.reshape(count * n_rows, *v.shape[2:])[:n], solution)
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @functools.lru_cache(maxsize=32)
@@ -114,20 +105,9 @@ def _compiled(devices, parallel, options):
 
 
 def _in_threads(solve, device, n_rows, rows, D, weight):
-    """`solve` for n_rows of the rows at a time, each in its own thread; the last ones overlap those before them."""
+    """`solve` for n_rows of the rows at a time, each in its own thread."""
     rows, D, weight = jax.device_put((rows, D, weight), device)
-    n = len(rows[0])
-
-    def solve_part(start):
-        # Copies of signals and codes are part of the threads' work, but for one copy at the end.
-        part = jax.tree.map(lambda v: lax.dynamic_slice_in_dim(v, start, n_rows), rows)
-        solution = jax.block_until_ready(solve(part, D, weight))
-        return jax.tree.map(lambda v: v[max(start + n_rows - n, 0) :], solution)
-
-    starts = range(0, n, n_rows)
-    with concurrent.futures.ThreadPoolExecutor(len(starts)) as pool:
-        solutions = list(pool.map(solve_part, starts))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *solutions)
+    return cores.map_rows(lambda part: solve(part, D, weight), rows, n_rows)
 
 
 def stream(

@@ -5,7 +5,6 @@ functions of the seed and the image's index in the set. Recovered images are cli
 computed, as in papers.
 """
 
-import concurrent.futures
 import functools
 import logging
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from lecture4.ops import linalg, metrics
-from lecture4.sparse import parallel_encode, recovery
+from lecture4.ops import cores, linalg, metrics
+from lecture4.sparse import recovery
 from lecture4.sparse.solvers.automatic import platform_of
 
 LOG = logging.getLogger(__name__)
@@ -371,7 +370,7 @@ def measure_inpainting(
 
 
 def _map_images(run, *lists):
-    """Results for every image; a CPU processes as many images at a time as it has cores, see parallel_encode."""
-    n_threads = parallel_encode.n_cores() if platform_of(*lists) == 'cpu' else 1
-    with concurrent.futures.ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(lambda *args: jax.block_until_ready(run(*args)), *lists))
+    """Results for every image; a CPU processes as many images at a time as it has cores."""
+    if platform_of(*lists) != 'cpu':
+        return [run(*args) for args in zip(*lists, strict=True)]
+    return cores.map_parts(lambda args: run(*args), zip(*lists, strict=True))

@@ -22,7 +22,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import jax.numpy as jnp
 import numpy as np
 
-# name: (slice, preset of image_classification, network, image size, batch size, ResNet(scan=True))
+# name: (slice, preset of image_classification, network, image size, batch size, ResNet(scan_blocks=True))
 NETWORKS: dict[str, tuple[str, str, str, int, int, bool]] = {
     'resnet_50': ('v5e:8x8', 'resnet', 'resnet_50', 224, 4096, False),
     'resnet_152_scan': ('v5e:8x8', 'resnet', 'resnet_152', 224, 4096, True),
@@ -56,7 +56,7 @@ def classifier(preset: str, name: str, image_size: int, batch_size: int, scan: b
     fields = {'network': name, 'batch_size': batch_size, 'dtype': 'bfloat16'}
     config = module.Config(**{**module.PRESETS[preset], **fields, 'steps_per_call': 1})
     network = registry.create(name, 1000, dtype=jnp.bfloat16)
-    network = network.clone(scan=True) if scan else network
+    network = network.clone(scan_blocks=True) if scan else network
     task = train.supervised(network, train.sgd_recipe(config), train_step.loss)
     shape = (batch_size, image_size, image_size, 3)
     batch = {'images': np.zeros(shape, np.uint8), 'labels': np.zeros(batch_size, np.int32)}

@@ -100,7 +100,7 @@ import skimage.data
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import sparse_encode
 
-from lecture4.ops import machine_code
+from lecture4.ops import cores, machine_code
 from lecture4.ops.linalg import apply, zca
 from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.dictionary import online
@@ -283,7 +283,7 @@ def worst(spams, x, D, weight):
 
 def on_cores(spams, x, D, weight, rounds):
     """Prints thousands of signals per second of walltime on all cores that this process may use."""
-    n_cores = parallel_encode.n_cores()
+    n_cores = cores.n_cores()
     ours = tuple(map(jnp.asarray, (x, D, np.float32(weight))))
     one = jax.jit(lambda *v: solvers.encode(*v, tolerance=1e-4).codes)
     X, atoms = np.asfortranarray(x.T), np.asfortranarray(D)

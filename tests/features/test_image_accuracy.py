@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lecture4.features import image_accuracy, label_efficiency, self_taught
+from lecture4.ops import cores
 
 RNG = np.random.default_rng(0)
 LABELS = np.tile(np.arange(2), 12)
@@ -21,7 +22,11 @@ FUNCTIONS = {
 }
 
 
-def test_features_are_those_of_every_function():
+@pytest.mark.parametrize('n_cores', [None, 1, 3])
+def test_features_are_those_of_every_function(n_cores, monkeypatch):
+    if n_cores:
+        monkeypatch.setattr(cores, 'is_only_device', lambda: True)
+        monkeypatch.setattr(cores, 'n_cores', lambda: n_cores)
     results = dict(image_accuracy.compute_features(FUNCTIONS, np.float32(2), IMAGES, IMAGES[:5]))
     train, test = results['scaled']
     np.testing.assert_allclose(train, 2 * IMAGES.reshape(24, 6)[:, :4])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lecture4.ops import cores
 from lecture4.sparse import parallel_encode, solvers
 from lecture4.sparse.objective import LOG
 from tests.sparse.solving import done, few, problem, solve
@@ -22,7 +23,7 @@ def test_devices_give_the_codes_of_one(parallel, monkeypatch):
     weight = np.linspace(0.04, 0.1, 10, dtype=np.float32)[:, None]
     init = np.full((10, 24), 0.1, np.float32)
     assert len(jax.local_devices()) == 4
-    monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 3)
+    monkeypatch.setattr(cores, 'n_cores', lambda: 3)
     options = {'method': 'admm', 'tolerance': 1e-5, 'finish': False}
     split = parallel_encode.over_devices(x, D, weight, init=init, parallel=parallel, **options)
     whole = jax.jit(lambda *v: solvers.encode(*v[:3], init=v[3], **options))(x, D, weight, init)
@@ -45,7 +46,7 @@ def test_a_single_cpu_runs_threads(monkeypatch):
         return solve(signals, *args, **options)
 
     monkeypatch.setattr(solvers, 'encode', spy)
-    monkeypatch.setattr(parallel_encode, 'n_cores', lambda: 2)
+    monkeypatch.setattr(cores, 'n_cores', lambda: 2)
     parallel_encode._compiled.cache_clear()
     solution = parallel_encode.over_devices(x, D, 0.1, devices=jax.local_devices()[1:2], **CHEAP)
     parallel_encode._compiled.cache_clear()
