@@ -2,7 +2,7 @@
 
     python -m launch.compile --topology v5e:4x4 -- python -m experiments.sparse_coding.self_taught
     python -m launch.compile --topology v5e:8x8 --fit -- python -m experiments.convnets.resnet_cifar
-    python -m launch.compile --sizes v5e -- python -m experiments...     a scaling table, 8 to 256 chips
+    python -m launch.compile --sizes v5e -- python -m experiments...     a scaling table, 8 to 1024 chips
     python -m launch.compile --topology v5e:4x4 --save step.bin -- python -m experiments...
 
 TPU programs need `pip install libtpu`, GPU programs (h200:8) `pip install "jax[cuda12]"`; no device is used.
@@ -26,7 +26,15 @@ from typing import Any
 from launch import command
 from launch import experiment as launched
 
-SLICES = ('2x4', '4x4', '4x8', '8x8', '8x16', '16x16')  # of the chips with two-dimensional links
+# 8 to 1024 chips: of the kinds with two-dimensional links, beyond 256 in several slices, and of those with three.
+FLAT = ('2x4', '4x4', '4x8', '8x8', '8x16', '16x16', '16x16', '16x16')
+DEEP = ('2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16')
+SIZES = {
+    'v4': [f'v4:{shape}' for shape in DEEP],
+    'v5e': [f'{n}v5e:{shape}' for n, shape in zip(('',) * 6 + ('2x', '4x'), FLAT, strict=True)],
+    'v5p': [f'v5p:{shape}' for shape in DEEP],
+    'v6e': [f'{n}v6e:{shape}' for n, shape in zip(('',) * 6 + ('2x', '4x'), FLAT, strict=True)],
+}
 
 
 def main(argv: list[str]) -> int:
@@ -43,11 +51,16 @@ def main(argv: list[str]) -> int:
     """
     parser = command.parser('launch.compile', __doc__ or '', dry_run=False)
     add = parser.add_argument
-    add('--topology', nargs='+', default=[], help='CHIP:SHAPE, such as v5e:4x4 or h200:8.')
+    add(
+        '--topology',
+        nargs='+',
+        default=[],
+        help='CHIP:SHAPE, such as v5e:4x4, h200:8, or 4xv5e:16x16 for four slices.',
+    )
     add(
         '--sizes',
-        choices=['v5e', 'v6e'],
-        help='Compile for every slice of this chip, 8 to 256 chips, in place of --topology.',
+        choices=list(SIZES),
+        help='Compile for 8, 16, ..., 1024 of these chips, in place of --topology.',
     )
     add(
         '--programs',
@@ -115,7 +128,7 @@ def topologies(options: argparse.Namespace) -> list[str]:
     """
     if bool(options.topology) == bool(options.sizes):
         raise command.LaunchError('expected either --topology CHIP:SHAPE or --sizes CHIP')
-    return options.topology or [f'{options.sizes}:{shape}' for shape in SLICES]
+    return options.topology or SIZES[options.sizes]
 
 
 def scaling(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -255,7 +268,10 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
         from lecture4.figures import lines
 
         metrics += (Metric('efficiency', 'fraction', 'higher', 'efficiency'),)
-        caption = 'The same batch on all slices; a step limited by the links gains nothing from more chips.'
+        caption = (
+            'The same batch on all sizes; a step bound by links or the network between slices '
+            'gains nothing from more chips.'
+        )
         tables += (Table('Scaling', ladder, ('topology',), caption=caption),)
         chips, rates = zip(*[(r['chips'], r['examples/s']) for r in ladder], strict=True)
         ideal = [rates[0] * n / chips[0] for n in chips]
@@ -263,10 +279,11 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
         panel = {'curves': curves, 'xlabel': 'chips', 'ylabel': 'examples/s, at most'}
         drawn = lines.panels({'Scaling': panel | {'xscale': 'log', 'yscale': 'log'}})
         figures = {'scaling': Figure(drawn, 'Largest rate of the training step.')}
-        limits = [r['chips'] for r in ladder if r['bound by'] == 'links']
+        limits = [r for r in ladder if r['bound by'] in ('links', 'network')]
         if limits:
             notes.append(
-                f'from {limits[0]} chips on, links bound the step; enlarge the batch or use fewer'
+                f'from {limits[0]["chips"]} chips on, the step is bound by: {limits[0]["bound by"]}; '
+                'enlarge the batch or use fewer'
             )
     report = Report({'peak_memory': peak}, tables, figures, '; '.join(notes))
     reports.write(directory, report, metrics, title=f'compile {name}', about=__doc__ or '')

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lecture4.train import executable, program_cost
+from lecture4.train import encode, executable, program_cost
 from lecture4.train.chips import CHIPS, Chip
 from lecture4.train.config import Config, UsageError
 from lecture4.train.experiment import Experiment, build
@@ -56,12 +56,14 @@ class Target(NamedTuple):
       platform: 'tpu', 'cuda' or 'cpu'.
       chip: Peak performance of one chip.
       mesh: Mesh of abstract devices with axis 'data'; of attached ones for 'cpu'.
+      slices: Number of TPU slices, connected by the data center network.
     """
 
     name: str
     platform: str
     chip: Chip
     mesh: Mesh
+    slices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +109,24 @@ class Program:
         return self.arguments + self.temporaries
 
     def seconds(self, target: Target) -> dict[str, float]:
-        """Lower bounds of the time in seconds: {'matrix unit', 'memory', 'links'} -> seconds; {} for a CPU."""
+        """Lower bounds of the time in seconds by what bounds it; {} for a CPU.
+
+        'matrix unit', 'memory', 'links' within a slice or node and, where there are several slices, 'network'.
+        """
         chip, n = target.chip, target.mesh.size
         if not chip.flops:
             return {}
-        moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in self.collectives)
-        return {
+        between = sum(c.bytes for c in self.collectives if c.kind == program_cost.BETWEEN_SLICES)
+        within = [c for c in self.collectives if c.kind != program_cost.BETWEEN_SLICES]
+        moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in within)
+        bounds = {
             'matrix unit': self.flops / n / chip.flops,
             'memory': self.bytes / chip.bandwidth,
-            'links': moved * (n - 1) / n / chip.link,
+            'links': _sent(moved, n // target.slices) / chip.link,
         }
+        if target.slices > 1 and chip.network:
+            bounds['network'] = _sent(2 * between, target.slices) / chip.network
+        return bounds
 
     def warnings(self, target: Target) -> list[str]:
         """Warnings to read before paying for the slice."""
@@ -138,6 +148,8 @@ class Program:
             messages.append(f'{self.host_callbacks} host callbacks inside the program')
         if self.float64:
             messages.append('computes in float64')
+        if target.slices > 1 and not target.chip.network:
+            messages.append('the time of the network between slices is not known')
         return messages
 
 
@@ -145,13 +157,13 @@ def target(name: str) -> Target:
     """The devices of a topology.
 
     Args:
-      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, 'h200:8' for the GPUs of a node; 'cpu:4' divides this
-        machine's CPU into 4 devices.
+      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, '4xv5e:16x16' for 4 of them, 'h200:8' for the GPUs of a
+        node; 'cpu:4' divides this machine's CPU into 4 devices.
 
     Raises:
       UsageError: An unknown chip or shape, with those that exist; or the compiler is not installed.
     """
-    kind, _, shape = name.partition(':')
+    slices, kind, shape = _parts(name)
     if kind not in CHIPS:
         raise UsageError(f'unknown chip {kind!r} in {name!r}; expected one of {", ".join(CHIPS)}')
     is_tpu = kind in TPUS
@@ -166,16 +178,22 @@ def target(name: str) -> Target:
         if len(devices) < int(shape):
             raise UsageError(f'{name}: the CPU of this process has {len(devices)} devices already')
         return Target(name, 'cpu', CHIPS['cpu'], device_mesh(devices))
+    if slices > 1 and not is_tpu:
+        raise UsageError(f'topology {name!r}: several slices are of TPUs, such as {slices}xv5e:4x4')
     if not is_tpu and kind != 'h200':
         raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
-    os.environ.setdefault(
-        'TPU_SKIP_MDS_QUERY', '1'
-    )  # without this, libtpu queries a metadata server
+    # Without these, libtpu queries a metadata server, and only one process of a machine may compile.
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
     from jax.experimental import topologies
 
     try:
         if is_tpu:
-            description = topologies.get_topology_desc(platform='tpu', topology_name=name)
+            # One slice has devices of another kind, with other operations between them.
+            several = {'num_slices': slices} if slices > 1 else {}
+            description = topologies.get_topology_desc(
+                platform='tpu', topology_name=f'{kind}:{shape}', **several
+            )
         else:
             description = topologies.get_topology_desc(
                 platform='cuda', topology_name=name, target_config=H200, topology=f'1x1x{shape}'
@@ -187,7 +205,15 @@ def target(name: str) -> Target:
             f'no compiler for {name} ({reason}); install it with pip install "{package}", or check '
             'the shape against those that exist'
         ) from None
-    return Target(name, 'tpu' if is_tpu else 'cuda', CHIPS[kind], device_mesh(description.devices))
+    platform, mesh = 'tpu' if is_tpu else 'cuda', device_mesh(description.devices)
+    return Target(name, platform, CHIPS[kind], mesh, slices)
+
+
+def _parts(name):
+    """(number of slices, chip, shape) of a topology's name."""
+    kind, _, shape = name.partition(':')
+    number, _, of = kind.partition('x')
+    return (int(number), of, shape) if number.isdigit() and int(number) else (1, kind, shape)
 
 
 def compile_experiment(
@@ -197,7 +223,6 @@ def compile_experiment(
     on: Target,
     programs: tuple[str, ...],
     save: str = '',
-    num_rows: int = 4096,
 ) -> list[Program]:
     """Compile programs of an experiment for a target.
 
@@ -208,7 +233,6 @@ def compile_experiment(
       on: The target to compile for.
       programs: Any of 'step', 'evaluate', 'encode'; those that the experiment does not have are left out.
       save: File for the compiled step, see `train.executable`; '' writes none.
-      num_rows: Rows that one call of 'encode' encodes, over all chips; rounded up to a multiple of them.
 
     Returns:
       One Program for each of `programs`.
@@ -217,7 +241,7 @@ def compile_experiment(
       DoesNotFit: The compiler finds no way to keep a program within the memory of a chip.
     """
     on = on._replace(mesh=device_mesh(list(on.mesh.devices.flat), config.model_parallel))
-    n = on.mesh.size
+
     bound = bind(build(experiment, config, data), data, config.seed)
     first = bound.batch(0)
     replicated = NamedSharding(on.mesh, PartitionSpec())
@@ -231,17 +255,9 @@ def compile_experiment(
             evaluation = _abstract(bound.evaluation, replicated)
             run = jax.jit(bound.evaluate, out_shardings=replicated)
             traced, examples = run.trace(state, evaluation), _length(bound.evaluation)
-        elif name == 'encode' and (encode := experiment.apply(config, data.spec).get('encode')):
+        elif name == 'encode' and (encoder := experiment.apply(config, data.spec).get('encode')):
             rows = data.device_arrays if data.rows is None else data.rows
-            block = math.ceil(num_rows / n) * n
-            sharded = NamedSharding(on.mesh, PartitionSpec(AXIS))
-            given = jax.tree.map(
-                lambda leaf, n=block, s=sharded: jax.ShapeDtypeStruct(
-                    (n, *np.shape(leaf)[1:]), leaf.dtype, sharding=s
-                ),
-                rows,
-            )
-            traced, examples = jax.jit(encode).trace(state, given), block
+            traced, examples = _trace_encoder(encoder, on, state, rows)
         else:
             continue
         lowered = traced.lower(lowering_platforms=(on.platform,))
@@ -282,6 +298,21 @@ def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, fir
     return jit_steps(bound, on.mesh, state).trace(state, arrays, batches, key, steps)
 
 
+def _trace_encoder(encoder: encode.Encoder, on: Target, state: PyTree, rows: PyTree):
+    """What every process calls for its blocks of rows, for all of them at once: no chip needs another."""
+    devices = list(on.mesh.devices.flat)
+    mesh = Mesh(np.array(devices), (AXIS,))
+    processes = len({device.process_index for device in devices})
+    n = encode.rows_per_call(len(devices) // processes) * processes
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    given = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((n, *np.shape(leaf)[1:]), leaf.dtype, sharding=sharding),
+        rows,
+    )
+    whole = _abstract(state, NamedSharding(mesh, PartitionSpec()))
+    return encode.compile_encoder(encode.as_dict(encoder), mesh).trace(whole, given), n
+
+
 def _program(
     name: str, traced: Any, compiled: Any, seconds: float, state: PyTree, examples: int
 ) -> Program:
@@ -306,6 +337,11 @@ def _program(
         float64=bool(re.search(r'\bf64\[', text)),
         examples=examples,
     )
+
+
+def _sent(num_bytes, n):
+    """Bytes that each of n must send where all of them contribute."""
+    return num_bytes * (n - 1) / n
 
 
 def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:

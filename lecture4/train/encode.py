@@ -67,7 +67,7 @@ def run(
     rows = data.device_arrays if data.rows is None else data.rows
     with workdir.run_lock(directory, config, False, runtime):
         state = _final_state(bound, config, runtime, directory)
-        _encode_blocks(_as_dict(encode), rows, state, runtime, directory / FOLDER)
+        _encode_blocks(as_dict(encode), rows, state, runtime, directory / FOLDER)
     return directory / FOLDER
 
 
@@ -100,7 +100,9 @@ def _spans(n: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _as_dict(encode: Encoder) -> Encoder:
+def as_dict(encode: Encoder) -> Encoder:
+    """The encoder with codes in a dict: those of an encoder that returns one array as 'codes'."""
+
     def encode_dict(state: PyTree, rows: PyTree) -> dict[str, jax.Array]:
         codes = encode(state, rows)
         return codes if isinstance(codes, dict) else {'codes': codes}
@@ -176,6 +178,11 @@ def compile_encoder(encode: Encoder, mesh: Mesh) -> Encoder:
     )
 
 
+def rows_per_call(n_devices: int) -> int:
+    """Rows that one call of the compiled encoder encodes on the devices of a process."""
+    return -(-BLOCK // n_devices) * n_devices
+
+
 def encode_rows(encode: Encoder, state: PyTree, rows: PyTree, n_devices: int) -> PyTree:
     """Encode at most BLOCK rows; fewer rows are padded, so that one compiled program serves all blocks.
 
@@ -189,7 +196,7 @@ def encode_rows(encode: Encoder, state: PyTree, rows: PyTree, n_devices: int) ->
       Pytree of numpy arrays [n, ...].
     """
     n = len(jax.tree.leaves(rows)[0])
-    size = -(-BLOCK // n_devices) * n_devices
+    size = rows_per_call(n_devices)
 
     def pad(leaf: np.ndarray) -> np.ndarray:
         return np.concatenate([leaf, np.repeat(leaf[-1:], size - n, axis=0)])

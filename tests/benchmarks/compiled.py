@@ -5,14 +5,15 @@
 
 Compilations, not runs: no TPU was attached. Bytes are those of XLA's programs, per chip; the time is the largest of
 flops, bytes moved and bytes of collectives, each divided by the peak rate of a chip (lecture4/train/chips.py), and a
-real step takes longer. Bodies of loops without a fixed trip count, the solver's in `encode`, count once: its time is
-that of one iteration. A program that --workdir holds is not compiled again, so that an interrupted command continues.
-Written for the README's table; the table itself has not been made yet.
+real step takes longer. Bodies of loops without a fixed trip count, those of solvers, count once: the time is that of
+one iteration. `encode` is a call of `--stage encode`, with blocks of signals for all chips. A program that --workdir
+holds is not compiled again, so that an interrupted command continues. The README has the table.
 """
 
 import argparse
 import importlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -32,10 +33,10 @@ NETWORKS: dict[str, tuple[str, str, str, int, int, bool]] = {
 CAT_NEURON = ('--preset', 'cat_neuron', '--model_parallel', '8', '--batch_size', '64')
 # name: (slice, program, experiment, options)
 OTHERS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-    'encode_1e6_signals': ('v5e:4x4', 'encode', 'sparse_coding.natural_image_bases', ()),
+    'encode': ('v5e:4x4', 'encode', 'sparse_coding.natural_image_bases', ()),
     'cat_neuron': ('v5e:8x8', 'step', 'autoencoders.layered', CAT_NEURON),
 }
-NUM_SIGNALS = 1_000_000
+NUM_SIGNALS = 1_000_000  # of natural_image_bases' dictionary of 256 atoms
 HEADER = (
     'program', 'chips', 'batch', 'memory per chip', 'bound by', 'a step at least', 'examples/s at most', 'compiled in',
 )  # fmt: skip
@@ -90,7 +91,7 @@ def program(name: str) -> dict[str, Any]:
         config = cli.parse(this, list(options))
         data = experiment.load(this, config)
     on = compiler.target(topology)
-    (made,) = compiler.compile_experiment(this, config, data, on, (kind,), num_rows=NUM_SIGNALS)
+    (made,) = compiler.compile_experiment(this, config, data, on, (kind,))
     return {**launcher.record(made, on), 'program': name, 'batch': made.examples}
 
 
@@ -130,7 +131,10 @@ def main():
     for name in names:
         if (path := options.workdir / f'{name}.json').exists():
             print('| ' + ' | '.join(row(json.loads(path.read_text()))) + ' |')
-    print('\n* one iteration of the solver')
+    print('\n* one iteration of a solver')
+    if (path := options.workdir / 'encode.json').exists():
+        calls = math.ceil(NUM_SIGNALS / json.loads(path.read_text())['batch'])
+        print(f'encode is called {calls} times for {NUM_SIGNALS:,} signals')
 
 
 if __name__ == '__main__':

@@ -38,6 +38,90 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert program_cost.traffic(text).unknown_loops == 0
 
 
+# A scan as the compiler for TPUs prints it: without a note of how often it runs.
+TPU_LOOP = """
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %one = s32[]{:T(128)} constant(STEP)
+  %p = (s32[]{:T(128)}, f32[4]{0:T(256)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %x = f32[4]{0:T(256)} get-tuple-element(%p), index=1
+  %copy.1 = s32[]{:T(128)S(6)} copy(%i), backend_config={"flag_configs":[]}
+  %next = s32[]{:T(128)} add(%copy.1, %one), metadata={op_name="while/body/add"}
+  %y = f32[4]{0:T(256)} all-reduce(%x), replica_groups={{0,1}}, to_apply=%sum
+  ROOT %out = (s32[]{:T(128)}, f32[4]{0:T(256)}) tuple(%next, %y)
+}
+
+%condition (p: (s32[], f32[4])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(36)
+  %p = (s32[]{:T(128)}, f32[4]{0:T(256)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %zero = s32[]{:T(128)} constant(START)
+  %x = f32[4]{0:T(256)} parameter(0)
+  %start = s32[]{:T(128)} copy(%zero), backend_config={"flag_configs":[]}
+  %given = (s32[]{:T(128)}, f32[4]{0:T(256)}) tuple(%start, %x)
+  %loop = (s32[]{:T(128)}, f32[4]{0:T(256)}) while(%given), condition=%condition, body=%body
+  ROOT %y = f32[4]{0:T(256)} get-tuple-element(%loop), index=1
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ('start', 'step', 'changed', 'times'),
+    [
+        ('0', '1', ('', ''), 36),
+        ('1', '5', ('', ''), 7),
+        ('36', '1', ('', ''), 0),
+        ('0', '1', ('direction=LT', 'direction=NE'), None),
+        ('0', '1', ('add(%copy.1', 'multiply(%copy.1'), None),
+        ('0', '1', ('copy(%zero)', 'negate(%zero)'), None),
+    ],
+)
+def test_loops_of_tpus_count_as_often_as_they_run(start, step, changed, times):
+    text = TPU_LOOP.replace('STEP', step).replace('START', start).replace(*changed)
+    counted = program_cost.traffic(text)
+    assert counted.unknown_loops == (times is None)
+    expected = 1 if times is None else times
+    assert counted.collectives == (program_cost.Collective('all-reduce', expected, 16 * expected),)
+
+
+@needs_libtpu
+def test_ten_steps_on_a_tpu_are_ten_times_one():
+    on = compiler.target('v5e:4x4')
+    rows = NamedSharding(on.mesh, PartitionSpec('data'))
+
+    def counted(n):
+        def run(x):
+            return jax.lax.scan(lambda x, _: (jnp.tanh(x @ x.T @ x), None), x, length=n)[0]
+
+        shape = jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=rows)
+        lowered = jax.jit(run).trace(shape).lower(lowering_platforms=('tpu',))
+        return program_cost.traffic(lowered.compile().as_text())
+
+    one, two, eleven = map(counted, (1, 2, 11))
+    assert two.unknown_loops == eleven.unknown_loops == 0
+    per_step = [c.bytes / n for t, n in ((one, 1), (eleven, 11)) for c in t.collectives]
+    assert per_step[0] > 0 and set(per_step) == set(per_step[:1])
+    np.testing.assert_allclose(eleven.bytes - two.bytes, 9 * one.bytes, rtol=0.3)
+
+
+@needs_libtpu
+def test_slices_are_joined_by_the_network(tmp_path):
+    """Every chip sends the gradients inside its slice and, once, to the other slice."""
+    argv = ['--topology', '2xv5e:4x4', '--programs', 'step', '--workdir', str(tmp_path), '--']
+    assert launcher.main([*argv, *TOY, '--batch_size', '32']) == 0
+    (step,) = json.loads((tmp_path / 'compile.json').read_text())
+    sizes = {c['kind']: c['bytes'] for c in step['collectives']}
+    assert step['chips'] == 32 and step['params'] <= sizes['between slices']
+    on = compiler.target('2xv5e:4x4')
+    assert on.slices == 2
+    # Half of what is sent and half of what comes back crosses the network: 25 Gbit/s per chip.
+    assert step['seconds']['network'] == pytest.approx(sizes['between slices'] / 3.125e9)
+
+
 def test_flops_of_convolutions_and_branches():
     def run(x, w):
         y = jax.lax.conv_general_dilated(
@@ -81,6 +165,8 @@ def test_bytes_of_shapes(shape, expected):
         ('v5e', 'expected 2 numbers, such as v5e:4x4'),
         ('v4:4x4', 'expected 3 numbers, such as v4:4x4x4'),
         ('a100:8', 'use h200:8'),
+        ('2xh200:8', 'several slices are of TPUs, such as 2xv5e:4x4'),
+        ('0xv5e:4x4', "unknown chip '0xv5e'"),
     ],
 )
 def test_wrong_topologies_are_refused(name, match):
@@ -130,13 +216,15 @@ def test_scaling_says_where_more_chips_stop_paying(tmp_path, capsys):
     np.testing.assert_allclose([r['efficiency'] for r in ladder], [1, 1, 0.5])
     assert [r['bound by'] for r in ladder] == ['matrix unit', 'matrix unit', 'links']
     launcher.write(tmp_path, 'toy', records)
-    assert 'from 32 chips on, links bound the step' in capsys.readouterr().out
+    assert 'from 32 chips on, the step is bound by: links' in capsys.readouterr().out
     assert (tmp_path / 'figures' / 'scaling.png').exists()
 
 
 def test_topologies_or_sizes_are_named():
     parse = argparse.Namespace
-    assert launcher.topologies(parse(topology=[], sizes='v6e'))[-1] == 'v6e:16x16'
+    assert launcher.topologies(parse(topology=[], sizes='v6e'))[-3:] == [
+        'v6e:16x16', '2xv6e:16x16', '4xv6e:16x16',
+    ]  # fmt: skip
     assert launcher.topologies(parse(topology=['h200:8'], sizes=None)) == ['h200:8']
     for topology, sizes in (([], None), (['v5e:4x4'], 'v5e')):
         with pytest.raises(
