@@ -241,7 +241,6 @@ def compile_experiment(
       DoesNotFit: The compiler finds no way to keep a program within the memory of a chip.
     """
     on = on._replace(mesh=device_mesh(list(on.mesh.devices.flat), config.model_parallel))
-
     bound = bind(build(experiment, config, data), data, config.seed)
     first = bound.batch(0)
     replicated = NamedSharding(on.mesh, PartitionSpec())

@@ -157,7 +157,7 @@ def _encode_blocks(
     processes.all_gather('indexed')
 
 
-def compile_encoder(encode: Encoder, mesh: Mesh) -> Encoder:
+def compile_encoder(encode: Encoder, mesh: Mesh) -> jax.stages.Wrapped:
     """Compile an encoder with its rows sharded over a mesh: each device solves for its own rows.
 
     Args:
