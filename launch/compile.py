@@ -282,8 +282,8 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
         limits = [r for r in ladder if r['bound by'] in ('links', 'network')]
         if limits:
             notes.append(
-                f'from {limits[0]["chips"]} chips on, the step is bound by: {limits[0]["bound by"]}; '
-                'enlarge the batch or use fewer'
+                f'at {limits[0]["chips"]} chips the step is bound by: {limits[0]["bound by"]}; enlarge the '
+                'batch or use fewer'
             )
     report = Report({'peak_memory': peak}, tables, figures, '; '.join(notes))
     reports.write(directory, report, metrics, title=f'compile {name}', about=__doc__ or '')

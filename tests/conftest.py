@@ -3,7 +3,6 @@
 import collections
 import gc
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 
@@ -44,10 +43,6 @@ jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.devices()  # from here on a run with --devices 1 cannot change their number for other tests
-if importlib.util.find_spec(
-    'libtpu'
-):  # which would read the flags, too, and stop at those for CPUs
-    del os.environ['XLA_FLAGS']
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,30 +38,38 @@ def compute_features(
     XLA's own threads.
 
     Args:
-      functions: Name -> (state, images [n, h, w, c]) -> features [n, p], traceable by jax.jit.
+      functions: Name -> (state, images [n, h, w, c]) -> features [n, p], traceable by jax.jit; features of an image do
+        not depend on the other images.
       state: State of a trained model.
-      *images: Sets of images of one shape, such as training and test images.
+      *images: Sets of images, such as training and test images.
 
     Yields:
       (name, features of each set).
     """
-    sets = [jnp.asarray(x) for x in images]
     for name, function in functions.items():
         compiled = jax.jit(function)
-        if cores.is_only_device() and all(map(len, sets)):
-            run = _by_parts(compiled, state, sets)
+        if cores.cpu_is_only_device():
+            run = _by_parts(compiled, state)
         else:
             run = functools.partial(compiled, state)
-        yield name, [np.asarray(run(x)) for x in sets]
+        yield name, [np.asarray(run(jnp.asarray(x))) for x in images]
 
 
-def _by_parts(function, state, sets):
-    """The function of a set of images as one program, compiled once, for equal parts of all sets."""
-    per_core = min(map(len, sets)) / cores.n_cores()
-    n_rows = min(MAX_ROWS, ROWS * math.ceil(per_core / ROWS))
-    part = jax.ShapeDtypeStruct((n_rows, *sets[0].shape[1:]), sets[0].dtype)
-    run = functools.partial(function.lower(state, part).compile(), state)
-    return lambda images: cores.map_rows(run, images, n_rows)
+def _by_parts(function, state):
+    """The function of a set of images, computed for equal parts of it by programs that are compiled once."""
+
+    @functools.cache
+    def program(shape, dtype):
+        return function.lower(state, jax.ShapeDtypeStruct(shape, dtype)).compile()
+
+    def run(images):
+        if not len(images):
+            return function(state, images)
+        n_rows = min(MAX_ROWS, ROWS * math.ceil(len(images) / (ROWS * cores.n_cores())))
+        compiled = program((n_rows, *images.shape[1:]), images.dtype)
+        return cores.map_rows(functools.partial(compiled, state), images, n_rows)
+
+    return run
 
 
 def accuracies(

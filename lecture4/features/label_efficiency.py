@@ -280,8 +280,10 @@ def label_curve(
             n_folds=n_folds,
         )
 
-    # Each size is a program of its own; a CPU's cores also compile them at the same time.
-    return np.stack(cores.map_parts(curve, labels_per_class))
+    # Each size is a program of its own; the cores of a CPU compile and run them at the same time.
+    if cores.cpu_is_only_device():
+        return np.stack(cores.map_parts(curve, labels_per_class))
+    return np.stack([curve(n) for n in labels_per_class])
 
 
 def curve_records(

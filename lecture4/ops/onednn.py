@@ -130,6 +130,6 @@ def _pays(kind, kernel, padding, y):
     """Whether oneDNN is faster than the plain form: measured in tests/benchmarks/vision_speed.py."""
     is_product = tuple(kernel[:2]) == (1, 1) and not any(map(any, padding))
     if kind == 'kernel_gradient':
-        is_small = kernel[2] >= MANY_CHANNELS and y[1] * y[2] <= FEW_POSITIONS
-        return is_product or not is_small
+        is_flat = kernel[2] >= MANY_CHANNELS and y[1] * y[2] <= FEW_POSITIONS
+        return is_product or not is_flat
     return not is_product

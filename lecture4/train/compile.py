@@ -116,16 +116,15 @@ class Program:
         chip, n = target.chip, target.mesh.size
         if not chip.flops:
             return {}
-        between = sum(c.bytes for c in self.collectives if c.kind == program_cost.BETWEEN_SLICES)
-        within = [c for c in self.collectives if c.kind != program_cost.BETWEEN_SLICES]
-        moved = sum(c.bytes * (2 if c.kind == 'all-reduce' else 1) for c in within)
+        sent = {c.kind: c.sent for c in self.collectives}
+        network = sent.pop(program_cost.BETWEEN_SLICES, 0.0)
         bounds = {
             'matrix unit': self.flops / n / chip.flops,
             'memory': self.bytes / chip.bandwidth,
-            'links': _sent(moved, n // target.slices) / chip.link,
+            'links': sum(sent.values()) / chip.link,
         }
         if target.slices > 1 and chip.network:
-            bounds['network'] = _sent(2 * between, target.slices) / chip.network
+            bounds['network'] = network / chip.network
         return bounds
 
     def warnings(self, target: Target) -> list[str]:
@@ -171,6 +170,8 @@ def target(name: str) -> Target:
     if not re.fullmatch(r'\d+(x\d+)*', shape) or shape.count('x') != axes - 1:
         example = 'x'.join(['4'] * axes) if is_tpu else '8'
         raise UsageError(f'topology {name!r}: expected {axes} numbers, such as {kind}:{example}')
+    if slices > 1 and not is_tpu:
+        raise UsageError(f'topology {name!r}: several slices are of TPUs, such as {slices}xv5e:4x4')
     if kind == 'cpu':
         with contextlib.suppress(RuntimeError):  # the number is fixed once a device is initialized
             jax.config.update('jax_num_cpu_devices', int(shape))
@@ -178,8 +179,6 @@ def target(name: str) -> Target:
         if len(devices) < int(shape):
             raise UsageError(f'{name}: the CPU of this process has {len(devices)} devices already')
         return Target(name, 'cpu', CHIPS['cpu'], device_mesh(devices))
-    if slices > 1 and not is_tpu:
-        raise UsageError(f'topology {name!r}: several slices are of TPUs, such as {slices}xv5e:4x4')
     if not is_tpu and kind != 'h200':
         raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
     # Without these, libtpu queries a metadata server, and only one process of a machine may compile.
@@ -189,6 +188,7 @@ def target(name: str) -> Target:
 
     try:
         if is_tpu:
+            _without_cpu_flags()
             # One slice has devices of another kind, with other operations between them.
             several = {'num_slices': slices} if slices > 1 else {}
             description = topologies.get_topology_desc(
@@ -209,11 +209,18 @@ def target(name: str) -> Target:
     return Target(name, platform, CHIPS[kind], mesh, slices)
 
 
+def _without_cpu_flags():
+    """Take XLA's flags for CPUs, at which libtpu stops, out of its sight."""
+    jax.devices('cpu')  # jaxlib has read them
+    flags = os.environ.get('XLA_FLAGS', '').split()
+    os.environ['XLA_FLAGS'] = ' '.join(flag for flag in flags if not flag.startswith('--xla_cpu'))
+
+
 def _parts(name):
     """(number of slices, chip, shape) of a topology's name."""
     kind, _, shape = name.partition(':')
-    number, _, of = kind.partition('x')
-    return (int(number), of, shape) if number.isdigit() and int(number) else (1, kind, shape)
+    several = re.fullmatch(r'([1-9][0-9]*)x(\w+)', kind)
+    return (int(several[1]), several[2], shape) if several else (1, kind, shape)
 
 
 def compile_experiment(
@@ -247,6 +254,7 @@ def compile_experiment(
     state = abstract_state(bound, on.mesh, first)
     result = []
     for name in programs:
+        held = state
         if name == 'step':
             traced = _trace_step(bound, config, on, state, first)
             examples = config.batch_size * config.steps_per_call
@@ -256,7 +264,7 @@ def compile_experiment(
             traced, examples = run.trace(state, evaluation), _length(bound.evaluation)
         elif name == 'encode' and (encoder := experiment.apply(config, data.spec).get('encode')):
             rows = data.device_arrays if data.rows is None else data.rows
-            traced, examples = _trace_encoder(encoder, on, state, rows)
+            traced, held, examples = _trace_encoder(encoder, on, state, rows)
         else:
             continue
         lowered = traced.lower(lowering_platforms=(on.platform,))
@@ -277,7 +285,7 @@ def compile_experiment(
         seconds = time.perf_counter() - start
         if is_saved:
             executable.save(save, lowered, compiled, on.mesh, config.steps_per_call)
-        result.append(_program(name, traced, compiled, seconds, state, examples))
+        result.append(_program(name, traced, compiled, seconds, held, examples, on.slices))
     return result
 
 
@@ -298,7 +306,11 @@ def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, fir
 
 
 def _trace_encoder(encoder: encode.Encoder, on: Target, state: PyTree, rows: PyTree):
-    """What every process calls for its blocks of rows, for all of them at once: no chip needs another."""
+    """The encoder as all processes call it at the same time, each for its block of rows; it has no collectives.
+
+    Returns:
+      What is traced, the state, which every chip holds, and the number of rows.
+    """
     devices = list(on.mesh.devices.flat)
     mesh = Mesh(np.array(devices), (AXIS,))
     processes = len({device.process_index for device in devices})
@@ -309,16 +321,22 @@ def _trace_encoder(encoder: encode.Encoder, on: Target, state: PyTree, rows: PyT
         rows,
     )
     whole = _abstract(state, NamedSharding(mesh, PartitionSpec()))
-    return encode.compile_encoder(encode.as_dict(encoder), mesh).trace(whole, given), n
+    return encode.compile_encoder(encode.as_dict(encoder), mesh).trace(whole, given), whole, n
 
 
 def _program(
-    name: str, traced: Any, compiled: Any, seconds: float, state: PyTree, examples: int
+    name: str,
+    traced: Any,
+    compiled: Any,
+    seconds: float,
+    state: PyTree,
+    examples: int,
+    slices: int,
 ) -> Program:
     text = compiled.as_text()
     memory = compiled.memory_analysis()
     products = program_cost.products(traced.jaxpr)
-    moved = program_cost.traffic(text)
+    moved = program_cost.traffic(text, slices)
     return Program(
         name=name,
         compile_seconds=seconds,
@@ -336,11 +354,6 @@ def _program(
         float64=bool(re.search(r'\bf64\[', text)),
         examples=examples,
     )
-
-
-def _sent(num_bytes, n):
-    """Bytes that each of n must send where all of them contribute."""
-    return num_bytes * (n - 1) / n
 
 
 def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:

@@ -6,15 +6,27 @@ XLA's own cost analysis counts the body of a loop once; here it counts as often 
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 DTYPE_BYTES = {
     'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2, 'bf16': 2, 's32': 4, 'u32': 4, 'f32': 4,
     's64': 8, 'u64': 8, 'f64': 8, 'c64': 8, 'c128': 16,
 }  # fmt: skip
-COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 BETWEEN_SLICES = 'between slices'
+# Bytes that each of n chips sends so that all have the result, by the size of a result on a chip.
+SENT: dict[str, Callable[[float, int], float]] = {
+    'all-reduce': lambda size, n: 2 * size * (n - 1) / n,
+    'all-gather': lambda size, n: size * (n - 1) / n,
+    'reduce-scatter': lambda size, n: size * (n - 1),
+    'all-to-all': lambda size, n: size * (n - 1) / n,
+    'collective-permute': lambda size, n: size,
+}
+# The same between n slices, by the size of an operand.
+BETWEEN = SENT | {
+    'all-gather': lambda size, n: size * (n - 1),
+    'reduce-scatter': lambda size, n: size * (n - 1) / n,
+}
 NO_TRAFFIC = (
     'parameter',
     'constant',
@@ -23,6 +35,7 @@ NO_TRAFFIC = (
     'bitcast',
     'while',
     'conditional',
+    'call',
 )
 ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
@@ -33,14 +46,17 @@ class Collective(NamedTuple):
     """One kind of collective of a program.
 
     Attributes:
-      kind: 'all-reduce', 'all-gather', ..., or BETWEEN_SLICES, to which the compiler adds parts inside each slice.
+      kind: 'all-reduce', 'all-gather', ..., or BETWEEN_SLICES: what a chip hands to the data center network; what is
+        combined inside the slices before and after that has entries of its own.
       times: Number of executions in one run of the program.
-      bytes: Size of the results of all of them, per chip.
+      bytes: Size of the results of all of them, per chip; BETWEEN_SLICES: of the operands.
+      sent: Bytes that a chip sends to others at least, on average.
     """
 
     kind: str
     times: int
     bytes: int
+    sent: float
 
 
 class Traffic(NamedTuple):
@@ -66,40 +82,46 @@ def num_bytes(shape: str) -> int:
     )
 
 
-def traffic(text: str) -> Traffic:
+def traffic(text: str, slices: int = 1) -> Traffic:
     """Count the traffic of a compiled program.
 
     Args:
       text: `compiled.as_text()`: HLO of one chip after partitioning.
+      slices: Number of TPU slices that the program is for.
 
     Returns:
       Bytes and collectives of one run.
     """
     computations, entry = _computations(text)
-    by_kind: dict[str, list[int]] = {}
+    header = re.search(r'num_partitions=(\d+)', text)
+    n_chips = int(header[1]) if header else 1
+    by_kind: dict[str, list[float]] = {}
     total, unknown = 0, 0
+
+    def count(kind: str, times: int, size: int, sent: float) -> None:
+        sums = by_kind.setdefault(kind, [0, 0, 0.0])
+        by_kind[kind] = [a + times * b for a, b in zip(sums, (1, size, sent), strict=True)]
 
     def visit(name: str, times: int) -> None:
         nonlocal total, unknown
         shapes = {i: shape for i, shape, _, _ in computations.get(name, ())}
         for _, shape, op, rest in computations.get(name, ()):
             base = op.removesuffix('-start')
-            if base in COLLECTIVES:
+            if base in SENT:
                 result = shape
                 if op.endswith('-start') and shape.startswith('('):  # (operands, results, ...)
                     result = shape[shape.index(',') + 1 :] if base != 'all-reduce' else shape
-                kinds = by_kind.setdefault(base, [0, 0])
-                kinds[0] += times
-                kinds[1] += times * num_bytes(result)
-            if op == 'send' and 'megascale' in rest:  # over the data center network
-                kinds = by_kind.setdefault(BETWEEN_SLICES, [0, 0])
-                kinds[0] += times
-                kinds[1] += times * num_bytes(shape[: shape.index(', u32')])
+                size = num_bytes(result)
+                count(base, times, size, SENT[base](size, _group_size(rest, n_chips)))
+            if op == 'send' and (kind := re.search(r'megascale_transfer_type="(\w+)"', rest)):
+                size = num_bytes(shapes.get(_operands(rest)[0], ''))
+                factor = BETWEEN.get(kind[1].lower().replace('_', '-'), lambda size, n: size)
+                count(BETWEEN_SLICES, times, size, factor(size, slices))
             if op == 'while':
-                count = _trip_count(computations, name, rest)
-                unknown += count is None
+                trips = _trip_count(computations, name, rest)
+                unknown += trips is None
                 if body := re.search(r'body=%?([\w.-]+)', rest):
-                    visit(body[1], times if count is None else times * count)
+                    visit(body[1], times if trips is None else times * trips)
             elif op in ('call', 'conditional', 'async-start'):
                 called = re.findall(r'(?:to_apply|calls|_computation)=%?([\w.-]+)', rest)
                 called += re.findall(
@@ -108,13 +130,13 @@ def traffic(text: str) -> Traffic:
                 for inner_name in called[:1]:
                     visit(inner_name, times)
             if op not in NO_TRAFFIC and not op.endswith('-done'):
-                moved = num_bytes(shape) + sum(
-                    num_bytes(shapes.get(o, '')) for o in _operands(rest)
-                )
-                total += times * moved
+                total += times * _moved(computations, shapes, shape, op, rest)
 
     visit(entry, 1)
-    collectives = tuple(Collective(kind, *by_kind[kind]) for kind in sorted(by_kind))
+    collectives = tuple(
+        Collective(kind, int(times), int(size), sent)
+        for kind, (times, size, sent) in sorted(by_kind.items())
+    )
     return Traffic(total, collectives, unknown)
 
 
@@ -132,7 +154,7 @@ def communicated(text: str) -> tuple[tuple[str, str], ...]:
     arrays = []
     for _, shape, op, _ in itertools.chain.from_iterable(computations.values()):
         kind = op.removesuffix('-start')
-        if kind in COLLECTIVES:
+        if kind in SENT:
             plain = re.sub(r'\{.*?\}', '', shape)
             arrays += [(kind, f'{dtype}[{dims}]') for dtype, dims in ARRAY.findall(plain)]
     return tuple(arrays)
@@ -152,28 +174,25 @@ def _trip_count(computations, name: str, rest: str) -> int | None:
         return int(noted[1])
     parts = [re.search(rf'{part}=%?([\w.-]+)', rest) for part in ('condition', 'body')]
     condition, body = (computations.get(part[1] if part else '', []) for part in parts)
-    if not condition or not body or 'direction=LT' not in condition[-1][3]:
+    if not condition or not body or body[-1][2] != 'tuple':
         return None
-    counter, limit = (_source(condition, operand) for operand in _operands(condition[-1][3])[:2])
+    _, _, op, compared = condition[-1]
+    if op != 'compare' or 'direction=LT' not in compared:
+        return None
+    counter, limit = (_source(condition, operand) for operand in _operands(compared)[:2])
     if not isinstance(counter, str) or not isinstance(limit, int):
         return None
-    place = int(counter)
-    updated = _operands(body[-1][3])[place]
-    steps = [
-        [_source(body, operand) for operand in _operands(line)]
-        for instruction, _, op, line in body
-        if instruction == updated and op == 'add'
-    ]
-    given = [
-        line for i, _, op, line in computations[name] if i in _operands(rest) and op == 'tuple'
-    ]
-    if not steps or counter not in steps[0] or not given:
+    place, updated = int(counter), _operands(body[-1][3])
+    added = next((line for i, _, op, line in body if i == updated[place] and op == 'add'), None)
+    given = next((line for i, _, op, line in computations[name] if i in _operands(rest)), '')
+    if added is None or len(_operands(given)) != len(updated):
         return None
-    step = next((value for value in steps[0] if isinstance(value, int)), None)
-    start = _source(computations[name], _operands(given[0])[place])
-    if not isinstance(start, int) or not step or step < 0:
+    terms = [_source(body, operand) for operand in _operands(added)]
+    start = _source(computations[name], _operands(given)[place])
+    step = next((term for term in terms if isinstance(term, int)), 0)
+    if counter not in terms or step <= 0 or not isinstance(start, int):
         return None
-    return max(0, -(-(limit - start) // step))
+    return max(0, math.ceil((limit - start) / step))
 
 
 def _operands(rest: str) -> list[str]:
@@ -181,17 +200,71 @@ def _operands(rest: str) -> list[str]:
 
 
 def _source(instructions, name: str) -> int | str | None:
-    """What copies lead back to: a constant, or the place of an element of the loop's state as text."""
-    for instruction, _, op, rest in reversed(instructions):
-        if instruction == name:
-            if op == 'copy':
-                return _source(instructions, _operands(rest)[0])
-            if op == 'constant' and (number := re.match(r'-?\d+(?=\))', rest)):
-                return int(number[0])
-            if op == 'get-tuple-element' and (place := re.search(r'index=(\d+)', rest)):
-                return place[1]
-            return None
+    """What copies lead back to: a constant, or the place of an element of the computation's parameter as text."""
+    found = {i: (op, rest) for i, _, op, rest in instructions}
+    op, rest = found.get(name, ('', ''))
+    while op == 'copy':
+        op, rest = found.get(_operands(rest)[0], ('', ''))
+    if op == 'constant' and (number := re.match(r'-?\d+(?=\))', rest)):
+        return int(number[0])
+    place = re.search(r'index=(\d+)', rest)
+    if op == 'get-tuple-element' and place and found[_operands(rest)[0]][0] == 'parameter':
+        return place[1]
     return None
+
+
+def _group_size(rest: str, n_chips: int) -> int:
+    """Number of chips that a collective combines: {{0,1},{2,3}}, [2,2]<=[4], or all."""
+    if listed := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+        return listed[1].count(',') + 1
+    if counted := re.search(r'replica_groups=\[\d+,(\d+)\]', rest):
+        return int(counted[1])
+    return n_chips
+
+
+def _moved(computations, shapes, shape: str, op: str, rest: str) -> int:
+    """Bytes of an instruction's operands and result; of arrays that it only slices or updates, those of the slices."""
+    operands = _operands(rest)
+    if op == 'dynamic-slice':
+        return 2 * num_bytes(shape)
+    if op == 'dynamic-update-slice':
+        return 2 * num_bytes(shapes.get(operands[1], ''))
+    called = re.search(r'calls=%?([\w.-]+)', rest) if op == 'fusion' else None
+    inside = computations.get(called[1], []) if called else []
+    if not inside:
+        return num_bytes(shape) + sum(num_bytes(shapes.get(o, '')) for o in operands)
+    by_name = {i: (s, o, _operands(line)) for i, s, o, line in inside}
+    places = {int(line.split(')')[0]): i for i, _, o, line in inside if o == 'parameter'}
+
+    def source(name: str) -> str:
+        """The instruction behind bitcasts and copies."""
+        while by_name[name][1] in ('bitcast', 'copy'):
+            name = by_name[name][2][0]
+        return name
+
+    def written(name: str) -> int:
+        shape, op, names = by_name[source(name)]
+        if op == 'tuple':
+            return sum(map(written, names))
+        return num_bytes(by_name[names[1]][0] if op == 'dynamic-update-slice' else shape)
+
+    def read(place: int) -> int:
+        """Bytes that are read of an operand."""
+        name = places[place]
+        total = 0
+        for shape, op, names in by_name.values():
+            sources = [source(n) for n in names if n in by_name]
+            if name not in sources or op in ('bitcast', 'copy'):
+                continue
+            if op == 'dynamic-slice' and sources[0] == name and name not in sources[1:]:
+                total += num_bytes(shape)
+            elif op == 'dynamic-update-slice' and sources[0] == name and name not in sources[1:]:
+                continue
+            else:
+                return num_bytes(by_name[name][0])
+        return min(total, num_bytes(by_name[name][0]))
+
+    return written(inside[-1][0]) + sum(read(place) for place in places)
 
 
 def _computations(text: str):
@@ -261,6 +334,9 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int, bool]]:
         name = equation.primitive.name
         yield equation, times, name == 'while'
         inner = times * equation.params['length'] if name == 'scan' else times
+        if name == 'shard_map':  # every device runs it
+            sizes, axes = (equation.params[name] for name in ('mesh', 'newly_manual_axes'))
+            inner = times * math.prod(sizes.shape[axis] for axis in axes)
         for value in equation.params.values():
             branches = value if isinstance(value, tuple | list) else (value,)
             for branch in branches[:1] if name == 'cond' else branches:

@@ -25,13 +25,27 @@ FUNCTIONS = {
 @pytest.mark.parametrize('n_cores', [None, 1, 3])
 def test_features_are_those_of_every_function(n_cores, monkeypatch):
     if n_cores:
-        monkeypatch.setattr(cores, 'is_only_device', lambda: True)
+        monkeypatch.setattr(cores, 'cpu_is_only_device', lambda: True)
         monkeypatch.setattr(cores, 'n_cores', lambda: n_cores)
     results = dict(image_accuracy.compute_features(FUNCTIONS, np.float32(2), IMAGES, IMAGES[:5]))
     train, test = results['scaled']
     np.testing.assert_allclose(train, 2 * IMAGES.reshape(24, 6)[:, :4])
     np.testing.assert_allclose(test, train[:5])
     assert list(results) == ['pixels', 'scaled'] and results['pixels'][0].shape == (24, 6)
+
+
+def test_sets_may_differ_in_dtype_and_shape_or_be_empty(monkeypatch):
+    monkeypatch.setattr(cores, 'cpu_is_only_device', lambda: True)
+    sums = {'sums': lambda state, x: state * x.sum((1, 2, 3))[:, None]}
+    sets = IMAGES, np.ones((20, 4, 4, 3), np.float32), IMAGES[:0]
+    ((_, features),) = image_accuracy.compute_features(sums, np.float32(2), *sets)
+    expected = [2 * x.sum((1, 2, 3))[:, None] for x in sets]
+    for one, other in zip(features, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    pixels = {'pixels': lambda state, x: x.reshape(len(x), -1)}
+    ((_, (one, other)),) = image_accuracy.compute_features(pixels, 0, IMAGES, IMAGES > 0.3)
+    assert one.dtype == np.float32 and other.dtype == bool
+    assert list(image_accuracy.compute_features(sums, 0)) == [('sums', [])]
 
 
 @pytest.mark.cases(1)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from launch import command
 from launch import compile as launcher
 from lecture4.train import compile as compiler
+from lecture4.train import encode as encoding
 from lecture4.train import program_cost
 from lecture4.train.config import UsageError
 
@@ -53,6 +54,7 @@ TPU_LOOP = """
 
 %condition (p: (s32[], f32[4])) -> pred[] {
   %limit = s32[]{:T(128)} constant(36)
+  %q = (s32[]{:T(128)}, f32[4]{0:T(256)}) custom-call()
   %p = (s32[]{:T(128)}, f32[4]{0:T(256)}) parameter(0)
   %i = s32[]{:T(128)} get-tuple-element(%p), index=0
   ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT, metadata={op_name="while/cond/lt"}
@@ -78,6 +80,21 @@ ENTRY %main (x: f32[4]) -> f32[4] {
         ('0', '1', ('direction=LT', 'direction=NE'), None),
         ('0', '1', ('add(%copy.1', 'multiply(%copy.1'), None),
         ('0', '1', ('copy(%zero)', 'negate(%zero)'), None),
+        (
+            '0',
+            '1',
+            ('get-tuple-element(%p), index=0\n  ROOT', 'get-tuple-element(%q), index=0\n  ROOT'),
+            None,
+        ),
+        (
+            '0',
+            '1',
+            (
+                'ROOT %out = (s32[]{:T(128)}, f32[4]{0:T(256)}) tuple(%next, %y)',
+                'ROOT %out = (s32[], f32[4]) opt-barrier(%p)',
+            ),
+            None,
+        ),
     ],
 )
 def test_loops_of_tpus_count_as_often_as_they_run(start, step, changed, times):
@@ -85,7 +102,8 @@ def test_loops_of_tpus_count_as_often_as_they_run(start, step, changed, times):
     counted = program_cost.traffic(text)
     assert counted.unknown_loops == (times is None)
     expected = 1 if times is None else times
-    assert counted.collectives == (program_cost.Collective('all-reduce', expected, 16 * expected),)
+    (collective,) = counted.collectives
+    assert collective == ('all-reduce', expected, 16 * expected, 16 * expected)
 
 
 @needs_libtpu
@@ -108,18 +126,117 @@ def test_ten_steps_on_a_tpu_are_ten_times_one():
     np.testing.assert_allclose(eleven.bytes - two.bytes, 9 * one.bytes, rtol=0.3)
 
 
+def scan_over_rows(n):
+    def run(x, ys):
+        return jax.lax.scan(lambda x, y: (jnp.tanh(x + y), x @ x), x, ys)
+
+    shape = (256, 256)
+    return jax.jit(run).trace(
+        jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((n, *shape), jnp.float32)
+    )
+
+
+@pytest.mark.parametrize('platform', ['cpu', pytest.param('tpu', marks=needs_libtpu)])
+def test_a_step_of_a_scan_moves_its_slices_of_what_is_scanned(platform):
+    """Bytes grow with the number of steps, not with its square."""
+
+    def moved(n):
+        traced = scan_over_rows(n)
+        if platform == 'cpu':
+            return program_cost.traffic(traced.lower().compile().as_text()).bytes
+        on = NamedSharding(compiler.target('v5e:4x4').mesh, PartitionSpec())
+        args = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=on) for a in traced.jaxpr.in_avals]
+        run = jax.jit(lambda x, ys: jax.lax.scan(lambda x, y: (jnp.tanh(x + y), x @ x), x, ys))
+        lowered = run.trace(*args).lower(lowering_platforms=('tpu',))
+        return program_cost.traffic(lowered.compile().as_text()).bytes
+
+    ten, twenty, thirty = map(moved, (10, 20, 30))
+    np.testing.assert_allclose(thirty - twenty, twenty - ten, rtol=0.05)
+    assert 4 * 3 * 256**2 <= (twenty - ten) / 10 <= 4 * 12 * 256**2
+
+
+def test_flops_of_an_encoder_are_those_of_all_devices():
+    def encode(state, x):
+        return x @ state
+
+    shapes = jax.ShapeDtypeStruct((16, 8), jnp.float32), jax.ShapeDtypeStruct((64, 16), jnp.float32)
+    for n in (1, 4):
+        mesh = Mesh(np.array(jax.devices()[:n]), ('data',))
+        traced = encoding.compile_encoder(encode, mesh).trace(*shapes)
+        assert program_cost.products(traced.jaxpr).flops == 2 * 64 * 16 * 8
+
+
+@pytest.mark.parametrize(
+    ('kind', 'groups', 'sent'),
+    [
+        ('all-reduce', '{{0,1,2,3}}', 2 * 16 * 3 / 4),
+        ('all-reduce', '{{0,1},{2,3}}', 2 * 16 / 2),
+        ('all-gather', '[2,2]<=[4]', 16 / 2),
+        ('reduce-scatter', '[1,4]<=[4]', 16 * 3),
+        ('all-to-all', '{}', 16 * 3 / 4),
+    ],
+)
+def test_bytes_sent_by_a_collective(kind, groups, sent):
+    text = f"""HloModule jit_f, num_partitions=4
+
+ENTRY %main (x: f32[4]) -> f32[4] {{
+  %x = f32[4]{{0}} parameter(0)
+  ROOT %y = f32[4]{{0}} {kind}(%x), replica_groups={groups}, to_apply=%sum
+}}
+"""
+    (collective,) = program_cost.traffic(text).collectives
+    assert collective == (kind, 1, 16, sent)
+
+
+@pytest.mark.parametrize(
+    ('transfer', 'sent'),
+    [
+        ('ALL_REDUCE', 2 * 16 * 3 / 4),
+        ('ALL_GATHER', 16 * 3),
+        ('REDUCE_SCATTER', 16 * 3 / 4),
+        ('ONE_TO_ONE', 16),
+    ],
+)
+def test_bytes_sent_between_slices(transfer, sent):
+    text = f"""
+ENTRY %main (x: f32[4]) -> f32[4] {{
+  %x = f32[4]{{0:T(128)}} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[4]{{0:T(128)}}, u32[], token[]) send(%x, %token), metadata={{_xla_megascale_transfer_type="{transfer}"}}
+  ROOT %y = f32[4]{{0:T(128)}} copy(%x)
+}}
+"""
+    (collective,) = program_cost.traffic(text, slices=4).collectives
+    assert collective == (program_cost.BETWEEN_SLICES, 1, 16, sent)
+
+
 @needs_libtpu
-def test_slices_are_joined_by_the_network(tmp_path):
-    """Every chip sends the gradients inside its slice and, once, to the other slice."""
-    argv = ['--topology', '2xv5e:4x4', '--programs', 'step', '--workdir', str(tmp_path), '--']
-    assert launcher.main([*argv, *TOY, '--batch_size', '32']) == 0
-    (step,) = json.loads((tmp_path / 'compile.json').read_text())
-    sizes = {c['kind']: c['bytes'] for c in step['collectives']}
-    assert step['chips'] == 32 and step['params'] <= sizes['between slices']
-    on = compiler.target('2xv5e:4x4')
-    assert on.slices == 2
-    # Half of what is sent and half of what comes back crosses the network: 25 Gbit/s per chip.
-    assert step['seconds']['network'] == pytest.approx(sizes['between slices'] / 3.125e9)
+def test_slices_are_joined_by_the_network():
+    """Gradients of 16.8 MB: as many bytes on the links as in one slice, and each of 8 chips sends its eighth on."""
+
+    def sent(name):
+        on = compiler.target(name)
+        assert on.mesh.size == 8 * on.slices
+        rows, whole = (NamedSharding(on.mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
+        run = jax.jit(jax.grad(lambda w, x: jnp.square(x @ w).mean()), out_shardings=whole)
+        w = jax.ShapeDtypeStruct((2048, 2048), jnp.float32, sharding=whole)
+        x = jax.ShapeDtypeStruct((8 * 8 * on.slices, 2048), jnp.float32, sharding=rows)
+        text = run.trace(w, x).lower(lowering_platforms=('tpu',)).compile().as_text()
+        kinds = {c.kind: c.sent for c in program_cost.traffic(text, on.slices).collectives}
+        network = kinds.pop(program_cost.BETWEEN_SLICES, 0.0)
+        return sum(kinds.values()), network
+
+    num_bytes = 4 * 2048**2
+    np.testing.assert_allclose(sent('v5e:2x4'), (2 * num_bytes * 7 / 8, 0), rtol=0.01)
+    np.testing.assert_allclose(sent('2xv5e:2x4'), (2 * num_bytes * 7 / 8, num_bytes / 8), rtol=0.01)
+
+
+@needs_libtpu
+def test_a_step_on_several_slices(tmp_path):
+    argv = ['--topology', '2xv5e:4x4', '--programs', 'step', 'encode', '--workdir', str(tmp_path)]
+    assert launcher.main([*argv, '--', *TOY, '--batch_size', '32']) == 0
+    step = json.loads((tmp_path / 'compile.json').read_text())[0]
+    assert step['chips'] == 32 and step['seconds']['network'] > 0
 
 
 def test_flops_of_convolutions_and_branches():
@@ -147,7 +264,8 @@ def test_collectives_of_a_sharded_gradient():
     x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=rows)
     run = jax.jit(jax.grad(loss), out_shardings=replicated)
     counted = program_cost.traffic(run.trace(w, x).lower().compile().as_text() or '')
-    assert counted.collectives == (program_cost.Collective('all-reduce', 1, 4 * 16 * 8),)
+    size = 4 * 16 * 8
+    assert counted.collectives == (program_cost.Collective('all-reduce', 1, size, 1.5 * size),)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +284,9 @@ def test_bytes_of_shapes(shape, expected):
         ('v4:4x4', 'expected 3 numbers, such as v4:4x4x4'),
         ('a100:8', 'use h200:8'),
         ('2xh200:8', 'several slices are of TPUs, such as 2xv5e:4x4'),
+        ('2xcpu:4', 'several slices are of TPUs'),
         ('0xv5e:4x4', "unknown chip '0xv5e'"),
+        ('²xv5e:4x4', "unknown chip '²xv5e'"),
     ],
 )
 def test_wrong_topologies_are_refused(name, match):
@@ -216,7 +336,7 @@ def test_scaling_says_where_more_chips_stop_paying(tmp_path, capsys):
     np.testing.assert_allclose([r['efficiency'] for r in ladder], [1, 1, 0.5])
     assert [r['bound by'] for r in ladder] == ['matrix unit', 'matrix unit', 'links']
     launcher.write(tmp_path, 'toy', records)
-    assert 'from 32 chips on, the step is bound by: links' in capsys.readouterr().out
+    assert 'at 32 chips the step is bound by: links' in capsys.readouterr().out
     assert (tmp_path / 'figures' / 'scaling.png').exists()
 
 
