@@ -34,7 +34,7 @@ def map_parts(function: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]
     JAX's settings in the threads are those of the caller, also where it has set them by contexts such as
     `jax.enable_x64()`. An exception is raised again after the parts that are running have finished.
     """
-    config = jax.config
+    config: Any = jax.config
     settings = (
         (jax.enable_x64, config.jax_enable_x64),
         (jax.numpy_dtype_promotion, config.jax_numpy_dtype_promotion),
