@@ -4,15 +4,15 @@ One run trains the three one after another, with the same small network, images,
 mAP, training time, test time by stage, memory, and the test time of R-CNN with VGG-16 and 2000 proposals, extrapolated.
 
 Run:      python -m experiments.detection.comparison                               (scenes, no download)
-Hardware: 2 CPU cores (Intel Xeon with AVX-512), 5 minutes (7 CPU-minutes) with proposals and compilation
+Hardware: 2 CPU cores (Intel Xeon with AVX-512), 4.4 minutes with proposals and compilation (6 CPU-minutes)
 Results:  scenes, 300 training and 100 test images, seed 0, 300, 600 and 600 steps; published on VOC, from memory
-          Fast and Faster R-CNN still learn: `faster_rcnn` reaches 61.3 %. R-CNN with VGG-16: 428 s per image.
+          Fast and Faster R-CNN still learn: `faster_rcnn` reaches 61.6 %. R-CNN with VGG-16: 427 s per image.
 
           | system       | mAP at IoU 0.5 (%) | training (s) | test (s per image, with proposals) | published (s) |
           |--------------|--------------------|--------------|------------------------------------|---------------|
-          | R-CNN        | 48.4               | 103          | 0.25 (selective search 0.18)       | 53 (CPU)      |
-          | Fast R-CNN   | 31.0               | 53           | 0.19 (selective search 0.18)       | 2.3           |
-          | Faster R-CNN | 21.0               | 52           | 0.007                              | 0.2           |
+          | R-CNN        | 48.4               | 101          | 0.23 (selective search 0.15)       | 53 (CPU)      |
+          | Fast R-CNN   | 31.0               | 48           | 0.16 (selective search 0.15)       | 2.3           |
+          | Faster R-CNN | 21.0               | 54           | 0.008                              | 0.2           |
 """
 
 import dataclasses

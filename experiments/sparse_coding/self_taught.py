@@ -8,7 +8,7 @@ sparse is Raina's.
 
 Run:      python -m experiments.sparse_coding.self_taught
           python -m experiments.sparse_coding.self_taught --preset cifar10 --manual_dir PATH
-Hardware: 2 CPU cores, under a minute with compilation; handwriting 4.5, cifar10 12 CPU-minutes
+Hardware: 2 CPU cores, under a minute with compilation; handwriting 4.5, cifar10 32 CPU-minutes
 Results:  test accuracy in % with 1, 2, 5, 20 labels per class
 
           | textures   | 1    | 2    | 5    | 20   |

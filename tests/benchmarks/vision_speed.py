@@ -19,7 +19,19 @@ and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and
     resnet50   forward   0.96  0.82  0.85  70 %     training   3.58  2.74  0.77  56 %
     vgg16      forward   3.21  2.12  0.66  79 %     training  11.72 12.49  1.07  65 %
 
-With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on that machine next to other jobs (so without torch
+Two idle cores of an Intel Xeon with AVX-512, torch 2.14, --repeats 4: torch / ours, plain (a product at 180 GFLOP/s)
+and, in a second run (211 GFLOP/s), with lecture4[onednn]; seconds and fraction of the limit of the latter:
+
+    alexnet    forward   0.80  0.91   0.09  59 %     training   0.76  1.03   0.40  41 %
+    resnet18   forward   0.71  1.02   0.21  65 %     training   0.66  0.92   0.71  58 %
+    googlenet  forward   1.00  1.05   0.21  54 %     training   0.65  0.86   0.73  47 %
+    resnet50   forward   0.82  1.07   0.47  67 %     training   0.69  0.78   1.87  50 %
+
+A ResNet-50's step with oneDNN: 0.9 s of convolutions with windows, 0.7 s of products (1 x 1), which oneDNN computes no
+faster, and 0.6 s of batch norm, ReLU and sums, summed over threads. Recomputing batch norm in the backward pass
+(nn.remat, saving sums only) took 7 % off it. A fifth of GoogLeNet's step is max pooling.
+
+With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on the AVX2 machine next to other jobs (so without torch
 and without the limit, whose product was measured at a slow moment): seconds with oneDNN and plain, plain / oneDNN:
 
     resnet18   forward   0.54  0.65  1.21     training   2.09  2.28  1.09
@@ -28,7 +40,7 @@ and without the limit, whose product was measured at a slow moment): seconds wit
 OpenMP's threads have to sleep between convolutions: where they spin, its default, plain / oneDNN of ResNet-18's step
 was 1.08 instead of 1.16 (three processes in turns, 7 steps).
 
-oneDNN (ops/onednn; onednn-cpu-gomp 2023.2, numba) by layers, --layers --repeats 7 on one core of that machine
+oneDNN (ops/onednn; onednn-cpu-gomp 2023.2, numba) by layers, --layers --repeats 7 on one core of the AVX2 machine
 (taskset -c 1) next to other jobs: plain / oneDNN of the forward pass, the gradient by the input and the gradient by the
 kernel:
 
@@ -42,10 +54,23 @@ kernel:
     14 x 14, 1024 to 256, 1 x 1       0.74  0.76  1.08
     32 x 32, 16 to 16, 3 x 3          1.51  1.58  1.99
 
-So the library takes oneDNN for all but products (1 x 1) in the forward pass and the gradient by the input, and in the
-gradient by the kernel for products and fewer than 64 channels. Activations stay NHWC (oneDNN's blocked layouts cost 1.1
-to 2 times as much with the reordering), kernels are reordered in each call. The index's package `onednn` (2026.1) is
-built for SYCL and brings 2 GB; jaxlib's own oneDNN (`__onednn$convolution`) has no gradients and cannot be serialized.
+The same on two idle cores of an Intel Xeon with AVX-512, --repeats 9:
+
+    56 x 56, 64 to 64, 3 x 3          1.73  2.10  3.16
+    28 x 28, 128 to 128, 3 x 3        1.21  1.24  2.11
+    14 x 14, 256 to 256, 3 x 3        1.34  1.28  1.80
+    7 x 7, 512 to 512, 3 x 3          1.18  1.64  0.91
+    56 x 56, 128 to 128, 3 x 3 / 2    1.34  1.62  2.22
+    224 x 224, 3 to 64, 7 x 7 / 2     1.74  1.37  3.33
+    56 x 56, 64 to 256, 1 x 1         0.73  1.07  3.54
+    14 x 14, 1024 to 256, 1 x 1       1.14  0.98  1.00
+    32 x 32, 16 to 16, 3 x 3          2.40  1.68  2.82
+
+So the library takes oneDNN for all but products (1 x 1) in the forward pass and the gradient by the input, and for all
+gradients by the kernel but those of 64 and more channels at no more than 64 positions. Activations stay NHWC (oneDNN's
+blocked layouts cost 1.1 to 2 times as much with the reordering), kernels are reordered in each call. The index's
+package `onednn` (2026.1) is built for SYCL and brings 2 GB; jaxlib's own oneDNN (`__onednn$convolution`) has no
+gradients and cannot be serialized.
 
 What ops/conv_cpu does without it: XLA takes 3 to 10 GFLOP/s for gradients by the kernel on large feature maps, and for
 1 x 1 kernels, compared with 50 to 100 in the forward pass. As products of matrices over a few images at a time: 3 x 3
