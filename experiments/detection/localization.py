@@ -149,7 +149,7 @@ def report(config, state, data):
         images,
         list(result.boxes[:, None]),
         list(result.labels[:, None]),
-        list(np.ones((n, 1))),
+        list(result.scores[:, None]),
         list(correct[:, None]),
         names,
         missed=[box[:1] for box in test['boxes'][:n]],

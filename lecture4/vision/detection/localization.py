@@ -27,11 +27,13 @@ class Localized(NamedTuple):
       boxes: Boxes by the regression of the predicted class, [n, 4].
       labels: Predicted class, 1 .. K, [n].
       boxes_of_true_class: Boxes by the regression of a given class, [n, 4].
+      scores: Probability of the predicted class among the classes without the background, [n].
     """
 
     boxes: Float[Array, 'n 4']
     labels: Int[Array, 'n']
     boxes_of_true_class: Float[Array, 'n 4']
+    scores: Float[Array, 'n']
 
 
 def whole_images(sizes: Int[Array | np.ndarray, 'n 2']) -> Float[Array, 'n 1 4']:
@@ -93,7 +95,8 @@ def predict(
         )
 
     given = predicted if labels is None else labels
-    return Localized(boxes_of(predicted), predicted, boxes_of(given))
+    scores = jax.nn.softmax(logits[:, 1:].astype(jnp.float32)).max(1)
+    return Localized(boxes_of(predicted), predicted, boxes_of(given), scores)
 
 
 def is_localized(

@@ -39,6 +39,7 @@ def test_the_box_of_a_class_is_its_regression_from_the_image():
     result = jax.jit(lambda v, b: localization.predict(network, RECIPE, v, b, b['labels'][:, 0]))
     result = result(variables, batch)
     assert result.labels.tolist() == [2, 2]  # the background is no answer
+    np.testing.assert_allclose(result.scores, 1 / (1 + np.exp(-3.0)), rtol=1e-6)
     np.testing.assert_allclose(result.boxes[0], boxes[0, 0], atol=1e-4)
     np.testing.assert_allclose(result.boxes_of_true_class[1], whole[1], atol=1e-4)
     flags = localization.is_localized(result.boxes_of_true_class, boxes[:, 0])
