@@ -12,7 +12,7 @@ Results:  scenes, 200 images: localization error 44.0 % (95 % interval 37.3 to 5
           box of the true class in 23.0 %; with --steps 1500, 5.1 minutes, 40.0, 33.0 and 19.5 %. After 400 steps the
           class is still a guess: position is learned first. VGG's 25.3 % (cited from memory, unverified) is of
           ImageNet's 1000 classes. voc2012_animals, 207 training and 96 test images with one object, convolutions frozen
-          (9 CPU-minutes with feature maps): 40.6 % (31.3 to 50.6), class wrong in 29.2 %, box of the true class in 24.0.
+          (9 CPU-minutes with feature maps): 40.6 % (31.3 to 50.6), class wrong in 29.2 %, box of the true class 24.0.
 """
 
 import dataclasses
