@@ -21,6 +21,7 @@ ALL = {
 }
 BATCH_SIZE = 32  # on 16 chips
 
+LOSSES = {('all-reduce', 'f32[32]'): 'losses of the signals: the worst-coded replace unused atoms'}
 RELAYOUT = 'at most 6 kB of the batch, which XLA lays out again between two operations'
 # What is combined over chips besides arrays of the state's shapes (gradients, batch and dictionary statistics)
 # and scalars: {experiment: {(kind, shape): what it is}}.
@@ -33,6 +34,7 @@ STATISTICS: dict[str, dict[tuple[str, str], str]] = {
         ('all-to-all', 'f32[16,2,2]'): RELAYOUT,
         ('all-to-all', 'f32[2,16,2]'): RELAYOUT,
     },
+    **dict.fromkeys(('learning_settings', 'natural_image_bases', 'self_taught'), LOSSES),
     'latent_spaces': {('all-reduce', 'f32[2]'): 'two metrics'},
     'sentence_classification': {
         (
