@@ -7,7 +7,7 @@ the dense layers on VGG-16's published convolutions, frozen, on the images that 
 
 Run:      python -m experiments.detection.localization                             (scenes, no download)
           python -m experiments.detection.localization --preset voc2012_animals --manual_dir PATH --init vgg16.ckpt
-Hardware: 2 CPU cores (Intel Xeon with AVX-512), 4.4 minutes with compilation (6 CPU-minutes)
+Hardware: 2 CPU cores (Intel Xeon with AVX-512), 4.7 minutes with compilation (6 CPU-minutes)
 Results:  scenes, 200 images: localization error 44.0 % (95 % interval 37.3 to 50.9), the class is wrong in 37.5 %, the
           box of the true class in 23.0 %; with --steps 1500, 5.1 minutes, 40.0, 33.0 and 19.5 %. After 400 steps the
           class is still a guess: position is learned first. VGG's 25.3 % (cited from memory, unverified) is of
