@@ -27,10 +27,6 @@ and, in a second run (211 GFLOP/s), with lecture4[onednn]; seconds and fraction 
     googlenet  forward   1.00  1.05   0.21  54 %     training   0.65  0.86   0.73  47 %
     resnet50   forward   0.82  1.07   0.47  67 %     training   0.69  0.78   1.87  50 %
 
-A ResNet-50's step with oneDNN: 0.9 s of convolutions with windows, 0.7 s of products (1 x 1), which oneDNN computes no
-faster, and 0.6 s of batch norm, ReLU and sums, summed over threads. Recomputing batch norm in the backward pass
-(nn.remat, saving sums only) took 7 % off it. A fifth of GoogLeNet's step is max pooling.
-
 With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on the AVX2 machine next to other jobs (so without torch
 and without the limit, whose product was measured at a slow moment): seconds with oneDNN and plain, plain / oneDNN:
 
