@@ -27,14 +27,9 @@ from launch import command
 from launch import experiment as launched
 
 # 8 to 1024 chips: of the kinds with two-dimensional links, beyond 256 in several slices, and of those with three.
-FLAT = ('2x4', '4x4', '4x8', '8x8', '8x16', '16x16', '16x16', '16x16')
-DEEP = ('2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16')
-SIZES = {
-    'v4': [f'v4:{shape}' for shape in DEEP],
-    'v5e': [f'{n}v5e:{shape}' for n, shape in zip(('',) * 6 + ('2x', '4x'), FLAT, strict=True)],
-    'v5p': [f'v5p:{shape}' for shape in DEEP],
-    'v6e': [f'{n}v6e:{shape}' for n, shape in zip(('',) * 6 + ('2x', '4x'), FLAT, strict=True)],
-}
+FLAT = '{}:2x4 {}:4x4 {}:4x8 {}:8x8 {}:8x16 {}:16x16 2x{}:16x16 4x{}:16x16'
+DEEP = '{}:2x2x2 {}:2x2x4 {}:2x4x4 {}:4x4x4 {}:4x4x8 {}:4x8x8 {}:8x8x8 {}:8x8x16'
+SIZES = {'v4': DEEP, 'v5e': FLAT, 'v5p': DEEP, 'v6e': FLAT}
 
 
 def main(argv: list[str]) -> int:
@@ -128,7 +123,7 @@ def topologies(options: argparse.Namespace) -> list[str]:
     """
     if bool(options.topology) == bool(options.sizes):
         raise command.LaunchError('expected either --topology CHIP:SHAPE or --sizes CHIP')
-    return options.topology or SIZES[options.sizes]
+    return options.topology or SIZES[options.sizes].replace('{}', options.sizes).split()
 
 
 def scaling(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -210,7 +210,7 @@ def target(name: str) -> Target:
 
 
 def _without_cpu_flags():
-    """Take XLA's flags for CPUs, at which libtpu stops, out of its sight."""
+    """Take XLA's flags for CPUs out of the environment: libtpu stops at them, also while it compiles later."""
     jax.devices('cpu')  # jaxlib has read them
     flags = os.environ.get('XLA_FLAGS', '').split()
     os.environ['XLA_FLAGS'] = ' '.join(flag for flag in flags if not flag.startswith('--xla_cpu'))

@@ -63,7 +63,8 @@ class Traffic(NamedTuple):
     """Memory traffic and collectives of one run of a program, per chip.
 
     Attributes:
-      bytes: Bytes of operands and results of all instructions outside fusions.
+      bytes: Bytes of operands and results of all instructions outside fusions; of an array that an instruction only
+        slices or updates, those of the slice.
       collectives: One entry per kind.
       unknown_loops: Number of loops whose trip count the compiler does not know; they count once.
     """
