@@ -1,6 +1,7 @@
 """Codes of any number of signals: on all devices in parallel, and from sets larger than memory."""
 
 import functools
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -122,8 +123,9 @@ def stream(
 ) -> Iterator[solvers.Solution]:
     """Codes of signals that do not fit in memory, batch by batch: yields NumPy Solutions.
 
-    While the host processes one batch, the devices compute the next. All batches have the same size (the last is
-    padded, and its result truncated), so that one program serves all.
+    While the host processes one batch, accelerators compute the next. All batches have the same size (the last is
+    padded, and its result truncated), so that one program serves all. Memory is that of a few batches for any number
+    of signals: pages of memory-mapped signals and codes are released after each.
 
     Args:
       signals: An array or np.memmap [n, d], or an iterable of arrays [m, d] of any m.
@@ -162,6 +164,7 @@ def stream(
                     f'out has {len(out)} rows for more signals; expected one row for each'
                 )
             out[done : done + m] = solution.codes
+            _release(out)
         done += m
         if progress_fn is not None:
             progress_fn(done, total)
@@ -171,6 +174,7 @@ def stream(
     for batch in _batches(signals, batch_size):
         m = len(batch)
         padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - m, axis=0)])
+        _release(signals)
         dispatched = over_devices(jnp.asarray(padded), D, penalty_weight, **options), m
         if pending is not None:
             yield fetch(pending)
@@ -197,3 +201,14 @@ def _batches(signals, size):
                 buffer, count = [], 0
     if buffer:
         yield np.concatenate(buffer)
+
+
+def _release(array):
+    """Unmap the pages of a memory-mapped array: the file has them, also those written and not yet on the disk."""
+    if not isinstance(array, np.memmap) or array.mode == 'c':  # copies on write are not in the file
+        return
+    mapping = array
+    while isinstance(mapping, np.ndarray):
+        mapping = mapping.base
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, 'MADV_DONTNEED'):
+        mapping.madvise(mmap.MADV_DONTNEED)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -83,13 +83,30 @@ def read(directory: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       UsageError: Blocks are missing.
     """
+    blocks = list(read_blocks(directory))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def read_blocks(directory: str | os.PathLike) -> Iterator[dict[str, np.ndarray]]:
+    """Read the codes of as many rows at a time as a file has, where those of all rows do not fit in memory.
+
+    Args:
+      directory: The directory that `run` returned.
+
+    Yields:
+      {name: array [rows, ...]}, in the order of the data set.
+
+    Raises:
+      UsageError: Blocks are missing.
+    """
     directory = pathlib.Path(directory)
     try:
         index = json.loads((directory / 'index.json').read_text())
     except OSError:
         raise UsageError(f'{directory} is incomplete; run --stage encode again') from None
-    blocks = [np.load(directory / _file(*span)) for span in _spans(index['rows'], index['block'])]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0].files}
+    for span in _spans(index['rows'], index['block']):
+        with np.load(directory / _file(*span)) as block:
+            yield dict(block)
 
 
 def _file(start: int, stop: int) -> str:

@@ -1,6 +1,9 @@
 """Any number of signals: split over devices by pmap and by jit, and streamed from disk."""
 
+import pathlib
+import sys
 import threading
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +131,59 @@ def test_a_stream_reads_no_further_than_one_batch_ahead():
     stream = parallel_encode.stream(signals(), D, 0.05, batch_size=2, **CHEAP)
     next(stream)
     assert len(read) == 4
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_memory_of_a_stream_does_not_grow_with_signals(tmp_path):
+    """Arrays of JAX, results, and pages of mapped files."""
+    _, D = problem(n=1, dtype=np.float32)
+    batch_size, peaks = 2000, []
+    for n in (8000, 32000):
+        for name, width in (('x', 16), ('a', 24)):
+            np.save(tmp_path / f'{name}{n}.npy', np.zeros((n, width), np.float32))
+        signals = np.load(tmp_path / f'x{n}.npy', mmap_mode='r')
+        out = np.load(tmp_path / f'a{n}.npy', mmap_mode='r+')
+        before = {id(array) for array in jax.live_arrays()}
+        results, sizes = [], []
+
+        def measure(*_, n=n, before=before, results=results, sizes=sizes):
+            arrays = sum(v.nbytes for v in jax.live_arrays() if id(v) not in before)
+            alive = sum(result() is not None for result in results)
+            sizes.append((arrays, mapped_bytes(tmp_path, f'{n}.npy'), alive))
+
+        options = {'batch_size': batch_size, 'out': out, 'progress_fn': measure, **CHEAP}
+        for solution in parallel_encode.stream(signals, D, 0.05, **options):
+            results.append(weakref.ref(solution.codes))
+            measure()
+        peaks.append(np.max(sizes, axis=0))
+    # Without a bound they would grow by 12 batches.
+    batch_bytes = 4 * batch_size * (16 + 24)
+    assert (peaks[1] - peaks[0] <= [batch_bytes, batch_bytes, 0]).all()
+
+
+def mapped_bytes(folder, suffix):
+    """Memory that pages of files in the folder take in this process."""
+    total, inside = 0, False
+    for line in pathlib.Path('/proc/self/smaps').read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(':'):
+            inside = words[-1].startswith(str(folder)) and words[-1].endswith(suffix)
+        elif inside and words[0] == 'Rss:':
+            total += 1024 * int(words[1])
+    return total
+
+
+def test_pages_of_copies_on_write_are_kept(tmp_path):
+    """They are in no file."""
+    _, D = problem(n=1, dtype=np.float32)
+    for name, width in (('x', 16), ('a', 24)):
+        np.save(tmp_path / f'{name}.npy', np.zeros((8, width), np.float32))
+    signals = np.load(tmp_path / 'x.npy', mmap_mode='c')
+    out = np.load(tmp_path / 'a.npy', mmap_mode='c')
+    signals[:] = problem(n=8, dtype=np.float32)[0]
+    (solution,) = parallel_encode.stream(signals, D, 0.05, batch_size=8, out=out, **CHEAP)
+    assert np.any(signals) and np.any(solution.codes)
+    np.testing.assert_array_equal(out, solution.codes)
 
 
 def test_too_few_rows_for_a_stream_are_refused(tmp_path):

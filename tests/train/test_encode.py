@@ -58,6 +58,8 @@ def test_all_rows_on_any_number_of_devices(trained, monkeypatch, capsys):
         run(trained, '--stage', 'encode', '--devices', devices)
         assert len(list((trained / 'codes').glob('*.npz'))) == 4
         np.testing.assert_allclose(encode.read(trained / 'codes')['codes'], expected, rtol=1e-5)
+    rows = [len(block['codes']) for block in encode.read_blocks(trained / 'codes')]
+    assert rows == [18, 18, 18, 16]
     assert f'codes: {trained / "codes"}' in capsys.readouterr().out
 
 
