@@ -1,14 +1,18 @@
-"""Local normalization of activations: local response (across channels) and local contrast."""
+"""Normalization of activations: by the statistics of a batch, local response (across channels), local contrast."""
 
+import functools
+import math
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from lecture4.ops.prox import require_floating
+from lecture4.ops.varying import vary_together
 
 
 class Convention(NamedTuple):
@@ -28,6 +32,81 @@ CONVENTIONS = {
     'cuda_convnet': Convention(2.0, per_value=True),  # the paper's k, alpha over the window's size
     'caffe': Convention(1.0, per_value=True),  # Caffe's and torch's defaults
 }
+
+
+def batch_norm(
+    x: Float[ArrayLike, '*batch c'],
+    scale: Float[ArrayLike, ' c'],
+    bias: Float[ArrayLike, ' c'],
+    epsilon: float = 1e-5,
+    dtype: DTypeLike | None = None,
+) -> tuple[Float[Array, '*batch c'], Float[Array, ' c'], Float[Array, ' c']]:
+    """Normalize every channel by its mean and variance: scale * (x - mean) / sqrt(var + epsilon) + bias.
+
+    The values of `flax.linen.BatchNorm`, of which the gradient saves x and no other array of that size. The variance is
+    the mean of squares less the squared mean, as there, and the gradient has the sum of g * (x - mean) in the same
+    way: float32 loses digits in both where a channel's mean is much larger than its standard deviation.
+
+    Args:
+      x: Activations; sums over them are float32 at least.
+      scale: Scale of each channel.
+      bias: Bias of each channel.
+      epsilon: Added to the variance.
+      dtype: Dtype of the result; None takes that of x, scale and bias together.
+
+    Returns:
+      Normalized x; the mean and the biased variance, float32 at least. Reverse mode only.
+
+    Raises:
+      TypeError: x is not floating point.
+
+    References:
+      Ioffe & Szegedy 2015, algorithm 1.
+    """
+    x, scale, bias = require_floating('x', x), jnp.asarray(scale), jnp.asarray(bias)
+    dtype = jnp.result_type(x, scale, bias) if dtype is None else jnp.dtype(dtype)
+    # In a user's shard_map a custom gradient needs operands that all vary, or none.
+    return _batch_norm(*vary_together(x, scale, bias), epsilon, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _batch_norm(x, scale, bias, epsilon, dtype):
+    return _batch_norm_forward(x, scale, bias, epsilon, dtype)[0]
+
+
+def _batch_norm_forward(x, scale, bias, epsilon, dtype):
+    wide = x.astype(x.dtype if x.dtype.itemsize >= 4 else jnp.float32)
+    n = math.prod(x.shape[:-1])
+    mean = _channel_sum(wide) / n
+    var = jnp.maximum(0, _channel_sum(wide * wide) / n - mean * mean)
+    inverse_std = lax.rsqrt(var + epsilon)
+    y = (wide - mean) * (inverse_std * scale.reshape(mean.shape)) + bias.reshape(mean.shape)
+    return (y.astype(dtype), mean.ravel(), var.ravel()), (x, scale, bias, mean, inverse_std)
+
+
+def _batch_norm_backward(epsilon, dtype, saved, gradients):
+    x, scale, bias, mean, inverse_std = saved
+    wide, g, g_mean, g_var = (a.astype(mean.dtype) for a in (x, *gradients))
+    g_mean, g_var, factor = (a.reshape(mean.shape) for a in (g_mean, g_var, scale))
+    factor, n = factor * inverse_std, math.prod(x.shape[:-1])
+    d_bias = _channel_sum(g)
+    # Of g * (x - mean), XLA's CPU backend would write the difference to memory.
+    d_scale = inverse_std * (_channel_sum(g * wide) - mean * d_bias)
+    slope = (2 * g_var - factor * inverse_std * d_scale) / n
+    dx = factor * g + slope * (wide - mean) + (g_mean - factor * d_bias) / n
+    return (
+        dx.astype(x.dtype),
+        d_scale.ravel().astype(scale.dtype),
+        d_bias.ravel().astype(bias.dtype),
+    )
+
+
+def _channel_sum(x):
+    """[..., c] -> [1, ..., 1, c]."""
+    return jnp.sum(x, range(x.ndim - 1), keepdims=True)
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 def local_response(

@@ -174,6 +174,32 @@ def conv(
     )
 
 
+class BatchNorm(nn.BatchNorm):
+    """Linen's BatchNorm of the last axis, with scale and bias; in training on whole batches by `ops.norm.batch_norm`.
+
+    With a device axis, a mask or the running statistics it is linen's own. Variables and values are always the same.
+    """
+
+    def __call__(
+        self,
+        x: Float[Array | np.ndarray, '*batch c'],
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+    ) -> Float[Array, '*batch c']:
+        """Normalized x; arguments as in linen."""
+        runs = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
+        if runs or self.axis_name is not None or mask is not None or self.is_initializing():
+            return super().__call__(x, use_running_average, mask=mask)
+        scale, bias = (self.get_variable('params', name) for name in ('scale', 'bias'))
+        y, *statistics = norm.batch_norm(x, scale, bias, self.epsilon, self.dtype)
+        for name, value in zip(('mean', 'var'), statistics, strict=True):
+            average = self.get_variable('batch_stats', name)
+            average = self.momentum * average + (1 - self.momentum) * value
+            self.put_variable('batch_stats', name, average)
+        return y
+
+
 def flatten(x: Shaped[Array, 'n h w c']) -> Shaped[Array, 'n d']:
     """[n, h, w, c] -> [n, h * w * c], in row-major order."""
     return x.reshape(x.shape[0], -1)

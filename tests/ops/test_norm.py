@@ -1,4 +1,4 @@
-"""Local normalization against loops written after the papers' formulas."""
+"""Normalization against loops and formulas written after the papers."""
 
 import functools
 
@@ -9,6 +9,113 @@ import pytest
 
 from lecture4.ops import norm
 from tests.gradients import check_grads
+
+
+def by_definition(x, scale, bias, epsilon):
+    """Algorithm 1 of Ioffe & Szegedy; its gradients are JAX's."""
+    flat = x.reshape(-1, x.shape[-1])
+    mean = flat.sum(0) / len(flat)
+    var = ((flat - mean[None]) ** 2).sum(0) / len(flat)
+    y = scale[None] * (flat - mean[None]) / jnp.sqrt(var[None] + epsilon) + bias[None]
+    return y.reshape(x.shape), mean, var
+
+
+def batch_case(shape=(4, 3, 5, 6), dtype=jnp.float64):
+    """x with means other than zero, scale, bias."""
+    rng = np.random.default_rng(0)
+    sizes = shape, shape[-1:], shape[-1:]
+    return tuple(jnp.asarray(rng.normal(0.5, 2, size), dtype) for size in sizes)
+
+
+def values_and_gradients(fn):
+    """(x, scale, bias) -> y, mean, var, and gradients of a function of all three."""
+
+    def run(x, scale, bias):
+        results, back = jax.vjp(lambda *args: fn(*args, 0.1), x, scale, bias)
+        return *results, *back(tuple(jnp.cos(3 * result) for result in results))
+
+    return run
+
+
+ours, defined = values_and_gradients(norm.batch_norm), values_and_gradients(by_definition)
+
+
+def assert_close(results, expected, tolerance):
+    for mine, other in zip(results, expected, strict=True):
+        assert mine.shape == other.shape and mine.dtype == other.dtype
+        np.testing.assert_allclose(mine, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize('shape', [(4, 3, 5, 6), (7, 2), (5, 1)])
+def test_batch_norm_and_its_gradients_follow_the_definition(shape, x64):
+    case = batch_case(shape)
+    assert_close(ours(*case), defined(*case), 1e-12)
+
+
+def test_batch_norm_has_derivatives_of_second_order(x64):
+    case = batch_case((3, 2, 4))
+
+    def penalty(fn):
+        return jax.grad(lambda *args: jnp.sum(fn(*args)[3] ** 2), (0, 1, 2))
+
+    assert_close(penalty(ours)(*case), penalty(defined)(*case), 1e-11)
+
+
+def test_batch_norm_under_vmap_and_on_parts_in_shard_map(x64):
+    x, scale, bias = batch_case()
+    expected = [
+        np.stack(parts)
+        for parts in zip(*(defined(x[i : i + 2], scale, bias) for i in (0, 2)), strict=True)
+    ]
+    parts = x.reshape(2, 2, *x.shape[1:])
+    assert_close(jax.vmap(ours, (0, None, None))(parts, scale, bias), expected, 1e-12)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ('data',))
+    data, whole = jax.sharding.PartitionSpec('data'), jax.sharding.PartitionSpec()
+
+    def local(x, scale, bias):
+        y, mean, var, dx, d_scale, d_bias = ours(x, scale, bias)
+        return y, mean[None], var[None], dx, d_scale, d_bias  # the last two are sums over devices
+
+    fn = jax.shard_map(
+        local, mesh=mesh, in_specs=(data, whole, whole), out_specs=(*(data,) * 4, whole, whole)
+    )
+    y, mean, var, dx, d_scale, d_bias = expected
+    y, dx, d_scale, d_bias = y.reshape(x.shape), dx.reshape(x.shape), d_scale.sum(0), d_bias.sum(0)
+    assert_close(jax.jit(fn)(x, scale, bias), (y, mean, var, dx, d_scale, d_bias), 1e-12)
+
+
+def test_batch_norm_split_over_devices_has_the_statistics_of_the_batch(x64):
+    case = batch_case()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ('data',))
+    data, whole = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in (['data'], [])
+    )
+    fn = jax.jit(ours, in_shardings=(data, whole, whole))
+    assert 'all-gather' not in fn.lower(*case).compile().as_text()
+    assert_close(fn(*case), defined(*case), 1e-12)
+
+
+def test_batch_norm_of_bfloat16_sums_in_float32():
+    x, scale, bias = batch_case((64, 16, 3), jnp.float32)
+    x = x.astype(jnp.bfloat16)
+    y, mean, var = norm.batch_norm(x, scale, bias, 0.1, jnp.bfloat16)
+    expected = by_definition(x.astype(jnp.float32), scale, bias, 0.1)
+    assert y.dtype == jnp.bfloat16
+    assert_close((mean, var), expected[1:], 1e-5)
+    assert_close([y.astype(jnp.float32)], expected[:1], 2**-8)
+    gradients = jax.grad(
+        lambda *args: norm.batch_norm(*args, dtype='bfloat16')[0].sum(), (0, 1, 2)
+    )(x, scale, bias)
+    assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.float32, jnp.float32]
+
+
+def test_batch_norm_saves_no_array_of_its_inputs_size_but_the_input():
+    case = batch_case(dtype=jnp.float32)
+    saved = jax.tree.leaves(jax.vjp(norm.batch_norm, *case)[1])
+    large = [leaf for leaf in saved if leaf.size >= case[0].size]
+    assert len(large) == 1
+    np.testing.assert_array_equal(large[0], case[0])
 
 
 def loop_response(x, size, alpha, beta, k):

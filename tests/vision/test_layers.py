@@ -13,6 +13,7 @@ from lecture4.vision import layers
 from lecture4.vision.models import alexnet, resnet
 
 RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
 
 
 def test_backward_rules_of_relu():
@@ -155,3 +156,50 @@ def test_alexnet_on_two_devices_gives_the_same_numbers():
     assert jnp.abs(across - logits).max() > 1e-4 * jnp.abs(logits).max()
     with pytest.raises(ValueError, match='two devices along one axis'):
         alexnet.apply_on_two_devices(variables, x, Mesh(np.array(jax.devices()[:4]), ('group',)))
+
+
+def norms(axis_name=None):
+    """Ours and linen's batch norm in training, variables with running statistics, and their input."""
+    options = {'momentum': 0.9, 'epsilon': 1e-3, 'axis_name': axis_name}
+    pair = layers.BatchNorm(False, **options), nn.BatchNorm(False, **options)
+    x = 2 + jax.random.normal(KEY, (4, 3, 3, 5))
+    variables = pair[0].init(KEY, x)
+    variables = jax.tree.map(lambda leaf: leaf + jnp.arange(5.0) / 4, variables)
+    return *pair, variables, x
+
+
+def test_batch_norm_trains_as_linens():
+    ours, theirs, variables, x = norms()
+    assert_trees_equal(ours.init(KEY, x), theirs.init(KEY, x))
+
+    def run(network):
+        def objective(params, x):
+            y, updated = network.apply({**variables, 'params': params}, x, mutable=['batch_stats'])
+            return jnp.sum(jnp.sin(y)), (y, updated)
+
+        return jax.value_and_grad(objective, (0, 1), has_aux=True)(variables['params'], x)
+
+    assert_trees_equal(run(ours), run(theirs))
+    forward = jax.make_jaxpr(lambda: ours.apply(variables, x, mutable=['batch_stats']))()
+    assert 'custom_vjp' in str(forward)  # of ops.norm
+
+
+def test_batch_norm_is_linens_with_running_statistics_and_with_a_device_axis():
+    ours, theirs, variables, x = norms('data')
+
+    def program(network, **options):
+        def fn(variables, x):
+            return network.apply(variables, x, mutable=['batch_stats'], **options)
+
+        return str(jax.make_jaxpr(fn, axis_env=[('data', 2)])(variables, x))
+
+    assert 'psum' in program(ours) and program(ours) == program(theirs)
+    ours, theirs = (n.clone(use_running_average=None, axis_name=None) for n in (ours, theirs))
+    for options in ({'use_running_average': True}, {'use_running_average': False, 'mask': x > 0}):
+        assert program(ours, **options) == program(theirs, **options)
+
+
+def assert_trees_equal(tree, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), tree, expected
+    )

@@ -15,6 +15,7 @@ from lecture4.vision.layer_specs import INCEPTION
 from lecture4.vision.layers import (
     Activations,
     BackwardRule,
+    BatchNorm,
     LRNConvention,
     adaptive_mean_pool,
     caffe_xavier,
@@ -162,7 +163,7 @@ class ConvBlock(nn.Module):
         )
         x = layer(x)
         if self.batch_norm:
-            batch_norm = nn.BatchNorm(
+            batch_norm = BatchNorm(
                 not train,
                 axis_name=self.axis_name,
                 momentum=0.9,

@@ -21,6 +21,7 @@ from lecture4.vision.layer_specs import RESNET_BLOCKS, ResNetVersion, Shortcut, 
 from lecture4.vision.layers import (
     Activations,
     BackwardRule,
+    BatchNorm,
     check_images,
     conv,
     he_fan_out,
@@ -171,7 +172,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name='conv',
         )
-        return nn.BatchNorm(
+        return BatchNorm(
             not train, axis_name=self.axis_name, momentum=0.9, dtype=self.dtype, name='bn'
         )(layer(x))
 

@@ -16,6 +16,7 @@ from lecture4.vision.layers import (
     DENSE_MODEL_AXES,
     Activations,
     BackwardRule,
+    BatchNorm,
     FullyConnected,
     LRNConvention,
     adaptive_mean_pool,
@@ -100,7 +101,7 @@ class VGG(nn.Module):
                 )
                 x = layer(x)
                 if self.batch_norm:
-                    batch_norm = nn.BatchNorm(
+                    batch_norm = BatchNorm(
                         not train,
                         axis_name=self.axis_name,
                         momentum=0.9,
