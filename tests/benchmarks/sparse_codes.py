@@ -39,6 +39,17 @@ On two cores parallel_encode.over_devices (one thread per core) is 1.7 times as 
 3 us of CPU time per signal: on the two busy cores of the Xeon below, where a second thread gave SPAMS 1.0 to 1.3 times
 its rate, walltime at 2.2 % went from 13.6 and 14.1 us to 10.9 and 12.4 (alternating runs). Not measured on idle cores.
 
+Without machine code XLA divided each update of a group of signals over both cores, which made a single call slower than
+on one of them. It no longer does up to k = 256 (see greedy_updates); for more atoms it divides the subtraction of rows.
+By --cores --only 0,1 with --signals 4000 and 20000 on that Xeon, next to four to eight other programs: thousand signals
+per second of walltime, certified to 1e-4, by a thread per core and by a single call:
+
+    signals   non-zero     SPAMS    machine code    without it
+      4,000       7.4%      14.2      60.7  43.9    29.1  19.0
+      4,000       2.2%      33.0      60.3  76.1    33.7  32.9
+     20,000       7.4%       9.0      19.3  29.0    11.7  11.2
+     20,000       2.2%      41.2      48.7  72.0    28.0  30.4
+
 Paths of the codes by machine code (extra numba, coordinate_descent(kernel='cpu'), which encode takes on a CPU), by
 taskset -c 0 python tests/benchmarks/sparse_codes.py --only 7,0,1,3,6,2 --rounds 5 --kinds paths
 on one core of an AMD EPYC (Zen 3, AVX2) next to other jobs. One time for all goals, since the codes are exact: errors
@@ -95,6 +106,7 @@ coordinate descent converges slowly.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import resource
@@ -305,14 +317,17 @@ def on_cores(spams, x, D, weight, rounds):
     """Prints thousands of signals per second of walltime on all cores that this process may use."""
     n_cores = cores.n_cores()
     ours = tuple(map(jnp.asarray, (x, D, np.float32(weight))))
-    one = jax.jit(lambda *v: solvers.encode(*v, tolerance=1e-4).codes)
+    one = jax.jit(
+        lambda *v, kernel: solvers.encode(*v, tolerance=1e-4, kernel=kernel).codes,
+        static_argnames='kernel',
+    )
     X, atoms = np.asfortranarray(x.T), np.asfortranarray(D)
     options = {'D': atoms, 'lambda1': weight, 'mode': 2, 'numThreads': n_cores}
-    runs = {
-        'over_devices': lambda: parallel_encode.over_devices(*ours, tolerance=1e-4).codes,
-        'one call': lambda: one(*ours),
-        'SPAMS': lambda: spams.lasso(X, **options),
-    }
+    runs = {'SPAMS': lambda: spams.lasso(X, **options)}
+    for kernel in ('cpu', 'none'):  # with machine code, where numba is installed, and without it
+        split = functools.partial(parallel_encode.over_devices, *ours, tolerance=1e-4)
+        runs[f'over_devices ({kernel})'] = lambda run=split, k=kernel: run(kernel=k).codes
+        runs[f'one call ({kernel})'] = lambda k=kernel: one(*ours, kernel=k)
     times = {name: [] for name in runs}
     for repeat in range(rounds + 1):
         for name, run in runs.items():

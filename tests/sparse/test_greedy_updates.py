@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, NONNEGATIVE
-from lecture4.sparse.solvers.greedy_updates import descend, descend_on_gpu
+from lecture4.sparse.solvers.greedy_updates import GROUP_SIZE, descend, descend_on_gpu
 from tests.sparse.solving import problem
 
 TRITON = 'gpu.triton'  # in the name of the custom call
@@ -40,10 +40,11 @@ def run(function, y, c, tolerance, budget, rows, weight, penalty=L1, **options):
     return function(y, c, tolerance, budget, weight, rows, penalty, **options)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     'penalty, per_atom, k',
     [
+        (L1, False, 8),
         (L1, False, 24),
         (NONNEGATIVE, True, 40),
         (NONNEGATIVE, False, 40),
@@ -62,6 +63,26 @@ def test_the_kernel_makes_the_same_updates(penalty, per_atom, k):
     np.testing.assert_array_equal(got[2], expected[2])
     np.testing.assert_array_equal(got[3], expected[3] & (np.asarray(BUDGET) > 0))
     assert got[2][0] > 5 and not got[0][2].any() and list(got[2][1:5]) == [5, 0, 0, 1]
+
+
+@pytest.mark.parametrize('per_atom', (False, True))
+def test_an_update_is_not_divided_over_cores(per_atom, k=256):
+    """XLA's threads cost more than an update of a group of signals."""
+    row = jax.ShapeDtypeStruct((GROUP_SIZE, k), jnp.float32)
+    one = jax.ShapeDtypeStruct((GROUP_SIZE,), jnp.float32)
+    rows = jax.ShapeDtypeStruct((k, k), jnp.float32)
+
+    def partitions(function, *args):
+        text = jax.jit(function).lower(*args).compile().as_text()
+        return re.findall(r'= (.*?\[.*?\]).*"outer_dimension_partitions":\["', text)
+
+    def update(y, c, tolerance, budget, rows, weight):
+        return descend(y, c, tolerance, budget, weight if per_atom else 1, rows, L1)
+
+    if not partitions(jnp.cos, jax.ShapeDtypeStruct((1024, k), jnp.float32)):
+        pytest.skip('XLA divides nothing: a single core')
+    budget = jax.ShapeDtypeStruct((GROUP_SIZE,), jnp.int32)
+    assert not partitions(update, row, row, one, budget, rows, row)
 
 
 def test_derivatives_and_vmap_of_the_kernel_are_those_of_the_updates():
