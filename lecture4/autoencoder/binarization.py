@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Shaped
 
+from lecture4.ops import random_numbers
 from lecture4.ops.losses import check_unit_interval
 
 
@@ -22,7 +23,7 @@ def binarize(key: PRNGKeyArray, x: Float[ArrayLike, '*shape']) -> Float[Array, '
       ValueError: Known pixels lie outside [0, 1] or are NaN.
     """
     x = jnp.asarray(check_unit_interval(x, 'x'))
-    return jax.random.bernoulli(key, x).astype(x.dtype)
+    return (random_numbers.uniform(key, x.shape, x.dtype) < x).astype(x.dtype)
 
 
 def binarize_once(

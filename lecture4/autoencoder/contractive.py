@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder.network import Dense, affine
+from lecture4.ops import random_numbers
 
 
 def layer_penalty(
@@ -67,7 +68,7 @@ def layer_curvature(
     std = jnp.asarray(std, x.dtype)
 
     def sample(key):
-        neighbor = x + std * jax.random.normal(key, x.shape, x.dtype)
+        neighbor = x + std * random_numbers.normal(key, x.shape, x.dtype)
         return (_slope(activation, affine(layer, neighbor)) - slope) ** 2 @ energy
 
     return jnp.mean(jax.vmap(sample)(jax.random.split(key, n_samples)), axis=0)
@@ -157,7 +158,7 @@ def estimated_curvature(
     def sample(key, x):
         noise_key, probe_key = jax.random.split(key)
         v = jax.random.rademacher(probe_key, x.shape, x.dtype)
-        neighbor = x + std * jax.random.normal(noise_key, x.shape, x.dtype)
+        neighbor = x + std * random_numbers.normal(noise_key, x.shape, x.dtype)
         difference = jax.jvp(encode, (x,), (v,))[1] - jax.jvp(encode, (neighbor,), (v,))[1]
         return jnp.sum(difference**2)
 

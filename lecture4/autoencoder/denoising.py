@@ -15,12 +15,12 @@ target is x. Its score g(f(x)) - x lacks the factor 1 / s^2, and is that of p_s.
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike, Shaped
 
+from lecture4.ops import random_numbers
 from lecture4.ops.prox import require_floating
 
 
@@ -40,7 +40,7 @@ def gaussian(
     """
     x = require_floating('x', x)
     _check('std', std, 0, None)
-    return x + jnp.asarray(std, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
+    return x + jnp.asarray(std, x.dtype) * random_numbers.normal(key, x.shape, x.dtype)
 
 
 def masking(
@@ -62,7 +62,7 @@ def masking(
     """
     x = require_floating('x', x)
     _check('mask_rate', mask_rate, 0, 1)
-    masked = jax.random.uniform(key, x.shape, x.dtype) < jnp.asarray(mask_rate, x.dtype)
+    masked = random_numbers.uniform(key, x.shape, x.dtype) < jnp.asarray(mask_rate, x.dtype)
     return jnp.where(masked, 0, x)
 
 
@@ -91,7 +91,7 @@ def salt_and_pepper(
     """
     x = require_floating('x', x)
     _check('flip_rate', flip_rate, 0, 1)
-    u = jax.random.uniform(key, x.shape, x.dtype)
+    u = random_numbers.uniform(key, x.shape, x.dtype)
     flip_rate = jnp.asarray(flip_rate, x.dtype)
     extreme = jnp.where(u < flip_rate / 2, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
     return jnp.where(u < flip_rate, extreme, x)

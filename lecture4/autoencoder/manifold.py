@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from lecture4.autoencoder import network
+from lecture4.ops import random_numbers
 from lecture4.ops.varying import vary_as_returned
 
 TAU = 2 * jnp.pi
@@ -287,7 +288,7 @@ def random_walk(
     """
 
     def step(x, key):
-        noise = jax.random.normal(key, x.shape, x.dtype)
+        noise = random_numbers.normal(key, x.shape, x.dtype)
         x = reconstruct(x + jnp.asarray(std, x.dtype) * noise)
         return x, x
 

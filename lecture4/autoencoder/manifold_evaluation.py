@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lecture4.autoencoder import manifold
+from lecture4.ops import random_numbers
 from lecture4.ops.losses import squared_error
 
 Map = Callable[[Any], Any]  # [n, d] -> [n, d]
@@ -37,7 +38,7 @@ def denoising_records(
 
     @jax.jit
     def measure(key, x):
-        noisy = x + std * jax.random.normal(key, x.shape, x.dtype)
+        noisy = x + std * random_numbers.normal(key, x.shape, x.dtype)
         best = manifold.denoiser(noisy, clean, std)
         denoised = {denoiser: r(noisy) for denoiser, r in denoisers.items()}
         return {

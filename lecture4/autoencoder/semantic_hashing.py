@@ -22,6 +22,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, ScalarLi
 
 from lecture4.autoencoder import network
 from lecture4.autoencoder.network import Autoencoder, identity
+from lecture4.ops import random_numbers
 from lecture4.ops.prox import require_floating
 
 
@@ -129,7 +130,7 @@ def loss(
     inputs = normalize_counts(counts if encoder_counts is None else encoder_counts)
     inner = network.encode(params, inputs, activation)
     if key is not None:
-        inner = inner + jnp.asarray(noise_std, inner.dtype) * jax.random.normal(
+        inner = inner + jnp.asarray(noise_std, inner.dtype) * random_numbers.normal(
             key, inner.shape, inner.dtype
         )
     log_p = log_word_probs(params, latent_activation(inner), activation=activation)

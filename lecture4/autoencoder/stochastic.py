@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from lecture4.ops import losses
+from lecture4.ops import losses, random_numbers
 from lecture4.ops.varying import vary_as_returned
 
 Estimator = Literal['pathwise', 'score', 'leave-one-out']
@@ -62,7 +62,8 @@ def _bernoulli_kl(logits, others):
 
 
 def _bernoulli_sample(key, logits):
-    return jax.random.bernoulli(key, jax.nn.sigmoid(logits)).astype(logits.dtype)
+    u = random_numbers.uniform(key, logits.shape, logits.dtype)
+    return (u < jax.nn.sigmoid(logits)).astype(logits.dtype)
 
 
 BERNOULLI = Distribution(
@@ -107,7 +108,7 @@ def split_gaussian(
 
 
 def _gaussian_sample(key, mean, log_std):
-    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jnp.exp(log_std) * random_numbers.normal(key, mean.shape, mean.dtype)
 
 
 def _gaussian_kl(mean, log_std, other_mean, other_log_std):
