@@ -67,7 +67,8 @@ def _is_written_out(key, shape, dtype):
     is_default = str(jax.random.key_impl(key)) in ('threefry2x32', 'fry')
     single = jax.random.key_data(key).shape == (2,)  # jax.random raises the error for several
     small = math.prod(shape) < 2**32 and jnp.dtype(dtype) == jnp.float32
-    return is_default and single and small and jax.config.jax_threefry_partitionable
+    partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
+    return is_default and single and small and partitionable
 
 
 def _unit(key, shape):

@@ -23,6 +23,10 @@ from lecture4.train.task import Data, PyTree, Task
 
 LOG = logging.getLogger(__name__)
 
+# On CPUs XLA copies the parameters that the backward pass multiplies by, in every step of the loop, unless
+# its copy insertion looks at where each value is last read; then donated parameters are updated in place.
+CPU_OPTIONS = {'xla_cpu_copy_insertion_use_region_analysis': True}
+
 
 class BoundTask(NamedTuple):
     """A task with its data and its seed, as the loop runs it: one variant or a stack of them.
@@ -246,7 +250,12 @@ def jit_steps(bound: BoundTask, mesh: Mesh, state: PyTree = None):
         divided = jax.tree.map(divide, batches)
         return run(state, device_arrays, divided, key, steps, reduce=Reduce(mesh=mesh))
 
-    return jax.jit(run_steps, donate_argnums=0, out_shardings=out_shardings)
+    return jax.jit(
+        run_steps,
+        donate_argnums=0,
+        out_shardings=out_shardings,
+        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == 'cpu' else None,
+    )
 
 
 def batch_sharding(bound: BoundTask, mesh: Mesh, batch_size: int) -> NamedSharding:

@@ -29,14 +29,16 @@ import optax
 from lecture4 import train
 from lecture4.autoencoder import deep, denoising, network
 from lecture4.ops.losses import bernoulli_nll
-from lecture4.ops.reduce import Reduce
+from lecture4.train import step
 
 D, BATCH = 784, 100
+SHALLOW = D, 500, D
+HINTON = D, 1000, 500, 250, 30, 250, 500, 1000, D
 
 
 def shallow(key):
     """784-500-784 logistic, masking noise: (params, loss)."""
-    params = network.init_autoencoder(key, (D, 500), scale='sigmoid')
+    params = network.init_autoencoder(key, SHALLOW[:2], scale='sigmoid')
 
     def loss(params, x, key):
         def run(noisy):
@@ -51,41 +53,74 @@ def shallow(key):
 
 def hinton(key):
     """784-1000-500-250-30 and mirror, ReLU: (params, loss)."""
-    params = network.init_autoencoder(key, (D, 1000, 500, 250, 30), scale='he')
+    params = network.init_autoencoder(key, HINTON[:5], scale='he')
     return params, lambda params, x, key: jnp.mean(deep.loss(params, x, activation=jax.nn.relu))
 
 
-def epoch_of(loss, n_steps):
-    """All steps of an epoch in one compiled program."""
-    task = train.optimize(
-        lambda key, x: None, lambda p, x, k: (loss(p, x, k), {}), optax.adam(1e-3)
-    )
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def epoch(state, x, key):
-        rows = jax.random.permutation(key, x.shape[0])[: n_steps * BATCH].reshape(n_steps, BATCH)
-
-        def body(state, batch):
-            n, chosen = batch
-            state, metrics = task.step(state, x[chosen], jax.random.fold_in(key, n), Reduce())
-            return state, metrics['loss']
-
-        return jax.lax.scan(body, state, (jnp.arange(n_steps), rows))
-
-    return epoch
-
-
 def ours(build, x):
-    """A function that runs one epoch and returns its seconds."""
+    """A function that runs one epoch as the training loop does and returns its seconds."""
     params, loss = build(jax.random.key(0))
-    epoch = epoch_of(loss, len(x) // BATCH)
-    box = [train.State(jnp.int32(0), params, optax.adam(1e-3).init(params)), 0]
+    task = train.optimize(
+        lambda key, x: params, lambda p, x, key: (loss(p, x, key), {}), optax.adam(1e-3)
+    )
+    data = train.in_memory(x, BATCH, seed=0)
+    compiled = step.compile_task(step.bind(task, data, 0), one_device())
+    n_steps = len(x) // BATCH
+    box = [compiled.init(), 0]
 
     def run():
         began = time.perf_counter()
-        box[0], losses = epoch(box[0], x, jax.random.key(box[1]))
-        losses.block_until_ready()
-        box[1] += 1
+        box[0], metrics = compiled.run_steps(box[0], box[1], n_steps)
+        metrics['loss'].block_until_ready()
+        box[1] += n_steps
+        return time.perf_counter() - began
+
+    return run
+
+
+def one_device():
+    """The mesh of this process's first device."""
+    return jax.sharding.Mesh(np.array(jax.devices()[:1]), ('data',))
+
+
+def products_of(networks, x):
+    """A function that runs only the matrix products of an epoch and returns its seconds.
+
+    The products are those of training: of every layer forward, for the gradient of its weight, and, but for the first
+    layer of each network, for the gradient of its input.
+
+    Args:
+      networks: Layers' dimensions of each network.
+      x: Examples [n, d]; their first values are the input of each network.
+    """
+    keys = jax.random.split(jax.random.key(0), len(networks))
+    weights = [
+        tuple(layer.weight for layer in network.init(key, dims))
+        for key, dims in zip(keys, networks, strict=True)
+    ]
+
+    def forward(weights, x):
+        for weight in weights:
+            x = x @ weight
+        return x
+
+    @jax.jit
+    def epoch(x):
+        def body(grads, batch):
+            grads = []
+            for layers in weights:
+                inputs = batch[:, : len(layers[0])]
+                outputs, backward = jax.vjp(lambda w, inputs=inputs: forward(w, inputs), layers)
+                grads += backward(outputs)
+            return grads, None
+
+        batches = x.reshape(-1, BATCH, x.shape[1])
+        zeros = jax.tree.map(jnp.zeros_like, weights)
+        return jax.lax.scan(body, zeros, batches)[0]
+
+    def run():
+        began = time.perf_counter()
+        jax.block_until_ready(epoch(x))
         return time.perf_counter() - began
 
     return run
@@ -99,9 +134,8 @@ def theirs(torch, name, x, n_threads):
     if name == 'shallow':
         model = nn.Sequential(nn.Linear(D, 500), nn.Sigmoid(), nn.Linear(500, D))
     else:
-        widths = [D, 1000, 500, 250, 30, 250, 500, 1000, D]
         layers = []
-        for i, (a, b) in enumerate(itertools.pairwise(widths)):
+        for i, (a, b) in enumerate(itertools.pairwise(HINTON)):
             layers += [nn.Linear(a, b)] + ([nn.ReLU()] if i not in (3, 7) else [])
         model = nn.Sequential(*layers)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -134,6 +168,12 @@ def matmul_rate(n=1024):
         product(a).block_until_ready()
         times.append(time.perf_counter() - began)
     return 2 * n**3 / min(times)
+
+
+def ratio(times, who):
+    """Median of torch's times over those measured next to them."""
+    pairs = zip(times['torch'], times[who], strict=True)
+    return statistics.median(theirs / own for theirs, own in pairs)
 
 
 def variants(counts, n_steps=100):
@@ -193,8 +233,8 @@ def main():
     x = jax.random.uniform(jax.random.key(0), (options.examples // BATCH * BATCH, D))
     rate = matmul_rate()
     print(f'{jax.devices()[0].device_kind}; a product of 1024^3: {rate / 1e9:.0f} GFLOP/s')
-    for name, build in (('shallow', shallow), ('hinton', hinton)):
-        runs = {'ours': ours(build, x)}
+    for name, build, dims in (('shallow', shallow, SHALLOW), ('hinton', hinton, HINTON)):
+        runs = {'ours': ours(build, x), 'products': products_of([dims], x)}
         if torch is not None:
             runs['torch'] = theirs(torch, name, x, options.threads)
         times = {who: [] for who in runs}
@@ -203,15 +243,15 @@ def main():
                 seconds = run()
                 if i:  # the first compiles
                     times[who].append(seconds)
-        params, _ = build(jax.random.key(0))
-        n_weights = sum(layer.weight.size for layer in (*params.encoder, *params.decoder))
-        flops = 6 * n_weights * len(x)
+        sizes = [a * b for a, b in itertools.pairwise(dims)]
+        flops = (6 * sum(sizes) - 2 * sizes[0]) * len(x)  # without the gradient of the input
         median = {who: statistics.median(values) for who, values in times.items()}
         line = f'{name}: ours {median["ours"]:.3f} s an epoch of {len(x)}'
         line += f' ({flops / median["ours"] / rate:.0%} of the product rate)'
+        line += f', its products alone {median["products"]:.3f} s'
         if torch is not None:
-            paired = [b / a for a, b in zip(times['ours'], times['torch'], strict=True)]
-            line += f', torch {median["torch"]:.3f} s, ratio {statistics.median(paired):.2f}'
+            line += f', torch {median["torch"]:.3f} s, ratio {ratio(times, "ours"):.2f}'
+            line += f', of the products alone {ratio(times, "products"):.2f}'
         print(line)
     variants((8, 16, 64))
 

@@ -145,6 +145,28 @@ def test_several_steps_a_call_are_the_same_steps():
     np.testing.assert_allclose(one.params, many.params, atol=1e-6)
 
 
+def test_on_a_cpu_parameters_are_updated_in_place():
+    """The decoder's weights, which the backward pass multiplies by, would be copied in every step."""
+
+    def init(key, batch):
+        encoder, decoder = jax.random.split(key)
+        return jax.random.normal(encoder, (8, 5)), jax.random.normal(decoder, (5, 8))
+
+    def loss(params, batch, key):
+        encoder, decoder = params
+        return jnp.square(jnp.tanh(batch @ encoder) @ decoder - batch).sum(1).mean(), {}
+
+    task = train.optimize(init, loss, optax.adam(1e-3))
+    bound = bind(task, toy.data(CONFIG), CONFIG.seed)
+    steps = np.arange(2, dtype=np.int32)
+    batches = jax.tree.map(lambda *leaves: np.stack(leaves), bound.batch(0), bound.batch(1))
+    state = jax.eval_shape(bound.init, bound.key, bound.device_arrays, bound.batch(0))
+    lowered = jit_steps(bound, mesh(1)).lower(state, bound.device_arrays, batches, bound.key, steps)
+    text = lowered.compile().as_text()
+    assert re.search(r' = f32\[5,8\]', text)
+    assert not re.search(r' = f32\[5,8\]\S* copy\(', text)
+
+
 def test_devices_draw_their_own_noise_under_pmap():
     """Were all devices to use one key, the noise of their parts would repeat."""
     drawn = {}
