@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Integer, Shaped
 
+from lecture4.ops import pool_cpu
 from lecture4.ops.prox import require_floating
 from lecture4.ops.receptive_field import Edge, Padding, PerAxis, Windows, per_axis, windows
 
@@ -53,7 +54,10 @@ def max_pool(
       TypeError: x is not floating point.
       ValueError: As in `receptive_field.windows`; a window contains no value; a dilation is below 1.
     """
-    return _max_pool(*_arguments(x, window, stride, padding, edge, dilation))
+    x, placed, dilations = _arguments(x, window, stride, padding, edge, dilation)
+    if pool_cpu.applies(x, dilations):
+        return _max_pool_on_cpu(x, placed)
+    return _max_pool(x, placed, dilations)
 
 
 def max_pool_with_switches(
@@ -270,6 +274,9 @@ def _max_pool(x, placed, dilations):
     for axis in reversed(range(len(placed.size))):
         y = functools.reduce(_larger, _slices(y, placed, axis, dilations[axis]))
     return y
+
+
+_max_pool_on_cpu = pool_cpu.accelerated(lambda x, placed: _max_pool(x, placed, (1, 1)))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
