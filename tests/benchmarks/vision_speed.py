@@ -321,7 +321,7 @@ def main():
         return compare_layers(options.repeats)
     if options.compile:
         return compile_times()
-    from lecture4.ops import onednn
+    from lecture4.ops import machine_code, onednn
 
     rate, ask = product_rate(), peer(options.threads)
     print(f'product of matrices: {rate / 1e9:.0f} GFLOP/s')
@@ -335,7 +335,10 @@ def main():
             compiled, runs = {'ours': timed(run)}, {'ours': run}
             if plain:
                 runs = {'oneDNN': run, 'plain': plain[kind]}
-                with mock.patch.object(onednn, 'installed', lambda: False):
+                with (
+                    mock.patch.object(onednn, 'installed', lambda: False),
+                    mock.patch.object(machine_code, 'supported', lambda: False),
+                ):
                     compiled = {'oneDNN': compiled['ours'], 'plain': timed(plain[kind])}
             times = {form: [] for form in (*runs, 'torch')}
             for repeat in range(options.repeats + 1):
