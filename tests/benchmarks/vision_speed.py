@@ -6,9 +6,9 @@
 
 Batches of 8 images of 224 x 224, float32; a training step is cross-entropy, gradients and momentum. Ours and torch's
 (channels last, a process of its own that waits while the other runs) take turns; medians. With lecture4[onednn]
-installed, ours is measured with it (oneDNN) and without (plain). The limit is the rate of a product of 2048 x 2048
-matrices by XLA in the same run; flops are 2 per multiply-add of convolutions and dense layers, and three times that for
-a training step.
+installed, ours is measured with it (oneDNN) and without (plain, also without numba's machine code). The limit is the
+rate of a product of 2048 x 2048 matrices by XLA in the same run; flops are 2 per multiply-add of convolutions and dense
+layers, and three times that for a training step.
 
 Two otherwise idle cores of an AVX2 machine, torch 2.13, --repeats 4, a product at 97 GFLOP/s, plain: seconds of ours
 and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79 and 1.29):
@@ -26,6 +26,15 @@ and, in a second run (211 GFLOP/s), with lecture4[onednn]; seconds and fraction 
     resnet18   forward   0.71  1.02   0.21  65 %     training   0.66  0.92   0.71  58 %
     googlenet  forward   1.00  1.05   0.21  54 %     training   0.65  0.86   0.73  47 %
     resnet50   forward   0.82  1.07   0.47  67 %     training   0.69  0.78   1.87  50 %
+
+Training steps since batch norm's gradient saves only its input (ops/norm) and numba compiles max pooling
+(ops/pool_cpu): --networks googlenet resnet50 resnet18 --repeats 4 on these two cores next to other jobs (load averages
+of 8 to 10, products at 121 and 70 GFLOP/s, so not comparable with the rows above), torch / ours in two runs, with
+lecture4[onednn] and plain (in the first run with max pooling by numba):
+
+    googlenet  0.90 1.33   plain  0.86 1.01
+    resnet50   0.93 1.06   plain  0.98 1.02
+    resnet18   1.14 0.96   plain  0.85 0.73
 
 With lecture4[onednn], --networks resnet18 resnet50 --repeats 5 on the AVX2 machine next to other jobs (so without torch
 and without the limit, whose product was measured at a slow moment): seconds with oneDNN and plain, plain / oneDNN:
@@ -82,8 +91,7 @@ ms), which reach 50 to 80 % of the limit where torch's (oneDNN) reach 90 % and m
 under 5 %, so folding them into the kernels cannot pay. Nothing written in XLA was faster than its own convolution at
 more than single sizes: 3 x 3 windows materialized, whole or by strips that stay in the cache, concatenated columns,
 nine products, Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), whole or by strips (they halve and quarter the products,
-but their transforms move more memory than that saves); nor do XLA's flags for oneDNN and XNNPACK change it. In training
-a ResNet-50, two fifths are batch norm, ReLU and the materialized windows: memory, not flops.
+but their transforms move more memory than that saves); nor do XLA's flags for oneDNN and XNNPACK change it.
 
 Compiling a ResNet-50 step takes 23 s cold, 11 s with the cache (tracing and lowering); 44 and 17 s next to other work.
 ResNet(scan_blocks=True) makes a loop of the equal blocks of each stage and gives the same numbers: one of ResNet-152
