@@ -6,10 +6,10 @@
     python -m launch.compile --topology v5e:4x4 --save step.bin -- python -m experiments...
 
 TPU programs need `pip install libtpu`, GPU programs (h200:8) `pip install "jax[cuda12]"`; no device is used.
-For each program (step, evaluate, encode) it prints the memory and memory traffic of a chip, every collective, and a
-lower bound of the time with the resource that sets it; compile.json and report.html contain the same. The times are
-counts divided by the chips' peak rates, not measurements. The batch size is that of all chips together, and the same
-for each of several topologies.
+For each program (step, evaluate, encode) it prints the memory and memory traffic of a chip, every collective, a lower
+bound of the time with the resource that sets it, and warnings, such as padding of the matrix unit and large replicated
+arrays; compile.json and report.html contain the same. The times are counts divided by the chips' peak rates, not
+measurements. The batch size is that of all chips together, and the same for each of several topologies.
 
 --save writes the compiled step for --load_compiled of a run with the same options, versions and kind of devices, which
 then compiles only what is not in the file. The file is a pickle: load only files that you wrote. Loading was tested on
@@ -18,9 +18,11 @@ CPUs (--topology cpu:4, for --devices 4); loading on a TPU or a pod was not trie
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from launch import command
@@ -29,6 +31,8 @@ from launch import experiment as launched
 # 8 to 1024 chips: of the kinds with two-dimensional links, beyond 256 in several slices, and of those with three.
 FLAT = '{}:2x4 {}:4x4 {}:4x8 {}:8x8 {}:8x16 {}:16x16 2x{}:16x16 4x{}:16x16'
 DEEP = '{}:2x2x2 {}:2x2x4 {}:2x4x4 {}:4x4x4 {}:4x4x8 {}:4x8x8 {}:8x8x8 {}:8x8x16'
+ACCUMULATE = 4
+MAX_PER_CHIP = 2**16  # examples
 SIZES = {'v4': DEEP, 'v5e': FLAT, 'v5p': DEEP, 'v6e': FLAT}
 
 
@@ -67,7 +71,8 @@ def main(argv: list[str]) -> int:
     add(
         '--fit',
         action='store_true',
-        help='Search for the largest batch whose step fits into memory, in powers of two.',
+        help='Search for the largest batch whose step fits into memory, to a sixteenth: as it is, with --remat, with '
+        f'--accumulate {ACCUMULATE}, and with both.',
     )
     add(
         '--save',
@@ -80,7 +85,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(launcher_args)
     words = launched.command_line(words)
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-    from lecture4.train import cli, experiment
+    from lecture4.train import cli, experiment, topology
     from lecture4.train import compile as compiler
     from lecture4.train.config import UsageError
 
@@ -90,7 +95,7 @@ def main(argv: list[str]) -> int:
         names = topologies(options)
         if options.save and (len(names) > 1 or 'step' not in options.programs):
             raise command.LaunchError('--save expects one topology and the program step')
-        targets = [compiler.target(name) for name in names]
+        targets = [topology.target(name) for name in names]
         data = experiment.load(this, config)
         records = []
         for on in targets:
@@ -105,7 +110,7 @@ def main(argv: list[str]) -> int:
             records += [record(program, on) for program in made]
         if options.fit:
             for on in targets:
-                records.append(record(largest_fit(this, config, on), on))
+                records += [record(program, on) for program in largest_fits(this, config, on)]
     except UsageError as error:
         raise command.LaunchError(str(error)) from None
     if options.save:
@@ -180,8 +185,8 @@ def record(program: Any, on: Any) -> dict[str, Any]:
     }
 
 
-def largest_fit(this: Any, config: Any, on: Any) -> Any:
-    """The step of the largest batch that fits, doubled from one example per chip.
+def largest_fits(this: Any, config: Any, on: Any) -> list[Any]:
+    """The step of the largest batch that fits, for each way to compute the gradient in less memory.
 
     Args:
       this: The experiment.
@@ -189,7 +194,11 @@ def largest_fit(this: Any, config: Any, on: Any) -> Any:
       on: The target.
 
     Returns:
-      The step's Program, named 'step, batch N'.
+      Programs named 'step, batch N', with --remat and --accumulate where they are used; those options are left out
+      where the step is not that of an optax optimizer.
+
+    Raises:
+      UsageError: The memory of the chips is not known, or not even the smallest batch fits.
     """
     from lecture4.train import compile as compiler
     from lecture4.train import experiment
@@ -197,20 +206,70 @@ def largest_fit(this: Any, config: Any, on: Any) -> Any:
 
     if not on.chip.memory:
         raise UsageError(f'--fit needs the memory of the chips, which is not known for {on.name}')
-    best, size = None, on.mesh.size
-    while size <= on.mesh.size * 2**16:
-        resized = dataclasses.replace(config, batch_size=size)
-        try:
+    found = []
+    for accumulate, remat in itertools.product((1, ACCUMULATE), (False, True)):
+        name = ' --remat' * remat + f' --accumulate {accumulate}' * (accumulate > 1)
+
+        def compiled(n, accumulate=accumulate, remat=remat):
+            fields = {'batch_size': n * on.mesh.size * accumulate, 'accumulate': accumulate}
+            resized = dataclasses.replace(config, **fields, remat=remat)
             data = experiment.load(this, resized)
-            (program,) = compiler.compile_experiment(this, resized, data, on, ('step',))
-        except UsageError:  # the program does not fit, or the data set is smaller than the batch
-            break
-        if program.peak_memory() > on.chip.memory:
-            break
-        best, size = dataclasses.replace(program, name=f'step, batch {size}'), 2 * size
-    if best is None:
-        raise UsageError(f'not even one example per chip fits on {on.name}')
-    return best
+            try:
+                (program,) = compiler.compile_experiment(this, resized, data, on, ('step',))
+            except compiler.DoesNotFit:
+                return None
+            return program
+
+        try:
+            n, program = bisect(compiled, on.chip.memory)
+        except UsageError as error:
+            if not found:
+                raise
+            print(f'{on.name},{name}: {error}')
+            continue
+        size = n * on.mesh.size * accumulate
+        found.append(dataclasses.replace(program, name=f'step, batch {size}{name}'))
+        print(f'{on.name}: batch {size} fits{name and " with" + name}', flush=True)
+    return found
+
+
+def bisect(compiled: Callable[[int], Any], memory: float) -> tuple[int, Any]:
+    """The largest n whose program fits into memory, to a sixteenth; memory is taken to be linear for the first guess.
+
+    Args:
+      compiled: n -> Program, or None where the compiler finds none that fits; n up to MAX_PER_CHIP.
+      memory: Bytes of a chip.
+
+    Returns:
+      n and its program.
+
+    Raises:
+      UsageError: Not even n = 1 fits.
+    """
+    from lecture4.train.config import UsageError
+
+    fitting, too_many, n = [], MAX_PER_CHIP + 1, 1
+    while True:
+        program = compiled(n)
+        if program is not None and program.peak_memory() <= memory:
+            fitting.append((n, program))
+        else:
+            too_many = n
+        if not fitting:
+            raise UsageError('not even one example per chip fits')
+        low, best = fitting[-1]
+        step = max(1, low // 16)
+        if too_many - low <= step:
+            return low, best
+        if too_many <= MAX_PER_CHIP:
+            n = (low + too_many) // 2
+        elif len(fitting) == 1:
+            n = 4
+        else:
+            (a, first), (b, second) = fitting[-2:]
+            per_example = max(1.0, (second.peak_memory() - first.peak_memory()) / (b - a))
+            n = int(low + 0.97 * (memory - best.peak_memory()) / per_example)
+            n = min(max(n, low + step), 64 * low, MAX_PER_CHIP)
 
 
 def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> None:
@@ -235,6 +294,7 @@ def write(directory: pathlib.Path, name: str, records: list[dict[str, Any]]) -> 
             + (f' of {r["memory"] / 1e9:.0f} GB' if r['memory'] else ' GB'),
             'flops per chip': f'{r["flops"] / r["chips"]:.2e}',
             'moved': size(r['bytes']),
+            'flops per byte': f'{r["flops"] / r["chips"] / max(1, r["bytes"]):.3g}',
             'collectives': ', '.join(
                 f'{c["times"]} {c["kind"]} ({size(c["bytes"])})' for c in r['collectives']
             )

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from types import ModuleType
 from typing import Any
 
@@ -146,6 +147,23 @@ def check(words: list[str]) -> dict[str, Any]:
             f'{shlex.join(words[1:3])} does not answer --dry_run; expected a module or file that '
             'calls lecture4.train.main'
         ) from None
+
+
+def check_compiled(words: list[str], topology: str) -> None:
+    """Compile the step of an experiment for accelerators that are not attached, see `launch.compile`.
+
+    Args:
+      words: The experiment's command line.
+      topology: CHIP:SHAPE.
+
+    Raises:
+      LaunchError: It cannot be compiled here, or does not fit into the memory of a chip.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        options = ['--topology', topology, '--programs', 'step', '--workdir', directory]
+        line = [sys.executable, '-m', 'launch.compile', *options, '--', *words]
+        if subprocess.run(line, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}).returncode:
+            raise LaunchError(f'--check: the step does not compile for {topology}, or does not fit')
 
 
 def check_shared(path: str, roots: list[str], remedy: str) -> None:

@@ -103,6 +103,12 @@ def main(argv: list[str]) -> int:
         default='',
         help='Directory shared by all nodes in which --workdir may be although it looks temporary.',
     )
+    add(
+        '--check',
+        action='store_true',
+        help='Compile the training step first, on this machine with jax[cuda12], and submit nothing if it does not '
+        'fit. The GPUs are taken to be H200s.',
+    )
     options = parser.parse_args(launcher_args)
     for name in ('nodes', 'cpus_per_task', 'notice'):
         if getattr(options, name) < 1:
@@ -114,6 +120,11 @@ def main(argv: list[str]) -> int:
     check_directory(directory, options.shared)
     if not options.dry_run:
         command.require('sbatch', 'run this on a login node of the cluster')
+    if options.check:
+        n_gpus = options.nodes * options.gpus_per_node
+        if not n_gpus:
+            raise command.LaunchError('--check needs --gpus_per_node')
+        experiment.check_compiled(line, f'h200:{n_gpus}')
     if not plan.is_sweep(words):
         experiment.check(line)
         submit(options, directory, render(options, directory, line))

@@ -13,8 +13,8 @@ a real TPU. --workdir has to be on a file system shared by all hosts: --share mo
 
 This clone is copied without the files that git ignores. If the current directory is another one, with your own
 experiments, it is copied too, and the experiment runs there. Setup installs Python >= 3.11 with uv if a host has
-none. --do selects from the steps create,copy,setup,run,logs,delete; by default the first four are done and the slice
-keeps running.
+none. --check compiles the training step for the slice before it is created, and stops if it does not fit. --do selects
+from the steps create,copy,setup,run,logs,delete; by default the first four are done and the slice keeps running.
 
 Exit code of run: 0, or the largest of the hosts' exit codes (75: interrupted and saved).
 """
@@ -112,6 +112,11 @@ def main(argv: list[str]) -> int:
         default=30,
         help='Seconds between queries of the state. Default: 30.',
     )
+    add(
+        '--check',
+        action='store_true',
+        help='Compile the training step for --type first, on this machine with libtpu, and stop if it does not fit.',
+    )
     options = parser.parse_args(launcher_args)
     steps = options.do.split(',')
     if unknown := [step for step in steps if step not in STEPS]:
@@ -134,6 +139,8 @@ def main(argv: list[str]) -> int:
         command.require('gcloud', 'install the Google Cloud CLI')
     if line:
         experiment.check(words)
+        if options.check:
+            experiment.check_compiled(experiment.command_line(words), topology(options.type))
         line = experiment.with_option(line, 'platform', 'tpu')
     functions: dict[str, Callable[[argparse.Namespace], int | None]] = {
         'create': create,
@@ -174,6 +181,32 @@ def generation(accelerator: str) -> Generation:
     if name.startswith(('tpu7', 'v7')):
         hint = 'TPU7x has no queued resources; use launch.gke'
     raise command.LaunchError(f'--type {accelerator}: {hint}')
+
+
+def topology(accelerator: str) -> str:
+    """The topology of a slice as `launch.compile` names it: 'v5e:4x4' of 'v5litepod-16'.
+
+    Args:
+      accelerator: An accelerator type.
+
+    Raises:
+      LaunchError: There is no such type, or no compiler for it.
+    """
+    generation(accelerator)
+    name, _, number = accelerator.partition('-')
+    is_flat = name in ('v5litepod', 'v6e')
+    chips = int(number) if is_flat else int(number) // 2
+    power = chips.bit_length() - 1
+    if chips != 2**power or name in ('v2', 'v3'):
+        known = 'v4, v5p, v5litepod and v6e with a power of 2'
+        raise command.LaunchError(
+            f'--check: the shape of {accelerator} is not known; only of {known}'
+        )
+    n_axes = 2 if is_flat else 3
+    sides = [2 ** ((power + i) // n_axes) for i in range(n_axes)]
+    if not is_flat and chips == 4:
+        sides = [2, 2, 1]
+    return f'{name.replace("litepod", "e")}:{"x".join(map(str, sides))}'
 
 
 def directory() -> str:

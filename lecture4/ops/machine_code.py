@@ -20,6 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 NUMBA = 0, 62  # the first whose pointers in LLVM have no type
 LOCK = threading.RLock()
+plain_forms: dict[Primitive, Callable[..., Any]] = {}  # those of `define`
 _handlers: dict[str, Any] = {}  # of targets; their machine code lives as long as they
 
 
@@ -93,6 +94,7 @@ def define(
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
+    plain_forms[primitive] = plain
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=static))
 
     def form(*args, **options):

@@ -21,9 +21,8 @@ from lecture4.train.checkpoint import CheckpointError, silence_late_callbacks
 from lecture4.train.config import Config, UsageError, config_fingerprint
 from lecture4.train.distributed.processes import CollectiveError
 from lecture4.train.distributed.runtime import INTERRUPTED, Interrupted, Runtime, start
-from lecture4.train.experiment import Experiment, build, check_devices, load, single
+from lecture4.train.experiment import Experiment, build_bound, check_devices, load, single
 from lecture4.train.metrics import Metric
-from lecture4.train.step import bind
 from lecture4.train.sweep import runner, variants
 from lecture4.train.task import Data, Task
 
@@ -299,7 +298,7 @@ def _encode(
     directory: pathlib.Path,
 ) -> pathlib.Path:
     encoder = experiment.apply(config, data.spec).get('encode')
-    bound = bind(build(experiment, config, data), data, config.seed)
+    bound = build_bound(experiment, config, data)
     path = encode.run(encoder, data, bound, config, runtime, directory)
     if jax.process_index() == 0:
         print(f'codes: {path}')

@@ -5,65 +5,36 @@ Their figures for memory, collectives and arithmetic hold for the program that a
 same functions (`train.step.jit_steps`); nothing is executed, so that no time here is a measurement.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4.train import encode, executable, program_cost
-from lecture4.train.chips import CHIPS, Chip
 from lecture4.train.config import Config, UsageError
-from lecture4.train.experiment import Experiment, build
+from lecture4.train.experiment import Experiment, build_bound
 from lecture4.train.sharding import device_mesh
 from lecture4.train.step import (
     AXIS,
     BoundTask,
     abstract_state,
     batch_sharding,
-    bind,
     jit_steps,
+    num_examples,
 )
 from lecture4.train.task import Data, PyTree
+from lecture4.train.topology import Target
 
-TPUS = {'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2}  # axes of a topology
-
-# XLA's device description of an NVIDIA SXM module. Only an H200 is described in full.
-H200 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000
-l2_cache_size: 62914560 clock_rate_ghz: 1.98 device_memory_size: 150000000000 shared_memory_per_block_optin: 232448
-cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
-runtime_version { major: 12 minor: 9 patch: 0 } platform_name: "CUDA" dnn_version_info { major: 9 minor: 7 }
-device_description_str: "NVIDIA H200" """
+LARGE = 0.01  # of the memory of a chip
 
 
 class DoesNotFit(UsageError):
     """A program needs more memory than a chip has."""
-
-
-class Target(NamedTuple):
-    """Accelerators to compile for, which need not be attached.
-
-    Attributes:
-      name: Name such as 'v5e:4x4', 'h200:8' or 'cpu:4'.
-      platform: 'tpu', 'cuda' or 'cpu'.
-      chip: Peak performance of one chip.
-      mesh: Mesh of abstract devices with axis 'data'; of attached ones for 'cpu'.
-      slices: Number of TPU slices, connected by the data center network.
-    """
-
-    name: str
-    platform: str
-    chip: Chip
-    mesh: Mesh
-    slices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +50,16 @@ class Program:
       temporaries: Bytes of intermediate results.
       flops: Floating-point operations of all products.
       float32_flops: Floating-point operations of products of float32 operands.
+      padded_flops: Floating-point operations of the matrix units, which pad the operands of products to their tiles.
+      most_padding: The product with the most padding, see `program_cost.Products`.
       bytes: Bytes moved to and from memory, summed over the instructions of the program.
       collectives: One entry per kind.
       communicated: (kind, shape) of every array that a collective combines.
       unknown_loops: Loops without a known trip count, which count once.
       host_callbacks: Number of calls of the host from the program.
       float64: Whether the program computes in float64.
+      dynamic_shapes: Whether sizes of arrays are known only while the program runs.
+      replicated: (path, bytes) of the large arrays that every chip holds whole.
       examples: Examples per run of the program.
     """
 
@@ -96,12 +71,16 @@ class Program:
     temporaries: int
     flops: float
     float32_flops: float
+    padded_flops: float
+    most_padding: str
     bytes: int
     collectives: tuple[program_cost.Collective, ...]
     communicated: tuple[tuple[str, str], ...]
     unknown_loops: int
     host_callbacks: int
     float64: bool
+    dynamic_shapes: bool
+    replicated: tuple[tuple[str, int], ...]
     examples: int
 
     def peak_memory(self) -> int:
@@ -139,6 +118,20 @@ class Program:
                 f'{self.float32_flops / self.flops:.0%} of the products are of float32 operands; the '
                 'peak is that of bfloat16'
             )
+        if self.flops and self.padded_flops > 2 * self.flops:
+            messages.append(
+                f'the tiles of the matrix unit are filled to {self.flops / self.padded_flops:.0%} at most; the '
+                f'product with the most padding is {self.most_padding}'
+            )
+        if self.replicated:
+            path, size = max(self.replicated, key=lambda entry: entry[1])
+            total = sum(size for _, size in self.replicated)
+            messages.append(
+                f'every chip holds all of {len(self.replicated)} large arrays, {total / 1e9:.2f} GB; the largest is '
+                f'{path}, {size / 1e9:.2f} GB. --model_parallel divides those that the model names'
+            )
+        if self.dynamic_shapes:
+            messages.append('arrays of dynamic shapes, which are padded to their largest size')
         if self.unknown_loops:
             messages.append(
                 f'{self.unknown_loops} loops have no fixed trip count; their bodies are counted once'
@@ -150,77 +143,6 @@ class Program:
         if target.slices > 1 and not target.chip.network:
             messages.append('the time of the network between slices is not known')
         return messages
-
-
-def target(name: str) -> Target:
-    """The devices of a topology.
-
-    Args:
-      name: CHIP:SHAPE, 'v5e:4x4' or 'v4:2x2x4' for a TPU slice, '4xv5e:16x16' for 4 of them, 'h200:8' for the GPUs of a
-        node; 'cpu:4' divides this machine's CPU into 4 devices.
-
-    Raises:
-      UsageError: An unknown chip or shape, with those that exist; or the compiler is not installed.
-    """
-    slices, kind, shape = _parts(name)
-    if kind not in CHIPS:
-        raise UsageError(f'unknown chip {kind!r} in {name!r}; expected one of {", ".join(CHIPS)}')
-    is_tpu = kind in TPUS
-    axes = TPUS.get(kind, 1)
-    if not re.fullmatch(r'\d+(x\d+)*', shape) or shape.count('x') != axes - 1:
-        example = 'x'.join(['4'] * axes) if is_tpu else '8'
-        raise UsageError(f'topology {name!r}: expected {axes} numbers, such as {kind}:{example}')
-    if slices > 1 and not is_tpu:
-        raise UsageError(f'topology {name!r}: several slices are of TPUs, such as {slices}xv5e:4x4')
-    if kind == 'cpu':
-        with contextlib.suppress(RuntimeError):  # the number is fixed once a device is initialized
-            jax.config.update('jax_num_cpu_devices', int(shape))
-        devices = jax.devices('cpu')[: int(shape)]
-        if len(devices) < int(shape):
-            raise UsageError(f'{name}: the CPU of this process has {len(devices)} devices already')
-        return Target(name, 'cpu', CHIPS['cpu'], device_mesh(devices))
-    if not is_tpu and kind != 'h200':
-        raise UsageError(f'programs for {kind} cannot be compiled here; use h200:{shape}')
-    # Without these, libtpu queries a metadata server, and only one process of a machine may compile.
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
-    from jax.experimental import topologies
-
-    try:
-        if is_tpu:
-            _without_cpu_flags()
-            # One slice has devices of another kind, with other operations between them.
-            several = {'num_slices': slices} if slices > 1 else {}
-            description = topologies.get_topology_desc(
-                platform='tpu', topology_name=f'{kind}:{shape}', **several
-            )
-        else:
-            description = topologies.get_topology_desc(
-                platform='cuda', topology_name=name, target_config=H200, topology=f'1x1x{shape}'
-            )
-    except Exception as error:  # the plugins' exceptions are not documented
-        reason = ' '.join(str(error).split())[:200]
-        package = 'libtpu' if is_tpu else 'jax[cuda12]'
-        raise UsageError(
-            f'no compiler for {name} ({reason}); install it with pip install "{package}", or check '
-            'the shape against those that exist'
-        ) from None
-    platform, mesh = 'tpu' if is_tpu else 'cuda', device_mesh(description.devices)
-    return Target(name, platform, CHIPS[kind], mesh, slices)
-
-
-def _without_cpu_flags():
-    """Take XLA's flags for CPUs out of the environment: libtpu stops at them, also while it compiles later."""
-    jax.devices('cpu')  # jaxlib has read them
-    flags = os.environ.get('XLA_FLAGS', '').split()
-    os.environ['XLA_FLAGS'] = ' '.join(flag for flag in flags if not flag.startswith('--xla_cpu'))
-
-
-def _parts(name):
-    """(number of slices, chip, shape) of a topology's name."""
-    kind, _, shape = name.partition(':')
-    several = re.fullmatch(r'([1-9][0-9]*)x(\w+)', kind)
-    return (int(several[1]), several[2], shape) if several else (1, kind, shape)
 
 
 def compile_experiment(
@@ -248,7 +170,7 @@ def compile_experiment(
       DoesNotFit: The compiler finds no way to keep a program within the memory of a chip.
     """
     on = on._replace(mesh=device_mesh(list(on.mesh.devices.flat), config.model_parallel))
-    bound = bind(build(experiment, config, data), data, config.seed)
+    bound = build_bound(experiment, config, data)
     first = bound.batch(0)
     replicated = NamedSharding(on.mesh, PartitionSpec())
     state = abstract_state(bound, on.mesh, first)
@@ -257,7 +179,7 @@ def compile_experiment(
         held = state
         if name == 'step':
             traced = _trace_step(bound, config, on, state, first)
-            examples = config.batch_size * config.steps_per_call
+            examples = num_examples(bound, first) * config.steps_per_call
         elif name == 'evaluate' and bound.evaluate is not None:
             evaluation = _abstract(bound.evaluation, replicated)
             run = jax.jit(bound.evaluate, out_shardings=replicated)
@@ -285,14 +207,14 @@ def compile_experiment(
         seconds = time.perf_counter() - start
         if is_saved:
             executable.save(save, lowered, compiled, on.mesh, config.steps_per_call)
-        result.append(_program(name, traced, compiled, seconds, held, examples, on.slices))
+        result.append(_program(name, traced, compiled, seconds, held, examples, on))
     return result
 
 
 def _trace_step(bound: BoundTask, config: Config, on: Target, state: PyTree, first: PyTree):
     replicated = NamedSharding(on.mesh, PartitionSpec())
     k = config.steps_per_call
-    sharding = batch_sharding(bound, on.mesh, config.batch_size)
+    sharding = batch_sharding(bound, on.mesh, num_examples(bound, first))
     batches = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             (k, *np.shape(leaf)), np.asarray(leaf).dtype, sharding=sharding
@@ -331,12 +253,12 @@ def _program(
     seconds: float,
     state: PyTree,
     examples: int,
-    slices: int,
+    on: Target,
 ) -> Program:
     text = compiled.as_text()
     memory = compiled.memory_analysis()
-    products = program_cost.products(traced.jaxpr)
-    moved = program_cost.traffic(text, slices)
+    products = program_cost.products(traced.jaxpr, on.chip.tile)
+    moved = program_cost.traffic(text, on.slices)
     return Program(
         name=name,
         compile_seconds=seconds,
@@ -346,12 +268,16 @@ def _program(
         temporaries=memory.temp_size_in_bytes,
         flops=products.flops,
         float32_flops=products.float32_flops,
+        padded_flops=products.padded_flops,
+        most_padding=products.most_padding,
         bytes=moved.bytes,
         collectives=moved.collectives,
         communicated=program_cost.communicated(text),
         unknown_loops=moved.unknown_loops,
         host_callbacks=len(re.findall(r'custom_call_target="[^"]*callback', text)),
         float64=bool(re.search(r'\bf64\[', text)),
+        dynamic_shapes=program_cost.has_dynamic_shapes(text),
+        replicated=replicated(state, on),
         examples=examples,
     )
 
@@ -362,6 +288,16 @@ def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:
         return jax.ShapeDtypeStruct(np.shape(leaf), dtype, sharding=sharding)
 
     return jax.tree.map(shape, tree)
+
+
+def replicated(state: PyTree, on: Target) -> tuple[tuple[str, int], ...]:
+    """(path, bytes) of the state's arrays that take more than LARGE of a chip's memory and are not divided."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        if on.mesh.size > 1 and leaf.sharding.is_fully_replicated and size > LARGE * on.chip.memory:
+            found.append((jax.tree_util.keystr(path, simple=True, separator='/'), size))
+    return tuple(found) if on.chip.memory else ()
 
 
 def _num_bytes(tree: PyTree) -> int:

@@ -68,6 +68,9 @@ class RunOptions:
     process_id: int = -1
     # Time in seconds that processes wait for one another at the start.
     init_timeout: Positive = 300.0
+    # Compute the layers of each block of a ResNet, VGG or GoogLeNet again in the backward pass, in place of storing
+    # their activations: larger batches fit into memory, and a step takes longer.
+    remat: bool = False
     # Steps compiled into one call (a scan over batches).
     steps_per_call: AtLeast1 = 1
     # Steps between rows of metrics.jsonl; 0 writes about 100 rows a run.
@@ -109,6 +112,14 @@ class Config(RunOptions):
     steps: AtLeast1 = 1000
     # Number of examples per step, over all devices.
     batch_size: AtLeast1 = 128
+    # Number of parts of a batch whose gradients are averaged, one part in memory at a time; each part has its own
+    # noise and batch statistics.
+    accumulate: AtLeast1 = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        divides = self.batch_size % self.accumulate == 0
+        require(self, 'accumulate', divides, f'a divisor of --batch_size {self.batch_size}')
 
 
 # {cadence: default number of times per run}

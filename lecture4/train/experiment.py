@@ -19,7 +19,7 @@ from lecture4.train.distributed import processes
 from lecture4.train.distributed.runtime import Runtime
 from lecture4.train.metric_writer import read, write_hyperparameters
 from lecture4.train.metrics import Metric
-from lecture4.train.step import AXIS, bind, check_divisible
+from lecture4.train.step import AXIS, BoundTask, bind, check_divisible
 from lecture4.train.task import Data, PyTree, Spec, Task
 
 LOG = logging.getLogger(__name__)
@@ -129,6 +129,12 @@ def build(experiment: Experiment, config: Config, data: Data) -> Task:
         raise UsageError(str(error)) from error
 
 
+def build_bound(experiment: Experiment, config: Config, data: Data) -> BoundTask:
+    """The experiment's task with its data, seed and way to compute gradients, as a run and the compiler take it."""
+    task = build(experiment, config, data)
+    return bind(task, data, config.seed, accumulate=config.accumulate, remat=config.remat)
+
+
 def check_devices(config: Config, runtime: Runtime):
     """Log a hint if the batch size is not divisible by the number of devices.
 
@@ -150,7 +156,7 @@ def single(
     """One run in one directory: train (or resume), then report. Returns (path, report)."""
     with workdir.run_lock(directory, config, config.overwrite, runtime):
         processes.broadcast_from_primary(lambda: data_fingerprint.check(directory, data))
-        bound = bind(build(experiment, config, data), data, config.seed)
+        bound = build_bound(experiment, config, data)
         state = loop.run(
             bound, config, runtime, directory, experiment.name, metrics=experiment.metrics
         )

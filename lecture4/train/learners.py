@@ -9,6 +9,7 @@ import optax
 
 from lecture4.ops.reduce import Reduce
 from lecture4.ops.updates import apply_gradients
+from lecture4.train import gradients
 from lecture4.train.task import Metrics, PyTree, Task
 
 
@@ -33,9 +34,6 @@ def optimize(
     loss: Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, Metrics]],
     optimizer: optax.GradientTransformation,
     evaluate: Callable[[PyTree, PyTree], Metrics] | None = None,
-    *,
-    accumulate: int = 1,
-    remat: bool = False,
 ) -> Task:
     """Minimize a loss of parameters with optax.
 
@@ -44,8 +42,6 @@ def optimize(
       loss: (params, batch, key) -> (loss, metrics): means over the batch.
       optimizer: Any optax transformation.
       evaluate: (params, evaluation) -> metrics.
-      accumulate: Number of parts of a batch whose gradients are averaged, one part in memory at a time.
-      remat: Recompute activations in the backward pass instead of storing them.
 
     Returns:
       A Task over `State`. Under pmap each device uses its own random key.
@@ -60,7 +56,7 @@ def optimize(
         params = init(key, batch)
         return State(jnp.int32(0), params, optimizer.init(params))
 
-    step = _gradient_step(value_of, optimizer, accumulate, remat)
+    step = _gradient_step(value_of, optimizer)
     return Task(init_state, step, _evaluate(evaluate, _params))
 
 
@@ -121,8 +117,6 @@ def supervised(
     initial: PyTree = None,
     polyak_start: int | None = None,
     project: Callable[[PyTree], PyTree] | None = None,
-    accumulate: int = 1,
-    remat: bool = False,
 ) -> Task:
     """Train a flax network on labeled examples.
 
@@ -139,17 +133,15 @@ def supervised(
       polyak_start: Step from which on parameters and statistics are averaged (Polyak & Juditsky
         1992); the averages are what `variables` returns. None keeps no average.
       project: Constraint on the parameters, applied after each update.
-      accumulate: Number of parts of a batch whose gradients are averaged, one part in memory at a time.
-      remat: Recompute activations in the backward pass instead of storing them.
 
     Returns:
       A Task over `State`.
     """
 
     def value_of(params, model_state, batch, key, reduce):
-        net = network
+        net = gradients.rematerialized(network)
         if reduce.axis_name is not None and hasattr(network, 'axis_name'):
-            net = network.clone(axis_name=reduce.axis_name)
+            net = net.clone(axis_name=reduce.axis_name)
         outputs, new = net.apply(
             {'params': params, **model_state['network']},
             batch[inputs],
@@ -168,7 +160,7 @@ def supervised(
             model_state['polyak'] = {'params': params, **found}
         return State(jnp.int32(0), params, optimizer.init(params), model_state)
 
-    gradient_step = _gradient_step(value_of, optimizer, accumulate, remat)
+    gradient_step = _gradient_step(value_of, optimizer)
 
     def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
         n = state.step
@@ -338,46 +330,14 @@ def _evaluate(evaluate: Callable | None, view: Callable[[State], PyTree]):
     return run
 
 
-def _gradient_step(value_of, optimizer, accumulate: int, remat: bool):
-    """A step over `State` for value_of(params, model_state, batch, key, reduce) -> (value, (metrics, model_state))."""
-    if remat:
-        value_of = jax.checkpoint(value_of, static_argnums=(4,))
-    gradient = jax.value_and_grad(value_of, has_aux=True)
-
-    def gradients(state, batch, key, reduce):
-        if accumulate == 1:
-            (value, (metrics, model_state)), grads = gradient(
-                state.params, state.model_state, batch, key, reduce
-            )
-            return {'loss': value, **metrics}, model_state, grads
-
-        def parts(leaf):  # interleaved, so that every part lies on all devices
-            rows = leaf.shape[0]
-            if rows % accumulate:
-                raise ValueError(
-                    f'{rows} examples per device are not divisible by accumulate {accumulate}'
-                )
-            return leaf.reshape(rows // accumulate, accumulate, *leaf.shape[1:]).swapaxes(0, 1)
-
-        def body(carry, inputs):
-            model_state, total = carry
-            part, i = inputs
-            (value, (metrics, model_state)), grads = gradient(
-                state.params, model_state, part, jax.random.fold_in(key, i), reduce
-            )
-            return (model_state, optax.tree.add(total, grads)), {'loss': value, **metrics}
-
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        (model_state, total), metrics = jax.lax.scan(
-            body,
-            (state.model_state, zeros),
-            (jax.tree.map(parts, batch), jnp.arange(accumulate)),
-        )
-        mean = jax.tree.map(lambda leaf: leaf / accumulate, total)
-        return jax.tree.map(lambda leaf: leaf.mean(0), metrics), model_state, mean
+def _gradient_step(value_of, optimizer):
+    """A step over `State` for the function that `gradients.value_and_grad` takes."""
+    gradient = gradients.value_and_grad(value_of)
 
     def step(state: State, batch: PyTree, key: jax.Array, reduce: Reduce) -> tuple[State, Metrics]:
-        metrics, model_state, grads = gradients(state, batch, reduce.fold_in(key), reduce)
+        metrics, model_state, grads = gradient(
+            state.params, state.model_state, batch, reduce.fold_in(key), reduce
+        )
         grads, metrics = reduce.mean((grads, metrics))
         params, opt_state = apply_gradients(optimizer, grads, state.opt_state, state.params)
         return State(state.step + 1, params, opt_state, model_state), metrics

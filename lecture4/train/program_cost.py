@@ -3,11 +3,16 @@
 XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs.
 """
 
+import functools
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import jax
+
+from lecture4.ops import machine_code
 
 DTYPE_BYTES = {
     'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2, 'bf16': 2, 's32': 4, 'u32': 4, 'f32': 4,
@@ -161,6 +166,11 @@ def communicated(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(arrays)
 
 
+def has_dynamic_shapes(text: str) -> bool:
+    """Whether a compiled program, `compiled.as_text()`, has arrays whose sizes are known only while it runs."""
+    return bool(re.search(r'\b[a-z]+\d+\[[\d,]*<=', text))
+
+
 def _trip_count(computations, name: str, rest: str) -> int | None:
     """How often a while loop of a computation runs, if its condition is that a counter is below a constant.
 
@@ -297,21 +307,27 @@ class Products(NamedTuple):
     Attributes:
       flops: Twice the multiply-adds of matrix products and convolutions.
       float32_flops: Those of products with float32 operands.
+      padded_flops: Those that the matrix unit computes at least, whose operands are padded to its tiles.
+      most_padding: The product with the most padding as 'M x K x N', of rows, terms of a sum and columns; '' if none.
       unknown_loops: Number of loops without a fixed length; they count once.
     """
 
     flops: float
     float32_flops: float
+    padded_flops: float
+    most_padding: str
     unknown_loops: int
 
 
-def products(jaxpr: Any) -> Products:
+def products(jaxpr: Any, tile: int = 0) -> Products:
     """Count the products of a jaxpr, the bodies of scans as often as they run.
 
     Args:
       jaxpr: `jax.jit(f).trace(...).jaxpr`, closed or not.
+      tile: Rows and columns of the matrix unit; 0 counts no padding.
     """
     flops = single = unknown = 0
+    padding: dict[str, float] = {}
     for equation, times, in_while in _equations(getattr(jaxpr, 'jaxpr', jaxpr), 1):
         unknown += in_while
         name = equation.primitive.name
@@ -320,14 +336,37 @@ def products(jaxpr: Any) -> Products:
         lhs, rhs = (v.aval for v in equation.invars[:2])
         size = math.prod(equation.outvars[0].aval.shape)
         if name == 'dot_general':
-            (contracted, _), _ = equation.params['dimension_numbers']
+            (contracted, _), (batch, _) = equation.params['dimension_numbers']
             depth = math.prod(lhs.shape[i] for i in contracted)
+            groups = math.prod(lhs.shape[i] for i in batch)
+            columns = math.prod(rhs.shape) // max(1, depth * groups)
         else:
-            out_features = equation.params['dimension_numbers'].rhs_spec[0]
-            depth = math.prod(rhs.shape) // rhs.shape[out_features]
-        flops += 2 * times * size * depth
-        single += 2 * times * size * depth * (lhs.dtype.name == 'float32')
-    return Products(float(flops), float(single), unknown)
+            out_features = rhs.shape[equation.params['dimension_numbers'].rhs_spec[0]]
+            depth = math.prod(rhs.shape) // out_features
+            groups = max(equation.params[f'{kind}_group_count'] for kind in ('feature', 'batch'))
+            columns = out_features // groups
+        count = 2 * times * size * depth
+        flops += count
+        single += count * (lhs.dtype.name == 'float32')
+        rows = size // max(1, groups * columns)
+        if tile and size:
+            padded = 2 * times * groups * _padded(rows, depth, columns, tile)
+            if padded > count:
+                shape = f'{rows} x {depth} x {columns}'
+                padding[shape] = padding.get(shape, 0.0) + padded - count
+    most = max(padding, key=padding.__getitem__, default='')
+    padded_flops = float(flops) + sum(padding.values())
+    return Products(float(flops), float(single), padded_flops, most, unknown)
+
+
+def _padded(rows: int, depth: int, columns: int, tile: int) -> int:
+    """Multiply-adds of a product with padding: one operand is held in tiles, rows of the other pass by eights."""
+
+    def up(n, multiple):
+        return -(-n // multiple) * multiple
+
+    held = min(up(rows, 8) * up(columns, tile), up(rows, tile) * up(columns, 8))
+    return up(depth, tile) * held
 
 
 def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int, bool]]:
@@ -338,6 +377,11 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int, bool]]:
         if name == 'shard_map':  # every device runs it
             sizes, axes = (equation.params[name] for name in ('mesh', 'newly_manual_axes'))
             inner = times * math.prod(sizes.shape[axis] for axis in axes)
+        if form := machine_code.plain_forms.get(equation.primitive):
+            run = functools.partial(form, **equation.params)
+            plain = jax.make_jaxpr(run)(*[v.aval for v in equation.invars])
+            yield from _equations(plain.jaxpr, times)
+            continue
         for value in equation.params.values():
             branches = value if isinstance(value, tuple | list) else (value,)
             for branch in branches[:1] if name == 'cond' else branches:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lecture4.ops.reduce import Reduce
-from lecture4.train import executable
+from lecture4.train import executable, gradients
 from lecture4.train.config import UsageError
 from lecture4.train.distributed import processes
 from lecture4.train.sharding import AXIS, MODEL, state_shardings
@@ -58,8 +58,18 @@ class BoundTask(NamedTuple):
     model_axes: Mapping[str, int] = {}
 
 
-def bind(task: Task, data: Data, seed: Any) -> BoundTask:
-    """Tie a task to its data. All randomness comes from (seed, step): no key is carried."""
+def bind(
+    task: Task, data: Data, seed: Any, *, accumulate: int = 1, remat: bool = False
+) -> BoundTask:
+    """Tie a task to its data. All randomness comes from (seed, step): no key is carried.
+
+    Args:
+      task: The task.
+      data: Its data.
+      seed: Seed of the run, an integer.
+      accumulate: See `gradients.Options`; for tasks of `optimize` and `supervised`, and those made of them.
+      remat: See `gradients.Options`; for tasks of `supervised`.
+    """
 
     def init(key, device_arrays, batch):
         prepare_key, init_key = jax.random.split(jax.random.fold_in(key, 0))
@@ -69,7 +79,8 @@ def bind(task: Task, data: Data, seed: Any) -> BoundTask:
         prepare_key, step_key = jax.random.split(jax.random.fold_in(key, n + 1))
         # Each device prepares its own examples.
         batch = data.prepare(device_arrays, batch, reduce.fold_in(prepare_key))
-        return task.step(state, batch, step_key, reduce)
+        with gradients.computed(accumulate, remat):
+            return task.step(state, batch, step_key, reduce)
 
     return BoundTask(
         init,
@@ -134,7 +145,7 @@ def compile_task(
         `state_shardings`.
     """
     first = bound.batch(0)
-    batch_size = jax.tree.leaves(first)[0].shape[bound.batch_axis]
+    batch_size = num_examples(bound, first)
     if parallel == 'pmap':
         check_divisible(batch_size, mesh.size)
         if MODEL in mesh.shape or load_compiled:
@@ -256,6 +267,11 @@ def jit_steps(bound: BoundTask, mesh: Mesh, state: PyTree = None):
         out_shardings=out_shardings,
         compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == 'cpu' else None,
     )
+
+
+def num_examples(bound: BoundTask, batch: PyTree) -> int:
+    """Number of examples of a batch, which is the whole set where a step is one over all of it."""
+    return jax.tree.leaves(batch)[0].shape[bound.batch_axis]
 
 
 def batch_sharding(bound: BoundTask, mesh: Mesh, batch_size: int) -> NamedSharding:

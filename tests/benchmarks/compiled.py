@@ -78,19 +78,19 @@ def program(name: str) -> dict[str, Any]:
       The record of `launch.compile`, with the batch size.
     """
     from launch import compile as launcher
-    from lecture4.train import cli, experiment
+    from lecture4.train import cli, experiment, topology
     from lecture4.train import compile as compiler
 
     kind = 'step'
     if name in NETWORKS:
-        topology, preset, network, image_size, batch_size, scan = NETWORKS[name]
+        chips, preset, network, image_size, batch_size, scan = NETWORKS[name]
         this, config, data = classifier(preset, network, image_size, batch_size, scan)
     else:
-        topology, kind, module, options = OTHERS[name]
+        chips, kind, module, options = OTHERS[name]
         this = experiment.from_module(importlib.import_module(f'experiments.{module}'))
         config = cli.parse(this, list(options))
         data = experiment.load(this, config)
-    on = compiler.target(topology)
+    on = topology.target(chips)
     (made,) = compiler.compile_experiment(this, config, data, on, (kind,))
     return {**launcher.record(made, on), 'program': name, 'batch': made.examples}
 

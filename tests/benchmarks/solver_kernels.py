@@ -45,7 +45,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lecture4.sparse.objective import L1
 from lecture4.sparse.solvers.greedy_updates import descend
 from lecture4.sparse.solvers.proximal import proximal_steps
-from lecture4.train import compile as compiler
+from lecture4.train import topology
 from lecture4.train.program_cost import traffic
 
 DIM = 144  # of a signal
@@ -84,7 +84,7 @@ def compiled(step: str, chip: str, n: int, k: int) -> str:
         shapes = ((n, DIM), (DIM, k), (n, k), (n, k), (n, 1), (1, 1), (), (k, k), ())
     else:
         shapes = ((n, k), (n, k), (n,), (n,), (k, k))
-    on = compiler.target(TOPOLOGY[chip])
+    on = topology.target(TOPOLOGY[chip])
     sharding = NamedSharding(Mesh(on.mesh.devices.flat[:1], ('data',)), PartitionSpec())
     integer = {'proximal': 8, 'greedy': 3}[step]
     args = [

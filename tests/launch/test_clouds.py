@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from launch import command, tpu
+from launch import command, experiment, tpu
 from tests.launch import fakes
 from tests.launch.running import TOY, environ, rows, run
 
@@ -104,6 +104,52 @@ def test_the_runtime_follows_the_type(accelerator, runtime):
 def test_malformed_types_are_refused(accelerator, message):
     with pytest.raises(command.LaunchError, match=f'--type {accelerator}: {message}'):
         tpu.generation(accelerator)
+
+
+@pytest.mark.parametrize(
+    ('accelerator', 'name'),
+    [
+        ('v5litepod-1', 'v5e:1x1'), ('v5litepod-8', 'v5e:2x4'), ('v5litepod-16', 'v5e:4x4'), ('v6e-256', 'v6e:16x16'),
+        ('v4-8', 'v4:2x2x1'), ('v4-16', 'v4:2x2x2'), ('v4-32', 'v4:2x2x4'), ('v5p-64', 'v5p:2x4x4'),
+        ('v5p-2048', 'v5p:8x8x16'),
+    ],
+)  # fmt: skip
+def test_types_as_topologies(accelerator, name):
+    assert tpu.topology(accelerator) == name
+
+
+@pytest.mark.parametrize('accelerator', ['v3-8', 'v5litepod-24', 'v5litepod-5'])
+def test_types_without_a_known_topology_are_refused(accelerator):
+    with pytest.raises(
+        command.LaunchError, match=r'expected v5litepod-SIZE|is not known; only of v4'
+    ):
+        tpu.topology(accelerator)
+
+
+def test_a_step_that_does_not_compile_creates_no_slice(tmp_path, monkeypatch):
+    """--check compiles the step for the slice of --type before anything is created."""
+    given = []
+
+    def refuse(words, topology):
+        given.append((words, topology))
+        raise command.LaunchError('--check: the step does not fit')
+
+    monkeypatch.setattr(tpu.experiment, 'check', lambda words: {})
+    monkeypatch.setattr(tpu.experiment, 'check_compiled', refuse)
+    argv = ['--type', 'v5litepod-16', '--share', '10.0.0.2:/vol', '--check', '--dry_run']
+    with pytest.raises(command.LaunchError, match='does not fit'):
+        tpu.main([*TPU, *argv, '--', *TOY, '--workdir', '/mnt/shared/a'])
+    ((words, topology),) = given
+    assert topology == 'v5e:4x4' and words[1:] == [*TOY[1:], '--workdir', '/mnt/shared/a']
+
+
+@pytest.mark.slow
+def test_compiling_first_refuses_what_does_not_compile(capfd):
+    experiment.check_compiled([sys.executable, *TOY[1:]], 'cpu:2')
+    assert 'cpu:2' in capfd.readouterr().out
+    with pytest.raises(command.LaunchError, match='does not compile for v9:4x4'):
+        experiment.check_compiled([sys.executable, *TOY[1:]], 'v9:4x4')
+    assert "unknown chip 'v9'" in capfd.readouterr().err
 
 
 def test_setup_brings_a_python_by_uv(tmp_path):

@@ -158,9 +158,9 @@ def test_the_kernel_compiles_for_an_h200(k):
     """Codes and correlations are read and written once: no loop is left around the kernel."""
     if importlib.util.find_spec('jax_cuda12_plugin') is None:
         pytest.skip('needs the compiler for NVIDIA GPUs: pip install "lecture4[cuda]"')
-    from lecture4.train import compile as compiler
+    from lecture4.train import topology
 
-    mesh = compiler.target('h200:1').mesh
+    mesh = topology.target('h200:1').mesh
     sharding = jax.sharding.NamedSharding(mesh, PartitionSpec())
     shapes = [(64, k), (64, k), (64,), (64,), (k, k)]
     dtypes = [np.float32, np.float32, np.float32, np.int32, np.float32]

@@ -1,8 +1,11 @@
 """Programs compiled for absent accelerators: counts of flops, bytes and collectives, and what is refused."""
 
 import argparse
+import dataclasses
+import functools
 import importlib.util
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from launch import command
 from launch import compile as launcher
+from lecture4 import train
+from lecture4.ops import machine_code
 from lecture4.train import compile as compiler
 from lecture4.train import encode as encoding
-from lecture4.train import program_cost
+from lecture4.train import experiment, program_cost, topology
+from lecture4.train.chips import CHIPS
 from lecture4.train.config import UsageError
+from lecture4.train.experiment import Experiment
+from tests.train import toy
 
 HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
 needs_libtpu = pytest.mark.skipif(not HAS_LIBTPU, reason='needs the extra lecture4[tpu]')
@@ -108,7 +116,7 @@ def test_loops_of_tpus_count_as_often_as_they_run(start, step, changed, times):
 
 @needs_libtpu
 def test_ten_steps_on_a_tpu_are_ten_times_one():
-    on = compiler.target('v5e:4x4')
+    on = topology.target('v5e:4x4')
     rows = NamedSharding(on.mesh, PartitionSpec('data'))
 
     def counted(n):
@@ -130,7 +138,7 @@ def test_ten_steps_on_a_tpu_are_ten_times_one():
 def test_a_step_of_a_scan_moves_its_slices_of_what_is_scanned(platform):
     """Bytes grow with the number of steps, not with its square."""
 
-    mesh = compiler.target({'cpu': 'cpu:4', 'tpu': 'v5e:4x4'}[platform]).mesh
+    mesh = topology.target({'cpu': 'cpu:4', 'tpu': 'v5e:4x4'}[platform]).mesh
     whole = NamedSharding(mesh, PartitionSpec())
 
     def moved(n):
@@ -205,7 +213,7 @@ def test_slices_are_joined_by_the_network():
     """Gradients of 16.8 MB: as many bytes on the links as in one slice, and each of 8 chips sends its eighth on."""
 
     def sent(name):
-        on = compiler.target(name)
+        on = topology.target(name)
         assert on.mesh.size == 8 * on.slices
         rows, whole = (NamedSharding(on.mesh, PartitionSpec(*axes)) for axes in (('data',), ()))
         run = jax.jit(jax.grad(lambda w, x: jnp.square(x @ w).mean()), out_shardings=whole)
@@ -240,6 +248,158 @@ def test_flops_of_convolutions_and_branches():
     counted = program_cost.products(jax.jit(run).trace(x, w).jaxpr).flops
     convolution, product = 2 * 16 * 6 * 3 * 3 * 2, 2 * 16 * 6 * 6
     assert counted in (convolution, convolution + product)  # the first branch only
+
+
+@pytest.mark.parametrize(
+    ('rows', 'depth', 'columns', 'padded'),
+    [
+        (16, 3, 5, 128 * 8 * 128),  # the smaller operand passes: 5 columns as 8
+        (4096, 147, 64, 256 * 4096 * 64),  # 64 columns pass, rows are held in tiles
+        (256, 128, 128, 256 * 128 * 128),
+    ],
+)
+def test_products_fill_tiles_of_the_matrix_unit(rows, depth, columns, padded):
+    f32 = jnp.zeros
+    product = jax.make_jaxpr(lambda a, b: a @ b)(f32((rows, depth)), f32((depth, columns)))
+    counted = program_cost.products(product, 128)
+    assert counted.flops == 2 * rows * depth * columns and counted.padded_flops == 2 * padded
+    is_padded = padded > rows * depth * columns
+    assert counted.most_padding == (f'{rows} x {depth} x {columns}' if is_padded else '')
+    assert program_cost.products(product).padded_flops == counted.flops
+    batched = jax.make_jaxpr(jax.vmap(lambda a, b: a @ b))(
+        f32((7, rows, depth)), f32((7, depth, columns))
+    )
+    assert program_cost.products(batched, 128).padded_flops == 7 * counted.padded_flops
+
+
+def test_a_grouped_convolution_is_a_product_per_group():
+    x, kernel = jnp.zeros((2, 8, 8, 6)), jnp.zeros((3, 3, 3, 4))
+
+    def run(x, kernel):
+        numbers = ('NHWC', 'HWIO', 'NHWC')
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), 'SAME', dimension_numbers=numbers, feature_group_count=2
+        )
+
+    counted = program_cost.products(jax.make_jaxpr(run)(x, kernel), 128)
+    assert counted.flops == 2 * 2 * 64 * 27 * 4
+    assert counted.padded_flops == 2 * 2 * 128 * 128 * 8 and counted.most_padding == '128 x 27 x 2'
+
+
+def test_products_in_machine_code_are_those_of_its_plain_form():
+    plain = functools.partial(jax.lax.map, lambda a: a @ a)
+    primitive = machine_code.define('squares', plain, (), 'none', lambda context: None)
+    squares = jax.make_jaxpr(lambda a: primitive.bind(a)[0])(jnp.zeros((5, 4, 4)))
+    assert program_cost.products(squares).flops == 2 * 5 * 4**3
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'), [('f32[<=8,4]{1,0}', True), ('s32[3,<=5]', True), ('(x[0] <= 4)', False)]
+)
+def test_arrays_of_dynamic_shapes_are_found(text, expected):
+    assert program_cost.has_dynamic_shapes(f'  %a = {text} add(%b, %c)') is expected
+
+
+def test_warnings_name_padding_replicated_arrays_and_dynamic_shapes():
+    on = topology.target('cpu:4')._replace(chip=CHIPS['v5e'])
+    whole = NamedSharding(on.mesh, PartitionSpec())
+    large = jax.ShapeDtypeStruct((10_000, 10_000), jnp.float32, sharding=whole)
+    state = {'fc6': large, 'fc7': jax.ShapeDtypeStruct((10,), jnp.float32, sharding=whole)}
+    replicated = compiler.replicated(state, on)
+    assert replicated == (('fc6', 400_000_000),)
+    divided = NamedSharding(on.mesh, PartitionSpec('data'))
+    assert not compiler.replicated({'fc6': large.update(sharding=divided)}, on)
+    (program,) = compiler.compile_experiment(
+        experiment.from_module(toy), toy.Config(), toy.data(toy.Config()), on, ('step',)
+    )
+    assert not program.replicated and not program.dynamic_shapes
+    program = dataclasses.replace(
+        program,
+        float32_flops=0.0,
+        flops=10.0,
+        padded_flops=100.0,
+        most_padding='128 x 27 x 2',
+        replicated=replicated,
+        dynamic_shapes=True,
+    )
+    padding, copies, dynamic = program.warnings(on)
+    assert 'filled to 10% at most' in padding and '128 x 27 x 2' in padding
+    assert 'all of 1 large arrays, 0.40 GB; the largest is fc6' in copies
+    assert 'dynamic shapes' in dynamic
+
+
+@pytest.mark.parametrize('per_example', [1, 3, 170, 3000, 99_000])
+@pytest.mark.parametrize('constant', [0, 40_000])
+def test_the_largest_batch_is_found_to_a_sixteenth(per_example, constant):
+    tried = []
+
+    def compiled(n):
+        tried.append(n)
+        peak = constant + per_example * n + 17 * (n % 3)  # not quite linear
+        return None if peak > 150_000 else argparse.Namespace(peak_memory=lambda: peak)
+
+    if constant + per_example > 100_000:
+        with pytest.raises(UsageError, match='not even one example'):
+            launcher.bisect(compiled, 100_000)
+        return
+    n, program = launcher.bisect(compiled, 100_000)
+    largest = min((100_000 - constant) // per_example, launcher.MAX_PER_CHIP)
+    assert program.peak_memory() <= 100_000 and 15 / 16 * largest - 1 - 34 <= n <= largest
+    assert len(tried) <= 8
+
+
+def of_images(build):
+    """An experiment on images of zeros."""
+
+    def data(config):
+        images = np.zeros((config.batch_size, 16, 16, 3), np.float32)
+        return train.Data(lambda n: {'images': images})
+
+    return Experiment(train.Config, data, build, lambda *args: {}, print, (), {}, {})  # pyright: ignore[reportArgumentType]
+
+
+@dataclasses.dataclass
+class Fake:
+    """What the search needs of a program."""
+
+    name: str
+    peak: float
+
+    def peak_memory(self):
+        return self.peak
+
+
+def test_fit_searches_with_rematerialization_and_accumulation(monkeypatch, capsys):
+    def compiled(this, config, data, on, programs):
+        assert data.batch(0)['images'].shape[0] == config.batch_size
+        stored = config.batch_size / on.mesh.size / config.accumulate / (2 if config.remat else 1)
+        return (Fake('step', 1e9 + 4e7 * stored),)
+
+    monkeypatch.setattr(compiler, 'compile_experiment', compiled)
+    on = topology.target('cpu:2')._replace(chip=CHIPS['v5e'])
+    found = launcher.largest_fits(of_images(None), train.Config(), on)
+    names = [re.fullmatch(r'step, batch (\d+)(.*)', program.name).groups() for program in found]
+    largest = [2 * 375, 2 * 750, 8 * 375, 8 * 750]
+    printed = capsys.readouterr().out
+    for (size, options), expected in zip(names, largest, strict=True):
+        assert expected * 15 / 16 - 8 <= int(size) <= expected
+        assert f'cpu:2: batch {size} fits{options and " with" + options}' in printed
+    assert [options for _, options in names] == [
+        '', ' --remat', ' --accumulate 4', ' --remat --accumulate 4',
+    ]  # fmt: skip
+
+
+def test_fit_of_a_step_without_optimizer_has_one_row(capsys):
+    def build(config, spec):
+        def step(state, batch, key, reduce):
+            return state + batch['images'].mean(), {'loss': state.mean()}
+
+        return train.from_learner(lambda key, batch: jnp.zeros(()), step)
+
+    on = topology.target('cpu:2')
+    on = on._replace(chip=CHIPS['v5e']._replace(memory=5e6))
+    assert len(launcher.largest_fits(of_images(build), train.Config(), on)) == 1
+    assert 'not that of a loss and an optax optimizer' in capsys.readouterr().out
 
 
 def test_collectives_of_a_sharded_gradient():
@@ -281,13 +441,13 @@ def test_bytes_of_shapes(shape, expected):
 )
 def test_wrong_topologies_are_refused(name, match):
     with pytest.raises(UsageError, match=match):
-        compiler.target(name)
+        topology.target(name)
 
 
 @pytest.mark.skipif(HAS_LIBTPU, reason='libtpu is installed')
 def test_a_missing_compiler_is_named():
     with pytest.raises(UsageError, match='pip install "libtpu"'):
-        compiler.target('v5e:4x4')
+        topology.target('v5e:4x4')
 
 
 @needs_libtpu
@@ -336,11 +496,11 @@ def test_topologies_or_sizes_are_named():
         'v6e:16x16', '2xv6e:16x16', '4xv6e:16x16',
     ]  # fmt: skip
     assert launcher.topologies(parse(topology=['h200:8'], sizes=None)) == ['h200:8']
-    for topology, sizes in (([], None), (['v5e:4x4'], 'v5e')):
+    for names, sizes in (([], None), (['v5e:4x4'], 'v5e')):
         with pytest.raises(
             command.LaunchError, match='either --topology CHIP:SHAPE or --sizes CHIP'
         ):
-            launcher.topologies(parse(topology=topology, sizes=sizes))
+            launcher.topologies(parse(topology=names, sizes=sizes))
 
 
 def test_a_program_that_does_not_fit_is_one_line(monkeypatch, tmp_path):

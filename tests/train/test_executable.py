@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from launch import compile as launcher
-from lecture4.train import compile as compiler
-from lecture4.train import executable
+from lecture4.train import executable, topology
 from lecture4.train.config import UsageError
 from lecture4.train.sharding import device_mesh
 from lecture4.train.step import bind, compile_task
@@ -97,4 +96,4 @@ def test_a_damaged_program_is_refused(path, tmp_path):
 
 def test_more_devices_than_the_process_has_are_refused():
     with pytest.raises(UsageError, match='cpu:8: the CPU of this process has 4 devices already'):
-        compiler.target('cpu:8')
+        topology.target('cpu:8')

@@ -9,6 +9,9 @@ import pytest
 
 from lecture4 import train
 from lecture4.ops.reduce import Reduce
+from lecture4.train import gradients
+from lecture4.train.config import UsageError
+from lecture4.vision.models import googlenet, resnet, vgg
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
 KEY = jax.random.key(0)
@@ -51,8 +54,9 @@ def run(task, steps=3, batch=X):
 
 @pytest.mark.parametrize('accumulate', [1, 2, 4])
 def test_accumulated_gradients_are_those_of_the_whole_batch(accumulate):
-    task = train.optimize(init, loss, optax.sgd(0.1), accumulate=accumulate)
-    state, metrics = run(task, 1)
+    task = train.optimize(init, loss, optax.sgd(0.1))
+    with gradients.computed(accumulate):
+        state, metrics = run(task, 1)
     w = np.ones(4, np.float32)
     np.testing.assert_allclose(state.params['w'], w - 0.1 * gradient(w, X), rtol=1e-5)
     np.testing.assert_allclose(metrics['loss'], np.square(X @ w - 1).mean(), rtol=1e-5)
@@ -60,20 +64,54 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(accumulate):
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused():
-    task = train.optimize(init, loss, optax.sgd(0.1), accumulate=3)
-    with pytest.raises(
-        ValueError, match='16 examples per device are not divisible by accumulate 3'
-    ):
+    task = train.optimize(init, loss, optax.sgd(0.1))
+    message = '16 examples per device are not divisible by accumulate 3'
+    with gradients.computed(3), pytest.raises(ValueError, match=message):
         run(task, 1)
 
 
-@pytest.mark.slow
-def test_rematerialized_network_takes_the_same_steps():
-    plain = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x')
-    remat = train.supervised(Network(), optax.adam(0.1), network_loss, inputs='x', remat=True)
-    ours, theirs = run(plain, batch=BATCH)[0], run(remat, batch=BATCH)[0]
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(
+    'name', ['resnet', 'scanned', 'vgg_bn', pytest.param('googlenet', marks=pytest.mark.slow)]
+)
+def test_rematerialized_networks_take_the_same_steps(name):
+    network = {
+        'resnet': resnet.ResNet((2, 2), (4, 8), stem='cifar'),
+        'scanned': resnet.ResNet((3, 2), (4, 8), stem='cifar', scan_blocks=True),
+        'googlenet': googlenet.GoogLeNet(10, 'torchvision'),
+        'vgg_bn': vgg.VGG('a', 10, batch_norm=True, features_only=True),
+    }[name]
+    images = {'images': jax.random.normal(KEY, (2, 32, 32, 3))}
+
+    def network_loss(outputs, batch):
+        return jnp.square(outputs[0]).mean(), {}
+
+    task = train.supervised(network, optax.sgd(0.1), network_loss)
+    state = jax.jit(task.init)(KEY, images)
+    assert jax.tree.structure(state.params) == jax.tree.structure(
+        jax.eval_shape(network.clone(remat=True).init, KEY, images['images'])['params']
+    )
+    states, convolutions = [], []
+    for remat in (False, True):
+
+        def step(state, batch, key, remat=remat):
+            with gradients.computed(remat=remat):
+                return task.step(state, batch, key, Reduce())
+
+        run = jax.jit(step).lower(state, images, KEY)
+        convolutions.append(run.as_text().count('stablehlo.convolution'))
+        states.append(run.compile()(state, images, KEY)[0])
+    assert convolutions[1] > convolutions[0]  # those of the backward pass
+    for ours, theirs in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_that_cannot_save_memory_are_refused():
+    task = train.optimize(init, loss, optax.sgd(0.1))
+    with pytest.raises(UsageError, match='--remat: the network'), gradients.computed(remat=True):
+        run(task, 1)
+    learner = train.from_learner(lambda key, batch: 0, lambda *args, reduce: (0, {}))
+    with pytest.raises(UsageError, match='--accumulate: a step'), gradients.computed(2):
+        run(learner, 1)
 
 
 def test_batch_statistics_follow_the_batches():

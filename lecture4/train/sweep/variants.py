@@ -223,7 +223,9 @@ def stack(config: Config, group, data_fn: Callable, build_fn: Callable) -> Bound
         )
 
     def one(fields) -> BoundTask:
-        return bind(build_fn(replace_traced(concrete[0], **fields), spec), first_data, 0)
+        variant = replace_traced(concrete[0], **fields)
+        options = {'accumulate': variant.accumulate, 'remat': variant.remat}
+        return bind(build_fn(variant, spec), first_data, 0, **options)
 
     def init(keys, device_arrays, batch):
         def run(fields, *rest):

@@ -46,6 +46,7 @@ class GoogLeNet(nn.Module):
       backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
       axis_name: Under pmap or shard_map, the device axis over which batch statistics are averaged.
+      remat: Whether the backward pass computes the layers of a module again in place of storing their activations.
     """
 
     n_classes: int = 1000
@@ -55,6 +56,7 @@ class GoogLeNet(nn.Module):
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -105,7 +107,8 @@ class GoogLeNet(nn.Module):
         x = halve('pool2', normalize('norm2', x))
         for part, features in INCEPTION.items():
             name = f'inception_{part}'
-            module = Inception(features, 5 if paper else 3, block, self.backward_rule, name=name)
+            inception = nn.remat(Inception, static_argnums=(2,)) if self.remat else Inception
+            module = inception(features, 5 if paper else 3, block, self.backward_rule, name=name)
             x, branches = module(x, train)
             activations |= {f'{name}/{branch}': y for branch, y in branches.items()}
             activations[name] = x

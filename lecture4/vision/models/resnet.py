@@ -52,6 +52,7 @@ class ResNet(nn.Module):
       features_only: Whether to return the output of the last block in place of the logits, for detectors.
       scan_blocks: Whether to run the equal blocks of a stage as one compiled loop: a deep network compiles many times
         faster. Variables and results are the same (each call copies the blocks' variables).
+      remat: Whether the backward pass computes the layers of a block again in place of storing their activations.
 
     Batch norm keeps running averages of momentum 0.9, with epsilon 1e-5; flax averages the biased variance, torch the
     unbiased one. Convolutions have no bias.
@@ -68,6 +69,7 @@ class ResNet(nn.Module):
     dtype: DTypeLike | None = None
     axis_name: str | None = None
     scan_blocks: bool = False
+    remat: bool = False
     features_only: bool = False
 
     @nn.compact
@@ -100,7 +102,7 @@ class ResNet(nn.Module):
         for i, (n_blocks, features) in enumerate(zip(self.blocks, self.features, strict=True)):
             names = [f'conv{i + 2}_{j + 1}' for j in range(n_blocks)]
             block = functools.partial(
-                Block,
+                nn.remat(Block, static_argnums=(2,)) if self.remat else Block,
                 features,
                 bottleneck=self.bottleneck,
                 shortcut=self.shortcut,

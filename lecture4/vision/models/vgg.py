@@ -47,6 +47,7 @@ class VGG(nn.Module):
       backward_rule: Backward rule of ReLU, see `layers.relu`.
       dtype: Dtype of the computation.
       axis_name: Under pmap or shard_map, the device axis over which batch statistics are averaged.
+      remat: Whether the backward pass computes the layers of a stage again in place of storing their activations.
     """
 
     configuration: Literal['a', 'a_lrn', 'b', 'c', 'd', 'e'] = 'd'
@@ -60,6 +61,7 @@ class VGG(nn.Module):
     backward_rule: BackwardRule = 'gradient'
     dtype: DTypeLike | None = None
     axis_name: str | None = None
+    remat: bool = False
 
     model_axes = DENSE_MODEL_AXES
 
@@ -86,34 +88,10 @@ class VGG(nn.Module):
         activations: Activations = {}
         paper = self.initializer == 'paper'
         blocks = VGG_BLOCKS[self.configuration.removesuffix('_lrn')]
-        for i, (n_3x3, n_1x1) in enumerate(blocks, 1):
-            features = 64 * 2 ** min(i - 1, 3)
-            for j, kernel_size in enumerate([3] * n_3x3 + [1] * n_1x1, 1):
-                name = f'conv{i}_{j}'
-                layer = conv(
-                    features,
-                    kernel_size,
-                    1,
-                    kernel_size // 2,
-                    kernel_init=nn.initializers.normal(0.1) if paper else he_fan_out,
-                    dtype=self.dtype,
-                    name=name,
-                )
-                x = layer(x)
-                if self.batch_norm:
-                    batch_norm = BatchNorm(
-                        not train,
-                        axis_name=self.axis_name,
-                        momentum=0.9,
-                        dtype=self.dtype,
-                        name=f'bn{i}_{j}',
-                    )
-                    x = batch_norm(x)
-                x = activations[name] = relu(x, self.backward_rule)
-                if self.configuration == 'a_lrn' and name == 'conv1_1':
-                    x = local_response_norm(x, self.convention, self.backward_rule)
-                    activations['norm1_1'] = x
-            x = activations[f'pool{i}'] = max_pool(x, 2, backward_rule=self.backward_rule)
+        stage = nn.remat(VGG._stage, static_argnums=(2, 3, 4)) if self.remat else VGG._stage
+        for i, kernel_sizes in enumerate(([3] * n_3x3 + [1] * n_1x1 for n_3x3, n_1x1 in blocks), 1):
+            x, stored = stage(self, x, i, tuple(kernel_sizes), train)
+            activations |= stored
         if self.features_only:
             return x, activations
         if not self.dense and x.shape[1:3] != (7, 7):
@@ -130,3 +108,35 @@ class VGG(nn.Module):
         )
         logits, hidden = head(x, train=train)
         return logits, {**activations, **hidden}
+
+    def _stage(self, x, i, kernel_sizes, train):
+        """Convolutions and max pooling: the output, and the activations by name."""
+        activations: Activations = {}
+        paper = self.initializer == 'paper'
+        for j, kernel_size in enumerate(kernel_sizes, 1):
+            name = f'conv{i}_{j}'
+            layer = conv(
+                64 * 2 ** min(i - 1, 3),
+                kernel_size,
+                1,
+                kernel_size // 2,
+                kernel_init=nn.initializers.normal(0.1) if paper else he_fan_out,
+                dtype=self.dtype,
+                name=name,
+            )
+            x = layer(x)
+            if self.batch_norm:
+                batch_norm = BatchNorm(
+                    not train,
+                    axis_name=self.axis_name,
+                    momentum=0.9,
+                    dtype=self.dtype,
+                    name=f'bn{i}_{j}',
+                )
+                x = batch_norm(x)
+            x = activations[name] = relu(x, self.backward_rule)
+            if self.configuration == 'a_lrn' and name == 'conv1_1':
+                x = local_response_norm(x, self.convention, self.backward_rule)
+                activations['norm1_1'] = x
+        x = activations[f'pool{i}'] = max_pool(x, 2, backward_rule=self.backward_rule)
+        return x, activations
