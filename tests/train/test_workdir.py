@@ -30,7 +30,14 @@ def test_a_run_holds_its_version(tmp_path):
     write(tmp_path)
     version, fields = workdir.read_config(tmp_path)
     assert version == lecture4.__version__
-    assert set(fields) == {'seed', 'steps', 'batch_size', 'hidden_dims', 'learning_rate'}
+    assert set(fields) == {
+        'seed',
+        'steps',
+        'batch_size',
+        'accumulate',
+        'hidden_dims',
+        'learning_rate',
+    }
     environment = json.loads((tmp_path / 'environment.json').read_text())
     assert environment['versions']['lecture4'] == version
     assert environment['host'] and environment['start_time'] and environment['end_time'] is None
