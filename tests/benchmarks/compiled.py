@@ -1,9 +1,11 @@
-"""A table of programs compiled for TPUs: what fits, what bounds a step, how many examples a second at most.
+"""A table of programs compiled for TPUs or GPUs: what fits, what bounds a step, how many examples a second at most.
 
     pip install libtpu
     python -m tests.benchmarks.compiled [--only resnet_50 ...] [--workdir runs/compiled]
+    pip install 'jax[cuda12]'
+    python -m tests.benchmarks.compiled --topology h200:8 --workdir runs/compiled_h200
 
-Compilations, not runs: no TPU was attached. Bytes are those of XLA's programs, per chip; the time is the largest of
+Compilations, not runs: no accelerator was attached. Bytes are those of XLA's programs, per chip; the time is the largest of
 flops, bytes moved and bytes of collectives, each divided by the peak rate of a chip (lecture4/train/chips.py), and a
 real step takes longer. Bodies of loops without a fixed trip count, those of solvers, count once: the time is that of
 one iteration. `encode` is a call of `--stage encode`, with blocks of signals for all chips. A program that --workdir
@@ -71,8 +73,12 @@ def classifier(preset: str, name: str, image_size: int, batch_size: int, scan: b
     return this._replace(build=lambda config, spec: task), config, data
 
 
-def program(name: str) -> dict[str, Any]:
+def program(name: str, chips: str = '') -> dict[str, Any]:
     """Compile one program of the table.
+
+    Args:
+      name: One of NETWORKS or OTHERS.
+      chips: A topology in place of the program's slice.
 
     Returns:
       The record of `launch.compile`, with the batch size.
@@ -83,14 +89,14 @@ def program(name: str) -> dict[str, Any]:
 
     kind = 'step'
     if name in NETWORKS:
-        chips, preset, network, image_size, batch_size, scan = NETWORKS[name]
+        own, preset, network, image_size, batch_size, scan = NETWORKS[name]
         this, config, data = classifier(preset, network, image_size, batch_size, scan)
     else:
-        chips, kind, module, options = OTHERS[name]
+        own, kind, module, options = OTHERS[name]
         this = experiment.from_module(importlib.import_module(f'experiments.{module}'))
         config = cli.parse(this, list(options))
         data = experiment.load(this, config)
-    on = topology.target(chips)
+    on = topology.target(chips or own)
     (made,) = compiler.compile_experiment(this, config, data, on, (kind,))
     return {**launcher.record(made, on), 'program': name, 'batch': made.examples}
 
@@ -119,12 +125,13 @@ def main():
     names = [*NETWORKS, *OTHERS]
     parser.add_argument('--only', nargs='+', choices=names, default=names)
     parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/compiled'))
+    parser.add_argument('--topology', default='', help='Such as h200:8, in place of the slices.')
     options = parser.parse_args()
     options.workdir.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         path = options.workdir / f'{name}.json'
         if not path.exists():
-            path.write_text(json.dumps(program(name)))
+            path.write_text(json.dumps(program(name, options.topology)))
             print(f'compiled {name}', flush=True)
     print('| ' + ' | '.join(HEADER) + ' |')
     print('|---' * len(HEADER) + '|')

@@ -24,6 +24,9 @@ BATCH_SIZE = 32  # on 16 chips
 
 LOSSES = {('all-reduce', 'f32[32]'): 'losses of the signals: the worst-coded replace unused atoms'}
 RELAYOUT = 'at most 6 kB of the batch, which XLA lays out again between two operations'
+BY_POSITION = (
+    'gradients of the scores of anchors, summed over images: their sum is the gradient of the bias'
+)
 # What is combined over chips besides arrays of the state's shapes (gradients, batch and dictionary statistics)
 # and scalars: {experiment: {(kind, shape): what it is}}.
 STATISTICS: dict[str, dict[tuple[str, str], str]] = {
@@ -35,8 +38,11 @@ STATISTICS: dict[str, dict[tuple[str, str], str]] = {
         ('all-to-all', 'f32[16,2,2]'): RELAYOUT,
         ('all-to-all', 'f32[2,16,2]'): RELAYOUT,
     },
+    'comparison': {('all-reduce', 'f32[32,48,6]'): BY_POSITION},
+    'faster_rcnn': {('all-reduce', 'f32[16,24,2]'): BY_POSITION},
     **dict.fromkeys(('learning_settings', 'natural_image_bases', 'self_taught'), LOSSES),
     'latent_spaces': {('all-reduce', 'f32[2]'): 'two metrics'},
+    'proposals': {('all-reduce', 'f32[9]'): 'number of windows of each shape'},
     'sentence_classification': {
         ('all-gather', 's32[1,32,8]'): 'word ids of the batch: only their rows of the table change',
         (
