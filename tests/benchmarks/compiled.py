@@ -5,11 +5,12 @@
     pip install 'jax[cuda12]'
     python -m tests.benchmarks.compiled --topology h200:8 --workdir runs/compiled_h200
 
-Compilations, not runs: no accelerator was attached. Bytes are those of XLA's programs, per chip; the time is the largest of
-flops, bytes moved and bytes of collectives, each divided by the peak rate of a chip (lecture4/train/chips.py), and a
-real step takes longer. Bodies of loops without a fixed trip count, those of solvers, count once: the time is that of
-one iteration. `encode` is a call of `--stage encode`, with blocks of signals for all chips. A program that --workdir
-holds is not compiled again, so that an interrupted command continues. The README has the table.
+Compilations, not runs: no accelerator was attached. Bytes are those of XLA's programs, per chip; the time is the
+largest of flops, bytes moved and bytes of collectives, each divided by the peak rate of a chip
+(lecture4/train/chips.py), and a real step takes longer. Bodies of loops without a fixed trip count, those of solvers,
+count once: the time is that of one iteration. `encode` is a call of `--stage encode`, with blocks of signals for all
+chips. A program that --workdir holds is not compiled again, so that an interrupted command continues. The README has
+the tables.
 """
 
 import argparse
