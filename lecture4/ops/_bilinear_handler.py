@@ -1,8 +1,9 @@
 """Machine code for ops/bilinear_cpu: a handler of XLA's foreign-function interface for images of one channel.
 
-A vectorized loop over a block of points finds four pixels around each, within the image, and their weights by the
-kernel, max(0, 1 - distance), which are zero beyond the border; an instruction reads pairs of pixels of many points; and
-another vectorized loop sums. Only the gradient with respect to the image is summed one point after the other.
+A vectorized loop over a block of points finds four pixels around each, within the image; an instruction reads pairs of
+pixels of many points; and another vectorized loop sums them, weighted by the kernel, max(0, 1 - distance), which is
+zero beyond the border. Only the gradient with respect to the image is summed one point after the other. XLA's threads
+share the work: blocks of points, or images where gradients are summed.
 """
 
 import functools
@@ -16,15 +17,16 @@ from numba.core import cgutils  # pyright: ignore[reportMissingImports]
 from numba.extending import intrinsic  # pyright: ignore[reportMissingImports]
 
 from lecture4.ops import _ffi_frame as ffi
+from lecture4.ops import _ffi_pool as pool
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
+BELOW_1 = np.nextafter(ONE, ZERO)
 LANES, BLOCK = 16, 512  # points of a call of _read_pairs, and of a block, which stays in the cache
-# Rows of the work space: weights of the pixels left, right, above and below, their derivatives, and the four pixels.
-# Their distance is no power of 2: equal low bits of addresses would be slow.
+PART, MAX_PARTS = 4096, 32  # points at least, and parts of the work at most, that threads share
+# Rows of the work space: positions along both axes from the first of two pixels, and the four pixels. Their distance is
+# no power of 2: equal low bits of addresses would be slow.
 ROW = BLOCK + LANES
-LEFT, RIGHT, ABOVE, BELOW, D_LEFT, D_RIGHT, D_ABOVE, D_BELOW, P00, P01, P10, P11 = (
-    ROW * i for i in range(12)
-)
+X, Y, P00, P01, P10, P11 = (ROW * i for i in range(6))
 vectorized = functools.partial(njit, fastmath={'contract', 'nsz'}, error_model='numpy')  # keeps NaN
 
 
@@ -62,19 +64,42 @@ def _read_pairs(typing_context, image, positions, pairs):
 
 @vectorized(forceinline=True)
 @no_type_check
-def _locate(x, length, half, shift):
-    """Pixel, weights of it and of the next one, and their derivatives by x, along an axis."""
+def _locate(x, half, start, end, limit):
+    """The first of the two pixels next to x along an axis, and x in pixels from it, in [0, 1] within the image."""
     # From the nearer end, as sampling.to_pixels.
-    q = (x + ONE) * half + shift if x < ZERO else (TWO * half + shift) - (ONE - x) * half
-    q = -TWO if q < -TWO else q
-    q = length + ONE if q > length + ONE else q
-    floor, last = np.floor(q), length - TWO
-    first = floor if floor > ZERO else ZERO
-    first = first if first < last else last
-    w0, w1, step = ONE - abs(q - first), ONE - abs(q - first - ONE), floor - first
+    distance = (ONE - abs(x)) * half
+    q = start + distance if x < ZERO else end - distance
+    inside = q if q > ZERO else ZERO  # also of NaN
+    first = np.floor(inside if inside < limit else limit)
+    return first, q - first
+
+
+@vectorized(forceinline=True)
+@no_type_check
+def _weights(d):
+    """Weights of the two pixels."""
+    w0, w1 = ONE - abs(d), ONE - abs(d - ONE)
+    return ZERO if w0 < ZERO else w0, ZERO if w1 < ZERO else w1
+
+
+@vectorized(forceinline=True)
+@no_type_check
+def _slopes(d, half):
+    """Derivatives of the weights by the normalized coordinate, to the right where there are two."""
+    step = np.floor(d)
     d0 = -half if step == ZERO else half if step == -ONE else ZERO
     d1 = half if step == ZERO else -half if step == ONE else ZERO
-    return first, ZERO if w0 < ZERO else w0, ZERO if w1 < ZERO else w1, d0, d1
+    return d0, d1
+
+
+@vectorized(forceinline=True)
+@no_type_check
+def _locate_all(width, y_axis, x_axis, points, at, s, n):
+    width = np.float32(width)
+    for j in range(n):
+        x, s[j + X] = _locate(points[2 * j], *x_axis)
+        y, s[j + Y] = _locate(points[2 * j + 1], *y_axis)
+        at[j] = np.int32(y * width + x)
 
 
 @vectorized(forceinline=True)
@@ -90,36 +115,29 @@ def _read(image, width, n, at, s):
 @vectorized(forceinline=True)
 @no_type_check
 def _sample(image, width, y_axis, x_axis, points, at, s, values):
-    for j in range(len(values)):
-        x, s[j + LEFT], s[j + RIGHT], _, _ = _locate(points[2 * j], *x_axis)
-        y, s[j + ABOVE], s[j + BELOW], _, _ = _locate(points[2 * j + 1], *y_axis)
-        at[j] = np.int32(y * x_axis[0] + x)
+    _locate_all(width, y_axis, x_axis, points, at, s, len(values))
     _read(image, width, len(values), at, s)
     for j in range(len(values)):
-        above = s[j + P00] * s[j + LEFT] + s[j + P01] * s[j + RIGHT]
-        below = s[j + P10] * s[j + LEFT] + s[j + P11] * s[j + RIGHT]
-        values[j] = above * s[j + ABOVE] + below * s[j + BELOW]
+        (left, right), (above, below) = _weights(s[j + X]), _weights(s[j + Y])
+        upper = s[j + P00] * left + s[j + P01] * right
+        lower = s[j + P10] * left + s[j + P11] * right
+        values[j] = upper * above + lower * below
 
 
 @vectorized(forceinline=True)
 @no_type_check
 def _differentiate(image, width, y_axis, x_axis, points, at, s, g, d_image, d_points):
-    for j in range(len(g)):
-        x, s[j + LEFT], s[j + RIGHT], s[j + D_LEFT], s[j + D_RIGHT] = _locate(
-            points[2 * j], *x_axis
-        )
-        y, s[j + ABOVE], s[j + BELOW], s[j + D_ABOVE], s[j + D_BELOW] = _locate(
-            points[2 * j + 1], *y_axis
-        )
-        at[j] = np.int32(y * x_axis[0] + x)
+    _locate_all(width, y_axis, x_axis, points, at, s, len(g))
     _read(image, width, len(g), at, s)
     for j in range(len(g)):
         p00, p01, p10, p11 = s[j + P00], s[j + P01], s[j + P10], s[j + P11]
-        left, right, above, below = s[j + LEFT], s[j + RIGHT], s[j + ABOVE], s[j + BELOW]
+        (left, right), (above, below) = _weights(s[j + X]), _weights(s[j + Y])
+        d_left, d_right = _slopes(s[j + X], x_axis[0])
+        d_above, d_below = _slopes(s[j + Y], y_axis[0])
         by_left, by_right = p00 * above + p10 * below, p01 * above + p11 * below
         by_above, by_below = p00 * left + p01 * right, p10 * left + p11 * right
-        d_points[2 * j] = g[j] * (by_left * s[j + D_LEFT] + by_right * s[j + D_RIGHT])
-        d_points[2 * j + 1] = g[j] * (by_above * s[j + D_ABOVE] + by_below * s[j + D_BELOW])
+        d_points[2 * j] = g[j] * (by_left * d_left + by_right * d_right)
+        d_points[2 * j + 1] = g[j] * (by_above * d_above + by_below * d_below)
         above, below = g[j] * above, g[j] * below
         s[j + P00], s[j + P01] = above * left, above * right
         s[j + P10], s[j + P11] = below * left, below * right
@@ -135,22 +153,30 @@ def _differentiate(image, width, y_axis, x_axis, points, at, s, g, d_image, d_po
 @njit
 @no_type_check
 def _axis(length, is_aligned):
+    """Arguments of _locate: pixels per unit, the pixel coordinates of -1 and 1, and the largest one below the last."""
     n = np.float32(length)
-    return (n, (n - ONE) / TWO, ZERO) if is_aligned else (n, n / TWO, -ONE / TWO)
+    half, margin = ((n - ONE) / TWO, ZERO) if is_aligned else (n / TWO, ONE / TWO)
+    return half, -margin, n - ONE + margin, (n - ONE) * BELOW_1
 
 
 @njit
 @no_type_check
-def _run(sizes, image, grid, g, result, d_grid):
-    """Values of all images or, if there is a g, both gradients; arrays by their addresses."""
-    n, height, width, p, is_aligned = sizes
+def _run(payload, part):
+    """One of several parts of the values of all images, block by block, or of both gradients, image by image."""
+    o = ffi.words(payload, 12)
+    n_parts, n, height, width, p, is_aligned = o[0], o[1], o[2], o[3], o[4], o[5]
+    image, grid, result, g, d_grid = o[6], o[7], o[8], o[9], o[10]
     y_axis, x_axis = _axis(height, is_aligned), _axis(width, is_aligned)
-    at, s, size = np.zeros(ROW, np.int32), np.zeros(12 * ROW, np.float32), height * width
-    for i in range(n):
+    at, s, size = np.zeros(ROW, np.int32), np.zeros(6 * ROW, np.float32), height * width
+    length = p if g else BLOCK
+    blocks = (p + length - 1) // length
+    units = n * blocks
+    for unit in range(part * units // n_parts, (part + 1) * units // n_parts):
+        i, first = unit // blocks, unit % blocks * length
         if g:
             d_image = ffi.floats(result + 4 * i * size, size)
             d_image[:] = ZERO
-        for j in range(i * p, (i + 1) * p, BLOCK):
+        for j in range(i * p + first, i * p + min(first + length, p), BLOCK):
             m = min(BLOCK, (i + 1) * p - j)
             points = ffi.floats(grid + 8 * j, 2 * m)
             args = image + 4 * i * size, width, y_axis, x_axis, points, at, s
@@ -161,7 +187,12 @@ def _run(sizes, image, grid, g, result, d_grid):
                 _sample(*args, ffi.floats(result + 4 * j, m))
 
 
+_run_parallel = pool.parallel(_run)
+
+
 def make_handler(version: int) -> Callable[[int], int]:
+    positions = pool.api_positions()
+
     # Variables of a closure belong to the key of numba's cache.
     @no_type_check
     def handle(address):
@@ -172,7 +203,11 @@ def make_handler(version: int) -> Callable[[int], int]:
         result, g, d_grid = ffi.words(results[0], 6)[3], 0, 0
         if o[5]:
             g, d_grid = ffi.words(arguments[2], 6)[3], ffi.words(results[1], 6)[3]
-        _run((o[0], o[1], o[2], o[3], o[4]), image, grid, g, result, d_grid)
+        units = o[0] if g else o[0] * ((o[3] + BLOCK - 1) // BLOCK)
+        n_parts = min(units, o[0] * o[3] // PART)
+        n_parts = min(max(n_parts, 1), MAX_PARTS)
+        payload = n_parts, o[0], o[1], o[2], o[3], o[4], image, grid, result, g, d_grid
+        _run_parallel(address, positions, n_parts, payload)
         return 0
 
     return handle

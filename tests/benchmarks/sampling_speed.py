@@ -156,17 +156,18 @@ def costs(topology_name):
 def measure(runs, repeats):
     """{name: sorted milliseconds} of functions that take turns.
 
-    A turn is a few calls after a pause, the first two not counted: both libraries' threads spin for a while after their
-    work, on cores that the other one needs then.
+    A turn is calls in a row after a pause, the first third not counted: both libraries' threads spin for a while after
+    their work, on cores that the other one needs then, and sleep later.
     """
     times = {name: [] for name in runs}
-    for _ in range(-(-repeats // 5)):
+    turn = min(repeats, 20)
+    for _ in range(-(-repeats // turn)):
         for name, run in runs.items():
             time.sleep(0.02)
-            for i in range(7):
+            for i in range(turn + turn // 2):
                 start = time.perf_counter()
                 run()
-                if i >= 2:
+                if i >= turn // 2:
                     times[name].append(1e3 * (time.perf_counter() - start))
     return {name: sorted(values) for name, values in times.items()}
 

@@ -1,6 +1,9 @@
 """Bilinear sampling by machine code equals the plain form, and gives way to it where it does not apply."""
 
+import concurrent.futures
 import functools
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -147,3 +150,61 @@ def test_other_calls_and_missing_numba_are_the_plain_form(monkeypatch, x64):
         assert 'bilinear' in program(*case())
     monkeypatch.setattr(machine_code, 'supported', lambda: False)
     assert 'bilinear' not in program(*case())
+
+
+MANY = 64, 30, 40, 1  # images whose points several threads share
+
+
+def one_by_one(images, grid):
+    """Each image alone, which one thread samples."""
+    each = [value_and_gradients(images[i : i + 1], grid[i : i + 1]) for i in range(len(images))]
+    return tuple(jnp.concatenate(parts) for parts in zip(*each, strict=True))
+
+
+@needs_numba
+def test_threads_share_the_work_with_equal_results():
+    images, grid = case(MANY, n_points=784)
+    together = jax.jit(value_and_gradients)(images, grid)
+    for ours, theirs in zip(together, one_by_one(images, grid), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    image, points = images[:1], grid.reshape(1, -1, 2)  # one image, whose blocks are shared
+    values = jax.jit(sampling.grid_sample)(image, points)
+    each = [sampling.grid_sample(image, part[None]) for part in points[0].reshape(64, -1, 2)]
+    np.testing.assert_array_equal(values[0], jnp.concatenate(each, axis=1)[0])
+
+
+@needs_numba
+def test_calls_from_many_threads_at_once():
+    images, grid = case(MANY, n_points=784)
+    product = jnp.ones((64, 64))
+
+    @jax.jit
+    def program(images, grid):  # with other work for the same threads
+        y = sampling.grid_sample(jnp.tanh(images), grid)
+        return y.sum((1, 2)) + (product @ product)[0, 0], y
+
+    expected = jax.device_get(program(images, grid))
+
+    def calls(_):
+        results = [program(images, grid) for _ in range(40)]
+        return all(
+            np.array_equal(a, b)
+            for result in results
+            for a, b in zip(jax.device_get(result), expected, strict=True)
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(8) as executor:
+        assert all(executor.map(calls, range(8), timeout=120))
+
+
+@needs_numba
+@pytest.mark.slow
+def test_a_process_on_one_core_samples_alone():
+    script = (
+        'import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n'
+        'import jax, numpy as np; from tests.ops import test_bilinear_cpu as t\n'
+        'images, grid = t.case(t.MANY, n_points=784)\n'
+        'pairs = zip(jax.jit(t.value_and_gradients)(images, grid), t.one_by_one(images, grid))\n'
+        'assert all(np.array_equal(a, b) for a, b in pairs)'
+    )
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=300)
