@@ -46,6 +46,7 @@ from lecture4.sparse.objective import L1
 from lecture4.sparse.solvers.greedy_updates import descend
 from lecture4.sparse.solvers.proximal import proximal_steps
 from lecture4.train import topology
+from lecture4.train.chips import CHIPS
 from lecture4.train.program_cost import traffic
 
 DIM = 144  # of a signal
@@ -121,7 +122,7 @@ def least_time(step: str, chip: str, k: int, numbers: float) -> tuple[float, str
     bounds = {
         'products': flops / FLOAT32_FLOPS[chip],
         'elementwise': OPS_PER_ATOM[step] * k / VECTOR_OPS[chip],
-        'memory': 4 * numbers * k / compiler.CHIPS[chip].bandwidth,
+        'memory': 4 * numbers * k / CHIPS[chip].bandwidth,
     }
     bound = max(bounds, key=lambda name: bounds[name])
     return 1e9 * bounds[bound], bound
