@@ -199,10 +199,10 @@ def make_handler(version: int) -> Callable[[int], int]:
         if ffi.is_metadata(address, version):
             return 0
         arguments, results, o = ffi.unpack(address)
-        image, grid = ffi.words(arguments[0], 6)[3], ffi.words(arguments[1], 6)[3]
-        result, g, d_grid = ffi.words(results[0], 6)[3], 0, 0
+        image, grid = ffi.data(arguments[0]), ffi.data(arguments[1])
+        result, g, d_grid = ffi.data(results[0]), 0, 0
         if o[5]:
-            g, d_grid = ffi.words(arguments[2], 6)[3], ffi.words(results[1], 6)[3]
+            g, d_grid = ffi.data(arguments[2]), ffi.data(results[1])
         units = o[0] if g else o[0] * ((o[3] + BLOCK - 1) // BLOCK)
         n_parts = min(units, o[0] * o[3] // PART)
         n_parts = min(max(n_parts, 1), MAX_PARTS)

@@ -51,8 +51,14 @@ def unpack(address):
 
 @njit
 @no_type_check
-def array(buffer, shape, dtype):
-    return carray(_pointer(words(buffer, 6)[3]), shape, dtype)
+def data(buffer):
+    return words(buffer, 6)[3]
+
+
+@njit
+@no_type_check
+def array(address, shape, dtype):
+    return carray(_pointer(address), shape, dtype)
 
 
 @njit

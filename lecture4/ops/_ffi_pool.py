@@ -2,8 +2,9 @@
 
 The parts of the work are claimed one by one, through an atomic counter, by the calling thread and by tasks on the pool.
 The caller waits only for parts that a task has begun, so that it never waits for a thread of the pool: with one thread,
-or when all are busy, it does everything itself. A task that starts later finds no part left. What tasks read lies on
-the heap, and whoever is last frees it.
+or when all are busy, it does everything itself. While it waits it gives its core to other threads, which may be the one
+that it waits for. A task that starts later finds no part left. What tasks read lies on the heap, and whoever is last
+frees it.
 """
 
 import pathlib
@@ -70,6 +71,19 @@ def _free(typing_context, address):
         return context.get_dummy_value()
 
     return types.void(types.int64), build
+
+
+@intrinsic
+@no_type_check
+def _yield(typing_context):
+    """Let another thread that is ready run on this core."""
+
+    def build(context, builder, signature, values):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, 'sched_yield'), [])
+        return context.get_dummy_value()
+
+    return types.void(), build
 
 
 @intrinsic
@@ -205,7 +219,7 @@ def parallel(work: Callable[[int, int], None]) -> Callable[..., Any]:
                 leave(job)
         do_parts(job)
         while _read(job + 8 * FINISHED) < n_parts:
-            pass
+            _yield()
         leave(job)
 
     return run

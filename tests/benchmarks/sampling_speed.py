@@ -24,20 +24,20 @@ another one, on one core (0.36 ms for four); float to int32 is a saturating conv
 with a gather; and a cheap operation is fused into each of its users and computed again there. optimization_barrier does
 not help, since it is removed before; a loop of at least two iterations does (ops/interpolate).
 
-Where numba is installed, machine code samples images of one channel (ops/bilinear_cpu). Two idle cores of an Intel
-Xeon with AVX-512, jax 0.10.2, torch 2.14.1, numba 0.68, --repeats 60, medians in ms:
+Where numba is installed, machine code samples images of one channel (ops/bilinear_cpu) on all of XLA's threads. Two
+idle cores of an AMD EPYC (Zen 5) with AVX-512, jax 0.10.2, torch 2.14.1, numba 0.68, --repeats 100, medians in ms:
 
     | case                      | values: ours, torch | ratio | with gradients: ours, torch | ratio |
     |---------------------------|---------------------|-------|-----------------------------|-------|
-    | 64 of 60x60, from a grid  | 0.31, 0.11          | 0.37  | 0.93, 0.81                  | 0.88  |
-    | 64 of 60x60, from theta   | 0.25, 0.34          | 1.36  | 1.21, 1.32                  | 1.09  |
-    | 64 of 60x60x3, from theta | 0.78, 0.62          | 0.79  | 5.70, 2.45                  | 0.43  |
-    | 224x224x64, from a grid   | 2.66, 16.0          | 6.0   | 35.9, 103                   | 2.9   |
-    | 224x224x64, from theta    | 2.06, 11.7          | 5.7   | 27.2, 104                   | 3.8   |
+    | 64 of 60x60, from a grid  | 0.04, 0.07          | 1.98  | 0.11, 0.22                  | 1.93  |
+    | 64 of 60x60, from theta   | 0.13, 0.21          | 1.68  | 0.23, 0.68                  | 2.96  |
+    | 64 of 60x60x3, from theta | 0.24, 0.27          | 1.13  | 1.27, 0.73                  | 0.58  |
+    | 224x224x64, from a grid   | 0.54, 7.96          | 14.6  | 7.75, 36.7                  | 4.7   |
+    | 224x224x64, from theta    | 0.51, 7.42          | 14.7  | 8.30, 37.7                  | 4.5   |
 
-From a given grid torch stays ahead on one channel: it uses both cores, the machine code one. A call of an empty program
-takes 0.01 ms; of 0.11 ms that the values took alone, positions and weights were 0.06, reading pixels 0.03 and the sums
-0.01. Three channels are sampled by the plain form.
+Three channels are sampled by the plain form. On an Intel Xeon with AVX-512, next to other programs, ratios varied from
+run to run: 64 of 60x60 from a grid 0.66 to 0.97 and 1.74 to 1.91, from theta 1.2 to 1.9 and 1.7 to 2.4; 224x224x64 4.4
+to 7.9 and 1.9 to 4.0.
 
 For a TPU (v5e, compiled by libtpu on a CPU, method 'gather' against 'matrix'), bytes accessed by XLA's count:
 

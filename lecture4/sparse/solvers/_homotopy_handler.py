@@ -14,15 +14,17 @@ import numpy as np
 from numba import njit  # pyright: ignore[reportMissingImports]
 
 from lecture4.ops import _ffi_frame as ffi
+from lecture4.ops import _ffi_pool as pool
 
 ZERO, ONE, TINY = np.float32(0), np.float32(1), np.float32(1e-6)
 # An atom with a smaller fraction of its energy outside the span of the support does not join.
 DEPENDENT = np.float32(1e-5)
+PART = 16  # signals at least that a thread takes at a time
 
 
 @njit(fastmath=True)
 @no_type_check
-def _append(i, sign, m, gram, rows, b, v, new, factors):
+def _append(i, sign, m, gram, rows, n_rows, b, v, new, factors):
     """Make atom i the m-th of the support; false if it depends on the others."""
     k, row, free = len(gram), rows[m], gram[i, i]
     for p in range(m):
@@ -35,6 +37,11 @@ def _append(i, sign, m, gram, rows, b, v, new, factors):
     for p in range(m + 4):
         new[k + p], factors[m + p % 4] = ZERO, ZERO
     new[k + m] = ONE
+    while (
+        n_rows[0] < m + 4
+    ):  # the products below take four rows at a time, also of those that were never written
+        rows[n_rows[0]] = ZERO
+        n_rows[0] += 1
     for p in range(0, m, 4):
         f0, f1, f2, f3 = factors[p], factors[p + 1], factors[p + 2], factors[p + 3]
         r0, r1, r2, r3 = rows[p], rows[p + 1], rows[p + 2], rows[p + 3]
@@ -52,7 +59,9 @@ def _append(i, sign, m, gram, rows, b, v, new, factors):
 
 @njit(fastmath=True)
 @no_type_check
-def _follow(c, gram, weight, limit, codes, rows, work, signs, atoms, skipped, low, is_nonnegative):
+def _follow(
+    c, gram, weight, limit, codes, rows, n_rows, work, signs, atoms, skipped, low, is_nonnegative
+):
     """Codes [k] at a weight, from correlations c [k] with the signal; the number of steps, at most limit."""
     (b, v, join, new, factors), k = work, len(c)
     bits, low = join.view(np.int32), np.int32(low)
@@ -92,11 +101,11 @@ def _follow(c, gram, weight, limit, codes, rows, work, signs, atoms, skipped, lo
                     b[j], v[j] = b[j] + y * row[j], v[j] - z * row[j]
             for p in range(leaving + 1, before):
                 atoms[m], signs[m] = atoms[p], signs[p]
-                if _append(atoms[m], signs[m], m, gram, rows, b, v, new, factors):
+                if _append(atoms[m], signs[m], m, gram, rows, n_rows, b, v, new, factors):
                     m += 1
             continue
         sign = ONE if b[i] > ZERO else -ONE
-        if _append(i, sign, m, gram, rows, b, v, new, factors):
+        if _append(i, sign, m, gram, rows, n_rows, b, v, new, factors):
             atoms[m], signs[m], newest, skipped[0], m = i, sign, m, k, m + 1
         else:
             skipped[n_skipped], n_skipped = i, n_skipped + 1
@@ -106,27 +115,46 @@ def _follow(c, gram, weight, limit, codes, rows, work, signs, atoms, skipped, lo
     return steps
 
 
+@njit
+@no_type_check
+def _run(payload, part):
+    """The codes of one of several parts of the signals."""
+    o = ffi.words(payload, 12)
+    n_parts, n, k, size, low, is_nonnegative = o[0], o[1], o[2], o[3], o[4], o[5] != 0
+    c, gram = ffi.array(o[6], (n, k), np.float32), ffi.array(o[7], (k, k), np.float32)
+    weight, limit = ffi.floats(o[8], n), ffi.array(o[9], (1,), np.int32)[0]
+    codes, steps = ffi.array(o[10], (n, k), np.float32), ffi.array(o[11], (n,), np.int32)
+    rows, signs = np.empty((size + 9, k + size + 8), np.float32), np.empty(size, np.float32)
+    n_rows, atoms, skipped = (
+        np.zeros(1, np.int64),
+        np.empty(size, np.int64),
+        np.empty(limit + 2, np.int64),
+    )
+    work = (rows[-1], rows[-2], rows[-3], rows[-4], rows[-5])
+    for i in range(part * n // n_parts, (part + 1) * n // n_parts):
+        signal = (c[i], gram, weight[i], limit, codes[i])
+        arrays = (rows, n_rows, work, signs, atoms, skipped)
+        steps[i] = _follow(*signal, *arrays, low, is_nonnegative)
+
+
+_run_parallel = pool.parallel(_run)
+
+
 def make_handler(version: int) -> Callable[[int], int]:
+    positions = pool.api_positions()
+
     # Variables of a closure belong to the key of numba's cache.
     @no_type_check
     def handle(address):
         if ffi.is_metadata(address, version):
             return 0
-        arguments, results, options = ffi.unpack(address)
-        shape, size = ffi.words(ffi.words(arguments[0], 6)[5], 2), options[0]
-        n, k = shape[0], shape[1]
-        c = ffi.array(arguments[0], (n, k), np.float32)
-        gram = ffi.array(arguments[1], (k, k), np.float32)
-        weight = ffi.array(arguments[2], (n,), np.float32)
-        limit = ffi.array(arguments[3], (1,), np.int32)[0]
-        codes = ffi.array(results[0], (n, k), np.float32)
-        steps = ffi.array(results[1], (n,), np.int32)
-        rows, signs = np.zeros((size + 9, k + size + 8), np.float32), np.zeros(size, np.float32)
-        work = (rows[-1], rows[-2], rows[-3], rows[-4], rows[-5])
-        arrays = (rows, work, signs, np.zeros(size, np.int64), np.zeros(limit + 2, np.int64))
-        for i in range(n):
-            signal = (c[i], gram, weight[i], limit, codes[i])
-            steps[i] = _follow(*signal, *arrays, options[1], options[2] != 0)
+        a, r, options = ffi.unpack(address)
+        shape = ffi.words(ffi.words(a[0], 6)[5], 2)
+        n_parts = max(shape[0] // PART, 1)
+        head = n_parts, shape[0], shape[1], options[0], options[1], options[2]
+        given = ffi.data(a[0]), ffi.data(a[1]), ffi.data(a[2]), ffi.data(a[3])
+        payload = head + given + (ffi.data(r[0]), ffi.data(r[1]))
+        _run_parallel(address, positions, n_parts, payload)
         return 0
 
     return handle

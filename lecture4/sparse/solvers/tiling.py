@@ -128,12 +128,13 @@ def solve_in_tiles(
 
     # Signals of a tile should take about equally long: sorted by energy over weight.
     order = jnp.argsort(jnp.sum(x * x, axis=1) / jnp.mean(weight, axis=1) ** 2)
+    # Blocks of as many tiles each, so that few rows are padding: these repeat the signal that should take least time.
     n_tiles = -(-n // tile)
-    block = min(TILES_PER_BLOCK, n_tiles)
-    n_blocks = -(-n_tiles // block)
+    n_blocks = -(-n_tiles // TILES_PER_BLOCK)
+    block = -(-n_tiles // n_blocks)
     size = block * tile
     place = jnp.arange(n_blocks * size).reshape(n_blocks, size)
-    rows = order[jnp.minimum(place, n - 1)]
+    rows = order[jnp.where(place < n, place, 0)]
 
     def pick(data, rows):
         return [v if v is None or v.shape[0] != n else v[rows] for v in data]
