@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import processor
 
 from lecture4.data.captions import batches
 from lecture4.data.text import vocabulary
@@ -110,6 +111,7 @@ def main():
     parser.add_argument('--hidden', type=int, default=256)
     parser.add_argument('--vocabulary', type=int, default=2538)
     options = parser.parse_args()
+    print(processor.describe())
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -21,6 +21,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processor
 from jax import lax
 
 from lecture4.ops import conv, norm, pool
@@ -141,6 +142,7 @@ def main():
     parser.add_argument('--repeats', type=int, default=15)
     parser.add_argument('--threads', type=int, default=1)
     options = parser.parse_args()
+    print(processor.describe())
     try:
         import torch  # pyright: ignore[reportMissingImports]
 

@@ -45,6 +45,7 @@ import time
 from unittest import mock
 
 import numpy as np
+import processor
 
 NUM_CLASSES, NUM_OBJECTS, LEARNING_RATE = 20, 8, 1e-3
 
@@ -237,6 +238,7 @@ def main():
     options = parser.parse_args()
     if options.serve:
         return serve(options)
+    print(processor.describe())
     from lecture4.ops import onednn
 
     with tempfile.TemporaryDirectory() as folder:

@@ -42,6 +42,7 @@ from lecture4.sparse import solvers
 from lecture4.sparse.dictionary import init as initialization
 from lecture4.sparse.dictionary import lagrange_dual, projected_gradient
 from lecture4.sparse.dictionary import online as dictionary
+from tests.benchmarks import processor
 
 SIDE, K, WEIGHT, BATCH = 12, 256, 1.0, 1024
 PEER_BATCH = 256  # scikit-learn's default; SPAMS gets 512 too
@@ -193,6 +194,7 @@ def main():
     parser.add_argument('--only', nargs='+', default=[], help='beginnings of names; online always')
     parser.add_argument('--most', type=float, default=40.0, help='seconds after which one gives up')
     options = parser.parse_args()
+    print(processor.describe())
     try:
         import spams  # pyright: ignore[reportMissingImports]
     except ImportError:

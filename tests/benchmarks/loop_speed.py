@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import processor
 from jax.sharding import Mesh
 
 from lecture4 import train
@@ -146,6 +147,7 @@ def main():
     parser.add_argument('--steps', type=int, default=200)
     parser.add_argument('--repeats', type=int, default=3)
     options = parser.parse_args()
+    print(processor.describe())
     x = np.random.default_rng(0).random((N, D), dtype=np.float32)
     ways = {
         'bare, resident': functools.partial(bare, resident(x)),

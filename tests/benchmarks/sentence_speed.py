@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import processor
 
 from lecture4.data.text import cross_validation, sentences, vocabulary
 from lecture4.language import sentence_cnn, train_step, word_vectors
@@ -131,6 +132,7 @@ def main():
     parser.add_argument('--steps', type=int, default=30)
     parser.add_argument('--threads', type=int, default=1)
     options = parser.parse_args()
+    print(processor.describe())
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:

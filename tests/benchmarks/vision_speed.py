@@ -5,12 +5,12 @@
     python tests/benchmarks/vision_speed.py --compile
 
 Batches of 8 images of 224 x 224, float32; a training step is cross-entropy, gradients and momentum. A turn of training
-is four steps, which are one program of ours, as with --steps_per_call 4: the pages of its memory are new to the process
-at every call, which for ResNet-50 are 0.7 GB and a sixth of the time of a single step. Ours and torch's (channels last,
-a process of its own that waits while the other runs) take turns; medians. With lecture4[onednn]
-installed, ours is measured with it (oneDNN) and without (plain, also without numba's machine code). The limit is the
-rate of a product of 2048 x 2048 matrices by XLA in the same run; flops are 2 per multiply-add of convolutions and dense
-layers, and three times that for a training step.
+is four steps, of ours one program, as with --steps_per_call 4: a call finds its memory in fresh pages, for ResNet-50
+0.7 GB, and they take a sixth of the time of a single step. Ours and torch's (channels last, a process of its own that
+waits while the other runs) take turns; medians. With lecture4[onednn] installed, ours is measured with it (oneDNN) and
+without (plain, also without numba's machine code). The limit is the best rate of a product of 2048 x 2048 matrices by
+XLA in the same run; flops are 2 per multiply-add of convolutions and dense layers, and three times that for a training
+step. In the tables of the first two machines, each training step is a call, and the limit a median.
 
 Two otherwise idle cores of an AVX2 machine, torch 2.13, --repeats 4, a product at 97 GFLOP/s, plain: seconds of ours
 and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79 and 1.29):
@@ -29,10 +29,17 @@ and, in a second run (211 GFLOP/s), with lecture4[onednn]; seconds and fraction 
     googlenet  forward   1.00  1.05   0.21  54 %     training   0.65  0.86   0.73  47 %
     resnet50   forward   0.82  1.07   0.47  67 %     training   0.69  0.78   1.87  50 %
 
-Training steps since batch norm's gradient saves only its input (ops/norm) and numba compiles max pooling
-(ops/pool_cpu): --networks googlenet resnet50 resnet18 --repeats 4 on these two cores next to other jobs (load averages
-of 8 to 10, products at 121 and 70 GFLOP/s, so not comparable with the rows above), torch / ours in two runs, with
-lecture4[onednn] and plain (in the first run with max pooling by numba):
+Two idle cores of an AMD EPYC (Zen 5) with AVX-512, torch 2.14, --repeats 4, batch norm's gradient by ops/norm and max
+pooling by machine code on both cores (ops/pool_cpu): torch / ours with lecture4[onednn] and plain, seconds with it:
+
+    resnet18   forward   1.13  0.75   0.10     training   1.01  0.65   0.33
+    googlenet  forward   1.14  0.88   0.10     training   1.00  0.76   0.31
+    resnet50   forward   0.98  0.83   0.27     training   0.85  0.76   0.92
+
+Steps called one by one: 0.86, 0.73 (pooling on one core; 0.91 on both) and 0.77.
+
+The same on the Xeon, steps called one by one, next to other jobs (load averages of 8 to 10), torch / ours in two runs,
+with lecture4[onednn] and plain (in the first run with max pooling by numba):
 
     googlenet  0.90 1.33   plain  0.86 1.01
     resnet50   0.93 1.06   plain  0.98 1.02
@@ -111,6 +118,8 @@ import subprocess
 import sys
 import time
 from unittest import mock
+
+import processor
 
 BATCH, IMAGE_SIZE, LEARNING_RATE = 8, 224, 0.01
 STEPS = {'forward': 1, 'training': 4}  # of a call
@@ -235,14 +244,13 @@ def timed(run):
 
 
 def product_rate(n=2048):
-    """Flops a second of a float32 product."""
+    """Largest rate of a float32 product, in flops a second."""
     import jax
     import jax.numpy as jnp
 
     a = jnp.ones((n, n))
     product = jax.jit(lambda a: a @ a)
-    seconds = [timed(lambda: product(a).block_until_ready()) for _ in range(6)][1:]
-    return 2 * n**3 / statistics.median(seconds)
+    return 2 * n**3 / min(timed(lambda: product(a).block_until_ready()) for _ in range(20))
 
 
 LAYERS = {  # image size, input and output channels, kernel size, stride, padding; batches of 8
@@ -336,6 +344,7 @@ def main():
     options = parser.parse_args()
     if options.serve:
         return serve(options.threads)
+    print(processor.describe())
     if options.layers:
         return compare_layers(options.repeats)
     if options.compile:

@@ -72,6 +72,15 @@ def test_values_and_gradients_equal_the_plain_form(name):
 
 
 @needs_numba
+@pytest.mark.parametrize('name', ['overlapping', 'padded, stride 1'])
+def test_threads_share_large_maps_with_equal_results(name):
+    x = jnp.asarray(np.random.default_rng(0).integers(-9, 9, (5, 41, 40, CHANNELS)), np.float32)
+    case = CASES[name]
+    for _ in range(5):
+        assert_equal(jax.jit(ours(case))(x), jax.jit(plain(case))(x))
+
+
+@needs_numba
 def test_nan_and_infinities_go_where_the_plain_form_has_them():
     x = images().at[0, 2, 3, 5].set(jnp.nan).at[1, 4, 4].set(jnp.inf).at[1, :3, :3].set(-jnp.inf)
     (y, dx), (expected, d_expected) = jax.jit(ours(PADDED))(x), jax.jit(plain(PADDED))(x)

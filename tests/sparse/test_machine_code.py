@@ -68,6 +68,28 @@ def test_codes_are_exact_after_few_steps(digits, weight):
 
 
 @needs_numba
+def test_threads_share_the_signals_with_equal_results(digits):
+    x, D = digits
+    c, gram, weight = x @ D, D.T @ D, jnp.full((1, 1), 0.1)
+    steps, budget = jnp.full(len(x), 1e-4), jnp.full(len(x), 500)
+
+    @jax.jit
+    def follow(c):
+        return homotopy.follow_paths(c, gram, weight, 1000, 96, is_nonnegative=False)
+
+    @jax.jit
+    def update(c, steps, budget):
+        return descend_on_cpu(jnp.zeros_like(c), c / 0.1, steps, budget, gram, L1)
+
+    for run, arrays in ((follow, (c,)), (update, (c, steps, budget))):
+        together = run(*arrays)
+        assert len(np.unique(together[-1 if run is follow else 2])) > 10  # numbers of steps
+        for i in range(0, len(x), 7):  # one signal, which one thread takes
+            for alone, all_ in zip(run(*(v[i : i + 1] for v in arrays)), together, strict=True):
+                np.testing.assert_array_equal(alone[0], all_[i])
+
+
+@needs_numba
 def test_nonnegative_codes_equal_the_plain_form(digits):
     ours, plain = (
         solve(*digits, 0.1, tolerance=1e-5, penalty=NONNEGATIVE, kernel=kernel)

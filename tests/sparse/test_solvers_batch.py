@@ -10,9 +10,17 @@ import pytest
 
 from lecture4.sparse import solvers
 from lecture4.sparse.objective import L1, LOG
+from lecture4.sparse.solvers import tiling
 from tests.sparse.solving import METHODS, ON_SUPPORT, STEPWISE, done, few, problem, solve, value
 
 # Signals do not influence one another
+
+
+def test_few_rows_are_padding():
+    for n in range(1, 20_000, 37):
+        n_blocks, n_tiles = tiling.blocks_of(n, tile=128)
+        assert n_tiles <= tiling.TILES_PER_BLOCK
+        assert 0 <= n_blocks * n_tiles * 128 - n < 128 * n_blocks
 
 
 @pytest.mark.parametrize('method', METHODS)

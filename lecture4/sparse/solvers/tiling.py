@@ -86,6 +86,13 @@ def check_tile(tile: int | None) -> None:
         raise ValueError(f'tile={tile}; expected at least 1 signal, or None for all at once')
 
 
+def blocks_of(n: int, tile: int) -> tuple[int, int]:
+    """Number of blocks of n signals, and of tiles in each: equally many, so that few rows are padding."""
+    n_tiles = -(-n // tile)
+    n_blocks = -(-n_tiles // TILES_PER_BLOCK)
+    return n_blocks, -(-n_tiles // n_blocks)
+
+
 def solve_in_tiles(
     init: Callable[..., tuple[PyTree, SolverStatus]],
     advance: Callable[..., tuple[PyTree, SolverStatus]],
@@ -128,13 +135,10 @@ def solve_in_tiles(
 
     # Signals of a tile should take about equally long: sorted by energy over weight.
     order = jnp.argsort(jnp.sum(x * x, axis=1) / jnp.mean(weight, axis=1) ** 2)
-    # Blocks of as many tiles each, so that few rows are padding: these repeat the signal that should take least time.
-    n_tiles = -(-n // tile)
-    n_blocks = -(-n_tiles // TILES_PER_BLOCK)
-    block = -(-n_tiles // n_blocks)
+    n_blocks, block = blocks_of(n, tile)
     size = block * tile
     place = jnp.arange(n_blocks * size).reshape(n_blocks, size)
-    rows = order[jnp.where(place < n, place, 0)]
+    rows = order[jnp.where(place < n, place, 0)]  # padding is the signal that should take the least time
 
     def pick(data, rows):
         return [v if v is None or v.shape[0] != n else v[rows] for v in data]
