@@ -28,9 +28,9 @@ def over_devices(
 ) -> solvers.Solution:
     """solvers.encode with the signals split over devices or over the cores of a CPU, each of which stops independently.
 
-    XLA's own threads gain little with products this small: on two cores one call takes 1.4 to 1.6 times as long as two
-    calls from two threads, each with half of the signals, and about as long where other programs keep the cores busy.
-    The compiled program is reused by the next call with the same shapes and options.
+    XLA's own threads gain little with products this small: on two cores one call takes 1.4 to 1.7 times as long as two
+    calls from two threads, each with half of the signals; 0.9 to 1.2 times where machine code runs (extra numba). The
+    compiled program is reused by the next call with the same shapes and options.
 
     Args:
       x: Signals, any number of them.

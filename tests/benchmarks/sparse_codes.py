@@ -1,7 +1,7 @@
 """CPU time of L1 codes, compared with SPAMS (LARS) and scikit-learn's lasso_cd: interleaved, medians.
 
     python tests/benchmarks/sparse_codes.py [--only 0,3] [--signals 4000] [--rounds 3] [--kinds paths] [--many 100000]
-    taskset -c 0,1 python tests/benchmarks/sparse_codes.py --cores --signals 20000
+    python tests/benchmarks/sparse_codes.py --cores --signals 20000    and the same after taskset -c 0
     python tests/benchmarks/sparse_codes.py --stream 10000000
 
 Signals: contrast-normalized, whitened patches of the images that come with scikit-learn and scikit-image, with
@@ -33,22 +33,22 @@ Largest relative error of 100,000 signals, SPAMS in float32 and ours (encode, to
 k = 256 at 7.4 %: 2.4e-1 and 6e-8, 2.2 %: 4e-13 and 4e-7; k = 512 at 5.6 %: 3.6e-1 and 1e-10, 1.8 %: 2e-12 and
 4e-7. The largest gap that ours reports, of all 400,000, is 2.5e-6.
 
-On two cores parallel_encode.over_devices (one thread per core) is 1.7 times as fast as on one at k = 256, 7.4 %, and
-1.3 times at 2.2 % (walltime; 37 and 64 thousand signals per second, certified to 1e-4; SPAMS with two threads 28 and
-98); a single call gains nothing (20 and 42). Since then the threads copy their own signals and codes, which saves about
-3 us of CPU time per signal: on the two busy cores of the Xeon below, where a second thread gave SPAMS 1.0 to 1.3 times
-its rate, walltime at 2.2 % went from 13.6 and 14.1 us to 10.9 and 12.4 (alternating runs). Not measured on idle cores.
+Both cores against one, by --cores --only 0,1 --rounds 7 with --signals 20000 and 4000 on an idle AMD EPYC (Zen 5,
+AVX-512), and by taskset -c 0 with the same: thousand signals per second of walltime, certified to 1e-4, by a thread per
+core (parallel_encode.over_devices) and by a single call under jit; and the ratio of both cores' rate to one's:
 
-Without machine code XLA divided each update of a group of signals over both cores, which made a single call slower than
-on one of them. It no longer does up to k = 256 (see greedy_updates); for more atoms it divides the subtraction of rows.
-By --cores --only 0,1 with --signals 4000 and 20000 on that Xeon, next to four to eight other programs: thousand signals
-per second of walltime, certified to 1e-4, by a thread per core and by a single call:
+    signals   non-zero           SPAMS            machine code             without it
+                                           threads    single call     threads    single call
+     20,000       7.4%      58.4  1.81    173.2  1.72    147.7  1.44     86.5  1.72     52.5  1.01
+     20,000       2.2%     211.2  1.74    358.0  1.63    288.1  1.25    207.6  1.94    137.0  1.22
+      4,000       7.4%      58.3  1.81    156.9  1.65    158.9  1.60     93.3  1.91     56.2  1.12
+      4,000       2.2%     206.4  1.80    263.1  1.37    296.4  1.37    180.1  1.86    128.0  1.31
 
-    signals   non-zero     SPAMS    machine code    without it
-      4,000       7.4%      14.2      60.7  43.9    29.1  19.0
-      4,000       2.2%      33.0      60.3  76.1    33.7  32.9
-     20,000       7.4%       9.0      19.3  29.0    11.7  11.2
-     20,000       2.2%      41.2      48.7  72.0    28.0  30.4
+Two processes, each on its own core, are twice as fast as one. Threads of one process share its memory map: 13 % of
+their time is spent in the kernel, mostly in fresh pages of large arrays. XLA's threads share the machine code of a
+single call, not the other operations. Before blocks of tiles were filled evenly, a half of 20,000 signals was padded by
+a fifth with copies of the signal that takes longest, and the ratios of threads were 1.2. Without machine code, XLA
+divides operations of more than 256 atoms over the cores (see greedy_updates), which gains little.
 
 Paths of the codes by machine code (extra numba, coordinate_descent(kernel='cpu'), which encode takes on a CPU), by
 taskset -c 0 python tests/benchmarks/sparse_codes.py --only 7,0,1,3,6,2 --rounds 5 --kinds paths
@@ -82,6 +82,17 @@ to 1e-4 without machine code:
     144   512       1.8%     50.0    11.7  4.25    13.7  3.65    26.9  2.43      2.18
     144   512       5.6%    210.8    21.7  9.69    35.3  5.98    56.3  3.07      3.71
     144  1024       1.8%    205.9    39.6  5.20    48.0  4.29    71.5  2.79      2.74
+
+The same on one core of the Zen 5, --kinds moves,updates,paths; certified by updates (raw digits: by paths); without
+machine code, ratios to 1e-4 and certified to 1e-4:
+
+      d     k   non-zero    SPAMS       to 1e-4       to 1e-6     certified       without
+     64   256 raw digits     23.2     8.3  2.80     8.3  2.80     8.3  2.80    0.43
+    144   256       7.4%     30.8     3.0 10.17     4.7  6.63     5.6  5.46    5.16  2.27
+    144   256       2.2%      8.6     1.8  4.75     2.1  4.08     2.2  3.91    2.77  1.98
+    144   512       1.8%     24.4     5.3  4.59     5.9  4.14     6.5  3.78    2.04  1.35
+    144   512       5.6%     81.6     8.4  9.68    13.3  6.15    16.6  4.92    3.28  1.31
+    144  1024       1.8%     93.9    11.9  7.92    15.1  6.22    17.5  5.37    2.64  1.21
 
 An update takes 90 to 100 ns at k = 256, 180 at 512 and 350 at 1024, in vectors of 8 numbers: LLVM prefers these to 16
 on this processor. At k = 512 and 1.8 % that is 3 us of the 12; the rest are a product with the dictionary (1.6) and

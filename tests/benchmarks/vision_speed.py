@@ -5,12 +5,12 @@
     python tests/benchmarks/vision_speed.py --compile
 
 Batches of 8 images of 224 x 224, float32; a training step is cross-entropy, gradients and momentum. A turn of training
-is four steps, of ours one program, as with --steps_per_call 4: a call finds its memory in fresh pages, for ResNet-50
-0.7 GB, and they take a sixth of the time of a single step. Ours and torch's (channels last, a process of its own that
-waits while the other runs) take turns; medians. With lecture4[onednn] installed, ours is measured with it (oneDNN) and
-without (plain, also without numba's machine code). The limit is the best rate of a product of 2048 x 2048 matrices by
-XLA in the same run; flops are 2 per multiply-add of convolutions and dense layers, and three times that for a training
-step. In the tables of the first two machines, each training step is a call, and the limit a median.
+is four steps (--steps), of ours one program, as with --steps_per_call 4: a call finds its memory in fresh pages, for
+ResNet-50 0.7 GB, which take a sixth of the time of a single step. Ours and torch's (channels last, a process of its own
+that waits while the other runs) take turns; medians. With lecture4[onednn] installed, ours is measured with it (oneDNN)
+and without (plain, also without numba's machine code). The limit is the best rate of a product of 2048 x 2048 matrices
+by XLA in the same run; flops are 2 per multiply-add of convolutions and dense layers, and three times that for a
+training step. In the tables of the first two machines, each training step is a call, and the limit a median.
 
 Two otherwise idle cores of an AVX2 machine, torch 2.13, --repeats 4, a product at 97 GFLOP/s, plain: seconds of ours
 and of torch, torch / ours, fraction of the limit (other runs: resnet18 0.69 and 0.80, vgg16 0.79 and 1.29):
@@ -36,9 +36,9 @@ pooling by machine code on both cores (ops/pool_cpu): torch / ours with lecture4
     googlenet  forward   1.14  0.88   0.10     training   1.00  0.76   0.31
     resnet50   forward   0.98  0.83   0.27     training   0.85  0.76   0.92
 
-Steps called one by one: 0.86, 0.73 (pooling on one core; 0.91 on both) and 0.77.
+With --steps 1: 0.86, 0.73 (pooling on one core; 0.91 on both) and 0.77.
 
-The same on the Xeon, steps called one by one, next to other jobs (load averages of 8 to 10), torch / ours in two runs,
+The same on the Xeon, with --steps 1, next to other jobs (load averages of 8 to 10), torch / ours in two runs,
 with lecture4[onednn] and plain (in the first run with max pooling by numba):
 
     googlenet  0.90 1.33   plain  0.86 1.01
@@ -122,7 +122,7 @@ from unittest import mock
 import processor
 
 BATCH, IMAGE_SIZE, LEARNING_RATE = 8, 224, 0.01
-STEPS = {'forward': 1, 'training': 4}  # of a call
+STEPS = {'forward': 1, 'training': 4}  # of a call; --steps sets the latter
 NAMES = ('alexnet', 'resnet18', 'googlenet', 'resnet50', 'vgg16')
 
 
@@ -222,7 +222,8 @@ def peer(threads):
     python = os.environ.get('LECTURE4_TORCH_PYTHON', '').split()
     if not python:
         return None
-    command = [*python, str(pathlib.Path(__file__)), '--serve', '--threads', str(threads)]
+    options = ['--serve', '--threads', str(threads), '--steps', str(STEPS['training'])]
+    command = [*python, str(pathlib.Path(__file__)), *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(name, kind):
@@ -338,10 +339,12 @@ def main():
     parser.add_argument('--networks', nargs='+', choices=NAMES, default=NAMES)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--steps', type=int, default=STEPS['training'], help='Steps of a call.')
     parser.add_argument('--serve', action='store_true', help='Run as the process of torch.')
     parser.add_argument('--compile', action='store_true', help='Measure compile times instead.')
     parser.add_argument('--layers', action='store_true', help='Measure single layers instead.')
     options = parser.parse_args()
+    STEPS['training'] = options.steps
     if options.serve:
         return serve(options.threads)
     print(processor.describe())
