@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from types import ModuleType
 from typing import Any
 
@@ -159,11 +158,10 @@ def check_compiled(words: list[str], topology: str) -> None:
     Raises:
       LaunchError: It cannot be compiled here, or does not fit into the memory of a chip.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        options = ['--topology', topology, '--programs', 'step', '--workdir', directory]
-        line = [sys.executable, '-m', 'launch.compile', *options, '--', *words]
-        if subprocess.run(line, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}).returncode:
-            raise LaunchError(f'--check: the step does not compile for {topology}, or does not fit')
+    options = ['--topology', topology, '--programs', 'step']
+    line = [sys.executable, '-m', 'launch.compile', *options, '--', *words]
+    if subprocess.run(line, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}).returncode:
+        raise LaunchError(f'--check: the step does not compile for {topology}, or does not fit')
 
 
 def check_shared(path: str, roots: list[str], remedy: str) -> None:
