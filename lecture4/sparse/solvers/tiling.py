@@ -138,7 +138,7 @@ def solve_in_tiles(
     n_blocks, block = blocks_of(n, tile)
     size = block * tile
     place = jnp.arange(n_blocks * size).reshape(n_blocks, size)
-    rows = order[jnp.where(place < n, place, 0)]  # padding is the signal that should take the least time
+    rows = order[jnp.where(place < n, place, 0)]  # padding repeats the quickest signal
 
     def pick(data, rows):
         return [v if v is None or v.shape[0] != n else v[rows] for v in data]
