@@ -118,7 +118,11 @@ def test_codes_by_the_kernel_are_certified(options):
 
 
 def lowered(run, x, platform):
-    return jax.jit(run).trace(x).lower(lowering_platforms=(platform,)).as_text()
+    # Since JAX 0.12 Pallas lowers for a GPU by its name, that of the mesh where none is attached.
+    device = jax.sharding.AbstractDevice('NVIDIA H200', 132, 'gpu')
+    mesh = jax.sharding.AbstractMesh((1,), ('i',), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.jit(run).trace(x).lower(lowering_platforms=(platform,)).as_text()
 
 
 def test_programs_for_nvidia_gpus_have_the_kernel():

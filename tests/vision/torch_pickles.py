@@ -51,7 +51,7 @@ class Reference:
         self.pid = pid
 
 
-class Pickler(pickle.Pickler):
+class Pickler(pickle._Pickler):  # in Python, whose recursion limit can be set
     def persistent_id(self, obj):
         return obj.pid if isinstance(obj, Reference) else None
 
