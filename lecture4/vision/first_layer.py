@@ -25,6 +25,7 @@ from lecture4.vision import layers
 FFT_SIZE = 64
 BLOCK = 4  # pixels that are reconstructed together; a multiple of the strides
 HIGH, LOW = 1 / 4, 1 / 16  # cycles per pixel
+IMAGES_AT_ONCE = 20  # of which all outputs that a block depends on are in memory
 NOISE = 0.01  # std of the noise of outputs, relative to the root of their mean variance
 HIDDEN_FEATURES = 32
 
@@ -195,25 +196,38 @@ def reconstruct(
     rng = np.random.default_rng(seed)
 
     def pairs(maps, images):
-        features = np.asarray(patches.extract(maps, window, BLOCK // layer.stride))
-        n, rows, cols = features.shape[:3]
-        inside = images[:, offset : offset + BLOCK * rows, offset : offset + BLOCK * cols]
-        targets = np.asarray(patches.extract(inside, BLOCK, BLOCK))
-        return features.reshape(n * rows * cols, -1), targets.reshape(n * rows * cols, -1), inside
+        """(outputs that see a block, its pixels) of all blocks, and the images' pixels in blocks, by parts."""
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            part = slice(start, start + IMAGES_AT_ONCE)
+            features = np.asarray(patches.extract(maps[part], window, BLOCK // layer.stride))
+            n, rows, cols = features.shape[:3]
+            inside = images[part, offset : offset + BLOCK * rows, offset : offset + BLOCK * cols]
+            blocks = np.asarray(patches.extract(inside, BLOCK, BLOCK))
+            yield features.reshape(n * rows * cols, -1), blocks.reshape(n * rows * cols, -1), inside
 
-    features, targets, _ = pairs(outputs(train), train)
-    rows = rng.permutation(len(features))[:num_blocks]
-    features = features[rows].astype(np.float64)
+    maps = outputs(train)
+    rows, cols = ((n - window) // (BLOCK // layer.stride) + 1 for n in maps.shape[1:3])
+    chosen = rng.permutation(len(train) * rows * cols)[:num_blocks]
+    first, features, targets = 0, [], []
+    for x, y, _ in pairs(maps, train):
+        own = chosen[(chosen >= first) & (chosen < first + len(x))] - first
+        features.append(x[own].astype(np.float64))
+        targets.append(y[own])
+        first += len(x)
+    features, targets = np.concatenate(features), np.concatenate(targets)
     noise = np.maximum(NOISE * np.sqrt(features.var(0).mean()), 1e-6)
-    model = Ridge(len(rows) * noise**2, solver='cholesky').fit(features, targets[rows])
+    model = Ridge(len(chosen) * noise**2, solver='cholesky', copy_X=False)
+    model.fit(features, targets)
     maps = np.asarray(outputs(test))
     maps = maps + noise.astype(maps.dtype) * rng.standard_normal(maps.shape, maps.dtype)
-    features, _, inside = pairs(maps, test)
-    blocks = model.predict(features)
-    n, height, width, channels = inside.shape
-    blocks = blocks.reshape(n, height // BLOCK, width // BLOCK, BLOCK, BLOCK, channels)
-    images = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(inside.shape)
-    return images.astype(np.float32), np.asarray(inside)
+    images, insides = [], []
+    for x, _, inside in pairs(maps, test):
+        n, height, width, channels = inside.shape
+        blocks = model.predict(x)
+        blocks = blocks.reshape(n, height // BLOCK, width // BLOCK, BLOCK, BLOCK, channels)
+        images.append(blocks.transpose(0, 1, 3, 2, 4, 5).reshape(inside.shape).astype(np.float32))
+        insides.append(inside)
+    return np.concatenate(images), np.concatenate(insides)
 
 
 def error_by_frequency(
