@@ -29,14 +29,18 @@ and, in a second run (211 GFLOP/s), with lecture4[onednn]; seconds and fraction 
     googlenet  forward   1.00  1.05   0.21  54 %     training   0.65  0.86   0.73  47 %
     resnet50   forward   0.82  1.07   0.47  67 %     training   0.69  0.78   1.87  50 %
 
-Two idle cores of an AMD EPYC (Zen 5) with AVX-512, torch 2.14, --repeats 4, batch norm's gradient by ops/norm and max
-pooling by machine code on both cores (ops/pool_cpu): torch / ours with lecture4[onednn] and plain, seconds with it:
+Two idle cores of an AMD EPYC (Zen 5) with AVX-512, torch 2.14, --repeats 4, a product at 460 GFLOP/s, batch norm's
+gradient by ops/norm and max pooling by machine code on both cores (ops/pool_cpu): torch / ours, plain and with
+lecture4[onednn]; seconds and fraction of the limit of the latter:
 
-    resnet18   forward   1.13  0.75   0.10     training   1.01  0.65   0.33
-    googlenet  forward   1.14  0.88   0.10     training   1.00  0.76   0.31
-    resnet50   forward   0.98  0.83   0.27     training   0.85  0.76   0.92
+    alexnet    forward   0.91  0.93   0.04  61 %     training   1.00  1.26   0.14  53 %
+    resnet18   forward   0.76  1.23   0.08  81 %     training   0.71  1.01   0.27  69 %
+    googlenet  forward   0.74  0.90   0.08  63 %     training   0.79  0.96   0.28  56 %
+    resnet50   forward   0.90  1.03   0.22  65 %     training   0.80  0.95   0.74  58 %
+    vgg16      forward   0.82  1.04   0.58  93 %     training   0.94  1.08   2.22  73 %
 
-With --steps 1: 0.86, 0.73 (pooling on one core; 0.91 on both) and 0.77.
+At a slower moment of the same machine torch / ours of resnet50's step was 0.85. With --steps 1, with lecture4[onednn]:
+resnet18 0.86, googlenet 0.73 (0.91 since both cores pool), resnet50 0.77.
 
 The same on the Xeon, with --steps 1, next to other jobs (load averages of 8 to 10), torch / ours in two runs,
 with lecture4[onednn] and plain (in the first run with max pooling by numba):
