@@ -120,6 +120,10 @@ def main(argv: list[str]) -> int:
     check_directory(directory, options.shared)
     if not options.dry_run:
         command.require('sbatch', 'run this on a login node of the cluster')
+    if options.check and plan.is_sweep(words):
+        raise command.LaunchError(
+            '--check compiles one run, not a sweep: check a variant of it first'
+        )
     if options.check:
         n_gpus = options.nodes * options.gpus_per_node
         if not n_gpus:

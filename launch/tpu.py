@@ -128,6 +128,8 @@ def main(argv: list[str]) -> int:
     if 'create' in steps:
         recommended = generation(options.type).runtime
         options.runtime = options.runtime or recommended
+    if options.check and not (options.type and 'run' in steps):
+        raise command.LaunchError('--check compiles what runs: it needs --type and the step run')
     line = []
     if 'run' in steps:
         line = experiment.command_line(words, f'$HOME/{TREE}/.venv/bin/python')

@@ -74,6 +74,8 @@ class Config(train.Captioned):
     learning_rate: train.Positive = 2e-3
     # Reward of the Markov random field for neighboring words with the same region, for figures and --stage encode.
     beta: train.NonNegative = 1.0
+    # Parts of a batch: one, since the loss compares all of its images and sentences.
+    accumulate: Literal[1] = 1
 
 
 METRICS = (

@@ -9,6 +9,7 @@ frees it.
 
 import pathlib
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any, no_type_check
 
@@ -99,14 +100,20 @@ def _call(typing_context, function, arguments):
 
 
 def api_positions() -> tuple[int, ...]:
-    """Positions of the functions used here in XLA's table of functions, in words; 0 where it lacks one."""
+    """Positions of the functions used here in XLA's table of functions, in words; 0 where it lacks one.
+
+    The last number is of the sources of this module and of the frame: handlers have these numbers in their closure, and
+    numba's cache compares those, but not the modules that a handler imports.
+    """
+    here = pathlib.Path(__file__)
+    source = zlib.crc32(here.read_bytes() + here.with_name('_ffi_frame.py').read_bytes())
     names = ('Error_Destroy', 'ThreadPool_Schedule', 'ThreadPool_NumThreads')
     header = pathlib.Path(jax.ffi.include_dir(), 'xla', 'ffi', 'api', 'c_api.h').read_text()
     fields = re.findall(r'^  _XLA_FFI_API_STRUCT_FIELD\(XLA_FFI_(\w+)\);', header, re.MULTILINE)
     if not set(names) <= set(fields):
-        return 0, 0, 0
+        return 0, 0, 0, source
     first = 6  # after the size, the extension, a version of three words, and a pointer
-    return tuple(first + fields.index(name) for name in names)
+    return *(first + fields.index(name) for name in names), source
 
 
 @njit

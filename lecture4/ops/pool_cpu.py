@@ -1,9 +1,10 @@
 """Max pooling of feature maps by machine code in programs for one CPU, where numba is installed.
 
 XLA's CPU backend takes a pass over memory for each position of a window and axis, and for the gradient writes masks of
-all of them. The machine code takes one pass, on one core; tests/benchmarks/vision_speed.py has training steps with and
-without it. Values are equal, gradients up to the order of sums. `ops.machine_code` says in which programs it runs. The
-first program compiles it, for about 10 s; numba's cache keeps it.
+all of them. The machine code takes one pass, and a second one for the gradient, on XLA's threads;
+tests/benchmarks/vision_speed.py has training steps with and without it. Values are equal, gradients up to the order of
+sums. `ops.machine_code` says in which programs it runs. The first program compiles it, for about 10 s; numba's cache
+keeps it.
 """
 
 import functools

@@ -201,8 +201,9 @@ def compile_experiment(
                     raise
                 reason = str(error).partition(': ')[2].splitlines()[0]
                 raise DoesNotFit(
-                    f'{name} does not fit on {on.name}: {reason} Use a smaller --batch_size (--fit finds the '
-                    'largest), more chips, or --model_parallel where the model has divided arrays'
+                    f'{name} does not fit on {on.name}: {reason} Use a smaller --batch_size '
+                    '(launch.compile --fit finds the largest), --accumulate, --remat, more chips, or --model_parallel '
+                    'where the model has divided arrays'
                 ) from None
         seconds = time.perf_counter() - start
         if is_saved:

@@ -112,8 +112,8 @@ class Config(RunOptions):
     steps: AtLeast1 = 1000
     # Number of examples per step, over all devices.
     batch_size: AtLeast1 = 128
-    # Number of parts of a batch whose gradients are averaged, one part in memory at a time; each part has its own
-    # noise and batch statistics.
+    # Number of parts of a batch whose gradients are averaged, one part in memory at a time. The loss is to be a mean
+    # over examples. Each part has its own noise and batch statistics, and updates batch norm's running averages.
     accumulate: AtLeast1 = 1
 
     def __post_init__(self):

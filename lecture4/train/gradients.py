@@ -13,8 +13,8 @@ import optax
 from lecture4.train.config import UsageError
 
 MISSING = {
-    'accumulate': 'a step of this experiment is not that of a loss and an optax optimizer',
-    'remat': 'the network of this experiment has no blocks to compute again',
+    'accumulate': 'this experiment has a training step of its own, which takes whole batches',
+    'remat': 'only image classifiers, a ResNet, VGG or GoogLeNet, compute their blocks again',
 }
 
 
@@ -42,7 +42,8 @@ def computed(accumulate: int = 1, remat: bool = False) -> Iterator[None]:
     """Context in which the steps of `optimize` and `supervised` that are traced compute gradients in less memory.
 
     Parts of a batch are interleaved, so that each lies on all devices. The loss is the mean of those of the parts; each
-    part has its own noise and, where a network has batch norm, its own batch statistics.
+    part has its own noise and, where a network has batch norm, its own batch statistics, which update the running
+    averages. So the loss has to be a mean over examples.
 
     Args:
       accumulate: See `Options`.
@@ -95,7 +96,9 @@ def value_and_grad(value_of: Callable[..., Any]) -> Callable[..., Any]:
         def parts(leaf):
             rows = leaf.shape[0]
             if rows % n:
-                raise ValueError(f'{rows} examples per device are not divisible by accumulate {n}')
+                raise UsageError(
+                    f'--accumulate {n}: expected a divisor of the {rows} examples of a device'
+                )
             return leaf.reshape(rows // n, n, *leaf.shape[1:]).swapaxes(0, 1)
 
         def body(carry, inputs):

@@ -37,6 +37,11 @@ NUM_CALLS = {'product': 1, 'product, stride 2': 1, 'padding of the kernel size':
 WIDE = ((4, 6, 6, 8), (3, 3, 8), (1, 1), ((1, 1), (1, 1)))
 
 
+@pytest.fixture(autouse=True)
+def any_number_of_channels(monkeypatch):
+    monkeypatch.setattr(onednn, 'MIN_CHANNELS', 0)
+
+
 def arrays(case, dtype=np.float32):
     shape, (*window, features), _, _ = case
     kernel = RNG.standard_normal((*window, shape[-1], features))

@@ -399,7 +399,7 @@ def test_fit_of_a_step_without_optimizer_has_one_row(capsys):
     on = topology.target('cpu:2')
     on = on._replace(chip=CHIPS['v5e']._replace(memory=5e6))
     assert len(launcher.largest_fits(of_images(build), train.Config(), on)) == 1
-    assert 'not that of a loss and an optax optimizer' in capsys.readouterr().out
+    assert 'a training step of its own' in capsys.readouterr().out
 
 
 def test_collectives_of_a_sharded_gradient():

@@ -43,7 +43,7 @@ def follow_paths(
     is_valid = jnp.all(jnp.isfinite(correlation), axis=1, keepdims=True) & (weight > 0)
     correlation = jnp.where(is_valid, correlation, 0)
     weight = jnp.broadcast_to(jnp.where(weight > 0, weight, 1)[:, 0], correlation.shape[:1])
-    limit = jnp.reshape(jnp.minimum(max_iterations, MAX_STEPS * size), 1).astype(jnp.int32)
+    limit = jnp.reshape(jnp.clip(max_iterations, 0, MAX_STEPS * size), 1).astype(jnp.int32)
     args = vary_like((correlation, gram, weight, limit), (correlation, gram, weight))
     return tuple(_paths.bind(*args, size=size, is_nonnegative=is_nonnegative))
 
