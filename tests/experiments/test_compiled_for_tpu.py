@@ -1,9 +1,7 @@
 """The training step of every experiment, compiled for a TPU slice that is not attached."""
 
-import importlib
 import importlib.util
 import math
-import pathlib
 import re
 
 import jax
@@ -12,14 +10,9 @@ import pytest
 from lecture4.train import cli, experiment, topology
 from lecture4.train import compile as compiler
 from lecture4.train.step import abstract_state
+from tests.experiments import listing
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 FASTEST = ('linear', 'family', 'denoising')
-ALL = {
-    path.stem: path
-    for path in sorted((ROOT / 'experiments').rglob('*.py'))
-    if not path.name.startswith('__')
-}
 BATCH_SIZE = 32  # on 16 chips
 
 LOSSES = {('all-reduce', 'f32[32]'): 'losses of the signals: the worst-coded replace unused atoms'}
@@ -69,10 +62,9 @@ def target():
 
 @pytest.mark.aot
 @pytest.mark.cases(len(FASTEST))
-@pytest.mark.parametrize('name', [*FASTEST, *sorted(set(ALL) - set(FASTEST))])
+@pytest.mark.parametrize('name', listing.first(*FASTEST))
 def test_chips_exchange_gradients_and_named_statistics_only(name, target):
-    module = '.'.join(ALL[name].relative_to(ROOT).with_suffix('').parts)
-    this = experiment.from_module(importlib.import_module(module))
+    this = listing.load(name)
     options = ['--preset', 'smoke', '--batch_size', str(BATCH_SIZE), '--steps_per_call', '1']
     config = cli.parse(this, options)
     with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):

@@ -1,8 +1,5 @@
 """Three steps of every experiment on four CPU devices give the state and metrics of one device."""
 
-import importlib
-import pathlib
-
 import jax
 import numpy as np
 import pytest
@@ -10,14 +7,9 @@ import pytest
 from lecture4.train import cli, experiment
 from lecture4.train.sharding import device_mesh
 from lecture4.train.step import compile_task
+from tests.experiments import listing
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 FASTEST = ('linear', 'family', 'natural_image_bases')
-ALL = {
-    path.stem: path
-    for path in sorted((ROOT / 'experiments').rglob('*.py'))
-    if not path.name.startswith('__')
-}
 
 
 def train(bound, n_devices):
@@ -33,10 +25,9 @@ def train(bound, n_devices):
 
 
 @pytest.mark.cases(len(FASTEST))
-@pytest.mark.parametrize('name', [*FASTEST, *sorted(set(ALL) - set(FASTEST))])
+@pytest.mark.parametrize('name', listing.first(*FASTEST))
 def test_four_devices_train_as_one(name):
-    module = '.'.join(ALL[name].relative_to(ROOT).with_suffix('').parts)
-    this = experiment.from_module(importlib.import_module(module))
+    this = listing.load(name)
     config = cli.parse(this, ['--preset', 'smoke', '--batch_size', '16'])
     with jax.numpy_dtype_promotion('standard'), jax.numpy_rank_promotion('allow'):
         data = experiment.load(this, config)

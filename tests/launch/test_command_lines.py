@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from launch import (
+    batch_script,
     command,
     compare,
     data,
@@ -99,7 +100,7 @@ def test_slurm_dry_run_prints_the_script(capsys):
     code, out = dry(slurm, *argv, '--', *TOY, '--workdir', '/shared/a', capsys=capsys)
     assert code == 0
     script = out.partition("<<'END'\n")[2].partition('\nEND\n')[0] + '\n'
-    settings = slurm.directives(script)
+    settings = batch_script.directives(script)
     assert settings == [
         '--job-name=toy',
         '--nodes=2',
@@ -159,9 +160,9 @@ def test_the_dry_run_pasted_into_a_shell_submits_the_same(planned, tmp_path, mon
 
 def test_directives_are_read_back_as_they_were_given():
     names = ['/a b/c', 'it\'s "x"', 'back\\slash', '# no comment', '$HOME `x`', 'gres=gpu:2']
-    lines = [f'#SBATCH --comment={slurm.quoted(name)}' for name in names]
-    assert slurm.directives('\n'.join(lines)) == [f'--comment={name}' for name in names]
-    assert slurm.quoted('/shared/a-1') == '/shared/a-1'
+    lines = [f'#SBATCH --comment={batch_script.quoted(name)}' for name in names]
+    assert batch_script.directives('\n'.join(lines)) == [f'--comment={name}' for name in names]
+    assert batch_script.quoted('/shared/a-1') == '/shared/a-1'
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_prologue_runs_first_and_ends_the_job_where_it_fails(tmp_path):
     for prologue, log in ((['export A=1'], 'ran 1\n'), (['export A=1', 'false'], '')):
         options = type('Options', (), {'restarts': 0, 'prologue': prologue})
         (tmp_path / 'log').write_text('')
-        script = '\n'.join(slurm.step(options, 'x'))
+        script = '\n'.join(batch_script.step(options, 'x'))
         done = subprocess.run(['bash', '-c', script], cwd=tmp_path, env=environ)
         assert (done.returncode == 0) == bool(log)
         assert (tmp_path / 'log').read_text() == log
@@ -216,7 +217,7 @@ def test_which_exit_codes_slurm_requeues(tmp_path, code, restarts, count, requeu
         'SLURM_JOB_ID': '7',
         'SLURM_RESTART_COUNT': str(count),
     }
-    script = '\n'.join(slurm.step(options, 'x'))
+    script = '\n'.join(batch_script.step(options, 'x'))
     done = subprocess.run(['bash', '-c', script], cwd=tmp_path, env=environ)
     assert done.returncode == code
     assert (tmp_path / 'requeued').exists() == requeued
